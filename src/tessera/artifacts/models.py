@@ -1,0 +1,51 @@
+"""Model artifacts: `model.safetensors` with `model.json` beside it. No pickle anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tessera import __version__
+from tessera.artifacts.files import atomic, read_json, write_json
+from tessera.artifacts.tables import ArtifactError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write named tensors atomically as safetensors."""
+    from safetensors.torch import save_file
+
+    with atomic(path) as temporary:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, dict(metadata or {}))
+
+
+def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read named tensors."""
+    from safetensors.torch import load_file
+
+    return dict(load_file(path))
+
+
+def write_model(path: str | Path, tensors: Mapping[str, torch.Tensor], description: Mapping[str, Any]) -> None:
+    """Write the weights to `path` (.safetensors) and the settings that made them to the .json beside it."""
+    path = Path(path)
+    write_tensors(path, tensors)
+    write_json(path.with_suffix(".json"), {"tessera": __version__, **description})
+
+
+def read_model(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The weights and their description.
+
+    Raises:
+        ArtifactError: one of the two files is missing.
+    """
+    path = Path(path)
+    for needed in (path, path.with_suffix(".json")):
+        if not needed.is_file():
+            raise ArtifactError(f"{needed}: no such file; a model is {path.name} and {path.with_suffix('.json').name}")
+    return read_tensors(path), read_json(path.with_suffix(".json"))

@@ -1,0 +1,191 @@
+"""Parquet artifacts: written with their history in the schema metadata, read with checks.
+
+Every file carries the Tessera version, its kind and the version of that kind, the settings that made it and the
+fingerprints of its inputs. Reading a file of another kind is an error that names both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tessera import __version__
+from tessera.artifacts.files import atomic
+
+_KEY = b"tessera"
+
+INTERACTIONS = pa.schema(
+    [
+        ("user", pa.int32()),
+        ("item", pa.int32()),
+        ("timestamp", pa.int64()),
+        ("position", pa.int32()),
+        ("rating", pa.float32()),
+        ("split", pa.string()),
+    ]
+)
+ITEMS = pa.schema(
+    [
+        ("item", pa.int32()),
+        ("raw_id", pa.string()),
+        ("title", pa.string()),
+        ("attributes", pa.map_(pa.string(), pa.string())),
+        ("image", pa.string()),
+    ]
+)
+USERS = pa.schema([("user", pa.int32()), ("raw_id", pa.string())])
+REJECTED = pa.schema([("file", pa.string()), ("line", pa.int64()), ("reason", pa.string()), ("text", pa.string())])
+EVALUATION = pa.schema(
+    [
+        ("user", pa.int32()),
+        ("item", pa.int32()),
+        ("rank", pa.float64()),
+        ("score", pa.float32()),
+        ("candidates", pa.int32()),
+        ("history_length", pa.int32()),
+        ("popularity", pa.int32()),
+        ("recommended", pa.list_(pa.int32())),
+    ]
+)
+CANDIDATES = pa.schema([("user", pa.int32()), ("items", pa.list_(pa.int32()))])
+
+# kind -> (version, schema or None when the columns depend on the settings)
+KINDS: dict[str, tuple[int, pa.Schema | None]] = {
+    "interactions": (1, INTERACTIONS),
+    "items": (1, ITEMS),
+    "users": (1, USERS),
+    "rejected": (1, REJECTED),
+    "item_table": (1, None),
+    "evaluation": (1, EVALUATION),
+    "candidates": (1, CANDIDATES),
+    "raw_interactions": (1, None),
+    "raw_items": (1, None),
+    "metrics": (1, None),
+}
+
+
+class ArtifactError(ValueError):
+    """A file that is not what its reader needs."""
+
+
+def metadata(
+    kind: str, settings: Mapping[str, Any] | None = None, inputs: Mapping[str, str] | None = None, **more: Any
+) -> dict[bytes, bytes]:
+    """Schema metadata of an artifact; `inputs` maps a name to a fingerprint."""
+    described = {
+        "tessera": __version__,
+        "kind": kind,
+        "version": KINDS[kind][0],
+        "settings": dict(settings or {}),
+        "inputs": dict(inputs or {}),
+        **more,
+    }
+    return {_KEY: json.dumps(described, sort_keys=True).encode()}
+
+
+def write_table(
+    path: str | Path,
+    table: pa.Table,
+    kind: str,
+    settings: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, str] | None = None,
+    **more: Any,
+) -> None:
+    """Write a Parquet artifact atomically, cast to the schema of its kind."""
+    schema = KINDS[kind][1]
+    if schema is not None:
+        table = table.select(schema.names).cast(schema)
+    table = table.replace_schema_metadata(metadata(kind, settings, inputs, **more))
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """The metadata of a Parquet artifact; empty for a Parquet file of another origin."""
+    found = (pq.read_schema(path).metadata or {}).get(_KEY)
+    return dict(json.loads(found)) if found else {}
+
+
+def read_table(path: str | Path, kind: str, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet artifact of the given kind.
+
+    Raises:
+        ArtifactError: the file is missing, is of another kind or version, or lacks a column.
+    """
+    if not Path(path).is_file():
+        raise ArtifactError(f"{path}: no such file; expected a Parquet artifact of kind {kind!r}")
+    try:
+        found = describe(path)
+    except pa.ArrowInvalid as error:
+        raise ArtifactError(f"{path}: not a Parquet file ({error})") from None
+    if found.get("kind") != kind:
+        raise ArtifactError(f"{path}: is of kind {found.get('kind')!r}, expected {kind!r}")
+    if found.get("version") != KINDS[kind][0]:
+        raise ArtifactError(f"{path}: version {found.get('version')} of {kind!r}, this Tessera reads {KINDS[kind][0]}")
+    schema = KINDS[kind][1]
+    wanted = columns or (schema.names if schema is not None else None)
+    missing = set(wanted or []) - set(pq.read_schema(path).names)
+    if missing:
+        raise ArtifactError(f"{path}: lacks the columns {sorted(missing)}")
+    return pq.read_table(path, columns=wanted)
+
+
+def check_ids(path: str | Path, table: pa.Table, column: str, largest: int) -> None:
+    """Refuse ids outside 1..largest, naming the file, the column and the first offending row."""
+    values = table.column(column)
+    bad = pc.fill_null(pc.or_(pc.less(values, 1), pc.greater(values, largest)), True)
+    row = pc.index(bad, True).as_py()
+    if row >= 0:
+        raise ArtifactError(f"{path}: row {row}, column {column!r}: {values[row].as_py()} is not an id in 1..{largest}")
+
+
+def write_item_table(
+    path: str | Path,
+    items: np.ndarray,
+    vectors: np.ndarray,
+    settings: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, str] | None = None,
+) -> None:
+    """Write an item table: `items` (n,) dense ids, `vectors` (n, dim) float32. Items without a vector are left out."""
+    flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel())
+    table = pa.table(
+        {
+            "item": pa.array(items, pa.int32()),
+            "embedding": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
+        }
+    )
+    write_table(path, table, "item_table", settings, inputs)
+
+
+def read_item_table(path: str | Path, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read an item table keyed by id, in any row order.
+
+    Returns:
+        vectors (count + 1, dim) float32, zero where absent, row 0 for padding; present (count + 1,) bool.
+    Raises:
+        ArtifactError: wrong kind, ids outside 1..count or twice, NaN or infinite values.
+    """
+    table = read_table(path, "item_table")
+    check_ids(path, table, "item", count)
+    items = table.column("item").to_numpy()
+    values, repeats = np.unique(items, return_counts=True)
+    if (repeats > 1).any():
+        raise ArtifactError(f"{path}: item {values[repeats > 1][0]} stands {repeats.max()} times, expected once")
+    embedding = table.column("embedding").combine_chunks()
+    dim = embedding.type.list_size
+    rows = embedding.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+    bad = ~np.isfinite(rows).all(1)
+    if bad.any():
+        raise ArtifactError(f"{path}: the vector of item {items[bad][0]} holds NaN or infinity")
+    vectors = np.zeros((count + 1, dim), np.float32)
+    present = np.zeros(count + 1, bool)
+    vectors[items] = rows
+    present[items] = True
+    return vectors, present

@@ -1,0 +1,118 @@
+"""The base of every settings model, and how a wrong config is told to a person.
+
+Settings are the only place with defaults. They refuse what they do not know: a message names the path to the key,
+the value, what was expected and the nearest valid name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+_EXPONENT_TEXT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run. The text is meant for the person who wrote it."""
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """The end of an error message: the nearest valid name, and all of them when they are few."""
+    names = sorted(map(str, known))
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    listed = f" (known: {', '.join(names)})" if names and len(names) <= 24 else ""
+    return hint + listed
+
+
+def _accepts_text(annotation: Any) -> bool:
+    return annotation is str or annotation is Any or any(_accepts_text(part) for part in get_args(annotation))
+
+
+class Settings(BaseModel):
+    """A strict, frozen settings model: unknown keys and silent conversions are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        for key, value in data.items():
+            if key not in cls.model_fields:
+                raise PydanticCustomError(
+                    "unknown_key",
+                    "unknown key '{key}' (value {value}){hint}",
+                    {"key": str(key), "value": repr(value), "hint": did_you_mean(key, cls.model_fields)},
+                )
+            text_wanted = _accepts_text(cls.model_fields[key].annotation)
+            if isinstance(value, str) and not text_wanted and _EXPONENT_TEXT.fullmatch(value):
+                raise PydanticCustomError(
+                    "number_as_text",
+                    "'{key}: {value}' is text in YAML, not a number: write it with a decimal point, e.g. 1.0e-4",
+                    {"key": str(key), "value": value},
+                )
+        return data
+
+    def canonical(self) -> str:
+        """The settings as sorted JSON: what rules carry in `params` and what identities are made from."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+
+
+def _value_at(config: Any, path: list[Any]) -> Any:
+    for part in path:
+        config = config[part]
+    return config
+
+
+def _readable_path(location: tuple[Any, ...], config: Any, missing: bool) -> tuple[str, Any]:
+    """Pydantic puts union tags into locations; keep only the parts that a person wrote, and the value there."""
+    path: list[Any] = []
+    for number, part in enumerate(location):
+        here = _value_at(config, path)
+        is_key = isinstance(here, Mapping) and part in here
+        is_index = isinstance(here, list) and isinstance(part, int) and part < len(here)
+        if is_key or is_index:
+            path.append(part)
+        elif missing and number == len(location) - 1:
+            return ".".join(map(str, [*path, part])), None  # a missing key
+    return ".".join(map(str, path)) or "(top level)", _value_at(config, path)
+
+
+def explain(error: ValidationError, config: Any, where: str = "config") -> str:
+    """All problems of a config, a line each: `file: path: problem (got value)`."""
+    lines: list[str] = []
+    for problem in error.errors(include_url=False):
+        path, value = _readable_path(problem["loc"], config, problem["type"] == "missing")
+        text = problem["msg"]
+        if problem["type"] in {"literal_error", "enum", "union_tag_invalid"}:
+            expected = re.findall(r"'([^']+)'", str(problem.get("ctx", {})))
+            if problem["type"] == "union_tag_invalid":
+                tag = str(problem["ctx"]["tag"])
+                expected = re.findall(r"'([^']+)'", problem["ctx"]["expected_tags"])
+                key = str(problem["ctx"]["discriminator"]).strip("'").replace("_system_tag()", "recommender")
+                text = f"unknown {key} {tag!r}{did_you_mean(tag, expected)}"
+            elif isinstance(value, str):
+                expected = re.findall(r"'([^']+)'", problem["ctx"]["expected"])
+                text = f"{value!r} is not one of the choices{did_you_mean(value, expected)}"
+        elif problem["type"] == "union_tag_not_found":
+            key = str(problem["ctx"]["discriminator"]).strip("'")
+            text = f"needs a key {key!r} that says which kind it is (got {value!r})"
+        elif problem["type"] not in {"unknown_key", "number_as_text", "missing", "value_error"}:
+            text = f"{text} (got {value!r})"
+        line = f"{where}: {path}: {text}"
+        if line not in lines:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def choices(annotation: Any) -> list[Any]:
+    """The values of a `Literal`, or the members of a union, for the generated documentation."""
+    return list(get_args(annotation)) if get_origin(annotation) is not None else []

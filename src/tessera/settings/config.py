@@ -1,0 +1,298 @@
+"""The whole config: what is learned from, what is compared, how it is judged, and which runs follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+
+from tessera.settings.base import ConfigError, Settings, did_you_mean, explain
+from tessera.settings.datasets import BazaarSource, Dataset
+from tessera.settings.evaluation import Evaluation, Significance
+from tessera.settings.recommenders import (
+    Backbone,
+    CrossEntropy,
+    IdItems,
+    ItemEncoder,
+    ItemKNNSettings,
+    Loss,
+    MarkovSettings,
+    PopularSettings,
+    TableItems,
+    Training,
+)
+from tessera.settings.reporting import Report
+
+BACKBONE_KINDS = ("sasrec", "gru4rec", "bert4rec")
+
+# ---------------------------------------------------------------- tables
+
+
+class VectorsTable(Settings):
+    """Item vectors that exist already: `.npy` (row = raw id) or Parquet (`raw_id` or `item`, and `embedding`)."""
+
+    recipe: Literal["vectors"] = "vectors"
+    path: str
+    """The file, looked up like data files."""
+
+
+class LatentTable(Settings):
+    """The demo world's own attributes, one-hot: what a perfect reader of one channel could know."""
+
+    recipe: Literal["latent"] = "latent"
+    view: Literal["all", "text", "image"] = "all"
+    """Every attribute, only those told by the text, or only those shown by the picture."""
+
+
+ItemTable = Annotated[VectorsTable | LatentTable, Field(discriminator="recipe")]
+
+# ---------------------------------------------------------------- systems
+
+
+class BackboneSystem(Settings):
+    """Items that enter a backbone through an item encoder; trained under every backbone of the experiment."""
+
+    recommender: Literal["backbone"] = "backbone"
+    items: ItemEncoder = Field(default_factory=IdItems)
+    """`ids`, or `{table: NAME, adapter: [256]}`."""
+    loss: Loss | None = None
+    """Overrides the experiment's `loss`."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Keys of `training` that differ for this system."""
+    backbones: list[str] | None = None
+    """Only under these backbones; null takes the experiment's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and "items" in data:
+            items = data["items"]
+            if isinstance(items, str):
+                items = {"kind": items}
+            elif isinstance(items, Mapping) and "kind" not in items and "table" in items:
+                items = {"kind": "table", **items}
+            return {**data, "items": items}
+        return data
+
+
+def _system_tag(data: Any) -> str:
+    found = data.get("recommender", "backbone") if isinstance(data, Mapping) else getattr(data, "recommender", None)
+    return str(found)
+
+
+System = Annotated[
+    Annotated[PopularSettings, Tag("popular")]
+    | Annotated[ItemKNNSettings, Tag("item_knn")]
+    | Annotated[MarkovSettings, Tag("markov")]
+    | Annotated[BackboneSystem, Tag("backbone")],
+    Discriminator(_system_tag),
+]
+
+# ---------------------------------------------------------------- the experiment
+
+
+class Resources(Settings):
+    """What a stage asks of the machine or the cluster. Results do not depend on it."""
+
+    threads: int = Field(1, ge=1)
+    """CPU threads."""
+    mem_mb: int = Field(2000, ge=1)
+    """Memory in MB; doubled at every retry."""
+    runtime: int = Field(60, ge=1)
+    """Minutes."""
+    gpu: int = Field(0, ge=0)
+    """GPUs."""
+
+
+class StageResources(Settings):
+    """Resources by stage."""
+
+    ingest: Resources = Field(default_factory=Resources)
+    """Reading raw logs."""
+    prepare: Resources = Field(default_factory=Resources)
+    """Cleaning and splitting."""
+    train: Resources = Field(default_factory=lambda: Resources(mem_mb=3000, runtime=720))
+    """Training one run."""
+    evaluate: Resources = Field(default_factory=lambda: Resources(mem_mb=3000))
+    """Judging one run."""
+
+
+class Experiment(Settings):
+    """What is compared: every system under every backbone, on every dataset, for every seed."""
+
+    datasets: list[str] = Field(min_length=1)
+    """Names under `datasets`."""
+    systems: list[str] = Field(default_factory=lambda: ["popular", "item_knn", "markov", "id"], min_length=1)
+    """Names under `systems`, or the built-in popular, item_knn, markov and id."""
+    backbones: list[str] = Field(default_factory=lambda: ["sasrec"], min_length=1)
+    """Names under `backbones`, or the built-in sasrec, gru4rec and bert4rec."""
+    seeds: list[int] = Field(default_factory=lambda: [1, 2, 3], min_length=1)
+    """One training of every run a seed."""
+
+
+class Run(Settings):
+    """One training, with every default resolved: what the train rule carries in its params."""
+
+    system: str
+    recommender: str
+    seed: int
+    method: System
+    backbone: Backbone | None = None
+    loss: Loss = Field(default_factory=CrossEntropy)
+    training: Training = Field(default_factory=Training)
+
+    @property
+    def path(self) -> str:
+        """Folder of the run below `results/<dataset>/runs/`."""
+        return f"{self.system}/{self.recommender}/seed-{self.seed}"
+
+
+BUILT_IN_SYSTEMS: dict[str, Any] = {
+    "popular": {"recommender": "popular"},
+    "item_knn": {"recommender": "item_knn"},
+    "markov": {"recommender": "markov"},
+    "id": {"items": "ids"},
+}
+
+
+class Config(Settings):
+    """A Tessera config."""
+
+    datasets: dict[str, Dataset] = Field(min_length=1)
+    """What is learned from, by name."""
+    tables: dict[str, ItemTable] = Field(default_factory=dict)
+    """Recipes for item tables, by name."""
+    systems: dict[str, System] = Field(default_factory=dict)
+    """What is compared, by name; popular, item_knn, markov and id are built in."""
+    backbones: dict[str, Backbone] = Field(default_factory=dict)
+    """Backbones by name; sasrec, gru4rec and bert4rec are built in."""
+    loss: Loss = Field(default_factory=CrossEntropy)
+    """The loss of every trained system."""
+    training: Training = Field(default_factory=Training)
+    """The training loop."""
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    """How runs are judged."""
+    significance: Significance = Field(default_factory=Significance)
+    """How differences are tested."""
+    report: Report = Field(default_factory=Report)
+    """What the report shows."""
+    resources: StageResources = Field(default_factory=StageResources)
+    """What stages ask of the machine."""
+    experiment: Experiment
+    """What is run."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _built_ins(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        data = dict(data)
+        systems = data.get("systems") or {}
+        backbones = data.get("backbones") or {}
+        if isinstance(systems, Mapping):
+            data["systems"] = {**BUILT_IN_SYSTEMS, **systems}
+        if isinstance(backbones, Mapping):
+            named = {kind: {} for kind in BACKBONE_KINDS} | {k: v or {} for k, v in backbones.items()}
+            data["backbones"] = {
+                name: {"kind": name, **settings}
+                if name in BACKBONE_KINDS and isinstance(settings, Mapping)
+                else settings
+                for name, settings in named.items()
+            }
+        return data
+
+    @cached_property
+    def problems(self) -> list[str]:
+        """What a single field cannot know: names that point nowhere, overrides that do not fit."""
+        found: list[str] = []
+
+        def check(path: str, name: str, known: Mapping[str, Any]) -> None:
+            if name not in known:
+                found.append(f"{path}: unknown name {name!r}{did_you_mean(name, known)}")
+
+        for index, name in enumerate(self.experiment.datasets):
+            check(f"experiment.datasets.{index}", name, self.datasets)
+        for index, name in enumerate(self.experiment.systems):
+            check(f"experiment.systems.{index}", name, self.systems)
+        for index, name in enumerate(self.experiment.backbones):
+            check(f"experiment.backbones.{index}", name, self.backbones)
+        for key in ("datasets", "systems", "backbones", "seeds"):
+            values = getattr(self.experiment, key)
+            if len(set(values)) < len(values):
+                found.append(f"experiment.{key}: names something twice: {values}")
+        for kind in ("datasets", "tables", "systems", "backbones"):
+            for name in getattr(self, kind):
+                if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+                    found.append(f"{kind}.{name}: a name may hold letters, digits, '-', '_' and '.'")
+        for name, backbone in self.backbones.items():
+            heads = getattr(backbone, "heads", 1)
+            if backbone.dim % heads:
+                found.append(f"backbones.{name}.heads: {heads} does not divide dim {backbone.dim}")
+            found += self._override_problems(f"backbones.{name}.training", backbone.training)
+        for name, system in self.systems.items():
+            if not isinstance(system, BackboneSystem):
+                continue
+            if isinstance(system.items, TableItems):
+                check(f"systems.{name}.items.table", system.items.table, self.tables)
+            for index, backbone_name in enumerate(system.backbones or []):
+                check(f"systems.{name}.backbones.{index}", backbone_name, self.backbones)
+            found += self._override_problems(f"systems.{name}.training", system.training)
+        for table_name, table in self.tables.items():
+            if isinstance(table, LatentTable):
+                for dataset in self.experiment.datasets:
+                    if dataset in self.datasets and not isinstance(self.datasets[dataset], BazaarSource):
+                        found.append(f"tables.{table_name}: latent tables need source bazaar; {dataset!r} is another")
+        baseline = self.significance.baseline
+        if not found and baseline is not None:
+            runs = {f"{run.system}/{run.recommender}": run for d in self.experiment.datasets for run in self.runs(d)}
+            check("significance.baseline", baseline, runs)
+        return found
+
+    def _override_problems(self, path: str, override: Mapping[str, Any]) -> list[str]:
+        try:
+            Training.model_validate({**self.training.model_dump(), **override})
+        except ValidationError as error:
+            return explain(error, override, path).replace(f"{path}: ", f"{path}.").splitlines()
+        return []
+
+    def runs(self, dataset: str) -> list[Run]:
+        """Every run of the experiment on a dataset, defaults resolved; heuristics run once, under seed 0."""
+        found: list[Run] = []
+        for name in self.experiment.systems:
+            system = self.systems[name]
+            if not isinstance(system, BackboneSystem):
+                found.append(Run(system=name, recommender=system.recommender, seed=0, method=system))
+                continue
+            for backbone_name in system.backbones or self.experiment.backbones:
+                backbone = self.backbones[backbone_name]
+                training = {**self.training.model_dump(), **backbone.training, **system.training}
+                found += [
+                    Run(
+                        system=name,
+                        recommender=backbone_name,
+                        seed=seed,
+                        method=system,
+                        backbone=backbone,
+                        loss=system.loss or self.loss,
+                        training=Training.model_validate(training),
+                    )
+                    for seed in self.experiment.seeds
+                ]
+        return found
+
+
+def load(config: Any, where: str = "config") -> Config:
+    """Check a parsed config.
+
+    Raises:
+        ConfigError: one message with every problem, a line each: file, path, value, what was expected.
+    """
+    try:
+        found = Config.model_validate(config)
+    except ValidationError as error:
+        raise ConfigError(explain(error, config, where)) from None
+    if found.problems:
+        raise ConfigError("\n".join(f"{where}: {problem}" for problem in found.problems))
+    return found

@@ -1,0 +1,85 @@
+"""Settings of the judge: candidates, masks, metrics, groups and significance."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from tessera.settings.base import Settings
+
+
+class FullRanking(Settings):
+    """Rank the target among the whole catalogue."""
+
+    kind: Literal["full"] = "full"
+
+
+class SampledRanking(Settings):
+    """Rank the target among sampled negatives, kept in a file; metrics are named `...@K (n sampled)`."""
+
+    kind: Literal["sampled"] = "sampled"
+    negatives: int = Field(100, ge=1)
+    """Negatives a user, never items of the user's history."""
+    distribution: Literal["uniform", "popularity"] = "uniform"
+    """Where they are drawn from."""
+    seed: int = 0
+    """Seed of the drawing."""
+
+
+class CandidatesFile(Settings):
+    """Rank the target among the negatives of a published file (`user negative negative ...` a line, raw ids)."""
+
+    kind: Literal["file"] = "file"
+    path: str
+    """The file; relative paths are looked up like data files."""
+
+
+Candidates = Annotated[FullRanking | SampledRanking | CandidatesFile, Field(discriminator="kind")]
+
+
+class Evaluation(Settings):
+    """How every system is judged."""
+
+    candidates: Candidates = Field(default_factory=FullRanking)
+    """What the target is ranked among: `{kind: full}`, `{kind: sampled, ...}` or `{kind: file, path: ...}`."""
+    mask_seen: bool = True
+    """Take the items of the user's own history out of the ranking (never the target)."""
+    ties: Literal["mean", "pessimistic"] = "mean"
+    """Rank of a target with equals: in their middle (1 + greater + equal/2), or after all of them."""
+    cold_targets: Literal["miss", "drop", "rank"] = "miss"
+    """Targets without a training interaction: counted as misses, left out, or ranked as scored."""
+    cutoffs: list[int] = Field(default_factory=lambda: [5, 10, 20])
+    """K of Hit@K and NDCG@K."""
+    head_share: float = Field(0.2, gt=0, lt=1)
+    """Share of the items, by train popularity, that make the head; the rest is the tail."""
+    history_bins: list[int] = Field(default_factory=lambda: [5, 10, 20, 50])
+    """Upper ends (inclusive) of the groups by history length; a last group takes the rest."""
+    popularity_bins: int = Field(5, ge=2)
+    """Groups of items with equal shares of the training interactions."""
+    batch_users: int = Field(256, ge=1)
+    """Users scored at once: bounds the memory (users x items scores)."""
+    recommendations: int = Field(20, ge=1)
+    """Length of the recommendation lists that are kept, for coverage, Gini and the report."""
+
+    @field_validator("cutoffs", "history_bins")
+    @classmethod
+    def _ascending(cls, values: list[int]) -> list[int]:
+        if not values or values[0] < 1 or values != sorted(set(values)):
+            raise ValueError("expected ascending positive whole numbers, e.g. [5, 10, 20]")
+        return values
+
+
+class Significance(Settings):
+    """Paired tests over users against the named baseline, Holm-corrected over the table."""
+
+    baseline: str | None = None
+    """A run, as `system/recommender` (e.g. `id/sasrec`); null takes the first trained run of the experiment."""
+    method: Literal["randomization", "bootstrap", "t_test"] = "randomization"
+    """Paired sign-flip randomisation, paired bootstrap, or the paired t-test."""
+    resamples: int = Field(10_000, ge=100)
+    """Resamples of the first two."""
+    level: float = Field(0.05, gt=0, lt=1)
+    """Significance level after the Holm correction."""
+    seed: int = 0
+    """Seed of the resampling."""

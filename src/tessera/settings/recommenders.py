@@ -1,0 +1,217 @@
+"""Settings of what is trained on histories: backbones, item encoders, losses and the training loop."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from tessera.settings.base import Settings
+
+# ---------------------------------------------------------------- backbones
+
+
+class BackboneSettings(Settings):
+    """What every backbone may say besides its own shape."""
+
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Keys of `training` that differ for this backbone."""
+
+
+class SASRecSettings(BackboneSettings):
+    """Self-attentive sequential recommendation (Kang and McAuley, ICDM 2018), pre-norm blocks."""
+
+    kind: Literal["sasrec"] = "sasrec"
+    dim: int = Field(64, ge=1)
+    """Width of item vectors and hidden states."""
+    layers: int = Field(2, ge=1)
+    """Number of attention blocks."""
+    heads: int = Field(2, ge=1)
+    """Attention heads a block; `dim` is a multiple of it."""
+    inner_dim: int = Field(256, ge=1)
+    """Width of the feed-forward layer."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Dropout on embeddings, attention and feed-forward outputs."""
+    max_length: int = Field(50, ge=1)
+    """Longest history read at once; longer ones are trained in windows and scored on their end."""
+
+
+class GRU4RecSettings(BackboneSettings):
+    """Recurrent recommendation (Hidasi et al., ICLR 2016), with the loss chosen freely."""
+
+    kind: Literal["gru4rec"] = "gru4rec"
+    dim: int = Field(64, ge=1)
+    """Width of item vectors; the state is projected back to it."""
+    hidden_dim: int = Field(128, ge=1)
+    """Width of the recurrent state."""
+    layers: int = Field(1, ge=1)
+    """Number of recurrent layers."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Dropout on embeddings and on the output state."""
+    max_length: int = Field(50, ge=1)
+    """Longest history read at once."""
+
+
+class BERT4RecSettings(BackboneSettings):
+    """Bidirectional encoder trained on a Cloze task (Sun et al., CIKM 2019)."""
+
+    kind: Literal["bert4rec"] = "bert4rec"
+    dim: int = Field(64, ge=1)
+    """Width of item vectors and hidden states."""
+    layers: int = Field(2, ge=1)
+    """Number of attention blocks."""
+    heads: int = Field(2, ge=1)
+    """Attention heads a block; `dim` is a multiple of it."""
+    inner_dim: int = Field(256, ge=1)
+    """Width of the feed-forward layer."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Dropout on embeddings, attention and feed-forward outputs."""
+    max_length: int = Field(50, ge=2)
+    """Longest history read at once, the mask at its end included."""
+    mask_probability: float = Field(0.3, gt=0, lt=1)
+    """Share of the items of a history that the Cloze task hides."""
+    last_only_probability: float = Field(0.2, ge=0, le=1)
+    """Share of histories in which the last item alone is hidden, as it is when scoring."""
+
+
+Backbone = Annotated[SASRecSettings | GRU4RecSettings | BERT4RecSettings, Field(discriminator="kind")]
+
+
+class PopularSettings(Settings):
+    """Every user gets the items with the most training interactions."""
+
+    recommender: Literal["popular"] = "popular"
+
+
+class ItemKNNSettings(Settings):
+    """Cosine of train co-occurrence between the history's items and the candidate."""
+
+    recommender: Literal["item_knn"] = "item_knn"
+    neighbours: int = Field(100, ge=1)
+    """Neighbours kept an item."""
+    shrinkage: float = Field(10.0, ge=0)
+    """Added to the denominator: how much evidence a similarity needs."""
+    decay: float = Field(0.9, gt=0, le=1)
+    """Weight of an item of the history relative to the one after it; 1 forgets the order."""
+    max_history: int = Field(500, ge=1)
+    """Only the last items of a history count pairs: bounds the cost of very active users."""
+
+
+class MarkovSettings(Settings):
+    """First-order Markov chain over train transitions, backed off to popularity."""
+
+    recommender: Literal["markov"] = "markov"
+    smoothing: float = Field(5.0, ge=0)
+    """Pseudo-count of the popularity prior in each row."""
+
+
+# ---------------------------------------------------------------- item encoders
+
+
+class IdItems(Settings):
+    """A trainable vector an item."""
+
+    kind: Literal["ids"] = "ids"
+
+
+class TableItems(Settings):
+    """A frozen item table behind a trainable adapter."""
+
+    kind: Literal["table"] = "table"
+    table: str
+    """Name under `tables`."""
+    adapter: list[int] = Field(default_factory=lambda: [256])
+    """Hidden widths of the adapter (GELU between); [] is one linear map."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout inside the adapter."""
+    standardize: bool = True
+    """Centre the table and scale it to unit mean square before the adapter."""
+    id_residual: bool = False
+    """Add a trainable ID vector to the adapted one."""
+
+
+ItemEncoder = Annotated[IdItems | TableItems, Field(discriminator="kind")]
+
+# ---------------------------------------------------------------- losses
+
+
+class CrossEntropy(Settings):
+    """Softmax cross-entropy over the whole catalogue, in chunks of targets (never targets x items in memory)."""
+
+    kind: Literal["cross_entropy"] = "cross_entropy"
+
+
+class SampledSoftmax(Settings):
+    """Softmax over the target and shared negatives, corrected by log Q (Bengio and Senecal 2008; Yi et al. 2019)."""
+
+    kind: Literal["sampled_softmax"] = "sampled_softmax"
+    negatives: int = Field(1024, ge=1)
+    """Negatives a step, shared by all its targets."""
+    distribution: Literal["uniform", "popularity", "mixed"] = "mixed"
+    """Where they are drawn from; mixed is half of each."""
+
+
+class GBCE(Settings):
+    """Generalised binary cross-entropy (gSASRec, Petrov and Macdonald, RecSys 2023, eq. 9-11)."""
+
+    kind: Literal["gbce"] = "gbce"
+    negatives: int = Field(256, ge=1)
+    """Uniform negatives a target."""
+    calibration: float = Field(0.75, ge=0, le=1)
+    """t of the paper: 0 is plain BCE, 1 makes scores fully calibrated."""
+    shared: bool = False
+    """Share the negatives among the targets of a step (faster, more correlated)."""
+
+
+class BCE(Settings):
+    """Binary cross-entropy with uniform negatives, as in SASRec."""
+
+    kind: Literal["bce"] = "bce"
+    negatives: int = Field(1, ge=1)
+    """Uniform negatives a target, never items of the same history."""
+
+
+class BPR(Settings):
+    """Bayesian personalised ranking (Rendle et al., UAI 2009)."""
+
+    kind: Literal["bpr"] = "bpr"
+    negatives: int = Field(1, ge=1)
+    """Uniform negatives a target, never items of the same history."""
+
+
+Loss = Annotated[CrossEntropy | SampledSoftmax | GBCE | BCE | BPR, Field(discriminator="kind")]
+
+# ---------------------------------------------------------------- training
+
+
+class Training(Settings):
+    """The training loop that all recommenders share."""
+
+    epochs: int = Field(200, ge=1)
+    """At most this many passes over the training targets."""
+    patience: int = Field(10, ge=1)
+    """Validations without a better NDCG@10 before stopping."""
+    validate_every: int = Field(1, ge=1)
+    """Epochs between validations."""
+    validation_users: int | None = Field(None, ge=1)
+    """Validate on a fixed random sample of users of this size; null takes all."""
+    batch_tokens: int = Field(6400, ge=1)
+    """Padded positions a step (128 histories of length 50)."""
+    learning_rate: float = Field(1.0e-3, gt=0)
+    """Peak learning rate of Adam."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps of linear warm-up."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay (AdamW) on all but biases, norms and embeddings."""
+    gradient_clip: float | None = Field(5.0, gt=0)
+    """Largest gradient norm; null does not clip."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train: auto takes a GPU when there is one."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of matrix products (autocast)."""
+    processes: int = Field(1, ge=1)
+    """Processes (one a GPU) that share every step, through accelerate."""
+    checkpoint_seconds: float = Field(60.0, ge=0)
+    """Least time between two checkpoints of the trainer's state; 0 writes one after every epoch."""
+    tensorboard: bool = False
+    """Also write TensorBoard events beside the state."""

@@ -1,0 +1,20 @@
+"""Settings of tables and the report."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tessera.settings.base import Settings
+
+
+class Report(Settings):
+    """What the report shows."""
+
+    title: str = "Tessera report"
+    """Title of the page."""
+    sample_items: int = Field(12, ge=0)
+    """Items shown with their pictures, a dataset."""
+    sample_users: int = Field(4, ge=0)
+    """Test users whose history and recommendations are shown, a dataset."""
+    main_metric: str = "NDCG@10"
+    """The metric of the plots."""
