@@ -1,0 +1,32 @@
+"""What every test shares: one quiet thread, and where real data lies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+# Before numpy or torch is imported: several test processes share few cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Callable[..., Path]:
+    """`data_root("ml-100k", "u.data")`: a real file or folder; the test is skipped, saying so, where it is absent.
+
+    Real data is looked for in the folder that `TESSERA_DATA` names, else in `../shared/data` beside the repository.
+    """
+
+    def find(*parts: str) -> Path:
+        base = Path(os.environ.get("TESSERA_DATA", ROOT.parent / "shared" / "data"))
+        path = base.joinpath(*parts)
+        if not path.exists():
+            pytest.skip(f"real data absent: {path} (set TESSERA_DATA to the folder that holds it)")
+        return path
+
+    return find
