@@ -96,8 +96,26 @@ class BazaarSource(DatasetSettings):
     """Number of users."""
     items: int = Field(1200, ge=20)
     """Number of items."""
-    seed: int = 7
+    seed: int = Field(7, ge=0)
     """Seed of the world."""
+    mean_history: float = Field(22.0, ge=6, le=500)
+    """Mean number of interactions a user (log-normal, 5 to 10 times the mean, at most half of the items)."""
+    tastes: int = Field(240, ge=4)
+    """Tastes that users draw their interests from; memory grows with tastes x items (8 bytes each)."""
+    popularity: float = Field(0.9, ge=0, le=3)
+    """Exponent of the Zipf law of item popularity; 0 makes all items equally popular."""
+    drift: float = Field(0.03, ge=0, le=1)
+    """Probability, at every step, that one of a user's interests gives way to another taste."""
+    transitions: float = Field(0.3, ge=0, le=0.9)
+    """Share of the steps that follow from the item before rather than from an interest."""
+    missing: float = Field(0.03, ge=0, le=1)
+    """Share of the items without a picture, and, drawn apart, without a description."""
+    duplicated: float = Field(0.01, ge=0, le=1)
+    """Share of the log's rows that stand in it twice."""
+    malformed: float = Field(0.005, ge=0, le=1)
+    """Unreadable lines in the log, as a share of the interactions."""
+    oracle_users: int = Field(20_000, ge=0)
+    """The truth behind each step is kept for so many users, for the oracle."""
 
 
 class AmazonSource(FileSource):
