@@ -1,0 +1,22 @@
+"""Draw, or read from a published file, the negatives of the sampled protocol."""
+
+import json
+from pathlib import Path
+
+from tessera.artifacts.files import file_digest
+from tessera.artifacts.logs import stage
+from tessera.artifacts.tables import write_table
+from tessera.data.dataset import load_dataset, read_raw_ids
+from tessera.evaluation.candidates import parse_candidates, sample_candidates
+from tessera.settings.evaluation import SampledRanking
+
+with stage(snakemake.log[0]):
+    settings = json.loads(snakemake.params.cfg)
+    data = Path(snakemake.input.interactions).parent
+    if settings["kind"] == "sampled":
+        dataset = load_dataset(data)
+        table = sample_candidates(dataset.cases("test"), SampledRanking.model_validate(settings), dataset.train_counts)
+    else:
+        table = parse_candidates(snakemake.input.published, read_raw_ids(data, "users"), read_raw_ids(data, "items"))
+    inputs = {"interactions": file_digest(snakemake.input.interactions)}
+    write_table(snakemake.output[0], table, "candidates", settings, inputs)

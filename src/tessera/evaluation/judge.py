@@ -1,0 +1,249 @@
+"""The judge: every system's test users through the same masks, candidates, ranks, metrics and groups."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from tessera.artifacts.tables import EVALUATION
+from tessera.data.dataset import Cases
+from tessera.data.padding import padded
+from tessera.evaluation import metrics
+from tessera.evaluation.ranking import check_scores, mask_seen, ranks
+from tessera.settings.evaluation import Evaluation, FullRanking, SampledRanking
+
+
+class Scorer(Protocol):
+    """Scores of the whole catalogue after a history."""
+
+    max_history: int | None
+    """How much of a history's end is read; None reads all."""
+
+    def __call__(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:
+        """(batch, items) scores for histories (batch, length) of item ids, padded on the right with 0."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What ranking gives, one row a case, in the order of the cases."""
+
+    ranks: np.ndarray
+    scores: np.ndarray
+    candidates: np.ndarray
+    recommended: np.ndarray
+    """(cases, k) item ids, 0 where fewer than k items were left."""
+
+
+def rank_cases(
+    scorer: Scorer,
+    cases: Cases,
+    settings: Evaluation,
+    candidates: np.ndarray | None = None,
+    recommend: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Ranked:
+    """Rank the target of every case.
+
+    Args:
+        scorer: the recommender.
+        cases: users, targets and histories.
+        settings: masks, ties and the size of batches, which bounds memory at batch x items scores.
+        candidates: (cases, n) item ids ranked with the target, 0 where there is none; None ranks the catalogue.
+        recommend: length of the recommended lists.
+        progress: told how many cases were done.
+    Raises:
+        ScoreError: a score is NaN.
+    """
+    count = len(cases.users)
+    found = Ranked(
+        np.empty(count), np.empty(count, np.float32), np.empty(count, np.int32), np.zeros((count, recommend), np.int32)
+    )
+    starts, lengths = cases.offsets[:-1], cases.lengths
+    # like lengths together: less padding, the same numbers
+    order = np.argsort(lengths, kind="stable")
+    for begin in range(0, count, settings.batch_users):
+        chosen = order[begin : begin + settings.batch_users]
+        scores = _score(scorer, cases.items, starts[chosen], lengths[chosen])
+        device = scores.device
+        targets = torch.from_numpy(cases.targets[chosen]).long().to(device)
+        check_scores(scores, torch.from_numpy(cases.users[chosen]))
+        if settings.mask_seen:
+            full = torch.from_numpy(padded(cases.items, starts[chosen], lengths[chosen])).to(device)
+            mask_seen(scores, full, targets)
+        target_scores = scores.gather(1, targets[:, None] - 1)
+        if recommend:
+            found.recommended[chosen] = _top(scores, recommend)
+        if candidates is None:
+            ranked, size = scores, torch.isfinite(scores).sum(1) if settings.mask_seen else scores.shape[1]
+        else:
+            ranked, size = _among(scores, torch.from_numpy(candidates[chosen]).long().to(device), target_scores)
+        found.ranks[chosen] = ranks(ranked, target_scores[:, 0], settings.ties).cpu().numpy()
+        found.scores[chosen] = target_scores[:, 0].cpu().numpy()
+        found.candidates[chosen] = size.cpu().numpy() if isinstance(size, Tensor) else size
+        if progress is not None:
+            progress(len(chosen))
+    return found
+
+
+def _score(scorer: Scorer, items: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> Tensor:
+    if scorer.max_history is not None:
+        kept = np.minimum(lengths, scorer.max_history)
+        starts, lengths = starts + lengths - kept, kept
+    # an empty history is read as one padding item
+    return scorer(padded(items, starts, lengths), np.maximum(lengths, 1).astype(np.int64))
+
+
+def _top(scores: Tensor, k: int) -> np.ndarray:
+    best = torch.topk(scores, min(k, scores.shape[1]), dim=1)
+    lists = torch.where(best.values > -torch.inf, best.indices + 1, 0).int().cpu().numpy()
+    return np.pad(lists, ((0, 0), (0, k - lists.shape[1])))
+
+
+def _among(scores: Tensor, candidates: Tensor, target_scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores of the target and its candidates; an empty place scores below everything."""
+    chosen = scores.gather(1, (candidates - 1).clamp(min=0)).masked_fill(candidates == 0, -torch.inf)
+    return torch.cat([target_scores, chosen], dim=1), (candidates > 0).sum(1) + 1
+
+
+def evaluation_table(cases: Cases, ranked: Ranked, popularity: np.ndarray) -> pa.Table:
+    """The evaluation artifact: one row a user, sorted by user.
+
+    Args:
+        popularity: (items + 1,) training interactions an item.
+    """
+    order = np.argsort(cases.users, kind="stable")
+    lists = [row[row > 0] for row in ranked.recommended[order]]
+    columns = {
+        "user": cases.users[order],
+        "item": cases.targets[order],
+        "rank": ranked.ranks[order],
+        "score": ranked.scores[order],
+        "candidates": ranked.candidates[order],
+        "history_length": cases.lengths[order],
+        "popularity": popularity[cases.targets[order]],
+        "recommended": pa.array(lists, pa.list_(pa.int32())),
+    }
+    return pa.table(columns).select(EVALUATION.names).cast(EVALUATION)
+
+
+def protocol_name(settings: Evaluation, candidates: np.ndarray | None) -> str:
+    """`full`, or `100 sampled`: metrics of the two are never comparable, so the name goes with every number."""
+    if isinstance(settings.candidates, FullRanking):
+        return "full"
+    if isinstance(settings.candidates, SampledRanking):
+        return f"{settings.candidates.negatives} sampled"
+    width = candidates.shape[1] if candidates is not None else 0
+    return f"{width} from file"
+
+
+def effective_ranks(rank: np.ndarray, popularity: np.ndarray, settings: Evaluation) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks as the metrics take them, and which users count, under the policy for cold targets.
+
+    Returns:
+        ranks (n,) with infinity for a missed cold target; counted (n,) bool.
+    """
+    cold = popularity == 0
+    counted = ~cold if settings.cold_targets == "drop" else np.ones(len(rank), bool)
+    return (np.where(cold, np.inf, rank) if settings.cold_targets == "miss" else rank), counted
+
+
+def item_groups(popularity: np.ndarray, settings: Evaluation) -> dict[str, dict[str, np.ndarray]]:
+    """Groups of items by train popularity: head/tail, and bins with equal shares of the interactions.
+
+    Args:
+        popularity: (items + 1,) training interactions an item.
+    Returns:
+        kind -> name -> (items + 1,) bool. Ties are cut by item id, so every item is in one group of a kind.
+    """
+    counts = popularity[1:]
+    order = np.argsort(-counts, kind="stable") + 1
+    head = np.zeros(len(popularity), bool)
+    head[order[: max(1, round(settings.head_share * len(counts)))]] = True
+    tail = ~head
+    tail[0] = False
+    # the mass before an item decides its bin: the most popular items fill bin 1
+    mass = np.concatenate([[0], np.cumsum(counts[order - 1])[:-1]]) / max(1, counts.sum())
+    bin_of = np.full(len(popularity), -1)
+    bin_of[order] = np.minimum((mass * settings.popularity_bins).astype(int), settings.popularity_bins - 1)
+    bins = {str(number + 1): bin_of == number for number in range(settings.popularity_bins)}
+    return {"popularity": {"head": head, "tail": tail}, "popularity_bins": bins}
+
+
+def history_groups(lengths: np.ndarray, settings: Evaluation) -> dict[str, np.ndarray]:
+    """Groups of users by the length of their history: name -> (n,) bool."""
+    found = {}
+    low = 0
+    for high in settings.history_bins:
+        found[f"{low + 1}-{high}"] = (lengths > low) & (lengths <= high)
+        low = high
+    return found | {f">{low}": lengths > low}
+
+
+def summarize(
+    table: pa.Table, settings: Evaluation, popularity: np.ndarray, protocol: str, **description: Any
+) -> dict[str, Any]:
+    """The averages of an evaluation table: overall, by item group and by history length, with the counts.
+
+    Args:
+        table: an evaluation artifact.
+        popularity: (items + 1,) training interactions an item.
+        protocol: see `protocol_name`.
+        description: what else goes into metrics.json (system, recommender, seed, ...).
+    """
+    items = len(popularity) - 1
+    targets = table.column("item").to_numpy()
+    rank, counted = effective_ranks(table.column("rank").to_numpy(), popularity[targets], settings)
+    values = metrics.per_user(rank, settings.cutoffs)
+
+    def means(members: np.ndarray) -> dict[str, Any]:
+        members = members & counted
+        size = int(members.sum())
+        return {
+            "users": size,
+            "metrics": {name: float(v[members].mean()) for name, v in values.items()} if size else {},
+        }
+
+    overall = means(np.ones(len(rank), bool))
+    if len(rank) and "recommended" in table.column_names:
+        overall["metrics"] |= list_metrics(table, popularity, settings)
+    groups: dict[str, dict[str, Any]] = {
+        kind: {name: means(members[targets]) for name, members in named.items()}
+        for kind, named in item_groups(popularity, settings).items()
+    }
+    lengths = table.column("history_length").to_numpy()
+    groups["history"] = {name: means(members) for name, members in history_groups(lengths, settings).items()}
+    cold = float((popularity[targets] == 0).mean()) if len(targets) else 0.0
+    return {**description, "protocol": protocol, "items": items, "cold_share": cold, **overall, "groups": groups}
+
+
+def list_metrics(table: pa.Table, popularity: np.ndarray, settings: Evaluation) -> dict[str, float]:
+    """Coverage, Gini and mean popularity of the first K recommendations, K the second cut-off (10 by default)."""
+    cutoffs = settings.cutoffs
+    k = min(10 if 10 in cutoffs else cutoffs[-1], settings.recommendations)
+    column = table.column("recommended").combine_chunks()
+    sizes = np.diff(column.offsets.to_numpy())
+    lists = padded(column.flatten().to_numpy(), column.offsets.to_numpy()[:-1], sizes)[:, :k]
+    items = len(popularity) - 1
+    return {
+        f"coverage@{k}": metrics.coverage(lists, items),
+        f"gini@{k}": metrics.gini(lists, items),
+        f"popularity@{k}": metrics.mean_popularity(lists, popularity),
+    }
+
+
+def validation_metrics(scorer: Scorer, cases: Cases, settings: Evaluation) -> dict[str, float]:
+    """NDCG@10 and Hit@10 of the validation cases, full ranking, for early stopping."""
+    started = time.monotonic()
+    found = rank_cases(scorer, cases, settings).ranks
+    return {
+        "NDCG@10": float(metrics.ndcg(found, 10).mean()),
+        "Hit@10": float(metrics.hit(found, 10).mean()),
+        "validation_seconds": round(time.monotonic() - started, 3),
+    }

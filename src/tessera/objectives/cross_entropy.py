@@ -1,0 +1,69 @@
+"""Cross-entropy over the whole catalogue, in chunks, with the gradient made on the way.
+
+The softmax of T targets over N items costs three passes over a T x N matrix in autograd, and its memory. Here a chunk
+of rows is scored, turned into probabilities in place, and multiplied back into both gradients while it is still in
+the cache; nothing of size T x N is ever kept. Values and gradients are those of the plain form.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+# Bytes of one chunk of scores: what stays in a CPU's cache, and what fills a GPU.
+_CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**28}
+
+
+class _CrossEntropySum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, states: Tensor, items: Tensor, targets: Tensor, rows: int) -> Tensor:  # type: ignore[override]
+        grad_states = torch.empty_like(states)
+        grad_items = torch.zeros_like(items)
+        total = states.new_zeros((), dtype=torch.float64 if states.device.type == "cpu" else states.dtype)
+        for start in range(0, len(targets), rows):
+            part = slice(start, start + rows)
+            target = targets[part, None]
+            logits = states[part] @ items.T
+            chosen = logits.gather(1, target)
+            # one fused kernel for max, exp and sum; its logarithm is exact enough where it is not tiny
+            probabilities = torch.softmax(logits, dim=1)
+            hit = probabilities.gather(1, target)
+            losses = -hit.log()
+            lost = (hit < 1e-20).squeeze(1)
+            if bool(lost.any()):
+                losses[lost] = torch.logsumexp(logits[lost], 1, keepdim=True) - chosen[lost]
+            total += losses.sum(dtype=total.dtype)
+            probabilities.scatter_add_(1, target, torch.full_like(hit, -1.0))
+            torch.mm(probabilities, items, out=grad_states[part])
+            grad_items.addmm_(probabilities.T, states[part])
+        ctx.save_for_backward(grad_states, grad_items)  # type: ignore[attr-defined]
+        return total.to(states.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+        grad_states, grad_items = ctx.saved_tensors
+        return grad_states * gradient, grad_items * gradient, None, None
+
+
+def cross_entropy(states: Tensor, items: Tensor, targets: Tensor, chunk_rows: int | None = None) -> Tensor:
+    """Sum over targets of -log softmax(states @ items.T)[target].
+
+    Args:
+        states: (targets, dim) hidden states.
+        items: (items, dim) vectors of the whole catalogue.
+        targets: (targets,) row numbers into `items`.
+        chunk_rows: rows scored at once; by default as many as keep a chunk in the cache.
+    Returns:
+        () the sum, differentiable once in `states` and `items`.
+    """
+    if torch.is_autocast_enabled(states.device.type):
+        dtype = torch.get_autocast_dtype(states.device.type)
+        states, items = states.to(dtype), items.to(dtype)
+    if chunk_rows is None:
+        chunk_rows = max(16, _CHUNK_BYTES[states.device.type] // (items.element_size() * len(items)))
+    with torch.autocast(states.device.type, enabled=False):
+        total: Tensor = _CrossEntropySum.apply(states, items, targets, chunk_rows)
+    return total

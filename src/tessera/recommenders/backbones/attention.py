@@ -1,0 +1,65 @@
+"""The pre-norm attention block that SASRec and BERT4Rec share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    """Multi-head attention and a feed-forward layer, each after a layer norm and around a residual."""
+
+    def __init__(self, dim: int, heads: int, inner_dim: int, dropout: float, causal: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.causal = causal
+        self.attention_norm = nn.LayerNorm(dim)
+        self.project_in = nn.Linear(dim, 3 * dim)
+        self.project_out = nn.Linear(dim, dim)
+        self.inner_norm = nn.LayerNorm(dim)
+        self.inner = nn.Sequential(
+            nn.Linear(dim, inner_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(inner_dim, dim), nn.Dropout(dropout)
+        )
+
+    def _heads(self, x: Tensor) -> Tensor:
+        batch, length, dim = x.shape
+        return x.view(batch, length, self.heads, dim // self.heads).transpose(1, 2)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(batch, length, dim) to the same; `mask` (batch, 1, 1, length) is true where there is something to see."""
+        query, key, value = (self._heads(part) for part in self.project_in(self.attention_norm(x)).chunk(3, dim=2))
+        seen = F.scaled_dot_product_attention(
+            query, key, value, mask, dropout_p=self.dropout if self.training else 0.0, is_causal=self.causal
+        )
+        x = x + F.dropout(self.project_out(seen.transpose(1, 2).flatten(2)), self.dropout, self.training)
+        return x + self.inner(self.inner_norm(x))
+
+    def last(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """(batch, dim) what `forward` gives at one position of each row, without computing the others.
+
+        Args:
+            x: (batch, length, dim) inputs.
+            positions: (batch,) the position wanted.
+            mask: (batch, 1, 1, length) true where that position may look.
+        """
+        rows = torch.arange(len(x), device=x.device)
+        normed = self.attention_norm(x)
+        dim = x.shape[2]
+        weight, bias = self.project_in.weight, self.project_in.bias
+        key, value = (self._heads(part) for part in F.linear(normed, weight[dim:], bias[dim:]).chunk(2, dim=2))
+        query = self._heads(F.linear(normed[rows, positions], weight[:dim], bias[:dim])[:, None])
+        seen = F.scaled_dot_product_attention(query, key, value, mask)
+        y = x[rows, positions] + self.project_out(seen.transpose(1, 2).flatten(1))
+        out: Tensor = y + self.inner(self.inner_norm(y))
+        return out
+
+
+def initialise(module: nn.Module, std: float) -> None:
+    """Normal weights, zero biases; layer norms stay the identity."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.normal_(part.weight, std=std)
+        if isinstance(part, nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)

@@ -1,0 +1,98 @@
+"""BERT4Rec: a bidirectional encoder trained on a Cloze task (Sun et al., CIKM 2019).
+
+Some items are hidden and predicted from both sides (paper, section 3.6). In a share of the histories only the last
+item is hidden, as it is when scoring; the published code reaches the same by appending such examples.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tessera.recommenders.backbones.attention import Block, initialise
+from tessera.recommenders.backbones.base import Backbone, Examples, at_places
+from tessera.settings.recommenders import BERT4RecSettings
+
+
+class BERT4Rec(Backbone):
+    """Bidirectional self-attention over a history with hidden items."""
+
+    overlap = 0
+
+    def __init__(self, settings: BERT4RecSettings) -> None:
+        super().__init__()
+        self.dim = settings.dim
+        # scoring appends the mask: one position less for items
+        self.max_length = settings.max_length - 1
+        self.mask_probability = settings.mask_probability
+        self.last_only_probability = settings.last_only_probability
+        self.mask = nn.Parameter(torch.randn(settings.dim) * 0.02)
+        self.positions = nn.Embedding(settings.max_length, settings.dim)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.blocks = nn.ModuleList(
+            Block(settings.dim, settings.heads, settings.inner_dim, settings.dropout, causal=False)
+            for _ in range(settings.layers)
+        )
+        self.norm = nn.LayerNorm(settings.dim)
+        # the paper's projection before the item matrix (eq. 7)
+        self.head = nn.Sequential(nn.Linear(settings.dim, settings.dim), nn.GELU(), nn.LayerNorm(settings.dim))
+        initialise(self, std=0.02)
+
+    @property
+    def window(self) -> int:
+        """Most items in one training window: scoring's mask position holds an item while training."""
+        return self.max_length + 1
+
+    def _start(self, histories: Tensor, hidden: Tensor, vectors: Tensor) -> Tensor:
+        inputs = F.embedding(histories, vectors)
+        inputs = torch.where(hidden[..., None], self.mask.to(inputs.dtype), inputs)
+        return self.dropout(inputs * self.dim**0.5 + self._positions(histories, hidden))
+
+    def _positions(self, histories: Tensor, hidden: Tensor) -> Tensor:
+        """Position vectors counted from the end: the place to predict when scoring is always number 0."""
+        lengths = ((histories > 0) | hidden).sum(1, keepdim=True)
+        columns = torch.arange(histories.shape[1], device=histories.device)
+        return self.positions((lengths - 1 - columns).clamp(min=0))
+
+    def _hide(self, histories: Tensor) -> Tensor:
+        """(batch, length) true where an item is hidden: at least one a history."""
+        real = histories > 0
+        lengths = real.sum(1)
+        draws = torch.rand(histories.shape, device=histories.device)
+        hidden = (draws < self.mask_probability) & real
+        rows = torch.arange(len(histories), device=histories.device)
+        last = torch.zeros_like(real)
+        last[rows, lengths - 1] = True
+        last_only = torch.rand(len(histories), 1, device=histories.device) < self.last_only_probability
+        hidden = torch.where(last_only, last, hidden)
+        # a history with nothing hidden would teach nothing
+        fallback = draws.masked_fill(~real, 2.0).argmin(1)
+        hidden[rows, fallback] |= ~hidden.any(1)
+        return hidden
+
+    def examples(self, histories: Tensor, vectors: Tensor) -> Examples:
+        """The hidden items are predicted from the rest of their history."""
+        hidden = self._hide(histories)
+        x = self._start(histories, hidden, vectors)
+        visible = (histories > 0)[:, None, None]
+        for block in self.blocks:
+            x = block(x, visible)
+        places = hidden.flatten().nonzero().squeeze(1)
+        states = self.head(self.norm(at_places(x, places)))
+        return Examples(states, histories.flatten()[places], places // histories.shape[1])
+
+    def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
+        """(batch, dim) state of a mask put after the last item."""
+        rows = torch.arange(len(histories), device=histories.device)
+        histories = F.pad(histories, (0, 1))
+        hidden = torch.zeros_like(histories, dtype=torch.bool)
+        hidden[rows, lengths] = True
+        x = self._start(histories, hidden, vectors)
+        visible = ((histories > 0) | hidden)[:, None, None]
+        for block in self.blocks[:-1]:
+            x = block(x, visible)
+        last = self.blocks[-1]
+        assert isinstance(last, Block)
+        state: Tensor = self.head(self.norm(last.last(x, lengths, visible)))
+        return state

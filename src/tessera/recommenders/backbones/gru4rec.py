@@ -1,0 +1,34 @@
+"""GRU4Rec: recurrent recommendation (Hidasi et al., ICLR 2016).
+
+Trained on whole histories with a full softmax instead of session-parallel mini-batches with in-batch negatives: the
+same model without the published sampling limits (Petrov and Macdonald 2022 show how much that matters).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from tessera.recommenders.backbones.attention import initialise
+from tessera.recommenders.backbones.base import CausalBackbone
+from tessera.settings.recommenders import GRU4RecSettings
+
+
+class GRU4Rec(CausalBackbone):
+    """A gated recurrent unit over the items of a history, projected back to the width of items."""
+
+    def __init__(self, settings: GRU4RecSettings) -> None:
+        super().__init__()
+        self.dim = settings.dim
+        self.max_length = settings.max_length
+        self.dropout = nn.Dropout(settings.dropout)
+        self.norm_in = nn.LayerNorm(settings.dim)
+        self.recurrent = nn.GRU(settings.dim, settings.hidden_dim, settings.layers, batch_first=True)
+        self.project = nn.Linear(settings.hidden_dim, settings.dim)
+        self.norm = nn.LayerNorm(settings.dim)
+        initialise(self, std=0.02)
+
+    def hidden(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, length, dim) states; what runs on over the padding on the right is never read."""
+        states, _ = self.recurrent(self.dropout(self.norm_in(inputs)))
+        out: Tensor = self.norm(self.project(self.dropout(states)))
+        return out

@@ -1,0 +1,62 @@
+"""Item-based nearest neighbours: cosine of train co-occurrence, summed over the history with decaying weights.
+
+Deshpande and Karypis (TOIS 2004), section 4, with shrinkage; recent items of the history count more.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from tessera.settings.recommenders import ItemKNNSettings
+
+_ROWS = 2048
+
+
+def fit(settings: ItemKNNSettings, offsets: np.ndarray, items: np.ndarray, count: int) -> dict[str, Tensor]:
+    """The nearest neighbours of each item, most similar first: ids and similarities (items + 1, neighbours)."""
+    lengths = np.diff(offsets)
+    users = np.repeat(np.arange(len(lengths)), lengths)
+    recent = np.arange(len(items)) >= np.repeat(offsets[1:] - settings.max_history, lengths)
+    ones = np.ones(int(recent.sum()), np.float32)
+    matrix = sparse.csr_matrix((ones, (users[recent], items[recent])), shape=(len(lengths), count + 1))
+    matrix.data[:] = 1.0  # an item met twice is one user
+    norms = np.sqrt(np.asarray(matrix.sum(axis=0)).ravel())
+    kept = min(settings.neighbours, count)
+    ids = np.zeros((count + 1, kept), np.int32)
+    similarities = np.zeros((count + 1, kept), np.float32)
+    transposed = matrix.T.tocsr()
+    for start in range(0, count + 1, _ROWS):
+        block = (transposed[start : start + _ROWS] @ matrix).toarray()
+        block /= norms[start : start + _ROWS, None] * norms + settings.shrinkage + 1e-12
+        rows = np.arange(len(block))
+        block[rows, rows + start] = 0.0
+        # descending by similarity, ties by id: the same neighbours on every machine
+        best = np.argsort(-block, axis=1, kind="stable")[:, :kept]
+        ids[start : start + _ROWS] = best
+        similarities[start : start + _ROWS] = np.take_along_axis(block, best, 1)
+    return {"neighbours": torch.from_numpy(ids), "similarities": torch.from_numpy(similarities)}
+
+
+class Scorer:
+    """Sum over the history of decayed similarities."""
+
+    max_history: int | None
+
+    def __init__(self, settings: ItemKNNSettings, tensors: dict[str, Tensor]) -> None:
+        self.neighbours = tensors["neighbours"].long()
+        self.similarities = tensors["similarities"]
+        self.decay = settings.decay
+        self.max_history = settings.max_history
+
+    def __call__(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:
+        """(batch, items) scores."""
+        ids = torch.from_numpy(histories)
+        age = (torch.from_numpy(lengths)[:, None] - 1 - torch.arange(ids.shape[1])).clamp(min=0)
+        weight = torch.where(ids > 0, self.decay ** age.float(), 0.0)
+        scores = torch.zeros(len(ids), len(self.neighbours))
+        values = self.similarities[ids] * weight[..., None]
+        scores.scatter_add_(1, self.neighbours[ids].flatten(1), values.flatten(1))
+        return scores[:, 1:]

@@ -1,0 +1,55 @@
+"""SASRec: self-attentive sequential recommendation (Kang and McAuley, ICDM 2018).
+
+Pre-norm blocks and GELU in place of the paper's post-dropout norms and ReLU: they train more steadily at the same
+size. Every position predicts the next item (paper, section III-E); the loss is chosen outside.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tessera.recommenders.backbones.attention import Block, initialise
+from tessera.recommenders.backbones.base import CausalBackbone
+from tessera.settings.recommenders import SASRecSettings
+
+
+class SASRec(CausalBackbone):
+    """Causal self-attention over the items of a history."""
+
+    def __init__(self, settings: SASRecSettings) -> None:
+        super().__init__()
+        self.dim = settings.dim
+        self.max_length = settings.max_length
+        self.positions = nn.Embedding(settings.max_length, settings.dim)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.blocks = nn.ModuleList(
+            Block(settings.dim, settings.heads, settings.inner_dim, settings.dropout, causal=True)
+            for _ in range(settings.layers)
+        )
+        self.norm = nn.LayerNorm(settings.dim)
+        initialise(self, std=0.02)
+
+    def _start(self, inputs: Tensor) -> Tensor:
+        """Item vectors, scaled so that they are not drowned by the positions, plus position vectors."""
+        return self.dropout(inputs * self.dim**0.5 + self.positions.weight[: inputs.shape[1]])
+
+    def hidden(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, length, dim) states. Padding is on the right, so the causal mask alone hides it."""
+        x = self._start(inputs)
+        for block in self.blocks:
+            x = block(x)
+        normed: Tensor = self.norm(x)
+        return normed
+
+    def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
+        """(batch, dim) state after the last item; the last block computes that position alone."""
+        x = self._start(F.embedding(histories, vectors))
+        for block in self.blocks[:-1]:
+            x = block(x)
+        visible = (torch.arange(x.shape[1], device=x.device) < lengths[:, None])[:, None, None]
+        last = self.blocks[-1]
+        assert isinstance(last, Block)
+        state: Tensor = self.norm(last.last(x, lengths - 1, visible))
+        return state

@@ -1,0 +1,88 @@
+"""Judge one trained run on the test cases."""
+
+from __future__ import annotations
+
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tessera.artifacts.files import file_digest, write_json
+from tessera.artifacts.logs import Progress
+from tessera.artifacts.models import read_model
+from tessera.artifacts.tables import ArtifactError, write_table
+from tessera.data.dataset import Cases, load_dataset
+from tessera.evaluation.candidates import read_candidates
+from tessera.evaluation.judge import Scorer, evaluation_table, protocol_name, rank_cases, summarize
+from tessera.recommenders.model import ModelScorer, build_model
+from tessera.recommenders.train import HEURISTICS
+from tessera.settings.config import BackboneSystem, Run
+from tessera.settings.evaluation import Evaluation
+from tessera.training.machine import pick_device
+
+
+def load_scorer(model: Path, run: Run, popularity: np.ndarray, table: Path | None) -> Scorer:
+    """A trained run, ready to score.
+
+    Raises:
+        ArtifactError: the weights were trained on another catalogue.
+    """
+    tensors, description = read_model(model)
+    if description["items"] != len(popularity) - 1:
+        raise ArtifactError(f"{model}: trained on {description['items']} items, the dataset has {len(popularity) - 1}")
+    if not isinstance(run.method, BackboneSystem):
+        scorer: Scorer = import_module(HEURISTICS[run.method.recommender]).Scorer(run.method, tensors)
+        return scorer
+    device = pick_device(run.training.device)
+    network = build_model(run, popularity, table)
+    network.load_state_dict(tensors)
+    return ModelScorer(network.to(device), device)
+
+
+def evaluate_run(
+    run: Run,
+    settings: Evaluation,
+    model: Path,
+    data: Path,
+    table: Path | None,
+    candidates: Path | None,
+    output: Path,
+    metrics: Path,
+) -> dict[str, Any]:
+    """Rank every test target, write the evaluation table and the metrics, and give the metrics back."""
+    dataset = load_dataset(data)
+    popularity = dataset.train_counts
+    cases = dataset.cases("test")
+    scorer = load_scorer(model, run, popularity, table)
+    return write_evaluation(
+        scorer, cases, popularity, settings, candidates, output, metrics, run.system, run.recommender, run.seed
+    )
+
+
+def write_evaluation(
+    scorer: Scorer,
+    cases: Cases,
+    popularity: np.ndarray,
+    settings: Evaluation,
+    candidates: Path | None,
+    output: Path,
+    metrics: Path,
+    system: str,
+    recommender: str,
+    seed: int,
+) -> dict[str, Any]:
+    """Judge any scorer; the oracle comes this way too."""
+    chosen = read_candidates(candidates, cases, len(popularity) - 1) if candidates else None
+    started = time.monotonic()
+    with Progress("test users", len(cases), "users") as progress:
+        ranked = rank_cases(scorer, cases, settings, chosen, settings.recommendations, progress.update)
+    seconds = time.monotonic() - started
+    found = evaluation_table(cases, ranked, popularity)
+    inputs = {"candidates": file_digest(candidates)} if candidates else {}
+    described = {"system": system, "recommender": recommender, "seed": seed}
+    write_table(output, found, "evaluation", {**described, "evaluation": settings.model_dump(mode="json")}, inputs)
+    summary = summarize(found, settings, popularity, protocol_name(settings, chosen), **described)
+    write_json(metrics, {**summary, "seconds": round(seconds, 3)})
+    return summary

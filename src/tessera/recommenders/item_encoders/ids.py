@@ -1,0 +1,22 @@
+"""Items as trainable vectors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tessera.recommenders.item_encoders.base import ItemEncoder
+
+
+class IdItemEncoder(ItemEncoder):
+    """A trainable vector an item."""
+
+    def __init__(self, items: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(items + 1, dim) * 0.02)
+        with torch.no_grad():
+            self.weight[0] = 0
+
+    def forward(self) -> Tensor:
+        """(items + 1, dim) item vectors."""
+        return self.weight

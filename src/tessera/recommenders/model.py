@@ -1,0 +1,109 @@
+"""A sequential recommender: items through an item encoder, histories through a backbone, a loss between them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tessera.artifacts.tables import read_item_table
+from tessera.objectives.catalogue import CatalogueLoss, catalogue_loss
+from tessera.recommenders.backbones.base import Backbone
+from tessera.recommenders.item_encoders.base import ItemEncoder
+from tessera.settings.base import Settings
+from tessera.settings.config import BackboneSystem, Run
+from tessera.settings.recommenders import TableItems
+
+# kind -> (module, class): loaded when used, and named to the workflow so that an edit to one re-runs only its own runs
+BACKBONES = {
+    "sasrec": ("tessera.recommenders.backbones.sasrec", "SASRec"),
+    "gru4rec": ("tessera.recommenders.backbones.gru4rec", "GRU4Rec"),
+    "bert4rec": ("tessera.recommenders.backbones.bert4rec", "BERT4Rec"),
+}
+ITEM_ENCODERS = {
+    "ids": ("tessera.recommenders.item_encoders.ids", "IdItemEncoder"),
+    "table": ("tessera.recommenders.item_encoders.table", "TableItemEncoder"),
+}
+
+
+def _load(place: tuple[str, str]) -> Any:
+    return getattr(import_module(place[0]), place[1])
+
+
+def build_backbone(settings: Settings) -> Backbone:
+    """The backbone that the settings name."""
+    backbone: Backbone = _load(BACKBONES[settings.kind])(settings)  # type: ignore[attr-defined]
+    return backbone
+
+
+class SequentialRecommender(nn.Module):
+    """`encode` histories, `score` items; called with a batch of histories it gives its training loss."""
+
+    def __init__(self, items: ItemEncoder, backbone: Backbone, loss: CatalogueLoss) -> None:
+        super().__init__()
+        self.items = items
+        self.backbone = backbone
+        self.loss = loss
+
+    def forward(self, histories: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the loss over the targets of histories (batch, length), and the number of targets."""
+        vectors = self.items()
+        states, targets, owners = self.backbone.examples(histories, vectors)
+        total = self.loss(states, vectors, targets, owners, histories)
+        return total, torch.tensor(len(targets), device=total.device)
+
+    def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
+        """(batch, dim) states of histories (batch, length), padded on the right, of the given lengths."""
+        return self.backbone.encode(histories, lengths, vectors)
+
+    def score(self, states: Tensor, vectors: Tensor) -> Tensor:
+        """(batch, items) scores of the whole catalogue."""
+        return states @ vectors[1:].T
+
+
+class ModelScorer:
+    """A trained model behind the judge's interface: item vectors are made once, not once a batch."""
+
+    def __init__(self, model: SequentialRecommender, device: torch.device) -> None:
+        self.model = model.eval()
+        self.device = device
+        self.max_history = model.backbone.max_length
+        with torch.no_grad():
+            self.vectors = model.items()
+
+    @torch.no_grad()
+    def __call__(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:
+        """(batch, items) scores for histories (batch, length) padded on the right."""
+        states = self.model.encode(
+            torch.from_numpy(histories).long().to(self.device), torch.from_numpy(lengths).to(self.device), self.vectors
+        )
+        return self.model.score(states, self.vectors).float()
+
+
+def build_model(run: Run, popularity: np.ndarray, table: str | Path | None) -> SequentialRecommender:
+    """The untrained model of a run; the caller has seeded torch.
+
+    Args:
+        run: the resolved run.
+        popularity: (items + 1,) training interactions an item.
+        table: the item table, where the run reads one.
+    """
+    assert isinstance(run.method, BackboneSystem)
+    assert run.backbone is not None
+    count = len(popularity) - 1
+    items = run.method.items
+    if isinstance(items, TableItems):
+        if table is None:
+            raise ValueError(f"system {run.system!r} reads the item table {items.table!r}, but no file was given")
+        vectors, present = read_item_table(table, count)
+        encoder = _load(ITEM_ENCODERS["table"])(
+            items, torch.from_numpy(vectors), torch.from_numpy(present), run.backbone.dim
+        )
+    else:
+        encoder = _load(ITEM_ENCODERS["ids"])(count, run.backbone.dim)
+    loss = catalogue_loss(run.loss, torch.from_numpy(popularity))
+    return SequentialRecommender(encoder, build_backbone(run.backbone), loss)

@@ -1,0 +1,157 @@
+"""Train one run: settings and a prepared dataset in; weights, their description and the training curve out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tessera.artifacts.files import file_digest
+from tessera.artifacts.logs import log, stage
+from tessera.artifacts.models import write_model
+from tessera.data.dataset import Cases, Dataset, load_dataset
+from tessera.evaluation.judge import validation_metrics
+from tessera.recommenders.model import ModelScorer, build_model
+from tessera.settings.config import BackboneSystem, Run
+from tessera.settings.evaluation import Evaluation
+from tessera.training.batches import WindowBatches
+from tessera.training.loop import Trainer, write_history
+from tessera.training.machine import Machine, seed_step
+
+HEURISTICS = {
+    "popular": "tessera.recommenders.backbones.popular",
+    "item_knn": "tessera.recommenders.backbones.item_knn",
+    "markov": "tessera.recommenders.backbones.markov",
+}
+
+
+def run_identity(run: Run, data: Path, table: Path | None, code: str) -> str:
+    """Name of a run's state: changes with its settings, its code and its input files, and with nothing else."""
+    inputs = [file_digest(data / "interactions.parquet"), file_digest(table) if table else ""]
+    return hashlib.sha256(json.dumps([run.canonical(), code, inputs]).encode()).hexdigest()[:20]
+
+
+def train_run(run: Run, data: Path, table: Path | None, output: Path, state: Path, code: str = "") -> None:
+    """Train a run and write `output` (model.safetensors), model.json and history.jsonl beside it.
+
+    Args:
+        run: the resolved run.
+        data: folder of the prepared dataset.
+        table: the item table, where the run reads one.
+        output: path of the weights.
+        state: root of the trainers' resumable states.
+        code: fingerprint of the code that trains.
+    """
+    dataset = load_dataset(data)
+    description = {"run": run.model_dump(mode="json"), "items": dataset.n_items, "users": dataset.n_users}
+    if not isinstance(run.method, BackboneSystem):
+        tensors = _fit_heuristic(run, dataset)
+        write_history(output.with_name("history.jsonl"), [])
+        write_model(output, tensors, description)
+        return
+    folder = state / run_identity(run, data, table, code)
+    machine = Machine(run.training)
+    history, weights = _train_backbone(run, dataset, table, folder, machine)
+    if not machine.first:
+        return
+    validated = [row for row in history if "NDCG@10" in row]
+    best = max(validated, key=lambda row: row["NDCG@10"])
+    description |= {"best_epoch": best["epoch"], "epochs": len(history), "validation": best["NDCG@10"]}
+    write_history(output.with_name("history.jsonl"), history)
+    write_model(output, weights, description)
+    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    log.info("best epoch %d of %d, validation NDCG@10 %.4f", best["epoch"], len(history), best["NDCG@10"])
+
+
+def _fit_heuristic(run: Run, dataset: Dataset) -> dict[str, torch.Tensor]:
+    offsets, items = dataset.train_histories()
+    fitted: dict[str, torch.Tensor] = import_module(HEURISTICS[run.method.recommender]).fit(
+        run.method, offsets, items, dataset.n_items
+    )
+    return fitted
+
+
+def _train_backbone(
+    run: Run, dataset: Dataset, table: Path | None, folder: Path, machine: Machine
+) -> tuple[list[dict[str, Any]], Mapping[str, torch.Tensor]]:
+    seed_step(run.seed)
+    model = build_model(run, dataset.train_counts, table)
+    offsets, items = dataset.train_histories()
+    backbone = model.backbone
+    batches = WindowBatches(offsets, items, backbone.window, backbone.overlap, run.training.batch_tokens)
+    cases = _sample(dataset.cases("valid"), run.training.validation_users)
+    if not len(cases):
+        raise ValueError(f"{run.system}: the dataset has no validation case, so nothing can decide when to stop")
+    log.info(
+        "%s/%s seed %d: %s parameters, %s targets in %s windows, %s validation users, on %s",
+        run.system, run.recommender, run.seed, f"{sum(p.numel() for p in model.parameters()):,}",
+        f"{batches.targets:,}", f"{len(batches.starts):,}", f"{len(cases):,}", machine.device,
+    )  # fmt: skip
+    judged = Evaluation(batch_users=512)
+
+    def validate() -> dict[str, float]:
+        return validation_metrics(ModelScorer(model, machine.device), cases, judged)
+
+    trainer = Trainer(model, batches, run.training, run.seed, validate, folder, machine)
+    history = trainer.fit()
+    return history, model.state_dict()
+
+
+def _sample(cases: Cases, users: int | None) -> Cases:
+    """The same random users for every run, so that early stopping sees the same."""
+    if users is None or users >= len(cases):
+        return cases
+    chosen = np.sort(np.random.default_rng(0).choice(len(cases), users, replace=False))
+    lengths = cases.lengths[chosen]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    items = np.concatenate([cases.history(case) for case in chosen])
+    return Cases(cases.users[chosen], cases.targets[chosen], offsets, items)
+
+
+def launch(
+    run: Run, data: Path, table: Path | None, output: Path, state: Path, code: str, logfile: Path | None
+) -> None:
+    """`train_run` in this process, or in as many as `training.processes` says (one a GPU).
+
+    Raises:
+        ValueError: a process of several failed; its log says why.
+    """
+    if run.training.processes == 1:
+        train_run(run, data, table, output, state, code)
+        return
+    job = {
+        "run": run.model_dump(mode="json"), "data": str(data), "table": str(table) if table else None,
+        "output": str(output), "state": str(state), "code": code, "log": str(logfile) if logfile else None,
+    }  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={run.training.processes}",
+    ]
+    done = subprocess.run([*command, "-m", "tessera.recommenders.train", json.dumps(job)], check=False)
+    if done.returncode:
+        raise ValueError(f"training in {run.training.processes} processes failed with exit code {done.returncode}")
+
+
+def main() -> None:
+    """One of several processes, started by `launch`."""
+    job = json.loads(sys.argv[1])
+    with stage(job["log"]):
+        train_run(
+            Run.model_validate(job["run"]), Path(job["data"]), Path(job["table"]) if job["table"] else None,
+            Path(job["output"]), Path(job["state"]), job["code"],
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Where training happens: device, precision, seeds, and the processes that share a step."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tessera.settings.recommenders import Training
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a setting.
+
+    Raises:
+        ValueError: cuda was asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("training.device: cuda was asked for, but torch sees no GPU here; use auto or cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def seed_step(*numbers: int) -> None:
+    """Seed torch from (seed, epoch, step, ...): a resumed run needs no saved generator to go on with the same numbers."""
+    mixed = 0xCBF29CE484222325
+    for number in numbers:
+        mixed = ((mixed ^ (number & 0xFFFFFFFF)) * 0x100000001B3) % 2**64
+        mixed ^= mixed >> 29
+    torch.manual_seed(mixed % 2**63)
+
+
+class Machine:
+    """One process, or one of several under accelerate; a step means the same in both."""
+
+    def __init__(self, settings: Training) -> None:
+        self.settings = settings
+        self.world = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = int(os.environ.get("RANK", "0"))
+        if settings.processes != self.world:
+            raise ValueError(f"training.processes is {settings.processes}, but {self.world} were started")
+        self.accelerator: Any = None
+        if self.world > 1:
+            from accelerate import Accelerator
+
+            self.accelerator = Accelerator(cpu=settings.device == "cpu", mixed_precision="no")
+            self.device: torch.device = self.accelerator.device
+        else:
+            self.device = pick_device(settings.device)
+        if self.device.type == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True, warn_only=True)
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes."""
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model on its device, with gradients shared among processes."""
+        model = model.to(self.device)
+        if self.accelerator is None:
+            return model
+        wrapped: nn.Module = self.accelerator.prepare(model)
+        return wrapped
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Mixed precision for the forward pass."""
+        if self.settings.precision == "bfloat16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a number over processes."""
+        if self.accelerator is None:
+            return value
+        summed: Tensor = self.accelerator.reduce(value, reduction="sum")
+        return summed
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of a loss whose mean over processes is meant."""
+        if self.accelerator is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            self.accelerator.backward(loss)
+
+    def agree(self, values: list[float]) -> list[float]:
+        """What the first process says, in all of them."""
+        if self.accelerator is None:
+            return values
+        from accelerate.utils import broadcast
+
+        told: list[float] = broadcast(torch.tensor(values, dtype=torch.float64, device=self.device)).tolist()
+        return told
