@@ -1,0 +1,152 @@
+"""Write the demo world: the raw tables that any source gives, its pictures, and the truth behind them.
+
+Users are drawn and written a chunk at a time: memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tessera.artifacts.files import atomic, write_json
+from tessera.artifacts.logs import Progress, log
+from tessera.artifacts.tables import REJECTED, metadata, write_table
+from tessera.data.bazaar.histories import CHUNK, Histories, Sampler, draw_histories
+from tessera.data.bazaar.kinds import LATENTS, TRUTH
+from tessera.data.bazaar.log import RAW_INTERACTIONS, item_ids, user_ids, write_log
+from tessera.data.bazaar.pictures import draw_pictures
+from tessera.data.bazaar.text import write_texts
+from tessera.data.bazaar.world import INTERESTS, World, build_world
+from tessera.settings.datasets import BazaarSource
+
+RAW_ITEMS = pa.schema(
+    [
+        ("raw_id", pa.string()),
+        ("title", pa.string()),
+        ("attributes", pa.map_(pa.string(), pa.string())),
+        ("image", pa.string()),
+    ]
+)
+
+
+def generate(settings: BazaarSource, folder: str | Path, max_rejected: float = 1.0) -> dict[str, Any]:
+    """Write the world into `folder` and return the counts that also stand in `ingest.json`.
+
+    Files: interactions, items, rejected, latents and truth (.parquet), ingest.json, images/<raw id>.png.
+
+    Raises:
+        ValueError: more lines are malformed than `max_rejected` allows; the files are written all the same.
+    """
+    folder = Path(folder)
+    world = build_world(settings)
+    made_by = world_settings(settings)
+    _write_items(world, folder, made_by)
+    counts = _write_users(world, folder, made_by)
+    share = counts["rejected"] / max(counts["rows"], 1)
+    log.info("%s lines, %s rejected (%.2f %%)", f"{counts['rows']:,}", f"{counts['rejected']:,}", 100 * share)
+    if share > max_rejected:
+        raise ValueError(
+            f"{folder / 'rejected.parquet'}: {counts['rejected']} of {counts['rows']} lines ({share:.1%}) are "
+            f"unreadable, cleaning.max_rejected allows {max_rejected:.1%}; lower `malformed` or raise max_rejected"
+        )
+    write_json(folder / "ingest.json", counts)
+    return counts
+
+
+def world_settings(settings: BazaarSource) -> dict[str, Any]:
+    """The settings that make the world: those of the source alone."""
+    return settings.model_dump(mode="json", exclude={"cleaning", "split"})
+
+
+def _write_items(world: World, folder: Path, made_by: dict[str, Any]) -> None:
+    texts = write_texts(world)
+    with Progress("pictures", world.items, "items") as progress:
+        images = []
+        for name in draw_pictures(world, folder / "images"):
+            images.append(name)
+            progress.update()
+    items = pa.table(
+        [world.raw_ids(), [title for title, _ in texts], [list(told.items()) for _, told in texts], images],
+        schema=RAW_ITEMS,
+    )
+    write_table(folder / "items.parquet", items, "raw_items", made_by, image_root=str(folder / "images"))
+    views = [list(world.one_hot(view)) for view in ("all", "text", "image")]
+    latents = pa.table([world.raw_ids(), *views], schema=LATENTS)
+    write_table(folder / "latents.parquet", latents, "latents", made_by)
+
+
+def _write_users(world: World, folder: Path, made_by: dict[str, Any]) -> dict[str, Any]:
+    sampler = Sampler(world)
+    users = world.settings.users
+    rows, rejected, events = 0, 0, 0
+    reasons: Counter[str] = Counter()
+    with (
+        _stream_table(folder / "interactions.parquet", RAW_INTERACTIONS, "raw_interactions", made_by) as write_rows,
+        _stream_table(folder / "rejected.parquet", REJECTED, "rejected", made_by) as write_rejected,
+        _stream_table(folder / "truth.parquet", TRUTH, "truth", made_by) as write_truth,
+        Progress("histories", users, "users") as progress,
+    ):
+        for chunk in range(-(-users // CHUNK)):
+            told = draw_histories(sampler, chunk, record=chunk * CHUNK < world.settings.oracle_users)
+            block = write_log(world, told, chunk, first_line=rows + 1)
+            write_rows.write_table(block.interactions)
+            write_rejected.write_table(block.rejected)
+            if told.tastes is not None:
+                write_truth.write_table(_truth_table(world, told))
+            rows += block.lines
+            rejected += block.rejected.num_rows
+            events += int(told.length.sum())
+            reasons.update(block.rejected.column("reason").to_pylist())
+            progress.update(len(told.user))
+    return {
+        "rows": rows,
+        "accepted": rows - rejected,
+        "rejected": rejected,
+        "reasons": dict(reasons),
+        "items": world.items,
+        "users": users,
+        "events": events,
+    }
+
+
+def _truth_table(world: World, told: Histories) -> pa.Table:
+    """What stood behind each step of the users that the oracle knows, ordered by user and position."""
+    assert told.tastes is not None
+    assert told.weights is not None
+    known = (told.user < world.settings.oracle_users)[:, None] & (np.arange(told.items.shape[1]) < told.length[:, None])
+    who, step = np.nonzero(known)
+    order = np.lexsort((step, told.user[who]))
+    who, step = who[order], step[order]
+    return pa.table(
+        [
+            user_ids(told.user[who]),
+            item_ids(world, told.items[who, step]),
+            pa.array(step, pa.int32()),
+            pa.FixedSizeListArray.from_arrays(pa.array(told.tastes[who, step].ravel()), INTERESTS),
+            pa.FixedSizeListArray.from_arrays(pa.array(told.weights[who, step].ravel()), INTERESTS),
+        ],
+        schema=TRUTH,
+    )
+
+
+@contextmanager
+def _stream_table(path: Path, schema: pa.Schema, kind: str, made_by: dict[str, Any]) -> Iterator[pq.ParquetWriter]:
+    """An artifact written a piece at a time, atomically."""
+    with (
+        atomic(path) as temporary,
+        pq.ParquetWriter(temporary, schema.with_metadata(metadata(kind, made_by)), compression="zstd") as writer,
+    ):
+        yield writer
+
+
+def read_settings(described: dict[str, Any]) -> BazaarSource:
+    """The settings of a world from the metadata of one of its files."""
+    return BazaarSource.model_validate_json(json.dumps(described["settings"]))
