@@ -1,0 +1,124 @@
+"""Tests of significance against scipy and closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tessera.evaluation import significance
+from tessera.evaluation.significance import bootstrap, enough_resamples, holm, p_values, randomization, t_test
+from tessera.settings.evaluation import Significance
+
+
+def noisy(users: int, shift: float, seed: int = 0, comparisons: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).normal(shift, 1.0, (users, comparisons))
+
+
+def test_randomization_enumerates_few_users_exactly() -> None:
+    values = noisy(10, 0.6)
+    expected = stats.permutation_test(
+        (values[:, 0], np.zeros(10)), lambda a, b: np.mean(a - b), permutation_type="samples", n_resamples=np.inf
+    )
+    assert randomization(values, 10_000) == pytest.approx([expected.pvalue], abs=1e-12)
+
+
+def test_all_differences_alike_have_the_closed_form() -> None:
+    # only the two patterns of equal signs are as extreme: 2 / 2^n
+    assert randomization(np.full(8, 0.3), 10_000) == pytest.approx([2 / 2**8])
+
+
+def test_randomization_agrees_with_scipy_on_many_users() -> None:
+    values = noisy(200, 0.12, seed=3)
+    expected = stats.permutation_test(
+        (values[:, 0], np.zeros(200)),
+        lambda a, b, axis: np.mean(a - b, axis=axis),
+        permutation_type="samples",
+        n_resamples=20_000,
+        vectorized=True,
+        rng=np.random.default_rng(1),
+    )
+    assert randomization(values, 20_000)[0] == pytest.approx(expected.pvalue, abs=0.015)
+
+
+def test_randomization_of_hits_is_the_sign_test() -> None:
+    # differences of one Hit@K are -1, 0 or 1: the sum of signs is binomial over the users that differ
+    values = np.concatenate([np.ones(30), -np.ones(14), np.zeros(400)])
+    expected = stats.binomtest(30, 44).pvalue
+    assert randomization(values, 40_000)[0] == pytest.approx(expected, abs=0.005)
+
+
+@pytest.mark.parametrize("test", [randomization, bootstrap])
+def test_resampling_is_seeded_and_independent_of_chunks(test, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    values = noisy(64, 0.2, seed=5, comparisons=3)
+    first = test(values, 2000, seed=1)
+    assert (first == test(values, 2000, seed=1)).all()
+    assert (first != test(values, 2000, seed=2)).any()
+    monkeypatch.setattr(significance, "_CHUNK_VALUES", 64 * 100)
+    assert (first == test(values, 2000, seed=1)).all()
+
+
+def test_bootstrap_and_t_test_agree_for_normal_differences() -> None:
+    values = noisy(300, 0.1, seed=7)
+    expected = stats.ttest_rel(values[:, 0], np.zeros(300)).pvalue
+    assert t_test(values) == pytest.approx([expected], rel=1e-10)
+    assert bootstrap(values, 20_000)[0] == pytest.approx(expected, abs=0.02)
+
+
+def test_under_the_null_p_is_uniform() -> None:
+    values = noisy(50, 0.0, seed=11, comparisons=400)
+    for p in (randomization(values, 1000), t_test(values)):
+        assert stats.kstest(p, "uniform").pvalue > 0.001
+
+
+def test_no_difference_is_never_significant() -> None:
+    zero = np.zeros((40, 2))
+    assert (randomization(zero, 500) == 1).all()
+    assert (bootstrap(zero, 500) == 1).all()
+    assert (t_test(zero) == 1).all()
+
+
+def test_constant_difference_under_the_t_test() -> None:
+    assert t_test(np.full(20, 0.1)) == pytest.approx([0.0])
+
+
+def test_holm_by_hand() -> None:
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.6, 0.9])) == pytest.approx([1.0, 1.0])
+    assert holm(np.array([])).shape == (0,)
+
+
+def test_holm_matches_scipy_bonferroni_on_the_smallest_and_is_monotone() -> None:
+    p = np.random.default_rng(0).uniform(size=30)
+    corrected = holm(p)
+    assert corrected.min() == pytest.approx(min(1.0, 30 * p.min()))
+    order = np.argsort(p)
+    assert (np.diff(corrected[order]) >= 0).all()
+    assert (corrected >= p).all()
+
+
+def test_enough_resamples_lets_the_correction_reach_the_level() -> None:
+    settings = Significance(resamples=100, level=0.05)
+    resamples = enough_resamples(settings, 200)
+    assert 200 / (1 + resamples) <= 0.05
+    assert enough_resamples(Significance(), 10) == 10_000
+    values = np.full((40, 200), 0.1) + noisy(40, 0.0, comparisons=200) * 1e-3
+    assert (holm(p_values(values, settings)) <= 0.05).all()
+
+
+def test_resampling_p_is_never_zero() -> None:
+    assert randomization(np.full(100, 1.0), 99)[0] == pytest.approx(1 / 100)
+    assert math.isclose(bootstrap(np.full(100, 1.0), 99)[0], 1 / 100)
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(ValueError, match="user row 3, comparison 0 is nan"):
+        randomization(np.array([0.0, 1.0, 2.0, math.nan]))
+    with pytest.raises(ValueError, match="users > 0"):
+        bootstrap(np.empty((0, 2)))
+    with pytest.raises(ValueError, match="at least 2 users"):
+        t_test(np.ones(1))
+    with pytest.raises(ValueError, match=r"lie in \[0, 1\]"):
+        holm(np.array([0.5, 1.5]))
