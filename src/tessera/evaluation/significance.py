@@ -67,7 +67,7 @@ def randomization(differences: Array, resamples: int = 10_000, seed: int = 0) ->
     observed = values.sum(0)
     if users < 60 and 2**users <= resamples:
         patterns = (np.arange(2**users)[:, None] >> np.arange(users)) & 1
-        return _extreme((1.0 - 2.0 * patterns) @ values, observed) / 2**users
+        return np.asarray(_extreme((1.0 - 2.0 * patterns) @ values, observed) / 2**users, np.float64)
     generator = np.random.default_rng(seed)
     extreme = np.zeros(values.shape[1], np.int64)
     for size in _chunks(resamples, users):

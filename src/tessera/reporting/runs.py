@@ -1,0 +1,233 @@
+"""Finished runs read back: the metrics of every seed, and what each test user got."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tessera.artifacts.files import read_json
+from tessera.artifacts.tables import ArtifactError, read_table
+from tessera.evaluation import metrics
+from tessera.settings.base import did_you_mean
+from tessera.settings.evaluation import Evaluation
+
+Array = NDArray[np.float64]
+
+ORACLE = "oracle"
+HEURISTICS = ("popular", "item_knn", "markov")
+"""Recommenders that nothing is trained for: never the baseline unless named."""
+
+_NEEDED = ("system", "recommender", "seed", "protocol", "users", "metrics", "groups")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed of a system under a recommender."""
+
+    path: Path
+    """Its metrics.json."""
+    system: str
+    recommender: str
+    seed: int
+    protocol: str
+    users: int
+    cold_share: float
+    metrics: dict[str, float]
+    groups: dict[str, dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """`system/recommender`."""
+        return f"{self.system}/{self.recommender}"
+
+    @cached_property
+    def evaluation(self) -> pa.Table:
+        """One row a test user, sorted by user."""
+        return read_table(self.path.with_name("evaluation.parquet"), "evaluation").sort_by("user")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the results: every seed of one system under one recommender."""
+
+    system: str
+    recommender: str
+    runs: tuple[Run, ...]
+
+    @property
+    def name(self) -> str:
+        """`system/recommender`."""
+        return f"{self.system}/{self.recommender}"
+
+    @property
+    def is_oracle(self) -> bool:
+        """The true process of a generated world: a bound, not a competitor."""
+        return self.system == ORACLE
+
+    def values(self, metric: str, kind: str = "", group: str = "") -> Array:
+        """(seeds,) a metric overall, or within a group of `kind`; empty where it is not known."""
+        found = []
+        for run in self.runs:
+            source = run.groups.get(kind, {}).get(group, {}).get("metrics", {}) if kind else run.metrics
+            if metric in source:
+                found.append(source[metric])
+        return np.array(found, np.float64)
+
+
+def read_run(path: str | Path) -> Run:
+    """Read one metrics.json.
+
+    Raises:
+        ArtifactError: it lacks a key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file; expected the metrics.json of a run")
+    found = read_json(path)
+    for key in _NEEDED:
+        if key not in found:
+            raise ArtifactError(f"{path}: lacks the key {key!r}{did_you_mean(key, found)}")
+    return Run(
+        path,
+        found["system"],
+        found["recommender"],
+        found["seed"],
+        found["protocol"],
+        found["users"],
+        found.get("cold_share", 0.0),
+        found["metrics"],
+        found["groups"],
+    )
+
+
+def entries(paths: Iterable[str | Path], order: Sequence[str] = ()) -> list[Entry]:
+    """Runs grouped by name in the given order, names outside it after that, the oracle last; seeds ascending.
+
+    Raises:
+        ArtifactError: a file lacks a key, a run stands twice, or protocols are mixed.
+    """
+    by_name: dict[str, list[Run]] = {}
+    for path in paths:
+        run = read_run(path)
+        by_name.setdefault(run.name, []).append(run)
+    protocols = {run.protocol: run.path for runs in by_name.values() for run in runs}
+    if len(protocols) > 1:
+        (one, first), (other, second) = list(protocols.items())[:2]
+        raise ArtifactError(
+            f"{second}: ranks by the protocol {other!r}, but {first} by {one!r}; numbers of two protocols are never "
+            "shown in one table, so evaluate all runs alike"
+        )
+    place = {name: number for number, name in enumerate(order)}
+    names = sorted(by_name, key=lambda name: (name.startswith(f"{ORACLE}/"), place.get(name, len(place)), name))
+    found = []
+    for name in names:
+        runs = sorted(by_name[name], key=lambda run: run.seed)
+        for one_run, next_run in pairwise(runs):
+            if one_run.seed == next_run.seed:
+                raise ArtifactError(f"{next_run.path}: seed {next_run.seed} of {name} was given already")
+        found.append(Entry(runs[0].system, runs[0].recommender, tuple(runs)))
+    return found
+
+
+def baseline_of(found: Sequence[Entry], named: str | None) -> Entry | None:
+    """The named entry, or the first that was trained; None where there is nothing to compare with.
+
+    Raises:
+        ValueError: no entry has that name.
+    """
+    real = [entry for entry in found if not entry.is_oracle]
+    if named is None:
+        trained = [entry for entry in real if entry.recommender not in HEURISTICS]
+        return next(iter(trained or real), None)
+    for entry in real:
+        if entry.name == named:
+            return entry
+    raise ValueError(f"significance.baseline: no run {named!r}{did_you_mean(named, [entry.name for entry in real])}")
+
+
+def _counted(run: Run, settings: Evaluation) -> tuple[pa.Table, Array]:
+    """The users that count and their ranks as the metrics take them, under the policy for cold targets."""
+    table = run.evaluation
+    ranks = table.column("rank").to_numpy().astype(np.float64)
+    cold = table.column("popularity").to_numpy() == 0
+    if settings.cold_targets == "drop":
+        return table.filter(pa.array(~cold)), ranks[~cold]
+    return table, np.where(cold, np.inf, ranks) if settings.cold_targets == "miss" else ranks
+
+
+def _head(run: Run, table: pa.Table) -> NDArray[np.bool_]:
+    """Which users have a target of the head.
+
+    The head is a prefix of the items by (train popularity descending, id), so its users are the first of all users
+    in that order, as many as metrics.json counted.
+    """
+    count = run.groups.get("popularity", {}).get("head", {}).get("users", 0)
+    order = np.lexsort([table.column("item").to_numpy(), -table.column("popularity").to_numpy().astype(np.int64)])
+    members = np.zeros(len(table), bool)
+    members[order[:count]] = True
+    return members
+
+
+@dataclass(frozen=True)
+class UserMetrics:
+    """Metrics of every test user, averaged over the seeds."""
+
+    users: NDArray[np.int32]
+    """(n,) ascending."""
+    head: NDArray[np.bool_]
+    """(n,) whether the target belongs to the head of the popularity curve."""
+    values: dict[str, Array]
+    """metric -> (n,)"""
+
+
+def user_metrics(entry: Entry, settings: Evaluation) -> UserMetrics:
+    """Per-user metrics of an entry, averaged over its seeds.
+
+    Raises:
+        ArtifactError: seeds judged different users, or an evaluation does not belong to its metrics.json.
+    """
+    first, ranks = _counted(entry.runs[0], settings)
+    users = first.column("user").to_numpy()
+    totals: dict[str, Array] = {}
+    for number, run in enumerate(entry.runs):
+        if number:
+            table, ranks = _counted(run, settings)
+            _same_users(run, table.column("user").to_numpy(), entry.runs[0], users)
+        for name, values in metrics.per_user(ranks, settings.cutoffs).items():
+            stated = run.metrics.get(name)
+            if stated is not None and len(values) and abs(float(values.mean()) - stated) > 1e-6:
+                raise ArtifactError(
+                    f"{run.path}: {name} is {stated:.6f}, but {run.path.with_name('evaluation.parquet').name} beside "
+                    f"it gives {values.mean():.6f}; evaluate the run again"
+                )
+            totals[name] = totals.get(name, 0.0) + values
+    averaged = {name: total / len(entry.runs) for name, total in totals.items()}
+    return UserMetrics(users, _head(entry.runs[0], first), averaged)
+
+
+def _same_users(run: Run, users: NDArray[np.int32], other: Run, others: NDArray[np.int32]) -> None:
+    if len(users) == len(others) and (users == others).all():
+        return
+    missing = np.setxor1d(users, others)
+    first = f", the first that only one has is user {missing[0]}" if len(missing) else ""
+    raise ArtifactError(
+        f"{run.path.with_name('evaluation.parquet')}: judges {len(users)} users, {other.path.parent} judges "
+        f"{len(others)}{first}; paired tests need the same users"
+    )
+
+
+def check_same_users(entry: Entry, found: UserMetrics, baseline: Entry, base: UserMetrics) -> None:
+    """Refuse to compare entries that judged different users.
+
+    Raises:
+        ArtifactError: names both runs and the first user that only one of them has.
+    """
+    _same_users(entry.runs[0], found.users, baseline.runs[0], base.users)

@@ -1,0 +1,278 @@
+"""The metric table of a dataset in long form: a row for each system, recommender, metric and group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tessera.artifacts.files import file_digest, write_text
+from tessera.artifacts.logs import log
+from tessera.artifacts.tables import write_table
+from tessera.evaluation.significance import enough_resamples, holm, p_values
+from tessera.reporting.runs import Entry, UserMetrics, baseline_of, check_same_users, entries, user_metrics
+from tessera.settings.evaluation import Evaluation, Significance
+
+Array = NDArray[np.float64]
+
+SCHEMA = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("protocol", pa.string()),
+        ("system", pa.string()),
+        ("recommender", pa.string()),
+        ("kind", pa.string()),
+        ("group", pa.string()),
+        ("metric", pa.string()),
+        ("mean", pa.float64()),
+        ("sd", pa.float64()),
+        ("seeds", pa.int32()),
+        ("users", pa.int32()),
+        ("best", pa.bool_()),
+        ("baseline", pa.bool_()),
+        ("difference", pa.float64()),
+        ("p", pa.float64()),
+        ("p_holm", pa.float64()),
+        ("significant", pa.string()),
+    ]
+)
+
+SMALLER_IS_BETTER = ("gini", "popularity")
+
+
+@dataclass
+class Cell:
+    """One number of the table."""
+
+    mean: float
+    sd: float | None
+    """Over seeds, with n - 1; None for one seed."""
+    users: int
+    best: bool = False
+    difference: float | None = None
+    """From the baseline, in the mean over users."""
+    p: float | None = None
+    p_holm: float | None = None
+    significant: str = ""
+    """`up` or `down` from the baseline after Holm's correction, else empty."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column shows: a metric overall (`kind` empty), or within a group."""
+
+    metric: str
+    kind: str = ""
+    group: str = ""
+
+    @property
+    def name(self) -> str:
+        """As it stands in the header, e.g. `NDCG@10` or `tail NDCG@10`."""
+        return f"{self.group} {self.metric}" if self.kind else self.metric
+
+
+@dataclass
+class Table:
+    """Everything that the files and the page show of one dataset's results."""
+
+    dataset: str
+    protocol: str
+    evaluation: Evaluation
+    significance: Significance
+    entries: list[Entry]
+    baseline: Entry | None
+    cold_share: float
+    comparisons: int = 0
+    cells: dict[tuple[str, Column], Cell] = field(default_factory=dict)
+
+    @property
+    def main(self) -> str:
+        """The metric of the head and tail columns: NDCG@10, or at the last cut-off where 10 is not one."""
+        cutoffs = self.evaluation.cutoffs
+        return f"NDCG@{10 if 10 in cutoffs else cutoffs[-1]}"
+
+    @property
+    def columns(self) -> list[Column]:
+        """The columns of the printed tables, those without any value left out."""
+        shown = [Column(f"{metric}@{k}") for metric in ("Hit", "NDCG") for k in self.evaluation.cutoffs]
+        shown += [Column("MRR"), Column(self.main, "popularity", "head"), Column(self.main, "popularity", "tail")]
+        shown += sorted({c for _, c in self.cells if not c.kind and c.metric.startswith("coverage@")}, key=str)
+        return [c for c in shown if any((entry.name, c) in self.cells for entry in self.entries)]
+
+    def header(self, column: Column) -> str:
+        """The column's name with the protocol, when that is not the full ranking."""
+        return column.name if self.protocol == "full" else f"{column.name} ({self.protocol})"
+
+    def notes(self) -> list[str]:
+        """How the numbers were made: what a reader needs to compare them with others."""
+        rule = self.evaluation
+        seeds = sorted({run.seed for entry in self.entries for run in entry.runs if len(entry.runs) > 1})
+        cold = {"miss": "counted as misses", "drop": "left out", "rank": "ranked as scored"}[rule.cold_targets]
+        ranking = "full catalogue" if self.protocol == "full" else f"the target and {self.protocol} negatives"
+        found = [
+            f"Ranked: {ranking}",
+            "items of the user's own history masked" if rule.mask_seen else "seen items not masked",
+            f"ties: {'middle rank' if rule.ties == 'mean' else 'worst rank'}",
+            f"cold targets ({self.cold_share:.1%} of the test users): {cold}",
+            f"mean ± sd over the seeds {', '.join(map(str, seeds))}" if seeds else "one seed",
+        ]
+        if self.baseline is not None and self.comparisons:
+            test = {
+                "randomization": "paired randomisation",
+                "bootstrap": "paired bootstrap",
+                "t_test": "paired t-test",
+            }[self.significance.method]
+            resamples = enough_resamples(self.significance, self.comparisons)
+            drawn = "" if self.significance.method == "t_test" else f", {resamples:,} resamples"
+            found.append(
+                f"* better (↑) or worse (↓) than {self.baseline.name}: {test} over users{drawn}, "
+                f"p <= {self.significance.level:g} after Holm's correction of {self.comparisons} comparisons"
+            )
+        if any(entry.is_oracle for entry in self.entries):
+            found.append("oracle: the process that made the data, a bound rather than a competitor")
+        return found
+
+
+def collect(
+    dataset: str, runs: Sequence[str | Path], order: Sequence[str], evaluation: Evaluation, significance: Significance
+) -> Table:
+    """Read the runs of a dataset, average over seeds, test against the baseline and mark the best.
+
+    Args:
+        runs: paths of metrics.json, evaluation.parquet beside each.
+        order: names `system/recommender` in the order of the rows.
+    Raises:
+        ValueError: no run, an unknown baseline, mixed protocols, or different test users.
+    """
+    found = entries(runs, order)
+    if not found:
+        raise ValueError(f"{dataset}: there is no run to put into a table")
+    first = found[0].runs[0]
+    table = Table(
+        dataset, first.protocol, evaluation, significance, found, baseline_of(found, significance.baseline),
+        first.cold_share,
+    )  # fmt: skip
+    for entry in found:
+        for column, users in _columns_of(entry).items():
+            values = entry.values(column.metric, column.kind, column.group)
+            sd = float(values.std(ddof=1)) if len(values) > 1 else None
+            table.cells[entry.name, column] = Cell(float(values.mean()), sd, users)
+    _mark_best(table)
+    _compare(table)
+    return table
+
+
+def _columns_of(entry: Entry) -> dict[Column, int]:
+    """Every column that an entry has a value for, and how many users stand behind it."""
+    run = entry.runs[0]
+    found = {Column(metric): run.users for metric in run.metrics}
+    for kind, named in run.groups.items():
+        for group, content in named.items():
+            found |= {Column(metric, kind, group): content["users"] for metric in content["metrics"]}
+    return found
+
+
+def _mark_best(table: Table) -> None:
+    competitors = [entry.name for entry in table.entries if not entry.is_oracle]
+    for column in {column for _, column in table.cells}:
+        cells = [table.cells[name, column] for name in competitors if (name, column) in table.cells]
+        if len(cells) < 2:
+            continue
+        choose = min if column.metric.startswith(SMALLER_IS_BETTER) else max
+        best = choose(cell.mean for cell in cells)
+        for cell in cells:
+            cell.best = cell.mean == best
+
+
+def _tested(found: UserMetrics, table: Table) -> dict[Column, Array]:
+    """(n,) values a tested column; users outside the column's group hold NaN."""
+    columns = {Column(metric): values for metric, values in found.values.items()}
+    for group, members in (("head", found.head), ("tail", ~found.head)):
+        if members.any():
+            columns[Column(table.main, "popularity", group)] = np.where(members, found.values[table.main], np.nan)
+    return columns
+
+
+def _compare(table: Table) -> None:
+    """Paired tests of every printed per-user column of every entry; one Holm family for the table."""
+    rivals = [e for e in table.entries if e is not table.baseline and not e.is_oracle]
+    if table.baseline is None or not rivals:
+        return
+    base = user_metrics(table.baseline, table.evaluation)
+    if len(base.users) < 2:
+        log.info("%s: %d test user(s), too few for a test of significance", table.dataset, len(base.users))
+        return
+    against = _tested(base, table)
+    differences: dict[tuple[str, Column], Array] = {}
+    for entry in rivals:
+        found = user_metrics(entry, table.evaluation)
+        check_same_users(entry, found, table.baseline, base)
+        for column, values in _tested(found, table).items():
+            differences[entry.name, column] = values - against[column]
+    keys = list(differences)
+    table.comparisons = len(keys)
+    p = np.ones(len(keys))
+    # columns over the same users share their resamples
+    for kind, group in sorted({(c.kind, c.group) for _, c in keys}):
+        chosen = [n for n, (_, c) in enumerate(keys) if (c.kind, c.group) == (kind, group)]
+        values = np.stack([differences[keys[n]] for n in chosen], axis=1)
+        values = values[~np.isnan(values[:, 0])]
+        if len(values) > 1:
+            p[chosen] = p_values(values, table.significance, len(keys))
+    corrected = holm(p)
+    for number, key in enumerate(keys):
+        cell = table.cells.get(key)
+        if cell is None:
+            continue
+        cell.difference = float(np.nanmean(differences[key]))
+        cell.p, cell.p_holm = float(p[number]), float(corrected[number])
+        if cell.p_holm <= table.significance.level:
+            cell.significant = "up" if cell.difference > 0 else "down"
+
+
+def long_form(table: Table) -> pa.Table:
+    """Every cell as a row, in the order of the entries."""
+    by_name = {entry.name: entry for entry in table.entries}
+    rows: list[dict[str, Any]] = []
+    for (name, column), cell in table.cells.items():
+        entry = by_name[name]
+        rows.append(
+            {
+                "dataset": table.dataset,
+                "protocol": table.protocol,
+                "system": entry.system,
+                "recommender": entry.recommender,
+                "kind": column.kind,
+                "group": column.group,
+                "metric": column.metric,
+                "seeds": len(entry.runs),
+                "baseline": entry is table.baseline,
+                **vars(cell),
+            }
+        )
+    return pa.Table.from_pylist(rows, SCHEMA)
+
+
+def write(table: Table, paths: Mapping[str, str | Path]) -> None:
+    """Write the table as `parquet` (long form), `csv`, `md` and `tex`."""
+    from tessera.reporting import formats
+
+    settings = {
+        "dataset": table.dataset,
+        "evaluation": table.evaluation.model_dump(mode="json"),
+        "significance": table.significance.model_dump(mode="json"),
+    }
+    inputs = {
+        f"{run.name}/seed-{run.seed}": file_digest(run.path.with_name("evaluation.parquet"))
+        for entry in table.entries
+        for run in entry.runs
+    }
+    write_table(paths["parquet"], long_form(table), "metrics", settings, inputs)
+    write_text(paths["csv"], formats.csv_text(table))
+    write_text(paths["md"], formats.markdown(table))
+    write_text(paths["tex"], formats.latex(table))

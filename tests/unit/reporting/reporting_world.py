@@ -1,0 +1,181 @@
+"""A small results/ tree made through the real artifact writers and the real judge: what the reporting tests read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from tessera.artifacts.files import write_json, write_text
+from tessera.artifacts.tables import INTERACTIONS, write_table
+from tessera.evaluation.judge import summarize
+from tessera.settings.evaluation import Evaluation
+
+USERS, ITEMS = 80, 40
+EVIL = "<script>alert(\"title\")</script></script><img src=x onerror=alert(2)> & 'quoted' {{ braces }}"
+EVIL_USER = "</script><b>user</b>"
+
+# system, recommender, seeds, and how far up it moves the target
+RUNS = [
+    ("popular", "popular", (0,), 0.0),
+    ("id", "sasrec", (1, 2, 3), 1.0),
+    ("id", "gru4rec", (1, 2, 3), 0.8),
+    ("semantic", "sasrec", (1, 2, 3), 2.2),
+    ("oracle", "oracle", (0,), 4.0),
+]
+ORDER = ["popular/popular", "id/sasrec", "id/gru4rec", "semantic/sasrec"]
+
+
+def popularity() -> np.ndarray:
+    """(items + 1,) training counts; the last two items are cold."""
+    counts = np.concatenate([[0], np.ceil(60 / np.arange(1, ITEMS + 1)).astype(np.int64)])
+    counts[-2:] = 0
+    return counts
+
+
+def _pictures(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for item in range(1, ITEMS + 1):
+        colour = tuple(int(c) for c in np.random.default_rng(item).integers(0, 255, 3))
+        Image.new("RGB", (64, 64), colour).save(folder / f"{item:03d}.png")
+
+
+def _dataset(results: Path, name: str) -> None:
+    data = results / name / "data"
+    generator = np.random.default_rng(5)
+    rows = []
+    for user in range(1, USERS + 1):
+        length = int(generator.integers(4, 30))
+        items = generator.permutation(ITEMS)[:length] + 1
+        for position, item in enumerate(items):
+            split = "test" if position == length - 1 else "valid" if position == length - 2 else "train"
+            rows.append((user, int(item), 1_600_000_000 + 86_400 * position, position, 4.0, split))
+    columns = list(zip(*rows, strict=True))
+    table = pa.table([pa.array(c, f.type) for c, f in zip(columns, INTERACTIONS, strict=True)], schema=INTERACTIONS)
+    write_table(data / "interactions.parquet", table, "interactions")
+    _pictures(results / name / "raw" / "images")
+    titles = [EVIL if i == 1 else None if i == 2 else f"Thing {i} – größer" for i in range(1, ITEMS + 1)]
+    items_table = pa.table(
+        {
+            "item": pa.array(range(1, ITEMS + 1), pa.int32()),
+            "raw_id": [f"{i:03d}" for i in range(1, ITEMS + 1)],
+            "title": pa.array(titles, pa.string()),
+            "attributes": pa.array(
+                [[("category", "lamp"), ("description", EVIL if i < 4 else "a lamp " * 30)] for i in range(ITEMS)],
+                pa.map_(pa.string(), pa.string()),
+            ),
+            "image": [None if i == 3 else f"{i:03d}.png" for i in range(1, ITEMS + 1)],
+        }
+    )
+    write_table(data / "items.parquet", items_table, "items", image_root=str(results / name / "raw" / "images"))
+    users = pa.table(
+        {
+            "user": pa.array(range(1, USERS + 1), pa.int32()),
+            "raw_id": [EVIL_USER if u == 1 else f"user-{u}" for u in range(1, USERS + 1)],
+        }
+    )
+    write_table(data / "users.parquet", users, "users")
+    _stats(data, len(rows))
+
+
+def _stats(data: Path, rows: int) -> None:
+    write_json(
+        data / "stats.json",
+        {
+            "counts": {
+                "users": USERS,
+                "items": ITEMS,
+                "interactions": rows,
+                "train": rows - 160,
+                "valid": 80,
+                "test": 80,
+            },
+            "funnel": [
+                {"step": "read", "interactions": rows + 300, "users": 120, "items": 60},
+                {"step": "duplicates", "interactions": rows + 280, "users": 120, "items": 60},
+                {"step": "core", "interactions": rows, "users": USERS, "items": ITEMS},
+            ],
+            "rejected": {"rows": 12, "share": 0.004, "reasons": {"not JSON": 9, "no <user>": 3}},
+            "lengths": {"4": 3, "10": 20, "20": 12},
+            "popularity": [60, 30, 20, 15, 12, 10, 9, 8],
+            "tie_share": 0.01,
+            "cold_test_targets": 3,
+            "text_share": 0.97,
+            "image_share": 0.96,
+            "period": [1_600_000_000, 1_602_000_000],
+        },
+    )
+
+
+def _run(folder: Path, system: str, recommender: str, seed: int, lift: float, settings: Evaluation) -> None:
+    generator = np.random.default_rng((seed, len(system), len(recommender)))
+    shared = np.random.default_rng(9)
+    targets = shared.integers(1, ITEMS + 1, USERS)
+    lengths = shared.integers(2, 30, USERS)
+    difficulty = shared.normal(0, 1, USERS)
+    place = 1 / (1 + np.exp(lift - 1 - difficulty - generator.normal(0, 0.4, USERS)))
+    ranks = 1 + np.round(place * (ITEMS - 1) * 2) / 2
+    lists = [list((np.arange(20) * (1 + seed) + user) % ITEMS + 1) for user in range(USERS)]
+    for user in range(USERS):
+        if ranks[user] <= 20:
+            lists[user][int(ranks[user]) - 1] = int(targets[user])
+    counts = popularity()
+    table = pa.table(
+        {
+            "user": pa.array(range(1, USERS + 1), pa.int32()),
+            "item": pa.array(targets, pa.int32()),
+            "rank": ranks,
+            "score": pa.array(-ranks, pa.float32()),
+            "candidates": pa.array(np.full(USERS, ITEMS), pa.int32()),
+            "history_length": pa.array(lengths, pa.int32()),
+            "popularity": pa.array(counts[targets], pa.int32()),
+            "recommended": pa.array(lists, pa.list_(pa.int32())),
+        }
+    )
+    # rows in any order: readers go by id
+    table = table.take(np.random.default_rng(seed).permutation(USERS))
+    write_table(folder / "evaluation.parquet", table, "evaluation")
+    described = {"system": system, "recommender": recommender, "seed": seed}
+    write_json(folder / "metrics.json", summarize(table, settings, counts, "full", **described, seconds=0.2))
+    if system not in ("popular", "oracle"):
+        lines = [
+            {"epoch": e, "loss": 4 / e + seed / 50, "seconds": 1.5, "targets_per_second": 15_000.0}
+            | ({"NDCG@10": 0.1 * (1 - 1 / e) + lift / 50, "Hit@10": 0.2} if e % 2 == 0 else {})
+            for e in range(1, 9)
+        ]
+        write_text(folder / "history.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _benchmarks(results: Path, name: str) -> None:
+    head = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time"
+    for rule, file, seconds, memory in (
+        ("prepare", f"{name}.tsv", 2.5, 180.0),
+        ("train", f"{name}/id/sasrec/seed-1.tsv", 31.0, 640.0),
+        ("train", f"{name}/id/sasrec/seed-2.tsv", 29.0, 660.5),
+        ("evaluate", f"{name}/id/sasrec/seed-1.tsv", 0.4, "NA"),
+    ):
+        row = f"{seconds}\t0:00:02\t{memory}\t1.0\t1.0\t1.0\t0.0\t0.0\t98.0\t{seconds}"
+        write_text(results / "benchmarks" / rule / file, f"{head}\n{row}\n")
+
+
+def make(root: Path, names: tuple[str, ...] = ("bazaar",), settings: Evaluation | None = None) -> Path:
+    """A results/ tree below `root`; gives its path."""
+    results = root / "results"
+    for name in names:
+        _dataset(results, name)
+        for system, recommender, seeds, lift in RUNS:
+            for seed in seeds:
+                folder = results / name / "runs" / system / recommender / f"seed-{seed}"
+                _run(folder, system, recommender, seed, lift, settings or Evaluation())
+        _benchmarks(results, name)
+    graph = "graph LR\n  ingest --> prepare\n  prepare --> train\n  train --> evaluate\n  prepare --> evaluate\n"
+    write_text(results / "report" / "rulegraph.mmd", graph + "  evaluate --> tables\n  tables --> report\n")
+    return results
+
+
+def metric_files(results: Path, name: str = "bazaar") -> list[Path]:
+    """Every metrics.json of a dataset."""
+    return sorted((results / name / "runs").rglob("metrics.json"))
