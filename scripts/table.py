@@ -8,4 +8,4 @@ from tessera.settings.config import ItemTable
 
 with stage(snakemake.log[0]):
     recipe = TypeAdapter(ItemTable).validate_json(snakemake.params.cfg)
-    import_table(recipe, snakemake.input.source, snakemake.input.items, snakemake.output[0])
+    import_table(recipe, snakemake.input.source, snakemake.input.catalogue, snakemake.output[0])

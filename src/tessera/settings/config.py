@@ -104,19 +104,23 @@ class Resources(Settings):
     """Minutes."""
     gpu: int = Field(0, ge=0)
     """GPUs."""
+    retries: int = Field(0, ge=0)
+    """Further attempts after a failure (train and evaluate only)."""
 
 
 class StageResources(Settings):
     """Resources by stage."""
 
     ingest: Resources = Field(default_factory=Resources)
-    """Reading raw logs."""
+    """Reading raw logs, or generating the demo world."""
     prepare: Resources = Field(default_factory=Resources)
-    """Cleaning and splitting."""
-    train: Resources = Field(default_factory=lambda: Resources(mem_mb=3000, runtime=720))
+    """Cleaning and splitting; item tables."""
+    train: Resources = Field(default_factory=lambda: Resources(mem_mb=3000, runtime=720, retries=2))
     """Training one run."""
-    evaluate: Resources = Field(default_factory=lambda: Resources(mem_mb=3000))
+    evaluate: Resources = Field(default_factory=lambda: Resources(mem_mb=3000, retries=1))
     """Judging one run."""
+    report: Resources = Field(default_factory=Resources)
+    """Metric tables and the page."""
 
 
 class Experiment(Settings):

@@ -1,0 +1,36 @@
+# Tessera: from raw logs to metric tables. What happens is in workflow/rules; what it is called with, in config/.
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+# The working directory's own config, else the embedded default; a --configfile replaces either.
+EMBEDDED = workflow.basedir + "/config/config.yaml"
+
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml" if Path("config/config.yaml").is_file() else EMBEDDED
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/recommend.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+localrules:
+    all,
+    rulegraph,
+
+
+rule all:
+    default_target: True
+    input:
+        "results/report/index.html",
+        expand("results/tables/{dataset}.md", dataset=CONFIG.experiment.datasets),

@@ -1,0 +1,79 @@
+# Raw logs, or the demo world, to datasets.
+rule ingest:
+    input:
+        files=lambda wildcards: dataset_files(CONFIG, wildcards.dataset),
+    output:
+        interactions="results/{dataset}/raw/interactions.parquet",
+        catalogue="results/{dataset}/raw/items.parquet",
+        rejected="results/{dataset}/raw/rejected.parquet",
+        summary="results/{dataset}/raw/ingest.json",
+    log:
+        "results/logs/ingest/{dataset}.log",
+    benchmark:
+        "results/benchmarks/ingest/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(set(DATASETS) - set(GENERATED)),
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.ingest.threads
+    resources:
+        **resources("ingest"),
+    params:
+        cfg=dataset_settings,
+        code=lambda wildcards: code("ingest.py", *source_modules(wildcards.dataset)),
+    script:
+        "../../scripts/ingest.py"
+
+
+rule generate:
+    output:
+        interactions="results/{dataset}/raw/interactions.parquet",
+        catalogue="results/{dataset}/raw/items.parquet",
+        rejected="results/{dataset}/raw/rejected.parquet",
+        summary="results/{dataset}/raw/ingest.json",
+        images=directory("results/{dataset}/raw/images"),
+        latents="results/{dataset}/raw/latents.parquet",
+        truth="results/{dataset}/raw/truth.parquet",
+    log:
+        "results/logs/generate/{dataset}.log",
+    benchmark:
+        "results/benchmarks/generate/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(GENERATED),
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.ingest.threads
+    resources:
+        **resources("ingest"),
+    params:
+        cfg=dataset_settings,
+        code=code("generate.py"),
+    script:
+        "../../scripts/generate.py"
+
+
+rule prepare:
+    input:
+        interactions="results/{dataset}/raw/interactions.parquet",
+        catalogue="results/{dataset}/raw/items.parquet",
+        rejected="results/{dataset}/raw/rejected.parquet",
+        summary="results/{dataset}/raw/ingest.json",
+    output:
+        interactions="results/{dataset}/data/interactions.parquet",
+        catalogue="results/{dataset}/data/items.parquet",
+        users="results/{dataset}/data/users.parquet",
+        stats="results/{dataset}/data/stats.json",
+    log:
+        "results/logs/prepare/{dataset}.log",
+    benchmark:
+        "results/benchmarks/prepare/{dataset}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.prepare.threads
+    resources:
+        **resources("prepare"),
+    params:
+        cfg=preparation_settings,
+        code=code("prepare.py"),
+    script:
+        "../../scripts/prepare.py"

@@ -1,0 +1,72 @@
+# Metric tables, and the page that shows everything.
+rule tables:
+    input:
+        runs=lambda wildcards: run_files(wildcards.dataset, "metrics.json"),
+        evaluations=lambda wildcards: run_files(wildcards.dataset, "evaluation.parquet"),
+        stats="results/{dataset}/data/stats.json",
+    output:
+        parquet="results/tables/{dataset}.parquet",
+        csv=report(
+            "results/tables/{dataset}.csv",
+            caption="../report/tables.rst",
+            category="Tables",
+            labels={"data": "{dataset}"},
+        ),
+        md="results/tables/{dataset}.md",
+        tex="results/tables/{dataset}.tex",
+    log:
+        "results/logs/tables/{dataset}.log",
+    benchmark:
+        "results/benchmarks/tables/{dataset}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.report.threads
+    resources:
+        **resources("report"),
+    params:
+        cfg=table_settings,
+        code=code("tables.py"),
+    script:
+        "../../scripts/tables.py"
+
+
+rule rulegraph:
+    output:
+        "results/report/rulegraph.mmd",
+    log:
+        "results/logs/rulegraph.log",
+    conda:
+        ENVIRONMENT
+    params:
+        graph=rule_graph(),
+    shell:
+        "printf '%s\\n' {params.graph:q} > {output} 2> {log}"
+
+
+rule report:
+    input:
+        tables=expand("results/tables/{dataset}.parquet", dataset=DATASETS),
+        stats=expand("results/{dataset}/data/stats.json", dataset=DATASETS),
+        catalogue=expand("results/{dataset}/data/items.parquet", dataset=DATASETS),
+        interactions=expand("results/{dataset}/data/interactions.parquet", dataset=DATASETS),
+        users=expand("results/{dataset}/data/users.parquet", dataset=DATASETS),
+        metrics=every("metrics.json"),
+        evaluations=every("evaluation.parquet"),
+        histories=histories(),
+        rulegraph="results/report/rulegraph.mmd",
+    output:
+        report("results/report/index.html", caption="../report/report.rst", category="Report"),
+    log:
+        "results/logs/report.log",
+    benchmark:
+        "results/benchmarks/report.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.report.threads
+    resources:
+        **resources("report"),
+    params:
+        cfg=report_settings(),
+        code=code("report.py"),
+    script:
+        "../../scripts/report.py"

@@ -1,0 +1,21 @@
+# Item tables: one vector an item, made or imported.
+rule table:
+    input:
+        unpack(table_source),
+        catalogue="results/{dataset}/data/items.parquet",
+    output:
+        "results/{dataset}/tables/{table}.parquet",
+    log:
+        "results/logs/table/{dataset}/{table}.log",
+    benchmark:
+        "results/benchmarks/table/{dataset}/{table}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.prepare.threads
+    resources:
+        **resources("prepare"),
+    params:
+        cfg=lambda wildcards: CONFIG.tables[wildcards.table].canonical(),
+        code=code("table.py"),
+    script:
+        "../../scripts/table.py"
