@@ -6,11 +6,7 @@ import numpy as np
 
 
 def hit(ranks: np.ndarray, k: int) -> np.ndarray:
-    """Hit@k per user (= Recall@k with one target): the expected share under a random order of ties.
-
-    A rank of r + 1/2 between two equals is inside the first k with the probability that a tie-breaker puts it there;
-    with mid-ranks that is taken as rank <= k, so a tie across the border counts when its middle does.
-    """
+    """Hit@k per user, which is Recall@k with one target; a rank between ties counts when it is at most k."""
     return (ranks <= k).astype(np.float64)
 
 

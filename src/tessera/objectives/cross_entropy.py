@@ -19,7 +19,7 @@ _CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**28}
 
 class _CrossEntropySum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, states: Tensor, items: Tensor, targets: Tensor, rows: int) -> Tensor:  # type: ignore[override]
+    def forward(ctx: FunctionCtx, states: Tensor, items: Tensor, targets: Tensor, rows: int) -> Tensor:
         grad_states = torch.empty_like(states)
         grad_items = torch.zeros_like(items)
         total = states.new_zeros((), dtype=torch.float64 if states.device.type == "cpu" else states.dtype)
@@ -39,11 +39,11 @@ class _CrossEntropySum(torch.autograd.Function):
             probabilities.scatter_add_(1, target, torch.full_like(hit, -1.0))
             torch.mm(probabilities, items, out=grad_states[part])
             grad_items.addmm_(probabilities.T, states[part])
-        ctx.save_for_backward(grad_states, grad_items)  # type: ignore[attr-defined]
+        ctx.save_for_backward(grad_states, grad_items)
         return total.to(states.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_states, grad_items = ctx.saved_tensors
         return grad_states * gradient, grad_items * gradient, None, None
 
@@ -65,5 +65,5 @@ def cross_entropy(states: Tensor, items: Tensor, targets: Tensor, chunk_rows: in
     if chunk_rows is None:
         chunk_rows = max(16, _CHUNK_BYTES[states.device.type] // (items.element_size() * len(items)))
     with torch.autocast(states.device.type, enabled=False):
-        total: Tensor = _CrossEntropySum.apply(states, items, targets, chunk_rows)
+        total: Tensor = _CrossEntropySum.apply(states, items, targets, chunk_rows)  # type: ignore[no-untyped-call]
     return total

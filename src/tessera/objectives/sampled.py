@@ -47,7 +47,7 @@ def gbce(positive: Tensor, negative: Tensor, beta: float, collision: Tensor | No
 
 
 def bpr(positive: Tensor, negative: Tensor, collision: Tensor | None = None) -> Tensor:
-    """Bayesian personalised ranking: -log sigmoid(s+ - s-), mean over a target's negatives (Rendle et al. 2009, eq. 8)."""
+    """BPR (Rendle et al. 2009, section 4): -log sigmoid(s+ - s-), mean over a target's negatives."""
     losses = F.softplus(negative - positive[:, None])
     if collision is not None:
         losses = losses.masked_fill(collision, 0.0)

@@ -71,7 +71,7 @@ class ModelScorer:
     def __init__(self, model: SequentialRecommender, device: torch.device) -> None:
         self.model = model.eval()
         self.device = device
-        self.max_history = model.backbone.max_length
+        self.max_history: int | None = model.backbone.max_length
         with torch.no_grad():
             self.vectors = model.items()
 

@@ -20,7 +20,7 @@ def windows(offsets: np.ndarray, size: int, overlap: int) -> tuple[np.ndarray, n
         size: most items a window.
         overlap: items that neighbours share, less than `size`.
     Returns:
-        starts, lengths: (windows,) rows of the first item, and how many; histories with nothing to predict are left out.
+        starts, lengths: (windows,) first row and number of items; histories with nothing to predict are left out.
     """
     step = size - overlap
     lengths = np.diff(offsets)
@@ -54,7 +54,7 @@ class WindowBatches:
             chosen = order[start : start + pool]
             chosen = chosen[np.argsort(-self.lengths[chosen], kind="stable")]
             batches += self._cut(chosen)
-        rng.shuffle(batches)  # type: ignore[arg-type]
+        rng.shuffle(batches)
         return batches
 
     def _cut(self, chosen: np.ndarray) -> list[np.ndarray]:

@@ -42,7 +42,8 @@ class TrainingError(ValueError):
 
 def make_optimizer(model: nn.Module, settings: Training) -> torch.optim.Optimizer:
     """AdamW; decay on matrices inside layers only, not on item vectors, biases and norms."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         inside = parameter.ndim >= 2 and not name.startswith("items.") and "positions" not in name
         (decayed if inside else free).append(parameter)

@@ -26,7 +26,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def seed_step(*numbers: int) -> None:
-    """Seed torch from (seed, epoch, step, ...): a resumed run needs no saved generator to go on with the same numbers."""
+    """Seed torch from (seed, epoch, step, ...): a resumed run goes on with the same numbers, no generator saved."""
     mixed = 0xCBF29CE484222325
     for number in numbers:
         mixed = ((mixed ^ (number & 0xFFFFFFFF)) * 0x100000001B3) % 2**64

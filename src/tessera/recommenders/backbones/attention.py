@@ -34,7 +34,8 @@ class Block(nn.Module):
             query, key, value, mask, dropout_p=self.dropout if self.training else 0.0, is_causal=self.causal
         )
         x = x + F.dropout(self.project_out(seen.transpose(1, 2).flatten(2)), self.dropout, self.training)
-        return x + self.inner(self.inner_norm(x))
+        y: Tensor = x + self.inner(self.inner_norm(x))
+        return y
 
     def last(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """(batch, dim) what `forward` gives at one position of each row, without computing the others.

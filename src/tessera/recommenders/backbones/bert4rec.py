@@ -47,13 +47,15 @@ class BERT4Rec(Backbone):
     def _start(self, histories: Tensor, hidden: Tensor, vectors: Tensor) -> Tensor:
         inputs = F.embedding(histories, vectors)
         inputs = torch.where(hidden[..., None], self.mask.to(inputs.dtype), inputs)
-        return self.dropout(inputs * self.dim**0.5 + self._positions(histories, hidden))
+        x: Tensor = self.dropout(inputs * self.dim**0.5 + self._positions(histories, hidden))
+        return x
 
     def _positions(self, histories: Tensor, hidden: Tensor) -> Tensor:
         """Position vectors counted from the end: the place to predict when scoring is always number 0."""
         lengths = ((histories > 0) | hidden).sum(1, keepdim=True)
         columns = torch.arange(histories.shape[1], device=histories.device)
-        return self.positions((lengths - 1 - columns).clamp(min=0))
+        vectors: Tensor = self.positions((lengths - 1 - columns).clamp(min=0))
+        return vectors
 
     def _hide(self, histories: Tensor) -> Tensor:
         """(batch, length) true where an item is hidden: at least one a history."""

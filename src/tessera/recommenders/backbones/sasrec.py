@@ -33,7 +33,8 @@ class SASRec(CausalBackbone):
 
     def _start(self, inputs: Tensor) -> Tensor:
         """Item vectors, scaled so that they are not drowned by the positions, plus position vectors."""
-        return self.dropout(inputs * self.dim**0.5 + self.positions.weight[: inputs.shape[1]])
+        x: Tensor = self.dropout(inputs * self.dim**0.5 + self.positions.weight[: inputs.shape[1]])
+        return x
 
     def hidden(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """(batch, length, dim) states. Padding is on the right, so the causal mask alone hides it."""

@@ -6,6 +6,8 @@ instead of batch x length of them.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -38,7 +40,7 @@ class TableItemEncoder(ItemEncoder):
         self.register_buffer("present", present, persistent=False)
         widths = [vectors.shape[1], *settings.adapter]
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), nn.GELU(), nn.Dropout(settings.dropout)]
         self.adapter = nn.Sequential(*layers, nn.Linear(widths[-1], dim))
         # begin at the scale of trainable vectors, whatever the scale of the table

@@ -1,0 +1,159 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from tessera.artifacts.tables import ArtifactError, write_table
+from tessera.data.dataset import Cases
+from tessera.evaluation.candidates import parse_candidates, read_candidates, sample_candidates
+from tessera.evaluation.judge import evaluation_table, history_groups, item_groups, rank_cases, summarize
+from tessera.settings.evaluation import Evaluation, SampledRanking
+
+ITEMS = 40
+
+
+class Scorer:
+    """Scores by a fixed matrix of the last item; reads at most `max_history` items."""
+
+    def __init__(self, max_history=None):
+        self.max_history = max_history
+        self.matrix = np.random.default_rng(0).integers(0, 9, (ITEMS + 1, ITEMS)).astype(np.float32)
+
+    def __call__(self, histories, lengths):
+        return torch.from_numpy(self.matrix[histories[np.arange(len(lengths)), lengths - 1]].copy())
+
+
+def make_cases(seed=1, n=30):
+    rng = np.random.default_rng(seed)
+    histories = [rng.integers(1, ITEMS + 1, rng.integers(0 if i == 3 else 1, 12)) for i in range(n)]
+    offsets = np.concatenate([[0], np.cumsum([len(h) for h in histories])]).astype(np.int64)
+    targets = rng.integers(1, ITEMS + 1, n).astype(np.int32)
+    return Cases(np.arange(1, n + 1, dtype=np.int32) * 2, targets, offsets, np.concatenate(histories).astype(np.int32))
+
+
+def brute_force(scorer, cases, case, mask):
+    history = cases.history(case)
+    scores = scorer.matrix[history[-1] if len(history) else 0].copy()
+    target = cases.targets[case] - 1
+    value = scores[target]
+    if mask:
+        scores[[i - 1 for i in history if i - 1 != target]] = -np.inf
+    others = np.delete(scores, target)
+    return 1 + (others > value).sum() + 0.5 * (others == value).sum()
+
+
+@pytest.mark.parametrize("mask", [True, False])
+@pytest.mark.parametrize("batch", [1, 7, 256])
+@pytest.mark.parametrize("max_history", [None, 2])
+def test_ranks_are_those_of_a_loop_over_users(mask, batch, max_history):
+    cases, scorer = make_cases(), Scorer(max_history)
+    found = rank_cases(scorer, cases, Evaluation(mask_seen=mask, batch_users=batch), recommend=5)
+    expected = [brute_force(scorer, cases, case, mask) for case in range(len(cases))]
+    np.testing.assert_array_equal(found.ranks, expected)
+    if mask:
+        for case in range(len(cases)):
+            seen = set(cases.history(case)) - {cases.targets[case]}
+            assert not seen & set(found.recommended[case])
+            assert found.candidates[case] == ITEMS - len(seen)
+
+
+def test_a_shuffled_order_of_cases_gives_the_same_table():
+    cases, scorer = make_cases(), Scorer()
+    popularity = np.ones(ITEMS + 1, np.int64)
+    order = np.random.default_rng(3).permutation(len(cases))
+    histories = [cases.history(case) for case in order]
+    shuffled = Cases(
+        cases.users[order], cases.targets[order],
+        np.concatenate([[0], np.cumsum([len(h) for h in histories])]), np.concatenate(histories),
+    )  # fmt: skip
+    tables = [
+        evaluation_table(c, rank_cases(scorer, c, Evaluation(), recommend=5), popularity) for c in (cases, shuffled)
+    ]
+    assert tables[0].equals(tables[1])
+
+
+def test_item_groups_partition_the_catalogue_and_bins_hold_equal_mass():
+    popularity = np.concatenate([[0], np.random.default_rng(0).zipf(1.5, 500).clip(max=400)])
+    groups = item_groups(popularity, Evaluation())
+    for named in groups.values():
+        total = sum(members.astype(int) for members in named.values())
+        assert total[0] == 0
+        assert (total[1:] == 1).all()
+    assert groups["popularity"]["head"].sum() == 100
+    masses = [popularity[members].sum() / popularity.sum() for members in groups["popularity_bins"].values()]
+    assert max(masses) - min(masses) <= 2 * popularity.max() / popularity.sum()
+    assert popularity[groups["popularity"]["head"]].min() >= popularity[groups["popularity"]["tail"]].max()
+
+
+def test_history_groups_cover_every_user():
+    lengths = np.arange(1, 100)
+    groups = history_groups(lengths, Evaluation())
+    assert list(groups) == ["1-5", "6-10", "11-20", "21-50", ">50"]
+    assert (sum(g.astype(int) for g in groups.values()) == 1).all()
+
+
+def table_of(ranks, items):
+    n = len(ranks)
+    return pa.table(
+        {"user": range(1, n + 1), "item": pa.array(items, pa.int32()), "rank": pa.array(ranks, pa.float64()),
+         "history_length": pa.array([4] * n, pa.int32()), "recommended": pa.array([[1, 2]] * n, pa.list_(pa.int32()))}
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("policy", "hits", "users"), [("miss", 1 / 3, 3), ("drop", 0.5, 2), ("rank", 2 / 3, 3)])
+def test_cold_targets_are_missed_dropped_or_ranked(policy, hits, users):
+    popularity = np.array([0, 5, 5, 0])
+    table = table_of([1.0, 30.0, 1.0], [1, 2, 3])
+    found = summarize(table, Evaluation(cold_targets=policy), popularity, "full", system="x")
+    assert found["metrics"]["Hit@10"] == pytest.approx(hits)
+    assert found["users"] == users
+    assert found["cold_share"] == pytest.approx(1 / 3)
+    assert found["system"] == "x"
+
+
+def test_sampled_candidates_avoid_history_and_target_and_do_not_depend_on_other_users():
+    cases = make_cases()
+    popularity = np.arange(ITEMS + 1)
+    settings = SampledRanking(negatives=20, distribution="popularity", seed=4)
+    table = sample_candidates(cases, settings, popularity)
+    for case, row in enumerate(table.column("items").to_pylist()):
+        assert len(set(row)) == 20
+        assert not set(row) & ({*cases.history(case).tolist(), int(cases.targets[case])})
+    alone = Cases(cases.users[5:6], cases.targets[5:6], cases.offsets[5:7] - cases.offsets[5],
+                  cases.items[cases.offsets[5]:cases.offsets[6]])  # fmt: skip
+    assert sample_candidates(alone, settings, popularity).column("items")[0] == table.column("items")[5]
+
+
+def test_too_many_negatives_are_refused_with_the_counts():
+    with pytest.raises(ValueError, match=r"40 negatives .* items unseen"):
+        sample_candidates(make_cases(), SampledRanking(negatives=40), np.ones(ITEMS + 1))
+
+
+def test_candidates_file_ranks_among_its_negatives(tmp_path):
+    cases, scorer = make_cases(), Scorer()
+    file = tmp_path / "negatives.txt"
+    raw_users = [""] + [f"u{u}" for u in range(1, 100)]
+    raw_items = [""] + [f"00{i}" for i in range(1, ITEMS + 1)]
+    rng = np.random.default_rng(0)
+    negatives = {int(u): rng.choice(ITEMS, 9, replace=False) + 1 for u in cases.users}
+    lines = [f"u{u} {' '.join(f'00{i}' for i in row)}\n" for u, row in reversed(negatives.items())]
+    file.write_text("".join(lines))
+    path = tmp_path / "candidates.parquet"
+    write_table(path, parse_candidates(file, raw_users, raw_items), "candidates")
+    candidates = read_candidates(path, cases, ITEMS)
+    found = rank_cases(scorer, cases, Evaluation(mask_seen=False), candidates)
+    for case, user in enumerate(cases.users):
+        history = cases.history(case)
+        scores = scorer.matrix[history[-1] if len(history) else 0]
+        target = cases.targets[case]
+        others = scores[[i - 1 for i in negatives[int(user)] if i != target]]
+        value = scores[target - 1]
+        assert found.ranks[case] == 1 + (others > value).sum() + 0.5 * (others == value).sum()
+        assert found.candidates[case] == len(others) + 1
+
+
+def test_an_unknown_item_in_a_candidates_file_is_named_with_its_line(tmp_path):
+    file = tmp_path / "negatives.txt"
+    file.write_text("1 1 2\n2 1 99\n")
+    with pytest.raises(ArtifactError, match=r"line 2: item '99' is not in the dataset"):
+        parse_candidates(file, ["", "1", "2"], ["", "1", "2"])

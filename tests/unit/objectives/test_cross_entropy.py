@@ -1,0 +1,47 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tessera.objectives.cross_entropy import cross_entropy
+
+
+def _case(dtype=torch.float64, targets=37, items=101, dim=8, scale=1.0):
+    generator = torch.Generator().manual_seed(0)
+    states = (torch.randn(targets, dim, generator=generator, dtype=dtype) * scale).requires_grad_()
+    vectors = torch.randn(items, dim, generator=generator, dtype=dtype).requires_grad_()
+    return states, vectors, torch.randint(items, (targets,), generator=generator)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 37, 1000, None])
+@pytest.mark.parametrize("scale", [1.0, 60.0])
+def test_values_and_gradients_are_those_of_the_plain_form(rows, scale):
+    states, vectors, targets = _case(scale=scale)
+    (3.5 * cross_entropy(states, vectors, targets, rows)).backward()
+    got = states.grad.clone(), vectors.grad.clone()
+    states.grad = vectors.grad = None
+    expected = F.cross_entropy(states @ vectors.T, targets, reduction="sum")
+    (3.5 * expected).backward()
+    torch.testing.assert_close(cross_entropy(states, vectors, targets, rows), expected)
+    torch.testing.assert_close(got, (states.grad, vectors.grad))
+
+
+def test_a_hopeless_target_has_a_finite_loss_in_float32():
+    states = torch.tensor([[300.0, 0.0]], requires_grad=True)
+    vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0]], requires_grad=True)
+    loss = cross_entropy(states, vectors, torch.tensor([1]))
+    assert loss.item() == pytest.approx(300.0)
+
+
+def test_gradcheck():
+    states, vectors, targets = _case(targets=5, items=9, dim=3)
+    assert torch.autograd.gradcheck(lambda s, v: cross_entropy(s, v, targets, 2), (states, vectors))
+
+
+def test_bfloat16_autocast_is_close_and_gives_float32_gradients():
+    states, vectors, targets = _case(torch.float32)
+    expected = F.cross_entropy(states @ vectors.T, targets, reduction="sum").item()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = cross_entropy(states, vectors, targets)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected, rel=0.02)
+    assert states.grad.dtype == torch.float32
