@@ -4,8 +4,6 @@ import os
 import re
 import sys
 
-from snakemake.exceptions import WorkflowError
-
 SOURCE = os.path.join(workflow.basedir, "src")
 sys.path.insert(0, SOURCE)
 # Jobs import the library from here: nothing need be installed. Waiting threads must not spin beside other jobs.
@@ -13,16 +11,18 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, os.environ.get(
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from tessera.artifacts.code import code_fingerprint
+from tessera.data.files import find
+from tessera.data.required import check_files, dataset_files
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
 from tessera.settings.datasets import BazaarSource
-from tessera.settings.paths import check_files, dataset_files, find_data
 
+WHERE = ", ".join(map(str, workflow.configfiles)) or "config"
 try:
-    CONFIG = load(config, ", ".join(map(str, workflow.configfiles)) or "config")
-    check_files(CONFIG, ", ".join(map(str, workflow.configfiles)) or "config")
+    CONFIG = load(config, WHERE)
+    check_files(CONFIG, WHERE)
 except ConfigError as error:
-    raise WorkflowError(str(error)) from None
+    sys.exit(f"ERROR: this config cannot be run:\n{error}")
 
 ENVIRONMENT = "../envs/tessera.yaml"
 DATASETS = CONFIG.experiment.datasets
@@ -103,7 +103,7 @@ def table_source(wildcards):
     """What an item table is made from, as a named input."""
     table = CONFIG.tables[wildcards.table]
     if table.recipe == "vectors":
-        return {"source": str(find_data(table.path))}
+        return {"source": str(find(table.path))}
     return {"source": f"results/{wildcards.dataset}/raw/latents.parquet"}
 
 
@@ -122,7 +122,7 @@ def stored_candidates(wildcards):
 
 def published_candidates(wildcards):
     """The published negatives, where the config names a file."""
-    return {"published": str(find_data(CANDIDATES.path))} if CANDIDATES.kind == "file" else {}
+    return {"published": str(find(CANDIDATES.path))} if CANDIDATES.kind == "file" else {}
 
 
 def evaluation_settings(run=None):

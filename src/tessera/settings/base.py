@@ -15,6 +15,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+TOP = "(top level)"
 _EXPONENT_TEXT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
@@ -83,7 +84,7 @@ def _readable_path(location: tuple[Any, ...], config: Any, missing: bool) -> tup
             path.append(part)
         elif missing and number == len(location) - 1:
             return ".".join(map(str, [*path, part])), None  # a missing key
-    return ".".join(map(str, path)) or "(top level)", _value_at(config, path)
+    return ".".join(map(str, path)) or TOP, _value_at(config, path)
 
 
 def explain(error: ValidationError, config: Any, where: str = "config") -> str:
@@ -92,6 +93,9 @@ def explain(error: ValidationError, config: Any, where: str = "config") -> str:
     for problem in error.errors(include_url=False):
         path, value = _readable_path(problem["loc"], config, problem["type"] == "missing")
         text = problem["msg"]
+        if problem["type"] in {"unknown_key", "number_as_text"}:
+            key = problem["ctx"]["key"]
+            path = key if path == TOP else f"{path}.{key}"
         if problem["type"] in {"literal_error", "enum", "union_tag_invalid"}:
             expected = re.findall(r"'([^']+)'", str(problem.get("ctx", {})))
             if problem["type"] == "union_tag_invalid":

@@ -1,0 +1,63 @@
+"""The local files that a config needs, found before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tessera.data.files import find, is_url
+from tessera.settings.base import ConfigError
+from tessera.settings.config import BackboneSystem, Config, VectorsTable
+from tessera.settings.evaluation import CandidatesFile
+from tessera.settings.recommenders import TableItems
+
+# The keys of a dataset, nested ones included, that name a file or a folder.
+FILE_KEYS = {"path", "metadata", "businesses", "items_file", "images", "targets"}
+
+
+def _named(settings: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _named(value, f"{where}.{name}")
+        elif name in FILE_KEYS and isinstance(value, str) and not is_url(value):
+            yield f"{where}.{name}", value
+
+
+def dataset_files(config: Config, dataset: str) -> list[Path]:
+    """The local files and folders that a dataset of the config reads.
+
+    Raises:
+        FileNotFoundError: one of them is missing.
+    """
+    return [find(file) for _, file in _named(config.datasets[dataset].model_dump(), f"datasets.{dataset}")]
+
+
+def _needed(config: Config) -> Iterator[tuple[str, str]]:
+    """(path to the key, file) of everything that the experiment reads."""
+    for dataset in config.experiment.datasets:
+        yield from _named(config.datasets[dataset].model_dump(), f"datasets.{dataset}")
+    systems = [config.systems[name] for name in config.experiment.systems]
+    encoders = [system.items for system in systems if isinstance(system, BackboneSystem)]
+    used = {encoder.table for encoder in encoders if isinstance(encoder, TableItems)}
+    for name, table in config.tables.items():
+        if name in used and isinstance(table, VectorsTable):
+            yield f"tables.{name}.path", table.path
+    if isinstance(config.evaluation.candidates, CandidatesFile):
+        yield "evaluation.candidates.path", config.evaluation.candidates.path
+
+
+def check_files(config: Config, where: str = "config") -> None:
+    """Refuse a config whose experiment needs files that are not there.
+
+    Raises:
+        ConfigError: one message with every missing file, a line each.
+    """
+    missing = []
+    for key, file in _needed(config):
+        try:
+            find(file)
+        except FileNotFoundError as error:
+            missing.append(f"{where}: {key}: {error}")
+    if missing:
+        raise ConfigError("\n".join(missing))
