@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, model_validator
 
 from tessera.settings.base import Settings
 
@@ -12,12 +13,12 @@ from tessera.settings.base import Settings
 class Core(Settings):
     """Iterative k-core: every user and item keeps at least so many interactions."""
 
-    users: int = Field(5, ge=1)
-    """Least interactions a user."""
-    items: int = Field(5, ge=1)
-    """Least interactions an item."""
+    users: int = Field(5, ge=0)
+    """Least interactions a user; 0 keeps every user."""
+    items: int = Field(5, ge=0)
+    """Least interactions an item; 0 keeps every item."""
     on: Literal["all", "train"] = "all"
-    """Count on all data (the published habit; sees the future) or on the training part only."""
+    """Count on all data (the published habit; sees the future) or on the training part only (not for leave-one-out)."""
 
 
 class Cleaning(Settings):
@@ -38,7 +39,7 @@ class Cleaning(Settings):
     core: Core | None = Field(default_factory=Core)
     """Iterative k-core; null keeps everyone."""
     max_history: int | None = Field(None, ge=3)
-    """Keep the most recent interactions of a user."""
+    """Keep the most recent interactions of a user (under global_temporal: of its training part)."""
 
 
 class LeaveOneOut(Settings):
@@ -78,14 +79,47 @@ class DatasetSettings(Settings):
     split: Split = Field(default_factory=LeaveOneOut)
     """How interactions are divided into train, valid and test."""
 
+    @model_validator(mode="after")
+    def _train_core_needs_a_fixed_train_part(self) -> DatasetSettings:
+        core = self.cleaning.core
+        if core is not None and core.on == "train" and isinstance(self.split, LeaveOneOut):
+            raise ValueError(
+                "cleaning.core.on: 'train' needs split global_temporal or given; under leave_one_out every row removed "
+                "would move the split"
+            )
+        return self
+
+
+class ItemsFile(Settings):
+    """A table of item texts and pictures (CSV, TSV, Parquet or JSON lines), joined to the items by raw id."""
+
+    path: str
+    """The file, looked up like `path` of the dataset."""
+    sha256: str | None = None
+    """Checksum of the file when `path` is a URL."""
+    id: str
+    """Column of the raw item id; of repeated ids the first counts."""
+    title: str | None = None
+    """Column of the title."""
+    text: list[str] = Field(default_factory=list)
+    """Columns that become attributes, in this order."""
+    image: str | None = None
+    """Column of the picture's file name, relative to `images`."""
+    separator: str | None = Field(None, min_length=1, max_length=1)
+    """Separator of a text table; null takes the most frequent of tab, comma, semicolon and | in its first line."""
+
 
 class FileSource(DatasetSettings):
     """A source that reads files."""
 
     path: str
-    """File or folder. Relative paths are looked for under $TESSERA_DATA, then under the working directory."""
+    """File, folder or URL. Relative paths are looked for under $TESSERA_DATA, then under the working directory."""
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    """Checksum of the file when `path` is a URL; it is downloaded once, into data/downloads."""
     images: str | None = None
     """Folder of pictures named by raw item id (`<id>.jpg`, .jpeg, .png, .webp)."""
+    items: ItemsFile | None = None
+    """A file with more texts or pictures of the items."""
 
 
 class BazaarSource(DatasetSettings):
@@ -154,6 +188,8 @@ class SequencesSource(FileSource):
     source: Literal["sequences"]
     layout: Literal["pairs", "lines", "lines_without_user"] = "pairs"
     """One pair a line; a user and all its items a line; or only items, the user being the line number."""
+    targets: str | None = None
+    """File of one held-out item a user (`user item`, or `item` matched by line), for `split: {kind: given}`."""
 
 
 class ColumnsSource(FileSource):
@@ -163,14 +199,50 @@ class ColumnsSource(FileSource):
     user: str = "user"
     """Column of the user."""
     item: str = "item"
-    """Column of the item (or of a list of items in time order)."""
+    """Column of the item (or of a list of items in time order: JSON, Python or Parquet list)."""
     timestamp: str | None = None
-    """Column of the time; null takes the order of the rows."""
+    """Column of the time (unix seconds to nanoseconds, told by size, or ISO date); null takes the order of the rows."""
     rating: str | None = None
     """Column of the rating."""
+    split_column: str | None = None
+    """Column of the part (train, valid, test or 0, 1, 2), for `split: {kind: given}`."""
+    separator: str | None = Field(None, min_length=1, max_length=1)
+    """Separator of a text table; null takes the most frequent of tab, comma, semicolon and | in its first line."""
 
 
 Dataset = Annotated[
     BazaarSource | AmazonSource | YelpSource | MovieLensSource | RecBoleSource | SequencesSource | ColumnsSource,
     Field(discriminator="source"),
 ]
+
+
+def source_module(source: str) -> str:
+    """The library module that reads a source (not for `bazaar`, which is generated)."""
+    return f"tessera.data.sources.{'amazon' if source.startswith('amazon_') else source}"
+
+
+def ingest_settings(dataset: DatasetSettings) -> dict[str, Any]:
+    """What the ingest stage reads: all but cleaning and split, and the largest share of rejected rows."""
+    settings = dataset.model_dump(mode="json", exclude={"cleaning", "split"})
+    return {**settings, "max_rejected": dataset.cleaning.max_rejected}
+
+
+def prepare_settings(dataset: DatasetSettings) -> dict[str, Any]:
+    """What the prepare stage reads."""
+    settings = dataset.model_dump(mode="json", include={"cleaning", "split"})
+    del settings["cleaning"]["max_rejected"]
+    return settings
+
+
+def read_ingest_settings(settings: Mapping[str, Any]) -> tuple[FileSource, float]:
+    """The inverse of `ingest_settings`: the source and the largest share of rejected rows."""
+    source = {key: value for key, value in settings.items() if key != "max_rejected"}
+    dataset = TypeAdapter[Any](Dataset).validate_python(source)
+    if not isinstance(dataset, FileSource):
+        raise ValueError(f"source {settings['source']!r} reads no files")
+    return dataset, float(settings["max_rejected"])
+
+
+def read_prepare_settings(settings: Mapping[str, Any]) -> DatasetSettings:
+    """The inverse of `prepare_settings`."""
+    return DatasetSettings.model_validate(dict(settings))

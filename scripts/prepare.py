@@ -1,0 +1,11 @@
+"""Raw log -> dataset: cleaned, numbered, split."""
+
+import json
+from pathlib import Path
+
+from tessera.artifacts.logs import stage
+
+with stage(snakemake.log[0]):
+    from tessera.data.prepare import prepare
+
+    prepare(Path(snakemake.input[0]).parent, Path(snakemake.output[0]).parent, json.loads(snakemake.params.cfg))

@@ -1,0 +1,130 @@
+"""From the log to what is kept of it, step by step, with the counts that each step leaves."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from tessera.data.rows import LogError, Mask, Rows
+from tessera.settings.datasets import Cleaning, Core
+
+
+class Funnel:
+    """Counts after each step."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, Any]] = []
+
+    def count(self, step: str, rows: Rows) -> Rows:
+        """Note what a step left.
+
+        Raises:
+            LogError: it left nothing.
+        """
+        self.steps.append({"step": step, **rows.counts()})
+        if not len(rows):
+            told = " -> ".join(f"{s['step']}: {s['interactions']:,}" for s in self.steps)
+            raise LogError(f"cleaning leaves no interactions ({told}); loosen the last of these steps")
+        return rows
+
+
+def midnight(day: str) -> int:
+    """Unix seconds of the start of a day (UTC), given as 'YYYY-MM-DD'.
+
+    Raises:
+        LogError: there is no such day.
+    """
+    try:
+        found = date.fromisoformat(day)
+    except ValueError as error:
+        raise LogError(f"{day!r} is not a day 'YYYY-MM-DD' ({error})") from None
+    return int(datetime(found.year, found.month, found.day, tzinfo=UTC).timestamp())
+
+
+def filter_rows(rows: Rows, settings: Cleaning, funnel: Funnel) -> Rows:
+    """Rating threshold, date range, exact duplicates and repeat policy, in this order.
+
+    Raises:
+        LogError: a step leaves nothing, or dates are asked of a log without times.
+    """
+    if settings.min_rating is not None:
+        low = rows.ratings < settings.min_rating  # false where there is no rating
+        rows = funnel.count(f"rating at least {settings.min_rating:g}", rows.take(~low))
+    for name, day in (("since", settings.since), ("until", settings.until)):
+        if day is None:
+            continue
+        if rows.times is None:
+            raise LogError(f"cleaning.{name} is {day!r}, but the log has no times")
+        start = midnight(day)
+        end = start + int(timedelta(days=1).total_seconds())
+        rows = funnel.count(f"{name} {day}", rows.take(rows.times >= start if name == "since" else rows.times < end))
+    if settings.duplicates == "drop" and rows.times is not None:
+        rows = funnel.count("exact duplicates dropped", rows.take(~_duplicates(rows)))
+    if settings.repeats != "keep":
+        rows = funnel.count(f"{settings.repeats} meeting of an item", rows.take(_meetings(rows, settings.repeats)))
+    return rows
+
+
+def _pairs(rows: Rows) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return rows.users.astype(np.int64) * (int(rows.items.max()) + 1) + rows.items
+
+
+def _duplicates(rows: Rows) -> Mask:
+    """Rows equal to an earlier one in user, item and time."""
+    assert rows.times is not None
+    pairs = _pairs(rows)
+    order = np.lexsort((rows.times, pairs))  # stable: the first row of equals stays first
+    equal = (np.diff(pairs[order]) == 0) & (np.diff(rows.times[order]) == 0)
+    found = np.zeros(len(rows), bool)
+    found[order[1:][equal]] = True
+    return found
+
+
+def _meetings(rows: Rows, which: str) -> Mask:
+    """The first or the last row of each user and item."""
+    pairs = _pairs(rows)
+    kept = np.zeros(len(rows), bool)
+    if which == "first":
+        kept[np.unique(pairs, return_index=True)[1]] = True
+    else:
+        kept[len(rows) - 1 - np.unique(pairs[::-1], return_index=True)[1]] = True
+    return kept
+
+
+def k_core(rows: Rows, core: Core, counted: Mask | None = None) -> Mask:
+    """Iterative k-core over users and items: which rows stay.
+
+    Args:
+        counted: only these rows are counted, and only these are removed for their item; a user who fails loses all
+            rows. This is the train-only core: what comes later decides nothing and stays, so that targets among
+            rare items are judged (as cold ones), not hidden.
+    """
+    kept = np.ones(len(rows), bool) if counted is None else counted.copy()
+    places = np.flatnonzero(kept)
+    users, items = rows.users[places], rows.items[places]
+    n_users, n_items = int(rows.users.max()) + 1, int(rows.items.max()) + 1
+    while True:
+        strong_users = np.bincount(users, minlength=n_users) >= core.users
+        strong_items = np.bincount(items, minlength=n_items) >= core.items
+        strong = strong_users[users] & strong_items[items]
+        if strong.all():
+            break
+        kept[places[~strong]] = False
+        places, users, items = places[strong], users[strong], items[strong]
+    if counted is None:
+        return kept
+    result: Mask = (kept | ~counted) & strong_users[rows.users]
+    return result
+
+
+def cap_histories(rows: Rows, longest: int, capped: Mask | None = None) -> Mask:
+    """The most recent `longest` rows of each user stay; with `capped`, only those rows are counted and removed."""
+    within = np.ones(len(rows), bool) if capped is None else capped
+    seen = np.cumsum(within)
+    starts = rows.starts()
+    last = np.searchsorted(starts, starts, side="right") - 1  # place of the last row of each row's user
+    later = seen[last] - seen  # counted rows of the same user after this one
+    result: Mask = ~within | (later < longest)
+    return result

@@ -1,0 +1,202 @@
+"""The raw log: what every source is turned into before anything is decided about it.
+
+Sources hand over frames of rows as they read them; rows that cannot be used are set aside with file, line and reason.
+Nothing is held in memory but the item ids, the rejected rows and one frame.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tessera.artifacts.files import atomic
+from tessera.artifacts.logs import Progress
+from tessera.artifacts.tables import metadata, write_table
+
+INTERACTIONS = pa.schema(
+    [
+        ("user", pa.string()),
+        ("item", pa.string()),
+        ("timestamp", pa.int64()),
+        ("rating", pa.float32()),
+        ("split", pa.string()),
+        ("row", pa.int64()),
+    ]
+)
+ITEMS = pa.schema(
+    [
+        ("raw_id", pa.string()),
+        ("title", pa.string()),
+        ("attributes", pa.map_(pa.string(), pa.string())),
+        ("image", pa.string()),
+    ]
+)
+TEXT_LENGTH = 300
+REJECTED_KEPT = 100_000
+_TIME_FORMATS = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f")
+_ZONED_FORMATS = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z")
+_SPLITS = {
+    "train": "train", "valid": "valid", "test": "test",
+    "0": "train", "1": "valid", "2": "test",
+    **dict.fromkeys(("val", "dev", "validation"), "valid"),
+}
+
+
+class RejectedError(ValueError):
+    """More rows are unreadable than the config allows."""
+
+
+@dataclass
+class Item:
+    """What a source says of an item."""
+
+    raw_id: str
+    title: str | None = None
+    attributes: dict[str, str] = field(default_factory=dict)
+    image_names: list[str] = field(default_factory=list)
+    """File names that its picture may have in the `images` folder, besides the raw id."""
+
+
+def seconds(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Unix seconds from numbers (seconds, or milli-, micro-, nanoseconds, told by their size), dates or ISO texts."""
+    if dtype.is_temporal():
+        return column.cast(pl.Datetime("us")).dt.epoch("s")
+    number = column.cast(pl.Float64, strict=False)
+    size = number.abs()
+    scale = pl.when(size < 1e11).then(1.0).when(size < 1e14).then(1e3).when(size < 1e17).then(1e6).otherwise(1e9)
+    whole = (number / scale).floor().cast(pl.Int64, strict=False)
+    if dtype != pl.String:
+        return whole
+    plain = [column.str.to_datetime(form, strict=False, time_unit="us") for form in _TIME_FORMATS]
+    zoned = [
+        column.str.to_datetime(form, strict=False, time_unit="us", time_zone="UTC").dt.replace_time_zone(None)
+        for form in _ZONED_FORMATS
+    ]
+    return pl.coalesce(whole, *(moment.dt.epoch("s") for moment in [*plain, *zoned]))
+
+
+def _checked(frame: pl.DataFrame) -> pl.DataFrame:
+    """The columns of the log, and `reason`: why a row cannot be used, or null."""
+    missing = pl.lit(None)
+    has = frame.schema
+    user, item = (pl.col(name).cast(pl.String).str.strip_chars() for name in ("user", "item"))
+    time = seconds(pl.col("timestamp"), has["timestamp"]) if "timestamp" in has else missing.cast(pl.Int64)
+    rating = pl.col("rating").cast(pl.Float32, strict=False) if "rating" in has else missing.cast(pl.Float32)
+    split = missing.cast(pl.String)
+    if "split" in has:
+        split = pl.col("split").cast(pl.String).str.to_lowercase().replace_strict(_SPLITS, default=None)
+    reasons = [
+        pl.when(user.fill_null("") == "").then(pl.lit("user is missing")),
+        pl.when(item.fill_null("") == "").then(pl.lit("item is missing")),
+    ]
+    if "timestamp" in has:
+        shown = pl.col("timestamp").cast(pl.String)
+        told = pl.when(shown.is_null()).then(pl.lit("timestamp is missing"))
+        reasons.append(pl.when(time.is_null()).then(told.otherwise(pl.format("timestamp {} is no time", shown))))
+    if "rating" in has:
+        shown = pl.col("rating").cast(pl.String)
+        bad = shown.is_not_null() & (shown != "") & (rating.is_null() | rating.is_nan())
+        reasons.append(pl.when(bad).then(pl.format("rating {} is no number", shown)))
+    if "split" in has:
+        shown = pl.col("split").cast(pl.String)
+        reasons.append(pl.when(split.is_null() & shown.is_not_null()).then(pl.format("split {} is unknown", shown)))
+    return frame.select(
+        "line",
+        user=user,
+        item=item,
+        timestamp=time,
+        rating=rating,
+        split=split,
+        reason=pl.coalesce(reasons),
+    )
+
+
+class RawLog:
+    """Takes frames of rows and writes them on; use inside `open_log`."""
+
+    def __init__(self, writer: pq.ParquetWriter, progress: Progress) -> None:
+        self._writer = writer
+        self._progress = progress
+        self._rejected: list[tuple[str, int, str, str]] = []
+        self.reasons: Counter[str] = Counter()
+        self.rows = 0
+        self.items: set[str] = set()
+
+    def add(self, frame: pl.DataFrame, file: Path, text: Callable[[int], str] | None = None) -> None:
+        """Take rows in the order of the source.
+
+        Args:
+            frame: columns `line` (number in the file), `user`, `item` and optionally `timestamp`, `rating`, `split`.
+                Where `timestamp` stands, a row without a time is rejected.
+            file: what rejected rows are said to come from.
+            text: the source's own text of a line number, for rejected rows; without it the values are shown.
+        """
+        checked = _checked(frame)
+        bad = checked["reason"].is_not_null()
+        if bad.any():
+            for line, reason, values in zip(
+                checked.filter(bad)["line"],
+                checked.filter(bad)["reason"],
+                frame.filter(bad).drop("line").iter_rows(named=True),
+                strict=True,
+            ):
+                self.reject(file, line, reason, text(line) if text else str(values))
+            checked = checked.filter(~bad)
+        rows = checked.drop("line", "reason").with_row_index("row", offset=self.rows)
+        self._writer.write_table(rows.select(INTERACTIONS.names).to_arrow().cast(INTERACTIONS))
+        self.rows += rows.height
+        self.items.update(rows["item"].unique().to_list())
+        self._progress.update(frame.height)
+
+    def reject(self, file: Path, line: int, reason: str, text: str) -> None:
+        """Set a row aside."""
+        self.reasons[_general(reason)] += 1
+        if len(self._rejected) < REJECTED_KEPT:
+            self._rejected.append((file.name, line, reason, text[:TEXT_LENGTH]))
+
+    def write_rejected(self, path: Path, largest_share: float) -> None:
+        """Write the rejected rows; refuse when they are too many.
+
+        Raises:
+            RejectedError: their share is above `largest_share`.
+        """
+        columns = zip(*self._rejected, strict=True) if self._rejected else [[]] * 4
+        names = ("file", "line", "reason", "text")
+        write_table(path, pa.table({n: list(c) for n, c in zip(names, columns, strict=True)}), "rejected")
+        count = self.reasons.total()
+        share = count / max(count + self.rows, 1)
+        if share > largest_share:
+            file, line, reason, text = self._rejected[0]
+            told = ", ".join(f"{reason}: {n:,}" for reason, n in self.reasons.most_common(4))
+            raise RejectedError(
+                f"{file}: {count:,} of {count + self.rows:,} rows ({share:.1%}) are unreadable, more than "
+                f"cleaning.max_rejected = {largest_share:g}; {told}; first: line {line}: {reason}: {text!r}"
+            )
+
+
+def _general(reason: str) -> str:
+    """A reason without the value of its row, to be counted."""
+    for start in ("timestamp", "rating", "split"):
+        if reason.startswith(start) and not reason.endswith("missing"):
+            return f"{start} is unreadable"
+    return reason.split(" (", 1)[0].split(":", 1)[0]
+
+
+@contextmanager
+def open_log(path: Path, settings: dict[str, Any]) -> Iterator[RawLog]:
+    """Write raw interactions to `path`, atomically, while the block runs."""
+    schema = INTERACTIONS.with_metadata(metadata("raw_interactions", settings))
+    with (
+        atomic(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+        Progress("reading interactions", unit="rows") as progress,
+    ):
+        yield RawLog(writer, progress)

@@ -1,0 +1,130 @@
+"""The second stage: the raw log becomes a dataset - cleaned, split, numbered - and its statistics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tessera.artifacts.files import file_digest, write_json
+from tessera.artifacts.logs import log
+from tessera.artifacts.tables import describe, read_table, write_table
+from tessera.data.cleaning import Funnel, cap_histories, filter_rows, k_core
+from tessera.data.dataset import SPLITS
+from tessera.data.rows import Mask, Rows, read_rows
+from tessera.data.splits import DROPPED, Codes, cuts, given, global_temporal, leave_one_out
+from tessera.data.statistics import describe_items, describe_rows
+from tessera.settings.datasets import Cleaning, GivenSplit, GlobalTemporal, Split, read_prepare_settings
+
+
+def prepare(raw: Path, folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write `interactions`, `items`, `users` (.parquet) and `stats.json` into `folder`.
+
+    Args:
+        raw: the folder that ingest wrote.
+        settings: what `prepare_settings` of a dataset gives.
+    Raises:
+        LogError: the settings ask for what the log does not have, or leave nothing of it.
+    """
+    dataset = read_prepare_settings(settings)
+    path = raw / "interactions.parquet"
+    rows, user_ids, item_ids = read_rows(path, by_part=isinstance(dataset.split, GivenSplit))
+    funnel = Funnel()
+    rows, split = clean_and_split(funnel.count("read", rows), dataset.cleaning, dataset.split, funnel)
+    users, user_codes = np.unique(rows.users, return_inverse=True)
+    items, item_codes = np.unique(rows.items, return_inverse=True)
+    rows = Rows(user_codes.astype(np.int32), item_codes.astype(np.int32), rows.times, rows.ratings, rows.given)
+    inputs = {"raw_interactions": file_digest(path), "raw_items": file_digest(raw / "items.parquet")}
+    write_table(folder / "interactions.parquet", _interactions(rows, split), "interactions", settings, inputs)
+    raw_users = pa.table({"user": np.arange(1, len(users) + 1), "raw_id": [user_ids[i] for i in users]})
+    write_table(folder / "users.parquet", raw_users, "users", settings, inputs)
+    table = _items(raw / "items.parquet", [item_ids[i] for i in items])
+    root = describe(raw / "items.parquet").get("image_root")
+    write_table(folder / "items.parquet", table, "items", settings, inputs, image_root=root)
+    stats = {
+        **describe_rows(rows, split),
+        **describe_items(table),
+        "funnel": funnel.steps,
+        "rejected": _rejected(raw / "rejected.parquet", funnel.steps[0]["interactions"]),
+    }
+    write_json(folder / "stats.json", stats)
+    log.info("kept %(interactions)d interactions of %(users)d users and %(items)d items", stats["counts"])
+
+
+def clean_and_split(rows: Rows, cleaning: Cleaning, split: Split, funnel: Funnel) -> tuple[Rows, Codes]:
+    """Everything between the log and the dataset but the numbering; returns the rows kept and their split codes."""
+    rows = filter_rows(rows, cleaning, funnel)
+    core = cleaning.core
+    if core is not None and core.on == "all":
+        rows = funnel.count(_told(core.users, core.items, "all rows"), rows.take(k_core(rows, core)))
+    moments = cuts(rows.times, split) if isinstance(split, GlobalTemporal) else None
+    if core is not None and core.on == "train":
+        kept = k_core(rows, core, _train_part(rows, moments))
+        rows = funnel.count(_told(core.users, core.items, "train rows"), rows.take(kept))
+    if cleaning.max_history is not None:
+        capped = None if moments is None else _train_part(rows, moments)
+        rows = rows.take(cap_histories(rows, cleaning.max_history, capped))
+        funnel.count(f"most recent {cleaning.max_history} a user", rows)
+    if isinstance(split, GlobalTemporal):
+        assert moments is not None
+        codes = global_temporal(rows, moments, split)
+    else:
+        codes = given(rows) if isinstance(split, GivenSplit) else leave_one_out(rows)
+    kept = codes != DROPPED
+    if not kept.all():
+        rows, codes = rows.take(kept), codes[kept]
+        funnel.count("rows after the last target dropped", rows)
+    return rows, codes
+
+
+def _told(users: int, items: int, which: str) -> str:
+    return f"core: users {users}, items {items}, counted on {which}"
+
+
+def _train_part(rows: Rows, moments: tuple[int, int] | None) -> Mask:
+    """Rows that can only train: before the first cut, or not marked by the source."""
+    if moments is None:
+        marked: Mask = np.isin(rows.given, (SPLITS.index("valid"), SPLITS.index("test")), invert=True)
+        return marked
+    assert rows.times is not None
+    before: Mask = rows.times < moments[0]
+    return before
+
+
+def _interactions(rows: Rows, split: Codes) -> pa.Table:
+    timestamps = pa.nulls(len(rows), pa.int64()) if rows.times is None else pa.array(rows.times)
+    return pa.table(
+        {
+            "user": rows.users + 1,
+            "item": rows.items + 1,
+            "timestamp": timestamps,
+            "position": rows.positions(),
+            "rating": pa.array(rows.ratings, from_pandas=True),
+            "split": pa.DictionaryArray.from_arrays(pa.array(split, pa.int8()), list(SPLITS)).cast(pa.string()),
+        }
+    )
+
+
+def _items(path: Path, raw_ids: list[str]) -> pa.Table:
+    """The raw items that are kept, numbered 1.. in the order of `raw_ids`; those without a word get an empty row."""
+    table = read_table(path, "raw_items", ["raw_id", "title", "attributes", "image"])
+    place = {raw_id: row for row, raw_id in enumerate(table.column("raw_id").to_pylist())}
+    rows = pa.array([place.get(raw_id) for raw_id in raw_ids], pa.int64())
+    found = table.select(["title", "attributes", "image"]).combine_chunks().take(rows)
+    return pa.table(
+        {
+            "item": pa.array(np.arange(1, len(raw_ids) + 1), pa.int32()),
+            "raw_id": pa.array(raw_ids, pa.string()),
+            **{name: found.column(name) for name in ("title", "attributes", "image")},
+        }
+    )
+
+
+def _rejected(path: Path, kept: int) -> dict[str, Any]:
+    reasons = Counter(read_table(path, "rejected", ["reason"]).column("reason").to_pylist())
+    count = reasons.total()
+    return {"rows": count, "share": count / max(count + kept, 1), "reasons": dict(reasons.most_common(20))}

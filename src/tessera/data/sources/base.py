@@ -1,0 +1,27 @@
+"""What a source is: a module with two readers, found by the name that the config says."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from typing import Any, Protocol, cast
+
+from tessera.data.log import Item, RawLog
+from tessera.settings.datasets import source_module
+
+
+class Source(Protocol):
+    """The two functions that each module of this package offers."""
+
+    def read_interactions(self, settings: Any, log: RawLog) -> None:
+        """Hand every row of the log over, in its order."""
+        ...
+
+    def read_items(self, settings: Any, log: RawLog) -> Iterator[Item]:
+        """Whatever the source tells of items; ids may repeat (the first wins) and may be unknown to the log."""
+        ...
+
+
+def source(name: str) -> Source:
+    """The reader of a source, imported when it is needed."""
+    return cast(Source, importlib.import_module(source_module(name)))

@@ -1,0 +1,70 @@
+"""Text files of histories in time order, as many recommenders publish them.
+
+Layouts: `user item` a line (pairs), `user item item ...` a line (lines), or `item item ...` a line, the user being the
+line number (lines_without_user). A `targets` file adds one held-out item a user, `item` or `user item` a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+from tessera.data.files import DataFileError, blocks, find
+from tessera.data.log import Item, RawLog
+from tessera.data.sources.text_rows import text_lines
+from tessera.settings.datasets import SequencesSource
+
+
+def read_interactions(settings: SequencesSource, log: RawLog) -> None:
+    """Hand the histories over, and the held-out items of `targets` behind them as test rows."""
+    path = find(settings.path, settings.sha256)
+    users = 0
+    for frame in _words(path, log):
+        users = max(users, _last_line(frame))
+        _add(frame, path, settings.layout, log, None)
+    if settings.targets is None:
+        return
+    targets = find(settings.targets)
+    for frame in _words(targets, log):
+        layout = "lines_without_user" if (frame["words"].list.len() == 1).all() else "lines"
+        if layout == "lines_without_user" and settings.layout != layout:
+            raise DataFileError(
+                f"{targets}: holds items alone, expected `user item` lines for layout {settings.layout}"
+            )
+        if layout == "lines_without_user" and _last_line(frame) > users:
+            raise DataFileError(f"{targets}: has more lines than {path} ({users:,}): lines are matched one by one")
+        _add(frame, targets, layout, log, "test")
+
+
+def _last_line(frame: pl.DataFrame) -> int:
+    return int(frame["line"][-1]) if frame.height else 0
+
+
+def _words(path: Path, log: RawLog) -> Iterator[pl.DataFrame]:
+    for block in blocks(path):
+        frame = text_lines(block, path, log)
+        yield frame.with_columns(words=pl.col("text").str.strip_chars().str.replace_all(r"[\s]+", " ").str.split(" "))
+
+
+def _add(frame: pl.DataFrame, path: Path, layout: str, log: RawLog, split: str | None) -> None:
+    if layout == "lines_without_user":
+        rows = frame.select("line", user=pl.col("line").cast(pl.String), item="words")
+    else:
+        size = pl.col("words").list.len()
+        wrong = size != 2 if layout == "pairs" else size < 2
+        expected = "`user item`" if layout == "pairs" else "`user item ...`"
+        for line, text, words in frame.filter(wrong).iter_rows():
+            log.reject(path, line, f"{len(words)} fields, expected {expected}", text)
+        words = pl.col("words").list
+        rows = frame.filter(~wrong).select("line", user=words.get(0), item=words.slice(1))
+    rows = rows.explode("item")
+    if split is not None:
+        rows = rows.with_columns(split=pl.lit(split))
+    log.add(rows, path)
+
+
+def read_items(settings: SequencesSource, log: RawLog) -> Iterator[Item]:
+    """These files tell nothing of items; an `items` file may."""
+    yield from ()

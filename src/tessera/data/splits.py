@@ -1,0 +1,131 @@
+"""Which interaction trains, validates and tests. Ties in time keep the order of the source.
+
+Each function returns one code a row: an index into `SPLITS`, or `DROPPED` for rows after the last target of a user,
+which may neither train (they are in the future) nor be looked back on.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from tessera.data.cleaning import midnight
+from tessera.data.dataset import HISTORY, TEST, TRAIN, VALID, Longs
+from tessera.data.rows import UNSAID, LogError, Mask, Rows
+from tessera.settings.datasets import GlobalTemporal
+
+DROPPED = 255
+Codes = npt.NDArray[np.uint8]
+
+
+def leave_one_out(rows: Rows) -> Codes:
+    """The last row of a user tests, the one before validates, the rest trains; users with fewer than 3 only train."""
+    split = np.full(len(rows), TRAIN, np.uint8)
+    ends = np.append(np.flatnonzero(np.diff(rows.users)), len(rows) - 1)
+    long = rows.positions()[ends] >= 2
+    split[ends[long]] = TEST
+    split[ends[long] - 1] = VALID
+    return split
+
+
+def cuts(times: Longs | None, settings: GlobalTemporal) -> tuple[int, int]:
+    """The two moments (unix seconds) from which rows validate and test; a share counts interactions.
+
+    Rows at the very moment of a cut fall after it, so equal times never stand on both sides.
+
+    Raises:
+        LogError: the log has no times, or the cuts leave a part without rows.
+    """
+    if times is None:
+        raise LogError("split global_temporal needs times, but the log has none; use leave_one_out or given")
+    ordered = np.sort(times)
+
+    def moment(name: str, value: float | str, before: int) -> int:
+        if isinstance(value, str):
+            return midnight(value)
+        if not 0 < value < 1:
+            raise LogError(f"split.{name}: {value} is not a share between 0 and 1")
+        return int(ordered[max(0, before - math.ceil(value * len(ordered)))])
+
+    test = moment("test", settings.test, len(ordered))
+    valid = moment("valid", settings.valid, int(np.searchsorted(ordered, test)))
+    sizes = np.diff(np.searchsorted(ordered, [valid, test]), prepend=0, append=len(ordered))
+    for name, size in zip(("train", "valid", "test"), sizes, strict=True):
+        if size <= 0:
+            raise LogError(
+                f"split global_temporal leaves no {name} rows: cuts at {_day(valid)} and {_day(test)}, "
+                f"log from {_day(int(ordered[0]))} to {_day(int(ordered[-1]))}"
+            )
+    return valid, test
+
+
+def _day(moment: int) -> str:
+    return str(np.datetime64(moment, "s"))
+
+
+def global_temporal(rows: Rows, moments: tuple[int, int], settings: GlobalTemporal) -> Codes:
+    """Rows before the first cut train; a user has one target between the cuts and one after the last.
+
+    A target has at least one earlier row. Rows after the first cut that come before a target of their user are its
+    `history`; the others are dropped. Nothing after the first cut trains.
+    """
+    assert rows.times is not None
+    part = np.searchsorted(np.array(moments), rows.times, side="right").astype(np.uint8)
+    draw = np.random.default_rng(settings.seed).random((3, int(rows.users.max()) + 1))
+    targets = np.zeros(len(rows), bool)
+    for code in (VALID, TEST):
+        candidates = np.flatnonzero((part == code) & (rows.positions() > 0))
+        targets[_one_a_user(rows.users, candidates, settings.target, draw[code])] = True
+    return _with_history(rows, part, targets)
+
+
+def _one_a_user(
+    users: npt.NDArray[np.int32], places: Longs, which: str, draw: npt.NDArray[np.float64] | None = None
+) -> Longs:
+    """One of the places of each user: the first, the last, or by a number in [0, 1) that the user drew."""
+    owners, first, counts = np.unique(users[places], return_index=True, return_counts=True)
+    if which == "first":
+        return places[first]
+    if which == "last":
+        return places[first + counts - 1]
+    assert draw is not None
+    drawn: Longs = places[first + (draw[owners] * counts).astype(np.int64)]
+    return drawn
+
+
+def _with_history(rows: Rows, part: Codes, targets: Mask) -> Codes:
+    """Train rows and targets keep their part; other rows before their user's last target are history."""
+    last = np.full(int(rows.users.max()) + 1, -1, np.int64)
+    places = np.flatnonzero(targets)
+    np.maximum.at(last, rows.users[places], places)
+    split = np.where(np.arange(len(rows)) < last[rows.users], HISTORY, DROPPED).astype(np.uint8)
+    kept = (part == TRAIN) | targets
+    split[kept] = part[kept]
+    return split
+
+
+def given(rows: Rows) -> Codes:
+    """The source's own parts; rows that it puts nowhere train.
+
+    A user's first valid and first test row (with a row before it) are its targets. Where the source gives a user a
+    test row but no valid one, the last train row validates, if another remains to train.
+
+    Raises:
+        LogError: the source says of no row that it tests.
+    """
+    part = np.where(rows.given == UNSAID, TRAIN, rows.given).astype(np.uint8)
+    if not (part == TEST).any():
+        raise LogError("split given: the source marks no row as test; use leave_one_out or global_temporal")
+    tested = np.bincount(rows.users[part == TEST], minlength=int(rows.users.max()) + 1) > 0
+    validated = np.bincount(rows.users[part == VALID], minlength=len(tested)) > 0
+    last_train = _one_a_user(rows.users, np.flatnonzero(part == TRAIN), "last")
+    owners = rows.users[last_train]
+    moved = tested[owners] & ~validated[owners] & (rows.positions()[last_train] > 0)
+    part[last_train[moved]] = VALID
+    targets = np.zeros(len(rows), bool)
+    for code in (VALID, TEST):
+        candidates = np.flatnonzero((part == code) & (rows.positions() > 0))
+        targets[_one_a_user(rows.users, candidates, "first")] = True
+    return _with_history(rows, part, targets)

@@ -1,0 +1,78 @@
+"""What `stats.json` says of a dataset: counts, histograms, shares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tessera.data.dataset import SPLITS, TEST, TRAIN, Longs
+from tessera.data.rows import Mask, Rows
+from tessera.data.splits import Codes
+
+CURVE_POINTS = 1000
+
+
+def describe_rows(rows: Rows, split: Codes) -> dict[str, Any]:
+    """Statistics of the interactions that are kept; `users` and `items` of `rows` are codes without gaps."""
+    counts = rows.counts()
+    by_split = np.bincount(split, minlength=len(SPLITS))
+    lengths = np.bincount(rows.users)
+    train = np.bincount(rows.items[split == TRAIN], minlength=counts["items"])
+    targets = rows.items[split == TEST]
+    return {
+        "counts": {**counts, **{name: int(n) for name, n in zip(SPLITS, by_split, strict=True)}},
+        "mean_length": float(lengths.mean()),
+        "median_length": float(np.median(lengths)),
+        "max_length": int(lengths.max()),
+        "density": len(rows) / (counts["users"] * counts["items"]),
+        "lengths": {str(length): int(n) for length, n in enumerate(np.bincount(lengths)) if n},
+        "popularity": popularity(train),
+        "tie_share": tie_share(rows),
+        "target_tie_share": _target_ties(rows, split),
+        "cold_items": int((train == 0).sum()),
+        "cold_test_targets": int((train[targets] == 0).sum()),
+        "cold_test_share": float((train[targets] == 0).mean()) if len(targets) else 0.0,
+        "repeat_share": float(1 - len(np.unique(rows.users * np.int64(counts["items"]) + rows.items)) / len(rows)),
+        "period": None if rows.times is None else [int(rows.times.min()), int(rows.times.max())],
+    }
+
+
+def popularity(counts: Longs) -> list[int]:
+    """Training interactions an item, most popular first; of larger catalogues at evenly spaced ranks."""
+    ranked = np.sort(counts)[::-1]
+    places = np.linspace(0, len(ranked) - 1, min(len(ranked), CURVE_POINTS)).round().astype(np.int64)
+    return [int(count) for count in ranked[places]]
+
+
+def _ties(rows: Rows) -> Mask:
+    """Rows that share user and time with a neighbour: their order is that of the source."""
+    assert rows.times is not None
+    same = (np.diff(rows.users) == 0) & (np.diff(rows.times) == 0)
+    return np.asarray(np.append(same, False) | np.append(False, same))
+
+
+def tie_share(rows: Rows) -> float | None:
+    """Share of the interactions with another one of the same user at the same time; None without times."""
+    return None if rows.times is None else float(_ties(rows).mean())
+
+
+def _target_ties(rows: Rows, split: Codes) -> float | None:
+    if rows.times is None or not (split == TEST).any():
+        return None
+    return float(_ties(rows)[split == TEST].mean())
+
+
+def describe_items(items: pa.Table) -> dict[str, Any]:
+    """Share of the items with a title, with other text, with a picture."""
+    count = max(items.num_rows, 1)
+    told = pc.greater(pc.list_value_length(items.column("attributes").combine_chunks().cast(_PAIRS)), 0)
+    title = pc.is_valid(items.column("title"))
+    text = pc.or_(title, pc.fill_null(told, False))
+    shares = {"title_share": title, "text_share": text, "image_share": pc.is_valid(items.column("image"))}
+    return {name: (pc.sum(column).as_py() or 0) / count for name, column in shares.items()}
+
+
+_PAIRS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())]))
