@@ -31,7 +31,7 @@ class SASRecSettings(BackboneSettings):
     inner_dim: int = Field(256, ge=1)
     """Width of the feed-forward layer."""
     dropout: float = Field(0.2, ge=0, lt=1)
-    """Dropout on embeddings, attention and feed-forward outputs."""
+    """Dropout on embeddings and on the outputs of attention and feed-forward layers."""
     max_length: int = Field(50, ge=1)
     """Longest history read at once; longer ones are trained in windows and scored on their end."""
 
@@ -65,7 +65,7 @@ class BERT4RecSettings(BackboneSettings):
     inner_dim: int = Field(256, ge=1)
     """Width of the feed-forward layer."""
     dropout: float = Field(0.2, ge=0, lt=1)
-    """Dropout on embeddings, attention and feed-forward outputs."""
+    """Dropout on embeddings and on the outputs of attention and feed-forward layers."""
     max_length: int = Field(50, ge=2)
     """Longest history read at once, the mask at its end included."""
     mask_probability: float = Field(0.3, gt=0, lt=1)

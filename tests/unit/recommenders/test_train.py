@@ -33,8 +33,9 @@ def judge(run, data, model, table=None):
 
 @pytest.mark.parametrize("recommender", ["sasrec", "gru4rec", "bert4rec"])
 def test_every_backbone_learns_the_pattern(recommender, data, tmp_path):
-    epochs = 60 if recommender == "bert4rec" else 15
-    run = make_run(recommender, epochs=epochs, patience=100)
+    epochs = 100 if recommender == "bert4rec" else 15
+    rate = 0.003 if recommender == "bert4rec" else 0.01
+    run = make_run(recommender, epochs=epochs, patience=100, learning_rate=rate)
     found = judge(run, data, train(run, data, tmp_path))
     assert found["Hit@5"] > 0.7  # nine of ten steps follow the pattern; chance is 0.2
 

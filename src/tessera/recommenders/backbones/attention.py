@@ -6,21 +6,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tessera.recommenders.backbones.dropout import Dropout
+
 
 class Block(nn.Module):
-    """Multi-head attention and a feed-forward layer, each after a layer norm and around a residual."""
+    """Multi-head attention and a feed-forward layer, each after a layer norm and around a residual.
+
+    Dropout falls on what the two layers give, not on attention weights, so that fused attention kernels can run.
+    """
 
     def __init__(self, dim: int, heads: int, inner_dim: int, dropout: float, causal: bool) -> None:
         super().__init__()
         self.heads = heads
-        self.dropout = dropout
+        self.dropout = Dropout(dropout)
         self.causal = causal
         self.attention_norm = nn.LayerNorm(dim)
         self.project_in = nn.Linear(dim, 3 * dim)
         self.project_out = nn.Linear(dim, dim)
         self.inner_norm = nn.LayerNorm(dim)
         self.inner = nn.Sequential(
-            nn.Linear(dim, inner_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(inner_dim, dim), nn.Dropout(dropout)
+            nn.Linear(dim, inner_dim), nn.GELU(), Dropout(dropout), nn.Linear(inner_dim, dim), Dropout(dropout)
         )
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -30,10 +35,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(batch, length, dim) to the same; `mask` (batch, 1, 1, length) is true where there is something to see."""
         query, key, value = (self._heads(part) for part in self.project_in(self.attention_norm(x)).chunk(3, dim=2))
-        seen = F.scaled_dot_product_attention(
-            query, key, value, mask, dropout_p=self.dropout if self.training else 0.0, is_causal=self.causal
-        )
-        x = x + F.dropout(self.project_out(seen.transpose(1, 2).flatten(2)), self.dropout, self.training)
+        seen = F.scaled_dot_product_attention(query, key, value, mask, is_causal=self.causal)
+        x = x + self.dropout(self.project_out(seen.transpose(1, 2).flatten(2)))
         y: Tensor = x + self.inner(self.inner_norm(x))
         return y
 

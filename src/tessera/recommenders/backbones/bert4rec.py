@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tessera.recommenders.backbones.attention import Block, initialise
 from tessera.recommenders.backbones.base import Backbone, Examples, at_places
+from tessera.recommenders.backbones.dropout import Dropout
 from tessera.settings.recommenders import BERT4RecSettings
 
 
@@ -29,7 +30,7 @@ class BERT4Rec(Backbone):
         self.last_only_probability = settings.last_only_probability
         self.mask = nn.Parameter(torch.randn(settings.dim) * 0.02)
         self.positions = nn.Embedding(settings.max_length, settings.dim)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self.blocks = nn.ModuleList(
             Block(settings.dim, settings.heads, settings.inner_dim, settings.dropout, causal=False)
             for _ in range(settings.layers)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tessera.recommenders.backbones.attention import initialise
 from tessera.recommenders.backbones.base import CausalBackbone
+from tessera.recommenders.backbones.dropout import Dropout
 from tessera.settings.recommenders import GRU4RecSettings
 
 
@@ -20,7 +21,7 @@ class GRU4Rec(CausalBackbone):
         super().__init__()
         self.dim = settings.dim
         self.max_length = settings.max_length
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self.norm_in = nn.LayerNorm(settings.dim)
         self.recurrent = nn.GRU(settings.dim, settings.hidden_dim, settings.layers, batch_first=True)
         self.project = nn.Linear(settings.hidden_dim, settings.dim)

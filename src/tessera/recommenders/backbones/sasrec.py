@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tessera.recommenders.backbones.attention import Block, initialise
 from tessera.recommenders.backbones.base import CausalBackbone
+from tessera.recommenders.backbones.dropout import Dropout
 from tessera.settings.recommenders import SASRecSettings
 
 
@@ -23,7 +24,7 @@ class SASRec(CausalBackbone):
         self.dim = settings.dim
         self.max_length = settings.max_length
         self.positions = nn.Embedding(settings.max_length, settings.dim)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self.blocks = nn.ModuleList(
             Block(settings.dim, settings.heads, settings.inner_dim, settings.dropout, causal=True)
             for _ in range(settings.layers)
