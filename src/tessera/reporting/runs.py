@@ -28,7 +28,7 @@ HEURISTICS = ("popular", "item_knn", "markov")
 _NEEDED = ("system", "recommender", "seed", "protocol", "users", "metrics", "groups")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One seed of a system under a recommender."""
 
@@ -54,7 +54,7 @@ class Run:
         return read_table(self.path.with_name("evaluation.parquet"), "evaluation").sort_by("user")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     """A row of the results: every seed of one system under one recommender."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from tessera.artifacts.files import file_digest, write_text
 from tessera.artifacts.logs import log
-from tessera.artifacts.tables import write_table
+from tessera.artifacts.tables import ArtifactError, describe, read_table, write_table
 from tessera.evaluation.significance import enough_resamples, holm, p_values
 from tessera.reporting.runs import Entry, UserMetrics, baseline_of, check_same_users, entries, user_metrics
+from tessera.settings.base import did_you_mean
 from tessera.settings.evaluation import Evaluation, Significance
 
 Array = NDArray[np.float64]
@@ -103,6 +104,11 @@ class Table:
         shown += [Column("MRR"), Column(self.main, "popularity", "head"), Column(self.main, "popularity", "tail")]
         shown += sorted({c for _, c in self.cells if not c.kind and c.metric.startswith("coverage@")}, key=str)
         return [c for c in shown if any((entry.name, c) in self.cells for entry in self.entries)]
+
+    def mean(self, entry: Entry, metric: str) -> float:
+        """A metric over all users; minus infinity where the entry lacks it."""
+        cell = self.cells.get((entry.name, Column(metric)))
+        return cell.mean if cell is not None else float("-inf")
 
     def header(self, column: Column) -> str:
         """The column's name with the protocol, when that is not the full ranking."""
@@ -256,6 +262,35 @@ def long_form(table: Table) -> pa.Table:
             }
         )
     return pa.Table.from_pylist(rows, SCHEMA)
+
+
+def load(path: str | Path, runs: Sequence[str | Path], order: Sequence[str]) -> Table:
+    """A written table back from its long form: the tests are not made again.
+
+    Args:
+        runs: paths of the metrics.json that the table was made from.
+        order: names `system/recommender` in the order of the rows.
+    Raises:
+        ArtifactError: the file is missing, is of another kind, or tells of runs that are not given.
+    """
+    rows = read_table(path, "metrics").to_pylist()
+    settings = describe(path)["settings"]
+    found = entries(runs, order)
+    by_name = {entry.name: entry for entry in found}
+    evaluation = Evaluation.model_validate(settings["evaluation"])
+    significance = Significance.model_validate(settings["significance"])
+    first = found[0].runs[0]
+    table = Table(settings["dataset"], first.protocol, evaluation, significance, found, None, first.cold_share)
+    for row in rows:
+        name = f"{row['system']}/{row['recommender']}"
+        if name not in by_name:
+            raise ArtifactError(f"{path}: tells of {name}, which is not among the runs{did_you_mean(name, by_name)}")
+        if row["baseline"]:
+            table.baseline = by_name[name]
+        values = {part.name: row[part.name] for part in fields(Cell)}
+        table.cells[name, Column(row["metric"], row["kind"], row["group"])] = Cell(**values)
+    table.comparisons = sum(cell.p is not None for cell in table.cells.values())
+    return table
 
 
 def write(table: Table, paths: Mapping[str, str | Path]) -> None:

@@ -1,0 +1,199 @@
+"""The report page: everything of an experiment in one HTML file that needs no network."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from tessera import __version__
+from tessera.artifacts.files import read_json, write_text
+from tessera.artifacts.logs import duration
+from tessera.artifacts.tables import ArtifactError
+from tessera.reporting import plots, rule_graph
+from tessera.reporting.costs import read_costs
+from tessera.reporting.formats import number
+from tessera.reporting.plots import Plot
+from tessera.reporting.runs import HEURISTICS, Entry
+from tessera.reporting.samples import Catalogue, ItemCard, UserCard, sample_items, sample_users
+from tessera.reporting.tables import Column, Table, load
+from tessera.settings.base import did_you_mean
+from tessera.settings.reporting import Report
+
+_PACKAGES = ("torch", "numpy", "pyarrow", "polars", "scipy", "altair", "snakemake", "accelerate", "pydantic")
+
+
+@dataclass(frozen=True)
+class Section:
+    """Everything the page says of one dataset."""
+
+    name: str
+    table: Table
+    stats: dict[str, Any]
+    plots: list[Plot]
+    histograms: list[Plot]
+    items: list[ItemCard]
+    users: list[UserCard]
+    leader: str
+    """The run whose ranks chose the sample users."""
+
+
+def build(
+    output: str | Path,
+    report: Report,
+    runs: Mapping[str, Sequence[str]],
+    config: Mapping[str, Any],
+    results: str | Path = "results",
+) -> None:
+    """Write the page, and each of its plots to `plots/<dataset>/` beside it.
+
+    Args:
+        runs: dataset -> `system/recommender/seed-N`, in the order of the tables.
+        config: the whole config, shown as it is.
+        results: the folder of all artifacts.
+    Raises:
+        ValueError: an artifact is missing or is not what it should be.
+    """
+    results, output = Path(results), Path(output)
+    sections = [_section(results, name, paths, report) for name, paths in runs.items()]
+    graph = results / "report" / "rulegraph.mmd"
+    html = _render(
+        report=report,
+        sections=sections,
+        costs=read_costs(results / "benchmarks", list(runs)),
+        graph=Markup(rule_graph.svg(graph.read_text(encoding="utf-8"))) if graph.is_file() else "",
+        config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
+        versions=_versions(),
+    )
+    for section in sections:
+        for plot in section.plots:
+            write_text(output.parent / "plots" / section.name / f"{plot.name}.svg", plot.standalone())
+    write_text(output, html)
+
+
+def _section(results: Path, name: str, paths: Sequence[str], report: Report) -> Section:
+    data = results / name / "data"
+    order = list(dict.fromkeys(path.rpartition("/")[0] for path in paths))
+    metric_files = [results / name / "runs" / path / "metrics.json" for path in paths]
+    table = load(results / "tables" / f"{name}.parquet", metric_files, order)
+    known = {column.metric for _, column in table.cells if not column.kind}
+    if report.main_metric not in known:
+        hint = did_you_mean(report.main_metric, known)
+        raise ValueError(f"report.main_metric: no run of {name!r} has {report.main_metric!r}{hint}")
+    if not (data / "stats.json").is_file():
+        raise ArtifactError(f"{data / 'stats.json'}: no such file; expected the counts of the dataset {name!r}")
+    stats = read_json(data / "stats.json")
+    catalogue = Catalogue(data)
+    shown = _shown_entries(table, report.main_metric)
+    return Section(
+        name=name,
+        table=table,
+        stats=stats,
+        plots=_plots(table, report.main_metric),
+        histograms=_histograms(stats),
+        items=sample_items(catalogue, report.sample_items),
+        users=sample_users(catalogue, data / "users.parquet", shown, report.sample_users),
+        leader=shown[-1].name if shown else "",
+    )
+
+
+def _shown_entries(table: Table, metric: str) -> list[Entry]:
+    """Whose recommendations are shown: the first heuristic, the baseline, and last the best of all."""
+    real = [entry for entry in table.entries if not entry.is_oracle]
+    best = max(real, key=lambda entry: table.mean(entry, metric))
+    heuristic = next((entry for entry in real if entry.recommender in HEURISTICS), None)
+    wanted = [entry for entry in (heuristic, table.baseline) if entry is not None and entry is not best]
+    return [*dict.fromkeys(wanted), best]
+
+
+def _plots(table: Table, metric: str) -> list[Plot]:
+    curves: dict[str, dict[str, list[tuple[int, int, float]]]] = {"loss": {}, f"validation {metric}": {}}
+    for entry in table.entries:
+        for run in entry.runs:
+            for line in _history(run.path.with_name("history.jsonl")):
+                for key, field in (("loss", "loss"), (f"validation {metric}", metric)):
+                    if line.get(field) is not None:
+                        curves[key].setdefault(entry.name, []).append((run.seed, line["epoch"], line[field]))
+    found = [
+        plots.by_run(table, metric),
+        plots.by_group(
+            table, metric, "popularity_bins", "popularity", "bin of the target's train popularity, 1 = most"
+        ),
+        plots.by_group(table, metric, "history", "history length", "items in the history"),
+        *(plots.training(table, metric, values, name) for name, values in curves.items()),
+    ]
+    return [plot for plot in found if plot is not None]
+
+
+def _history(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        return [json.loads(line) for line in lines if line.strip()]
+    except json.JSONDecodeError as error:
+        raise ArtifactError(f"{path}: not JSON lines ({error})") from None
+
+
+def _counts(value: Any) -> list[tuple[str, float]]:
+    """A histogram as (label, count), from a mapping, from pairs, or from a list of counts by rank."""
+    if isinstance(value, Mapping):
+        return [(str(key), float(count)) for key, count in value.items()]
+    rows = list(value or [])
+    if rows and isinstance(rows[0], (list, tuple)):
+        return [(str(key), float(count)) for key, count in rows]
+    return [(str(rank), float(count)) for rank, count in enumerate(rows, 1)]
+
+
+def _histograms(stats: Mapping[str, Any]) -> list[Plot]:
+    found = [
+        plots.histogram("lengths", "History lengths", _counts(stats.get("lengths")), "interactions of a user", "users"),
+        plots.histogram(
+            "popularity", "Item popularity", _counts(stats.get("popularity")), "interactions of an item", "items"
+        ),
+    ]
+    return [plot for plot in found if plot is not None]
+
+
+def _versions() -> list[tuple[str, str]]:
+    found = [("tessera", __version__), ("python", platform.python_version())]
+    for package in _PACKAGES:
+        try:
+            found.append((package, version(package)))
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
+
+
+def _reasons(rejected: Any) -> list[tuple[str, int]]:
+    """Rejected rows by reason, most first."""
+    reasons = rejected.get("reasons", rejected) if isinstance(rejected, Mapping) else {}
+    pairs = [(str(reason), int(count)) for reason, count in reasons.items() if isinstance(count, int)]
+    return sorted(pairs, key=lambda pair: -pair[1])
+
+
+def _render(**context: Any) -> str:
+    here = files("tessera.reporting")
+    # every value is escaped unless it is Markup made here
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.globals |= {"label": plots.label, "number": number, "Column": Column, "reasons": _reasons}
+    environment.filters |= {"duration": duration, "day": _day, "safe_svg": Markup}
+    template = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8"))
+    css = here.joinpath("page.css").read_text(encoding="utf-8")
+    script = here.joinpath("page.js").read_text(encoding="utf-8")
+    light = "".join(f"{name}:{colour};" for name, colour in plots.LIGHT.items())
+    return template.render(css=Markup(css), light=Markup(light), script=Markup(script), **context)

@@ -1,0 +1,229 @@
+"""Plots as SVG: one set of charts for the page, which colours them by its theme, and for papers.
+
+Colours in the charts are CSS variables. The page defines them twice, light and dark, so one SVG serves both; for a
+file of its own they are replaced by the light colours. Every mark carries its values as `aria-label`, which the page
+shows on hover and a screen reader reads.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+from tessera.reporting.runs import Entry
+from tessera.reporting.tables import Column, Table
+
+LIGHT = {
+    "--ink": "#1d2330",
+    "--muted": "#5b6474",
+    "--line": "#d9dde5",
+    "--c0": "#2f6fc4",
+    "--c1": "#c2531a",
+    "--c2": "#1d8a63",
+    "--c3": "#a8407f",
+    "--c4": "#8a6d00",
+    "--c5": "#6250b8",
+    "--c6": "#3d7f92",
+    "--c7": "#7a4b2f",
+    "--c8": "#7c8595",
+}
+"""The light theme; the dark one stands in page.css."""
+
+_SERIES = [f"var(--c{number})" for number in range(8)]
+_ORACLE = "var(--c8)"
+_SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left"]
+MOST_SERIES = len(_SERIES)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A finished chart."""
+
+    name: str
+    """File name without its ending."""
+    title: str
+    description: str
+    """What it shows, for those who do not see it."""
+    svg: str
+    """With CSS variables as colours."""
+
+    def standalone(self) -> str:
+        """SVG for a file of its own, in the light colours."""
+        return re.sub(r"var\((--\w+)\)", lambda found: LIGHT[found[1]], self.svg)
+
+
+def _rows(rows: list[dict[str, Any]]) -> alt.InlineData:
+    return alt.InlineData(values=rows)
+
+
+def _render(chart: alt.TopLevelMixin) -> str:
+    import vl_convert
+
+    muted, ink, line = "var(--muted)", "var(--ink)", "var(--line)"
+    font = "system-ui, sans-serif"
+    axis = {
+        "labelColor": muted, "titleColor": ink, "gridColor": line, "domainColor": line, "tickColor": line,
+        "labelFont": font, "titleFont": font, "titleFontWeight": "normal", "labelFontSize": 12, "titleFontSize": 12,
+        "labelLimit": 190,
+    }  # fmt: skip
+    legend = {
+        "labelColor": ink, "titleColor": muted, "labelFont": font, "titleFont": font, "labelFontSize": 12,
+        "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 190, "symbolStrokeWidth": 2,
+    }  # fmt: skip
+    specification = chart.to_dict()
+    specification["config"] = {
+        "background": None, "font": font, "view": {"stroke": None}, "axis": axis, "legend": legend,
+    }  # fmt: skip
+    svg = str(vl_convert.vegalite_to_svg(json.dumps(specification)))
+    return _scalable(svg)
+
+
+def _scalable(svg: str) -> str:
+    """The SVG without a fixed size of its own on the page: `viewBox` stays, width becomes the largest one."""
+    found = re.search(r'<svg[^>]*?\swidth="([\d.]+)"', svg)
+    width = float(found[1]) if found else 600.0
+    head, _, rest = svg.partition(">")
+    head = re.sub(r'\s(width|height)="[^"]*"', "", head)
+    return f'{head} width="{width:g}" role="img">{rest}'
+
+
+def _colours(names: Sequence[str], oracle: Sequence[str]) -> alt.Scale:
+    plain = [name for name in names if name not in oracle]
+    colours = {name: _SERIES[number % MOST_SERIES] for number, name in enumerate(plain)}
+    return alt.Scale(domain=list(names), range=[colours.get(name, _ORACLE) for name in names])
+
+
+def by_run(table: Table, metric: str) -> Plot | None:
+    """Bars of the main metric, the standard deviation over seeds as a whisker."""
+    rows: list[dict[str, Any]] = []
+    for entry in table.entries:
+        cell = table.cells.get((entry.name, Column(metric)))
+        if cell is not None:
+            sd = cell.sd or 0.0
+            spread = f" ± {sd:.4f}" if cell.sd is not None else ""
+            rows.append(
+                {
+                    "run": label(entry),
+                    "value": cell.mean,
+                    "low": cell.mean - sd,
+                    "high": cell.mean + sd,
+                    "kind": "oracle" if entry.is_oracle else entry.recommender,
+                    "says": f"{label(entry)}: {metric} {cell.mean:.4f}{spread}",
+                }
+            )
+    if not rows:
+        return None
+    names = [row["run"] for row in rows]
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    base = alt.Chart(_rows(rows)).encode(y=alt.Y("run:N", sort=names, title=None), description="says:N")
+    title = _with_protocol(table, metric)
+    bars = base.mark_bar(cornerRadiusEnd=2).encode(
+        x=alt.X("value:Q", title=title),
+        color=alt.Color("kind:N", scale=_colours(kinds, ["oracle"]), title=None, legend=alt.Legend(orient="top")),
+    )
+    whiskers = base.mark_rule(color="var(--ink)", strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
+    chart = (bars + whiskers).properties(width=460, height=alt.Step(24))
+    return Plot("by-run", f"{title} by run", _told(rows), _render(chart))
+
+
+def label(entry: Entry) -> str:
+    """The name of an entry; of a heuristic or the oracle, only the system."""
+    return entry.system if entry.recommender in (entry.system, "oracle") else entry.name
+
+
+def _with_protocol(table: Table, metric: str) -> str:
+    return metric if table.protocol == "full" else f"{metric} ({table.protocol})"
+
+
+def _told(rows: Sequence[dict[str, Any]]) -> str:
+    return "; ".join(str(row["says"]) for row in rows)
+
+
+def chosen(table: Table, metric: str) -> list[Entry]:
+    """The entries that line plots show: all, or when they are many, each system under its best recommender."""
+    found = [entry for entry in table.entries if not entry.is_oracle]
+    oracle = [entry for entry in table.entries if entry.is_oracle]
+
+    if len(found) > MOST_SERIES:
+        best = {entry.system: entry for entry in sorted(found, key=lambda entry: table.mean(entry, metric))}
+        found = [entry for entry in found if best[entry.system] is entry]
+    if len(found) > MOST_SERIES:
+        kept = sorted(found, key=lambda entry: table.mean(entry, metric), reverse=True)[:MOST_SERIES]
+        found = [entry for entry in found if entry in kept]
+    return [*found, *oracle]
+
+
+def by_group(table: Table, metric: str, kind: str, name: str, axis: str) -> Plot | None:
+    """Lines of the main metric over the groups of one kind, for the chosen entries."""
+    rows: list[dict[str, Any]] = []
+    groups: list[str] = []
+    for entry in chosen(table, metric):
+        for column, cell in ((c, cell) for (n, c), cell in table.cells.items() if n == entry.name):
+            if column.kind != kind or column.metric != metric:
+                continue
+            group = f"{column.group} ({cell.users:,})"
+            groups += [group] if group not in groups and not entry.is_oracle else []
+            sd = f" ± {cell.sd:.4f}" if cell.sd is not None else ""
+            says = f"{label(entry)}, {axis} {column.group}: {metric} {cell.mean:.4f}{sd} ({cell.users:,} users)"
+            rows.append({"run": label(entry), "group": group, "value": cell.mean, "says": says})
+    rows = [row for row in rows if row["group"] in groups]
+    if len(groups) < 2:
+        return None
+    title = f"{_with_protocol(table, metric)} by {name}"
+    chart = _lines(rows, alt.X("group:N", sort=groups, title=f"{axis} (users)", axis=alt.Axis(labelAngle=0)), metric)
+    return Plot(f"by-{name.replace(' ', '-')}", title, _told(rows), _render(chart))
+
+
+def _lines(rows: list[dict[str, Any]], x: alt.X, title: str) -> alt.LayerChart:
+    names = list(dict.fromkeys(row["run"] for row in rows))
+    legend = alt.Legend(orient="bottom", columns=3)
+    colour = alt.Color("run:N", scale=_colours(names, ["oracle"]), title=None, legend=legend)
+    shapes = [_SHAPES[number % len(_SHAPES)] for number in range(len(names))]
+    shape = alt.Shape("run:N", scale=alt.Scale(domain=names, range=shapes), title=None, legend=legend)
+    base = alt.Chart(_rows(rows)).encode(x=x, y=alt.Y("value:Q", title=title), color=colour)
+    lines = base.mark_line(strokeWidth=2).encode(detail=["run:N", "seed:N"] if "seed" in rows[0] else ["run:N"])
+    points = base.mark_point(size=46, filled=True, opacity=1).encode(shape=shape, description="says:N")
+    layers: alt.LayerChart = (lines + points).properties(width=460, height=250)
+    return layers
+
+
+def training(table: Table, metric: str, curves: dict[str, list[tuple[int, int, float]]], name: str) -> Plot | None:
+    """Curves over epochs, a line a seed.
+
+    Args:
+        curves: entry name -> (seed, epoch, value).
+    """
+    rows: list[dict[str, Any]] = []
+    for entry in chosen(table, metric):
+        for seed, epoch, value in curves.get(entry.name, []):
+            says = f"{label(entry)}, seed {seed}, epoch {epoch}: {name} {value:.4f}"
+            rows.append({"run": label(entry), "seed": seed, "epoch": epoch, "value": value, "says": says})
+    if len({row["epoch"] for row in rows}) < 2:
+        return None
+    x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"))
+    ends: dict[str, str] = {row["run"]: f"{row['run']} ends at {row['value']:.4f}" for row in rows}
+    file = re.sub(r"\W+", "-", name.lower()).strip("-")
+    return Plot(f"training-{file}", f"Training: {name}", "; ".join(ends.values()), _render(_lines(rows, x, name)))
+
+
+def histogram(name: str, title: str, counts: Sequence[tuple[str, float]], axis: str, unit: str) -> Plot | None:
+    """Bars of counts in the order given."""
+    if not counts:
+        return None
+    labels = [text for text, _ in counts]
+    rows: list[dict[str, Any]] = [
+        {"bin": text, "value": value, "says": f"{axis} {text}: {value:,g} {unit}"} for text, value in counts
+    ]
+    x = alt.X("bin:N", sort=labels, title=axis, axis=alt.Axis(labelAngle=0, labelOverlap="greedy", ticks=False))
+    chart = (
+        alt.Chart(_rows(rows))
+        .mark_bar(color="var(--c0)")
+        .encode(x=x, y=alt.Y("value:Q", title=unit, axis=alt.Axis(tickCount=4, format="~s")), description="says:N")
+        .properties(width=340, height=150)
+    )
+    return Plot(name, title, _told(rows), _render(chart))

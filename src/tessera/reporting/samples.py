@@ -1,0 +1,145 @@
+"""Items and test users to look at: chosen by rule, never by hand, so that good and bad cases both show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tessera.artifacts.tables import describe, read_table
+from tessera.reporting.pictures import Pictures
+from tessera.reporting.runs import Entry
+
+HISTORY_SHOWN = 8
+RECOMMENDED_SHOWN = 6
+_TEXT_SHOWN = 180
+
+
+@dataclass(frozen=True)
+class ItemCard:
+    """An item as a person sees it."""
+
+    item: int
+    raw_id: str
+    title: str
+    attributes: list[tuple[str, str]]
+    picture: str | None
+    """A data URI."""
+    count: int
+    """Training interactions."""
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """What one run gave one user."""
+
+    run: str
+    rank: float
+    items: list[tuple[ItemCard, bool]]
+    """Cards, and whether that item is the target."""
+
+
+@dataclass(frozen=True)
+class UserCard:
+    """A test user: what is known, what came next, what the runs thought."""
+
+    raw_id: str
+    length: int
+    history: list[ItemCard]
+    """The end of the history, oldest first."""
+    target: ItemCard
+    lists: list[Recommended]
+
+
+class Catalogue:
+    """Item cards of one dataset on demand."""
+
+    def __init__(self, data: Path) -> None:
+        path = data / "items.parquet"
+        self.table = read_table(path, "items")
+        self.pictures = Pictures(describe(path).get("image_root"))
+        ids = self.table.column("item").to_numpy()
+        self._row = {int(item): row for row, item in enumerate(ids)}
+        self.interactions = read_table(
+            data / "interactions.parquet", "interactions", ["user", "item", "position", "split"]
+        )
+        trained = pc.equal(self.interactions.column("split"), "train")
+        items = self.interactions.column("item").filter(trained).to_numpy()
+        self.counts = np.bincount(items, minlength=int(ids.max(initial=0)) + 1)
+        self._cards: dict[int, ItemCard] = {}
+
+    def card(self, item: int) -> ItemCard:
+        """The card of a dense id."""
+        if item not in self._cards:
+            row = self.table.slice(self._row[item], 1).to_pylist()[0]
+            attributes = [(name, _short(text)) for name, text in row["attributes"] or [] if text]
+            self._cards[item] = ItemCard(
+                item,
+                row["raw_id"],
+                row["title"] or "",
+                attributes,
+                self.pictures.uri(row["image"]),
+                int(self.counts[item]),
+            )
+        return self._cards[item]
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= _TEXT_SHOWN else flat[: _TEXT_SHOWN - 1].rstrip() + "…"
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """`wanted` positions spread evenly over `count`."""
+    wanted = min(count, wanted)
+    return [int((number + 0.5) * count / wanted) for number in range(wanted)]
+
+
+def sample_items(catalogue: Catalogue, wanted: int) -> list[ItemCard]:
+    """Items spread evenly over the popularity order, so that head and tail show in their true shares."""
+    ids: NDArray[np.int32] = catalogue.table.column("item").to_numpy()
+    order = ids[np.lexsort((ids, -catalogue.counts[ids]))]
+    return [catalogue.card(int(order[place])) for place in _spread(len(order), wanted)]
+
+
+def sample_users(catalogue: Catalogue, users: Path, shown: Sequence[Entry], wanted: int) -> list[UserCard]:
+    """Test users spread evenly over the rank of the target under the last of the runs shown.
+
+    Args:
+        users: users.parquet.
+        shown: entries whose recommendations are shown, by their first seed.
+    """
+    if not shown or not wanted:
+        return []
+    tables = {entry.name: entry.runs[0].evaluation for entry in shown}
+    common = set.intersection(*(set(table.column("user").to_pylist()) for table in tables.values()))
+    leader = tables[shown[-1].name]
+    leader = leader.filter(pc.is_in(leader.column("user"), pa.array(sorted(common), pa.int32())))
+    order = leader.sort_by([("rank", "ascending"), ("user", "ascending")])
+    chosen = [order.slice(place, 1).to_pylist()[0] for place in _spread(len(order), wanted)]
+    raw = _raw_ids(users, [row["user"] for row in chosen])
+    return [_user_card(catalogue, raw[row["user"]], row["user"], row["item"], tables) for row in chosen]
+
+
+def _raw_ids(path: Path, users: list[int]) -> dict[int, str]:
+    table = read_table(path, "users")
+    table = table.filter(pc.is_in(table.column("user"), pa.array(users, pa.int32())))
+    return dict(zip(table.column("user").to_pylist(), table.column("raw_id").to_pylist(), strict=True))
+
+
+def _user_card(catalogue: Catalogue, raw_id: str, user: int, target: int, tables: dict[str, pa.Table]) -> UserCard:
+    rows = catalogue.interactions.filter(pc.equal(catalogue.interactions.column("user"), user)).sort_by("position")
+    test = pc.index(rows.column("split"), "test").as_py()
+    history = rows.column("item").to_pylist()[: test if test >= 0 else None]
+    lists = []
+    for name, table in tables.items():
+        row = table.filter(pc.equal(table.column("user"), user)).to_pylist()[0]
+        items = [(catalogue.card(item), item == target) for item in row["recommended"][:RECOMMENDED_SHOWN]]
+        lists.append(Recommended(name, row["rank"], items))
+    cards = [catalogue.card(item) for item in history[-HISTORY_SHOWN:]]
+    return UserCard(raw_id, len(history), cards, catalogue.card(target), lists)
