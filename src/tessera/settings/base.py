@@ -74,15 +74,20 @@ def _value_at(config: Any, path: list[Any]) -> Any:
 
 
 def _readable_path(location: tuple[Any, ...], config: Any, missing: bool) -> tuple[str, Any]:
-    """Pydantic puts union tags into locations; keep only the parts that a person wrote, and the value there."""
+    """Pydantic puts union tags into locations; keep only the parts that a person wrote, and the value there.
+
+    A tag can look like a key (`items: {table: NAME}` is of the kind `table`): a part that leads to a plain value
+    although more parts follow is a tag.
+    """
     path: list[Any] = []
     for number, part in enumerate(location):
         here = _value_at(config, path)
-        is_key = isinstance(here, Mapping) and part in here
+        last = number == len(location) - 1
+        is_key = isinstance(here, Mapping) and part in here and (last or isinstance(here[part], (Mapping, list)))
         is_index = isinstance(here, list) and isinstance(part, int) and part < len(here)
         if is_key or is_index:
             path.append(part)
-        elif missing and number == len(location) - 1:
+        elif missing and last:
             return ".".join(map(str, [*path, part])), None  # a missing key
     return ".".join(map(str, path)) or TOP, _value_at(config, path)
 
@@ -91,11 +96,11 @@ def explain(error: ValidationError, config: Any, where: str = "config") -> str:
     """All problems of a config, a line each: `file: path: problem (got value)`."""
     lines: list[str] = []
     for problem in error.errors(include_url=False):
-        path, value = _readable_path(problem["loc"], config, problem["type"] == "missing")
-        text = problem["msg"]
+        location = problem["loc"]
         if problem["type"] in {"unknown_key", "number_as_text"}:
-            key = problem["ctx"]["key"]
-            path = key if path == TOP else f"{path}.{key}"
+            location = (*location, problem["ctx"]["key"])
+        path, value = _readable_path(location, config, problem["type"] == "missing")
+        text = problem["msg"]
         if problem["type"] in {"literal_error", "enum", "union_tag_invalid"}:
             expected = re.findall(r"'([^']+)'", str(problem.get("ctx", {})))
             if problem["type"] == "union_tag_invalid":

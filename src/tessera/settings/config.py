@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -24,6 +25,10 @@ from tessera.settings.recommenders import (
     Training,
 )
 from tessera.settings.reporting import Report
+
+# Names become folders below results/; these are there already.
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+_RESERVED = {"datasets": ("benchmarks", "logs", "report", "tables"), "systems": ("oracle",)}
 
 BACKBONE_KINDS = ("sasrec", "gru4rec", "bert4rec")
 
@@ -228,8 +233,10 @@ class Config(Settings):
                 found.append(f"experiment.{key}: names something twice: {values}")
         for kind in ("datasets", "tables", "systems", "backbones"):
             for name in getattr(self, kind):
-                if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-                    found.append(f"{kind}.{name}: a name may hold letters, digits, '-', '_' and '.'")
+                if not _NAME.fullmatch(name):
+                    found.append(f"{kind}.{name}: a name is letters, digits, '-', '_' and '.', the first no '.'")
+                elif name in _RESERVED.get(kind, ()):
+                    found.append(f"{kind}.{name}: this name is taken by a folder of results; choose another")
         for name, backbone in self.backbones.items():
             heads = getattr(backbone, "heads", 1)
             if backbone.dim % heads:

@@ -1,0 +1,171 @@
+"""A wrong config is refused with the path, the value and the nearest valid name."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tessera.data.required import check_files, dataset_files
+from tessera.settings.base import ConfigError, did_you_mean
+from tessera.settings.config import Config, load
+
+ROOT = Path(__file__).resolve().parents[3]
+
+GOOD: dict[str, Any] = {
+    "datasets": {"shop": {"source": "bazaar", "users": 50}, "films": {"source": "movielens", "path": "ml"}},
+    "tables": {"truth": {"recipe": "latent"}},
+    "systems": {"seen": {"items": {"table": "truth"}, "backbones": ["sasrec"]}},
+    "backbones": {"sasrec": {"dim": 32}, "wide": {"kind": "sasrec", "dim": 128, "training": {"learning_rate": 0.01}}},
+    "training": {"epochs": 3},
+    "experiment": {"datasets": ["shop"], "systems": ["popular", "id", "seen"], "backbones": ["sasrec", "wide"]},
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """GOOD with one key set; `path` is dotted."""
+    config = deepcopy(GOOD)
+    *outer, last = path.split(".")
+    part: Any = config
+    for key in outer:
+        part = part.setdefault(key, {})
+    part[last] = value
+    return config
+
+
+def test_runs_are_systems_times_backbones_times_seeds() -> None:
+    runs = load(GOOD).runs("shop")
+    paths = [run.path for run in runs]
+    assert paths[:2] == ["popular/popular/seed-0", "id/sasrec/seed-1"]
+    assert len(paths) == len(set(paths)) == 1 + 2 * 3 + 3
+    wide = next(run for run in runs if run.recommender == "wide")
+    assert wide.training.learning_rate == 0.01
+    assert wide.training.epochs == 3
+    assert all(run.training.learning_rate == 0.001 for run in runs if run.recommender == "sasrec")
+
+
+def test_short_and_long_forms_are_one() -> None:
+    long = changed("systems.seen", {"items": {"kind": "table", "table": "truth"}, "backbones": ["sasrec"]})
+    assert load(long).canonical() == load(GOOD).canonical()
+    assert load(changed("systems.plain", {"items": "ids"})).systems["plain"].items.kind == "ids"  # type: ignore[union-attr]
+
+
+def test_canonical_does_not_depend_on_the_order_of_keys() -> None:
+    turned = dict(reversed(GOOD.items()))
+    assert load(turned).canonical() == load(GOOD).canonical()
+
+
+BAD = [
+    ("trainin", {"epochs": 1}, ["trainin", "did you mean 'training'?"]),
+    ("training.epoch", 5, ["training.epoch", "value 5", "did you mean 'epochs'?"]),
+    ("training.epochs", "many", ["training.epochs", "integer", "'many'"]),
+    ("training.epochs", 0, ["training.epochs", "greater than or equal to 1", "got 0"]),
+    ("training.learning_rate", "1e-4", ["training.learning_rate", "1e-4", "1.0e-4"]),
+    ("training.device", "gpu", ["training.device", "'gpu'", "cuda"]),
+    ("datasets.shop.source", "bazar", ["datasets.shop", "unknown source 'bazar'", "did you mean 'bazaar'?"]),
+    ("datasets.shop.user", 10, ["datasets.shop.user", "did you mean 'users'?"]),
+    ("datasets.shop.users", "200", ["datasets.shop.users", "'200'"]),
+    ("datasets.shop.cleaning.core.user", 3, ["datasets.shop.cleaning.core.user", "did you mean 'users'?"]),
+    ("datasets.films", {"source": "movielens"}, ["datasets.films.path", "required"]),
+    ("datasets.films", {"path": "x"}, ["datasets.films", "needs a key 'source'"]),
+    ("datasets.tables", {"source": "bazaar"}, ["datasets.tables", "taken"]),
+    ("systems.oracle", {"recommender": "popular"}, ["systems.oracle", "taken"]),
+    ("systems.x", {"recommender": "poplar"}, ["systems.x", "'poplar'", "did you mean 'popular'?"]),
+    ("systems.a/b", {"recommender": "popular"}, ["systems.a/b", "letters"]),
+    ("systems.seen.items.table", "trut", ["systems.seen.items.table", "'trut'", "did you mean 'truth'?"]),
+    ("systems.seen.items.adaptor", [8], ["systems.seen.items.adaptor", "did you mean 'adapter'?"]),
+    ("systems.seen.items.adapter", ["wide"], ["systems.seen.items.adapter.0", "'wide'"]),
+    ("systems.seen.items.dropout", 2.0, ["systems.seen.items.dropout", "less than 1", "2.0"]),
+    ("systems.seen.backbones", ["sasrek"], ["systems.seen.backbones.0", "did you mean 'sasrec'?"]),
+    ("systems.seen.training", {"epoch": 3}, ["systems.seen.training.epoch", "did you mean 'epochs'?"]),
+    ("backbones.sasrec.heads", 5, ["backbones.sasrec.heads", "5 does not divide dim 32"]),
+    ("backbones.sasrec.training", {"learning_rate": "fast"}, ["backbones.sasrec.training.learning_rate", "'fast'"]),
+    ("loss", {"kind": "bce", "negative": 3}, ["loss.negative", "did you mean 'negatives'?"]),
+    ("loss", {"kind": "crossentropy"}, ["loss", "did you mean 'cross_entropy'?"]),
+    ("evaluation.cutoffs", [10, 5], ["evaluation.cutoffs", "ascending"]),
+    ("evaluation.candidates", {"kind": "sample"}, ["evaluation.candidates", "did you mean 'sampled'?"]),
+    ("significance.baseline", "id/sasrek", ["significance.baseline", "did you mean 'id/sasrec'?"]),
+    ("experiment.systems", ["popular", "idd"], ["experiment.systems.1", "'idd'", "did you mean 'id'?"]),
+    ("experiment.datasets", ["shp"], ["experiment.datasets.0", "did you mean 'shop'?"]),
+    ("experiment.datasets", ["films"], ["tables.truth", "bazaar", "films"]),
+    ("experiment.seeds", [1, 1], ["experiment.seeds", "twice"]),
+    ("experiment.seeds", [], ["experiment.seeds", "at least 1"]),
+    ("resources.train.gpus", 1, ["resources.train.gpus", "did you mean 'gpu'?"]),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "expected"), BAD, ids=[f"{path}={value}" for path, value, _ in BAD])
+def test_bad_configs_are_told_apart(path: str, value: Any, expected: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(changed(path, value), "my.yaml")
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    for part in ["my.yaml: ", *expected]:
+        assert part in message
+
+
+def test_every_problem_is_told_at_once() -> None:
+    config = changed("training.epoch", 5)
+    config["loss"] = {"kind": "nothing"}
+    with pytest.raises(ConfigError) as caught:
+        load(config)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize("config", [None, [], "text", {}, {"datasets": {}, "experiment": {"datasets": []}}])
+def test_what_is_no_config_is_refused(config: Any) -> None:
+    with pytest.raises(ConfigError):
+        load(config)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_configs_are_good(path: Path) -> None:
+    config = load(yaml.safe_load(path.read_text()), path.name)
+    assert all(config.runs(dataset) for dataset in config.experiment.datasets)
+
+
+def test_nearest_name() -> None:
+    assert did_you_mean("sasrek", ["sasrec", "gru4rec"]).startswith("; did you mean 'sasrec'?")
+    assert "did you mean" not in did_you_mean("zzz", ["sasrec"])
+
+
+def test_missing_files_are_told_with_their_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ml-100k").mkdir()
+    monkeypatch.setenv("TESSERA_DATA", str(tmp_path))
+    config = changed("datasets.films.path", "ml-10k")
+    config["experiment"]["datasets"] = ["films"]
+    config["experiment"]["systems"] = ["popular"]
+    config["tables"] = {}
+    config["systems"] = {}
+    with pytest.raises(ConfigError, match=r"films\.yaml: datasets\.films\.path: .*ml-100k"):
+        check_files(load(config), "films.yaml")
+    config["datasets"]["films"]["path"] = "ml-100k"
+    config["evaluation"] = {"candidates": {"kind": "file", "path": "negatives.txt"}}
+    config["tables"] = {"vectors": {"recipe": "vectors", "path": "v.npy"}}
+    check_only = load({**config, "evaluation": {}})
+    check_files(check_only)  # the table is not used by any system of the experiment
+    assert dataset_files(check_only, "films") == [tmp_path / "ml-100k"]
+    config["systems"] = {"text": {"items": {"table": "vectors"}}}
+    config["experiment"]["systems"] = ["text"]
+    with pytest.raises(ConfigError) as caught:
+        check_files(load(config))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert "tables.vectors.path" in lines[0]
+    assert "evaluation.candidates.path" in lines[1]
+
+
+def test_urls_are_not_looked_for() -> None:
+    config = changed("datasets.films.path", "https://example.org/ml.zip")
+    config["experiment"] = {"datasets": ["films"], "systems": ["popular"]}
+    config["tables"], config["systems"] = {}, {}
+    check_files(load(config))
+
+
+def test_settings_are_frozen() -> None:
+    config: Config = load(GOOD)
+    with pytest.raises(ValueError, match="frozen"):
+        config.training.epochs = 5

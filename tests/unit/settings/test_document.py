@@ -1,0 +1,48 @@
+"""The schema and the reference agree with the models, and the shipped configs with the schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from tessera.settings import document
+from tessera.settings.config import Config
+
+ROOT = Path(__file__).resolve().parents[3]
+AGAIN = "run `python -m tessera.settings.document`"
+
+
+def test_schema_agrees() -> None:
+    assert json.loads(document.SCHEMA.read_text()) == document.schema(), AGAIN
+
+
+def test_reference_agrees() -> None:
+    assert document.REFERENCE.read_text() == document.reference(), AGAIN
+
+
+def test_every_key_is_documented() -> None:
+    for model in (Config, *document.PLACES):
+        for name, field in model.model_fields.items():
+            assert field.description or name in document.TAG_MEANING, f"{model.__name__}.{name} says nothing"
+        assert model.__doc__
+
+
+def test_links_of_the_reference_lead_somewhere() -> None:
+    anchors = {document._anchor(model) for model in document.PLACES}
+    assert len(anchors) == len(document.PLACES)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_configs_fit_the_schema(path: Path) -> None:
+    jsonschema.validate(yaml.safe_load(path.read_text()), document.schema())
+
+
+def test_schema_refuses_unknown_keys() -> None:
+    config = {"datasets": {"b": {"source": "bazaar"}}, "experiment": {"datasets": ["b"]}}
+    jsonschema.validate(config, document.schema())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**config, "trainin": {}}, document.schema())
