@@ -1,0 +1,95 @@
+"""The rooms of the library: imports run downward only, and light jobs start light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARY = ROOT / "src/tessera"
+
+# Room -> rooms that it may use. What is not named here is not allowed.
+BASE = {"settings", "artifacts"}
+DOORS: dict[str, set[str]] = {
+    "settings": {"artifacts"},
+    "artifacts": set(),
+    "data": BASE,
+    "objectives": BASE,
+    "evaluation": BASE | {"data"},
+    "training": BASE | {"data", "objectives", "evaluation"},
+    "recommenders": BASE | {"data", "objectives", "evaluation", "training"},
+    "reporting": BASE | {"data", "evaluation"},
+}
+MODULES = sorted(LIBRARY.glob("*/**/*.py"))
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """Rooms that a module imports, at its top or inside a function."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    parts = [name.split(".") for name in names]
+    return {part[1] for part in parts if part[0] == "tessera" and len(part) > 1 and (LIBRARY / part[1]).is_dir()}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(LIBRARY).as_posix())
+def test_imports_run_downward(path: Path) -> None:
+    room = path.relative_to(LIBRARY).parts[0]
+    assert room in DOORS, f"a new room {room!r}: say in DOORS what it may use"
+    assert imported_rooms(path) <= DOORS[room] | {room}
+
+
+def test_the_library_knows_nothing_of_snakemake() -> None:
+    for path in LIBRARY.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.split(".")[0] == "snakemake" for name in names), path
+
+
+def test_no_pickle_and_no_remote_code() -> None:
+    for path in [*LIBRARY.rglob("*.py"), *(ROOT / "scripts").glob("*.py")]:
+        text = path.read_text(encoding="utf-8")
+        for word in ("import pickle", "torch.load", "trust_remote_code", "allow_pickle=True"):
+            assert word not in text, f"{path}: {word}"
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(done.stdout.split())
+
+
+def script_imports(name: str) -> str:
+    """The import statements of a script, those inside its `with` block included."""
+    tree = ast.parse((ROOT / "scripts" / name).read_text(encoding="utf-8"))
+    return "\n".join(ast.unparse(node) for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)))
+
+
+@pytest.mark.parametrize("script", ["ingest.py", "generate.py", "prepare.py", "table.py", "tables.py", "report.py"])
+def test_stages_without_a_model_do_not_load_torch(script: str) -> None:
+    assert "torch" not in modules_after(script_imports(script))
+
+
+def test_reading_the_workflow_loads_no_engine() -> None:
+    statement = "import tessera.settings.config, tessera.artifacts.code, tessera.data.required"
+    assert not modules_after(statement) & {"torch", "polars", "pyarrow", "pandas", "numpy"}
+
+
+@pytest.mark.parametrize("script", ["ingest.py", "generate.py", "prepare.py", "table.py", "tables.py", "report.py"])
+def test_start_up_is_short(script: str) -> None:
+    # CPU seconds, best of two: other processes share this machine
+    code = f"{script_imports(script)}\nimport time\nprint(time.process_time())"
+    seconds = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        for _ in range(2)
+    ]
+    assert min(seconds) < 1.5
