@@ -86,13 +86,13 @@ def _one_a_user(
 ) -> Longs:
     """One of the places of each user: the first, the last, or by a number in [0, 1) that the user drew."""
     owners, first, counts = np.unique(users[places], return_index=True, return_counts=True)
-    if which == "first":
-        return places[first]
     if which == "last":
-        return places[first + counts - 1]
-    assert draw is not None
-    drawn: Longs = places[first + (draw[owners] * counts).astype(np.int64)]
-    return drawn
+        first = first + counts - 1
+    elif which == "random":
+        assert draw is not None
+        first = first + (draw[owners] * counts).astype(np.int64)
+    chosen: Longs = places[first]
+    return chosen
 
 
 def _with_history(rows: Rows, part: Codes, targets: Mask) -> Codes:

@@ -1,0 +1,77 @@
+"""Amazon reviews and product metadata (McAuley lab), 2014, 2018 and 2023: JSON lines, plain or gzip.
+
+Metadata of 2014 are Python literals, one a line. Titles, descriptions and prices hold pieces of web pages; ids repeat.
+He and McAuley, WWW 2016; Ni et al., EMNLP 2019; Hou et al., Bridging Language and Items for Retrieval and
+Recommendation, 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tessera.data.files import find
+from tessera.data.log import Item, RawLog
+from tessera.data.sources.json_lines import json_objects, json_rows
+from tessera.data.text import as_text
+from tessera.settings.datasets import AmazonSource
+
+_OLD = {"user": "reviewerID", "item": "asin", "timestamp": "unixReviewTime", "rating": "overall"}
+_NEW = {"user": "user_id", "item": "parent_asin", "timestamp": "timestamp", "rating": "rating"}
+# attribute -> keys that the three generations use for it; the first that says something counts
+_ATTRIBUTES = {
+    "brand": ("brand", "store"),
+    "category": ("category", "categories", "main_cat", "main_category"),
+    "price": ("price",),
+    "features": ("feature", "features"),
+    "description": ("description",),
+    "details": ("details",),
+}
+
+
+def read_interactions(settings: AmazonSource, log: RawLog) -> None:
+    """Hand the reviews over."""
+    columns = _NEW if settings.source == "amazon_2023" else _OLD
+    json_rows(find(settings.path, settings.sha256), columns, log)
+
+
+def read_items(settings: AmazonSource, log: RawLog) -> Iterator[Item]:
+    """Products of the metadata file, known to the log or not."""
+    if settings.metadata is None:
+        return
+    path = find(settings.metadata)
+    key = "parent_asin" if settings.source == "amazon_2023" else "asin"
+    for product in json_objects(path, log, literal=settings.source == "amazon_2014"):
+        raw_id = str(product.get(key) or "")
+        if raw_id in log.items:
+            attributes = {name: _first(product, keys) for name, keys in _ATTRIBUTES.items()}
+            told = {name: text for name, text in attributes.items() if text}
+            yield Item(raw_id, as_text(product.get("title")), told, list(_pictures(product)))
+
+
+def _first(product: dict[str, Any], keys: tuple[str, ...]) -> str:
+    for key in keys:
+        value = product.get(key)
+        if key == "description" and isinstance(value, list):
+            text = as_text(value, " ")
+        elif key in ("category", "categories"):
+            text = as_text(value, " > ")
+        else:
+            text = as_text(value)
+        if text:
+            return text
+    return ""
+
+
+def _pictures(product: dict[str, Any]) -> Iterator[str]:
+    """File names of the product's pictures, as they are when downloaded under their own names."""
+    urls: list[Any] = [product.get("imUrl")]
+    for key in ("imageURLHighRes", "imageURL"):
+        found = product.get(key)
+        urls += found if isinstance(found, list) else [found]
+    for image in product.get("images") or []:
+        if isinstance(image, dict):
+            urls += [image.get(size) for size in ("hi_res", "large", "thumb")]
+    for url in urls:
+        if isinstance(url, str) and url:
+            yield url.rsplit("/", 1)[-1]

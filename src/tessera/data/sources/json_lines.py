@@ -1,0 +1,169 @@
+"""JSON lines, read fast in blocks; a block that does not parse is halved until the bad lines stand alone."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tessera.data.files import Block, DataFileError, blocks
+from tessera.data.log import RawLog
+from tessera.settings.base import did_you_mean
+
+FEW_LINES = 64
+_PYTHON_TYPES: dict[Any, tuple[type, ...]] = {pl.String: (str, int), pl.Float64: (int, float)}
+
+
+class BadLine(ValueError):
+    """A line that is not an object in the wanted form."""
+
+
+def parse_line(raw: bytes, literal: bool = False) -> dict[str, Any]:
+    """The object on a line.
+
+    Args:
+        literal: also take Python literals (`{'asin': ...}`), as in the metadata of 2014; nothing is executed.
+    Raises:
+        BadLine: it is something else.
+    """
+    try:
+        found = json.loads(raw)
+    except UnicodeDecodeError:
+        raise BadLine("not utf-8 text") from None
+    except (ValueError, RecursionError) as error:
+        if not literal:
+            raise BadLine(f"not JSON: {error}") from None
+        try:
+            found = ast.literal_eval(raw.decode())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise BadLine(f"neither JSON nor a Python literal: {error}") from None
+    if not isinstance(found, dict):
+        raise BadLine(f"not an object: {type(found).__name__}")
+    return found
+
+
+def json_objects(path: Path, log: RawLog, literal: bool = False) -> Iterator[dict[str, Any]]:
+    """The objects of a file one by one, for what needs all of their keys; bad lines are rejected."""
+    for block in blocks(path):
+        for line, raw in enumerate(block.data.split(b"\n")[:-1], block.first):
+            if not raw.strip():
+                continue
+            try:
+                yield parse_line(raw, literal)
+            except BadLine as error:
+                log.reject(path, line, str(error), raw.decode("utf-8", "replace"))
+
+
+def json_rows(path: Path, columns: Mapping[str, str], log: RawLog) -> None:
+    """Hand the rows of a file of interactions over.
+
+    Args:
+        columns: which key of the objects is `user`, `item`, `timestamp`, `rating`, `split`. The types are those of
+            the first object that has the keys. An `item` that is a list makes a row of each entry.
+    Raises:
+        DataFileError: the first object lacks the user or the item.
+    """
+    schema = _schema(path, columns)
+    reader = _Reader(path, schema, log)
+    for block in blocks(path):
+        for frame in reader.parse(block):
+            renamed = frame.select("line", **{name: pl.col(key) for name, key in columns.items()})
+            if isinstance(schema[columns["item"]], pl.List):
+                renamed = renamed.explode("item")
+            log.add(renamed, path, _line_text(block))
+
+
+def _line_text(block: Block) -> Callable[[int], str]:
+    lines: list[bytes] = []
+
+    def text(line: int) -> str:
+        if not lines:
+            lines.extend(block.data.split(b"\n"))
+        return lines[line - block.first].decode("utf-8", "replace")
+
+    return text
+
+
+def _schema(path: Path, columns: Mapping[str, str]) -> dict[str, Any]:
+    """Polars types of the keys, from the first objects of the file; ids are texts."""
+    samples: list[dict[str, Any]] = []
+    for block in blocks(path, 1 << 20):
+        for raw in block.data.split(b"\n")[:1000]:
+            try:
+                samples.append(parse_line(raw))
+            except BadLine:
+                continue
+        break
+    if not samples:
+        raise DataFileError(f"{path}: the first lines hold no JSON objects")
+    for name in ("user", "item"):
+        if not any(columns[name] in sample for sample in samples):
+            key = columns[name]
+            raise DataFileError(f"{path}: the objects have no key {key!r} (for {name}){did_you_mean(key, samples[0])}")
+    schema: dict[str, Any] = {}
+    for name, key in columns.items():
+        value = next((sample[key] for sample in samples if sample.get(key) is not None), None)
+        number = isinstance(value, int | float) and name in ("timestamp", "rating")
+        schema[key] = pl.Float64 if number else pl.String
+        if isinstance(value, list) and name == "item":
+            schema[key] = pl.List(pl.String)
+    return schema
+
+
+class _Reader:
+    """Turns blocks into frames of the wanted keys and `line`."""
+
+    def __init__(self, path: Path, schema: dict[str, Any], log: RawLog) -> None:
+        self.path, self.schema, self.log = path, schema, log
+
+    def parse(self, block: Block) -> Iterator[pl.DataFrame]:
+        """Frames in the order of the lines."""
+        count = block.data.count(b"\n")
+        try:
+            frame = pl.read_ndjson(block.data, schema=self.schema)
+        except pl.exceptions.PolarsError:
+            frame = None
+        if frame is not None and frame.height == count:
+            yield frame.with_row_index("line", offset=block.first).with_columns(pl.col("line").cast(pl.Int64))
+        elif count <= FEW_LINES:
+            yield self._one_by_one(block)
+        else:
+            half = block.data.index(b"\n", len(block.data) // 2) + 1
+            if half == len(block.data):  # one long line fills the second half
+                half = block.data.rindex(b"\n", 0, half - 1) + 1
+            head = Block(block.first, block.data[:half])
+            yield from self.parse(head)
+            yield from self.parse(Block(block.first + head.data.count(b"\n"), block.data[half:]))
+
+    def _one_by_one(self, block: Block) -> pl.DataFrame:
+        rows: list[dict[str, Any]] = []
+        for line, raw in enumerate(block.data.split(b"\n")[:-1], block.first):
+            if not raw.strip():
+                continue
+            try:
+                found = parse_line(raw)
+                rows.append({"line": line, **{key: self._value(key, found.get(key)) for key in self.schema}})
+            except BadLine as error:
+                self.log.reject(self.path, line, str(error), raw.decode("utf-8", "replace"))
+        return pl.DataFrame(rows, schema={"line": pl.Int64, **self.schema})
+
+    def _value(self, key: str, value: Any) -> Any:
+        dtype = self.schema[key]
+        if value is None:
+            return None
+        if isinstance(dtype, pl.List):
+            if not isinstance(value, list):
+                raise BadLine(f"{key} is no list: {value!r}")
+            return [str(entry) for entry in value]
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise BadLine(f"{key} is neither text nor number: {value!r}")
+        if dtype == pl.String:
+            return str(value)
+        try:
+            return float(value)
+        except ValueError:
+            raise BadLine(f"{key} is no number: {value!r}") from None

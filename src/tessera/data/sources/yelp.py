@@ -1,0 +1,46 @@
+"""Yelp open data: reviews or tips, and businesses, JSON lines; the schema of 2015 and the present one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tessera.data.files import find
+from tessera.data.log import Item, RawLog
+from tessera.data.sources.json_lines import json_objects, json_rows
+from tessera.data.text import as_text
+from tessera.settings.datasets import YelpSource
+
+_COLUMNS = {"user": "user_id", "item": "business_id", "timestamp": "date", "rating": "stars"}
+
+
+def read_interactions(settings: YelpSource, log: RawLog) -> None:
+    """Hand the reviews or tips over; tips have no rating."""
+    json_rows(find(settings.path, settings.sha256), _COLUMNS, log)
+
+
+def read_items(settings: YelpSource, log: RawLog) -> Iterator[Item]:
+    """Name, categories, place and attributes of the businesses."""
+    if settings.businesses is None:
+        return
+    for business in json_objects(find(settings.businesses), log):
+        raw_id = str(business.get("business_id") or "")
+        if raw_id in log.items:
+            yield Item(raw_id, as_text(business.get("name")), _attributes(business))
+
+
+def _attributes(business: dict[str, Any]) -> dict[str, str]:
+    found = {name: as_text(business.get(name)) for name in ("categories", "neighborhoods", "city", "state")}
+    found["attributes"] = as_text(_true_only(business.get("attributes")))
+    return {name: text for name, text in found.items() if text}
+
+
+def _true_only(value: Any) -> Any:
+    """What a business has: of nested yes/no lists only the yes."""
+    if not isinstance(value, dict):
+        return value
+    kept = {key: _true_only(entry) for key, entry in value.items()}
+    kept = {key: entry for key, entry in kept.items() if entry not in (False, None, "False", "None", "no", "none", {})}
+    if kept and all(entry in (True, "True") for entry in kept.values()):
+        return list(kept)
+    return {key: "yes" if entry in (True, "True") else entry for key, entry in kept.items()}
