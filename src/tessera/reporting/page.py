@@ -24,7 +24,7 @@ from tessera.reporting import plots, rule_graph
 from tessera.reporting.costs import read_costs
 from tessera.reporting.formats import number
 from tessera.reporting.plots import Plot
-from tessera.reporting.runs import HEURISTICS, Entry
+from tessera.reporting.runs import HEURISTICS, Entry, label
 from tessera.reporting.samples import Catalogue, ItemCard, UserCard, sample_items, sample_users
 from tessera.reporting.tables import Column, Table, load
 from tessera.settings.base import did_you_mean
@@ -103,7 +103,7 @@ def _section(results: Path, name: str, paths: Sequence[str], report: Report) -> 
         histograms=_histograms(stats),
         items=sample_items(catalogue, report.sample_items),
         users=sample_users(catalogue, data / "users.parquet", shown, report.sample_users),
-        leader=shown[-1].name if shown else "",
+        leader=label(shown[-1]) if shown else "",
     )
 
 
@@ -145,24 +145,32 @@ def _history(path: Path) -> list[dict[str, Any]]:
         raise ArtifactError(f"{path}: not JSON lines ({error})") from None
 
 
-def _counts(value: Any) -> list[tuple[str, float]]:
-    """A histogram as (label, count), from a mapping, from pairs, or from a list of counts by rank."""
-    if isinstance(value, Mapping):
-        return [(str(key), float(count)) for key, count in value.items()]
-    rows = list(value or [])
-    if rows and isinstance(rows[0], (list, tuple)):
-        return [(str(key), float(count)) for key, count in rows]
-    return [(str(rank), float(count)) for rank, count in enumerate(rows, 1)]
-
-
 def _histograms(stats: Mapping[str, Any]) -> list[Plot]:
-    found = [
-        plots.histogram("lengths", "History lengths", _counts(stats.get("lengths")), "interactions of a user", "users"),
-        plots.histogram(
-            "popularity", "Item popularity", _counts(stats.get("popularity")), "interactions of an item", "items"
-        ),
-    ]
+    lengths = {int(length): int(users) for length, users in stats.get("lengths", {}).items()}
+    found = [plots.lengths(lengths), plots.popularity(stats.get("popularity", []), stats["counts"]["items"])]
     return [plot for plot in found if plot is not None]
+
+
+def _facts(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The counts and shares of stats.json that a reader asks for first, in that order."""
+    counts = stats["counts"]
+    first = ("users", "items", "interactions", "train", "valid", "test")
+    found = [(name, f"{counts[name]:,}") for name in dict.fromkeys((*first, *counts)) if counts.get(name)]
+    if stats.get("mean_length") is not None:
+        found.append(("mean history", f"{stats['mean_length']:.1f}"))
+    if stats.get("density") is not None:
+        found.append(("density", f"{stats['density']:.3%}"))
+    if stats.get("period"):
+        first_day, last_day = map(_day, stats["period"])
+        found.append(("period", f"{first_day} to {last_day}"))
+    shares = {
+        "text_share": "items with text",
+        "image_share": "items with a picture",
+        "tie_share": "equal timestamps",
+        "repeat_share": "repeated interactions",
+        "cold_test_share": "cold test targets",
+    }
+    return found + [(name, f"{stats[key]:.1%}") for key, name in shares.items() if stats.get(key) is not None]
 
 
 def _versions() -> list[tuple[str, str]]:
@@ -190,8 +198,8 @@ def _render(**context: Any) -> str:
     here = files("tessera.reporting")
     # every value is escaped unless it is Markup made here
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= {"label": plots.label, "number": number, "Column": Column, "reasons": _reasons}
-    environment.filters |= {"duration": duration, "day": _day, "safe_svg": Markup}
+    environment.globals |= {"label": label, "number": number, "Column": Column, "reasons": _reasons, "facts": _facts}
+    environment.filters |= {"duration": duration, "safe_svg": Markup}
     template = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8"))
     css = here.joinpath("page.css").read_text(encoding="utf-8")
     script = here.joinpath("page.js").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from typing import Any
 
 import altair as alt
 
-from tessera.reporting.runs import Entry
+from tessera.reporting.runs import Entry, label
 from tessera.reporting.tables import Column, Table
 
 LIGHT = {
@@ -71,13 +71,17 @@ def _render(chart: alt.TopLevelMixin) -> str:
         "labelFont": font, "titleFont": font, "titleFontWeight": "normal", "labelFontSize": 12, "titleFontSize": 12,
         "labelLimit": 190,
     }  # fmt: skip
+    # widths are measured in another font than the reader's, which may be wider: leave room
+    axis_left = {"titlePadding": 16}
     legend = {
         "labelColor": ink, "titleColor": muted, "labelFont": font, "titleFont": font, "labelFontSize": 12,
         "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 190, "symbolStrokeWidth": 2,
+        "columnPadding": 36, "rowPadding": 5,
     }  # fmt: skip
     specification = chart.to_dict()
     specification["config"] = {
-        "background": None, "font": font, "view": {"stroke": None}, "axis": axis, "legend": legend,
+        "background": None, "font": font, "view": {"stroke": None}, "axis": axis,
+        "axisLeft": axis_left, "legend": legend, "padding": {"left": 12, "right": 16, "top": 5, "bottom": 5},
     }  # fmt: skip
     svg = str(vl_convert.vegalite_to_svg(json.dumps(specification)))
     return _scalable(svg)
@@ -119,21 +123,19 @@ def by_run(table: Table, metric: str) -> Plot | None:
     if not rows:
         return None
     names = [row["run"] for row in rows]
+    room = min(200, 8 * max(map(len, names)))
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
-    base = alt.Chart(_rows(rows)).encode(y=alt.Y("run:N", sort=names, title=None), description="says:N")
+    base = alt.Chart(_rows(rows)).encode(
+        y=alt.Y("run:N", sort=names, title=None, axis=alt.Axis(minExtent=room)), description="says:N"
+    )
     title = _with_protocol(table, metric)
     bars = base.mark_bar(cornerRadiusEnd=2).encode(
-        x=alt.X("value:Q", title=title),
+        x=alt.X("value:Q", title=title, axis=alt.Axis(tickCount=6)),
         color=alt.Color("kind:N", scale=_colours(kinds, ["oracle"]), title=None, legend=alt.Legend(orient="top")),
     )
     whiskers = base.mark_rule(color="var(--ink)", strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
-    chart = (bars + whiskers).properties(width=460, height=alt.Step(24))
+    chart = (bars + whiskers).properties(width=460, height=alt.Step(max(24, min(40, 240 // len(rows)))))
     return Plot("by-run", f"{title} by run", _told(rows), _render(chart))
-
-
-def label(entry: Entry) -> str:
-    """The name of an entry; of a heuristic or the oracle, only the system."""
-    return entry.system if entry.recommender in (entry.system, "oracle") else entry.name
 
 
 def _with_protocol(table: Table, metric: str) -> str:
@@ -172,11 +174,18 @@ def by_group(table: Table, metric: str, kind: str, name: str, axis: str) -> Plot
             says = f"{label(entry)}, {axis} {column.group}: {metric} {cell.mean:.4f}{sd} ({cell.users:,} users)"
             rows.append({"run": label(entry), "group": group, "value": cell.mean, "says": says})
     rows = [row for row in rows if row["group"] in groups]
+    groups.sort(key=place)
     if len(groups) < 2:
         return None
     title = f"{_with_protocol(table, metric)} by {name}"
     chart = _lines(rows, alt.X("group:N", sort=groups, title=f"{axis} (users)", axis=alt.Axis(labelAngle=0)), metric)
     return Plot(f"by-{name.replace(' ', '-')}", title, _told(rows), _render(chart))
+
+
+def place(name: str) -> tuple[bool, float]:
+    """Where a group or bin belongs: `>50` after all, the others by their first number, names before numbers."""
+    found = re.search(r"\d+(\.\d+)?", name)
+    return name.startswith(">"), float(found[0]) if found else -1.0
 
 
 def _lines(rows: list[dict[str, Any]], x: alt.X, title: str) -> alt.LayerChart:
@@ -211,19 +220,73 @@ def training(table: Table, metric: str, curves: dict[str, list[tuple[int, int, f
     return Plot(f"training-{file}", f"Training: {name}", "; ".join(ends.values()), _render(_lines(rows, x, name)))
 
 
-def histogram(name: str, title: str, counts: Sequence[tuple[str, float]], axis: str, unit: str) -> Plot | None:
-    """Bars of counts in the order given."""
+def lengths(counts: dict[int, int]) -> Plot | None:
+    """Histogram of history lengths in at most 20 bins of one width; the longest 1 % share the last bin.
+
+    Args:
+        counts: length -> users.
+    """
     if not counts:
         return None
-    labels = [text for text, _ in counts]
-    rows: list[dict[str, Any]] = [
-        {"bin": text, "value": value, "says": f"{axis} {text}: {value:,g} {unit}"} for text, value in counts
+    bins = length_bins(counts)
+    says = [f"{text} interactions: {users:,} users" for text, users in bins]
+    rows = [{"bin": b, "value": users, "says": told} for (b, users), told in zip(bins, says, strict=True)]
+    axis = alt.Axis(labelAngle=0, labelOverlap="greedy", ticks=False)
+    x = alt.X("bin:N", sort=[text for text, _ in bins], title="interactions of a user", axis=axis)
+    y = alt.Y("value:Q", title="users", axis=alt.Axis(tickCount=4, format="~s"))
+    bars = alt.Chart(_rows(rows)).mark_bar(color="var(--c0)").encode(x=x, y=y, description="says:N")
+    chart: alt.Chart = bars.properties(width=320, height=160)
+    return Plot("lengths", "History lengths", _told(rows), _render(chart))
+
+
+def length_bins(counts: dict[int, int], most: int = 20) -> list[tuple[str, int]]:
+    """Users by history length: (name of the bin, users), empty bins between the ends kept."""
+    total, seen, high = sum(counts.values()), 0, max(counts)
+    for length in sorted(counts):
+        seen += counts[length]
+        if seen >= 0.99 * total:
+            high = length
+            break
+    low = min(counts)
+    width = next(w for e in range(9) for w in (10**e, 2 * 10**e, 5 * 10**e) if (high - low) // w < most)
+    start = low if width == 1 else low // width * width
+    found = []
+    for first in range(start, high + 1, width):
+        last = first + width - 1
+        users = sum(n for length, n in counts.items() if first <= length <= last)
+        found.append((str(first) if width == 1 else f"{first}-{last}", users))
+    rest = sum(n for length, n in counts.items() if length > last)
+    return [*found, (f">{last}", rest)] if rest else found
+
+
+def popularity(counts: Sequence[int], items: int) -> Plot | None:
+    """Training interactions by popularity rank, both axes logarithmic.
+
+    Args:
+        counts: most popular first; of a large catalogue at evenly spaced ranks.
+        items: how many items there are.
+    """
+    if not counts:
+        return None
+    step = (items - 1) / max(1, len(counts) - 1)
+    points = {round(1 + number * step): count for number, count in enumerate(counts)}
+    # even spacing on the logarithmic axis: more points would only thicken the line
+    ranks = sorted({min(points, key=lambda rank: abs(rank - wanted)) for wanted in _logarithmic(items, 48)})
+    rows = [
+        {"rank": rank, "value": points[rank], "says": f"item of rank {rank:,}: {points[rank]:,} interactions in train"}
+        for rank in ranks
     ]
-    x = alt.X("bin:N", sort=labels, title=axis, axis=alt.Axis(labelAngle=0, labelOverlap="greedy", ticks=False))
-    chart = (
-        alt.Chart(_rows(rows))
-        .mark_bar(color="var(--c0)")
-        .encode(x=x, y=alt.Y("value:Q", title=unit, axis=alt.Axis(tickCount=4, format="~s")), description="says:N")
-        .properties(width=340, height=150)
-    )
-    return Plot(name, title, _told(rows), _render(chart))
+    ticks = alt.Axis(format="~s", tickCount=4)
+    x = alt.X("rank:Q", title="items, most popular first", scale=alt.Scale(type="log", nice=False), axis=ticks)
+    y = alt.Y("value:Q", title="interactions in train", scale=alt.Scale(type="symlog"), axis=ticks)
+    base = alt.Chart(_rows(rows)).encode(x=x, y=y)
+    area = base.mark_area(color="var(--c0)", opacity=0.18)
+    line = base.mark_line(color="var(--c0)", strokeWidth=2)
+    points_drawn = base.mark_point(color="var(--c0)", filled=True, size=14).encode(description="says:N")
+    told = f"{counts[0]:,} interactions of the most popular item, {counts[len(counts) // 2]:,} of the middle one"
+    chart: alt.LayerChart = (area + line + points_drawn).properties(width=320, height=160)
+    return Plot("popularity", "Item popularity", told, _render(chart))
+
+
+def _logarithmic(last: int, count: int) -> list[float]:
+    return [float(last) ** (number / (count - 1)) for number in range(count)]

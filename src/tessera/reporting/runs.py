@@ -82,6 +82,11 @@ class Entry:
         return np.array(found, np.float64)
 
 
+def label(entry: Entry) -> str:
+    """The name of an entry; of a heuristic or the oracle, only the system."""
+    return entry.system if entry.recommender in (entry.system, "oracle") else entry.name
+
+
 def read_run(path: str | Path) -> Run:
     """Read one metrics.json.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tessera.artifacts.tables import describe, read_table
 from tessera.reporting.pictures import Pictures
-from tessera.reporting.runs import Entry
+from tessera.reporting.runs import Entry, label
 
 HISTORY_SHOWN = 8
 RECOMMENDED_SHOWN = 6
@@ -116,9 +116,9 @@ def sample_users(catalogue: Catalogue, users: Path, shown: Sequence[Entry], want
     """
     if not shown or not wanted:
         return []
-    tables = {entry.name: entry.runs[0].evaluation for entry in shown}
+    tables = {label(entry): entry.runs[0].evaluation for entry in shown}
     common = set.intersection(*(set(table.column("user").to_pylist()) for table in tables.values()))
-    leader = tables[shown[-1].name]
+    leader = tables[label(shown[-1])]
     leader = leader.filter(pc.is_in(leader.column("user"), pa.array(sorted(common), pa.int32())))
     order = leader.sort_by([("rank", "ascending"), ("user", "ascending")])
     chosen = [order.slice(place, 1).to_pylist()[0] for place in _spread(len(order), wanted)]

@@ -140,7 +140,10 @@ class Table:
                 f"p <= {self.significance.level:g} after Holm's correction of {self.comparisons} comparisons"
             )
         if any(entry.is_oracle for entry in self.entries):
-            found.append("oracle: the process that made the data, a bound rather than a competitor")
+            judged = next(entry for entry in self.entries if entry.is_oracle).runs[0].users
+            everyone = max(run.users for entry in self.entries for run in entry.runs)
+            part = f", known for {judged:,} of {everyone:,} users" if judged < everyone else ""
+            found.append(f"oracle: the process that made the data, a bound rather than a competitor{part}")
         return found
 
 
