@@ -50,12 +50,13 @@ def generate(settings: BazaarSource, folder: str | Path, max_rejected: float = 1
     made_by = world_settings(settings)
     _write_items(world, folder, made_by)
     counts = _write_users(world, folder, made_by)
-    share = counts["rejected"] / max(counts["rows"], 1)
-    log.info("%s lines, %s rejected (%.2f %%)", f"{counts['rows']:,}", f"{counts['rejected']:,}", 100 * share)
+    lines = counts["interactions"] + counts["rejected"]
+    share = counts["rejected"] / lines
+    log.info("%s lines, %s rejected (%.2f %%)", f"{lines:,}", f"{counts['rejected']:,}", 100 * share)
     if share > max_rejected:
         raise ValueError(
-            f"{folder / 'rejected.parquet'}: {counts['rejected']} of {counts['rows']} lines ({share:.1%}) are "
-            f"unreadable, cleaning.max_rejected allows {max_rejected:.1%}; lower `malformed` or raise max_rejected"
+            f"{folder / 'rejected.parquet'}: {counts['rejected']} of {lines} lines ({share:.1%}) are unreadable, "
+            f"cleaning.max_rejected allows {max_rejected:.1%}; lower `malformed` or raise max_rejected"
         )
     write_json(folder / "ingest.json", counts)
     return counts
@@ -78,15 +79,16 @@ def _write_items(world: World, folder: Path, made_by: dict[str, Any]) -> None:
         schema=RAW_ITEMS,
     )
     write_table(folder / "items.parquet", items, "raw_items", made_by, image_root=str(folder / "images"))
-    views = [list(world.one_hot(view)) for view in ("all", "text", "image")]
-    latents = pa.table([world.raw_ids(), *views], schema=LATENTS)
+    every, told, shown = (list(world.one_hot(view)) for view in ("all", "text", "image"))
+    shown = [row if has else None for row, has in zip(shown, world.has_image, strict=True)]
+    latents = pa.table([world.raw_ids(), every, told, shown], schema=LATENTS)
     write_table(folder / "latents.parquet", latents, "latents", made_by)
 
 
 def _write_users(world: World, folder: Path, made_by: dict[str, Any]) -> dict[str, Any]:
     sampler = Sampler(world)
     users = world.settings.users
-    rows, rejected, events = 0, 0, 0
+    lines, rejected = 0, 0
     reasons: Counter[str] = Counter()
     with (
         _stream_table(folder / "interactions.parquet", RAW_INTERACTIONS, "raw_interactions", made_by) as write_rows,
@@ -96,24 +98,24 @@ def _write_users(world: World, folder: Path, made_by: dict[str, Any]) -> dict[st
     ):
         for chunk in range(-(-users // CHUNK)):
             told = draw_histories(sampler, chunk, record=chunk * CHUNK < world.settings.oracle_users)
-            block = write_log(world, told, chunk, first_line=rows + 1)
+            block = write_log(world, told, chunk, first_line=lines + 1)
             write_rows.write_table(block.interactions)
             write_rejected.write_table(block.rejected)
             if told.tastes is not None:
                 write_truth.write_table(_truth_table(world, told))
-            rows += block.lines
+            lines += block.lines
             rejected += block.rejected.num_rows
-            events += int(told.length.sum())
             reasons.update(block.rejected.column("reason").to_pylist())
             progress.update(len(told.user))
     return {
-        "rows": rows,
-        "accepted": rows - rejected,
-        "rejected": rejected,
-        "reasons": dict(reasons),
+        "interactions": lines - rejected,
         "items": world.items,
-        "users": users,
-        "events": events,
+        "items_told": world.items,
+        "items_repeated": 0,
+        "images": int(world.has_image.sum()),
+        "rejected": rejected,
+        "rejected_interactions": rejected,
+        "reasons": dict(reasons),
     }
 
 

@@ -1,11 +1,10 @@
 """How users walk through the shop: the process, drawn a step at a time for many users at once, and its probabilities.
 
 A user holds up to `INTERESTS` tastes with weights. One of them is in focus; the focus moves, and now and then a taste
-gives way to another. The next item comes from the tastes, from the look or the companions of the item before, or from
-popularity alone; an item never comes twice:
+gives way to another. The next item comes from the tastes, from the successors of the item before, or from popularity
+alone; an item never comes twice:
 
-    p(i | state) ∝ [i not seen] · ( Σ_k share_k · taste_k(i) + share_look · follows(i | look of j)
-                                    + share_companion · 1[i ∈ companions of j] / COMPANIONS + share_noise · weight(i) )
+    p(i | state) ∝ [i not seen] · ( Σ_k share_k · taste_k(i) + share_follow · follows(i | j) + share_noise · weight(i) )
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tessera.data.bazaar.world import COMPANION_SHARE, COMPANIONS, INTERESTS, NOISE_SHARE, World, stream
+from tessera.data.bazaar.world import INTERESTS, NOISE_SHARE, World, stream
 from tessera.settings.datasets import BazaarSource
 
 CHUNK = 8192
@@ -48,16 +47,15 @@ class Histories:
 
 
 def component_shares(settings: BazaarSource, weights: np.ndarray, first: bool) -> np.ndarray:
-    """Shares of what a step comes from, (n, INTERESTS + 3): each taste, look, companions, noise.
+    """Shares of what a step comes from, (n, INTERESTS + 2): each taste, successors, noise.
 
     `weights` (n, INTERESTS) are those of the tastes. A first step follows no item.
     """
-    shares = np.empty((len(weights), INTERESTS + 3))
+    shares = np.empty((len(weights), INTERESTS + 2))
     follow = 0.0 if first else settings.transitions
     shares[:, :INTERESTS] = (1 - follow) * (1 - NOISE_SHARE) * weights
-    shares[:, INTERESTS] = follow * (1 - COMPANION_SHARE)
-    shares[:, INTERESTS + 1] = follow * COMPANION_SHARE
-    shares[:, INTERESTS + 2] = (1 - follow) * NOISE_SHARE
+    shares[:, INTERESTS] = follow
+    shares[:, INTERESTS + 1] = (1 - follow) * NOISE_SHARE
     return shares
 
 
@@ -75,26 +73,27 @@ def next_item_probabilities(
     shares = component_shares(world.settings, weights[None], previous is None)[0]
     chosen = shares[:INTERESTS] @ world.rows[tastes] + shares[-1] * world.weight
     if previous is not None:
-        chosen += shares[INTERESTS] * world.rows[world.look[previous]]
-        np.add.at(chosen, world.companions[previous], shares[INTERESTS + 1] / COMPANIONS)
+        chosen[world.successors[previous]] += shares[INTERESTS] * world.successor_odds[previous]
     chosen[seen] = 0
     return np.asarray(chosen / chosen.sum())
 
 
 class Sampler:
-    """Draws from the rows of a world: the cumulated rows, end to end, are one sorted array to search."""
+    """Draws from a world: its distributions, cumulated and laid end to end, are one sorted array to search."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        cumulative = np.cumsum(world.rows, axis=1)
-        cumulative /= cumulative[:, -1:]
-        cumulative += np.arange(len(cumulative))[:, None]
-        self._ends = cumulative.ravel()
+        self._ends = _ends(world.rows)
+        self._successor_ends = _ends(world.successor_odds)
 
     def draw(self, rows: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """One item from each of the given rows, (n,) int32."""
-        found = np.searchsorted(self._ends, rows + generator.random(len(rows)), side="right")
-        return np.asarray(np.clip(found - rows * self.world.items, 0, self.world.items - 1), dtype=np.int32)
+        """One item from each of the given rows of the world, (n,) int32."""
+        return _search(self._ends, rows, self.world.items, generator).astype(np.int32)
+
+    def draw_successors(self, previous: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """One item that follows each of the given items, (n,) int32."""
+        width = self.world.successors.shape[1]
+        return np.asarray(self.world.successors[previous, _search(self._successor_ends, previous, width, generator)])
 
     def step(
         self,
@@ -130,21 +129,30 @@ class Sampler:
     def _candidates(
         self, tastes: np.ndarray, bounds: np.ndarray, previous: np.ndarray | None, generator: np.random.Generator
     ) -> np.ndarray:
-        world = self.world
         point = generator.random(len(tastes)) * bounds[:, -1]
         source = (point[:, None] >= bounds[:, :-1]).sum(1)
-        rows = np.full(len(tastes), len(world.rows) - 1)
+        rows = np.full(len(tastes), len(self.world.rows) - 1)
         interest = source < INTERESTS
         rows[interest] = tastes[interest, source[interest]]
-        if previous is not None:
-            look = source == INTERESTS
-            rows[look] = world.look[previous[look]]
         drawn = self.draw(rows, generator)
         if previous is not None:
-            companion = np.flatnonzero(source == INTERESTS + 1)
-            which = generator.integers(0, COMPANIONS, len(companion))
-            drawn[companion] = world.companions[previous[companion], which]
+            follow = np.flatnonzero(source == INTERESTS)
+            drawn[follow] = self.draw_successors(previous[follow], generator)
         return drawn
+
+
+def _ends(odds: np.ndarray) -> np.ndarray:
+    """Row r cumulated to r .. r + 1, all rows in one ascending array."""
+    cumulative = np.cumsum(odds, axis=1)
+    cumulative /= cumulative[:, -1:]
+    cumulative += np.arange(len(cumulative))[:, None]
+    return cumulative.ravel()
+
+
+def _search(ends: np.ndarray, rows: np.ndarray, width: int, generator: np.random.Generator) -> np.ndarray:
+    """A column of each of the given rows, drawn by its odds."""
+    found = np.searchsorted(ends, rows + generator.random(len(rows)), side="right") - rows * width
+    return np.asarray(np.clip(found, 0, width - 1))
 
 
 def draw_histories(sampler: Sampler, chunk: int, record: bool = False) -> Histories:

@@ -1,8 +1,8 @@
 """The catalogue and the laws of the shop: everything that is fixed before the first user enters.
 
-A *taste* is a distribution over items that comes from liked attribute values of both channels. A *look* (category and
-colour of an item) has its own distribution of what is bought next. `World` holds them as rows of one matrix, so that
-drawing an item and telling its probability are the same look-up.
+A *taste* is a distribution over items that comes from liked attribute values of both channels. Every item has
+*successors*, the items that go with it by the attributes of both channels. Drawing an item and telling its probability
+look up the same arrays.
 """
 
 from __future__ import annotations
@@ -17,18 +17,24 @@ from tessera.data.bazaar.attributes import ATTRIBUTES, IMAGE, SIZES, TEXT
 from tessera.settings.datasets import BazaarSource
 
 # How much a liked value adds to the log-affinity of a taste, and how many values of the attribute a taste likes.
-LIKING = {"category": 2.6, "brand": 0.8, "material": 1.0, "style": 1.6, "price": 0.8,
-          "colour": 2.2, "shape": 1.4, "pattern": 1.6}  # fmt: skip
-LIKED = {"category": 2, "brand": 3, "material": 3, "style": 2, "price": 2, "colour": 2, "shape": 2, "pattern": 2}
-# What follows an item: something of a complementary category, in the same colour.
-COMPLEMENTS, COMPLEMENT_GAIN, SAME_COLOUR_GAIN = 2, 3.0, 2.5
-COMPANIONS = 4
-COMPANION_SHARE = 1 / 3
-"""Share of the transitions that go to one of the item's own companions."""
+LIKING = {"category": 3.4, "brand": 1.2, "material": 1.2, "style": 2.4, "price": 1.0,
+          "colour": 3.4, "shape": 2.4, "pattern": 2.0}  # fmt: skip
+LIKED = {"category": 1, "brand": 2, "material": 2, "style": 1, "price": 1, "colour": 1, "shape": 1, "pattern": 1}
+# What follows an item: something of a complementary category that goes with it, and most of all looks like it.
+COMPLEMENTS, COMPLEMENT_GAIN = 2, 4.0
+MATCHING = {"style": 2.0, "colour": 3.0, "pattern": 2.0, "shape": 1.0}
+SUCCESSORS = 50
+"""Most items that can follow an item."""
+POPULARITY_PULL = 0.5
+"""Exponent of popularity inside tastes and successors: an interest finds the tail better than fame does."""
+FASHION = 0.5
+"""Share of an item's popularity (variance of its appeal) that its attributes explain; the rest is luck."""
 NOISE_SHARE = 0.1
 """Share of the other steps that only follow popularity."""
 INTERESTS = 4
 """Most interests a user."""
+_BLOCK = 512
+"""Items whose successors are sought at once."""
 
 # What each part of the world draws from, so that a change of one leaves the others alone.
 STREAMS = {"items": 0, "tastes": 1, "transitions": 2, "text": 3, "pictures": 4, "users": 5, "log": 6}
@@ -46,9 +52,9 @@ class World:
     Attributes:
         latents: attribute name -> value of each item, (items,) int16.
         weight: popularity of each item, (items,), sums to 1.
-        rows: distributions over items, (tastes + looks + 1, items), each sums to 1; the last is `weight`.
-        look: row of `rows` that follows each item, (items,) int32.
-        companions: items that go with each item, (items, COMPANIONS) int32.
+        rows: distributions over items, (tastes + 1, items), each sums to 1; the last is `weight`.
+        successors: items that can follow each item, best first, (items, SUCCESSORS or fewer) int32.
+        successor_odds: their probabilities, float64, each row sums to 1.
         has_text, has_image: whether an item has a description, a picture, (items,) bool.
     """
 
@@ -56,8 +62,8 @@ class World:
     latents: Mapping[str, np.ndarray]
     weight: np.ndarray
     rows: np.ndarray
-    look: np.ndarray
-    companions: np.ndarray
+    successors: np.ndarray
+    successor_odds: np.ndarray
     has_text: np.ndarray
     has_image: np.ndarray
 
@@ -89,18 +95,18 @@ class World:
 def build_world(settings: BazaarSource) -> World:
     """The shop of these settings; the same settings give the same shop."""
     latents = _draw_latents(settings)
-    weight = _draw_popularity(settings)
-    tastes = _softmax(np.log(weight) + _taste_affinities(settings, latents))
-    look = latents["category"].astype(np.int32) * SIZES["colour"] + latents["colour"]
-    follows = _softmax(np.log(weight) + _look_affinities(settings, latents))
+    weight = _draw_popularity(settings, latents)
+    pull = POPULARITY_PULL * np.log(weight)
+    tastes = _softmax(pull + _taste_affinities(settings, latents))
+    successors, odds = _draw_successors(settings, latents, pull)
     generator = stream(settings.seed, "text")
     return World(
         settings=settings,
         latents=latents,
         weight=weight,
-        rows=np.concatenate([tastes, follows, weight[None]]),
-        look=look + settings.tastes,
-        companions=_draw_companions(settings, follows, look),
+        rows=np.concatenate([tastes, weight[None]]),
+        successors=successors,
+        successor_odds=odds,
         has_text=generator.random(settings.items) >= settings.missing,
         has_image=generator.random(settings.items) >= settings.missing,
     )
@@ -142,9 +148,12 @@ def _choose(logits: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return np.asarray((logits + generator.gumbel(size=logits.shape)).argmax(1))
 
 
-def _draw_popularity(settings: BazaarSource) -> np.ndarray:
-    """Zipf's law with a flattened head, ranks dealt to items at random."""
-    ranks = stream(settings.seed, "items", 1).permutation(settings.items)
+def _draw_popularity(settings: BazaarSource, latents: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Zipf's law with a flattened head; ranks come from attributes in fashion and from luck (`FASHION`)."""
+    generator = stream(settings.seed, "items", 1)
+    fashion = sum(generator.normal(size=SIZES[name])[latents[name]] for name in ATTRIBUTES) / len(ATTRIBUTES) ** 0.5
+    appeal = FASHION**0.5 * fashion + (1 - FASHION) ** 0.5 * generator.normal(size=settings.items)
+    ranks = np.argsort(np.argsort(-appeal))
     weight = (ranks + 1 + 0.01 * settings.items) ** -settings.popularity
     return np.asarray(weight / weight.sum())
 
@@ -160,25 +169,35 @@ def _taste_affinities(settings: BazaarSource, latents: Mapping[str, np.ndarray])
     return affinity
 
 
-def _look_affinities(settings: BazaarSource, latents: Mapping[str, np.ndarray]) -> np.ndarray:
-    """What follows a look, (categories x colours, items): complementary categories, the same colour."""
+def _draw_successors(
+    settings: BazaarSource, latents: Mapping[str, np.ndarray], pull: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What can follow each item and with what probability, (items, SUCCESSORS or fewer) each.
+
+    The log-odds that item i follows item j are a sum over attributes: i is of a category that complements that of j,
+    and has the values of j. Only the best successors are kept; the matrix of all pairs never exists at once.
+    """
     generator = stream(settings.seed, "transitions")
-    categories, colours = SIZES["category"], SIZES["colour"]
-    complement = generator.random((categories, categories))
+    complement = generator.random((SIZES["category"], SIZES["category"]))
     np.fill_diagonal(complement, np.inf)
-    gain = COMPLEMENT_GAIN * (complement.argsort(1).argsort(1) < COMPLEMENTS)
-    affinity = np.repeat(gain[:, latents["category"]], colours, axis=0)
-    affinity += SAME_COLOUR_GAIN * np.tile(np.arange(colours)[:, None] == latents["colour"], (categories, 1))
-    return affinity
-
-
-def _draw_companions(settings: BazaarSource, follows: np.ndarray, look: np.ndarray) -> np.ndarray:
-    """A few items that go with each item, from the distribution that its look is followed by, (items, COMPANIONS)."""
-    generator = stream(settings.seed, "transitions", 1)
-    cumulative = np.cumsum(follows, axis=1)
-    companions = np.empty((settings.items, COMPANIONS), np.int32)
-    for key in np.unique(look):
-        own = np.flatnonzero(look == key)
-        draws = generator.random((len(own), COMPANIONS)) * cumulative[key, -1]
-        companions[own] = np.searchsorted(cumulative[key], draws, side="right")
-    return companions
+    follows = complement.argsort(1).argsort(1) < COMPLEMENTS
+    # inner products of these are the log-odds
+    before = [COMPLEMENT_GAIN * follows[latents["category"]]]
+    after = [np.eye(SIZES["category"])[latents["category"]]]
+    for name, gain in MATCHING.items():
+        values = np.eye(SIZES[name])[latents[name]]
+        before.append(gain * values)
+        after.append(values)
+    left, right = (np.concatenate(parts, axis=1) for parts in (before, after))
+    kept = min(SUCCESSORS, settings.items - 1)
+    successors = np.empty((settings.items, kept), np.int32)
+    odds = np.empty((settings.items, kept))
+    for begin in range(0, settings.items, _BLOCK):
+        logits = left[begin : begin + _BLOCK] @ right.T + pull
+        own = np.arange(len(logits))
+        logits[own, begin + own] = -np.inf
+        best = np.argpartition(-logits, kept - 1, axis=1)[:, :kept]
+        best = np.take_along_axis(best, np.argsort(-np.take_along_axis(logits, best, 1), axis=1, kind="stable"), 1)
+        successors[begin : begin + _BLOCK] = best
+        odds[begin : begin + _BLOCK] = _softmax(np.take_along_axis(logits, best, 1))
+    return successors, odds
