@@ -36,13 +36,14 @@ def ingest(settings: Mapping[str, Any], folder: Path) -> None:
     reader = source(dataset.source)  # type: ignore[attr-defined]
     with open_log(folder / "interactions.parquet", dict(settings)) as raw:
         reader.read_interactions(dataset, raw)
-        raw.write_rejected(folder / "rejected.parquet", largest_share)
+        raw.check_rejected(raw.rows, largest_share)
         if not raw.rows:
             raise DataFileError(f"{dataset.path}: holds no interactions")
     interactions = raw.reasons.total()
     items = _Items(dataset, raw)
     items.write(folder / "items.parquet", reader.read_items(dataset, raw), dict(settings))
-    raw.write_rejected(folder / "rejected.parquet", 1.0)
+    raw.check_rejected(max(raw.described, items.read), largest_share, interactions)
+    raw.write_rejected(folder / "rejected.parquet")
     counts = {
         "interactions": raw.rows,
         "items": len(raw.items),
@@ -62,7 +63,7 @@ class _Items:
 
     def __init__(self, dataset: FileSource, raw: RawLog) -> None:
         self.raw = raw
-        self.told = self.repeated = self.images = 0
+        self.read = self.told = self.repeated = self.images = 0
         self.image_root = find(dataset.images) if dataset.images else None
         self._pictures = _pictures(self.image_root) if self.image_root else {}
         self._more = self._items_file(dataset)
@@ -74,6 +75,7 @@ class _Items:
 
         more: dict[str, Item] = {}
         for item in read_items_file(dataset.items, self.raw):
+            self.read += 1
             if item.raw_id not in self.raw.items:
                 continue
             self.repeated += item.raw_id in more
@@ -84,6 +86,7 @@ class _Items:
         """Known items, each once: the source's words first, then those of the items file."""
         seen: set[str] = set()
         for item in own:
+            self.read += 1
             if item.raw_id not in self.raw.items:
                 continue
             if item.raw_id in seen:

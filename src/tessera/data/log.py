@@ -44,8 +44,12 @@ REJECTED_KEPT = 100_000
 _TIME_FORMATS = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f")
 _ZONED_FORMATS = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z")
 _SPLITS = {
-    "train": "train", "valid": "valid", "test": "test",
-    "0": "train", "1": "valid", "2": "test",
+    "train": "train",
+    "valid": "valid",
+    "test": "test",
+    "0": "train",
+    "1": "valid",
+    "2": "test",
     **dict.fromkeys(("val", "dev", "validation"), "valid"),
 }
 
@@ -129,6 +133,9 @@ class RawLog:
         self.reasons: Counter[str] = Counter()
         self.rows = 0
         self.items: set[str] = set()
+        """Raw ids of the items met so far."""
+        self.described = 0
+        """Readable objects of files that describe items."""
 
     def add(self, frame: pl.DataFrame, file: Path, text: Callable[[int], str] | None = None) -> None:
         """Take rows in the order of the source.
@@ -162,24 +169,31 @@ class RawLog:
         if len(self._rejected) < REJECTED_KEPT:
             self._rejected.append((file.name, line, reason, text[:TEXT_LENGTH]))
 
-    def write_rejected(self, path: Path, largest_share: float) -> None:
-        """Write the rejected rows; refuse when they are too many.
+    def check_rejected(self, accepted: int, largest_share: float, before: int = 0) -> None:
+        """Refuse a source with too many rejected rows; the first `before` of them belong to other files.
 
         Raises:
             RejectedError: their share is above `largest_share`.
         """
-        columns = zip(*self._rejected, strict=True) if self._rejected else [[]] * 4
+        count = self.reasons.total() - before
+        share = count / max(count + accepted, 1)
+        if share <= largest_share:
+            return
+        told = ", ".join(f"{reason}: {n:,}" for reason, n in self.reasons.most_common(4))
+        first = self._rejected[before : before + 1] or self._rejected[-1:]
+        file, line, reason, text = first[0]
+        raise RejectedError(
+            f"{file}: {count:,} of {count + accepted:,} rows ({share:.1%}) are unreadable, more than "
+            f"cleaning.max_rejected = {largest_share:g}; {told}; first: line {line}: {reason}: {text!r}"
+        )
+
+    def write_rejected(self, path: Path) -> None:
+        """Write the rejected rows (of very many, the first), by file and line."""
+        files = {row[0]: place for place, row in reversed(list(enumerate(self._rejected)))}
+        ordered = sorted(self._rejected, key=lambda row: (files[row[0]], row[1]))
+        columns = zip(*ordered, strict=True) if ordered else [[]] * 4
         names = ("file", "line", "reason", "text")
         write_table(path, pa.table({n: list(c) for n, c in zip(names, columns, strict=True)}), "rejected")
-        count = self.reasons.total()
-        share = count / max(count + self.rows, 1)
-        if share > largest_share:
-            file, line, reason, text = self._rejected[0]
-            told = ", ".join(f"{reason}: {n:,}" for reason, n in self.reasons.most_common(4))
-            raise RejectedError(
-                f"{file}: {count:,} of {count + self.rows:,} rows ({share:.1%}) are unreadable, more than "
-                f"cleaning.max_rejected = {largest_share:g}; {told}; first: line {line}: {reason}: {text!r}"
-            )
 
 
 def _general(reason: str) -> str:

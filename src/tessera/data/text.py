@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_TAG = re.compile(r"<[^<>]{1,2000}>")
+_TAG = re.compile(r"</?[a-zA-Z!?][^<>]{0,2000}>")
 _PAGE_PARTS = re.compile(r"<(script|style)\b.*?(</\1\s*>|$)", re.IGNORECASE | re.DOTALL)
 _SPACE = re.compile(r"\s+")
 # What crawls leave where a title or a price should be.

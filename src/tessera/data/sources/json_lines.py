@@ -53,9 +53,12 @@ def json_objects(path: Path, log: RawLog, literal: bool = False) -> Iterator[dic
             if not raw.strip():
                 continue
             try:
-                yield parse_line(raw, literal)
+                found = parse_line(raw, literal)
             except BadLine as error:
                 log.reject(path, line, str(error), raw.decode("utf-8", "replace"))
+                continue
+            log.described += 1
+            yield found
 
 
 def json_rows(path: Path, columns: Mapping[str, str], log: RawLog) -> None:

@@ -1,0 +1,117 @@
+"""Cleaning against plain loops over the same rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from random_logs import random_rows
+
+from tessera.data.cleaning import Funnel, cap_histories, filter_rows, k_core, midnight
+from tessera.data.rows import LogError, Rows
+from tessera.settings.datasets import Cleaning, Core
+
+
+def tuples(rows: Rows) -> list[tuple[int, int, int]]:
+    assert rows.times is not None
+    return list(zip(rows.users.tolist(), rows.items.tolist(), rows.times.tolist(), strict=True))
+
+
+def loop_core(rows: list[tuple[int, int, int]], core: Core) -> list[tuple[int, int, int]]:
+    while True:
+        users = Counter(user for user, _, _ in rows)
+        items = Counter(item for _, item, _ in rows)
+        kept = [row for row in rows if users[row[0]] >= core.users and items[row[1]] >= core.items]
+        if len(kept) == len(rows):
+            return kept
+        rows = kept
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_k_core_against_a_loop(seed: int) -> None:
+    rows = random_rows(seed)
+    core = Core(users=5 + seed % 3, items=8)
+    assert tuples(rows.take(k_core(rows, core))) == loop_core(tuples(rows), core)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_train_core_counts_train_rows_only(seed: int) -> None:
+    rows = random_rows(seed)
+    assert rows.times is not None
+    train = rows.times < 35
+    core = Core(users=4, items=6, on="train")
+    kept = k_core(rows, core, train)
+    expected = loop_core(tuples(rows.take(train)), core)
+    assert tuples(rows.take(kept & train)) == expected
+    users = {user for user, _, _ in expected}
+    later = [row for row in tuples(rows.take(~train)) if row[0] in users]
+    assert tuples(rows.take(kept & ~train)) == later, "what comes later is kept, whatever its item"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_filters_against_loops(seed: int) -> None:
+    rows = random_rows(seed)
+    plain = tuples(rows)
+
+    def result(**settings: Any) -> list[tuple[int, int, int]]:
+        return tuples(filter_rows(rows, Cleaning(**settings), Funnel()))
+
+    unique = list(dict.fromkeys(plain))
+    assert result() == unique
+    assert result(duplicates="keep") == plain
+    first: dict[tuple[int, int], tuple[int, int, int]] = {}
+    last: dict[tuple[int, int], tuple[int, int, int]] = {}
+    for row in unique:
+        first.setdefault(row[:2], row)
+        last[row[:2]] = row
+    assert result(repeats="first") == sorted(first.values(), key=unique.index)
+    assert result(repeats="last") == sorted(last.values(), key=unique.index)
+    high = [row for row, rating in zip(plain, rows.ratings, strict=True) if not rating < 3]
+    assert result(duplicates="keep", min_rating=3.0) == high
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_history_cap(seed: int) -> None:
+    rows = random_rows(seed)
+    by_user: dict[int, list[tuple[int, int, int]]] = {}
+    for row in tuples(rows):
+        by_user.setdefault(row[0], []).append(row)
+    assert tuples(rows.take(cap_histories(rows, 4))) == [row for own in by_user.values() for row in own[-4:]]
+    assert rows.times is not None
+    train = rows.times < 25
+    expected = [
+        row for own in by_user.values() for row in [r for r in own if r[2] < 25][-3:] + [r for r in own if r[2] >= 25]
+    ]
+    assert tuples(rows.take(cap_histories(rows, 3, train))) == expected
+
+
+def test_dates_are_whole_days(make: Callable[..., Any], write: Callable[..., str]) -> None:
+    days = ["2020-01-01T23:59:59", "2020-01-02", "2020-01-03T23:59:59", "2020-01-04"]
+    text = "user,item,t\n" + "".join(f"u,i{n},{day}\n" for n, day in enumerate(days))
+    cleaning = {"since": "2020-01-02", "until": "2020-01-03", "core": None}
+    made = make(source="columns", path=write("a.csv", text), timestamp="t", cleaning=cleaning)
+    assert [item for item, _ in made.histories()["u"]] == ["i1", "i2"]
+    assert [(step["step"], step["interactions"]) for step in made.stats["funnel"]] == [
+        ("read", 4),
+        ("since 2020-01-02", 3),
+        ("until 2020-01-03", 2),
+        ("exact duplicates dropped", 2),
+    ]
+    with pytest.raises(LogError, match="not a day"):
+        midnight("2020-02-30")
+
+
+def test_messages(make: Callable[..., Any], write: Callable[..., str]) -> None:
+    path = write("p", "1 5\n1 6\n2 5\n")
+    with pytest.raises(LogError, match=r"leaves no interactions \(read: 3 -> core: users 5, items 5.*: 0\)"):
+        make(source="sequences", path=path)
+    with pytest.raises(LogError, match="but the log has no times"):
+        make(source="sequences", path=path, cleaning={"since": "2020-01-01"})
+    with pytest.raises(LogError, match="split global_temporal needs times"):
+        make(source="sequences", path=path, cleaning={"core": None}, split={"kind": "global_temporal"})
+    with pytest.raises(LogError, match="marks no row as test"):
+        make(source="sequences", path=path, cleaning={"core": None}, split={"kind": "given"})
+    with pytest.raises(ValueError, match=r"cleaning\.core\.on: 'train' needs split"):
+        make(source="sequences", path=path, cleaning={"core": {"on": "train"}})

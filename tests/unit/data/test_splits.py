@@ -1,0 +1,174 @@
+"""Splits against plain loops; ties; nothing held out reaches the training rows."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from random_logs import random_rows
+
+from tessera.data.dataset import SPLITS, load_dataset
+from tessera.data.rows import LogError
+from tessera.data.splits import DROPPED, cuts, global_temporal, leave_one_out
+from tessera.settings.datasets import GlobalTemporal
+
+NO_CLEANING = {"core": None, "duplicates": "keep"}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_leave_one_out_against_a_loop(seed: int) -> None:
+    rows = random_rows(seed, count=120)
+    split = leave_one_out(rows)
+    for user in set(rows.users.tolist()):
+        own = [SPLITS[code] for code in split[rows.users == user]]
+        short = len(own) < 3
+        assert own == ["train"] * len(own) if short else ["train"] * (len(own) - 2) + ["valid", "test"]
+
+
+@pytest.mark.parametrize("target", ["first", "last", "random"])
+@pytest.mark.parametrize("seed", range(6))
+def test_global_temporal_against_a_loop(seed: int, target: Any) -> None:
+    rows = random_rows(seed, count=300)
+    assert rows.times is not None
+    settings = GlobalTemporal(valid=0.2, test=0.2, target=target, seed=seed)
+    moments = cuts(rows.times, settings)
+    split = global_temporal(rows, moments, settings)
+    assert split.tolist() == global_temporal(rows, moments, settings).tolist()
+    for user in set(rows.users.tolist()):
+        own, times = split[rows.users == user].tolist(), rows.times[rows.users == user].tolist()
+        place: dict[int, int] = {}
+        for part, (low, high) in {1: moments, 2: (moments[1], 10**9)}.items():
+            could = [i for i, time in enumerate(times) if low <= time < high and i > 0]
+            chosen = [i for i, code in enumerate(own) if code == part]
+            assert len(chosen) == bool(could)
+            if could:
+                place[part] = chosen[0]
+                assert chosen[0] in {"first": could[:1], "last": could[-1:], "random": could}[target]
+        last = max(place.values(), default=-1)
+        for i, time in enumerate(times):
+            if time < moments[0]:
+                assert own[i] == 0
+            elif i not in place.values():
+                assert own[i] == (3 if i < last else DROPPED)
+
+
+def test_cuts() -> None:
+    times = np.arange(100)
+    assert cuts(times, GlobalTemporal(valid=0.1, test=0.1)) == (80, 90)
+    assert cuts(np.repeat(np.arange(10), 10), GlobalTemporal(valid=0.15, test=0.15)) == (6, 8), "ties fall after a cut"
+    days = GlobalTemporal(valid="1970-01-02", test="1970-01-03")
+    assert cuts(np.arange(0, 400_000, 1000), days) == (86_400, 172_800)
+    mixed = GlobalTemporal(valid=0.1, test="1970-01-03")
+    assert cuts(np.arange(0, 400_000, 1000), mixed) == (133_000, 172_800)
+    with pytest.raises(LogError, match="leaves no test rows: cuts at 1970-01-02T00:00:00 and 1971"):
+        cuts(np.arange(0, 400_000, 1000), GlobalTemporal(valid="1970-01-02", test="1971-01-01"))
+    with pytest.raises(LogError, match="leaves no train rows"):
+        cuts(np.zeros(5, np.int64), GlobalTemporal())
+    with pytest.raises(LogError, match=r"split\.test: 1\.5 is not a share"):
+        cuts(times, GlobalTemporal(test=1.5))
+
+
+def log_text(rows: list[tuple[str, str, int]]) -> str:
+    return "user,item,t\n" + "".join(f"{user},{item},{time}\n" for user, item, time in rows)
+
+
+def test_ties_keep_the_order_of_the_source(make: Callable[..., Any], write: Callable[..., str]) -> None:
+    """Rows of other users may be shuffled in between, equal times of a user may not change places."""
+    draw = random.Random(0)
+    rows = [(f"u{n % 5}", f"i{draw.randrange(50)}", draw.randrange(3)) for n in range(100)]
+    section = {"source": "columns", "timestamp": "t", "cleaning": NO_CLEANING}
+    first = make(path=write("a.csv", log_text(rows)), **section)
+    mixed: list[tuple[str, str, int]] = []
+    queues = {time: [row for row in rows if row[2] == time] for time in range(3)}
+    while any(queues.values()):
+        mixed.append(queues[draw.choice([time for time, left in queues.items() if left])].pop(0))
+    second = make(path=write("b.csv", log_text(mixed)), **section)
+    assert first.data("interactions").equals(second.data("interactions"))
+    assert first.stats["tie_share"] == 1.0
+
+
+def held_out_permuted(rows: list[dict[str, Any]], seed: int) -> list[tuple[str, str, int]]:
+    """The same log with the items of all rows that do not train given to one another."""
+    held = [place for place, row in enumerate(rows) if row["split"] != "train"]
+    items = [rows[place]["item"] for place in held]
+    random.Random(seed).shuffle(items)
+    changed = dict(zip(held, items, strict=True))
+    return [(row["user"], changed.get(place, row["item"]), row["t"]) for place, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize(
+    ("split", "core"),
+    [
+        ({"kind": "leave_one_out"}, {"users": 5, "items": 5}),
+        ({"kind": "global_temporal", "target": "random"}, {"users": 3, "items": 5, "on": "train"}),
+    ],
+)
+def test_held_out_items_do_not_reach_training(
+    make: Callable[..., Any], write: Callable[..., str], split: dict[str, Any], core: dict[str, Any]
+) -> None:
+    draw = random.Random(1)
+    rows = [(f"u{draw.randrange(40)}", f"i{int(60 * draw.random() ** 2)}", n) for n in range(900)]
+    section = {"source": "columns", "timestamp": "t", "split": split}
+    before = make(path=write("a.csv", log_text(rows)), cleaning={"core": core}, **section)
+    users = ["", *before.data("users")["raw_id"].to_pylist()]
+    items = ["", *before.data("items")["raw_id"].to_pylist()]
+    kept = [
+        {"user": users[row["user"]], "item": items[row["item"]], "t": row["timestamp"], "split": row["split"]}
+        for row in before.data("interactions").to_pylist()
+    ]
+    # the rows that training sees, by raw id, whatever the held-out items are
+    same = {"cleaning": {"core": None}, **section}
+    if split["kind"] == "global_temporal":
+        rows_left = {(row["user"], row["t"]) for row in kept}
+        shuffled = held_out_permuted(kept, 2) + [row for row in rows if (row[0], row[2]) not in rows_left]
+        same["cleaning"] = {"core": core}
+        shuffled.sort(key=lambda row: row[2])
+    else:
+        shuffled = held_out_permuted(kept, 2)
+    after = make(path=write("b.csv", log_text(shuffled)), **same)
+    assert train_rows(after) == train_rows(before)
+    assert after.histories() != before.histories()
+
+
+def train_rows(made: Any) -> dict[str, list[str]]:
+    found = {user: [item for item, part in rows if part == "train"] for user, rows in made.histories().items()}
+    return {user: items for user, items in found.items() if items}
+
+
+def test_nothing_after_the_first_cut_trains(make: Callable[..., Any], write: Callable[..., str]) -> None:
+    draw = random.Random(3)
+    rows = [(f"u{draw.randrange(30)}", f"i{draw.randrange(20)}", draw.randrange(500)) for _ in range(600)]
+    made = make(
+        source="columns",
+        path=write("a.csv", log_text(rows)),
+        timestamp="t",
+        cleaning={"core": None},
+        split={"kind": "global_temporal", "valid": 0.15, "test": 0.15},
+    )
+    data = load_dataset(made.folder / "data")
+    first_cut = min(data.timestamps[data.split != 0])
+    assert data.timestamps[data.split == 0].max() < first_cut
+    for part in ("valid", "test"):
+        cases = data.cases(part)  # type: ignore[arg-type]
+        assert (cases.lengths > 0).all()
+    assert data.timestamps[data.split == 2].min() > data.timestamps[data.split == 1].max()
+
+
+def test_temporal_core_drops_by_train_counts(make: Callable[..., Any], write: Callable[..., str]) -> None:
+    rows = [("a", "x", 1), ("a", "y", 2), ("a", "x", 3), ("b", "x", 1), ("b", "x", 4), ("c", "x", 9)]
+    rows += [("a", "z", 10), ("a", "y", 11), ("b", "z", 12), ("c", "z", 13), ("a", "q", 14)]
+    made = make(
+        source="columns",
+        path=write("a.csv", log_text(rows)),
+        timestamp="t",
+        cleaning={"core": {"users": 2, "items": 2, "on": "train"}},
+        split={"kind": "global_temporal", "valid": 0.18, "test": 0.27},
+    )
+    assert made.histories() == {
+        "a": [("x", "train"), ("x", "train"), ("z", "valid"), ("y", "history"), ("q", "test")],
+        "b": [("x", "train"), ("x", "train"), ("z", "test")],
+    }
+    assert made.stats["cold_test_targets"] == 2
