@@ -30,6 +30,10 @@ from tessera.reporting.tables import Column, Table, load
 from tessera.settings.base import did_you_mean
 from tessera.settings.reporting import Report
 
+_SECTIONS = (
+    *("datasets", "tables", "systems", "backbones", "loss", "training"),
+    *("evaluation", "significance", "report", "experiment"),
+)
 _PACKAGES = ("torch", "numpy", "pyarrow", "polars", "scipy", "altair", "snakemake", "accelerate", "pydantic")
 
 
@@ -72,7 +76,7 @@ def build(
         sections=sections,
         costs=read_costs(results / "benchmarks", list(runs)),
         graph=Markup(rule_graph.svg(graph.read_text(encoding="utf-8"))) if graph.is_file() else "",
-        config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
+        config=_yaml(config),
         versions=_versions(),
     )
     for section in sections:
@@ -183,6 +187,16 @@ def _versions() -> list[tuple[str, str]]:
     return found
 
 
+def _yaml(config: Mapping[str, Any]) -> str:
+    """The config as YAML, the sections in the order of the documentation, short lists on one line."""
+    ordered = {key: config[key] for key in dict.fromkeys((*_SECTIONS, *config)) if key in config}
+    return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s" if value < 10 else duration(value)
+
+
 def _day(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
@@ -199,7 +213,7 @@ def _render(**context: Any) -> str:
     # every value is escaped unless it is Markup made here
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.globals |= {"label": label, "number": number, "Column": Column, "reasons": _reasons, "facts": _facts}
-    environment.filters |= {"duration": duration, "safe_svg": Markup}
+    environment.filters |= {"seconds": _seconds, "safe_svg": Markup}
     template = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8"))
     css = here.joinpath("page.css").read_text(encoding="utf-8")
     script = here.joinpath("page.js").read_text(encoding="utf-8")

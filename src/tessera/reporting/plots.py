@@ -7,6 +7,7 @@ shows on hover and a screen reader reads.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -88,12 +89,20 @@ def _render(chart: alt.TopLevelMixin) -> str:
 
 
 def _scalable(svg: str) -> str:
-    """The SVG without a fixed size of its own on the page: `viewBox` stays, width becomes the largest one."""
+    """The SVG ready for a page: no height of its own, and ids that depend on its content alone.
+
+    Vega numbers its clip paths through the life of the process: the same chart would differ from run to run, and
+    charts made by two processes would share ids.
+    """
     found = re.search(r'<svg[^>]*?\swidth="([\d.]+)"', svg)
     width = float(found[1]) if found else 600.0
     head, _, rest = svg.partition(">")
     head = re.sub(r'\s(width|height)="[^"]*"', "", head)
-    return f'{head} width="{width:g}" role="img">{rest}'
+    numbers = {clip: number for number, clip in enumerate(dict.fromkeys(re.findall(r'id="clip(\d+)"', rest)))}
+    plain = re.sub(r'(id="|url\(#)clip(\d+)', lambda hit: f"{hit[1]}clip{numbers[hit[2]]}", rest)
+    own = hashlib.sha256(plain.encode()).hexdigest()[:8]
+    plain = re.sub(r'(id="|url\(#)clip(\d+)', rf"\g<1>clip-{own}-\2", plain)
+    return f'{head} width="{width:g}" role="img">{plain}'
 
 
 def _colours(names: Sequence[str], oracle: Sequence[str]) -> alt.Scale:
@@ -188,13 +197,13 @@ def place(name: str) -> tuple[bool, float]:
     return name.startswith(">"), float(found[0]) if found else -1.0
 
 
-def _lines(rows: list[dict[str, Any]], x: alt.X, title: str) -> alt.LayerChart:
+def _lines(rows: list[dict[str, Any]], x: alt.X, title: str, zero: bool = True) -> alt.LayerChart:
     names = list(dict.fromkeys(row["run"] for row in rows))
     legend = alt.Legend(orient="bottom", columns=3)
     colour = alt.Color("run:N", scale=_colours(names, ["oracle"]), title=None, legend=legend)
     shapes = [_SHAPES[number % len(_SHAPES)] for number in range(len(names))]
     shape = alt.Shape("run:N", scale=alt.Scale(domain=names, range=shapes), title=None, legend=legend)
-    base = alt.Chart(_rows(rows)).encode(x=x, y=alt.Y("value:Q", title=title), color=colour)
+    base = alt.Chart(_rows(rows)).encode(x=x, y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=zero)), color=colour)
     lines = base.mark_line(strokeWidth=2).encode(detail=["run:N", "seed:N"] if "seed" in rows[0] else ["run:N"])
     points = base.mark_point(size=46, filled=True, opacity=1).encode(shape=shape, description="says:N")
     layers: alt.LayerChart = (lines + points).properties(width=460, height=250)
@@ -212,12 +221,17 @@ def training(table: Table, metric: str, curves: dict[str, list[tuple[int, int, f
         for seed, epoch, value in curves.get(entry.name, []):
             says = f"{label(entry)}, seed {seed}, epoch {epoch}: {name} {value:.4f}"
             rows.append({"run": label(entry), "seed": seed, "epoch": epoch, "value": value, "says": says})
-    if len({row["epoch"] for row in rows}) < 2:
+    epochs = sorted({row["epoch"] for row in rows})
+    if len(epochs) < 2:
         return None
-    x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"))
+    step = -(-(epochs[-1] - epochs[0]) // 8)
+    ticks = alt.Axis(values=list(range(epochs[0], epochs[-1] + 1, step)), format="d")
+    x = alt.X("epoch:Q", title="epoch", axis=ticks, scale=alt.Scale(domain=[epochs[0], epochs[-1]], nice=False))
     ends: dict[str, str] = {row["run"]: f"{row['run']} ends at {row['value']:.4f}" for row in rows}
     file = re.sub(r"\W+", "-", name.lower()).strip("-")
-    return Plot(f"training-{file}", f"Training: {name}", "; ".join(ends.values()), _render(_lines(rows, x, name)))
+    return Plot(
+        f"training-{file}", f"Training: {name}", "; ".join(ends.values()), _render(_lines(rows, x, name, zero=False))
+    )
 
 
 def lengths(counts: dict[int, int]) -> Plot | None:
@@ -277,7 +291,8 @@ def popularity(counts: Sequence[int], items: int) -> Plot | None:
         for rank in ranks
     ]
     ticks = alt.Axis(format="~s", tickCount=4)
-    x = alt.X("rank:Q", title="items, most popular first", scale=alt.Scale(type="log", nice=False), axis=ticks)
+    plain = alt.Axis(format="~s", tickCount=4, grid=False)
+    x = alt.X("rank:Q", title="items, most popular first", scale=alt.Scale(type="log", nice=False), axis=plain)
     y = alt.Y("value:Q", title="interactions in train", scale=alt.Scale(type="symlog"), axis=ticks)
     base = alt.Chart(_rows(rows)).encode(x=x, y=y)
     area = base.mark_area(color="var(--c0)", opacity=0.18)

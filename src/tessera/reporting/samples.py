@@ -15,7 +15,7 @@ from tessera.artifacts.tables import describe, read_table
 from tessera.reporting.pictures import Pictures
 from tessera.reporting.runs import Entry, label
 
-HISTORY_SHOWN = 8
+HISTORY_SHOWN = 5
 RECOMMENDED_SHOWN = 6
 _TEXT_SHOWN = 180
 

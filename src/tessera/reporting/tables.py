@@ -137,7 +137,7 @@ class Table:
             drawn = "" if self.significance.method == "t_test" else f", {resamples:,} resamples"
             found.append(
                 f"* better (↑) or worse (↓) than {self.baseline.name}: {test} over users{drawn}, "
-                f"p <= {self.significance.level:g} after Holm's correction of {self.comparisons} comparisons"
+                f"p ≤ {self.significance.level:g} after Holm's correction of {self.comparisons} comparisons"
             )
         if any(entry.is_oracle for entry in self.entries):
             judged = next(entry for entry in self.entries if entry.is_oracle).runs[0].users

@@ -179,3 +179,24 @@ def make(root: Path, names: tuple[str, ...] = ("bazaar",), settings: Evaluation 
 def metric_files(results: Path, name: str = "bazaar") -> list[Path]:
     """Every metrics.json of a dataset."""
     return sorted((results / name / "runs").rglob("metrics.json"))
+
+
+def run_paths(results: Path, name: str = "bazaar") -> list[str]:
+    """`system/recommender/seed-N` of every run, in the order of the tables."""
+    return [f"{s}/{r}/seed-{seed}" for s, r, seeds, _ in RUNS for seed in seeds if (results / name).is_dir()]
+
+
+def write_report(results: Path, names: tuple[str, ...] = ("bazaar",)) -> Path:
+    """Tables and page through the library, as the scripts do; gives the page's path."""
+    from tessera.reporting.page import build
+    from tessera.reporting.tables import collect, write
+    from tessera.settings.evaluation import Significance
+    from tessera.settings.reporting import Report
+
+    for name in names:
+        table = collect(name, metric_files(results, name), ORDER, Evaluation(), Significance(resamples=1000))
+        write(table, {kind: results / "tables" / f"{name}.{kind}" for kind in ("parquet", "csv", "md", "tex")})
+    page = results / "report" / "index.html"
+    config = {"datasets": {name: {"source": "bazaar", "note": EVIL} for name in names}}
+    build(page, Report(), {name: run_paths(results, name) for name in names}, config, results)
+    return page

@@ -1,0 +1,164 @@
+"""The report page as a reader meets it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.browser
+
+Opener = Callable[..., "Page"]
+
+
+@pytest.fixture
+def visit(browser: Browser, report: Path) -> Iterator[Opener]:
+    """Opens the page; afterwards nothing may have been complained about or fetched."""
+    problems: list[str] = []
+    contexts = []
+
+    def opened(scheme: str = "light", width: int = 1280) -> Page:
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})  # type: ignore[arg-type]
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: problems.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
+        page.on("request", lambda request: None if _local(request.url, report) else problems.append(request.url))
+        page.goto(report.as_uri())
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def _local(url: str, report: Path) -> bool:
+    return url.startswith("data:") or url.partition("#")[0] == report.as_uri()
+
+
+def column(page: Page, number: int) -> list[float]:
+    cells = page.locator(f"#d-1 table.metrics tbody tr > :nth-child({number})")
+    return [float(cells.nth(row).get_attribute("data-value") or "nan") for row in range(cells.count())]
+
+
+def brightness(page: Page, selector: str, style: str) -> float:
+    text = page.locator(selector).first.evaluate(f"node => getComputedStyle(node).{style}")
+    red, green, blue = (int(value) / 255 for value in re.findall(r"\d+", text)[:3])
+
+    def linear(value: float) -> float:
+        return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+
+    return 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue)
+
+
+def contrast(page: Page, selector: str) -> float:
+    """Of text on the page's or a card's ground (WCAG 2.1)."""
+    text = brightness(page, selector, "color")
+    grounds = [brightness(page, ground, "backgroundColor") for ground in ("body", "figure")]
+    return min((max(text, g) + 0.05) / (min(text, g) + 0.05) for g in grounds)
+
+
+def test_tables_sort_by_numbers_and_by_names(visit: Opener) -> None:
+    page = visit()
+    head = page.locator("#d-1 table.metrics thead th").nth(5)
+    assert head.get_attribute("aria-sort") == "none"
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    assert column(page, 6) == sorted(column(page, 6), reverse=True)
+    head.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert column(page, 6) == sorted(column(page, 6))
+    page.locator("#d-1 table.metrics thead th button").first.click()
+    assert head.get_attribute("aria-sort") == "none"
+    names = page.locator("#d-1 table.metrics tbody th").all_inner_texts()
+    assert names == sorted(names)
+    # the other dataset's table is left alone
+    assert page.locator('#d-2 table.metrics th[aria-sort="none"]').count() == 11
+
+
+def test_the_theme_follows_the_reader_and_the_button(visit: Opener) -> None:
+    light, dark = visit("light"), visit("dark")
+    assert brightness(light, "body", "backgroundColor") > 0.8
+    assert brightness(dark, "body", "backgroundColor") < 0.05
+    ink = "getComputedStyle(document.querySelector('figure svg .role-axis-title text')).fill"
+    assert light.evaluate(ink) != dark.evaluate(ink)
+    dark.get_by_role("button", name="Light theme").click()
+    assert brightness(dark, "body", "backgroundColor") > 0.8
+    assert dark.evaluate(ink) == light.evaluate(ink)
+    assert dark.get_by_role("button", name="Dark theme").is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast(visit: Opener, scheme: str) -> None:
+    page = visit(scheme)
+    for selector in ("h2", "td", ".sd", ".notes", ".up", ".down", "nav a", ".counts dt", ".item .meta"):
+        assert contrast(page, selector) >= 4.5, selector
+
+
+@pytest.mark.parametrize("width", [320, 380, 768, 1280])
+def test_no_screen_scrolls_sideways(visit: Opener, width: int) -> None:
+    page = visit(width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    # the table itself scrolls, its first column stays
+    box = page.locator("#d-1 .scroll.box").first
+    if width <= 768:
+        assert box.evaluate("node => node.scrollWidth > node.clientWidth")
+        first = page.locator("#d-1 table.metrics tbody th").first
+        before = first.bounding_box()
+        box.evaluate("node => node.scrollLeft = 200")
+        after = first.bounding_box()
+        assert before is not None
+        assert after is not None
+        assert after["x"] == pytest.approx(before["x"], abs=2)
+        assert before["width"] >= 100
+
+
+def test_titles_with_markup_are_text(visit: Opener) -> None:
+    from reporting_world import EVIL
+
+    page = visit()
+    assert page.locator(".title", has_text="<script>").first.inner_text() == EVIL
+    assert page.locator("script").count() == 1
+    assert page.locator("img:not([src^='data:'])").count() == 0
+
+
+def test_pictures_are_shown(visit: Opener) -> None:
+    page = visit()
+    sizes = page.locator("img").evaluate_all("nodes => nodes.map(node => node.complete && node.naturalWidth)")
+    assert len(sizes) > 40
+    assert all(sizes)
+
+
+def test_plots_tell_their_values(visit: Opener) -> None:
+    page = visit()
+    bar = page.locator('figure svg [aria-label^="semantic/sasrec: NDCG@10"]').first
+    bar.scroll_into_view_if_needed()
+    bar.hover()
+    tip = page.locator("#tip")
+    assert tip.is_visible()
+    assert re.fullmatch(r"semantic/sasrec: NDCG@10 0\.\d{4} ± 0\.\d{4}", tip.inner_text())
+    page.locator("h1").hover()
+    assert tip.is_hidden()
+
+
+def test_links_lead_to_their_sections(visit: Opener) -> None:
+    page = visit()
+    page.get_by_role("link", name="second-shop").click()
+    top = page.locator("#d-2").evaluate("node => node.getBoundingClientRect().top")
+    assert 0 < top < 200
+
+
+def test_the_page_is_small_and_quick(visit: Opener, report: Path) -> None:
+    assert report.stat().st_size < 8_000_000
+    page = visit()
+    timing = page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
+    assert timing < 5000

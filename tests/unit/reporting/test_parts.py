@@ -1,0 +1,140 @@
+"""Rule graph, costs, pictures, samples and bins."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+from reporting_world import ORDER, metric_files
+
+from tessera.reporting import plots, rule_graph
+from tessera.reporting.costs import read_costs
+from tessera.reporting.pictures import LARGEST, Pictures
+from tessera.reporting.runs import entries
+from tessera.reporting.samples import Catalogue, sample_items, sample_users
+
+MERMAID = "flowchart TB\n    a --> b\n    b --> c\n    a --> c\n    d --> c\n"
+
+
+def test_mermaid_and_graphviz_give_the_same_edges() -> None:
+    dot = 'digraph {\n0[label = "c", color = "x"];\n1[label = "a\\nx: 1"];\n2[label="b"]\n1 -> 2\n2 -> 0;\n1 -> 0\n}'
+    assert rule_graph.parse(dot) == [("a", "b"), ("b", "c"), ("a", "c")]
+    assert set(rule_graph.parse(MERMAID)) == {("a", "b"), ("b", "c"), ("a", "c"), ("d", "c")}
+
+
+def test_implied_edges_are_left_out() -> None:
+    assert rule_graph.reduce(rule_graph.parse(MERMAID)) == [("a", "b"), ("b", "c"), ("d", "c")]
+
+
+def test_sources_stand_right_above_their_use() -> None:
+    assert rule_graph.layers(rule_graph.parse(MERMAID)) == [["a"], ["b", "d"], ["c"]]
+
+
+def test_the_drawing_is_valid_and_nothing_overlaps() -> None:
+    text = MERMAID + "    b --> e\n    e --> f\n    f --> g\n    a2 --> g\n    b --> <bad>\n    c --> g\n"
+    drawn = ElementTree.fromstring(rule_graph.svg(text))
+    boxes = [{k: float(r.get(k, 0)) for k in ("x", "y", "width")} for r in drawn.iter("rect")]
+    for one in boxes:
+        for other in boxes:
+            if one is not other and one["y"] == other["y"]:
+                assert one["x"] + one["width"] <= other["x"] or other["x"] + other["width"] <= one["x"]
+    paths = [p for p in drawn.iter("path") if p.get("class") == "edge"]
+    assert len(paths) == len(rule_graph.reduce(rule_graph.parse(text)))
+    assert rule_graph.svg("") == ""
+
+
+def test_a_cycle_is_refused() -> None:
+    with pytest.raises(ValueError, match="cycle"):
+        rule_graph.layers([("a", "b"), ("b", "a")])
+
+
+def test_costs_are_summed_by_rule_and_dataset(results: Path, tmp_path: Path) -> None:
+    found = {(cost.rule, cost.dataset): cost for cost in read_costs(results / "benchmarks", ["bazaar"])}
+    train = found["train", "bazaar"]
+    assert (train.jobs, train.seconds, train.longest, train.memory) == (2, 60.0, 31.0, 660.5)
+    assert found["evaluate", "bazaar"].memory is None
+    (tmp_path / "report.tsv").write_text("s\tmax_rss\n1.5\t-\n")
+    (tmp_path / "other.tsv").write_text("nonsense\n1\n")
+    only = read_costs(tmp_path, [])
+    assert [(cost.rule, cost.dataset, cost.seconds) for cost in only] == [("report", "", 1.5)]
+
+
+def test_thumbnails_are_small_and_flat(tmp_path: Path) -> None:
+    Image.new("RGBA", (400, 200), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    Image.effect_noise((900, 900), 80).convert("RGB").save(tmp_path / "noise.jpg")
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    pictures = Pictures(str(tmp_path))
+    for name in ("clear.png", "noise.jpg"):
+        uri = pictures.uri(name)
+        assert uri is not None
+        data = base64.b64decode(uri.partition(",")[2])
+        assert len(data) < 12_000
+        picture = Image.open(io.BytesIO(data)).convert("RGB")
+        assert max(picture.size) == LARGEST
+        if name == "clear.png":
+            assert picture.size == (96, 48)
+            assert picture.getpixel((5, 5)) == (255, 255, 255)  # transparent becomes white
+    assert pictures.uri("broken.png") is None
+    assert pictures.uri("absent.png") is None
+    assert pictures.uri(None) is None
+    assert Pictures("no/such/folder").uri("clear.png") is None
+
+
+def test_a_relative_picture_folder_below_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "posters").mkdir()
+    Image.new("RGB", (10, 10)).save(tmp_path / "posters" / "1.png")
+    monkeypatch.setenv("TESSERA_DATA", str(tmp_path))
+    assert Pictures("posters").uri("1.png")
+
+
+def test_sample_items_span_the_popularity_order(results: Path) -> None:
+    catalogue = Catalogue(results / "bazaar" / "data")
+    cards = sample_items(catalogue, 5)
+    counts = [card.count for card in cards]
+    assert counts == sorted(counts, reverse=True)
+    assert len({card.item for card in cards}) == 5
+    assert len(sample_items(catalogue, 1000)) == 40
+    assert cards[0].attributes[0] == ("category", "lamp")
+    assert all(len(text) <= 180 for card in cards for _, text in card.attributes)
+
+
+def test_sample_users_show_history_target_and_lists(results: Path) -> None:
+    data = results / "bazaar" / "data"
+    shown = [entry for entry in entries(metric_files(results), ORDER) if entry.name in ORDER]
+    cards = sample_users(Catalogue(data), data / "users.parquet", shown, 4)
+    assert len(cards) == 4
+    leader_ranks = [card.lists[-1].rank for card in cards]
+    assert leader_ranks == sorted(leader_ranks)
+    for card in cards:
+        assert [made.run for made in card.lists] == ["popular", "id/sasrec", "id/gru4rec", "semantic/sasrec"]
+        for made in card.lists:
+            for item, hit in made.items:
+                assert hit == (item.item == card.target.item)
+    assert sample_users(Catalogue(data), data / "users.parquet", [], 4) == []
+
+
+def test_length_bins_cover_every_user() -> None:
+    generator = np.random.default_rng(0)
+    for scale in (1, 8, 300):
+        lengths = generator.geometric(1 / (4 * scale), 2000) + 4
+        counts = {int(v): int(n) for v, n in zip(*np.unique(lengths, return_counts=True), strict=True)}
+        bins = plots.length_bins(counts)
+        assert sum(n for _, n in bins) == 2000
+        assert len(bins) <= 22
+        assert [name for name, _ in bins] == sorted((name for name, _ in bins), key=plots.place)
+    assert plots.length_bins({5: 3}) == [("5", 3)]
+
+
+def test_plots_say_their_values() -> None:
+    drawn = plots.popularity([50, 20, 0], 3)
+    assert drawn is not None
+    assert "item of rank 1: 50 interactions in train" in drawn.svg
+    assert drawn.standalone().count("var(") == 0
+    assert plots.popularity([], 0) is None
+    assert plots.lengths({}) is None
+    assert plots.popularity([4], 1) is not None
