@@ -44,7 +44,8 @@ class Oracle:
         self.places = np.array([place[raw] for raw in raw_items[1:]], np.int64)
         """(items,) index in the world of each dense id 1..items."""
         users, starts = np.unique(table.column("user").to_numpy(zero_copy_only=False), return_index=True)
-        bounds = dict(zip(users.tolist(), zip(starts, [*starts[1:], table.num_rows], strict=True), strict=True))
+        ends = np.append(starts, table.num_rows)[1:]
+        bounds = dict(zip(users.tolist(), zip(starts, ends, strict=True), strict=True))
         self._rows = {dense: bounds[raw] for dense, raw in enumerate(raw_users) if raw in bounds}
         self._items = np.array([place[raw] for raw in table.column("item").to_pylist()], np.int64)
         self._tastes, self._weights = (
