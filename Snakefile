@@ -6,11 +6,12 @@ from snakemake.utils import min_version
 min_version("9.20")
 
 # The working directory's own config, else the embedded default; a --configfile replaces either.
-EMBEDDED = workflow.basedir + "/config/config.yaml"
+OWN = Path("config/config.yaml")
+EMBEDDED = Path(workflow.basedir, OWN)
 
 if not workflow.overwrite_configfiles:
 
-    configfile: "config/config.yaml" if Path("config/config.yaml").is_file() else EMBEDDED
+    configfile: OWN if OWN.is_file() else EMBEDDED
 
 
 include: "workflow/rules/common.smk"

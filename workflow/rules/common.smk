@@ -1,4 +1,4 @@
-# What every rule shares: the checked config, its runs, and the params, resources and code hashes made from them.
+# The checked config, its runs, and the params, resources and code hashes that the stages carry.
 import json
 import os
 import re
@@ -7,7 +7,7 @@ import sys
 SOURCE = os.path.join(workflow.basedir, "src")
 sys.path.insert(0, SOURCE)
 # Jobs import the library from here: nothing need be installed. Waiting threads must not spin beside other jobs.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH")]))
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH")])))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from tessera.artifacts.code import code_fingerprint

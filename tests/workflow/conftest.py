@@ -1,0 +1,16 @@
+"""One real run of the tiny config, in a copy of the repository, that all workflow tests look at."""
+
+from __future__ import annotations
+
+import pytest
+from tiny_project import Project, copy_repository
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The tiny config, run to its end. Tests leave it as it is."""
+    project = Project(tmp_path_factory.mktemp("tiny") / "tessera")
+    copy_repository(project.folder)
+    done = project.snakemake("--cores", "2", "--configfile", "config/tiny.yaml")
+    assert done.returncode == 0, done.stdout[-6000:]
+    return project

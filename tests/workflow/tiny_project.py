@@ -1,0 +1,95 @@
+"""A copy of the repository in which tests drive Snakemake."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("Snakefile", "workflow", "scripts", "src", "profiles", "slurm", "config", "tools")
+
+
+def copy_repository(target: Path) -> None:
+    """What the workflow needs of the repository."""
+    target.mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_symlink():
+            (target / part).symlink_to(source.readlink())
+        elif source.is_dir():
+            shutil.copytree(source, target / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy2(source, target / part)
+
+
+def snakemake_command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "snakemake", *arguments]
+
+
+def environment() -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE") and key != "PYTHONPATH"}
+    return kept | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+@dataclass
+class Project:
+    """A copy of the repository in which Snakemake runs."""
+
+    folder: Path
+
+    def snakemake(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["timeout", "-s", "KILL", str(timeout), *snakemake_command(*arguments)],
+            cwd=self.folder, env=environment(), text=True, check=False, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def config(self, **changes: Any) -> dict[str, Any]:
+        """The tiny config with keys changed; a double underscore goes one level down."""
+        config: dict[str, Any] = yaml.safe_load((self.folder / "config/tiny.yaml").read_text())
+        for path, value in changes.items():
+            *outer, last = path.split("__")
+            part = config
+            for key in outer:
+                part = part.setdefault(key, {})
+            part[last] = value
+        return config
+
+    def write_config(self, config: Any, name: str = "changed.yaml") -> str:
+        (self.folder / name).write_text(yaml.safe_dump(config, sort_keys=False))
+        return name
+
+    def stale(self, config: str = "config/tiny.yaml") -> dict[str, int]:
+        """Rules that a dry run would run, and how many jobs of each."""
+        done = self.snakemake("-n", "--configfile", config)
+        assert done.returncode == 0, done.stdout
+        if "Nothing to be done" in done.stdout:
+            return {}
+        table = done.stdout.split("Job stats:")[1].split("total")[0]
+        counts = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+        counts.pop("all")
+        return counts
+
+    @contextmanager
+    def edited(self, path: str, edit: Callable[[str], str]) -> Iterator[None]:
+        """A file of the project changed, and put back with its times."""
+        file = self.folder / path
+        before, status = file.read_text(), file.stat()
+        after = edit(before)
+        assert after != before
+        file.write_text(after)
+        try:
+            yield
+        finally:
+            file.write_text(before)
+            os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
