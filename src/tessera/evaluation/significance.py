@@ -21,7 +21,9 @@ from tessera.settings.evaluation import Significance
 Array = NDArray[np.float64]
 
 _CHUNK_VALUES = 4_000_000
-"""Random signs or counts held at once (8 bytes each)."""
+"""Random signs (a byte each) or counts (8 bytes each) held at once."""
+
+_BLOCK_USERS = 2048
 
 
 def _checked(differences: Array) -> Array:
@@ -44,6 +46,15 @@ def _chunks(resamples: int, users: int) -> Iterator[int]:
     size = max(1, min(resamples, _CHUNK_VALUES // users))
     for start in range(0, resamples, size):
         yield min(size, resamples - start)
+
+
+def _product(weights: NDArray[np.integer], values: Array) -> Array:
+    """(chunk, users) @ (users, comparisons), in blocks of users that stay in the cache."""
+    total = np.zeros((len(weights), values.shape[1]))
+    for start in range(0, len(values), _BLOCK_USERS):
+        block = slice(start, start + _BLOCK_USERS)
+        total += weights[:, block].astype(np.float64) @ values[block]
+    return total
 
 
 def _extreme(statistics: Array, observed: Array) -> NDArray[np.int64]:
@@ -72,9 +83,9 @@ def randomization(differences: Array, resamples: int = 10_000, seed: int = 0) ->
     extreme = np.zeros(values.shape[1], np.int64)
     for size in _chunks(resamples, users):
         bits = np.frombuffer(generator.bytes(size * math.ceil(users / 8)), np.uint8).reshape(size, -1)
-        flipped = np.unpackbits(bits, axis=1, count=users).astype(np.float64)
+        flipped = np.unpackbits(bits, axis=1, count=users)
         # sum of signs * d = sum of d - 2 * (sum of the flipped d)
-        extreme += _extreme(observed - 2.0 * (flipped @ values), observed)
+        extreme += _extreme(observed - 2.0 * _product(flipped, values), observed)
     return (1 + extreme) / (1 + resamples)
 
 
@@ -94,8 +105,8 @@ def bootstrap(differences: Array, resamples: int = 10_000, seed: int = 0) -> Arr
     for size in _chunks(resamples, users):
         drawn = generator.integers(0, users, (size, users))
         drawn += np.arange(size)[:, None] * users
-        counts = np.bincount(drawn.ravel(), minlength=size * users).reshape(size, users).astype(np.float64)
-        extreme += _extreme(counts @ values - observed, observed)
+        counts = np.bincount(drawn.ravel(), minlength=size * users).reshape(size, users)
+        extreme += _extreme(_product(counts, values) - observed, observed)
     return (1 + extreme) / (1 + resamples)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -48,10 +47,9 @@ class Run:
         """`system/recommender`."""
         return f"{self.system}/{self.recommender}"
 
-    @cached_property
-    def evaluation(self) -> pa.Table:
-        """One row a test user, sorted by user."""
-        return read_table(self.path.with_name("evaluation.parquet"), "evaluation").sort_by("user")
+    def evaluation(self, *columns: str) -> pa.Table:
+        """One row a test user, sorted by user; all columns unless some are named."""
+        return read_table(self.path.with_name("evaluation.parquet"), "evaluation", [*columns] or None).sort_by("user")
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +158,7 @@ def baseline_of(found: Sequence[Entry], named: str | None) -> Entry | None:
 
 def _counted(run: Run, settings: Evaluation) -> tuple[pa.Table, Array]:
     """The users that count and their ranks as the metrics take them, under the policy for cold targets."""
-    table = run.evaluation
+    table = run.evaluation("user", "item", "rank", "popularity")
     ranks = table.column("rank").to_numpy().astype(np.float64)
     cold = table.column("popularity").to_numpy() == 0
     if settings.cold_targets == "drop":

@@ -116,7 +116,7 @@ def sample_users(catalogue: Catalogue, users: Path, shown: Sequence[Entry], want
     """
     if not shown or not wanted:
         return []
-    tables = {label(entry): entry.runs[0].evaluation for entry in shown}
+    tables = {label(entry): entry.runs[0].evaluation("user", "item", "rank", "recommended") for entry in shown}
     common = set.intersection(*(set(table.column("user").to_pylist()) for table in tables.values()))
     leader = tables[label(shown[-1])]
     leader = leader.filter(pc.is_in(leader.column("user"), pa.array(sorted(common), pa.int32())))
