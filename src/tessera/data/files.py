@@ -11,12 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
+import numpy as np
+
 from tessera.artifacts.files import atomic
 from tessera.artifacts.logs import Progress, log
 from tessera.settings.base import did_you_mean
 
 DOWNLOADS = Path("data/downloads")
 BLOCK_BYTES = 16 << 20
+_NEWLINE = 10
+_PIECE = 1 << 18
 
 
 class DataFileError(ValueError):
@@ -107,6 +111,16 @@ class Block(NamedTuple):
     """Number of the first line, from 1."""
     data: bytes
     """The lines; the last byte is a newline."""
+    lines: int
+    """How many."""
+
+
+def as_block(first: int, data: bytes) -> Block:
+    """Lines that begin at line `first`."""
+    view = np.frombuffer(data, np.uint8)
+    # piece by piece the comparison stays in the processor's cache: several times faster than bytes.count
+    pieces = range(0, len(view), _PIECE)
+    return Block(first, data, sum(int(np.count_nonzero(view[at : at + _PIECE] == _NEWLINE)) for at in pieces))
 
 
 def blocks(path: Path, size: int = BLOCK_BYTES) -> Iterator[Block]:
@@ -116,23 +130,20 @@ def blocks(path: Path, size: int = BLOCK_BYTES) -> Iterator[Block]:
         DataFileError: the gzip stream is damaged or cut off.
     """
     line = 1
-    rest = b""
     try:
         with open_bytes(path) as file:
-            while chunk := file.read(size):
-                if line == 1 and not rest:
-                    chunk = chunk.removeprefix(b"\xef\xbb\xbf")
-                end = chunk.rfind(b"\n") + 1
-                if not end:
-                    rest += chunk
-                    continue
-                data, rest = rest + chunk[:end], chunk[end:]
-                yield Block(line, data)
-                line += data.count(b"\n")
+            while data := file.read(size):
+                if not data.endswith(b"\n"):
+                    data += file.readline()
+                if not data.endswith(b"\n"):
+                    data += b"\n"
+                if line == 1:
+                    data = data.removeprefix(b"\xef\xbb\xbf")
+                block = as_block(line, data)
+                yield block
+                line += block.lines
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataFileError(f"{path}: the gzip stream is damaged after line {line - 1:,} ({error})") from None
-    if rest:
-        yield Block(line, rest + b"\n")
 
 
 def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:

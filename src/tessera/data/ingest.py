@@ -101,9 +101,12 @@ class _Items:
             yield item
         yield from (item for raw_id, item in self._more.items() if raw_id not in seen)
         seen.update(self._more)
-        yield from (Item(raw_id) for raw_id in sorted(self.raw.items - seen) if self._picture(Item(raw_id)))
+        if self._pictures:
+            yield from (Item(raw_id) for raw_id in sorted(self.raw.items - seen) if self._picture(Item(raw_id)))
 
     def _picture(self, item: Item) -> str | None:
+        if not self._pictures:
+            return None
         for name in (item.raw_id, *item.image_names):
             found = self._pictures.get(name) or self._pictures.get(Path(name).stem)
             if found:

@@ -6,6 +6,7 @@ Nothing is held in memory but the item ids, the rejected rows and one frame.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,39 +89,44 @@ def seconds(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 
 def _checked(frame: pl.DataFrame) -> pl.DataFrame:
-    """The columns of the log, and `reason`: why a row cannot be used, or null."""
-    missing = pl.lit(None)
+    """The columns of the log as they could be read, with `bad`: whether something in the row could not."""
     has = frame.schema
-    user, item = (pl.col(name).cast(pl.String).str.strip_chars() for name in ("user", "item"))
-    time = seconds(pl.col("timestamp"), has["timestamp"]) if "timestamp" in has else missing.cast(pl.Int64)
-    rating = pl.col("rating").cast(pl.Float32, strict=False) if "rating" in has else missing.cast(pl.Float32)
-    split = missing.cast(pl.String)
-    if "split" in has:
-        split = pl.col("split").cast(pl.String).str.to_lowercase().replace_strict(_SPLITS, default=None)
-    reasons = [
-        pl.when(user.fill_null("") == "").then(pl.lit("user is missing")),
-        pl.when(item.fill_null("") == "").then(pl.lit("item is missing")),
-    ]
+    columns = {
+        "user": pl.col("user").cast(pl.String).str.strip_chars(),
+        "item": pl.col("item").cast(pl.String).str.strip_chars(),
+        "timestamp": pl.lit(None, pl.Int64),
+        "rating": pl.lit(None, pl.Float32),
+        "split": pl.lit(None, pl.String),
+    }
+    bad = (pl.col("user").fill_null("") == "") | (pl.col("item").fill_null("") == "")
     if "timestamp" in has:
-        shown = pl.col("timestamp").cast(pl.String)
-        told = pl.when(shown.is_null()).then(pl.lit("timestamp is missing"))
-        reasons.append(pl.when(time.is_null()).then(told.otherwise(pl.format("timestamp {} is no time", shown))))
+        columns["timestamp"] = seconds(pl.col("timestamp"), has["timestamp"])
+        bad |= pl.col("timestamp").is_null()
     if "rating" in has:
-        shown = pl.col("rating").cast(pl.String)
-        bad = shown.is_not_null() & (shown != "") & (rating.is_null() | rating.is_nan())
-        reasons.append(pl.when(bad).then(pl.format("rating {} is no number", shown)))
+        columns["rating"] = pl.col("rating").cast(pl.Float32, strict=False)
+        said = pl.col("rating_said").is_not_null()
+        if has["rating"] == pl.String:
+            said &= pl.col("rating_said") != ""
+        bad |= said & (pl.col("rating").is_null() | pl.col("rating").is_nan())
+        columns["rating_said"] = pl.col("rating")
     if "split" in has:
-        shown = pl.col("split").cast(pl.String)
-        reasons.append(pl.when(split.is_null() & shown.is_not_null()).then(pl.format("split {} is unknown", shown)))
-    return frame.select(
-        "line",
-        user=user,
-        item=item,
-        timestamp=time,
-        rating=rating,
-        split=split,
-        reason=pl.coalesce(reasons),
-    )
+        columns["split"] = pl.col("split").cast(pl.String).str.to_lowercase().replace_strict(_SPLITS, default=None)
+        columns["split_said"] = pl.col("split").is_not_null()
+        bad |= pl.col("split_said") & pl.col("split").is_null()
+    return frame.select("line", **columns).with_columns(bad=bad)
+
+
+def _reason(said: dict[str, Any], read: dict[str, Any]) -> str:
+    """Why a row is bad, from what the source said and what was read of it."""
+    for name in ("user", "item"):
+        if not read[name]:
+            return f"{name} is missing"
+    if "timestamp" in said and read["timestamp"] is None:
+        return f"timestamp {said['timestamp']} is no time" if said["timestamp"] is not None else "timestamp is missing"
+    rating = read["rating"]
+    if said.get("rating") not in (None, "") and (rating is None or math.isnan(rating)):
+        return f"rating {said['rating']} is no number"
+    return f"split {said.get('split')} is unknown"
 
 
 class RawLog:
@@ -147,17 +153,13 @@ class RawLog:
             text: the source's own text of a line number, for rejected rows; without it the values are shown.
         """
         checked = _checked(frame)
-        bad = checked["reason"].is_not_null()
-        if bad.any():
-            for line, reason, values in zip(
-                checked.filter(bad)["line"],
-                checked.filter(bad)["reason"],
-                frame.filter(bad).drop("line").iter_rows(named=True),
-                strict=True,
-            ):
-                self.reject(file, line, reason, text(line) if text else str(values))
-            checked = checked.filter(~bad)
-        rows = checked.drop("line", "reason").with_row_index("row", offset=self.rows)
+        if checked["bad"].any():
+            said = frame.filter(checked["bad"]).iter_rows(named=True)
+            for values, read in zip(said, checked.filter("bad").iter_rows(named=True), strict=True):
+                line = values.pop("line")
+                self.reject(file, line, _reason(values, read), text(line) if text else str(values))
+            checked = checked.filter(~pl.col("bad"))
+        rows = checked.with_row_index("row", offset=self.rows)
         self._writer.write_table(rows.select(INTERACTIONS.names).to_arrow().cast(INTERACTIONS))
         self.rows += rows.height
         self.items.update(rows["item"].unique().to_list())

@@ -14,7 +14,7 @@ from tessera.artifacts.files import file_digest, write_json
 from tessera.artifacts.logs import log
 from tessera.artifacts.tables import describe, read_table, write_table
 from tessera.data.cleaning import Funnel, cap_histories, filter_rows, k_core
-from tessera.data.dataset import SPLITS
+from tessera.data.dataset import SPLITS, Ints, Longs
 from tessera.data.rows import Mask, Rows, read_rows
 from tessera.data.splits import DROPPED, Codes, cuts, given, global_temporal, leave_one_out
 from tessera.data.statistics import describe_items, describe_rows
@@ -35,9 +35,9 @@ def prepare(raw: Path, folder: Path, settings: Mapping[str, Any]) -> None:
     rows, user_ids, item_ids = read_rows(path, by_part=isinstance(dataset.split, GivenSplit))
     funnel = Funnel()
     rows, split = clean_and_split(funnel.count("read", rows), dataset.cleaning, dataset.split, funnel)
-    users, user_codes = np.unique(rows.users, return_inverse=True)
-    items, item_codes = np.unique(rows.items, return_inverse=True)
-    rows = Rows(user_codes.astype(np.int32), item_codes.astype(np.int32), rows.times, rows.ratings, rows.given)
+    users, user_codes = _dense(rows.users)
+    items, item_codes = _dense(rows.items)
+    rows = Rows(user_codes, item_codes, rows.times, rows.ratings, rows.given)
     inputs = {"raw_interactions": file_digest(path), "raw_items": file_digest(raw / "items.parquet")}
     write_table(folder / "interactions.parquet", _interactions(rows, split), "interactions", settings, inputs)
     raw_users = pa.table({"user": np.arange(1, len(users) + 1), "raw_id": [user_ids[i] for i in users]})
@@ -79,6 +79,13 @@ def clean_and_split(rows: Rows, cleaning: Cleaning, split: Split, funnel: Funnel
         rows, codes = rows.take(kept), codes[kept]
         funnel.count("rows after the last target dropped", rows)
     return rows, codes
+
+
+def _dense(codes: Ints) -> tuple[Longs, Ints]:
+    """The codes that occur, and each row's place among them."""
+    present = np.bincount(codes) > 0
+    rank = (np.cumsum(present) - 1).astype(np.int32)
+    return np.flatnonzero(present), rank[codes]
 
 
 def _told(users: int, items: int, which: str) -> str:

@@ -35,9 +35,15 @@ def describe_rows(rows: Rows, split: Codes) -> dict[str, Any]:
         "cold_items": int((train == 0).sum()),
         "cold_test_targets": int((train[targets] == 0).sum()),
         "cold_test_share": float((train[targets] == 0).mean()) if len(targets) else 0.0,
-        "repeat_share": float(1 - len(np.unique(rows.users * np.int64(counts["items"]) + rows.items)) / len(rows)),
+        "repeat_share": repeat_share(rows),
         "period": None if rows.times is None else [int(rows.times.min()), int(rows.times.max())],
     }
+
+
+def repeat_share(rows: Rows) -> float:
+    """Share of the interactions with an item that the user has met before."""
+    pairs = np.sort(rows.users * (np.int64(rows.items.max()) + 1) + rows.items)
+    return float((np.diff(pairs) == 0).sum() / len(rows))
 
 
 def popularity(counts: Longs) -> list[int]:

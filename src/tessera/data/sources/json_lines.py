@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from tessera.data.files import Block, DataFileError, blocks
+from tessera.data.files import Block, DataFileError, as_block, blocks
 from tessera.data.log import RawLog
 from tessera.settings.base import did_you_mean
 
@@ -125,22 +125,21 @@ class _Reader:
 
     def parse(self, block: Block) -> Iterator[pl.DataFrame]:
         """Frames in the order of the lines."""
-        count = block.data.count(b"\n")
         try:
             frame = pl.read_ndjson(block.data, schema=self.schema)
         except pl.exceptions.PolarsError:
             frame = None
-        if frame is not None and frame.height == count:
+        if frame is not None and frame.height == block.lines:
             yield frame.with_row_index("line", offset=block.first).with_columns(pl.col("line").cast(pl.Int64))
-        elif count <= FEW_LINES:
+        elif block.lines <= FEW_LINES:
             yield self._one_by_one(block)
         else:
             half = block.data.index(b"\n", len(block.data) // 2) + 1
             if half == len(block.data):  # one long line fills the second half
                 half = block.data.rindex(b"\n", 0, half - 1) + 1
-            head = Block(block.first, block.data[:half])
+            head = as_block(block.first, block.data[:half])
             yield from self.parse(head)
-            yield from self.parse(Block(block.first + head.data.count(b"\n"), block.data[half:]))
+            yield from self.parse(as_block(block.first + head.lines, block.data[half:]))
 
     def _one_by_one(self, block: Block) -> pl.DataFrame:
         rows: list[dict[str, Any]] = []
