@@ -149,14 +149,14 @@ def report(lines: list[str], arguments: argparse.Namespace) -> None:
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     text = f"""# Raw reviews to a prepared dataset
 
-{date.today()}, 2 cores x86-64, 24 GiB, shared with other work (trust the CPU seconds); Python {platform.python_version()},
-polars {polars.__version__}, pyarrow {pyarrow.__version__}.
+{date.today()}, 2 cores x86-64, 24 GiB, shared with other work (trust the CPU seconds);
+Python {platform.python_version()}, polars {polars.__version__}, pyarrow {pyarrow.__version__}.
 
     OMP_NUM_THREADS=1 python benchmarks/ingest.py --rows {arguments.rows} --repeats {arguments.repeats}
 
 Medians, the two in turn, each in a process of its own; imports are not counted. Both parse every line, drop exact
-duplicates, apply the 5-core, number users and items, split leave-one-out and write Parquet; the interactions are equal row
-by row. Tessera also checks every row and writes the raw log, `users`, `items` and `stats.json`.
+duplicates, apply the 5-core, number users and items, split leave-one-out and write Parquet; the interactions are equal
+row by row. Tessera also checks every row and writes the raw log, `users`, `items` and `stats.json`.
 
 | file | way | wall s | CPU s | peak MiB |
 |---|---|---|---|---|

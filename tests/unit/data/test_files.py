@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tessera.data.files import DataFileError, blocks, find, lines
+from tessera.data.blocks import blocks, lines
+from tessera.data.files import DataFileError, find
 
 
 def test_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
-from tessera.data.files import BLOCK_BYTES, DataFileError, find, open_bytes
+from tessera.data.blocks import BLOCK_BYTES, open_bytes
+from tessera.data.files import DataFileError, find
 from tessera.data.log import Item, RawLog
 from tessera.data.sources.json_lines import json_objects, json_rows
 from tessera.data.text import as_text

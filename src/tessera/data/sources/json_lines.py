@@ -10,7 +10,8 @@ from typing import Any
 
 import polars as pl
 
-from tessera.data.files import Block, DataFileError, as_block, blocks
+from tessera.data.blocks import Block, as_block, blocks
+from tessera.data.files import DataFileError
 from tessera.data.log import RawLog
 from tessera.settings.base import did_you_mean
 

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tessera.data.files import find, lines
+from tessera.data.blocks import lines
+from tessera.data.files import find
 from tessera.data.log import Item, RawLog
 from tessera.data.sources.text_rows import add_rows, field, text_rows
 from tessera.settings.datasets import MovieLensSource

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import polars as pl
 
-from tessera.data.files import DataFileError, blocks, find
+from tessera.data.blocks import blocks
+from tessera.data.files import DataFileError, find
 from tessera.data.log import Item, RawLog
 from tessera.data.sources.text_rows import text_lines
 from tessera.settings.datasets import SequencesSource

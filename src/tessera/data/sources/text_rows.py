@@ -7,7 +7,8 @@ from pathlib import Path
 
 import polars as pl
 
-from tessera.data.files import Block, DataFileError, blocks
+from tessera.data.blocks import Block, blocks
+from tessera.data.files import DataFileError
 from tessera.data.log import RawLog
 
 
