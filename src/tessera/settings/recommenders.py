@@ -214,4 +214,4 @@ class Training(Settings):
     checkpoint_seconds: float = Field(60.0, ge=0)
     """Least time between two checkpoints of the trainer's state; 0 writes one after every epoch."""
     tensorboard: bool = False
-    """Also write TensorBoard events beside the state."""
+    """Also write TensorBoard events, to `state/<run>/tensorboard`."""

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tessera.artifacts.files import write_text
 from tessera.artifacts.logs import Progress, Terminated, duration, log
 from tessera.settings.recommenders import Training
 from tessera.training.checkpoint import load_checkpoint, save_checkpoint
@@ -83,6 +84,7 @@ class Trainer:
         self.seed = seed
         self.validate = validate
         self.checkpoint = state / "checkpoint.safetensors"
+        self.events = event_writer(state / "tensorboard") if settings.tensorboard and machine.first else None
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Tensor] = {}
         self.best_value = -math.inf
@@ -203,6 +205,10 @@ class Trainer:
         if self.epoch % self.settings.validate_every == 0 or self.epoch == self.settings.epochs:
             row |= self._validate()
         self.history.append(row)
+        if self.events is not None:
+            for name, value in row.items():
+                self.events.add_scalar(name, value, self.epoch)
+            self.events.flush()
         told = ", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items())
         left = (self.settings.epochs - self.epoch) * row["seconds"]
         if self.machine.first:
@@ -223,8 +229,19 @@ class Trainer:
         return dict(zip(names, values, strict=True))
 
 
+def event_writer(folder: Path) -> Any:
+    """A writer of TensorBoard events.
+
+    Raises:
+        TrainingError: the package is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise TrainingError("training.tensorboard needs the extra: pip install 'tessera-rec[tensorboard]'") from None
+    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+
+
 def write_history(path: str | Path, history: list[dict[str, Any]]) -> None:
     """Write the training curve: a JSON line an epoch."""
-    from tessera.artifacts.files import write_text
-
     write_text(path, "".join(json.dumps(row) + "\n" for row in history))

@@ -216,4 +216,12 @@ def test_bfloat16_trains(data, tmp_path):
     assert judge(run, data, train(run, data, tmp_path))["Hit@5"] > 0.6
 
 
+def test_tensorboard_events_are_written_when_asked_for(data, tmp_path):
+    pytest.importorskip("tensorboard")
+    train(make_run(tensorboard=True, epochs=1), data, tmp_path)
+    events = list(tmp_path.glob("state/*/tensorboard/events*"))
+    assert events
+    assert b"NDCG@10" in events[0].read_bytes()
+
+
 assert os.environ.get("OMP_NUM_THREADS")  # set by tests/conftest.py before torch is loaded

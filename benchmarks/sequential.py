@@ -1,0 +1,168 @@
+"""SASRec side by side: training targets and evaluated users per CPU second, here and in RecBole and RecTools.
+
+Every program reads the same file of histories, holds out the same last two items of every user, builds the same
+shape (two blocks of width 64, two heads, feed-forward 256, length 50, dropout 0.2, cross-entropy over the catalogue)
+and runs on one thread. A target is one item that the loss is taken at; a peer that leaves targets out trains fewer.
+
+    python benchmarks/sequential.py FILE --users 300 --recbole VENV/bin/python --rectools VENV/bin/python
+
+FILE holds `item item ...` a line, a user a line, in time order. The peers need environments of their own (numpy < 2):
+    recbole==1.2.1 "setuptools<81" numpy==1.26.4 pandas==2.2.3 scipy==1.11.4   and   "rectools[torch]==0.19.0"
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def read_histories(path: Path, users: int) -> list[list[int]]:
+    """The first `users` histories, items renumbered from 1."""
+    with path.open() as file:
+        histories = [list(map(int, line.split())) for line, _ in zip(file, range(users), strict=False)]
+    known = {raw: dense for dense, raw in enumerate(sorted({i for h in histories for i in h}), 1)}
+    return [[known[raw] for raw in history] for history in histories]
+
+
+def ours(histories: list[list[int]], epochs: int) -> dict[str, float]:
+    """Train and evaluate with Tessera."""
+    import numpy as np
+    import torch
+
+    from tessera.data.dataset import Cases
+    from tessera.evaluation.judge import evaluation_table, rank_cases, summarize
+    from tessera.recommenders.model import ModelScorer, build_model
+    from tessera.settings.config import load
+    from tessera.settings.evaluation import Evaluation
+    from tessera.settings.recommenders import Training
+    from tessera.training.batches import WindowBatches
+    from tessera.training.loop import Trainer
+    from tessera.training.machine import Machine
+
+    torch.set_num_threads(1)
+    config = {
+        "datasets": {"x": {"source": "bazaar"}},
+        "experiment": {"datasets": ["x"], "systems": ["id"], "seeds": [1]},
+    }
+    run = load(config).runs("x")[0]
+    items = max(map(max, histories))
+    train = [h[:-2] for h in histories]
+    offsets = np.concatenate([[0], np.cumsum([len(h) for h in train])])
+    flat = np.concatenate(train).astype(np.int32)
+    popularity = np.bincount(flat, minlength=items + 1)
+    model = build_model(run, popularity, None)
+    batches = WindowBatches(offsets, flat, 51, 1, 6400)
+    settings = Training(epochs=epochs, device="cpu")
+    with tempfile.TemporaryDirectory() as state:
+        trainer = Trainer(model, batches, settings, 1, lambda: {"NDCG@10": 0.0}, Path(state), Machine(settings))
+        trainer._train_epoch()  # warm-up: allocator, kernels
+        trainer.step, trainer.epoch = 0, 1
+        started = time.process_time()
+        trainer._train_epoch()
+        training = time.process_time() - started
+    long = [h[:-1] for h in histories]
+    users = np.arange(1, len(histories) + 1, dtype=np.int32)
+    cases = Cases(
+        users, np.array([h[-1] for h in histories], np.int32), np.concatenate([[0], np.cumsum([len(h) for h in long])]),
+        np.concatenate(long).astype(np.int32),
+    )  # fmt: skip
+    judged = Evaluation()
+    seconds = []
+    for _ in range(5):
+        started = time.process_time()
+        ranked = rank_cases(ModelScorer(model, torch.device("cpu")), cases, judged, recommend=20)
+        summarize(evaluation_table(cases, ranked, popularity), judged, popularity, "full")
+        seconds.append(time.process_time() - started)
+    return {
+        "targets": batches.targets,
+        "train_cpu_seconds": training,
+        "targets_per_cpu_second": batches.targets / training,
+        "users_per_cpu_second": len(histories) / statistics.median(seconds),
+        "evaluation_cpu_seconds": statistics.median(seconds),
+    }
+
+
+def peer(python: str, program: str, histories: list[list[int]], epochs: int) -> dict[str, float]:
+    """Run a peer's program in its own environment; it prints one line of JSON last."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "histories.json"
+        path.write_text(json.dumps(histories))
+        command = [python, str(HERE / "peers" / program), str(path), str(epochs)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, **ONE_THREAD}, cwd=folder, check=False
+        )
+    if done.returncode:
+        raise SystemExit(f"{program} failed:\n{done.stderr[-3000:]}")
+    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Run everything in turn and print medians and ratios as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--users", type=int, default=300)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--recbole")
+    parser.add_argument("--rectools")
+    parser.add_argument("--only-ours", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    histories = read_histories(arguments.file, arguments.users)
+    if arguments.only_ours:
+        print(json.dumps(ours(histories, 1)))
+        return
+    programs = {"Tessera": (sys.executable, None)}
+    if arguments.rectools:
+        programs["RecTools 0.19.0"] = (arguments.rectools, "rectools_sasrec.py")
+    if arguments.recbole:
+        programs["RecBole 1.2.1"] = (arguments.recbole, "recbole_sasrec.py")
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in programs}
+    for _ in range(arguments.repeats):  # in turn, so that a busy minute falls on all alike
+        for name, (python, program) in programs.items():
+            if program is None:
+                command = [python, __file__, str(arguments.file), "--users", str(arguments.users), "--only-ours"]
+                done = subprocess.run(
+                    command, capture_output=True, text=True, env={**os.environ, **ONE_THREAD}, check=True
+                )
+                found[name].append(json.loads(done.stdout.strip().splitlines()[-1]))
+            else:
+                found[name].append(peer(python, program, histories, 1))
+    report(histories, found)
+
+
+def report(histories: list[list[int]], found: dict[str, list[dict[str, float]]]) -> None:
+    """Print the medians, and how many times faster Tessera is."""
+    lengths = [len(h) for h in histories]
+    print(
+        f"{len(histories)} users, {max(map(max, histories))} items, {sum(lengths):,} interactions; "
+        f"one thread of {platform.machine()}"
+    )
+    print(
+        "\n| program | targets trained | targets / CPU s | ratio | users evaluated / CPU s | ratio |"
+        "\n|---|---|---|---|---|---|"
+    )
+    median = {
+        name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in found.items()
+    }
+    base = median["Tessera"]
+    for name, row in median.items():
+        train, users = row["targets_per_cpu_second"], row["users_per_cpu_second"]
+        print(
+            f"| {name} | {row['targets']:,.0f} | {train:,.0f} | {base['targets_per_cpu_second'] / train:.1f}x "
+            f"| {users:,.0f} | {base['users_per_cpu_second'] / users:.1f}x |"
+        )
+
+
+if __name__ == "__main__":
+    main()
