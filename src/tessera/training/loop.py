@@ -239,7 +239,7 @@ def event_writer(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise TrainingError("training.tensorboard needs the extra: pip install 'tessera-rec[tensorboard]'") from None
-    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder))
 
 
 def write_history(path: str | Path, history: list[dict[str, Any]]) -> None:
