@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tessera.artifacts.files import read_json
 from tessera.artifacts.tables import ArtifactError, read_table
 from tessera.evaluation import metrics
+from tessera.evaluation.groups import effective_ranks
 from tessera.settings.base import did_you_mean
 from tessera.settings.evaluation import Evaluation
 
@@ -159,11 +160,8 @@ def baseline_of(found: Sequence[Entry], named: str | None) -> Entry | None:
 def _counted(run: Run, settings: Evaluation) -> tuple[pa.Table, Array]:
     """The users that count and their ranks as the metrics take them, under the policy for cold targets."""
     table = run.evaluation("user", "item", "rank", "popularity")
-    ranks = table.column("rank").to_numpy().astype(np.float64)
-    cold = table.column("popularity").to_numpy() == 0
-    if settings.cold_targets == "drop":
-        return table.filter(pa.array(~cold)), ranks[~cold]
-    return table, np.where(cold, np.inf, ranks) if settings.cold_targets == "miss" else ranks
+    ranks, counted = effective_ranks(table.column("rank").to_numpy(), table.column("popularity").to_numpy(), settings)
+    return table.filter(pa.array(counted)), ranks[counted].astype(np.float64)
 
 
 def _head(run: Run, table: pa.Table) -> NDArray[np.bool_]:

@@ -255,6 +255,8 @@ class Config(Settings):
                 for dataset in self.experiment.datasets:
                     if dataset in self.datasets and not isinstance(self.datasets[dataset], BazaarSource):
                         found.append(f"tables.{table_name}: latent tables need source bazaar; {dataset!r} is another")
+        measured = [f"{name}@{k}" for name in ("Hit", "NDCG") for k in self.evaluation.cutoffs] + ["MRR"]
+        check("report.main_metric", self.report.main_metric, dict.fromkeys(measured))
         baseline = self.significance.baseline
         if not found and baseline is not None:
             runs = {f"{run.system}/{run.recommender}": run for d in self.experiment.datasets for run in self.runs(d)}

@@ -6,7 +6,8 @@ import torch
 from tessera.artifacts.tables import ArtifactError, write_table
 from tessera.data.dataset import Cases
 from tessera.evaluation.candidates import parse_candidates, read_candidates, sample_candidates
-from tessera.evaluation.judge import evaluation_table, history_groups, item_groups, rank_cases, summarize
+from tessera.evaluation.groups import history_groups, item_groups
+from tessera.evaluation.judge import evaluation_table, rank_cases, summarize
 from tessera.settings.evaluation import Evaluation, SampledRanking
 
 ITEMS = 40

@@ -15,7 +15,7 @@ from tessera.data.bazaar.histories import Sampler, draw_histories, next_item_pro
 from tessera.data.bazaar.oracle import Oracle
 from tessera.data.bazaar.world import build_world
 from tessera.data.dataset import load_dataset, read_raw_ids
-from tessera.evaluation.judge import item_groups
+from tessera.evaluation.groups import item_groups
 from tessera.evaluation.oracle import judge_oracle
 from tessera.settings.datasets import BazaarSource
 from tessera.settings.evaluation import Evaluation, SampledRanking
