@@ -51,9 +51,7 @@ def _parse(path: Path) -> tuple[str, tuple[str, ...]]:
             imported.append(node.module)
             imported += [f"{node.module}.{alias.name}" for alias in node.names]
     digest = hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest()
-    return digest, tuple(
-        sorted({name for name in imported if name.startswith("tessera.") and name not in _LEFT_OUT})
-    )
+    return digest, tuple(sorted({name for name in imported if name.startswith("tessera.") and name not in _LEFT_OUT}))
 
 
 def code_modules(script: str | Path, plugins: Iterable[str] = ()) -> list[Path]:
