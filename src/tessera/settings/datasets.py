@@ -136,11 +136,11 @@ class BazaarSource(DatasetSettings):
     """Mean number of interactions a user (log-normal, 5 to 10 times the mean, at most half of the items)."""
     tastes: int = Field(120, ge=4)
     """Tastes that users draw their interests from; memory grows with tastes x items (8 bytes each)."""
-    popularity: float = Field(1.0, ge=0, le=3)
+    popularity: float = Field(1.3, ge=0, le=3)
     """Exponent of the Zipf law of item popularity; 0 makes all items equally popular."""
     drift: float = Field(0.03, ge=0, le=1)
     """Probability, at every step, that one of a user's interests gives way to another taste."""
-    transitions: float = Field(0.4, ge=0, le=0.9)
+    transitions: float = Field(0.45, ge=0, le=0.9)
     """Share of the steps that follow from the item before rather than from an interest."""
     missing: float = Field(0.03, ge=0, le=1)
     """Share of the items without a picture, and, drawn apart, without a description."""

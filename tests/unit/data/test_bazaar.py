@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tessera.artifacts.tables import describe, read_table
-from tessera.data.bazaar.attributes import COLOURS, PATTERNS, SHAPES, SIZES, VALUES
+from tessera.data.bazaar.attributes import COLOURS, IMAGE, PATTERNS, SHAPES, SIZES, VALUES
 from tessera.data.bazaar.generate import generate
 from tessera.data.bazaar.histories import (
     CHUNK,
@@ -94,7 +94,7 @@ def test_mean_history_and_long_tail() -> None:
     assert abs(told.length.mean() - 22) < 1.5
     counts = np.sort(np.bincount(told.items[told.items >= 0], minlength=1200))[::-1]
     assert counts[:240].sum() > 0.42 * counts.sum()  # the head, a fifth of the items
-    assert counts[0] > 10 * np.median(counts)
+    assert counts[0] > 8 * np.median(counts)
 
 
 def test_timestamps_follow_the_process(world: World) -> None:
@@ -168,15 +168,16 @@ def test_tastes_and_successors_read_both_channels(world: World) -> None:
     for name in ("category", "colour"):
         likely = [np.bincount(world.latents[name], row, SIZES[name]).max() for row in world.rows[:-1]]
         assert np.mean(likely) > 2 * np.bincount(world.latents[name], world.weight, SIZES[name]).max()
-    colour = world.latents["colour"]
-    same = (colour[world.successors] == colour[:, None]) * world.successor_odds
-    assert same.sum(1).mean() > 0.4
+    for name in ("style", "colour"):
+        values = world.latents[name]
+        same = (values[world.successors] == values[:, None]) * world.successor_odds
+        assert same.sum(1).mean() > 2 / SIZES[name]
     assert not (world.successors == np.arange(world.items)[:, None]).any()
     assert np.allclose(world.successor_odds.sum(1), 1)
 
 
 def test_neither_channel_tells_the_other() -> None:
-    """Mutual information of text and image attributes is that of chance."""
+    """Mutual information of what only text and only pictures tell is that of chance, the category being in both."""
     latents = build_world(BazaarSource(items=5000)).latents
     for told in ("category", "brand", "material", "style", "price"):
         for shown in ("colour", "shape", "pattern"):
@@ -219,20 +220,21 @@ def test_latents_keep_silent_where_the_channel_does(raw: Path) -> None:
         if item["image"] is None:
             assert row["image"] is None
         else:
-            assert sum(row["image"]) == 3
+            assert sum(row["image"]) == 4
 
 
-def test_pictures_tell_colour_shape_and_pattern_apart() -> None:
+def test_pictures_tell_category_colour_shape_and_pattern_apart() -> None:
     """Nearest neighbour among 6 pictures a kind, on pixels: far better than chance for each attribute."""
     draws = np.random.default_rng(0)
 
-    def picture(colour: int, shape: int, pattern: int) -> np.ndarray:
-        image = draw_picture(colour, shape, pattern, draws.random(8))
+    def picture(category: int, colour: int, shape: int, pattern: int) -> np.ndarray:
+        image = draw_picture(category, colour, shape, pattern, draws.random(8))
         assert image.size == (SIDE, SIDE)
         return np.asarray(image.resize((32, 32), Image.Resampling.BOX), np.float32).ravel()
 
-    base = {"colour": 5, "shape": 0, "pattern": 0}
-    for name, values in (("colour", COLOURS), ("shape", SHAPES), ("pattern", PATTERNS)):
+    base = {"category": 0, "colour": 5, "shape": 0, "pattern": 0}
+    for name in IMAGE:
+        values = VALUES[name]
         shown = [picture(**base | {name: value}) for value in range(len(values)) for _ in range(6)]
         asked = [picture(**base | {name: value}) for value in range(len(values)) for _ in range(3)]
         distance = ((np.array(asked)[:, None] - np.array(shown)) ** 2).sum(2)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tessera.artifacts.tables import ArtifactError, describe, read_item_table, write_table
+from tessera.data.bazaar.attributes import SIZES
 from tessera.data.bazaar.generate import generate
 from tessera.data.vectors import import_table
 from tessera.settings.config import LatentTable, VectorsTable
@@ -116,7 +117,7 @@ def test_latent_views(tmp_path: Path) -> None:
         vectors, present = read_item_table(output, len(raw_ids))
         widths[view] = vectors.shape[1]
         assert present[1:].all() == (view != "image")  # a picture that is missing tells nothing
-    assert widths["all"] == widths["text"] + widths["image"]
+    assert widths["all"] == widths["text"] + widths["image"] - SIZES["category"]  # which both tell
 
 
 def test_minilm_vectors_of_lfm2k(tmp_path: Path, data_root: Callable[..., Path]) -> None:

@@ -1,15 +1,15 @@
 """The vocabulary of the shop: what an item can be, and which channel tells it.
 
-The two channels share nothing: a title and a description tell category, brand, material, style and price, a picture
-shows colour, shape and pattern. The attributes of one channel are drawn independently of the other's, so neither can
-be guessed from the other.
+A title and a description tell category, brand, material, style and price; a picture shows category, colour, shape and
+pattern. But for the category, the attributes of one channel are drawn independently of the other's: neither can be
+guessed from the other.
 """
 
 from __future__ import annotations
 
 TEXT = ("category", "brand", "material", "style", "price")
-IMAGE = ("colour", "shape", "pattern")
-ATTRIBUTES = TEXT + IMAGE
+IMAGE = ("category", "colour", "shape", "pattern")
+ATTRIBUTES = tuple(dict.fromkeys(TEXT + IMAGE))
 
 CATEGORIES = (
     "mug", "lamp", "backpack", "cushion", "notebook", "scarf", "vase", "clock", "blanket", "bowl", "wallet", "stool",

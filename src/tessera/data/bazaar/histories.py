@@ -18,9 +18,9 @@ from tessera.settings.datasets import BazaarSource
 
 CHUNK = 8192
 """Users drawn together. Part of the process: another value gives another world."""
-FOCUS = 0.7
+FOCUS = 0.8
 """Share of the interests that goes to the one in focus."""
-REFOCUS = 0.15
+REFOCUS = 0.1
 """Probability, at every step, that the focus is drawn anew."""
 SHORTEST = 5
 LENGTH_SPREAD = 0.6

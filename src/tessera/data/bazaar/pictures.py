@@ -1,10 +1,12 @@
-"""Pictures of items: what the image channel shows. A coloured, patterned shape on a pale ground, 64 x 64 pixels.
+"""Pictures of items: what the image channel shows. A coloured, patterned shape, 64 x 64 pixels, before the pale
+backdrop that the shop keeps for its category.
 
-Place, size, tilt, ground and light differ from picture to picture, so that an item is not told by a single pixel.
+Place, size, tilt and light differ from picture to picture, so that an item is not told by a single pixel.
 """
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Iterator
 from math import cos, pi, sin
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
-from tessera.data.bazaar.attributes import COLOURS, IMAGE, PATTERNS, SHAPES
+from tessera.data.bazaar.attributes import CATEGORIES, COLOURS, IMAGE, PATTERNS, SHAPES
 from tessera.data.bazaar.world import World, stream
 
 SIDE = 64
@@ -28,15 +30,15 @@ def draw_pictures(world: World, folder: Path) -> Iterator[str | None]:
         if not world.has_image[index]:
             yield None
             continue
-        colour, shape, pattern = (int(world.latents[name][index]) for name in IMAGE)
-        picture = draw_picture(colour, shape, pattern, draws[index])
+        category, colour, shape, pattern = (int(world.latents[name][index]) for name in IMAGE)
+        picture = draw_picture(category, colour, shape, pattern, draws[index])
         picture.save(folder / f"{raw_id}.png", compress_level=1)
         yield f"{raw_id}.png"
 
 
-def draw_picture(colour: int, shape: int, pattern: int, draws: np.ndarray) -> Image.Image:
+def draw_picture(category: int, colour: int, shape: int, pattern: int, draws: np.ndarray) -> Image.Image:
     """One picture; `draws` (8,) in [0, 1) place, turn and light it."""
-    ground = tuple(int(232 + 20 * d) for d in draws[:3])
+    ground = _ground(category, draws[:3])
     light = 0.88 + 0.24 * draws[3]
     paint = tuple(min(255, int(part * light)) for part in list(COLOURS.values())[colour])
     pale = tuple(int(0.3 * part + 0.7 * 255) for part in paint)
@@ -50,6 +52,14 @@ def draw_picture(colour: int, shape: int, pattern: int, draws: np.ndarray) -> Im
     picture.paste(paint, mask=outline)
     picture.paste(pale, mask=ImageChops.multiply(outline, cloth))
     return picture.resize((SIDE, SIDE), Image.Resampling.BOX)
+
+
+def _ground(category: int, draws: np.ndarray) -> tuple[int, int, int]:
+    """The pale backdrop of a category, its light a little different every time."""
+    hue = category / len(CATEGORIES)
+    parts = colorsys.hsv_to_rgb(hue, 0.3 if category % 2 else 0.17, 0.96)
+    red, green, blue = (int(255 * part + 8 * (draw - 0.5)) for part, draw in zip(parts, draws, strict=True))
+    return red, green, blue
 
 
 def _polar(middle: tuple[float, float], radius: float, angle: float) -> tuple[float, float]:

@@ -21,15 +21,15 @@ LIKING = {"category": 3.4, "brand": 1.2, "material": 1.2, "style": 2.4, "price":
           "colour": 3.4, "shape": 2.4, "pattern": 2.0}  # fmt: skip
 LIKED = {"category": 1, "brand": 2, "material": 2, "style": 1, "price": 1, "colour": 1, "shape": 1, "pattern": 1}
 # What follows an item: something of a complementary category that goes with it, and most of all looks like it.
-COMPLEMENTS, COMPLEMENT_GAIN = 2, 4.0
-MATCHING = {"style": 2.0, "colour": 3.0, "pattern": 2.0, "shape": 1.0}
-SUCCESSORS = 50
+COMPLEMENTS, COMPLEMENT_GAIN = 1, 6.0
+MATCHING = {"style": 2.0, "material": 1.0, "colour": 1.8, "pattern": 0.8}
+SUCCESSORS = 200
 """Most items that can follow an item."""
-POPULARITY_PULL = 0.5
+POPULARITY_PULL = 0.25
 """Exponent of popularity inside tastes and successors: an interest finds the tail better than fame does."""
 FASHION = 0.5
 """Share of an item's popularity (variance of its appeal) that its attributes explain; the rest is luck."""
-NOISE_SHARE = 0.1
+NOISE_SHARE = 0.2
 """Share of the other steps that only follow popularity."""
 INTERESTS = 4
 """Most interests a user."""
@@ -138,7 +138,7 @@ def _draw_latents(settings: BazaarSource) -> dict[str, np.ndarray]:
         "style": generator.integers(0, SIZES["style"], count),
         "price": price,
     }
-    for name in IMAGE:
+    for name in ("colour", "shape", "pattern"):
         drawn[name] = generator.integers(0, SIZES[name], count)
     return {name: drawn[name].astype(np.int16) for name in ATTRIBUTES}
 
