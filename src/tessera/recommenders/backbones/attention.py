@@ -60,10 +60,15 @@ class Block(nn.Module):
         return out
 
 
-def initialise(module: nn.Module, std: float) -> None:
-    """Normal weights, zero biases; layer norms stay the identity."""
+def initialise(module: nn.Module, std: float | None = None) -> None:
+    """Weights of linear maps normal with `std` (None: Xavier uniform), embeddings normal with 0.02, biases zero."""
     for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Embedding):
-            nn.init.normal_(part.weight, std=std)
-        if isinstance(part, nn.Linear) and part.bias is not None:
-            nn.init.zeros_(part.bias)
+        if isinstance(part, nn.Embedding):
+            nn.init.normal_(part.weight, std=0.02)
+        if isinstance(part, nn.Linear):
+            if std is None:
+                nn.init.xavier_uniform_(part.weight)
+            else:
+                nn.init.normal_(part.weight, std=std)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
