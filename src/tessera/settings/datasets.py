@@ -132,7 +132,7 @@ class BazaarSource(DatasetSettings):
     """Number of items."""
     seed: int = Field(7, ge=0)
     """Seed of the world."""
-    mean_history: float = Field(22.0, ge=6, le=500)
+    mean_history: float = Field(12.0, ge=6, le=500)
     """Mean number of interactions a user (log-normal, 5 to 10 times the mean, at most half of the items)."""
     tastes: int = Field(120, ge=4)
     """Tastes that users draw their interests from; memory grows with tastes x items (8 bytes each)."""
