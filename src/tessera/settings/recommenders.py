@@ -72,6 +72,8 @@ class BERT4RecSettings(BackboneSettings):
     """Share of the items of a history that the Cloze task hides."""
     last_only_probability: float = Field(0.2, ge=0, le=1)
     """Share of histories in which the last item alone is hidden, as it is when scoring."""
+    distance_bias: bool = True
+    """Let attention favour near items from the start (the paper has none, and takes far longer to train)."""
 
 
 Backbone = Annotated[SASRecSettings | GRU4RecSettings | BERT4RecSettings, Field(discriminator="kind")]

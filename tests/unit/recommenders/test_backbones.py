@@ -100,3 +100,28 @@ def test_the_mask_sees_what_stands_on_both_sides():
     first = model.examples(torch.tensor([[3, 7, 1]]), VECTORS).states
     second = model.examples(torch.tensor([[3, 7, 2]]), VECTORS).states
     assert not torch.allclose(first, second)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_bert4rec_encode_is_the_full_pass_with_a_hidden_item_at_the_end(bias):
+    torch.manual_seed(0)
+    settings = SETTINGS["bert4rec"].model_copy(update={"distance_bias": bias, "heads": 4})
+    model = build_backbone(settings).double().eval()
+    vectors = VECTORS.double()
+    histories = torch.nn.functional.pad(HISTORIES, (0, 1))
+    rows = torch.arange(3)
+    histories[rows, LENGTHS] = 9  # any item: it is hidden
+    hidden = torch.zeros_like(histories, dtype=torch.bool)
+    hidden[rows, LENGTHS] = True
+    model._hide = lambda _: hidden
+    full = model.examples(histories, vectors).states
+    torch.testing.assert_close(model.encode(HISTORIES, LENGTHS, vectors), full, atol=1e-12, rtol=1e-12)
+
+
+def test_the_distance_bias_falls_with_distance_and_differs_by_head():
+    model = build_backbone(SETTINGS["bert4rec"])
+    visible = torch.tensor([[True, True, True, False]])
+    bias = model._attention(visible, torch.tensor([[0, 2]]))
+    assert bias.shape == (1, 2, 2, 4)
+    assert bias[0, 0, 1].tolist() == [-2.0, -1.0, 0.0, -torch.inf]
+    assert bias[0, 1, 0].tolist() == [0.0, -0.25, -0.5, -torch.inf]

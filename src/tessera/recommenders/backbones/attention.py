@@ -33,7 +33,13 @@ class Block(nn.Module):
         return x.view(batch, length, self.heads, dim // self.heads).transpose(1, 2)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(batch, length, dim) to the same; `mask` (batch, 1, 1, length) is true where there is something to see."""
+        """(batch, length, dim) to the same.
+
+        Args:
+            x: inputs.
+            mask: broadcast to (batch, heads, length, length): true where there is something to see, or numbers that
+                are added to the attention logits.
+        """
         query, key, value = (self._heads(part) for part in self.project_in(self.attention_norm(x)).chunk(3, dim=2))
         seen = F.scaled_dot_product_attention(query, key, value, mask, is_causal=self.causal)
         x = x + self.dropout(self.project_out(seen.transpose(1, 2).flatten(2)))
@@ -46,7 +52,7 @@ class Block(nn.Module):
         Args:
             x: (batch, length, dim) inputs.
             positions: (batch,) the position wanted.
-            mask: (batch, 1, 1, length) true where that position may look.
+            mask: as in `forward`, for that position: broadcast to (batch, heads, 1, length).
         """
         rows = torch.arange(len(x), device=x.device)
         normed = self.attention_norm(x)
