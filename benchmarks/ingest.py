@@ -21,7 +21,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 
 RESULT = Path(__file__).parent / "results" / "ingest.md"
@@ -107,9 +109,10 @@ def tessera(path: Path, folder: Path) -> None:
 
 def worker(which: str, path: Path, folder: Path) -> None:
     """One measured run; prints seconds and the largest memory."""
-    # imports are not what is measured
-    for module in ("pydantic", "pyarrow.parquet", "tessera.data.prepare", "tessera.data.sources.amazon"):
-        importlib.import_module(module)
+    # imports are not what is measured; pyarrow imports pandas, where there is one, at the first list it is given
+    for module in ("pandas", "pydantic", "pyarrow.parquet", "tessera.data.prepare", "tessera.data.sources.amazon"):
+        with suppress(ModuleNotFoundError):
+            importlib.import_module(module)
     wall, cpu = time.perf_counter(), time.process_time()
     {"plain": plain, "tessera": tessera}[which](path, folder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
@@ -143,14 +146,14 @@ def same(folder: Path) -> int:
 
 def report(lines: list[str], arguments: argparse.Namespace) -> None:
     """Write the result page."""
-    import polars
-    import pyarrow
+    packages = ("polars", "pyarrow", "numpy", "msgspec", "isal")
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
 
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     text = f"""# Raw reviews to a prepared dataset
 
-{date.today()}, 2 cores x86-64, 24 GiB, shared with other work (trust the CPU seconds);
-Python {platform.python_version()}, polars {polars.__version__}, pyarrow {pyarrow.__version__}.
+{date.today()}, {arguments.machine}, shared with other work (trust the CPU seconds);
+Python {platform.python_version()}, {versions}.
 
     OMP_NUM_THREADS=1 python benchmarks/ingest.py --rows {arguments.rows} --repeats {arguments.repeats}
 
@@ -169,6 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--machine", default=platform.machine(), help="what the page says of the machine")
     parser.add_argument("--worker", nargs=3, metavar=("WAY", "FILE", "FOLDER"))
     arguments = parser.parse_args()
     if arguments.worker:

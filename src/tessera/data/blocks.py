@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import gzip
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
+import numpy.typing as npt
+from isal.igzip import IGzipFile
+from isal.igzip_lib import IsalError
 
 from tessera.data.files import DataFileError
 
 BLOCK_BYTES = 16 << 20
+# the package's stubs call its exception an instance of one
+_DAMAGED = (EOFError, cast(type[Exception], IsalError), gzip.BadGzipFile)
 _NEWLINE = 10
 _PIECE = 1 << 18
 
@@ -21,7 +25,7 @@ def open_bytes(path: Path) -> BinaryIO:
     """Open a file for reading, through gzip when its first bytes say so."""
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    return cast(BinaryIO, gzip.open(path, "rb")) if packed else path.open("rb")
+    return cast(BinaryIO, IGzipFile(path, "rb")) if packed else path.open("rb")  # type: ignore[no-untyped-call]
 
 
 class Block(NamedTuple):
@@ -31,16 +35,21 @@ class Block(NamedTuple):
     """Number of the first line, from 1."""
     data: bytes
     """The lines; the last byte is a newline."""
-    lines: int
-    """How many."""
+    ends: npt.NDArray[np.int64]
+    """Places of the newlines in `data`."""
+
+    @property
+    def lines(self) -> int:
+        """How many."""
+        return len(self.ends)
 
 
 def as_block(first: int, data: bytes) -> Block:
     """Lines that begin at line `first`."""
     view = np.frombuffer(data, np.uint8)
-    # piece by piece the comparison stays in the processor's cache: several times faster than bytes.count
-    pieces = range(0, len(view), _PIECE)
-    return Block(first, data, sum(int(np.count_nonzero(view[at : at + _PIECE] == _NEWLINE)) for at in pieces))
+    # piece by piece the comparison stays in the processor's cache
+    found = [(view[at : at + _PIECE] == _NEWLINE).nonzero()[0] + at for at in range(0, len(view), _PIECE)]
+    return Block(first, data, np.concatenate(found))
 
 
 def blocks(path: Path, size: int = BLOCK_BYTES) -> Iterator[Block]:
@@ -62,7 +71,7 @@ def blocks(path: Path, size: int = BLOCK_BYTES) -> Iterator[Block]:
                 block = as_block(line, data)
                 yield block
                 line += block.lines
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except _DAMAGED as error:
         raise DataFileError(f"{path}: the gzip stream is damaged after line {line - 1:,} ({error})") from None
 
 

@@ -40,6 +40,12 @@ ITEMS = pa.schema(
         ("image", pa.string()),
     ]
 )
+# `row` counts up: its differences take no room, while a dictionary of it is built in vain
+_STORED: dict[str, Any] = {
+    "compression": "zstd",
+    "use_dictionary": [name for name in INTERACTIONS.names if name != "row"],
+    "column_encoding": {"row": "DELTA_BINARY_PACKED"},
+}
 TEXT_LENGTH = 300
 REJECTED_KEPT = 100_000
 _TIME_FORMATS = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f")
@@ -212,7 +218,7 @@ def open_log(path: Path, settings: dict[str, Any]) -> Iterator[RawLog]:
     schema = INTERACTIONS.with_metadata(metadata("raw_interactions", settings))
     with (
         atomic(path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+        pq.ParquetWriter(temporary, schema, **_STORED) as writer,
         Progress("reading interactions", unit="rows") as progress,
     ):
         yield RawLog(writer, progress)

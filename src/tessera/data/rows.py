@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -66,20 +68,38 @@ class Rows:
         return (np.arange(len(self)) - self.starts()).astype(np.int32)
 
 
-def natural_order(ids: list[str]) -> Longs:
+def natural_order(ids: pl.Series) -> Longs:
     """Places of the ids by length, then text: numbers in their order, and no trace of who came first in the log."""
-    return np.array(sorted(range(len(ids)), key=lambda i: (len(ids[i]), ids[i])), dtype=np.int64)
+    order = ids.to_frame("id").select(pl.arg_sort_by(pl.col("id").str.len_chars(), pl.col("id")))
+    return order.to_series().cast(pl.Int64).to_numpy()
+
+
+def stable_order(*keys: npt.NDArray[np.integer[Any]]) -> Longs:
+    """Places of rows by whole numbers, the last key first; equal rows stay as they stand.
+
+    As `np.lexsort`, several times faster: a radix sort, 16 bits at a time.
+    """
+    order = np.arange(len(keys[0]))
+    if bool((keys[0][1:] >= keys[0][:-1]).all()):
+        keys = keys[1:]
+    for key in keys:
+        # modulo 2^64 the distance from the smallest is right however far apart the two are
+        rest = key.astype(np.int64).view(np.uint64) - key.min().astype(np.int64).view(np.uint64)
+        for shift in range(0, int(rest.max()).bit_length(), 16):
+            digits = (rest >> np.uint64(shift)).astype(np.uint16)[order]
+            order = order[np.argsort(digits, kind="stable")]
+    return order
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[Ints, list[str]]:
     """Codes of a text column and the texts they stand for, in natural order."""
     unified = column.unify_dictionaries()
-    texts = unified.chunk(0).dictionary.to_pylist() if unified.num_chunks else []
+    texts = pl.Series(unified.chunk(0).dictionary if unified.num_chunks else [], dtype=pl.String)
     order = natural_order(texts)
     rank = np.empty(len(texts), np.int32)
     rank[order] = np.arange(len(texts), dtype=np.int32)
     codes = np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in unified.chunks])
-    return rank[codes], [texts[i] for i in order]
+    return rank[codes], texts.gather(order).to_list()
 
 
 def read_rows(path: Path, by_part: bool) -> tuple[Rows, list[str], list[str]]:
@@ -108,10 +128,10 @@ def read_rows(path: Path, by_part: bool) -> tuple[Rows, list[str], list[str]]:
     times = None if stamps.null_count else stamps.to_numpy()
     parts = pc.fill_null(pc.index_in(table.column("split"), pa.array(SPLITS)).cast(pa.uint8()), UNSAID).to_numpy()
     ratings = pc.fill_null(table.column("rating"), float("nan")).to_numpy()
-    keys: list[npt.NDArray[np.generic]] = [table.column("row").to_numpy()]
+    keys: list[npt.NDArray[np.integer[Any]]] = [table.column("row").to_numpy()]
     if times is not None:
         keys.append(times)
     if by_part:
         keys.append(np.where(parts == UNSAID, TRAIN, parts))
-    order = np.lexsort((*keys, users))
+    order = stable_order(*keys, users)
     return Rows(users, items, times, ratings, parts).take(order), user_ids, item_ids
