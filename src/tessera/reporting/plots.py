@@ -245,7 +245,7 @@ def lengths(counts: dict[int, int]) -> Plot | None:
     bins = length_bins(counts)
     says = [f"{text} interactions: {users:,} users" for text, users in bins]
     rows = [{"bin": b, "value": users, "says": told} for (b, users), told in zip(bins, says, strict=True)]
-    axis = alt.Axis(labelAngle=0, labelOverlap="greedy", ticks=False)
+    axis = alt.Axis(labelAngle=0, labelOverlap="greedy", labelSeparation=12, ticks=False)
     x = alt.X("bin:N", sort=[text for text, _ in bins], title="interactions of a user", axis=axis)
     y = alt.Y("value:Q", title="users", axis=alt.Axis(tickCount=4, format="~s"))
     bars = alt.Chart(_rows(rows)).mark_bar(color="var(--c0)").encode(x=x, y=y, description="says:N")
