@@ -85,9 +85,9 @@ def stable_order(*keys: npt.NDArray[np.integer[Any]]) -> Longs:
     for key in keys:
         # modulo 2^64 the distance from the smallest is right however far apart the two are
         rest = key.astype(np.int64).view(np.uint64) - key.min().astype(np.int64).view(np.uint64)
-        for shift in range(0, int(rest.max()).bit_length(), 16):
-            digits = (rest >> np.uint64(shift)).astype(np.uint16)[order]
-            order = order[np.argsort(digits, kind="stable")]
+        digits = rest.astype("<u8", copy=False).view("<u2").reshape(-1, 4)
+        for place in range(-(-int(rest.max()).bit_length() // 16)):
+            order = order[np.argsort(digits[order, place], kind="stable")]
     return order
 
 
