@@ -22,8 +22,29 @@ class Terminated(SystemExit):
         super().__init__(143)
 
 
+class _Ending:
+    held = 0
+    asked = False
+
+
 def _terminate(*_: object) -> None:
+    if _Ending.held:
+        _Ending.asked = True
+        return
     raise Terminated
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """Let SIGTERM wait until the block is done: what it changes is changed as a whole."""
+    _Ending.held += 1
+    try:
+        yield
+    finally:
+        _Ending.held -= 1
+    if _Ending.asked and not _Ending.held:
+        _Ending.asked = False
+        raise Terminated
 
 
 @contextmanager

@@ -27,7 +27,8 @@ def sampled_softmax(positive: Tensor, negative: Tensor, log_expected: Tensor, co
 
 def gbce_beta(negatives: int, items: int, calibration: float) -> float:
     """Exponent of the positive probability in gBCE (Petrov and Macdonald, RecSys 2023, eq. 9), in (0, 1]."""
-    rate = negatives / (items - 1)
+    # more negatives than other items sample no more than all of them
+    rate = min(1.0, negatives / max(1, items - 1))
     return rate * (calibration * (1 - 1 / rate) + 1 / rate)
 
 

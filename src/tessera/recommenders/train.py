@@ -138,9 +138,16 @@ def launch(
         "--standalone",
         f"--nproc_per_node={run.training.processes}",
     ]
-    done = subprocess.run([*command, "-m", "tessera.recommenders.train", json.dumps(job)], check=False)
-    if done.returncode:
-        raise ValueError(f"training in {run.training.processes} processes failed with exit code {done.returncode}")
+    launched = subprocess.Popen([*command, "-m", "tessera.recommenders.train", json.dumps(job)])
+    try:
+        failed = launched.wait()
+    except BaseException:
+        # asked to end: so is the launcher, which ends its workers; a killed one would leave them running
+        launched.terminate()
+        launched.wait()
+        raise
+    if failed:
+        raise ValueError(f"training in {run.training.processes} processes failed with exit code {failed}")
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tessera.artifacts.files import write_text
-from tessera.artifacts.logs import Progress, Terminated, duration, log
+from tessera.artifacts.logs import Progress, Terminated, duration, log, unbroken
 from tessera.settings.recommenders import Training
 from tessera.training.checkpoint import load_checkpoint, save_checkpoint
 from tessera.training.machine import Machine, seed_step
@@ -161,8 +161,6 @@ class Trainer:
             while self.step < len(plan):
                 numbers = plan[self.step]
                 self._train_step(self.batches.batch(numbers[self.machine.rank :: self.machine.world]))
-                self.step += 1
-                self.steps_done += 1
                 progress.update(1, f"loss {self.loss_sum / max(1, self.target_sum):.4f}")
                 self.seconds = before + time.monotonic() - started
                 late = time.monotonic() - self.saved_at > self.settings.checkpoint_seconds > 0
@@ -183,28 +181,38 @@ class Trainer:
         self.machine.backward(total * (self.machine.world / count))
         if self.settings.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
-        self.optimizer.step()
         value = float(self.machine.total(total.detach()))
         if not math.isfinite(value):
             raise TrainingError(
                 f"the loss became {value} at epoch {self.epoch + 1}, step {self.step}; "
                 "lower training.learning_rate or training.gradient_clip"
             )
-        self.loss_sum += value
-        self.target_sum += int(count)
+        # weights and counters together: a checkpoint on the way out never holds half a step
+        with unbroken():
+            self.optimizer.step()
+            self.loss_sum += value
+            self.target_sum += int(count)
+            self.step += 1
+            self.steps_done += 1
 
     def _close_epoch(self) -> None:
+        number = self.epoch + 1
         row: dict[str, Any] = {
-            "epoch": self.epoch + 1,
+            "epoch": number,
             "loss": self.loss_sum / self.target_sum,
             "seconds": round(self.seconds, 3),
             "targets_per_second": round(self.target_sum / max(self.seconds, 1e-9)),
         }
-        self.epoch += 1
-        self.step, self.loss_sum, self.target_sum, self.seconds = 0, 0.0, 0, 0.0
-        if self.epoch % self.settings.validate_every == 0 or self.epoch == self.settings.epochs:
-            row |= self._validate()
-        self.history.append(row)
+        due = number % self.settings.validate_every == 0 or number == self.settings.epochs
+        found = self._validate() if due else {}
+        # a stop during validation leaves the epoch open: it is validated after the resume
+        with unbroken():
+            if due:
+                self._compare(found["NDCG@10"])
+            self.history.append(row | found)
+            self.epoch = number
+            self.step, self.loss_sum, self.target_sum, self.seconds = 0, 0.0, 0, 0.0
+        row |= found
         if self.events is not None:
             for name, value in row.items():
                 self.events.add_scalar(name, value, self.epoch)
@@ -221,12 +229,15 @@ class Trainer:
         found = self.validate() if self.machine.first else {}
         names = ["NDCG@10", "Hit@10", "validation_seconds"]
         values = self.machine.agree([found.get(name, 0.0) for name in names])
-        if values[0] > self.best_value:
-            self.best_value, self.bad = values[0], 0
-            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        return dict(zip(names, values, strict=True))
+
+    def _compare(self, value: float) -> None:
+        """Keep the weights if they are the best so far."""
+        if value > self.best_value:
+            self.best_value, self.bad = value, 0
+            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         else:
             self.bad += 1
-        return dict(zip(names, values, strict=True))
 
 
 def event_writer(folder: Path) -> Any:

@@ -81,3 +81,9 @@ def test_gbce_through_the_door_has_gradients(shared):
     ).backward()
     assert vectors.grad[[1, 5, 20]].abs().sum() > 0
     assert vectors.grad[0].abs().sum() == 0
+
+
+@pytest.mark.parametrize("items", [1, 2, 17])
+def test_gbce_beta_stays_within_its_range_in_tiny_catalogues(items):
+    for calibration in (0.0, 0.75, 1.0):
+        assert sampled.gbce_beta(256, items, calibration) == pytest.approx(1.0)
