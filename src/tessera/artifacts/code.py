@@ -75,10 +75,15 @@ def code_modules(script: str | Path, plugins: Iterable[str] = ()) -> list[Path]:
     return sorted(seen)
 
 
+def _place(path: Path) -> str:
+    """Where a file stands in the library; a script goes by its name, wherever the workflow lies."""
+    return path.relative_to(SOURCE).as_posix() if path.is_relative_to(SOURCE) else path.name
+
+
 @cache
 def code_fingerprint(script: str, plugins: tuple[str, ...] = ()) -> str:
     """Hash of everything that `code_modules` finds, 16 hex digits."""
     digest = hashlib.sha256()
     for path in code_modules(script, plugins):
-        digest.update(path.name.encode() + _parse(path)[0].encode())
+        digest.update(_place(path).encode() + _parse(path)[0].encode())
     return digest.hexdigest()[:16]

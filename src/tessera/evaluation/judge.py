@@ -182,7 +182,7 @@ def summarize(
 
 
 def list_metrics(table: pa.Table, popularity: np.ndarray, settings: Evaluation) -> dict[str, float]:
-    """Coverage, Gini and mean popularity of the first K recommendations, K the second cut-off (10 by default)."""
+    """Coverage, Gini and mean popularity of the first K recommendations: K is 10, or the last cut-off without a 10."""
     cutoffs = settings.cutoffs
     k = min(10 if 10 in cutoffs else cutoffs[-1], settings.recommendations)
     column = table.column("recommended").combine_chunks()

@@ -170,7 +170,7 @@ class BCE(Settings):
 
     kind: Literal["bce"] = "bce"
     negatives: int = Field(1, ge=1)
-    """Uniform negatives a target, never items of the same history."""
+    """Uniform negatives a target, never items of the same training window."""
 
 
 class BPR(Settings):
@@ -178,7 +178,7 @@ class BPR(Settings):
 
     kind: Literal["bpr"] = "bpr"
     negatives: int = Field(1, ge=1)
-    """Uniform negatives a target, never items of the same history."""
+    """Uniform negatives a target, never items of the same training window."""
 
 
 Loss = Annotated[CrossEntropy | SampledSoftmax | GBCE | BCE | BPR, Field(discriminator="kind")]

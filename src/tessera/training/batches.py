@@ -68,7 +68,12 @@ class WindowBatches:
         return found
 
     def batch(self, numbers: np.ndarray) -> np.ndarray:
-        """(batch, length) int64 items of the windows, padded on the right with 0."""
+        """(batch, length) int64 items of the windows, padded on the right with 0.
+
+        No window (a process whose share of a small batch is empty) is a batch without rows that models still accept.
+        """
+        if not len(numbers):
+            return np.zeros((0, 2), np.int64)
         return padded(self.items, self.starts[numbers], self.lengths[numbers])
 
     def epoch(self, seed: int, epoch: int, skip: int = 0) -> Iterator[np.ndarray]:

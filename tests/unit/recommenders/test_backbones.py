@@ -125,3 +125,11 @@ def test_the_distance_bias_falls_with_distance_and_differs_by_head():
     assert bias.shape == (1, 2, 2, 4)
     assert bias[0, 0, 1].tolist() == [-2.0, -1.0, 0.0, -torch.inf]
     assert bias[0, 1, 0].tolist() == [0.0, -0.25, -0.5, -torch.inf]
+
+
+def test_a_batch_without_rows_teaches_nothing_and_breaks_nothing(backbone):
+    vectors = VECTORS.clone().requires_grad_()
+    examples = backbone.examples(torch.zeros(0, 2, dtype=torch.long), vectors)
+    assert len(examples.targets) == 0
+    examples.states.sum().backward()
+    assert vectors.grad is None or vectors.grad.abs().sum() == 0

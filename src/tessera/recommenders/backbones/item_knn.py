@@ -12,7 +12,8 @@ from torch import Tensor
 
 from tessera.settings.recommenders import ItemKNNSettings
 
-_ROWS = 2048
+# scores of items x items made at once
+_BLOCK = 2**25
 
 
 def fit(settings: ItemKNNSettings, offsets: np.ndarray, items: np.ndarray, count: int) -> dict[str, Tensor]:
@@ -28,15 +29,16 @@ def fit(settings: ItemKNNSettings, offsets: np.ndarray, items: np.ndarray, count
     ids = np.zeros((count + 1, kept), np.int32)
     similarities = np.zeros((count + 1, kept), np.float32)
     transposed = matrix.T.tocsr()
-    for start in range(0, count + 1, _ROWS):
-        block = (transposed[start : start + _ROWS] @ matrix).toarray()
-        block /= norms[start : start + _ROWS, None] * norms + settings.shrinkage + 1e-12
+    size = max(1, _BLOCK // (count + 1))
+    for start in range(0, count + 1, size):
+        block = (transposed[start : start + size] @ matrix).toarray()
+        block /= norms[start : start + size, None] * norms + settings.shrinkage + 1e-12
         rows = np.arange(len(block))
         block[rows, rows + start] = 0.0
         # descending by similarity, ties by id: the same neighbours on every machine
         best = np.argsort(-block, axis=1, kind="stable")[:, :kept]
-        ids[start : start + _ROWS] = best
-        similarities[start : start + _ROWS] = np.take_along_axis(block, best, 1)
+        ids[start : start + size] = best
+        similarities[start : start + size] = np.take_along_axis(block, best, 1)
     return {"neighbours": torch.from_numpy(ids), "similarities": torch.from_numpy(similarities)}
 
 

@@ -35,7 +35,7 @@ class Scorer:
     def __init__(self, settings: MarkovSettings, tensors: dict[str, Tensor]) -> None:
         popularity = tensors["popularity"]
         self.smoothing = settings.smoothing
-        self.prior = popularity / popularity.sum()
+        self.prior = popularity / popularity.sum().clamp(min=1)
         size = len(popularity)
         self.matrix = sparse.csr_matrix(
             (tensors["counts"].numpy(), tensors["items"].numpy(), tensors["offsets"].numpy()), shape=(size, size)
