@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from tessera.settings.config import load
 
 ROOT = Path(__file__).resolve().parents[2]

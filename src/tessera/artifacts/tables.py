@@ -56,6 +56,45 @@ EVALUATION = pa.schema(
 )
 CANDIDATES = pa.schema([("user", pa.int32()), ("items", pa.list_(pa.int32()))])
 
+RAW_INTERACTIONS = pa.schema(
+    [
+        ("user", pa.string()),
+        ("item", pa.string()),
+        ("timestamp", pa.int64()),
+        ("rating", pa.float32()),
+        ("split", pa.string()),
+        ("row", pa.int64()),
+    ]
+)
+RAW_ITEMS = pa.schema(
+    [
+        ("raw_id", pa.string()),
+        ("title", pa.string()),
+        ("attributes", pa.map_(pa.string(), pa.string())),
+        ("image", pa.string()),
+    ]
+)
+
+# the demo world: what its items really are, and what stood behind each step
+LATENTS = pa.schema(
+    [
+        ("raw_id", pa.string()),
+        ("all", pa.list_(pa.float32())),
+        ("text", pa.list_(pa.float32())),
+        ("image", pa.list_(pa.float32())),
+    ]
+)
+TASTES_HELD = 4
+TRUTH = pa.schema(
+    [
+        ("user", pa.string()),
+        ("item", pa.string()),
+        ("position", pa.int32()),
+        ("tastes", pa.list_(pa.int32(), TASTES_HELD)),
+        ("weights", pa.list_(pa.float64(), TASTES_HELD)),
+    ]
+)
+
 # kind -> (version, schema or None when the columns depend on the settings)
 KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "interactions": (1, INTERACTIONS),
@@ -65,9 +104,11 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "item_table": (1, None),
     "evaluation": (1, EVALUATION),
     "candidates": (1, CANDIDATES),
-    "raw_interactions": (1, None),
-    "raw_items": (1, None),
+    "raw_interactions": (1, RAW_INTERACTIONS),
+    "raw_items": (1, RAW_ITEMS),
     "metrics": (1, None),
+    "latents": (1, LATENTS),
+    "truth": (1, TRUTH),
 }
 
 

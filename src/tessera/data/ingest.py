@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 
 from tessera.artifacts.files import atomic, write_json
 from tessera.artifacts.logs import Progress, log
-from tessera.artifacts.tables import metadata
+from tessera.artifacts.tables import RAW_ITEMS, metadata
 from tessera.data.files import DataFileError, find
-from tessera.data.log import ITEMS, Item, RawLog, open_log
+from tessera.data.log import Item, RawLog, open_log
 from tessera.data.sources.base import source
 from tessera.data.text import clean
 from tessera.settings.datasets import FileSource, read_ingest_settings
@@ -116,7 +116,7 @@ class _Items:
     def write(self, path: Path, own: Iterator[Item], settings: dict[str, Any]) -> None:
         """Write the raw items in chunks."""
         root = str(self.image_root) if self.image_root else None
-        schema = ITEMS.with_metadata(metadata("raw_items", settings, image_root=root))
+        schema = RAW_ITEMS.with_metadata(metadata("raw_items", settings, image_root=root))
         with (
             atomic(path) as temporary,
             pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
@@ -126,10 +126,10 @@ class _Items:
             for item in self._joined(own):
                 chunk.append(self._row(item))
                 if len(chunk) == _CHUNK:
-                    writer.write_table(pa.Table.from_pylist(chunk, ITEMS))
+                    writer.write_table(pa.Table.from_pylist(chunk, RAW_ITEMS))
                     progress.update(len(chunk))
                     chunk.clear()
-            writer.write_table(pa.Table.from_pylist(chunk, ITEMS))
+            writer.write_table(pa.Table.from_pylist(chunk, RAW_ITEMS))
 
     def _row(self, item: Item) -> dict[str, Any]:
         image = self._picture(item)

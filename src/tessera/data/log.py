@@ -20,30 +20,12 @@ import pyarrow.parquet as pq
 
 from tessera.artifacts.files import atomic
 from tessera.artifacts.logs import Progress
-from tessera.artifacts.tables import metadata, write_table
+from tessera.artifacts.tables import RAW_INTERACTIONS, metadata, write_table
 
-INTERACTIONS = pa.schema(
-    [
-        ("user", pa.string()),
-        ("item", pa.string()),
-        ("timestamp", pa.int64()),
-        ("rating", pa.float32()),
-        ("split", pa.string()),
-        ("row", pa.int64()),
-    ]
-)
-ITEMS = pa.schema(
-    [
-        ("raw_id", pa.string()),
-        ("title", pa.string()),
-        ("attributes", pa.map_(pa.string(), pa.string())),
-        ("image", pa.string()),
-    ]
-)
 # `row` counts up: its differences take no room, while a dictionary of it is built in vain
 _STORED: dict[str, Any] = {
     "compression": "zstd",
-    "use_dictionary": [name for name in INTERACTIONS.names if name != "row"],
+    "use_dictionary": [name for name in RAW_INTERACTIONS.names if name != "row"],
     "column_encoding": {"row": "DELTA_BINARY_PACKED"},
 }
 TEXT_LENGTH = 300
@@ -166,7 +148,7 @@ class RawLog:
                 self.reject(file, line, _reason(values, read), text(line) if text else str(values))
             checked = checked.filter(~pl.col("bad"))
         rows = checked.with_row_index("row", offset=self.rows)
-        self._writer.write_table(rows.select(INTERACTIONS.names).to_arrow().cast(INTERACTIONS))
+        self._writer.write_table(rows.select(RAW_INTERACTIONS.names).to_arrow().cast(RAW_INTERACTIONS))
         self.rows += rows.height
         self.items.update(rows["item"].unique().to_list())
         self._progress.update(frame.height)
@@ -215,7 +197,7 @@ def _general(reason: str) -> str:
 @contextmanager
 def open_log(path: Path, settings: dict[str, Any]) -> Iterator[RawLog]:
     """Write raw interactions to `path`, atomically, while the block runs."""
-    schema = INTERACTIONS.with_metadata(metadata("raw_interactions", settings))
+    schema = RAW_INTERACTIONS.with_metadata(metadata("raw_interactions", settings))
     with (
         atomic(path) as temporary,
         pq.ParquetWriter(temporary, schema, **_STORED) as writer,

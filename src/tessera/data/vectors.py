@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 
 from tessera.artifacts.files import file_digest
 from tessera.artifacts.logs import log
-from tessera.artifacts.tables import ArtifactError, check_ids, read_table, write_item_table
-from tessera.data.bazaar.kinds import LATENTS
+from tessera.artifacts.tables import LATENTS, ArtifactError, check_ids, read_table, write_item_table
 from tessera.settings.base import did_you_mean
 from tessera.settings.config import ItemTable, LatentTable
 

@@ -73,9 +73,9 @@ def test_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_lacking_columns_are_named(tmp_path: Path) -> None:
     path = tmp_path / "raw.parquet"
-    write_table(path, USERS, "raw_items")
+    write_table(path, USERS, "metrics")
     with pytest.raises(ArtifactError, match="title"):
-        read_table(path, "raw_items", ["raw_id", "title"])
+        read_table(path, "metrics", ["raw_id", "title"])
 
 
 @pytest.mark.parametrize(("values", "row"), [([1, 2, 9], 2), ([1, 0, 9], 1), ([None, 1], 0), ([-4], 0)])

@@ -18,23 +18,13 @@ import pyarrow.parquet as pq
 
 from tessera.artifacts.files import atomic, write_json
 from tessera.artifacts.logs import Progress, log
-from tessera.artifacts.tables import REJECTED, metadata, write_table
+from tessera.artifacts.tables import LATENTS, RAW_INTERACTIONS, RAW_ITEMS, REJECTED, TRUTH, metadata, write_table
 from tessera.data.bazaar.histories import CHUNK, Histories, Sampler, draw_histories
-from tessera.data.bazaar.kinds import LATENTS, TRUTH
-from tessera.data.bazaar.log import RAW_INTERACTIONS, item_ids, user_ids, write_log
+from tessera.data.bazaar.log import item_ids, user_ids, write_log
 from tessera.data.bazaar.pictures import draw_pictures
 from tessera.data.bazaar.text import write_texts
 from tessera.data.bazaar.world import INTERESTS, World, build_world
 from tessera.settings.datasets import BazaarSource
-
-RAW_ITEMS = pa.schema(
-    [
-        ("raw_id", pa.string()),
-        ("title", pa.string()),
-        ("attributes", pa.map_(pa.string(), pa.string())),
-        ("image", pa.string()),
-    ]
-)
 
 
 def generate(settings: BazaarSource, folder: str | Path, max_rejected: float = 1.0) -> dict[str, Any]:

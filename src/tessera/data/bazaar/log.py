@@ -13,23 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tessera.artifacts.tables import REJECTED
+from tessera.artifacts.tables import RAW_INTERACTIONS, REJECTED
 from tessera.data.bazaar.histories import Histories
 from tessera.data.bazaar.world import World, stream
 
 LOG_NAME = "bazaar.jsonl"
 OPENING, YEARS = 1_609_459_200, 2  # 2021-01-01 UTC; users come in over so many years
 _DAY = 86_400
-RAW_INTERACTIONS = pa.schema(
-    [
-        ("user", pa.string()),
-        ("item", pa.string()),
-        ("timestamp", pa.int64()),
-        ("rating", pa.float32()),
-        ("split", pa.string()),
-        ("row", pa.int64()),
-    ]
-)
 REASONS = (
     "not a JSON object",
     "field 'item' is missing",

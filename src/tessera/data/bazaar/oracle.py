@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tessera.artifacts.tables import ArtifactError, describe, read_table
+from tessera.artifacts.tables import TRUTH, ArtifactError, describe, read_table
 from tessera.data.bazaar.generate import read_settings
 from tessera.data.bazaar.histories import next_item_probabilities
-from tessera.data.bazaar.kinds import TRUTH
 from tessera.data.bazaar.world import INTERESTS, build_world
 from tessera.settings.base import did_you_mean
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tessera.artifacts.tables import TASTES_HELD
 from tessera.data.bazaar.attributes import ATTRIBUTES, IMAGE, SIZES, TEXT
 from tessera.settings.datasets import BazaarSource
 
@@ -31,7 +32,7 @@ FASHION = 0.5
 """Share of an item's popularity (variance of its appeal) that its attributes explain; the rest is luck."""
 NOISE_SHARE = 0.2
 """Share of the other steps that only follow popularity."""
-INTERESTS = 4
+INTERESTS = TASTES_HELD
 """Most interests a user."""
 _BLOCK = 512
 """Items whose successors are sought at once."""
