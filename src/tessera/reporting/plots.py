@@ -187,7 +187,9 @@ def by_group(table: Table, metric: str, kind: str, name: str, axis: str) -> Plot
     if len(groups) < 2:
         return None
     title = f"{_with_protocol(table, metric)} by {name}"
-    chart = _lines(rows, alt.X("group:N", sort=groups, title=f"{axis} (users)", axis=alt.Axis(labelAngle=0)), metric)
+    known = [label(entry) for entry in chosen(table, metric)]
+    x = alt.X("group:N", sort=groups, title=f"{axis} (users)", axis=alt.Axis(labelAngle=0))
+    chart = _lines(rows, x, metric, known)
     return Plot(f"by-{name.replace(' ', '-')}", title, _told(rows), _render(chart))
 
 
@@ -197,11 +199,15 @@ def place(name: str) -> tuple[bool, float]:
     return name.startswith(">"), float(found[0]) if found else -1.0
 
 
-def _lines(rows: list[dict[str, Any]], x: alt.X, title: str, zero: bool = True) -> alt.LayerChart:
-    names = list(dict.fromkeys(row["run"] for row in rows))
+def _lines(rows: list[dict[str, Any]], x: alt.X, title: str, known: Sequence[str], zero: bool = True) -> alt.LayerChart:
+    """Lines by run; `known` lists all runs of the table's line plots, so that a run looks the same in each of them."""
+    present = {row["run"] for row in rows}
+    names = [name for name in known if name in present]
+    colours = _colours(known, ["oracle"])
     legend = alt.Legend(orient="bottom", columns=3)
-    colour = alt.Color("run:N", scale=_colours(names, ["oracle"]), title=None, legend=legend)
-    shapes = [_SHAPES[number % len(_SHAPES)] for number in range(len(names))]
+    scale = alt.Scale(domain=names, range=[colours.range[list(known).index(name)] for name in names])
+    colour = alt.Color("run:N", scale=scale, title=None, legend=legend)
+    shapes = [_SHAPES[list(known).index(name) % len(_SHAPES)] for name in names]
     shape = alt.Shape("run:N", scale=alt.Scale(domain=names, range=shapes), title=None, legend=legend)
     base = alt.Chart(_rows(rows)).encode(x=x, y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=zero)), color=colour)
     lines = base.mark_line(strokeWidth=2).encode(detail=["run:N", "seed:N"] if "seed" in rows[0] else ["run:N"])
@@ -229,9 +235,8 @@ def training(table: Table, metric: str, curves: dict[str, list[tuple[int, int, f
     x = alt.X("epoch:Q", title="epoch", axis=ticks, scale=alt.Scale(domain=[epochs[0], epochs[-1]], nice=False))
     ends: dict[str, str] = {row["run"]: f"{row['run']} ends at {row['value']:.4f}" for row in rows}
     file = re.sub(r"\W+", "-", name.lower()).strip("-")
-    return Plot(
-        f"training-{file}", f"Training: {name}", "; ".join(ends.values()), _render(_lines(rows, x, name, zero=False))
-    )
+    chart = _lines(rows, x, name, [label(entry) for entry in chosen(table, metric)], zero=False)
+    return Plot(f"training-{file}", f"Training: {name}", "; ".join(ends.values()), _render(chart))
 
 
 def lengths(counts: dict[int, int]) -> Plot | None:
