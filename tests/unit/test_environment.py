@@ -1,0 +1,19 @@
+"""The conda environment names what the package needs."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+# names that differ between the two registries; Snakemake itself runs outside of the environment
+CONDA_NAMES = {"torch": "pytorch", "isal": "python-isal"}
+
+
+def test_the_conda_environment_has_every_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {re.match(r"[\w-]+", text)[0] for text in project["dependencies"]} - {"snakemake"}
+    conda = yaml.safe_load((ROOT / "workflow/envs/tessera.yaml").read_text())["dependencies"]
+    present = {text.split()[0] for text in conda if isinstance(text, str)}
+    assert {CONDA_NAMES.get(name, name) for name in needed} <= present
