@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor
 
+from tessera.data.cooccurrence import meetings
 from tessera.settings.recommenders import ItemKNNSettings
 
 # scores of items x items made at once
@@ -18,11 +18,7 @@ _BLOCK = 2**25
 
 def fit(settings: ItemKNNSettings, offsets: np.ndarray, items: np.ndarray, count: int) -> dict[str, Tensor]:
     """The nearest neighbours of each item, most similar first: ids and similarities (items + 1, neighbours)."""
-    lengths = np.diff(offsets)
-    users = np.repeat(np.arange(len(lengths)), lengths)
-    recent = np.arange(len(items)) >= np.repeat(offsets[1:] - settings.max_history, lengths)
-    ones = np.ones(int(recent.sum()), np.float32)
-    matrix = sparse.csr_matrix((ones, (users[recent], items[recent])), shape=(len(lengths), count + 1))
+    matrix = meetings(offsets, items, count, settings.max_history).astype(np.float32)
     matrix.data[:] = 1.0  # an item met twice is one user
     norms = np.sqrt(np.asarray(matrix.sum(axis=0)).ravel())
     kept = min(settings.neighbours, count)
