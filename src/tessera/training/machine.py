@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tessera.settings.recommenders import Training
+
+class MachineSettings(Protocol):
+    """What a machine reads of the settings of a training."""
+
+    @property
+    def device(self) -> str:
+        """auto, cpu or cuda."""
+
+    @property
+    def precision(self) -> str:
+        """float32 or bfloat16."""
+
+    @property
+    def processes(self) -> int:
+        """Processes that share a step."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -37,7 +52,7 @@ def seed_step(*numbers: int) -> None:
 class Machine:
     """One process, or one of several under accelerate; a step means the same in both."""
 
-    def __init__(self, settings: Training) -> None:
+    def __init__(self, settings: MachineSettings) -> None:
         self.settings = settings
         self.world = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
@@ -88,6 +103,36 @@ class Machine:
         else:
             self.accelerator.backward(loss)
 
+    def share(self, rows: np.ndarray) -> np.ndarray:
+        """This process's rows of a batch of all processes.
+
+        Raises:
+            ValueError: the batch does not divide, so that processes would hold unlike shares.
+        """
+        if len(rows) % self.world:
+            raise ValueError(f"a batch of {len(rows)} does not divide among {self.world} processes")
+        return rows[self.rank :: self.world]
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """(world x n, ...) the rows of all processes in the order that `share` divided; gradients flow back.
+
+        The gradient of a loss computed from it in every process alike is `world` times that of the loss, once gradients
+        are summed over processes: divide the loss by `world`, as `StepTrainer` does.
+        """
+        if self.world == 1:
+            return rows
+        gathered: Tensor = _Gather.apply(rows, self.rank, self.world)  # type: ignore[no-untyped-call]
+        return gathered
+
+    def add_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Sum gradients over processes, in place; a parameter without one counts as zero."""
+        if self.world == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            torch.distributed.all_reduce(parameter.grad)
+
     def agree(self, values: list[float]) -> list[float]:
         """What the first process says, in all of them."""
         if self.accelerator is None:
@@ -96,3 +141,20 @@ class Machine:
 
         told: list[float] = broadcast(torch.tensor(values, dtype=torch.float64, device=self.device)).tolist()
         return told
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of all processes, interleaved as dealt; backward sums what every process says of one's own rows."""
+
+    @staticmethod
+    def forward(context: Any, rows: Tensor, rank: int, world: int) -> Tensor:
+        context.rank, context.world = rank, world
+        parts = [torch.empty_like(rows) for _ in range(world)]
+        torch.distributed.all_gather(parts, rows.contiguous())
+        return torch.stack(parts, 1).flatten(0, 1)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        gradient = gradients[0].contiguous()
+        torch.distributed.all_reduce(gradient)
+        return gradient[context.rank :: context.world].contiguous(), None, None

@@ -1,0 +1,79 @@
+"""What a language model is told of an item: a sentence about the domain, a newline, then `name is value; ...`.
+
+The form of LLMEmb and ReaEmb: attributes joined by semicolons, values without newlines and semicolons, each cut to 100
+characters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tessera.artifacts.tables import check_ids, read_table
+from tessera.settings.base import ConfigError, did_you_mean
+from tessera.settings.language import ItemPrompt
+
+Attributes = list[tuple[str, str]]
+
+_SENTENCE = re.compile(r"^(.+?[.!?])(\s|$)", re.DOTALL)
+_SPACE = re.compile(r"\s+")
+
+
+def item_attributes(
+    catalogue: str | Path, prompt: ItemPrompt, captions: Mapping[str, Path] | None = None
+) -> dict[int, Attributes]:
+    """What is told of each item, ascending by id.
+
+    Args:
+        catalogue: items.parquet of the dataset, in any row order.
+        prompt: which attributes, and how long.
+        captions: name -> captions Parquet; told last, each under its name.
+    Returns:
+        item -> (name, value) pairs; items of which nothing is known are absent.
+    Raises:
+        ConfigError: the prompt names an attribute that no item has.
+    """
+    table = read_table(catalogue, "items", ["item", "title", "attributes"]).sort_by("item")
+    told: dict[int, Attributes] = {}
+    for item, title, attributes in zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True):
+        told[item] = [("title", title or ""), *((name, value or "") for name, value in attributes or [])]
+    if prompt.attributes is not None:
+        known = {name for pairs in told.values() for name, _ in pairs}
+        for wanted in prompt.attributes:
+            if wanted not in known:
+                raise ConfigError(
+                    f"prompt.attributes: no item has the attribute {wanted!r}{did_you_mean(wanted, known)}"
+                )
+        told = {item: _chosen(pairs, prompt.attributes) for item, pairs in told.items()}
+    for name, path in (captions or {}).items():
+        said = read_table(path, "captions")
+        check_ids(path, said, "item", len(told))
+        for item, text in zip(said.column("item").to_pylist(), said.column("text").to_pylist(), strict=True):
+            told[item].append((name, text or ""))
+    cut = {item: [(name, _value(name, value, prompt)) for name, value in pairs] for item, pairs in told.items()}
+    kept = {item: [(name, value) for name, value in pairs if value] for item, pairs in cut.items()}
+    return {item: pairs for item, pairs in kept.items() if pairs}
+
+
+def _chosen(pairs: Attributes, wanted: Sequence[str]) -> Attributes:
+    have = dict(pairs)
+    return [(name, have[name]) for name in wanted if name in have]
+
+
+def _value(name: str, value: str, prompt: ItemPrompt) -> str:
+    """One attribute's value: no newline, no semicolon, the first sentence where asked, not too long."""
+    value = _SPACE.sub(" ", value.replace(";", ".")).strip()
+    if name in prompt.first_sentence and (sentence := _SENTENCE.match(value)):
+        value = sentence.group(1)
+    return value[: prompt.max_characters].strip()
+
+
+def domain_sentence(domain: str) -> str:
+    """The sentence before the attributes."""
+    return f"The {domain} has the following attributes."
+
+
+def attribute_text(attributes: Sequence[tuple[str, str]]) -> str:
+    """`title is Heat; genre is crime`."""
+    return "; ".join(f"{name} is {value}" for name, value in attributes)

@@ -1,0 +1,103 @@
+"""Texts to token rows: a frame around each text, cuts that spare the frame, batches by length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tessera.artifacts.logs import log
+
+if TYPE_CHECKING:
+    from tessera.language.models import LanguageModel
+
+SYSTEM = "You are an expert who writes short and exact descriptions of items."
+_PLACE = "\u2042"  # stands for the text while the frame around it is made
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Token ids that stand before and after every text."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.before) + len(self.after)
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+
+def plain_frame(model: LanguageModel, before: str = "", end: bool = True) -> Frame:
+    """Words before the text and, with `end`, the end token after it; an encoder's own start and end tokens."""
+    tokenizer = model.tokenizer
+    first: list[int] = []
+    last = [model.end_token] if end else []
+    if model.kind == "encoder":
+        whole = list(tokenizer(before, add_special_tokens=True)["input_ids"])
+        plain = _ids(tokenizer, before)
+        lead = next((i for i in range(len(whole) + 1) if whole[i : i + len(plain)] == plain), 0)
+        first, last = whole[:lead], whole[lead + len(plain) :]
+    return Frame((*first, *_ids(tokenizer, before)), tuple(last))
+
+
+def chat_frame(model: LanguageModel, before: str) -> Frame:
+    """The chat template with a system message, and a user message that starts with `before`; no generation prompt.
+
+    A tokenizer without a chat template gets the same words without one, which is logged.
+    """
+    if getattr(model.tokenizer, "chat_template", None) is None:
+        log.info("the tokenizer has no chat template: items are told in plain words instead")
+        return plain_frame(model, f"{SYSTEM}\n{before}", end=False)
+    said = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": before + _PLACE}]
+    text = model.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=False)
+    opening, _, closing = str(text).partition(_PLACE)
+    return Frame(tuple(_ids(model.tokenizer, opening)), tuple(_ids(model.tokenizer, closing)))
+
+
+def tokenize(texts: Sequence[str], frame: Frame, tokenizer: Any, most: int) -> tuple[list[list[int]], int]:
+    """Token rows of at most `most` tokens: a text that is too long loses its end, the frame stays.
+
+    Returns:
+        rows, and how many texts were cut.
+    Raises:
+        ValueError: the frame alone leaves no room for a text.
+    """
+    room = most - len(frame)
+    if room < 1:
+        raise ValueError(f"max_tokens is {most}, but the prompt around each text has {len(frame)} tokens")
+    found = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
+    rows = [[*frame.before, *ids[:room], *frame.after] for ids in found]
+    return rows, sum(len(ids) > room for ids in found)
+
+
+def length_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """Indices in batches of like length, the longest first, so that rows x longest stays within `batch_tokens`."""
+    order = np.argsort(-lengths, kind="stable")
+    found = []
+    start = 0
+    while start < len(order):
+        rows = max(1, batch_tokens // max(1, int(lengths[order[start]])))
+        found.append(order[start : start + rows])
+        start += rows
+    return found
+
+
+def pad_rows(
+    rows: Sequence[Sequence[int]], pad: int, side: Literal["right", "left"] = "right"
+) -> tuple[Tensor, Tensor]:
+    """Token ids (batch, length) and mask (batch, length), 1 at tokens and 0 at padding; both int64."""
+    longest = max(map(len, rows))
+    ids = np.full((len(rows), longest), pad, np.int64)
+    mask = np.zeros((len(rows), longest), np.int64)
+    for number, row in enumerate(rows):
+        place = slice(0, len(row)) if side == "right" else slice(longest - len(row), longest)
+        ids[number, place] = row
+        mask[number, place] = 1
+    return torch.from_numpy(ids), torch.from_numpy(mask)

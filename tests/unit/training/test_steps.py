@@ -1,0 +1,129 @@
+"""Training for a number of steps: schedules, resume to the digit, processes that share a step."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tessera.artifacts.logs import Terminated
+from tessera.settings.language import Steps
+from tessera.training.loop import TrainingError
+from tessera.training.machine import Machine
+from tessera.training.steps import StepTrainer, Update, schedule
+
+SETTINGS = Steps(steps=9, batch=8, learning_rate=0.05, warmup_steps=3, schedule="cosine", checkpoint_seconds=0.0)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Dropout(0.3), nn.Linear(5, 2))
+    model[0].bias.requires_grad_(False)
+    return model
+
+
+def train(
+    state: Path, settings: Steps = SETTINGS, stop: int | None = None, dropout: bool = True
+) -> tuple[nn.Module, list]:
+    model = network().train(dropout)
+    machine = Machine(settings)
+
+    def updates(step: int) -> Iterator[Update]:
+        if step == stop:
+            raise Terminated
+        rows = np.random.default_rng((settings.seed, step)).standard_normal((settings.batch, 4)).astype(np.float32)
+        mine = torch.from_numpy(machine.share(rows))
+
+        def update() -> tuple[torch.Tensor, dict[str, float]]:
+            made = machine.gather(model(mine))
+            return (made @ made.T).logsumexp(1).mean() + made.square().mean(), {"twice": 2.0}
+
+        yield update
+        yield update
+
+    trainer = StepTrainer(model, settings, state, machine, updates)
+    try:
+        return model, trainer.fit()
+    finally:
+        if stop is None:
+            trainer.clear()
+
+
+@pytest.mark.parametrize("kind", ["constant", "linear", "cosine"])
+def test_schedule(kind: str) -> None:
+    settings = SETTINGS.model_copy(update={"schedule": kind, "steps": 103})
+    rates = [schedule(settings, step) for step in range(103)]
+    assert rates[:3] == pytest.approx([0.05 / 3, 0.1 / 3, 0.05])
+    assert rates[53] == pytest.approx({"constant": 0.05, "linear": 0.025, "cosine": 0.025}[kind])
+    assert all(b <= a for a, b in pairwise(rates[3:]))
+
+
+def test_only_what_asks_for_gradients_is_trained(tmp_path: Path) -> None:
+    before = {name: value.clone() for name, value in network().state_dict().items()}
+    model, history = train(tmp_path)
+    after = model.state_dict()
+    assert torch.equal(before["0.bias"], after["0.bias"])
+    assert not torch.equal(before["0.weight"], after["0.weight"])
+    assert [row["step"] for row in history] == list(range(1, 10))
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert history[0]["twice"] == 2.0
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_a_stopped_run_ends_with_the_same_numbers(tmp_path: Path) -> None:
+    whole, history = train(tmp_path / "a")
+    with pytest.raises(Terminated):
+        train(tmp_path / "b", stop=5)
+    resumed, continued = train(tmp_path / "b")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert [row["loss"] for row in history] == [row["loss"] for row in continued]
+
+
+def test_a_loss_that_is_no_number_is_told(tmp_path: Path) -> None:
+    model = network()
+
+    def updates(step: int) -> Iterator[Update]:
+        yield lambda: (model(torch.ones(1, 4)).sum() * (float("nan") if step == 4 else 1.0), {})
+
+    with pytest.raises(TrainingError, match="nan at step 5"):
+        StepTrainer(model, SETTINGS, tmp_path, Machine(SETTINGS), updates).fit()
+
+
+def test_a_batch_divides_among_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(SETTINGS)
+    machine.world = 3
+    with pytest.raises(ValueError, match="8 does not divide among 3"):
+        machine.share(np.arange(8))
+
+
+def test_two_processes_train_like_one(tmp_path: Path) -> None:
+    alone, history = train(tmp_path / "one", dropout=False)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*command, __file__, str(tmp_path)], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False, timeout=120,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
+    assert told[0]["weights"] == told[1]["weights"]
+    for name, value in alone.state_dict().items():
+        assert torch.allclose(torch.tensor(told[0]["weights"][name]), value, atol=1e-6), name
+    assert told[0]["losses"] == pytest.approx([row["loss"] for row in history], abs=1e-6)
+
+
+if __name__ == "__main__":
+    shared = SETTINGS.model_copy(update={"processes": 2, "device": "cpu"})
+    folder = Path(sys.argv[1])
+    trained, curve = train(folder / "two", shared, dropout=False)
+    found = {"weights": {n: v.tolist() for n, v in trained.state_dict().items()}, "losses": [r["loss"] for r in curve]}
+    (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(found))
