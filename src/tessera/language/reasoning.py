@@ -1,0 +1,358 @@
+"""Latent reasoning (ReaEmb, section 2): thoughts that a language model reads as if they were tokens.
+
+A thought is made by one attention layer on top of the model: the state of the last token asks the states of all tokens.
+It is appended to the text as an input embedding, the end token follows, and the model reads both. The published code
+runs the model over the whole text twice; here the text is read once and only [thoughts, end] run on its keys and
+values. A causal model's states of the text do not see what follows, so values and gradients are the same, as long as
+nothing is drawn differently in the two passes (LoRA dropout is).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from tessera.artifacts.logs import log
+from tessera.settings.embedding import LRCLTable
+
+if TYPE_CHECKING:
+    from tessera.language.models import LanguageModel
+
+ROPE_BASE = 1000.0
+
+Cache = tuple[tuple[Tensor, Tensor], ...]
+"""Keys and values of every layer, each (batch, heads, length, head dim)."""
+
+
+class ReasoningAttention(nn.Module):
+    """One head as wide as the model: a query state attends to states; no residual, norm or output projection."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, rope: str = "rotate_half", last_tokens: int | None = None) -> None:
+        """
+        Args:
+            width: of the states; even.
+            rope: `rotate_half` pairs dimension i with i + width/2, whose frequencies are the same, so that scores
+                depend on relative positions only; `mixed` keeps the frequencies but rotates neighbours, as published.
+            last_tokens: attend to so many of the last states only.
+        Raises:
+            ValueError: an odd width.
+        """
+        super().__init__()
+        if width % 2:
+            raise ValueError(f"the reasoning attention rotates pairs of dimensions: a width of {width} is odd")
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.rope = rope
+        self.last_tokens = last_tokens
+        frequencies = ROPE_BASE ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
+        self.register_buffer("frequencies", frequencies.float(), persistent=False)
+
+    def rotate(self, vectors: Tensor, positions: Tensor) -> Tensor:
+        """Rotary embedding of vectors (..., width) at positions (...)."""
+        angles = positions[..., None] * self.frequencies
+        cos, sin = angles.cos().to(vectors.dtype), angles.sin().to(vectors.dtype)
+        if self.rope == "mixed":
+            pairs = vectors.reshape(*vectors.shape[:-1], -1, 2)
+            turned = torch.stack([-pairs[..., 1], pairs[..., 0]], dim=-1).flatten(-2)
+            return vectors * torch.cat([cos, cos], dim=-1) + turned * torch.cat([sin, sin], dim=-1)
+        first, second = vectors.chunk(2, dim=-1)
+        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+    def scores(self, query: Tensor, query_position: Tensor, states: Tensor, positions: Tensor) -> Tensor:
+        """(batch, length) scaled products of the rotated query and keys."""
+        asked = self.rotate(self.query(query), query_position)
+        keys = self.rotate(self.key(states), positions)
+        products: Tensor = torch.einsum("bd,bnd->bn", asked, keys)
+        return products / states.shape[-1] ** 0.5
+
+    def forward(self, query: Tensor, query_position: Tensor, states: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        """
+        Args:
+            query: (batch, width) state that asks.
+            query_position: (batch,) where it stands.
+            states: (batch, length, width) states that are asked.
+            mask: (batch, length) 1 for tokens, 0 for padding.
+            positions: (batch, length) where they stand.
+        Returns:
+            (batch, width) the thought.
+        """
+        dtype = self.query.weight.dtype
+        query, states = query.to(dtype), states.to(dtype)
+        seen = mask.bool()
+        if self.last_tokens is not None:
+            seen = seen & (mask.flip(1).cumsum(1).flip(1) <= self.last_tokens)
+        scores = self.scores(query, query_position, states, positions)
+        weights = scores.masked_fill(~seen, float("-inf")).softmax(dim=1)
+        # weights sum to one, so the mean of the values is the value of the mean: one product instead of `length`
+        mixed: Tensor = self.value(torch.einsum("bn,bnd->bd", weights.to(states.dtype), states))
+        return mixed
+
+
+@dataclass
+class Prefix:
+    """Texts that were read once: everything that thoughts and the end token need of them."""
+
+    states: Tensor
+    """(batch, length, width) after the model's final norm."""
+    mask: Tensor
+    """(batch, length) 1 for tokens, 0 for padding, on either side."""
+    positions: Tensor
+    """(batch, length) as the reasoning attention counts them."""
+    lengths: Tensor
+    """(batch,) tokens."""
+    cache: Cache
+    """Keys and values of the tokens."""
+    total: Tensor
+    """(batch, width) float32 sum of the states of tokens."""
+
+    def select(self, rows: Tensor | Sequence[int]) -> Prefix:
+        """The prefix of some rows, in that order; a row may be named more than once."""
+        index = torch.as_tensor(rows, device=self.mask.device)
+        return Prefix(
+            self.states[index],
+            self.mask[index],
+            self.positions[index],
+            self.lengths[index],
+            tuple((keys[index], values[index]) for keys, values in self.cache),
+            self.total[index],
+        )
+
+    def repeat(self, times: int) -> Prefix:
+        """Every row `times` times, one after the other: a, a, b, b, ..."""
+        return self.select(torch.arange(len(self.mask), device=self.mask.device).repeat_interleave(times))
+
+
+class LatentReasoner(nn.Module):
+    """A causal language model that thinks before it sums a text up in one vector."""
+
+    def __init__(self, model: LanguageModel, attention: ReasoningAttention | None, settings: LRCLTable) -> None:
+        """
+        Args:
+            model: a decoder, or a vision-language model's language part.
+            attention: makes the thoughts; None where there are none.
+            settings: thoughts, pooling, positions, and which passes carry gradients.
+        Raises:
+            ValueError: an encoder, whose states see what follows; thoughts without an attention.
+        """
+        super().__init__()
+        if model.kind == "encoder":
+            raise ValueError("latent reasoning needs a causal model: in an encoder, texts see the thoughts after them")
+        if settings.thoughts and attention is None:
+            raise ValueError(f"{settings.thoughts} thoughts need a reasoning attention")
+        # the whole model holds the tower too: registered once, under the tower's name
+        self.__dict__["_model"] = model
+        self.tower = model.tower
+        self.attention = attention
+        self.settings = settings
+        self._told = False
+
+    # ------------------------------------------------------------ one pass over the text
+
+    def read(self, ids: Tensor, mask: Tensor) -> Prefix:
+        """Read texts without thoughts and end token.
+
+        Args:
+            ids: (batch, length) tokens, padded on either side.
+            mask: (batch, length) 1 for tokens, 0 for padding.
+        Raises:
+            RuntimeError: the model did not fill its cache (gradient checkpointing empties it without a word).
+        """
+        cache = DynamicCache()
+        output = self.tower(
+            inputs_embeds=self._embed(ids),
+            attention_mask=mask,
+            position_ids=_token_positions(mask),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        if cache.get_seq_length() != ids.shape[1]:
+            raise RuntimeError(
+                f"the model kept keys of {cache.get_seq_length()} tokens of {ids.shape[1]}; "
+                "gradient checkpointing must be off, or the settings say two_pass"
+            )
+        states: Tensor = output.last_hidden_state
+        return Prefix(
+            states,
+            mask,
+            self._positions(mask),
+            mask.sum(1),
+            _emptied(cache),
+            _sum(states, mask),
+        )
+
+    def think(self, prefix: Prefix) -> Tensor:
+        """Thoughts (batch, thoughts, width), made one after the other.
+
+        The first is asked by the state of the last token; thought j by the model's state at thought j - 1. Keys are the
+        states of the text and those of earlier thoughts.
+        """
+        cache, thoughts = prefix.cache, []
+        states, mask, positions = self._free(prefix.states), prefix.mask, prefix.positions
+        query, position = _last(states, mask), _last(positions, mask)
+        for number in range(self.settings.thoughts):
+            thoughts.append(self._attend(query, position, states, mask, positions))
+            if number + 1 == self.settings.thoughts:
+                break
+            with self._first_pass():
+                seen, cache = self._continue(thoughts[-1][:, None], mask, prefix.lengths + number, cache)
+            query, position = seen[:, 0], position + 1
+            states = torch.cat([states, seen], dim=1)
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            positions = torch.cat([positions, position[:, None]], dim=1)
+        return torch.stack(thoughts, dim=1) if thoughts else self._no_thoughts(prefix.states)
+
+    def finish(self, prefix: Prefix, thoughts: Tensor) -> Tensor:
+        """Read thoughts (batch, thoughts, width) and the end token after the text; (batch, width) pooled, float32."""
+        states, _ = self._continue(self._with_end(thoughts), prefix.mask, prefix.lengths, prefix.cache)
+        if self.settings.pooling == "last":
+            return _wide(states[:, -1])
+        count = prefix.lengths + states.shape[1]
+        return (prefix.total + _wide(states).sum(1)) / count[:, None]
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(batch, width) embeddings, float32, of texts without thoughts and end token (see `read`)."""
+        if self.settings.thoughts == 0 or self.settings.two_pass or self._checkpointing():
+            return self._full_passes(ids, mask)
+        prefix = self.read(ids, mask)
+        return self.finish(prefix, self.think(prefix))
+
+    # ------------------------------------------------------------ plain passes
+
+    def _full_passes(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """As published: a pass over everything so far for each thought, and one more to sum up."""
+        inputs = self._embed(ids)
+        read, true = mask, _token_positions(mask)
+        positions = self._positions(mask)
+        position, after = _last(positions, mask), mask.sum(1)
+        for number in range(self.settings.thoughts):
+            with self._first_pass():
+                states = self._free(self._run(inputs, read, true))
+            query = _last(states, mask) if number == 0 else states[:, -1]
+            thought = self._attend(query, position, states, read, positions)
+            inputs = torch.cat([inputs, thought[:, None].to(inputs.dtype)], dim=1)
+            read = torch.cat([read, read.new_ones(len(read), 1)], dim=1)
+            true = torch.cat([true, (after + number)[:, None]], dim=1)
+            position = position + 1
+            positions = torch.cat([positions, position[:, None]], dim=1)
+        inputs = torch.cat([inputs, self._end(inputs)], dim=1)
+        read = torch.cat([read, read.new_ones(len(read), 1)], dim=1)
+        true = torch.cat([true, (after + self.settings.thoughts)[:, None]], dim=1)
+        states = self._run(inputs, read, true)
+        if self.settings.pooling == "last":
+            return _wide(states[:, -1])
+        return _sum(states, read) / read.sum(1, keepdim=True)
+
+    # ------------------------------------------------------------ parts
+
+    @property
+    def model(self) -> LanguageModel:
+        """The language model."""
+        model: LanguageModel = self.__dict__["_model"]
+        return model
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        return self.model.embed(ids)
+
+    def _end(self, like: Tensor) -> Tensor:
+        """(batch, 1, width) embedding of the end token."""
+        end = torch.full((len(like), 1), self.model.end_token, dtype=torch.long, device=like.device)
+        return self._embed(end)
+
+    def _with_end(self, thoughts: Tensor) -> Tensor:
+        end = self._end(thoughts)
+        return torch.cat([thoughts.to(end.dtype), end], dim=1)
+
+    def _no_thoughts(self, states: Tensor) -> Tensor:
+        return states.new_zeros(len(states), 0, states.shape[-1])
+
+    def _attend(self, query: Tensor, position: Tensor, states: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        assert self.attention is not None
+        thought: Tensor = self.attention(query, position, states, mask, positions)
+        return thought
+
+    def _run(self, inputs: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        output = self.tower(inputs_embeds=inputs, attention_mask=mask, position_ids=positions, use_cache=False)
+        states: Tensor = output.last_hidden_state
+        return states
+
+    def _continue(self, inputs: Tensor, mask: Tensor, start: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+        """States of further inputs (batch, more, width) after what the cache holds, and the cache that holds both.
+
+        The new tokens stand after the padding in memory, and at position `start` for the model.
+        """
+        count = inputs.shape[1]
+        grown = _filled(cache)
+        output = self.tower(
+            inputs_embeds=inputs.to(self.tower.get_input_embeddings().weight.dtype),
+            attention_mask=torch.cat([mask, mask.new_ones(len(mask), count)], dim=1),
+            position_ids=start[:, None] + torch.arange(count, device=start.device),
+            past_key_values=grown,
+            use_cache=True,
+        )
+        return output.last_hidden_state, _emptied(grown)
+
+    def _positions(self, mask: Tensor) -> Tensor:
+        """(batch, length) as the reasoning attention counts: tokens, or places in the padded row, as published."""
+        if self.settings.positions == "padded":
+            return torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+        return _token_positions(mask)
+
+    def _free(self, states: Tensor) -> Tensor:
+        """States as the thought sees them: the paper lets no gradient into the pass that they come from."""
+        return states if self.settings.through_first_pass else states.detach()
+
+    def _first_pass(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.settings.through_first_pass else torch.no_grad()
+
+    def _checkpointing(self) -> bool:
+        on = self.training and any(getattr(part, "gradient_checkpointing", False) for part in self.tower.modules())
+        if on and not self._told:
+            log.info("gradient checkpointing is on, which leaves no cache: the model reads every text twice")
+            self._told = True
+        return on
+
+
+def _token_positions(mask: Tensor) -> Tensor:
+    """(batch, length) number of tokens before each; padding gets some number in range."""
+    return (mask.cumsum(1) - 1).clamp(min=0)
+
+
+def _last(values: Tensor, mask: Tensor) -> Tensor:
+    """(batch, ...) value at each row's last token, of values (batch, length or more, ...)."""
+    place = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(1)
+    return values[torch.arange(len(mask), device=mask.device), place]
+
+
+def _sum(states: Tensor, mask: Tensor) -> Tensor:
+    """(batch, width) sum over tokens."""
+    wide = _wide(states)
+    return torch.einsum("bnd,bn->bd", wide, mask.to(wide.dtype))
+
+
+def _wide(states: Tensor) -> Tensor:
+    """States in at least float32: a bfloat16 sum of hundreds of them loses digits."""
+    return states.to(torch.promote_types(states.dtype, torch.float32))
+
+
+def _filled(cache: Cache) -> Any:
+    """A transformers cache that starts with these keys and values and leaves them as they are."""
+    filled: Any = DynamicCache()
+    for keys, values in cache:
+        layer: Any = DynamicLayer()  # type: ignore[no-untyped-call]
+        layer.keys, layer.values = keys, values
+        layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
+        filled.layers.append(layer)
+    return filled
+
+
+def _emptied(cache: Any) -> Cache:
+    return tuple((layer.keys, layer.values) for layer in cache.layers)
