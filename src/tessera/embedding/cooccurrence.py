@@ -1,0 +1,155 @@
+"""What a rollout is ranked among: items that co-occur with an item, and items that never do (ReaEmb, section 2.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from tessera.artifacts.logs import log
+from tessera.data.cooccurrence import cooccurrence
+from tessera.data.dataset import Dataset
+from tessera.settings.embedding import CRRLTable
+
+MAX_HISTORY = 1000
+"""Pairs are counted among so many items at the end of a history: a history of n items takes n squared entries."""
+
+_ROUNDS = 20  # of drawing negatives again, before the rest is drawn from an explicit list
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Items that learn, and what each is ranked among."""
+
+    anchors: np.ndarray
+    """(n,) items that learn, ascending."""
+    positives: np.ndarray
+    """(n, most) items that co-occur with each anchor, most often first, ties by item id; 0 where there are fewer."""
+    weights: np.ndarray
+    """(n, most) share of each positive in their co-occurrences; 0 where there are fewer."""
+    eligible: np.ndarray
+    """Items that may be candidates, ascending."""
+    counts: sparse.csr_matrix[np.int64]
+    """(items + 1, items + 1) co-occurrences."""
+    size: int
+    """Candidates an anchor."""
+
+    def draw(self, rows: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Positives, then negatives: uniform without repetition among eligible items that never co-occur.
+
+        An anchor with fewer positives has more negatives. Where too few items never co-occur, others that are no
+        positives fill up; an anchor that co-occurs with none is rewarded for its first, random one.
+
+        Args:
+            rows: places in `anchors`.
+            generator: draws the negatives of all rows.
+        Returns:
+            items (rows, size) and weights (rows, size), 0 at negatives.
+        """
+        anchors, positives = self.anchors[rows], self.positives[rows]
+        places = np.arange(self.size)
+        known = np.zeros((len(rows), self.size), np.int64)
+        known[:, : positives.shape[1]] = positives
+        weights = np.zeros((len(rows), self.size), np.float64)
+        weights[:, : positives.shape[1]] = self.weights[rows]
+        found = known.copy()
+        open_ = places[None] >= (positives > 0).sum(1)[:, None]
+        for _ in range(_ROUNDS):
+            if not open_.any():
+                break
+            found[open_] = self.eligible[generator.integers(len(self.eligible), size=int(open_.sum()))]
+            open_ = self._refused(anchors, found, open_)
+        for row in np.flatnonzero(open_.any(1)):
+            self._fill(anchors[row], found[row], open_[row], positives[row], generator)
+        weights[(weights == 0).all(1), 0] = 1.0
+        return found, weights
+
+    def _refused(self, anchors: np.ndarray, found: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        """Drawn cells (rows, size) that hold the anchor, what co-occurs with it, or what the row has already."""
+        # equal items side by side: kept cells first, then drawn ones from the left
+        key = (found * 2 + drawn) * self.size + np.arange(self.size)
+        order = key.argsort(1)
+        ordered = np.take_along_axis(found, order, 1)
+        refused = np.zeros(found.shape, bool)
+        np.put_along_axis(refused, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], 1)
+        refused &= drawn
+        rows, columns = np.nonzero(drawn)
+        items = found[rows, columns]
+        met = np.asarray(self.counts[anchors[rows], items]).ravel() > 0
+        refused[rows, columns] |= met | (items == anchors[rows])
+        return refused
+
+    def _fill(
+        self, anchor: int, found: np.ndarray, open_: np.ndarray, positives: np.ndarray, generator: np.random.Generator
+    ) -> None:
+        """Draw the open cells of one row from explicit lists: items that never co-occur, then any other."""
+        taken = np.concatenate([found[~open_], positives, [anchor]])
+        met = self.counts[anchor].indices
+        never = np.setdiff1d(self.eligible, np.concatenate([taken, met]))
+        others = np.setdiff1d(np.intersect1d(self.eligible, met), taken)
+        drawn = np.concatenate([generator.permutation(never), generator.permutation(others)])
+        found[open_] = drawn[: open_.sum()]
+
+
+def build_candidates(dataset: Dataset, described: np.ndarray, settings: CRRLTable) -> Candidates:
+    """Count co-occurrences and choose who learns and what is right for it.
+
+    Counted are training histories; `cooccurrence: all` counts held-out interactions too, as published.
+
+    Args:
+        dataset: a prepared dataset.
+        described: items of which there is a text; no other can be embedded.
+        settings: of the table.
+    Raises:
+        ValueError: fewer items than candidates, or no item that co-occurs with another.
+    """
+    if settings.cooccurrence == "all":
+        log.warning(
+            "cooccurrence: all -- VALIDATION AND TEST INTERACTIONS ARE COUNTED, as in the published code; "
+            "results of this table are no evidence for the method"
+        )
+        offsets, items = dataset.offsets, dataset.items
+    else:
+        offsets, items = dataset.train_histories()
+    longest = int(np.diff(offsets).max(initial=0))
+    if longest > MAX_HISTORY:
+        log.info("co-occurrence: histories are cut to their last %d items (the longest has %d)", MAX_HISTORY, longest)
+    counts = cooccurrence(offsets, items, dataset.n_items, MAX_HISTORY)
+    eligible = np.intersect1d(np.unique(items), described).astype(np.int64)
+    if len(eligible) <= settings.candidates:
+        raise ValueError(
+            f"candidates: {settings.candidates} are asked for each item, but only {len(eligible)} items "
+            "have both a text and an interaction to learn from"
+        )
+    anchors, positives, weights = _positives(counts, eligible, settings.positives)
+    lonely = weights[:, 0] == 0
+    if lonely.any():
+        log.info("%d of %d items co-occur with none: %s", lonely.sum(), len(anchors), _LONELY[settings.lonely_items])
+    if settings.lonely_items == "skip":
+        anchors, positives, weights = anchors[~lonely], positives[~lonely], weights[~lonely]
+    if not len(anchors):
+        raise ValueError("no two items with a text stand in the same training history: there is nothing to reward")
+    return Candidates(anchors, positives, weights, eligible, counts, settings.candidates)
+
+
+_LONELY = {"skip": "they are left out", "keep": "each is rewarded for a random item, as published"}
+
+
+def _positives(
+    counts: sparse.csr_matrix[np.int64], eligible: np.ndarray, most: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The `most` items that co-occur most with each eligible item, and their shares of the count."""
+    among = counts[eligible][:, eligible].tocoo()
+    # by anchor, then falling count, then item id
+    order = np.lexsort((among.col, -among.data, among.row))
+    rows, columns, values = among.row[order], among.col[order], among.data[order]
+    starts = np.searchsorted(rows, np.arange(len(eligible)))
+    place = np.arange(len(rows)) - starts[rows]
+    kept = place < most
+    positives = np.zeros((len(eligible), most), np.int64)
+    weights = np.zeros((len(eligible), most), np.float64)
+    positives[rows[kept], place[kept]] = eligible[columns[kept]]
+    weights[rows[kept], place[kept]] = values[kept]
+    weights /= np.maximum(weights.sum(1, keepdims=True), 1.0)
+    return eligible, positives, weights

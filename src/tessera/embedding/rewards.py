@@ -1,0 +1,70 @@
+"""Rewards of rollouts and their advantages (ReaEmb, section 2.4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def expected_ranks(similarity: Tensor) -> Tensor:
+    """Ranks from 0, the most similar first; equal ones share the mean of their ranks, in whichever order they stand.
+
+    Args:
+        similarity: (..., candidates).
+    Returns:
+        (..., candidates) in the same type.
+    """
+    own, others = similarity[..., :, None], similarity[..., None, :]
+    above = (others > own).sum(-1)
+    equal = (others == own).sum(-1) - 1
+    return above.to(similarity.dtype) + equal.to(similarity.dtype) / 2
+
+
+def rank_reward(similarity: Tensor, weights: Tensor) -> Tensor:
+    """Sum over positives of weight / (1 + log2(rank + 2)): 0.5 where the only positive stands first.
+
+    Args:
+        similarity: (items, group, candidates) of every rollout with the candidates of its item.
+        weights: (items, candidates) share of each positive, 0 at negatives.
+    Returns:
+        (items, group).
+    """
+    gains = 1 / (1 + torch.log2(expected_ranks(similarity) + 2))
+    return (gains * weights[:, None]).sum(-1)
+
+
+def softmax_reward(similarity: Tensor, weights: Tensor) -> Tensor:
+    """The positives' share of a softmax over the candidates, which moves where ranks do not.
+
+    Similarities are divided by their standard deviation over an item's candidates (mean over its rollouts): a softmax
+    of dot products of language model states is all or nothing otherwise. Shapes as in `rank_reward`.
+    """
+    scale = similarity.std(-1, correction=0).mean(-1)[:, None, None]
+    shares = (similarity / scale.clamp(min=torch.finfo(similarity.dtype).tiny)).softmax(-1)
+    return (shares * (weights > 0)[:, None]).sum(-1)
+
+
+def group_advantages(rewards: Tensor) -> Tensor:
+    """(R - mean) / (std + 1e-4) over the rollouts of an item (items, group); 0 where all have the same reward.
+
+    The noise-free rollout counts in mean and deviation, whether or not it counts in the gradient: a baseline that does
+    not depend on the other rollouts' noise leaves their expected gradient as it is, and two rollouts are enough.
+    """
+    centred = rewards - rewards.mean(1, keepdim=True)
+    found = centred / (rewards.std(1, keepdim=True) + 1e-4)
+    # a mean of equal numbers is not always that number
+    return found.masked_fill(degenerate(rewards)[:, None], 0.0)
+
+
+def batch_advantages(rewards: Tensor) -> Tensor:
+    """(R - b) / (|R - b| + 1e-6) as published: b is the mean reward of the noise-free (first) rollouts of the batch,
+    the norm is over the whole batch. An item whose rollouts are all poor has only negative advantages.
+    """
+    centred = rewards - rewards[:, 0].mean()
+    found: Tensor = centred / (centred.norm() + 1e-6)
+    return found
+
+
+def degenerate(rewards: Tensor) -> Tensor:
+    """(items,) whether all rollouts of an item have the same reward: nothing is learned from them."""
+    return rewards.amax(1) == rewards.amin(1)

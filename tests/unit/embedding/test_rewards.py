@@ -1,0 +1,75 @@
+"""Rewards and advantages against the published values and hand examples."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tessera.embedding.rewards import (
+    batch_advantages,
+    degenerate,
+    expected_ranks,
+    group_advantages,
+    rank_reward,
+    softmax_reward,
+)  # fmt: skip
+
+
+def test_published_rewards_of_the_ten_ranks() -> None:
+    similarity = torch.zeros(10, 1, 10)
+    for rank in range(10):
+        similarity[rank, 0, 1 : rank + 1] = 1.0
+        similarity[rank, 0, rank + 1 :] = -1.0
+    weights = torch.zeros(10, 10)
+    weights[:, 0] = 1.0
+    told = [0.5, 0.3869, 0.3333, 0.3010, 0.2789, 0.2626, 0.25, 0.2398, 0.2314, 0.2242]
+    assert rank_reward(similarity, weights)[:, 0].tolist() == pytest.approx(told, abs=5e-5)
+
+
+def test_several_positives_count_by_their_shares() -> None:
+    similarity = torch.tensor([[[3.0, 1.0, 2.0, 0.0]]])
+    weights = torch.tensor([[0.75, 0.25, 0.0, 0.0]])
+    expected = 0.75 * 0.5 + 0.25 / (1 + math.log2(4))
+    assert rank_reward(similarity, weights).item() == pytest.approx(expected)
+
+
+def test_equal_similarities_share_their_ranks_wherever_they_stand() -> None:
+    assert expected_ranks(torch.zeros(4)).tolist() == [1.5] * 4
+    assert expected_ranks(torch.tensor([1.0, 2.0, 1.0, 0.0])).tolist() == [1.5, 0.0, 1.5, 3.0]
+    generator = torch.Generator().manual_seed(0)
+    similarity = torch.randint(0, 3, (50, 6), generator=generator).float()
+    order = torch.randperm(6, generator=generator)
+    assert torch.equal(expected_ranks(similarity)[:, order], expected_ranks(similarity[:, order]))
+
+
+def test_softmax_reward_is_the_share_of_the_positives_and_moves_without_ranks() -> None:
+    similarity = torch.tensor([[[2.0, 1.0, 0.0], [2.1, 1.0, 0.0]]])
+    weights = torch.tensor([[0.5, 0.5, 0.0]])
+    rewards = softmax_reward(similarity, weights)
+    scale = (similarity[0, 0].std(correction=0) + similarity[0, 1].std(correction=0)) / 2
+    assert rewards[0, 0].item() == pytest.approx((similarity[0, 0] / scale).softmax(0)[:2].sum().item())
+    assert rewards[0, 1] > rewards[0, 0]
+    assert rank_reward(similarity, weights).unique().numel() == 1
+    torch.testing.assert_close(softmax_reward(similarity * 100, weights), rewards)
+    assert softmax_reward(torch.zeros(1, 2, 3), weights).tolist() == [[pytest.approx(2 / 3)] * 2]
+
+
+def test_equal_rewards_in_every_group_give_no_advantage() -> None:
+    rewards = torch.tensor([[0.3869] * 8, [0.5] * 8, [0.1] * 8])
+    assert not group_advantages(rewards).any()
+    assert degenerate(rewards).all()
+    mixed = torch.tensor([[0.5, 0.25], [0.3, 0.3]])
+    found = group_advantages(mixed)
+    assert found[0].tolist() == pytest.approx([0.125 / (0.1767767 + 1e-4), -0.125 / (0.1767767 + 1e-4)])
+    assert not found[1].any()
+    assert degenerate(mixed).tolist() == [False, True]
+
+
+def test_published_advantages_by_hand() -> None:
+    rewards = torch.tensor([[0.5, 0.4], [0.3, 0.3]])
+    # b = (0.5 + 0.3) / 2 = 0.4; R - b = 0.1, 0, -0.1, -0.1; norm = sqrt(0.03)
+    norm = math.sqrt(0.03) + 1e-6
+    expected = torch.tensor([[0.1, 0.0], [-0.1, -0.1]]) / norm
+    torch.testing.assert_close(batch_advantages(rewards), expected, atol=1e-6, rtol=0)
