@@ -15,4 +15,5 @@ with stage(snakemake.log[0]):
         Path("state"),
         snakemake.params.code,
         Path(snakemake.log[0]),
+        Path(snakemake.input.teacher) if snakemake.input.get("teacher") else None,
     )

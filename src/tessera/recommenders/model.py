@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tessera.artifacts.tables import read_item_table
+from tessera.artifacts.models import read_tensors
+from tessera.artifacts.tables import ArtifactError, read_item_table
 from tessera.objectives.catalogue import CatalogueLoss, catalogue_loss
 from tessera.recommenders.backbones.base import Backbone
 from tessera.recommenders.item_encoders.base import ItemEncoder
@@ -50,10 +51,17 @@ class SequentialRecommender(nn.Module):
         self.loss = loss
 
     def forward(self, histories: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the loss over the targets of histories (batch, length), and the number of targets."""
+        """Sum of the loss over the targets of histories (batch, length), and the number of targets.
+
+        A further loss of the item encoder stands for the whole step: it is counted once a target, so that the mean
+        over the targets of all processes holds it once.
+        """
         vectors = self.items()
         states, targets, owners = self.backbone.examples(histories, vectors)
         total = self.loss(states, vectors, targets, owners, histories)
+        further = self.items.further_loss(vectors, targets)
+        if further is not None:
+            total = total + further * len(targets)
         return total, torch.tensor(len(targets), device=total.device)
 
     def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
@@ -84,13 +92,35 @@ class ModelScorer:
         return self.model.score(states, self.vectors).float()
 
 
-def build_model(run: Run, popularity: np.ndarray, table: str | Path | None) -> SequentialRecommender:
+def read_teacher(path: str | Path, items: int, dim: int) -> Tensor:
+    """The trained item vectors of an ID run, (items + 1, dim).
+
+    Raises:
+        ArtifactError: the run has none, or those of another catalogue, or of another width.
+    """
+    weight = read_tensors(path).get("items.weight")
+    if weight is None:
+        raise ArtifactError(f"{path}: has no trained item vectors to align with; expected a run of `items: ids`")
+    if len(weight) != items + 1:
+        raise ArtifactError(f"{path}: has vectors of {len(weight) - 1} items, the dataset has {items}")
+    if weight.shape[1] != dim:
+        raise ArtifactError(
+            f"{path}: its item vectors have width {weight.shape[1]}, but the aligned backbone has dim {dim}; "
+            "give both backbones the same dim"
+        )
+    return weight
+
+
+def build_model(
+    run: Run, popularity: np.ndarray, table: str | Path | None, teacher: str | Path | None = None
+) -> SequentialRecommender:
     """The untrained model of a run; the caller has seeded torch.
 
     Args:
         run: the resolved run.
         popularity: (items + 1,) training interactions an item.
         table: the item table, where the run reads one.
+        teacher: weights of the ID run that an aligned system learns from; not needed to judge it.
     """
     assert isinstance(run.method, BackboneSystem)
     assert run.backbone is not None
@@ -100,8 +130,10 @@ def build_model(run: Run, popularity: np.ndarray, table: str | Path | None) -> S
         if table is None:
             raise ValueError(f"system {run.system!r} reads the item table {items.table!r}, but no file was given")
         vectors, present = read_item_table(table, count)
+        dim = run.backbone.dim
+        aligned = read_teacher(teacher, count, dim) if items.align is not None and teacher is not None else None
         encoder = _load(ITEM_ENCODERS["table"])(
-            items, torch.from_numpy(vectors), torch.from_numpy(present), run.backbone.dim
+            items, torch.from_numpy(vectors), torch.from_numpy(present), dim, aligned
         )
     else:
         encoder = _load(ITEM_ENCODERS["ids"])(count, run.backbone.dim)

@@ -22,6 +22,7 @@ from tessera.evaluation.judge import validation_metrics
 from tessera.recommenders.model import ModelScorer, build_model
 from tessera.settings.config import BackboneSystem, Run
 from tessera.settings.evaluation import Evaluation
+from tessera.settings.recommenders import TableItems
 from tessera.training.batches import WindowBatches
 from tessera.training.loop import Trainer, write_history
 from tessera.training.machine import Machine, seed_step
@@ -33,13 +34,24 @@ HEURISTICS = {
 }
 
 
-def run_identity(run: Run, data: Path, table: Path | None, code: str) -> str:
+def run_identity(run: Run, data: Path, table: Path | None, code: str, teacher: Path | None = None) -> str:
     """Name of a run's state: changes with its settings, its code and its input files, and with nothing else."""
-    inputs = [file_digest(data / "interactions.parquet"), file_digest(table) if table else ""]
+    inputs = [
+        file_digest(data / "interactions.parquet"),
+        *(file_digest(path) if path else "" for path in (table, teacher)),
+    ]
     return hashlib.sha256(json.dumps([run.canonical(), code, inputs]).encode()).hexdigest()[:20]
 
 
-def train_run(run: Run, data: Path, table: Path | None, output: Path, state: Path, code: str = "") -> None:
+def train_run(
+    run: Run,
+    data: Path,
+    table: Path | None,
+    output: Path,
+    state: Path,
+    code: str = "",
+    teacher: Path | None = None,
+) -> None:
     """Train a run and write `output` (model.safetensors), model.json and history.jsonl beside it.
 
     Args:
@@ -49,6 +61,9 @@ def train_run(run: Run, data: Path, table: Path | None, output: Path, state: Pat
         output: path of the weights.
         state: root of the trainers' resumable states.
         code: fingerprint of the code that trains.
+        teacher: weights of the ID run that the run is aligned with, where it is.
+    Raises:
+        ValueError: the run is aligned with another whose weights were not given.
     """
     dataset = load_dataset(data)
     description = {"run": run.model_dump(mode="json"), "items": dataset.n_items, "users": dataset.n_users}
@@ -57,9 +72,14 @@ def train_run(run: Run, data: Path, table: Path | None, output: Path, state: Pat
         write_history(output.with_name("history.jsonl"), [])
         write_model(output, tensors, description)
         return
-    folder = state / run_identity(run, data, table, code)
+    align = run.method.items.align if isinstance(run.method.items, TableItems) else None
+    if align is not None and teacher is None:
+        raise ValueError(
+            f"system {run.system!r} is aligned with {align.system}/{align.backbone}, but its weights were not given"
+        )
+    folder = state / run_identity(run, data, table, code, teacher)
     machine = Machine(run.training)
-    history, weights = _train_backbone(run, dataset, table, folder, machine)
+    history, weights = _train_backbone(run, dataset, table, teacher, folder, machine)
     if not machine.first:
         return
     validated = [row for row in history if "NDCG@10" in row]
@@ -80,10 +100,10 @@ def _fit_heuristic(run: Run, dataset: Dataset) -> dict[str, torch.Tensor]:
 
 
 def _train_backbone(
-    run: Run, dataset: Dataset, table: Path | None, folder: Path, machine: Machine
+    run: Run, dataset: Dataset, table: Path | None, teacher: Path | None, folder: Path, machine: Machine
 ) -> tuple[list[dict[str, Any]], Mapping[str, torch.Tensor]]:
     seed_step(run.seed)
-    model = build_model(run, dataset.train_counts, table)
+    model = build_model(run, dataset.train_counts, table, teacher)
     offsets, items = dataset.train_histories()
     backbone = model.backbone
     batches = WindowBatches(offsets, items, backbone.window, backbone.overlap, run.training.batch_tokens)
@@ -117,7 +137,14 @@ def _sample(cases: Cases, users: int | None) -> Cases:
 
 
 def launch(
-    run: Run, data: Path, table: Path | None, output: Path, state: Path, code: str, logfile: Path | None
+    run: Run,
+    data: Path,
+    table: Path | None,
+    output: Path,
+    state: Path,
+    code: str,
+    logfile: Path | None,
+    teacher: Path | None = None,
 ) -> None:
     """`train_run` in this process, or in as many as `training.processes` says (one a GPU).
 
@@ -125,11 +152,12 @@ def launch(
         ValueError: a process of several failed; its log says why.
     """
     if run.training.processes == 1:
-        train_run(run, data, table, output, state, code)
+        train_run(run, data, table, output, state, code, teacher)
         return
     job = {
         "run": run.model_dump(mode="json"), "data": str(data), "table": str(table) if table else None,
         "output": str(output), "state": str(state), "code": code, "log": str(logfile) if logfile else None,
+        "teacher": str(teacher) if teacher else None,
     }  # fmt: skip
     command = [
         sys.executable,
@@ -156,7 +184,7 @@ def main() -> None:
     with stage(job["log"]):
         train_run(
             Run.model_validate(job["run"]), Path(job["data"]), Path(job["table"]) if job["table"] else None,
-            Path(job["output"]), Path(job["state"]), job["code"],
+            Path(job["output"]), Path(job["state"]), job["code"], Path(job["teacher"]) if job["teacher"] else None,
         )  # fmt: skip
 
 

@@ -116,6 +116,25 @@ class IdItems(Settings):
     kind: Literal["ids"] = "ids"
 
 
+class Alignment(Settings):
+    """Draws adapted item vectors towards those of a trained ID run: recommendation adaptation training of LLMEmb."""
+
+    system: str = "id"
+    """The system whose item vectors are aligned to; it has `items: ids` and is trained first, under the same seed."""
+    backbone: str = "sasrec"
+    """The backbone under which it was trained (LLMEmb aligns every backbone to SASRec), of the same `dim`."""
+    weight: float = Field(0.01, gt=0)
+    """Weight of the alignment beside the loss of the recommender."""
+    temperature: float = Field(2.0, gt=0)
+    """Temperature of the contrastive loss; fixed."""
+    deduplicate: bool = True
+    """An item that is a target several times counts once; otherwise it is a negative of itself, as published."""
+    normalize: bool = False
+    """Cosines instead of dot products."""
+    target_temperature: Literal["divide", "multiply"] = "divide"
+    """The targets' temperature divides, or multiplies, as in the published code."""
+
+
 class TableItems(Settings):
     """A frozen item table behind a trainable adapter."""
 
@@ -130,6 +149,8 @@ class TableItems(Settings):
     """Centre the table and scale it to unit mean square before the adapter."""
     id_residual: bool = False
     """Add a trainable ID vector to the adapted one."""
+    align: Alignment | None = None
+    """Also align the adapted vectors with those of a trained ID run (LLMEmb); null does not."""
 
 
 ItemEncoder = Annotated[IdItems | TableItems, Field(discriminator="kind")]

@@ -13,3 +13,12 @@ class ItemEncoder(nn.Module, ABC):
     @abstractmethod
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors; row 0 is the padding."""
+
+    def further_loss(self, vectors: Tensor, targets: Tensor) -> Tensor | None:
+        """A loss of its own that is added to the mean loss of a step; None where there is none.
+
+        Args:
+            vectors: (items + 1, dim) what `forward` gave.
+            targets: (targets,) item ids that the step predicts.
+        """
+        return None

@@ -1,7 +1,8 @@
-"""Items as a frozen item table behind a trainable adapter (as in LLMEmb and ReaEmb).
+"""Items as a frozen item table behind a trainable adapter (LLMEmb, AAAI 2025, and ReaEmb, 2026).
 
 The adapter runs over all items once a step, not once a position: the same values and gradients, computed for N items
-instead of batch x length of them.
+instead of batch x length of them. With `align` a contrastive loss draws the adapted vectors towards those of a trained
+ID run: the second stage of LLMEmb, recommendation adaptation training.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
+import torch.distributed
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tessera.objectives.contrastive import soft_contrastive
 from tessera.recommenders.item_encoders.base import ItemEncoder
 from tessera.settings.recommenders import TableItems
 
@@ -20,14 +24,18 @@ class TableItemEncoder(ItemEncoder):
 
     table: Tensor
     present: Tensor
+    teacher: Tensor | None
 
-    def __init__(self, settings: TableItems, vectors: Tensor, present: Tensor, dim: int) -> None:
+    def __init__(
+        self, settings: TableItems, vectors: Tensor, present: Tensor, dim: int, teacher: Tensor | None = None
+    ) -> None:
         """
         Args:
             settings: the adapter.
             vectors: (items + 1, width) the table, row 0 the padding.
             present: (items + 1,) bool, which rows the table has.
             dim: width of the item vectors made.
+            teacher: (items + 1, dim) frozen vectors to align with; None aligns with nothing, as when judging.
         """
         super().__init__()
         if settings.standardize:
@@ -38,6 +46,8 @@ class TableItemEncoder(ItemEncoder):
         # not saved with the weights: the table is an artifact of its own
         self.register_buffer("table", vectors, persistent=False)
         self.register_buffer("present", present, persistent=False)
+        self.register_buffer("teacher", teacher, persistent=False)
+        self.align = settings.align
         widths = [vectors.shape[1], *settings.adapter]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
@@ -55,3 +65,41 @@ class TableItemEncoder(ItemEncoder):
         """(items + 1, dim) item vectors."""
         adapted = torch.where(self.present[:, None], self.adapter(self.table), self.absent)
         return adapted if self.residual is None else adapted + self.residual
+
+    def further_loss(self, vectors: Tensor, targets: Tensor) -> Tensor | None:
+        """The alignment of the targets' vectors with the teacher's: LLMEmb, recommendation adaptation training.
+
+        Targets without a row in the table share one vector, which no teacher's vector belongs to: they are left out.
+
+        Args:
+            vectors: (items + 1, dim) what `forward` gave.
+            targets: (targets,) item ids that the step predicts.
+        """
+        if self.teacher is None or self.align is None:
+            return None
+        targets = _of_all_processes(targets)
+        targets = targets[self.present[targets]]
+        if self.align.deduplicate:
+            targets = targets.unique()  # type: ignore[no-untyped-call]
+        if not len(targets):
+            return vectors.new_zeros(())
+        return self.align.weight * soft_contrastive(
+            self.teacher[targets],
+            vectors[targets],
+            self.align.temperature,
+            self.align.target_temperature,
+            self.align.normalize,
+        )
+
+
+def _of_all_processes(targets: Tensor) -> Tensor:
+    """The targets of the whole step: a contrast among fewer items would be another loss with every process more."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return targets
+    world = torch.distributed.get_world_size()
+    counts = [torch.zeros(1, dtype=torch.int64, device=targets.device) for _ in range(world)]
+    torch.distributed.all_gather(counts, torch.tensor([len(targets)], device=targets.device))
+    most = int(torch.cat(counts).max())
+    parts = [torch.zeros(most, dtype=targets.dtype, device=targets.device) for _ in range(world)]
+    torch.distributed.all_gather(parts, F.pad(targets, (0, most - len(targets))))
+    return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
