@@ -21,6 +21,8 @@ DOORS: dict[str, set[str]] = {
     "objectives": BASE,
     "evaluation": BASE | {"data"},
     "training": BASE | {"data", "objectives", "evaluation"},
+    "language": BASE | {"data", "objectives", "training"},
+    "embedding": BASE | {"data", "objectives", "evaluation", "training", "language"},
     "recommenders": BASE | {"data", "objectives", "evaluation", "training"},
     "reporting": BASE | {"data", "evaluation"},
 }

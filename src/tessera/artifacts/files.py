@@ -53,3 +53,8 @@ def file_digest(path: str | Path) -> str:
     """Hash of a file's bytes, 16 hex digits: the fingerprint of an input artifact."""
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()[:16]
+
+
+def identity(*parts: str) -> str:
+    """Name of a trainer's state: changes with any part (settings, code, fingerprints of inputs), 20 hex digits."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]

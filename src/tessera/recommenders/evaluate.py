@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,17 @@ def evaluate_run(
     cases = dataset.cases("test")
     scorer = load_scorer(model, run, popularity, table)
     return write_evaluation(
-        scorer, cases, popularity, settings, candidates, output, metrics, run.system, run.recommender, run.seed
+        scorer,
+        cases,
+        popularity,
+        settings,
+        candidates,
+        output,
+        metrics,
+        run.system,
+        run.recommender,
+        run.seed,
+        run.remarks,
     )
 
 
@@ -72,8 +83,9 @@ def write_evaluation(
     system: str,
     recommender: str,
     seed: int,
+    remarks: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Judge any scorer; the oracle comes this way too."""
+    """Judge any scorer; the oracle comes this way too. `remarks` are told beside the numbers wherever they stand."""
     chosen = read_candidates(candidates, cases, len(popularity) - 1) if candidates else None
     started = time.monotonic()
     with Progress("test users", len(cases), "users") as progress:
@@ -84,5 +96,5 @@ def write_evaluation(
     described = {"system": system, "recommender": recommender, "seed": seed}
     write_table(output, found, "evaluation", {**described, "evaluation": settings.model_dump(mode="json")}, inputs)
     summary = summarize(found, settings, popularity, protocol_name(settings, chosen), **described)
-    write_json(metrics, {**summary, "seconds": round(seconds, 3)})
+    write_json(metrics, {**summary, "seconds": round(seconds, 3), "remarks": list(remarks)})
     return summary

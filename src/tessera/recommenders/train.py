@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import subprocess
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -14,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tessera.artifacts.files import file_digest
+from tessera.artifacts.files import file_digest, identity
 from tessera.artifacts.logs import log, stage
 from tessera.artifacts.models import write_model
 from tessera.data.dataset import Cases, Dataset, load_dataset
@@ -24,6 +22,7 @@ from tessera.settings.config import BackboneSystem, Run
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.recommenders import TableItems
 from tessera.training.batches import WindowBatches
+from tessera.training.launch import run_processes
 from tessera.training.loop import Trainer, write_history
 from tessera.training.machine import Machine, seed_step
 
@@ -40,7 +39,7 @@ def run_identity(run: Run, data: Path, table: Path | None, code: str, teacher: P
         file_digest(data / "interactions.parquet"),
         *(file_digest(path) if path else "" for path in (table, teacher)),
     ]
-    return hashlib.sha256(json.dumps([run.canonical(), code, inputs]).encode()).hexdigest()[:20]
+    return identity(run.canonical(), code, *inputs)
 
 
 def train_run(
@@ -159,23 +158,7 @@ def launch(
         "output": str(output), "state": str(state), "code": code, "log": str(logfile) if logfile else None,
         "teacher": str(teacher) if teacher else None,
     }  # fmt: skip
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc_per_node={run.training.processes}",
-    ]
-    launched = subprocess.Popen([*command, "-m", "tessera.recommenders.train", json.dumps(job)])
-    try:
-        failed = launched.wait()
-    except BaseException:
-        # asked to end: so is the launcher, which ends its workers; a killed one would leave them running
-        launched.terminate()
-        launched.wait()
-        raise
-    if failed:
-        raise ValueError(f"training in {run.training.processes} processes failed with exit code {failed}")
+    run_processes("tessera.recommenders.train", job, run.training.processes)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args, get_origin
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -65,6 +65,25 @@ class Settings(BaseModel):
     def canonical(self) -> str:
         """The settings as sorted JSON: what rules carry in `params` and what identities are made from."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+
+
+class PresetSettings(Settings):
+    """Settings of which the published code needs others than the correct ones; a key given in the config stands."""
+
+    OFFICIAL: ClassVar[dict[str, Any]] = {}
+    preset: Literal["correct", "official"] = "correct"
+    """`official` switches every published habit on that is thought wrong (docs/systems); tables then say so."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _official(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("preset") == "official":
+            merged = {**cls.OFFICIAL, **data}
+            for key, value in cls.OFFICIAL.items():
+                if isinstance(value, Mapping) and isinstance(data.get(key), Mapping):
+                    merged[key] = {**value, **data[key]}
+            return merged
+        return data
 
 
 def _value_at(config: Any, path: list[Any]) -> Any:

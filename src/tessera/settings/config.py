@@ -9,18 +9,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
-from tessera.settings.base import ConfigError, Settings, did_you_mean, explain
+from tessera.settings.base import ConfigError, PresetSettings, Settings, did_you_mean, explain
 from tessera.settings.datasets import BazaarSource, Dataset
+from tessera.settings.embedding import TRAINED_TABLES, CRRLTable, LRCLTable, SCFTTable, TextTable
 from tessera.settings.evaluation import Evaluation, Significance
+from tessera.settings.language import BuiltModel, Captions, LanguageModel, PackageModel, ReadText
 from tessera.settings.recommenders import (
     Backbone,
     CrossEntropy,
+    GRU4RecSettings,
     IdItems,
     ItemEncoder,
     ItemKNNSettings,
     Loss,
     MarkovSettings,
     PopularSettings,
+    SASRecSettings,
     TableItems,
     Training,
 )
@@ -51,7 +55,9 @@ class LatentTable(Settings):
     """Every attribute, only those told by the text, or only those shown by the picture."""
 
 
-ItemTable = Annotated[VectorsTable | LatentTable, Field(discriminator="recipe")]
+ItemTable = Annotated[
+    VectorsTable | LatentTable | TextTable | SCFTTable | LRCLTable | CRRLTable, Field(discriminator="recipe")
+]
 
 # ---------------------------------------------------------------- systems
 
@@ -110,7 +116,7 @@ class Resources(Settings):
     gpu: int = Field(0, ge=0)
     """GPUs."""
     retries: int = Field(0, ge=0)
-    """Further attempts after a failure (train and evaluate only)."""
+    """Further attempts after a failure (not of ingest, prepare and report)."""
 
 
 class StageResources(Settings):
@@ -119,7 +125,15 @@ class StageResources(Settings):
     ingest: Resources = Field(default_factory=Resources)
     """Reading raw logs, or generating the demo world."""
     prepare: Resources = Field(default_factory=Resources)
-    """Cleaning and splitting; item tables."""
+    """Cleaning and splitting; item tables that are imported."""
+    pretrain: Resources = Field(default_factory=lambda: Resources(mem_mb=4000, runtime=720, retries=2))
+    """Pre-training a model that is built on the spot."""
+    caption: Resources = Field(default_factory=lambda: Resources(mem_mb=4000, runtime=720, retries=2))
+    """Captions of a catalogue."""
+    tune: Resources = Field(default_factory=lambda: Resources(mem_mb=6000, runtime=720, retries=2))
+    """Training an embedder: SCFT, LRCL, CRRL."""
+    embed: Resources = Field(default_factory=lambda: Resources(mem_mb=4000, runtime=240, retries=1))
+    """Embedding a catalogue; diagnostics of its table."""
     train: Resources = Field(default_factory=lambda: Resources(mem_mb=3000, runtime=720, retries=2))
     """Training one run."""
     evaluate: Resources = Field(default_factory=lambda: Resources(mem_mb=3000, retries=1))
@@ -151,6 +165,8 @@ class Run(Settings):
     backbone: Backbone | None = None
     loss: Loss = Field(default_factory=CrossEntropy)
     training: Training = Field(default_factory=Training)
+    remarks: list[str] = Field(default_factory=list)
+    """What every table that shows the run says about it."""
 
     @property
     def path(self) -> str:
@@ -166,11 +182,44 @@ BUILT_IN_SYSTEMS: dict[str, Any] = {
 }
 
 
+BUILT_IN_MODELS: dict[str, Any] = {"small": {"built": "qwen2.5-vl"}}
+
+
+def _preset_everywhere(data: dict[str, Any]) -> dict[str, Any]:
+    """`preset: official` in every section that knows it and does not name another."""
+
+    def given(section: Any, known: Mapping[str, type[Settings]], key: str) -> Any:
+        if not isinstance(section, Mapping):
+            return section
+        kinds = {name: known.get(str(value.get(key))) for name, value in section.items() if isinstance(value, Mapping)}
+        fits = {name for name, kind in kinds.items() if kind is not None and issubclass(kind, PresetSettings)}
+        return {name: {"preset": "official", **value} if name in fits else value for name, value in section.items()}
+
+    recipes: dict[str, type[Settings]] = {"scft": SCFTTable, "lrcl": LRCLTable, "crrl": CRRLTable}
+    data["tables"] = given(data.get("tables"), recipes, "recipe") or {}
+    backbones: dict[str, type[Settings]] = {"sasrec": SASRecSettings, "gru4rec": GRU4RecSettings}
+    data["backbones"] = given(data["backbones"], backbones, "kind")
+    systems = {}
+    for name, system in data["systems"].items():
+        items = system.get("items") if isinstance(system, Mapping) else None
+        if isinstance(items, Mapping) and "table" in items:
+            system = {**system, "items": {"preset": "official", **items}}
+        systems[name] = system
+    return data | {"systems": systems}
+
+
 class Config(Settings):
     """A Tessera config."""
 
     datasets: dict[str, Dataset] = Field(min_length=1)
     """What is learned from, by name."""
+    preset: Literal["correct", "official"] = "correct"
+    """`official`: published habits for every table, backbone and item encoder that has some and does not say otherwise,
+    so that a system and its baselines run under the same."""
+    models: dict[str, LanguageModel] = Field(default_factory=dict)
+    """Language and vision-language models, by name; `small`, built on the spot, is built in."""
+    captions: dict[str, Captions] = Field(default_factory=dict)
+    """What models say of the items, by name."""
     tables: dict[str, ItemTable] = Field(default_factory=dict)
     """Recipes for item tables, by name."""
     systems: dict[str, System] = Field(default_factory=dict)
@@ -199,6 +248,9 @@ class Config(Settings):
             return data
         data = dict(data)
         systems = data.get("systems") or {}
+        models = data.get("models") or {}
+        if isinstance(models, Mapping):
+            data["models"] = {**BUILT_IN_MODELS, **models}
         backbones = data.get("backbones") or {}
         if isinstance(systems, Mapping):
             data["systems"] = {**BUILT_IN_SYSTEMS, **systems}
@@ -210,7 +262,7 @@ class Config(Settings):
                 else settings
                 for name, settings in named.items()
             }
-        return data
+        return _preset_everywhere(data) if data.get("preset") == "official" else data
 
     @cached_property
     def problems(self) -> list[str]:
@@ -231,7 +283,7 @@ class Config(Settings):
             values = getattr(self.experiment, key)
             if len(set(values)) < len(values):
                 found.append(f"experiment.{key}: names something twice: {values}")
-        for kind in ("datasets", "tables", "systems", "backbones"):
+        for kind in ("datasets", "models", "captions", "tables", "systems", "backbones"):
             for name in getattr(self, kind):
                 if not _NAME.fullmatch(name):
                     found.append(f"{kind}.{name}: a name is letters, digits, '-', '_' and '.', the first no '.'")
@@ -247,6 +299,7 @@ class Config(Settings):
                 continue
             if isinstance(system.items, TableItems):
                 check(f"systems.{name}.items.table", system.items.table, self.tables)
+                found += self._alignment_problems(name, system)
             for index, backbone_name in enumerate(system.backbones or []):
                 check(f"systems.{name}.backbones.{index}", backbone_name, self.backbones)
             found += self._override_problems(f"systems.{name}.training", system.training)
@@ -255,6 +308,7 @@ class Config(Settings):
                 for dataset in self.experiment.datasets:
                     if dataset in self.datasets and not isinstance(self.datasets[dataset], BazaarSource):
                         found.append(f"tables.{table_name}: latent tables need source bazaar; {dataset!r} is another")
+        found += self._language_problems()
         measured = [f"{name}@{k}" for name in ("Hit", "NDCG") for k in self.evaluation.cutoffs] + ["MRR"]
         check("report.main_metric", self.report.main_metric, dict.fromkeys(measured))
         baseline = self.significance.baseline
@@ -270,6 +324,121 @@ class Config(Settings):
             return explain(error, override, path).replace(f"{path}: ", f"{path}.").splitlines()
         return []
 
+    def _language_problems(self) -> list[str]:
+        found: list[str] = []
+
+        def check(path: str, name: str, known: Mapping[str, Any]) -> None:
+            if name not in known:
+                found.append(f"{path}: unknown name {name!r}{did_you_mean(name, known)}")
+
+        for name, model in self.models.items():
+            if isinstance(model, BuiltModel) and model.hidden % (2 * model.heads):
+                found.append(f"models.{name}.heads: twice {model.heads} does not divide hidden {model.hidden}")
+        for name, captions in self.captions.items():
+            check(f"captions.{name}.model", captions.model, self.models)
+            shown = self.models.get(captions.model)
+            if captions.source != "text" and isinstance(shown, PackageModel):
+                found.append(f"captions.{name}.model: {captions.model!r} is a sentence encoder, which sees no pictures")
+        for name, table in self.tables.items():
+            if isinstance(table, CRRLTable):
+                if table.start is not None:
+                    check(f"tables.{name}.start", table.start, self.tables)
+                    start = self.tables.get(table.start)
+                    if start is not None and not (isinstance(start, LRCLTable) and start.thoughts):
+                        found.append(f"tables.{name}.start: {table.start!r} is no lrcl table with thoughts")
+                if table.model is not None:
+                    check(f"tables.{name}.model", table.model, self.models)
+            elif isinstance(table, ReadText):
+                check(f"tables.{name}.model", table.model, self.models)
+            for index, caption in enumerate(getattr(table, "captions", [])):
+                check(f"tables.{name}.captions.{index}", caption, self.captions)
+            if isinstance(table, TRAINED_TABLES):
+                steps = table.training
+                if steps.batch % steps.processes:
+                    found.append(
+                        f"tables.{name}.training.batch: {steps.batch} does not divide among {steps.processes} processes"
+                    )
+                reader = self.reader(name) if not found else None
+                if (
+                    reader is not None
+                    and isinstance(self.models[reader.model], PackageModel)
+                    and table.recipe != "scft"
+                ):
+                    found.append(f"tables.{name}: {table.recipe} needs a decoder; {reader.model!r} is an encoder")
+        return found
+
+    def _alignment_problems(self, name: str, system: BackboneSystem) -> list[str]:
+        align = getattr(system.items, "align", None)
+        if align is None:
+            return []
+        path = f"systems.{name}.items.align"
+        teacher = self.systems.get(align.system)
+        if not (isinstance(teacher, BackboneSystem) and isinstance(teacher.items, IdItems)):
+            ids = [n for n, s in self.systems.items() if isinstance(s, BackboneSystem) and isinstance(s.items, IdItems)]
+            return [f"{path}.system: {align.system!r} is no system of IDs{did_you_mean(align.system, ids)}"]
+        if align.backbone not in self.backbones:
+            return [f"{path}.backbone: unknown name {align.backbone!r}{did_you_mean(align.backbone, self.backbones)}"]
+        width = self.backbones[align.backbone].dim
+        used = system.backbones or self.experiment.backbones
+        wrong = [b for b in used if b in self.backbones and self.backbones[b].dim != width]
+        return [
+            f"{path}: dim {self.backbones[b].dim} of {b!r} differs from {width} of {align.backbone!r}" for b in wrong
+        ]
+
+    def reader(self, table: str) -> ReadText | None:
+        """The recipe that says which model reads which text for a table; None for tables that no model makes."""
+        recipe = self.tables[table]
+        if isinstance(recipe, CRRLTable):
+            if recipe.start is not None:
+                return self.reader(recipe.start)
+            return LRCLTable(model=recipe.model or "", captions=recipe.captions, prompts=recipe.prompts)
+        return recipe if isinstance(recipe, ReadText) else None
+
+    def teacher(self, run: Run) -> Run | None:
+        """The ID run whose item vectors a run is aligned to, of the same seed."""
+        align = getattr(getattr(run.method, "items", None), "align", None)
+        return None if align is None else self._run(align.system, align.backbone, run.seed)
+
+    def trained(self, dataset: str) -> list[Run]:
+        """Every run that is trained: those of the experiment, and the teachers that they need."""
+        found = self.runs(dataset)
+        paths = {run.path for run in found}
+        teachers = {teacher.path: teacher for run in found if (teacher := self.teacher(run))}
+        return found + [run for path, run in teachers.items() if path not in paths]
+
+    def _remarks(self, system: BackboneSystem, backbone: str) -> list[str]:
+        """What must be said beside every number of a system under a backbone."""
+        found: list[str] = []
+        if getattr(self.backbones[backbone], "preset", "correct") == "official":
+            found.append(f"backbone {backbone} runs under preset official")
+        if getattr(system.items, "preset", "correct") == "official":
+            found.append("items enter under preset official")
+        name: str | None = getattr(system.items, "table", None)
+        while name is not None:
+            table = self.tables[name]
+            if getattr(table, "cooccurrence", "train") == "all":
+                found.append(f"table {name} was trained with held-out interactions")
+            if isinstance(table, PresetSettings) and table.preset == "official":
+                found.append(f"table {name} was made under preset official")
+            name = getattr(table, "start", None)
+        return found
+
+    def _run(self, name: str, backbone_name: str, seed: int) -> Run:
+        system = self.systems[name]
+        assert isinstance(system, BackboneSystem)
+        backbone = self.backbones[backbone_name]
+        training = {**self.training.model_dump(), **backbone.training, **system.training}
+        return Run(
+            system=name,
+            recommender=backbone_name,
+            seed=seed,
+            method=system,
+            backbone=backbone,
+            loss=system.loss or self.loss,
+            training=Training.model_validate(training),
+            remarks=self._remarks(system, backbone_name),
+        )
+
     def runs(self, dataset: str) -> list[Run]:
         """Every run of the experiment on a dataset, defaults resolved; heuristics run once, under seed 0."""
         found: list[Run] = []
@@ -279,20 +448,7 @@ class Config(Settings):
                 found.append(Run(system=name, recommender=system.recommender, seed=0, method=system))
                 continue
             for backbone_name in system.backbones or self.experiment.backbones:
-                backbone = self.backbones[backbone_name]
-                training = {**self.training.model_dump(), **backbone.training, **system.training}
-                found += [
-                    Run(
-                        system=name,
-                        recommender=backbone_name,
-                        seed=seed,
-                        method=system,
-                        backbone=backbone,
-                        loss=system.loss or self.loss,
-                        training=Training.model_validate(training),
-                    )
-                    for seed in self.experiment.seeds
-                ]
+                found += [self._run(name, backbone_name, seed) for seed in self.experiment.seeds]
         return found
 
 

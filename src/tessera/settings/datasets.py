@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, model_validator
 
 from tessera.settings.base import Settings
+from tessera.settings.language import ItemPrompt
 
 
 class Core(Settings):
@@ -78,6 +79,8 @@ class DatasetSettings(Settings):
     """Filters and counts between the log and the dataset."""
     split: Split = Field(default_factory=LeaveOneOut)
     """How interactions are divided into train, valid and test."""
+    prompt: ItemPrompt = Field(default_factory=ItemPrompt)
+    """How an item is told to a language model."""
 
     @model_validator(mode="after")
     def _train_core_needs_a_fixed_train_part(self) -> DatasetSettings:
@@ -222,8 +225,8 @@ def source_module(source: str) -> str:
 
 
 def ingest_settings(dataset: DatasetSettings) -> dict[str, Any]:
-    """What the ingest stage reads: all but cleaning and split, and the largest share of rejected rows."""
-    settings = dataset.model_dump(mode="json", exclude={"cleaning", "split"})
+    """What the ingest stage reads: all but cleaning, split and prompt, and the largest share of rejected rows."""
+    settings = dataset.model_dump(mode="json", exclude={"cleaning", "split", "prompt"})
     return {**settings, "max_rejected": dataset.cleaning.max_rejected}
 
 

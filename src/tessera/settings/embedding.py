@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tessera.settings.base import Settings
+from tessera.settings.base import PresetSettings, Settings
 from tessera.settings.language import ReadText, Steps
-
-Preset = Literal["correct", "official"]
 
 
 class Finish(Settings):
@@ -58,25 +55,6 @@ class SoftContrastive(Settings):
     """Soft targets with or without gradient, or plain InfoNCE: only the item itself."""
 
 
-class PresetSettings(Settings):
-    """Settings of which the published code needs others than the correct ones; a key given in the config stands."""
-
-    OFFICIAL: ClassVar[dict[str, Any]] = {}
-    preset: Preset = "correct"
-    """`official` switches every published habit on that is thought wrong (docs/systems); tables then say so."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _official(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("preset") == "official":
-            merged = {**cls.OFFICIAL, **data}
-            for key, value in cls.OFFICIAL.items():
-                if isinstance(value, Mapping) and isinstance(data.get(key), Mapping):
-                    merged[key] = {**value, **data[key]}
-            return merged
-        return data
-
-
 class ContrastiveTable(PresetSettings, ReadText, Finish):
     """What SCFT and LRCL share: two views of an item with attributes left out, brought together."""
 
@@ -88,6 +66,9 @@ class ContrastiveTable(PresetSettings, ReadText, Finish):
     """Mean over all tokens, or the last one."""
     lora: LoRA = Field(default_factory=LoRA)
     """What is trained in the language model."""
+    recompute: bool = False
+    """Keep the states of `batch_tokens` tokens at a time and compute the others again for the gradient: large models in
+    little memory, at a third more time, the same numbers."""
     pca: int | None = Field(512, ge=1)
     """Keep so many principal components (all, where there are fewer); null keeps the vectors as they are."""
 

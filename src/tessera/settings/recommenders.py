@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tessera.settings.base import Settings
+from tessera.settings.base import PresetSettings, Settings
 
 # ---------------------------------------------------------------- backbones
 
@@ -18,8 +18,10 @@ class BackboneSettings(Settings):
     """Keys of `training` that differ for this backbone."""
 
 
-class SASRecSettings(BackboneSettings):
+class SASRecSettings(PresetSettings, BackboneSettings):
     """Self-attentive sequential recommendation (Kang and McAuley, ICDM 2018), pre-norm blocks."""
+
+    OFFICIAL: ClassVar[dict[str, Any]] = {"causal": False}
 
     kind: Literal["sasrec"] = "sasrec"
     dim: int = Field(64, ge=1)
@@ -34,10 +36,14 @@ class SASRecSettings(BackboneSettings):
     """Dropout on embeddings and on the outputs of attention and feed-forward layers."""
     max_length: int = Field(50, ge=1)
     """Longest history read at once; longer ones are trained in windows and scored on their end."""
+    causal: bool = True
+    """A position sees those before it; false lets it see its own target in training, as LLMEmb's and ReaEmb's code."""
 
 
-class GRU4RecSettings(BackboneSettings):
+class GRU4RecSettings(PresetSettings, BackboneSettings):
     """Recurrent recommendation (Hidasi et al., ICLR 2016), with the loss chosen freely."""
+
+    OFFICIAL: ClassVar[dict[str, Any]] = {"targets": "last"}
 
     kind: Literal["gru4rec"] = "gru4rec"
     dim: int = Field(64, ge=1)
@@ -50,6 +56,8 @@ class GRU4RecSettings(BackboneSettings):
     """Dropout on embeddings and on the output state."""
     max_length: int = Field(50, ge=1)
     """Longest history read at once."""
+    targets: Literal["all", "last"] = "all"
+    """Predict every item of a training window, or the last alone, as LLMEmb's and ReaEmb's code."""
 
 
 class BERT4RecSettings(BackboneSettings):
@@ -135,20 +143,25 @@ class Alignment(Settings):
     """The targets' temperature divides, or multiplies, as in the published code."""
 
 
-class TableItems(Settings):
+class TableItems(PresetSettings):
     """A frozen item table behind a trainable adapter."""
 
+    OFFICIAL: ClassVar[dict[str, Any]] = {"activation": "none", "standardize": False, "shift_last_item": True}
     kind: Literal["table"] = "table"
     table: str
     """Name under `tables`."""
     adapter: list[int] = Field(default_factory=lambda: [256])
-    """Hidden widths of the adapter (GELU between); [] is one linear map."""
+    """Hidden widths of the adapter; [] is one linear map."""
+    activation: Literal["gelu", "none"] = "gelu"
+    """Between the layers of the adapter; none as in LLMEmb's and ReaEmb's code, which makes it one linear map."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout inside the adapter."""
     standardize: bool = True
     """Centre the table and scale it to unit mean square before the adapter."""
     id_residual: bool = False
     """Add a trainable ID vector to the adapted one."""
+    shift_last_item: bool = False
+    """Zero the last item's vector, as an off-by-one in the published code does."""
     align: Alignment | None = None
     """Also align the adapted vectors with those of a trained ID run (LLMEmb); null does not."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tessera.recommenders.backbones.attention import initialise
-from tessera.recommenders.backbones.base import CausalBackbone
+from tessera.recommenders.backbones.base import CausalBackbone, Examples
 from tessera.recommenders.backbones.dropout import Dropout
 from tessera.settings.recommenders import GRU4RecSettings
 
@@ -21,6 +21,7 @@ class GRU4Rec(CausalBackbone):
         super().__init__()
         self.dim = settings.dim
         self.max_length = settings.max_length
+        self.last_only = settings.targets == "last"
         self.dropout = Dropout(settings.dropout)
         self.norm_in = nn.LayerNorm(settings.dim)
         self.recurrent = nn.GRU(settings.dim, settings.hidden_dim, settings.layers, batch_first=True)
@@ -33,3 +34,11 @@ class GRU4Rec(CausalBackbone):
         states, _ = self.recurrent(self.dropout(self.norm_in(inputs)))
         out: Tensor = self.norm(self.project(self.dropout(states)))
         return out
+
+    def examples(self, histories: Tensor, vectors: Tensor) -> Examples:
+        """Every item but the first is predicted from the state before it; with `targets: last`, only the last."""
+        found = super().examples(histories, vectors)
+        if not self.last_only:
+            return found
+        last = found.owners.diff(append=found.owners.new_tensor([-1])) != 0
+        return Examples(*(part[last] for part in found))

@@ -17,16 +17,17 @@ from tessera.settings.recommenders import SASRecSettings
 
 
 class SASRec(CausalBackbone):
-    """Causal self-attention over the items of a history."""
+    """Causal self-attention over the items of a history (or, with `causal: false`, over all of them)."""
 
     def __init__(self, settings: SASRecSettings) -> None:
         super().__init__()
         self.dim = settings.dim
         self.max_length = settings.max_length
+        self.causal = settings.causal
         self.positions = nn.Embedding(settings.max_length, settings.dim)
         self.dropout = Dropout(settings.dropout)
         self.blocks = nn.ModuleList(
-            Block(settings.dim, settings.heads, settings.inner_dim, settings.dropout, causal=True)
+            Block(settings.dim, settings.heads, settings.inner_dim, settings.dropout, settings.causal)
             for _ in range(settings.layers)
         )
         self.norm = nn.LayerNorm(settings.dim)
@@ -40,18 +41,24 @@ class SASRec(CausalBackbone):
     def hidden(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """(batch, length, dim) states. Padding is on the right, so the causal mask alone hides it."""
         x = self._start(inputs)
+        mask = None if self.causal else _visible(inputs, lengths)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, mask)
         normed: Tensor = self.norm(x)
         return normed
 
     def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
         """(batch, dim) state after the last item; the last block computes that position alone."""
         x = self._start(F.embedding(histories, vectors))
+        visible = _visible(x, lengths)
         for block in self.blocks[:-1]:
-            x = block(x)
-        visible = (torch.arange(x.shape[1], device=x.device) < lengths[:, None])[:, None, None]
+            x = block(x, None if self.causal else visible)
         last = self.blocks[-1]
         assert isinstance(last, Block)
         state: Tensor = self.norm(last.last(x, lengths - 1, visible))
         return state
+
+
+def _visible(x: Tensor, lengths: Tensor) -> Tensor:
+    """(batch, 1, 1, length) bool: which positions of x (batch, length, dim) hold an item."""
+    return (torch.arange(x.shape[1], device=x.device) < lengths[:, None])[:, None, None]

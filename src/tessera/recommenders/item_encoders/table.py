@@ -43,6 +43,8 @@ class TableItemEncoder(ItemEncoder):
             vectors = vectors - known.mean(0)
             vectors = vectors / vectors[present].square().mean().sqrt().clamp(min=1e-12)
         vectors = vectors * present[:, None]
+        if settings.shift_last_item:
+            vectors[-1] = 0
         # not saved with the weights: the table is an artifact of its own
         self.register_buffer("table", vectors, persistent=False)
         self.register_buffer("present", present, persistent=False)
@@ -51,7 +53,8 @@ class TableItemEncoder(ItemEncoder):
         widths = [vectors.shape[1], *settings.adapter]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
-            layers += [nn.Linear(before, after), nn.GELU(), nn.Dropout(settings.dropout)]
+            between = nn.GELU() if settings.activation == "gelu" else nn.Identity()
+            layers += [nn.Linear(before, after), between, nn.Dropout(settings.dropout)]
         self.adapter = nn.Sequential(*layers, nn.Linear(widths[-1], dim))
         # begin at the scale of trainable vectors, whatever the scale of the table
         last = self.adapter[-1]

