@@ -1,0 +1,9 @@
+"""What the vectors of an item table are like."""
+
+from pathlib import Path
+
+from tessera.artifacts.logs import stage
+from tessera.evaluation.representations import diagnose
+
+with stage(snakemake.log[0]):
+    diagnose(Path(snakemake.input.table), Path(snakemake.input.interactions).parent, Path(snakemake.output[0]))
