@@ -9,6 +9,7 @@ nothing is drawn differently in the two passes (LoRA dropout is).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ class ReasoningAttention(nn.Module):
         asked = self.rotate(self.query(query), query_position)
         keys = self.rotate(self.key(states), positions)
         products: Tensor = torch.einsum("bd,bnd->bn", asked, keys)
-        return products / states.shape[-1] ** 0.5
+        return products / math.sqrt(states.shape[-1])
 
     def forward(self, query: Tensor, query_position: Tensor, states: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         """
@@ -148,8 +149,7 @@ class LatentReasoner(nn.Module):
             raise ValueError("latent reasoning needs a causal model: in an encoder, texts see the thoughts after them")
         if settings.thoughts and attention is None:
             raise ValueError(f"{settings.thoughts} thoughts need a reasoning attention")
-        # the whole model holds the tower too: registered once, under the tower's name
-        self.__dict__["_model"] = model
+        self.model = model
         self.tower = model.tower
         self.attention = attention
         self.settings = settings
@@ -203,7 +203,8 @@ class LatentReasoner(nn.Module):
             if number + 1 == self.settings.thoughts:
                 break
             with self._first_pass():
-                seen, cache = self._continue(thoughts[-1][:, None], mask, prefix.lengths + number, cache)
+                said = thoughts[-1][:, None].to(self._end(states).dtype)
+                seen, cache = self._continue(said, mask, prefix.lengths + number, cache)
             query, position = seen[:, 0], position + 1
             states = torch.cat([states, seen], dim=1)
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
@@ -253,12 +254,6 @@ class LatentReasoner(nn.Module):
 
     # ------------------------------------------------------------ parts
 
-    @property
-    def model(self) -> LanguageModel:
-        """The language model."""
-        model: LanguageModel = self.__dict__["_model"]
-        return model
-
     def _embed(self, ids: Tensor) -> Tensor:
         return self.model.embed(ids)
 
@@ -292,7 +287,7 @@ class LatentReasoner(nn.Module):
         count = inputs.shape[1]
         grown = _filled(cache)
         output = self.tower(
-            inputs_embeds=inputs.to(self.tower.get_input_embeddings().weight.dtype),
+            inputs_embeds=inputs,
             attention_mask=torch.cat([mask, mask.new_ones(len(mask), count)], dim=1),
             position_ids=start[:, None] + torch.arange(count, device=start.device),
             past_key_values=grown,

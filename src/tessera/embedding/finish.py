@@ -1,0 +1,47 @@
+"""From pooled states to the rows of a table: principal components, unit length."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tessera.artifacts.logs import log
+from tessera.settings.embedding import Finish
+
+Vectors = npt.NDArray[np.floating]
+
+
+def finish(vectors: Vectors, settings: Finish) -> npt.NDArray[np.float32]:
+    """Rows (items, dim) of a table from vectors (items, width)."""
+    found = np.asarray(vectors, np.float64)
+    if settings.pca is not None:
+        found = principal_components(found, settings.pca)
+    if settings.l2:
+        lengths = np.linalg.norm(found, axis=1, keepdims=True)
+        found = found / np.where(lengths == 0, 1, lengths)
+    return found.astype(np.float32)
+
+
+def principal_components(vectors: Vectors, count: int) -> npt.NDArray[np.float64]:
+    """Centred vectors (n, width) in the directions of most variance, (n, count) or as many as there are.
+
+    Not whitened: with all components, distances are kept. The signs are fixed (the largest weight of a component is
+    positive), so that the same vectors always give the same rows.
+    """
+    centred = np.asarray(vectors, np.float64) - np.mean(vectors, axis=0, dtype=np.float64)
+    most = max(1, min(centred.shape[1], len(centred) - 1))
+    if count > most:
+        log.info("%d principal components asked for, %d there are", count, most)
+    # the triangular factor has the same right singular vectors, and is small where items are many
+    _, spread, directions = np.linalg.svd(np.linalg.qr(centred, mode="r"), full_matrices=False)
+    directions = directions[: min(count, most)]
+    largest = np.abs(directions).argmax(axis=1)
+    directions = directions * np.where(directions[np.arange(len(directions)), largest] < 0, -1.0, 1.0)[:, None]
+    variance = spread**2
+    if variance.sum() > 0:
+        log.info("%d components keep %.1f%% of the variance", len(directions), 100 * _share(variance, len(directions)))
+    return np.asarray(centred @ directions.T)
+
+
+def _share(variance: npt.NDArray[np.float64], count: int) -> float:
+    return float(variance[:count].sum() / variance.sum())

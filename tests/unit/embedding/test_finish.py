@@ -1,0 +1,58 @@
+"""Principal components against the covariance matrix; fixed signs; distances; unit length."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tessera.embedding.finish import finish, principal_components
+from tessera.settings.embedding import Finish
+
+
+def vectors(n: int, width: int) -> np.ndarray:
+    generator = np.random.default_rng(0)
+    return generator.normal(size=(n, width)) @ generator.normal(size=(width, width)) + 5
+
+
+@pytest.mark.parametrize(("n", "width", "count"), [(40, 6, 3), (5, 12, 3)])
+def test_against_the_eigenvectors_of_the_covariance(n: int, width: int, count: int) -> None:
+    x = vectors(n, width)
+    centred = x - x.mean(0)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    expected = centred @ axes[:, ::-1][:, :count]
+    found = principal_components(x, count)
+    signs = np.sign((found * expected).sum(0))
+    np.testing.assert_allclose(found * signs, expected, atol=1e-9)
+    assert (np.diff(found.var(0)) < 0).all()
+
+
+def test_signs_do_not_depend_on_the_order_or_sign_that_the_library_finds() -> None:
+    x = vectors(30, 5)
+    order = np.random.default_rng(1).permutation(30)
+    np.testing.assert_allclose(principal_components(x[order], 4), principal_components(x, 4)[order], atol=1e-9)
+
+
+@pytest.mark.parametrize(("n", "width"), [(20, 6), (4, 9)])
+def test_all_components_keep_distances(n: int, width: int) -> None:
+    x = vectors(n, width)
+    found = finish(x, Finish(pca=100))
+    assert found.dtype == np.float32
+    assert found.shape == (n, min(width, n - 1))
+
+    def distances(rows: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(rows[:, None] - rows[None], axis=2)
+
+    np.testing.assert_allclose(distances(found.astype(np.float64)), distances(x), rtol=1e-4, atol=1e-5)
+
+
+def test_unit_length_and_neither() -> None:
+    x = vectors(6, 3)
+    x[2] = 0
+    np.testing.assert_array_equal(finish(x, Finish()), x.astype(np.float32))
+    scaled = finish(x, Finish(l2=True))
+    np.testing.assert_allclose(np.linalg.norm(scaled, axis=1), [1, 1, 0, 1, 1, 1], atol=1e-6)
+
+
+def test_a_catalogue_of_one_or_of_equals() -> None:
+    assert finish(np.ones((1, 4)), Finish(pca=3)).shape == (1, 1)
+    np.testing.assert_allclose(finish(np.ones((5, 4)), Finish(pca=2)), 0, atol=1e-12)
