@@ -33,15 +33,27 @@ def rank_reward(similarity: Tensor, weights: Tensor) -> Tensor:
     return (gains * weights[:, None]).sum(-1)
 
 
-def softmax_reward(similarity: Tensor, weights: Tensor) -> Tensor:
-    """The positives' share of a softmax over the candidates, which moves where ranks do not.
+def standardized(similarity: Tensor) -> Tensor:
+    """Similarities (items, group, candidates) over their standard deviation among an item's candidates.
 
-    Similarities are divided by their standard deviation over an item's candidates (mean over its rollouts): a softmax
-    of dot products of language model states is all or nothing otherwise. Shapes as in `rank_reward`.
+    The deviation is the mean over an item's rollouts, without gradient. A softmax of dot products of language model
+    states is all or nothing otherwise, and one of cosines nearly flat.
     """
-    scale = similarity.std(-1, correction=0).mean(-1)[:, None, None]
-    shares = (similarity / scale.clamp(min=torch.finfo(similarity.dtype).tiny)).softmax(-1)
-    return (shares * (weights > 0)[:, None]).sum(-1)
+    scale = similarity.detach().std(-1, correction=0).mean(-1)[:, None, None]
+    return similarity / scale.clamp(min=torch.finfo(similarity.dtype).tiny)
+
+
+def softmax_reward(similarity: Tensor, weights: Tensor) -> Tensor:
+    """The positives' share of a softmax over the candidates, standardized, which moves where ranks do not.
+
+    Shapes as in `rank_reward`.
+    """
+    return (standardized(similarity).softmax(-1) * (weights > 0)[:, None]).sum(-1)
+
+
+def supervised_loss(similarity: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy (items,) of the same softmax with the positives' shares, from similarities (items, candidates)."""
+    return -(weights * standardized(similarity[:, None])[:, 0].log_softmax(-1)).sum(-1)
 
 
 def group_advantages(rewards: Tensor) -> Tensor:

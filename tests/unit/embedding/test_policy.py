@@ -93,14 +93,11 @@ def test_tokens_before_the_thought_add_a_constant() -> None:
     torch.testing.assert_close(gradient, plain)
 
 
-def test_token_likelihoods_are_of_the_next_token_or_of_the_same() -> None:
-    logits = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(0))
-    tokens = torch.tensor([5, 5, 1])
+def test_token_likelihoods() -> None:
+    logits = torch.randn(2, 4, 3, 7, generator=torch.Generator().manual_seed(0))
     told = logits.log_softmax(-1)
-    shifted = torch.stack([told[:, 0, 5], told[:, 1, 1]], 1)
-    torch.testing.assert_close(token_log_probability(logits, tokens, True), shifted)
-    same = torch.stack([told[:, 0, 5], told[:, 1, 5], told[:, 2, 1]], 1)
-    torch.testing.assert_close(token_log_probability(logits, tokens, False), same)
+    expected = torch.stack([told[..., 0, 5], told[..., 1, 5], told[..., 2, 1]], -1)
+    torch.testing.assert_close(token_log_probability(logits, torch.tensor([5, 5, 1])), expected)
 
 
 def test_token_divergence_is_never_negative() -> None:
