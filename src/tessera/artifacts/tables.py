@@ -54,6 +54,7 @@ EVALUATION = pa.schema(
         ("recommended", pa.list_(pa.int32())),
     ]
 )
+CAPTIONS = pa.schema([("item", pa.int32()), ("text", pa.string()), ("status", pa.string())])
 CANDIDATES = pa.schema([("user", pa.int32()), ("items", pa.list_(pa.int32()))])
 
 RAW_INTERACTIONS = pa.schema(
@@ -104,6 +105,7 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "item_table": (1, None),
     "evaluation": (1, EVALUATION),
     "candidates": (1, CANDIDATES),
+    "captions": (1, CAPTIONS),
     "raw_interactions": (1, RAW_INTERACTIONS),
     "raw_items": (1, RAW_ITEMS),
     "metrics": (1, None),

