@@ -40,18 +40,23 @@ def number(column: Column, value: float) -> str:
 
 
 def csv_text(table: Table) -> str:
-    """A row an entry: mean, sd and corrected p of every printed column; empty where not known."""
+    """A row an entry: mean, sd and corrected p of every printed column; empty where not known.
+
+    Where a run has remarks, they stand in a last column.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     heads = [table.header(column) for column in table.columns]
-    writer.writerow(["system", "recommender", "seeds", *(f"{h}{part}" for h in heads for part in ("", " sd", " p"))])
+    noted = any(entry.remarks for entry in table.entries)
+    columns = [f"{head}{part}" for head in heads for part in ("", " sd", " p")]
+    writer.writerow(["system", "recommender", "seeds", *columns, *(["remarks"] if noted else [])])
     for entry in table.entries:
         row: list[str | int] = [entry.system, entry.recommender, len(entry.runs)]
         for column in table.columns:
             cell = table.cells.get((entry.name, column))
             values = (cell.mean, cell.sd, cell.p_holm) if cell else (None, None, None)
             row += ["" if value is None else f"{value:.6g}" for value in values]
-        writer.writerow(row)
+        writer.writerow([*row, "; ".join(entry.remarks)] if noted else row)
     return out.getvalue()
 
 

@@ -46,6 +46,121 @@
     head.querySelector("button").addEventListener("click", () => sort(head));
   }
 
+  // ---- explorer of item tables: everything is made from text, nothing of the data is ever read as markup
+  const make = (tag, name, text) => {
+    const node = document.createElement(tag);
+    if (name) node.className = name;
+    if (text !== undefined) node.textContent = text;
+    return node;
+  };
+  const picture = ([title, id, , uri]) => {
+    if (!uri) {
+      const none = make("span", "nopicture", "no picture");
+      none.setAttribute("role", "img");
+      none.setAttribute("aria-label", "no picture");
+      return none;
+    }
+    const image = make("img");
+    Object.assign(image, { src: uri, alt: title || id, width: 72, height: 72 });
+    return image;
+  };
+
+  const explore = (box) => {
+    const { tables, items, near, catalogue } = JSON.parse(box.querySelector("script").textContent);
+    const shown = 24;
+    const seen = [];
+    const searched = items.map(([title, id]) => `${title}\n${id}`.toLowerCase());
+
+    const label = make("label", "", "Find an item by its title or id");
+    const search = make("input");
+    search.type = "search";
+    label.append(search);
+    const button = (text) => {
+      const node = make("button", "", text);
+      node.type = "button";
+      return node;
+    };
+    const random = button("Random item");
+    const back = button("Back");
+    const pick = make("div", "pick");
+    pick.append(label, random, back);
+    const count = make("p", "notes");
+    count.setAttribute("role", "status");
+    const found = make("ul", "strip found");
+    found.tabIndex = 0;
+    found.setAttribute("aria-label", "Items to choose from");
+    const chosen = make("div", "chosen");
+    chosen.tabIndex = -1;
+    const lists = make("div", "lists");
+    box.append(pick, count, found, chosen, lists);
+
+    const tile = (place, note) => {
+      const item = items[place];
+      const node = make("li", "tile");
+      const choose = button("");
+      choose.title = item[0] || item[1];
+      choose.append(picture(item), make("span", "name", item[0] || item[1]));
+      if (note) choose.append(make("span", "meta", note));
+      choose.addEventListener("click", () => go(place));
+      node.append(choose);
+      return node;
+    };
+    const neighbours = (name, list) => {
+      const node = make("div", "list");
+      const head = make("h5", "", name);
+      node.append(head);
+      if (!list) {
+        node.append(make("p", "notes", "no vector of this item"));
+        return node;
+      }
+      const [rows, hidden] = list;
+      if (hidden) head.append(make("span", "", `${hidden} more not on this page`));
+      const strip = make("ul", "strip");
+      strip.tabIndex = 0;
+      strip.setAttribute("aria-label", `Nearest items under ${name}`);
+      strip.append(...rows.map(([place, cosine]) => tile(place, cosine.toFixed(2))));
+      node.append(strip);
+      return node;
+    };
+    const show = (place) => {
+      const item = items[place];
+      const about = make("div");
+      about.append(make("p", "title", item[0] || "(no title)"));
+      about.append(make("p", "meta", `${item[1]} · ${item[2].toLocaleString("en")} in train`));
+      chosen.replaceChildren(picture(item), about);
+      lists.replaceChildren(...tables.map((name, number) => neighbours(name, near[number][place])));
+      back.disabled = seen.length < 2;
+    };
+    const go = (place) => {
+      seen.push(place);
+      show(place);
+      chosen.focus({ preventScroll: true });
+      if (chosen.getBoundingClientRect().top < 80) chosen.scrollIntoView({ block: "center" });
+    };
+    const filter = () => {
+      const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const step = items.length / shown;
+      let places = searched.flatMap((text, place) => (words.every((word) => text.includes(word)) ? [place] : []));
+      const all = places.length;
+      if (!words.length && step > 1) places = Array.from({ length: shown }, (_, n) => Math.floor((n + 0.5) * step));
+      count.textContent = words.length
+        ? `${all} of ${items.length} items`
+        : `${items.length} items${items.length < catalogue ? ` of ${catalogue}, drawn at random with their neighbours` : ""}`;
+      found.replaceChildren(...places.slice(0, shown).map((place) => tile(place)));
+    };
+    search.addEventListener("input", filter);
+    random.addEventListener("click", () => go(Math.floor(Math.random() * items.length)));
+    back.addEventListener("click", () => {
+      seen.pop();
+      show(seen[seen.length - 1]);
+      if (back.disabled) chosen.focus({ preventScroll: true });
+    });
+    filter();
+    seen.push(items.reduce((best, item, place) => (item[2] > items[best][2] ? place : best), 0));
+    show(seen[0]);
+  };
+  document.querySelectorAll(".explorer").forEach(explore);
+
   const tip = document.getElementById("tip");
   const marks = "figure svg [aria-roledescription][aria-label]";
   document.addEventListener("pointermove", (event) => {

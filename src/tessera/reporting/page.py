@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,17 +23,21 @@ from tessera.reporting import plots, rule_graph
 from tessera.reporting.costs import read_costs
 from tessera.reporting.formats import number
 from tessera.reporting.plots import Plot
-from tessera.reporting.runs import HEURISTICS, Entry, label
+from tessera.reporting.representations import COLUMNS, Captioned, Files, Representations, captioned, representations
+from tessera.reporting.runs import HEURISTICS, Entry, label, read_history
 from tessera.reporting.samples import Catalogue, ItemCard, UserCard, sample_items, sample_users
 from tessera.reporting.tables import Column, Table, load
 from tessera.settings.base import did_you_mean
 from tessera.settings.reporting import Report
 
 _SECTIONS = (
-    *("datasets", "tables", "systems", "backbones", "loss", "training"),
+    *("datasets", "models", "captions", "tables", "systems", "backbones", "loss", "training"),
     *("evaluation", "significance", "report", "experiment"),
 )
-_PACKAGES = ("torch", "numpy", "pyarrow", "polars", "scipy", "altair", "snakemake", "accelerate", "pydantic")
+_PACKAGES = (
+    *("torch", "transformers", "peft", "accelerate", "numpy", "pyarrow", "polars", "scipy", "altair"),
+    *("snakemake", "pydantic"),
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Section:
     users: list[UserCard]
     leader: str
     """The run whose ranks chose the sample users."""
+    representations: Representations | None
+    captions: Captioned | None
 
 
 def build(
@@ -58,6 +63,10 @@ def build(
     runs: Mapping[str, Sequence[str]],
     config: Mapping[str, Any],
     results: str | Path = "results",
+    *,
+    tables: Mapping[str, Files] | None = None,
+    captions: Mapping[str, Files] | None = None,
+    embedders: Mapping[str, Files] | None = None,
 ) -> None:
     """Write the page, and each of its plots to `plots/<dataset>/` beside it.
 
@@ -65,11 +74,17 @@ def build(
         runs: dataset -> `system/recommender/seed-N`, in the order of the tables.
         config: the whole config, shown as it is.
         results: the folder of all artifacts.
+        tables: dataset -> item table -> its diagnostics (JSON).
+        captions: dataset -> caption recipe -> its Parquet file.
+        embedders: dataset -> item table -> history.jsonl of its embedder.
     Raises:
         ValueError: an artifact is missing or is not what it should be.
     """
     results, output = Path(results), Path(output)
-    sections = [_section(results, name, paths, report) for name, paths in runs.items()]
+    made = [part or {} for part in (tables, captions, embedders)]
+    sections = [
+        _section(results, name, paths, report, *(part.get(name, {}) for part in made)) for name, paths in runs.items()
+    ]
     graph = results / "report" / "rulegraph.mmd"
     html = _render(
         report=report,
@@ -80,12 +95,21 @@ def build(
         versions=_versions(),
     )
     for section in sections:
-        for plot in section.plots:
+        drawn = section.representations.plots if section.representations else []
+        for plot in (*section.plots, *drawn):
             write_text(output.parent / "plots" / section.name / f"{plot.name}.svg", plot.standalone())
     write_text(output, html)
 
 
-def _section(results: Path, name: str, paths: Sequence[str], report: Report) -> Section:
+def _section(
+    results: Path,
+    name: str,
+    paths: Sequence[str],
+    report: Report,
+    tables: Files,
+    captions: Files,
+    embedders: Files,
+) -> Section:
     data = results / name / "data"
     order = list(dict.fromkeys(path.rpartition("/")[0] for path in paths))
     metric_files = [results / name / "runs" / path / "metrics.json" for path in paths]
@@ -108,6 +132,8 @@ def _section(results: Path, name: str, paths: Sequence[str], report: Report) -> 
         items=sample_items(catalogue, report.sample_items),
         users=sample_users(catalogue, data / "users.parquet", shown, report.sample_users),
         leader=label(shown[-1]) if shown else "",
+        representations=representations(catalogue, tables, embedders, report.explorer_items),
+        captions=captioned(catalogue, captions, report.sample_items),
     )
 
 
@@ -124,7 +150,7 @@ def _plots(table: Table, metric: str) -> list[Plot]:
     curves: dict[str, dict[str, list[tuple[int, int, float]]]] = {"loss": {}, f"validation {metric}": {}}
     for entry in table.entries:
         for run in entry.runs:
-            for line in _history(run.path.with_name("history.jsonl")):
+            for line in read_history(run.path.with_name("history.jsonl")):
                 for key, field in (("loss", "loss"), (f"validation {metric}", metric)):
                     if line.get(field) is not None:
                         curves[key].setdefault(entry.name, []).append((run.seed, line["epoch"], line[field]))
@@ -137,16 +163,6 @@ def _plots(table: Table, metric: str) -> list[Plot]:
         *(plots.training(table, metric, values, name) for name, values in curves.items()),
     ]
     return [plot for plot in found if plot is not None]
-
-
-def _history(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    try:
-        return [json.loads(line) for line in lines if line.strip()]
-    except json.JSONDecodeError as error:
-        raise ArtifactError(f"{path}: not JSON lines ({error})") from None
 
 
 def _histograms(stats: Mapping[str, Any]) -> list[Plot]:
@@ -213,7 +229,8 @@ def _render(**context: Any) -> str:
     # every value is escaped unless it is Markup made here
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.globals |= {"label": label, "number": number, "Column": Column, "reasons": _reasons, "facts": _facts}
-    environment.filters |= {"seconds": _seconds, "safe_svg": Markup}
+    environment.globals |= {"table_columns": COLUMNS}
+    environment.filters |= {"seconds": _seconds, "safe_svg": Markup, "safe_json": Markup}
     template = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8"))
     css = here.joinpath("page.css").read_text(encoding="utf-8")
     script = here.joinpath("page.js").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from PIL import Image
 from tessera.artifacts.logs import log
 
 LARGEST = 96
-"""Longest side in pixels."""
+"""Longest side in pixels, unless another is asked for."""
 
 
 class Pictures:
@@ -21,10 +21,12 @@ class Pictures:
     Args:
         root: the `image_root` of items.parquet; a relative one is looked for below the working directory, then below
             `$TESSERA_DATA`.
+        largest: longest side in pixels.
     """
 
-    def __init__(self, root: str | None) -> None:
+    def __init__(self, root: str | None, largest: int = LARGEST) -> None:
         self.root = self._find(root)
+        self.largest = largest
         self._made: dict[str, str | None] = {}
 
     @staticmethod
@@ -45,16 +47,16 @@ class Pictures:
             self._made[image] = self._thumbnail(self.root / image)
         return self._made[image]
 
-    @staticmethod
-    def _thumbnail(path: Path) -> str | None:
+    def _thumbnail(self, path: Path) -> str | None:
+        size = (self.largest, self.largest)
         try:
             with Image.open(path) as opened:
-                opened.draft("RGB", (LARGEST, LARGEST))  # a large JPEG is decoded at a fraction of its size
+                opened.draft("RGB", size)  # a large JPEG is decoded at a fraction of its size
                 picture = opened.convert("RGBA")
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             log.info("%s: left out of the report (%s)", path, error)
             return None
-        picture.thumbnail((LARGEST, LARGEST))
+        picture.thumbnail(size)
         flat = Image.new("RGB", picture.size, "white")
         flat.paste(picture, mask=picture.getchannel("A"))
         encoded = {}

@@ -37,7 +37,7 @@ LIGHT = {
 
 _SERIES = [f"var(--c{number})" for number in range(8)]
 _ORACLE = "var(--c8)"
-_SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left"]
+SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left"]
 MOST_SERIES = len(_SERIES)
 
 
@@ -58,11 +58,13 @@ class Plot:
         return re.sub(r"var\((--\w+)\)", lambda found: LIGHT[found[1]], self.svg)
 
 
-def _rows(rows: list[dict[str, Any]]) -> alt.InlineData:
+def inline(rows: list[dict[str, Any]]) -> alt.InlineData:
+    """Rows as the data of a chart."""
     return alt.InlineData(values=rows)
 
 
-def _render(chart: alt.TopLevelMixin) -> str:
+def render(chart: alt.TopLevelMixin) -> str:
+    """The chart as SVG with CSS variables as colours."""
     import vl_convert
 
     muted, ink, line = "var(--muted)", "var(--ink)", "var(--line)"
@@ -105,10 +107,11 @@ def _scalable(svg: str) -> str:
     return f'{head} width="{width:g}" role="img">{plain}'
 
 
-def _colours(names: Sequence[str], oracle: Sequence[str]) -> alt.Scale:
+def colours(names: Sequence[str], oracle: Sequence[str] = ()) -> alt.Scale:
+    """A colour for each name, the same as long as the names are."""
     plain = [name for name in names if name not in oracle]
-    colours = {name: _SERIES[number % MOST_SERIES] for number, name in enumerate(plain)}
-    return alt.Scale(domain=list(names), range=[colours.get(name, _ORACLE) for name in names])
+    found = {name: _SERIES[number % MOST_SERIES] for number, name in enumerate(plain)}
+    return alt.Scale(domain=list(names), range=[found.get(name, _ORACLE) for name in names])
 
 
 def by_run(table: Table, metric: str) -> Plot | None:
@@ -134,24 +137,25 @@ def by_run(table: Table, metric: str) -> Plot | None:
     names = [row["run"] for row in rows]
     room = min(200, 8 * max(map(len, names)))
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
-    base = alt.Chart(_rows(rows)).encode(
+    base = alt.Chart(inline(rows)).encode(
         y=alt.Y("run:N", sort=names, title=None, axis=alt.Axis(minExtent=room)), description="says:N"
     )
     title = _with_protocol(table, metric)
     bars = base.mark_bar(cornerRadiusEnd=2).encode(
         x=alt.X("value:Q", title=title, axis=alt.Axis(tickCount=6)),
-        color=alt.Color("kind:N", scale=_colours(kinds, ["oracle"]), title=None, legend=alt.Legend(orient="top")),
+        color=alt.Color("kind:N", scale=colours(kinds, ["oracle"]), title=None, legend=alt.Legend(orient="top")),
     )
     whiskers = base.mark_rule(color="var(--ink)", strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
     chart = (bars + whiskers).properties(width=460, height=alt.Step(max(24, min(40, 240 // len(rows)))))
-    return Plot("by-run", f"{title} by run", _told(rows), _render(chart))
+    return Plot("by-run", f"{title} by run", told(rows), render(chart))
 
 
 def _with_protocol(table: Table, metric: str) -> str:
     return metric if table.protocol == "full" else f"{metric} ({table.protocol})"
 
 
-def _told(rows: Sequence[dict[str, Any]]) -> str:
+def told(rows: Sequence[dict[str, Any]]) -> str:
+    """What the marks say, for those who do not see them."""
     return "; ".join(str(row["says"]) for row in rows)
 
 
@@ -189,8 +193,8 @@ def by_group(table: Table, metric: str, kind: str, name: str, axis: str) -> Plot
     title = f"{_with_protocol(table, metric)} by {name}"
     known = [label(entry) for entry in chosen(table, metric)]
     x = alt.X("group:N", sort=groups, title=f"{axis} (users)", axis=alt.Axis(labelAngle=0))
-    chart = _lines(rows, x, metric, known)
-    return Plot(f"by-{name.replace(' ', '-')}", title, _told(rows), _render(chart))
+    chart = run_lines(rows, x, metric, known)
+    return Plot(f"by-{name.replace(' ', '-')}", title, told(rows), render(chart))
 
 
 def place(name: str) -> tuple[bool, float]:
@@ -199,17 +203,21 @@ def place(name: str) -> tuple[bool, float]:
     return name.startswith(">"), float(found[0]) if found else -1.0
 
 
-def _lines(rows: list[dict[str, Any]], x: alt.X, title: str, known: Sequence[str], zero: bool = True) -> alt.LayerChart:
+def run_lines(
+    rows: list[dict[str, Any]], x: alt.X, title: str, known: Sequence[str], zero: bool = True
+) -> alt.LayerChart:
     """Lines by run; `known` lists all runs of the table's line plots, so that a run looks the same in each of them."""
     present = {row["run"] for row in rows}
     names = [name for name in known if name in present]
-    colours = _colours(known, ["oracle"])
+    every = colours(known, ["oracle"])
     legend = alt.Legend(orient="bottom", columns=3)
-    scale = alt.Scale(domain=names, range=[colours.range[list(known).index(name)] for name in names])
+    scale = alt.Scale(domain=names, range=[every.range[list(known).index(name)] for name in names])
     colour = alt.Color("run:N", scale=scale, title=None, legend=legend)
-    shapes = [_SHAPES[list(known).index(name) % len(_SHAPES)] for name in names]
+    shapes = [SHAPES[list(known).index(name) % len(SHAPES)] for name in names]
     shape = alt.Shape("run:N", scale=alt.Scale(domain=names, range=shapes), title=None, legend=legend)
-    base = alt.Chart(_rows(rows)).encode(x=x, y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=zero)), color=colour)
+    base = alt.Chart(inline(rows)).encode(
+        x=x, y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=zero)), color=colour
+    )
     lines = base.mark_line(strokeWidth=2).encode(detail=["run:N", "seed:N"] if "seed" in rows[0] else ["run:N"])
     points = base.mark_point(size=46, filled=True, opacity=1).encode(shape=shape, description="says:N")
     layers: alt.LayerChart = (lines + points).properties(width=460, height=250)
@@ -235,8 +243,8 @@ def training(table: Table, metric: str, curves: dict[str, list[tuple[int, int, f
     x = alt.X("epoch:Q", title="epoch", axis=ticks, scale=alt.Scale(domain=[epochs[0], epochs[-1]], nice=False))
     ends: dict[str, str] = {row["run"]: f"{row['run']} ends at {row['value']:.4f}" for row in rows}
     file = re.sub(r"\W+", "-", name.lower()).strip("-")
-    chart = _lines(rows, x, name, [label(entry) for entry in chosen(table, metric)], zero=False)
-    return Plot(f"training-{file}", f"Training: {name}", "; ".join(ends.values()), _render(chart))
+    chart = run_lines(rows, x, name, [label(entry) for entry in chosen(table, metric)], zero=False)
+    return Plot(f"training-{file}", f"Training: {name}", "; ".join(ends.values()), render(chart))
 
 
 def lengths(counts: dict[int, int]) -> Plot | None:
@@ -253,9 +261,9 @@ def lengths(counts: dict[int, int]) -> Plot | None:
     axis = alt.Axis(labelAngle=0, labelOverlap="greedy", labelSeparation=12, ticks=False)
     x = alt.X("bin:N", sort=[text for text, _ in bins], title="interactions of a user", axis=axis)
     y = alt.Y("value:Q", title="users", axis=alt.Axis(tickCount=4, format="~s"))
-    bars = alt.Chart(_rows(rows)).mark_bar(color="var(--c0)").encode(x=x, y=y, description="says:N")
+    bars = alt.Chart(inline(rows)).mark_bar(color="var(--c0)").encode(x=x, y=y, description="says:N")
     chart: alt.Chart = bars.properties(width=320, height=160)
-    return Plot("lengths", "History lengths", _told(rows), _render(chart))
+    return Plot("lengths", "History lengths", told(rows), render(chart))
 
 
 def length_bins(counts: dict[int, int], most: int = 20) -> list[tuple[str, int]]:
@@ -299,13 +307,13 @@ def popularity(counts: Sequence[int], items: int) -> Plot | None:
     plain = alt.Axis(format="~s", tickCount=4, grid=False)
     x = alt.X("rank:Q", title="items, most popular first", scale=alt.Scale(type="log", nice=False), axis=plain)
     y = alt.Y("value:Q", title="interactions in train", scale=alt.Scale(type="symlog"), axis=ticks)
-    base = alt.Chart(_rows(rows)).encode(x=x, y=y)
+    base = alt.Chart(inline(rows)).encode(x=x, y=y)
     area = base.mark_area(color="var(--c0)", opacity=0.18)
     line = base.mark_line(color="var(--c0)", strokeWidth=2)
     points_drawn = base.mark_point(color="var(--c0)", filled=True, size=14).encode(description="says:N")
     told = f"{counts[0]:,} interactions of the most popular item, {counts[len(counts) // 2]:,} of the middle one"
     chart: alt.LayerChart = (area + line + points_drawn).properties(width=320, height=160)
-    return Plot("popularity", "Item popularity", told, _render(chart))
+    return Plot("popularity", "Item popularity", told, render(chart))
 
 
 def _logarithmic(last: int, count: int) -> list[float]:

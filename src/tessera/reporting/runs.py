@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -42,6 +43,8 @@ class Run:
     cold_share: float
     metrics: dict[str, float]
     groups: dict[str, dict[str, Any]]
+    remarks: tuple[str, ...] = ()
+    """What a reader has to know of how it was made, e.g. that held-out interactions were seen."""
 
     @property
     def name(self) -> str:
@@ -70,6 +73,11 @@ class Entry:
     def is_oracle(self) -> bool:
         """The true process of a generated world: a bound, not a competitor."""
         return self.system == ORACLE
+
+    @property
+    def remarks(self) -> list[str]:
+        """The remarks of its runs, each once."""
+        return list(dict.fromkeys(remark for run in self.runs for remark in run.remarks))
 
     def values(self, metric: str, kind: str = "", group: str = "") -> Array:
         """(seeds,) a metric overall, or within a group of `kind`; empty where it is not known."""
@@ -109,7 +117,23 @@ def read_run(path: str | Path) -> Run:
         found.get("cold_share", 0.0),
         found["metrics"],
         found["groups"],
+        tuple(found.get("remarks", ())),
     )
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The rows of a training curve; none where there is no file.
+
+    Raises:
+        ArtifactError: a line is no JSON.
+    """
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        return [json.loads(line) for line in lines if line.strip()]
+    except json.JSONDecodeError as error:
+        raise ArtifactError(f"{path}: not JSON lines ({error})") from None
 
 
 def entries(paths: Iterable[str | Path], order: Sequence[str] = ()) -> list[Entry]:

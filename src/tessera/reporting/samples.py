@@ -62,7 +62,8 @@ class Catalogue:
     def __init__(self, data: Path) -> None:
         path = data / "items.parquet"
         self.table = read_table(path, "items")
-        self.pictures = Pictures(describe(path).get("image_root"))
+        self.image_root: str | None = describe(path).get("image_root")
+        self.pictures = Pictures(self.image_root)
         ids = self.table.column("item").to_numpy()
         self._row = {int(item): row for row, item in enumerate(ids)}
         self.interactions = read_table(

@@ -144,7 +144,8 @@ class Table:
             everyone = max(run.users for entry in self.entries for run in entry.runs)
             part = f", known for {judged:,} of {everyone:,} users" if judged < everyone else ""
             found.append(f"oracle: the process that made the data, a bound rather than a competitor{part}")
-        return found
+        remarks = {f"{entry.system}: {remark}": None for entry in self.entries for remark in entry.remarks}
+        return [*found, *remarks]
 
 
 def collect(

@@ -16,5 +16,7 @@ class Report(Settings):
     """Items shown with their pictures, a dataset."""
     sample_users: int = Field(4, ge=0)
     """Test users whose history and recommendations are shown, a dataset."""
+    explorer_items: int = Field(1500, ge=0)
+    """Items in the explorer of item tables, a dataset; of larger catalogues random ones with their neighbours."""
     main_metric: str = "NDCG@10"
     """The metric of the plots."""

@@ -10,8 +10,9 @@ import pyarrow as pa
 from PIL import Image
 
 from tessera.artifacts.files import write_json, write_text
-from tessera.artifacts.tables import INTERACTIONS, write_table
+from tessera.artifacts.tables import INTERACTIONS, write_item_table, write_table
 from tessera.evaluation.judge import summarize
+from tessera.evaluation.representations import diagnose
 from tessera.settings.evaluation import Evaluation
 
 USERS, ITEMS = 80, 40
@@ -149,6 +150,43 @@ def _run(folder: Path, system: str, recommender: str, seed: int, lift: float, se
         write_text(folder / "history.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
+def _tables(results: Path, name: str) -> None:
+    """Two item tables through the real diagnostics, two caption recipes, and the curve of one embedder."""
+    generator = np.random.default_rng(3)
+    first = generator.normal(size=(ITEMS, 8)) + 0.8
+    turned = first + generator.normal(size=first.shape)
+    for table, vectors, missing in (("text", first, ()), ("tuned", turned, (7,))):
+        ids = np.array([item for item in range(1, ITEMS + 1) if item not in missing])
+        path = results / name / "tables" / f"{table}.parquet"
+        write_item_table(path, ids, vectors[ids - 1])
+        diagnose(path, results / name / "data", results / name / "diagnostics" / f"{table}.json")
+    ids = list(range(1, ITEMS + 1))
+    for recipe, without in (("seen", 3), ("read", 5)):
+        text = [None if item == without else EVIL if item == 1 else f"a {recipe} thing, number {item}" for item in ids]
+        status = ["no picture" if item == without else "captioned" for item in ids]
+        rows = {"item": pa.array(ids, pa.int32()), "text": pa.array(text, pa.string()), "status": status}
+        write_table(results / name / "captions" / f"{recipe}.parquet", pa.table(rows), "captions")
+    rows_of_training = [
+        {"step": step, "loss": 5 / step**0.5, "accuracy": 1 - 1 / step, "temperature": 1.0, "seconds": 0.1 * step}
+        for step in range(20, 2001, 20)
+    ]
+    history = "".join(json.dumps(row) + "\n" for row in rows_of_training)
+    write_text(results / name / "embedders" / "tuned" / "history.jsonl", history)
+
+
+def representation_files(results: Path, names: tuple[str, ...] = ("bazaar",)) -> dict[str, dict[str, dict[str, Path]]]:
+    """Diagnostics, captions and curves of embedders, as `build` takes them."""
+    return {
+        "tables": {
+            name: {t: results / name / "diagnostics" / f"{t}.json" for t in ("text", "tuned")} for name in names
+        },
+        "captions": {
+            name: {c: results / name / "captions" / f"{c}.parquet" for c in ("seen", "read")} for name in names
+        },
+        "embedders": {name: {"tuned": results / name / "embedders" / "tuned" / "history.jsonl"} for name in names},
+    }
+
+
 def _benchmarks(results: Path, name: str) -> None:
     head = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time"
     for rule, file, seconds, memory in (
@@ -170,6 +208,7 @@ def make(root: Path, names: tuple[str, ...] = ("bazaar",), settings: Evaluation 
             for seed in seeds:
                 folder = results / name / "runs" / system / recommender / f"seed-{seed}"
                 _run(folder, system, recommender, seed, lift, settings or Evaluation())
+        _tables(results, name)
         _benchmarks(results, name)
     graph = "graph LR\n  ingest --> prepare\n  prepare --> train\n  train --> evaluate\n  prepare --> evaluate\n"
     write_text(results / "report" / "rulegraph.mmd", graph + "  evaluate --> tables\n  tables --> report\n")
@@ -198,5 +237,12 @@ def write_report(results: Path, names: tuple[str, ...] = ("bazaar",)) -> Path:
         write(table, {kind: results / "tables" / f"{name}.{kind}" for kind in ("parquet", "csv", "md", "tex")})
     page = results / "report" / "index.html"
     config = {"datasets": {name: {"source": "bazaar", "note": EVIL} for name in names}}
-    build(page, Report(), {name: run_paths(results, name) for name in names}, config, results)
+    build(
+        page,
+        Report(),
+        {name: run_paths(results, name) for name in names},
+        config,
+        results,
+        **representation_files(results, names),
+    )
     return page

@@ -1,0 +1,85 @@
+"""The explorer of item tables: an item's nearest neighbours under every table, side by side, as data for the page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tessera.artifacts.tables import ArtifactError
+from tessera.reporting.pictures import Pictures
+from tessera.reporting.samples import Catalogue
+
+THUMBNAIL = 64
+_TITLE = 110
+
+Neighbours = dict[int, list[tuple[int, float]]]
+
+
+def read_neighbours(diagnostics: Mapping[str, Any], path: object) -> Neighbours:
+    """item -> its nearest neighbours and their cosines, of a table's diagnostics.
+
+    Raises:
+        ArtifactError: they are not in the expected form.
+    """
+    try:
+        return {
+            int(item): [(int(near), float(cosine)) for near, cosine in rows]
+            for item, rows in diagnostics["neighbours"].items()
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ArtifactError(f"{path}: 'neighbours' is no map of items to pairs of item and cosine") from None
+
+
+def chosen_items(ids: Sequence[int], tables: Mapping[str, Neighbours], most: int, seed: int = 0) -> list[int]:
+    """Which items the explorer holds: all, or random ones together with all of their neighbours.
+
+    Neighbours come along because an explorer of random items alone would hold hardly any two that are near.
+    """
+    if len(ids) <= most:
+        return list(ids)
+    chosen: set[int] = set()
+    for item in np.random.default_rng(seed).permutation(np.asarray(ids)).tolist():
+        group = [item, *(near for table in tables.values() for near, _ in table.get(item, []))]
+        added = [member for member in dict.fromkeys(group) if member not in chosen]
+        chosen.update(added[: most - len(chosen)])
+        if len(chosen) == most:
+            break
+    return sorted(chosen)
+
+
+def explorer_data(catalogue: Catalogue, tables: Mapping[str, Neighbours], most: int) -> str:
+    """JSON for the page's script: `tables`, `items` and `near`; empty where there is nothing to explore.
+
+    `items` holds [title, raw id, training interactions, picture or null]; `near` for every table and item a list of
+    [place in `items`, cosine] and how many neighbours are not among the items, or null where the table has no vector.
+    """
+    if not tables or not most:
+        return ""
+    known: list[int] = catalogue.table.column("item").to_pylist()
+    chosen = chosen_items(known, tables, most)
+    place = {item: number for number, item in enumerate(chosen)}
+    pictures = Pictures(catalogue.image_root, THUMBNAIL)
+    rows = {row["item"]: row for row in catalogue.table.select(["item", "raw_id", "title", "image"]).to_pylist()}
+    items = [
+        [
+            " ".join((rows[item]["title"] or "").split())[:_TITLE],
+            rows[item]["raw_id"],
+            int(catalogue.counts[item]),
+            pictures.uri(rows[item]["image"]),
+        ]
+        for item in chosen
+    ]
+    near = [[_near(table.get(item), place) for item in chosen] for table in tables.values()]
+    data = {"tables": list(tables), "items": items, "near": near, "catalogue": len(known)}
+    # inside a script element only the sign that could end it matters
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _near(found: list[tuple[int, float]] | None, place: Mapping[int, int]) -> list[Any] | None:
+    if found is None:
+        return None
+    shown = [[place[item], round(cosine, 3)] for item, cosine in found if item in place]
+    return [shown, len(found) - len(shown)]

@@ -1,0 +1,107 @@
+"""Plots of item tables: how their vectors lie, and how their embedders were trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from tessera.reporting.plots import SHAPES, Plot, colours, inline, place, render, run_lines, told
+
+CURVES = ("loss", "accuracy", "reward")
+"""Numbers of an embedder's training that are drawn, where it has them."""
+
+
+def spread(found: Mapping[str, Mapping[str, Any]]) -> Plot | None:
+    """Alignment against uniformity, a point a table (Wang and Isola, ICML 2020, figure 5)."""
+    rows = [
+        {
+            "run": name,
+            "x": table["uniformity"],
+            "y": table["alignment"],
+            "says": f"{name}: uniformity {table['uniformity']:.3f}, alignment {table['alignment']:.3f}",
+        }
+        for name, table in found.items()
+        if table.get("uniformity") is not None and table.get("alignment") is not None
+    ]
+    if len(rows) < 2:
+        return None
+    names = list(found)
+    legend = alt.Legend(orient="bottom", columns=3)
+    shapes = alt.Scale(domain=names, range=[SHAPES[number % len(SHAPES)] for number in range(len(names))])
+    axis = alt.Axis(tickCount=6)
+    chart = (
+        alt.Chart(inline(rows))
+        .mark_point(size=110, filled=True, opacity=1)
+        .encode(
+            x=alt.X("x:Q", title="uniformity (lower: more even)", scale=_around(rows, "x"), axis=axis),
+            y=alt.Y("y:Q", title="alignment (lower: nearer)", scale=_around(rows, "y"), axis=axis),
+            color=alt.Color("run:N", scale=colours(names), title=None, legend=legend),
+            shape=alt.Shape("run:N", scale=shapes, title=None, legend=legend),
+            description="says:N",
+        )
+        .properties(width=460, height=250)
+    )
+    return Plot("table-spread", "Item tables: alignment and uniformity", told(rows), render(chart))
+
+
+def _around(rows: Sequence[Mapping[str, Any]], key: str) -> alt.Scale:
+    """A scale with some room around the points."""
+    low, high = min(row[key] for row in rows), max(row[key] for row in rows)
+    room = 0.1 * (high - low) or 0.1
+    return alt.Scale(domain=[low - room, high + room], nice=True, zero=False)
+
+
+def by_bin(found: Mapping[str, Mapping[str, Any]], key: str, name: str, file: str) -> Plot | None:
+    """Lines over popularity bins, a line a table.
+
+    Args:
+        found: table -> its diagnostics.
+        key: what is drawn of each bin.
+    """
+    rows: list[dict[str, Any]] = []
+    for table, diagnostics in found.items():
+        for part in diagnostics.get("popularity", []):
+            if part[key] is not None:
+                says = f"{table}, bin {part['bin']} ({part['items']:,} items): {name} {part[key]:.3f}"
+                rows.append({"run": table, "group": part["bin"], "value": part[key], "says": says})
+    groups = sorted({row["group"] for row in rows}, key=place)
+    if len(groups) < 2:
+        return None
+    x = alt.X("group:N", sort=groups, title="bin of train popularity, 1 = most", axis=alt.Axis(labelAngle=0))
+    chart = run_lines(rows, x, name, list(found))
+    return Plot(file, f"Item tables: {name} by popularity", told(rows), render(chart))
+
+
+def embedder_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Plot]:
+    """Training curves over steps, a plot a number and a line an embedder.
+
+    Args:
+        curves: table -> rows of its embedder's history.jsonl: step, loss, other numbers.
+    """
+    found = []
+    for key in CURVES:
+        rows = [
+            {
+                "run": name,
+                "step": row["step"],
+                "value": row[key],
+                "says": f"{name}, step {row['step']:,}: {key} {row[key]:.4f}",
+            }
+            for name, history in curves.items()
+            for row in _thinned([row for row in history if row.get(key) is not None])
+        ]
+        if len({row["step"] for row in rows}) < 2:
+            continue
+        x = alt.X("step:Q", title="step", axis=alt.Axis(tickCount=6, format="~s"), scale=alt.Scale(nice=False))
+        chart = run_lines(rows, x, key, list(curves), zero=False)
+        ends = {row["run"]: f"{row['run']} ends at {row['value']:.4f}" for row in rows}
+        found.append(Plot(f"embedders-{key}", f"Training of embedders: {key}", "; ".join(ends.values()), render(chart)))
+    return found
+
+
+def _thinned(rows: list[Mapping[str, Any]], most: int = 60) -> list[Mapping[str, Any]]:
+    """At most so many rows, evenly spaced, the last one kept: more points would only thicken the line."""
+    step = -(-len(rows) // most)
+    return rows[::-1][::step][::-1] if step else rows
