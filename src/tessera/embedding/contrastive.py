@@ -28,10 +28,11 @@ from tessera.embedding.embedder import (
     save_embedder,
     scft_frame,
 )
-from tessera.embedding.text import Items, Vectors, embed_rows, item_rows, pool, read_states, told_items
+from tessera.embedding.text import Items, Vectors, embed_rows, item_rows, told_items
 from tessera.embedding.views import two_views
 from tessera.language.prompts import Attributes, attribute_text
 from tessera.language.reasoning import LatentReasoner, ReasoningAttention
+from tessera.language.states import pool, read_states
 from tessera.language.tokens import Frame, length_batches, pad_rows, tokenize
 from tessera.objectives.contrastive import LEAST_TEMPERATURE, retrieval_accuracy, soft_contrastive
 from tessera.settings.embedding import LRCLTable, SCFTTable

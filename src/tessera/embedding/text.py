@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tessera.artifacts.logs import Progress, log
 from tessera.language.prompts import Attributes, attribute_text, domain_sentence, item_attributes
+from tessera.language.states import pool, read_states
 from tessera.language.tokens import Frame, length_batches, pad_rows, plain_frame, tokenize
 from tessera.settings.embedding import TextTable
 from tessera.settings.language import ItemPrompt
@@ -24,43 +25,6 @@ Items = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 Encode = Callable[[Tensor, Tensor], Tensor]
 """Token ids and mask, both (batch, length), to vectors (batch, width)."""
-
-
-def token_positions(mask: Tensor) -> Tensor:
-    """(batch, length) number of tokens before each."""
-    return (mask.cumsum(1) - 1).clamp(min=0)
-
-
-def read_states(model: LanguageModel, ids: Tensor, mask: Tensor, layer: int = -1) -> Tensor:
-    """(batch, length, width) states of a layer; -1 the last, after its norm, 0 the token embeddings.
-
-    Raises:
-        ValueError: the model has no such layer.
-    """
-    inputs = {"attention_mask": mask}
-    if model.kind == "encoder":
-        inputs |= {"input_ids": ids}
-    else:
-        inputs |= {"inputs_embeds": model.embed(ids), "position_ids": token_positions(mask)}
-    more = {} if model.kind == "encoder" else {"use_cache": False}
-    if layer == -1:
-        last: Tensor = model.tower(**inputs, **more).last_hidden_state
-        return last
-    states = model.tower(**inputs, **more, output_hidden_states=True).hidden_states
-    if not -len(states) <= layer < len(states):
-        raise ValueError(f"layer: {layer} is none of the model's; it has 0 (embeddings) to {len(states) - 1}")
-    chosen: Tensor = states[layer]
-    return chosen
-
-
-def pool(states: Tensor, mask: Tensor, pooling: Literal["mean", "last"]) -> Tensor:
-    """(batch, width) mean over tokens, or the state of the last one, in at least float32."""
-    wide = states.to(torch.promote_types(states.dtype, torch.float32))
-    if pooling == "last":
-        place = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(1)
-        return wide[torch.arange(len(mask), device=mask.device), place]
-    total: Tensor = torch.einsum("bnd,bn->bd", wide, mask.to(wide.dtype))
-    return total / mask.sum(1, keepdim=True)
 
 
 @torch.no_grad()

@@ -4,7 +4,8 @@ A thought is made by one attention layer on top of the model: the state of the l
 It is appended to the text as an input embedding, the end token follows, and the model reads both. The published code
 runs the model over the whole text twice; here the text is read once and only [thoughts, end] run on its keys and
 values. A causal model's states of the text do not see what follows, so values and gradients are the same, as long as
-nothing is drawn differently in the two passes (LoRA dropout is).
+nothing is drawn differently in the two passes (LoRA dropout is). For the same reason the frame that all texts of a
+batch begin with is read once for all of them.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from tessera.artifacts.logs import log
+from tessera.language.states import at_last, pool, token_positions, total, widen
 from tessera.settings.embedding import LRCLTable
 
 if TYPE_CHECKING:
     from tessera.language.models import LanguageModel
 
 ROPE_BASE = 1000.0
+LEAST_SAME = 8
+"""Tokens that all texts of a batch must begin with before it pays to read them apart."""
 
 Cache = tuple[tuple[Tensor, Tensor], ...]
 """Keys and values of every layer, each (batch, heads, length, head dim)."""
@@ -166,28 +170,19 @@ class LatentReasoner(nn.Module):
         Raises:
             RuntimeError: the model did not fill its cache (gradient checkpointing empties it without a word).
         """
-        cache = DynamicCache()
-        output = self.tower(
-            inputs_embeds=self._embed(ids),
-            attention_mask=mask,
-            position_ids=_token_positions(mask),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        if cache.get_seq_length() != ids.shape[1]:
-            raise RuntimeError(
-                f"the model kept keys of {cache.get_seq_length()} tokens of {ids.shape[1]}; "
-                "gradient checkpointing must be off, or the settings say two_pass"
+        inputs, positions = self._embed(ids), token_positions(mask)
+        same = _same_beginning(ids, mask)
+        if same < LEAST_SAME:
+            states, cache = self._step(inputs, mask, positions, ())
+        else:
+            # the frame before every text is read once, not once a row
+            begun, cache = self._step(inputs[:1, :same], mask[:1, :same], positions[:1, :same], ())
+            cache = tuple(
+                (keys.expand(len(ids), -1, -1, -1), values.expand(len(ids), -1, -1, -1)) for keys, values in cache
             )
-        states: Tensor = output.last_hidden_state
-        return Prefix(
-            states,
-            mask,
-            self._positions(mask),
-            mask.sum(1),
-            _emptied(cache),
-            _sum(states, mask),
-        )
+            rest, cache = self._step(inputs[:, same:], mask, positions[:, same:], cache)
+            states = torch.cat([begun.expand(len(ids), -1, -1), rest], dim=1)
+        return Prefix(states, mask, self._positions(mask), mask.sum(1), cache, total(states, mask))
 
     def think(self, prefix: Prefix) -> Tensor:
         """Thoughts (batch, thoughts, width), made one after the other.
@@ -197,7 +192,7 @@ class LatentReasoner(nn.Module):
         """
         cache, thoughts = prefix.cache, []
         states, mask, positions = self._free(prefix.states), prefix.mask, prefix.positions
-        query, position = _last(states, mask), _last(positions, mask)
+        query, position = at_last(states, mask), at_last(positions, mask)
         for number in range(self.settings.thoughts):
             thoughts.append(self._attend(query, position, states, mask, positions))
             if number + 1 == self.settings.thoughts:
@@ -215,9 +210,9 @@ class LatentReasoner(nn.Module):
         """Read thoughts (batch, thoughts, width) and the end token after the text; (batch, width) pooled, float32."""
         states, _ = self._continue(self._with_end(thoughts), prefix.mask, prefix.lengths, prefix.cache)
         if self.settings.pooling == "last":
-            return _wide(states[:, -1])
+            return widen(states[:, -1])
         count = prefix.lengths + states.shape[1]
-        return (prefix.total + _wide(states).sum(1)) / count[:, None]
+        return (prefix.total + widen(states).sum(1)) / count[:, None]
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(batch, width) embeddings, float32, of texts without thoughts and end token (see `read`)."""
@@ -231,13 +226,13 @@ class LatentReasoner(nn.Module):
     def _full_passes(self, ids: Tensor, mask: Tensor) -> Tensor:
         """As published: a pass over everything so far for each thought, and one more to sum up."""
         inputs = self._embed(ids)
-        read, true = mask, _token_positions(mask)
+        read, true = mask, token_positions(mask)
         positions = self._positions(mask)
-        position, after = _last(positions, mask), mask.sum(1)
+        position, after = at_last(positions, mask), mask.sum(1)
         for number in range(self.settings.thoughts):
             with self._first_pass():
                 states = self._free(self._run(inputs, read, true))
-            query = _last(states, mask) if number == 0 else states[:, -1]
+            query = at_last(states, mask) if number == 0 else states[:, -1]
             thought = self._attend(query, position, states, read, positions)
             inputs = torch.cat([inputs, thought[:, None].to(inputs.dtype)], dim=1)
             read = torch.cat([read, read.new_ones(len(read), 1)], dim=1)
@@ -247,10 +242,7 @@ class LatentReasoner(nn.Module):
         inputs = torch.cat([inputs, self._end(inputs)], dim=1)
         read = torch.cat([read, read.new_ones(len(read), 1)], dim=1)
         true = torch.cat([true, (after + self.settings.thoughts)[:, None]], dim=1)
-        states = self._run(inputs, read, true)
-        if self.settings.pooling == "last":
-            return _wide(states[:, -1])
-        return _sum(states, read) / read.sum(1, keepdim=True)
+        return pool(self._run(inputs, read, true), read, self.settings.pooling)
 
     # ------------------------------------------------------------ parts
 
@@ -285,21 +277,27 @@ class LatentReasoner(nn.Module):
         The new tokens stand after the padding in memory, and at position `start` for the model.
         """
         count = inputs.shape[1]
+        more = torch.cat([mask, mask.new_ones(len(mask), count)], dim=1)
+        return self._step(inputs, more, start[:, None] + torch.arange(count, device=start.device), cache)
+
+    def _step(self, inputs: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+        """States of inputs (batch, more, width) after a cache, and the cache that holds both; `mask` covers both."""
         grown = _filled(cache)
         output = self.tower(
-            inputs_embeds=inputs,
-            attention_mask=torch.cat([mask, mask.new_ones(len(mask), count)], dim=1),
-            position_ids=start[:, None] + torch.arange(count, device=start.device),
-            past_key_values=grown,
-            use_cache=True,
+            inputs_embeds=inputs, attention_mask=mask, position_ids=positions, past_key_values=grown, use_cache=True
         )
-        return output.last_hidden_state, _emptied(grown)
+        if grown.get_seq_length() != mask.shape[1]:
+            raise RuntimeError(
+                f"the model kept keys of {grown.get_seq_length()} tokens of {mask.shape[1]}; "
+                "gradient checkpointing must be off, or the settings say two_pass"
+            )
+        return output.last_hidden_state, tuple((layer.keys, layer.values) for layer in grown.layers)
 
     def _positions(self, mask: Tensor) -> Tensor:
         """(batch, length) as the reasoning attention counts: tokens, or places in the padded row, as published."""
         if self.settings.positions == "padded":
             return torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
-        return _token_positions(mask)
+        return token_positions(mask)
 
     def _free(self, states: Tensor) -> Tensor:
         """States as the thought sees them: the paper lets no gradient into the pass that they come from."""
@@ -316,28 +314,6 @@ class LatentReasoner(nn.Module):
         return on
 
 
-def _token_positions(mask: Tensor) -> Tensor:
-    """(batch, length) number of tokens before each; padding gets some number in range."""
-    return (mask.cumsum(1) - 1).clamp(min=0)
-
-
-def _last(values: Tensor, mask: Tensor) -> Tensor:
-    """(batch, ...) value at each row's last token, of values (batch, length or more, ...)."""
-    place = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(1)
-    return values[torch.arange(len(mask), device=mask.device), place]
-
-
-def _sum(states: Tensor, mask: Tensor) -> Tensor:
-    """(batch, width) sum over tokens."""
-    wide = _wide(states)
-    return torch.einsum("bnd,bn->bd", wide, mask.to(wide.dtype))
-
-
-def _wide(states: Tensor) -> Tensor:
-    """States in at least float32: a bfloat16 sum of hundreds of them loses digits."""
-    return states.to(torch.promote_types(states.dtype, torch.float32))
-
-
 def _filled(cache: Cache) -> Any:
     """A transformers cache that starts with these keys and values and leaves them as they are."""
     filled: Any = DynamicCache()
@@ -349,5 +325,9 @@ def _filled(cache: Cache) -> Any:
     return filled
 
 
-def _emptied(cache: Any) -> Cache:
-    return tuple((layer.keys, layer.values) for layer in cache.layers)
+def _same_beginning(ids: Tensor, mask: Tensor) -> int:
+    """How many tokens all rows begin with; each keeps one of its own."""
+    if len(ids) == 1:
+        return 0
+    alike = ((ids == ids[:1]) & mask.bool()).all(0)
+    return min(int(alike.cumprod(0).sum()), ids.shape[1] - 1)

@@ -105,6 +105,26 @@ def test_one_pass_is_two_passes_in_float32_with_all_weights_trained() -> None:
     assert "tower.embed_tokens.weight" in cached[1]
 
 
+@pytest.mark.parametrize("kind", ["qwen2", "qwen2.5-vl"])
+def test_the_beginning_that_texts_share_is_read_once(kind: str) -> None:
+    ids, mask = texts()
+    frame = torch.arange(40, 52).expand(len(ids), -1)
+    ids, mask = torch.cat([frame, ids], 1), torch.cat([torch.ones_like(frame), mask], 1)
+    model = reasoner(kind, thoughts=2)
+    read: list[tuple[int, ...]] = []
+    hook = model.tower.register_forward_pre_hook(
+        lambda _, __, given: read.append(tuple(given["inputs_embeds"].shape[:2])), with_kwargs=True
+    )
+    once = value_and_gradients(model, ids, mask)
+    hook.remove()
+    assert read == [(1, 12), (4, 11), (4, 1), (4, 3)]
+    assert_same(once, value_and_gradients(reasoner(kind, thoughts=2, two_pass=True), ids, mask), 1e-5)
+    # equal texts, one of them shorter than the other
+    twice = torch.cat([ids[:1], ids[:1]]), torch.tensor([[1] * 23, [1] * 20 + [0] * 3])
+    model.eval()
+    torch.testing.assert_close(model(*twice)[1:], model(ids[:1, :20], mask[:1, :20]), atol=1e-6, rtol=1e-6)
+
+
 def test_one_pass_differs_where_a_pass_is_changed() -> None:
     """The comparison above can fail: a thought, its position and its gradient all matter."""
     ids, mask = texts()
