@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tessera.artifacts.models import read_model, write_model
 from tessera.artifacts.tables import ArtifactError
-from tessera.language.prompts import domain_sentence
+from tessera.language.prompts import REQUEST, domain_sentence
 from tessera.language.reasoning import ReasoningAttention
 from tessera.language.tokens import Frame, chat_frame, plain_frame
 from tessera.settings.embedding import LoRA, LRCLTable
@@ -26,8 +26,6 @@ from tessera.settings.language import ItemPrompt
 
 if TYPE_CHECKING:
     from tessera.language.models import LanguageModel
-
-REQUEST = "Describe the following item. The item information is:"
 
 # peft names a layer's matrices after the adapter; files do without
 _ADAPTER = ".default."

@@ -84,7 +84,7 @@ def make_config(settings: BuiltModel, tokenizer: Any) -> Any:
     """The model's configuration; ids of special tokens are the tokenizer's.
 
     Raises:
-        ValueError: `hidden` is no multiple of twice the heads.
+        ValueError: `hidden` is no multiple of four times the heads.
     """
     from transformers import Qwen2_5_VLConfig
 

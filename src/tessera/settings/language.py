@@ -53,12 +53,12 @@ class BuiltModel(Settings):
     """The architecture."""
     hidden: int = Field(96, ge=16, multiple_of=8)
     """Width of the language part (and of the vision part)."""
-    layers: int = Field(3, ge=1)
+    layers: int = Field(2, ge=1)
     """Layers of the language part."""
-    vision_layers: int = Field(3, ge=1)
+    vision_layers: int = Field(4, ge=1)
     """Layers of the vision part."""
     heads: int = Field(4, ge=1)
-    """Attention heads of either part; `hidden` is a multiple of twice as many."""
+    """Attention heads of either part; `hidden` is a multiple of four times as many."""
     vocabulary: int = Field(1500, ge=400)
     """Most tokens of its own byte-level BPE tokenizer."""
     context: int = Field(256, ge=32)
@@ -70,7 +70,7 @@ class BuiltModel(Settings):
     colours of their pixels and the item's short attributes; auto is drawn for the demo world, own otherwise."""
     training: Steps = Field(
         default_factory=lambda: Steps(
-            steps=1600,
+            steps=1100,
             batch=32,
             learning_rate=3.0e-3,
             warmup_steps=50,

@@ -168,9 +168,9 @@ def test_a_row_of_a_batch_is_the_same_in_one_process_and_in_two(
     teacher.prepare(
         LanguageModel(full, full.get_decoder(), tokenizer, "vision", 32, 256, teacher.shown.processor, full.device)
     )
-    first = [teacher.example(3, row).ids for row in range(8)]
-    assert [teacher.example(3, row).ids for row in reversed(range(8))] == first[::-1]
-    assert [teacher.example(4, row).ids for row in range(8)] != first
-    both = tokenizer.decode(teacher.example(3, 15).ids)
+    first = [teacher.example(4, row).ids for row in range(8)]
+    assert [teacher.example(4, row).ids for row in reversed(range(8))] == first[::-1]
+    assert [teacher.example(5, row).ids for row in range(8)] != first
+    both = tokenizer.decode(teacher.example(4, 15).ids)
     assert both.count("lamp") >= 3  # the drawing beside a lamp's text shows a lamp's backdrop
     json.dumps(first)
