@@ -10,13 +10,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tessera.language.states import widen
+
 
 def gaussian_log_ratio(thoughts: Tensor, old: Tensor, noise: Tensor, std: float) -> Tensor:
     """Mean over dimensions of log N(z; r, std^2) - log N(z; r_old, std^2) at z = r_old + noise.
 
     With s = r - r_old, (-(z - r)^2 + (z - r_old)^2) / 2 std^2 = (noise s - s^2 / 2) / std^2, which does not take the
     difference of two large sums. The mean instead of the sum makes a ratio that does not depend on the width, as
-    sequence-level policies do (GSPO, Zheng et al. 2025). AdamW moves all dimensions of a thought at once: after one step
+    sequence-level policies do (GSPO, Zheng et al. 2025). AdamW moves all dimensions of a thought at once: after a step
     of 1e-4 at width 896 the sum was 11 to 650 (ratios beyond any clipping range, and beyond float32), the mean 0.01 to
     0.7; at width 96 the sum was 0.1 to 1.2.
 
@@ -83,5 +85,5 @@ def policy_loss(
 
 def token_log_probability(logits: Tensor, tokens: Tensor) -> Tensor:
     """Log likelihood of tokens (length,) under logits (..., length, vocabulary), in at least float32: (..., length)."""
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+    wide = widen(logits).log_softmax(-1)
     return wide.gather(-1, tokens.expand(logits.shape[:-1])[..., None]).squeeze(-1)

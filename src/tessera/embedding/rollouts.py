@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from tessera.language.reasoning import LatentReasoner, Prefix
+from tessera.language.states import widen
 
 
 def tail_states(reasoner: LatentReasoner, prefix: Prefix, thoughts: Tensor, end: bool = True) -> Tensor:
@@ -70,7 +71,7 @@ def _group_mask(mask: Tensor, group: int, tail: int) -> Tensor:
 
 def pooled(reasoner: LatentReasoner, prefix: Prefix, states: Tensor) -> Tensor:
     """Embeddings (batch, group, width), in at least float32, from states (batch, group, tail, width)."""
-    wide = states.to(torch.promote_types(states.dtype, torch.float32))
+    wide = widen(states)
     if reasoner.settings.pooling == "last":
         return wide[:, :, -1]
     count = prefix.lengths + states.shape[2]
