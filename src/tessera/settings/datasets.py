@@ -195,6 +195,14 @@ class SequencesSource(FileSource):
     """File of one held-out item a user (`user item`, or `item` matched by line), for `split: {kind: given}`."""
 
 
+class MiniOneRecSource(FileSource):
+    """MiniOneRec's Amazon samples and item texts; `path` is the folder with train, valid, test and index."""
+
+    source: Literal["minionerec"]
+    category: str | None = None
+    """Start of the file names, e.g. `Industrial_and_Scientific`, where the folder holds several categories."""
+
+
 class ColumnsSource(FileSource):
     """Any CSV, Parquet or JSON lines file, by a mapping of columns."""
 
@@ -214,7 +222,14 @@ class ColumnsSource(FileSource):
 
 
 Dataset = Annotated[
-    BazaarSource | AmazonSource | YelpSource | MovieLensSource | RecBoleSource | SequencesSource | ColumnsSource,
+    BazaarSource
+    | AmazonSource
+    | YelpSource
+    | MovieLensSource
+    | RecBoleSource
+    | SequencesSource
+    | MiniOneRecSource
+    | ColumnsSource,
     Field(discriminator="source"),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ EXPECTED: dict[str, tuple[str, str, int, int, int, int]] = {
     "amazon-prime-pantry": ("amazon-prime-pantry", "amazon-prime-pantry-pad", 12_871, 8_347, 115_004, 12_871),
     "amazon-gift-cards": ("amazon-gift-cards", "amazon-2018-gift-cards-raw", 454, 147, 2_949, 454),
     "yelp": ("yelp", "yelp-2015-raw", 427, 678, 2_885, 427),
+    "amazon-industrial": ("amazon-industrial", "amazon-industrial-minionerec", 3_285, 3_541, 22_743, 3_285),
     "grocery": ("grocery", "grocery-rechorus", 14_681, 8_687, 121_892, 14_681),
 }
 
@@ -84,6 +86,25 @@ def test_last_fm_histories_are_those_of_the_file(
     for line in data_root("s3rec-beauty-lastfm", "LastFM.txt").read_text().splitlines():
         user, *items = line.split()
         assert [item for item, _ in histories[user]] == items
+
+
+@pytest.mark.data
+def test_merged_samples_hold_every_sample(prepared: Callable[[str], Any], data_root: Callable[..., Path]) -> None:
+    made = prepared("amazon-industrial")
+    histories = made.histories()
+    assert max(map(len, histories.values())) == 34
+    name = "Industrial_and_Scientific_5_2016-10-2018-11.csv"
+    for part in ("valid", "test"):
+        with data_root("amazon-industrial-minionerec", part, name).open(newline="") as file:
+            for row in csv.DictReader(file):
+                window = [*json.loads(row["history_item_id"]), int(row["item_id"])]
+                whole = [int(item) for item, _ in histories[row["user_id"]]]
+                places = range(len(whole) - len(window) + 1)
+                assert any(whole[place : place + len(window)] == window for place in places)
+    item = made.items["1"]
+    assert item["title"].startswith("Stanley TRA708T Sharpshooter")
+    assert item["attributes"]["brand"] == "Stanley"
+    assert item["attributes"]["description"].startswith("Heavy-duty staples are ideal for jobs")
 
 
 @pytest.mark.data

@@ -330,3 +330,69 @@ def test_nothing_to_read(make: Callable[..., Any], write: Callable[..., str]) ->
     cut = gzip.compress(jsonl(*[review("A", "1", 1)] * 50))[:-20]
     with pytest.raises(DataFileError, match="gzip stream is damaged"):
         make(source="amazon_2014", path=write("r.json.gz", cut))
+
+
+def sample(user: str, history: object, target: object) -> str:
+    quoted = str(history).replace('"', '""')
+    return f'{user},"[\'a, ""b""\', \'c\']",title,"{quoted}",{target},x,y\n'
+
+
+SAMPLES = "user_id,history_item_title,item_title,history_item_id,item_id,history_item_sid,item_sid\n"
+
+
+def test_minionerec_samples_become_histories(make: Callable[..., Any], write: Callable[..., str]) -> None:
+    valid = SAMPLES + sample("A", [5, 6, 6], 7) + sample("B", [1], 2) + sample("A", [5, 6, 6, 7], 8)
+    # histories are cut at four; a row in between is missing; one belongs to another sequence; two cannot be read
+    test = SAMPLES + sample("A", [6, 6, 7, 8], 9) + sample("B", [1, 2, 3], 4) + sample("B", [9, 9, 9, 9], 1)
+    test += sample("B", [1, 2], 3) + sample("C", "__import__('os')", 3) + sample("", [1], 3) + sample("C", [2], "")
+    items = {
+        "5": {"title": "Glue &amp; tape", "description": "['One.', \"It's two.\"]", "brand": "Ü", "categories": ""},
+        "6": {"title": "Nail", "description": "[half a list", "brand": "", "categories": "Tools"},
+        "7": ["no", "object"],
+        "99": {"title": "never bought", "description": ""},
+    }
+    write("m/valid/Some_5.csv", valid)
+    write("m/test/Some_5.csv", test)
+    folder = Path(write("m/index/Some.item.json", json.dumps(items))).parents[1]
+    made = make(source="minionerec", path=str(folder), cleaning=LOOSE)
+    assert [(user, item) for user, item, *_ in made.log if user == "A"] == [("A", i) for i in "566789"]
+    assert [(item, split) for user, item, _, _, split in made.log if user == "B"] == [
+        ("1", "train"), ("2", "valid"), ("3", "test"), ("4", "test"),
+    ]  # fmt: skip
+    assert made.histories()["A"] == [(item, "train") for item in "5667"] + [("8", "valid"), ("9", "test")]
+    assert [(line, reason) for _, line, reason, _ in made.rejected] == [
+        (4, "does not continue the samples before it (user B)"),
+        (5, "does not continue the samples before it (user B)"),
+        (6, "history_item_id is no list of items"),
+        (7, "user_id is missing"),
+        (8, "item_id is missing"),
+        (3, "not an object: list"),
+    ]
+    assert made.items["5"]["title"] == "Glue & tape"
+    assert made.items["5"]["attributes"] == {"brand": "Ü", "description": "One. It's two."}
+    assert made.items["6"]["attributes"] == {"category": "Tools", "description": "[half a list"}
+    given = make(source="minionerec", path=str(folder), cleaning=LOOSE, split={"kind": "given"})
+    assert given.histories()["B"][:3] == [("1", "train"), ("2", "valid"), ("3", "test")]
+    assert [split for _, split in given.histories()["A"]].count("test") == 1
+
+
+def test_minionerec_starts_with_the_train_file(make: Callable[..., Any], write: Callable[..., str]) -> None:
+    write("m/test/Some_5.csv", SAMPLES + sample("A", [2, 3], 4))
+    write("m/train/Some_5.csv", SAMPLES + sample("A", [1], 2) + sample("A", [1, 2], 3))
+    folder = Path(write("m/index/Some.item.json", "{}")).parents[1]
+    made = make(only_raw=True, source="minionerec", path=str(folder), cleaning=LOOSE)
+    assert [item for _, item, *_ in made.log] == ["1", "2", "3", "4"]
+
+
+def test_minionerec_folders_that_do_not_fit(make: Callable[..., Any], write: Callable[..., str]) -> None:
+    folder = Path(write("m/test/Office_5.csv", SAMPLES + sample("A", [2, 3], 4))).parents[1]
+    write("m/test/Tools_5.csv", SAMPLES + sample("B", [1], 4))
+    with pytest.raises(DataFileError, match=r"holds several files test/\*\.csv: Office_5.csv, Tools_5.csv; say which"):
+        make(source="minionerec", path=str(folder))
+    made = make(only_raw=True, source="minionerec", path=str(folder), category="Tools")
+    assert [user for user, *_ in made.log] == ["B", "B"]
+    with pytest.raises(DataFileError, match="holds no samples; expected train"):
+        make(source="minionerec", path=str(folder), category="Toys")
+    write("m/test/Tools_5.csv", "user,history_item_id,item_id\nA,[1],2\n")
+    with pytest.raises(DataFileError, match=r"Tools_5.csv: has no column 'user_id'; did you mean 'user'"):
+        make(source="minionerec", path=str(folder), category="Tools")
