@@ -30,7 +30,7 @@ def spread(found: Mapping[str, Mapping[str, Any]]) -> Plot | None:
     names = list(found)
     legend = alt.Legend(orient="bottom", columns=3)
     shapes = alt.Scale(domain=names, range=[SHAPES[number % len(SHAPES)] for number in range(len(names))])
-    axis = alt.Axis(tickCount=6)
+    axis = alt.Axis(tickCount=6, labelFlush=False)
     chart = (
         alt.Chart(inline(rows))
         .mark_point(size=110, filled=True, opacity=1)
