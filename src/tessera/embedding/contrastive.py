@@ -6,6 +6,7 @@ pools the states of the text; LRCL lets the model think first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -251,6 +252,12 @@ def train_contrastive(
     )  # fmt: skip
     trainer = StepTrainer(training, settings, state, machine, updates, table.recipe)
     history = trainer.fit()
+    if history and history[-1]["loss"] > 0.98 * math.log(batches.batch):
+        log.warning(
+            "%s: the loss ended at %.3f, that of telling nothing apart: the vectors are so alike that their soft targets "
+            "are uniform; try loss: {targets: identity, normalize: true, temperature: 0.1}",
+            table.recipe, history[-1]["loss"],
+        )  # fmt: skip
     if training.cut:
         log.info("%s of %s views were cut to %d tokens", f"{training.cut:,}", f"{training.texts:,}", most)
     if not machine.first:

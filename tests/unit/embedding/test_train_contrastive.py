@@ -17,8 +17,10 @@ import torch
 from tiny_language import attributes_of, tiny_model, write_catalogue, write_data
 
 from tessera.artifacts.files import read_json
+from tessera.artifacts.logs import Terminated, log
 from tessera.artifacts.models import read_tensors
 from tessera.artifacts.tables import ArtifactError, read_table, write_table
+from tessera.embedding import contrastive
 from tessera.embedding.contrastive import ItemBatches, embed_contrastive, make_encoder, train_contrastive
 from tessera.embedding.embedder import add_lora, load_embedder, lora_weights, merge_lora, reasoning_frame, scft_frame
 from tessera.embedding.text import told_items
@@ -120,6 +122,34 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     assert first == second != third
 
 
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(tmp_path / "a", table("lrcl")).read_bytes()
+    plain = contrastive.ContrastiveTraining.loss
+
+    def stopped(self: Any, items: Any, step: int) -> Any:
+        if step == 4:
+            raise Terminated
+        return plain(self, items, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(contrastive.ContrastiveTraining, "loss", stopped)
+        with pytest.raises(Terminated):
+            train(tmp_path / "b", table("lrcl"))
+    assert (tmp_path / "b" / "state" / "checkpoint.safetensors").exists()
+    assert not (tmp_path / "b" / "embedder" / "model.safetensors").exists()
+    assert train(tmp_path / "b", table("lrcl")).read_bytes() == whole
+
+
+def test_soft_targets_that_tell_nothing_apart_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "propagate", True)
+    for loss, uniform in (({"normalize": True}, True), ({"normalize": True, "temperature": 0.01}, False)):
+        caplog.clear()
+        train(tmp_path / str(uniform), table("scft", loss=loss))
+        assert ("soft targets are uniform" in caplog.text) == uniform
+
+
 @pytest.mark.parametrize("recipe", ["scft", "lrcl"])
 def test_memory_saved_changes_no_number(recipe: str, tmp_path: Path) -> None:
     """Small batches within a step, and states computed again with the same dropout."""
@@ -218,8 +248,6 @@ def test_items_without_training_interactions_change_nothing(tmp_path: Path) -> N
 
 
 def test_views_are_fresh_or_static(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tessera.embedding import contrastive
-
     for views, distinct in (("fresh", True), ("static", False)):
         seen: dict[int, list[str]] = {}
         plain = contrastive.two_views
@@ -240,8 +268,6 @@ def test_views_are_fresh_or_static(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_the_published_prompts_leave_the_domain_out_in_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tessera.embedding import contrastive
-
     told = []
     plain = contrastive.reasoning_frame
 
