@@ -254,8 +254,8 @@ def train_contrastive(
     history = trainer.fit()
     if history and history[-1]["loss"] > 0.98 * math.log(batches.batch):
         log.warning(
-            "%s: the loss ended at %.3f, that of telling nothing apart: the vectors are so alike that their soft targets "
-            "are uniform; try loss: {targets: identity, normalize: true, temperature: 0.1}",
+            "%s: the loss ended at %.3f, that of telling nothing apart: the vectors are so alike that their "
+            "soft targets are uniform; try loss: {targets: identity, normalize: true, temperature: 0.1}",
             table.recipe, history[-1]["loss"],
         )  # fmt: skip
     if training.cut:
