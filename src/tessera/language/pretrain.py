@@ -37,9 +37,9 @@ from tessera.settings.language import BuiltModel, ItemPrompt
 from tessera.training.machine import Machine
 from tessera.training.steps import StepTrainer, Update
 
-TASKS = (*["image"] * 6, "continue", "text", *["image"] * 6, "continue", "both")
+TASKS = (*["image"] * 5, "continue", "text", "both")
 """The task of each row of a batch, in turn: pictures are what takes longest to learn."""
-PICTURES_FIRST = 0.6
+PICTURES_FIRST = 0.7
 """In this share of the steps pictures alone are described: shapes are learned in fewer and cheaper steps without texts
 beside them."""
 DRAWINGS = 16_000
@@ -104,10 +104,12 @@ def _mirror(patches: np.ndarray, grid: np.ndarray, merge: int) -> np.ndarray:
 
 
 def summary(attributes: Attributes) -> str:
-    """What is to be said of an item's text: the values without names, without the title and plain numbers."""
-    told = [value.rstrip(".") for name, value in attributes if name != "title" and not _is_number(value)]
-    told = told or [value for _, value in attributes]
-    return "; ".join(told)[:LONGEST_SUMMARY].strip()
+    """What is to be said of an item's text: short values without their names; the title where there are none.
+
+    Sentences are left out: so small a model does not learn to repeat them, and would invent.
+    """
+    told = [value for name, value in attributes if name != "title" and len(value) <= SHORT and not _is_number(value)]
+    return "; ".join(told or [attributes[0][1]])[:LONGEST_SUMMARY].strip()
 
 
 def _is_number(value: str) -> bool:
