@@ -14,6 +14,8 @@ from tessera.reporting.samples import Catalogue
 
 THUMBNAIL = 64
 _TITLE = 110
+# one item in so many is where the way begins
+_SPREAD = 150
 
 Neighbours = dict[int, list[tuple[int, float]]]
 
@@ -34,20 +36,28 @@ def read_neighbours(diagnostics: Mapping[str, Any], path: object) -> Neighbours:
 
 
 def chosen_items(ids: Sequence[int], tables: Mapping[str, Neighbours], most: int, seed: int = 0) -> list[int]:
-    """Which items the explorer holds: all, or random ones together with all of their neighbours.
+    """Which items the explorer holds: all, or some random ones, their neighbours, the neighbours of those, and so on.
 
-    Neighbours come along because an explorer of random items alone would hold hardly any two that are near.
+    An explorer of random items alone would hold hardly any two that are near.
     """
     if len(ids) <= most:
         return list(ids)
-    chosen: set[int] = set()
-    for item in np.random.default_rng(seed).permutation(np.asarray(ids)).tolist():
-        group = [item, *(near for table in tables.values() for near, _ in table.get(item, []))]
-        added = [member for member in dict.fromkeys(group) if member not in chosen]
-        chosen.update(added[: most - len(chosen)])
-        if len(chosen) == most:
-            break
-    return sorted(chosen)
+    waiting = iter(np.random.default_rng(seed).permutation(np.asarray(ids)).tolist())
+    order = [next(waiting) for _ in range(-(-most // _SPREAD))]
+    chosen = set(order)
+    expanded = 0
+    while len(order) < most:
+        if expanded < len(order):
+            item = order[expanded]
+            expanded += 1
+            group = [near for table in tables.values() for near, _ in table.get(item, [])]
+        else:
+            group = [next(waiting)]
+        for member in group:
+            if member not in chosen and len(order) < most:
+                chosen.add(member)
+                order.append(member)
+    return sorted(order)
 
 
 def explorer_data(catalogue: Catalogue, tables: Mapping[str, Neighbours], most: int) -> str:

@@ -145,7 +145,7 @@
       if (!words.length && step > 1) places = Array.from({ length: shown }, (_, n) => Math.floor((n + 0.5) * step));
       count.textContent = words.length
         ? `${all} of ${items.length} items`
-        : `${items.length} items${items.length < catalogue ? ` of ${catalogue}, drawn at random with their neighbours` : ""}`;
+        : `${items.length} items${items.length < catalogue ? ` of ${catalogue}, random ones, their neighbours and so on` : ""}`;
       found.replaceChildren(...places.slice(0, shown).map((place) => tile(place)));
     };
     search.addEventListener("input", filter);

@@ -17,6 +17,6 @@ class Report(Settings):
     sample_users: int = Field(4, ge=0)
     """Test users whose history and recommendations are shown, a dataset."""
     explorer_items: int = Field(1500, ge=0)
-    """Items in the explorer of item tables, a dataset; of larger catalogues random ones with their neighbours."""
+    """Items in the explorer of item tables, a dataset; of larger catalogues random ones, their neighbours and so on."""
     main_metric: str = "NDCG@10"
     """The metric of the plots."""
