@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tessera.settings.base import PresetSettings, Settings
 
@@ -164,6 +165,14 @@ class TableItems(PresetSettings):
     """Zero the last item's vector, as an off-by-one in the published code does."""
     align: Alignment | None = None
     """Also align the adapted vectors with those of a trained ID run (LLMEmb); null does not."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _official_alignment(cls, data: Any) -> Any:
+        """The published habits of the alignment, where there is one: the preset does not switch it on."""
+        if isinstance(data, Mapping) and data.get("preset") == "official" and isinstance(data.get("align"), Mapping):
+            return {**data, "align": {"deduplicate": False, "target_temperature": "multiply", **data["align"]}}
+        return data
 
 
 ItemEncoder = Annotated[IdItems | TableItems, Field(discriminator="kind")]

@@ -169,3 +169,12 @@ def test_a_teacher_that_does_not_fit_is_refused(tensors, message, data, tmp_path
 def test_an_aligned_run_without_its_teacher_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match="is aligned with id/sasrec, but its weights were not given"):
         train_run(aligned_run(), data, make_table(tmp_path), tmp_path / "m.safetensors", tmp_path)
+
+
+def test_the_official_preset_takes_the_published_habits_but_switches_nothing_on():
+    official = {"table": "t", "preset": "official"}
+    found = make_run(system={"items": {**official, "align": {"deduplicate": True}}}).method.items
+    assert (found.align.deduplicate, found.align.target_temperature) == (True, "multiply")
+    assert make_run(system={"items": {**official, "align": {}}}).method.items.align.deduplicate is False
+    assert make_run(system={"items": official}).method.items.align is None
+    assert type(found).model_validate(found.model_dump()) == found
