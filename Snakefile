@@ -17,6 +17,7 @@ if not workflow.overwrite_configfiles:
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/language.smk"
 include: "workflow/rules/recommend.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"

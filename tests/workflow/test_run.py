@@ -23,7 +23,7 @@ def test_everything_is_there(finished: Project) -> None:
     runs = sorted(
         path.parent.relative_to(results / "bazaar/runs") for path in results.glob("bazaar/runs/*/*/*/metrics.json")
     )
-    assert len(runs) == 3 + 2 * 2 + 2 + 1
+    assert len(runs) == 3 + 2 * 2 + 4 * 2 + 1
     assert Path("oracle/oracle/seed-0") in runs
     table = (results / "tables/bazaar.csv").read_text()
     for name in ("popular", "item_knn", "markov", "gru4rec", "oracle"):
@@ -32,7 +32,8 @@ def test_everything_is_there(finished: Project) -> None:
 
 def test_every_rule_has_a_log_and_a_benchmark(finished: Project) -> None:
     results = finished.folder / "results"
-    for rule in ("generate", "prepare", "table", "train", "evaluate", "oracle", "tables"):
+    rules = ("generate", "prepare", "pretrain", "caption", "tune", "embed", "table", "diagnose", "train", "evaluate")
+    for rule in (*rules, "oracle", "tables"):
         assert list((results / "logs" / rule).rglob("*.log")), rule
         assert list((results / "benchmarks" / rule).rglob("*.tsv")), rule
     assert (results / "benchmarks/report.tsv").is_file()

@@ -13,19 +13,34 @@ from tessera.settings.datasets import DatasetSettings
 pytestmark = pytest.mark.workflow
 
 SHOWN = {"tables": 1, "report": 1}
-JUDGED = {"evaluate": 9, "oracle": 1, **SHOWN}
-PREPARED = {"prepare": 1, "table": 1, "train": 9, **JUDGED}
-TRAINED = {"train": 6, "evaluate": 6, **SHOWN}
+JUDGED = {"evaluate": 15, "oracle": 1, **SHOWN}
+# what reads items through a language model, and what reads it in turn
+READ = {"caption": 1, "tune": 3, "embed": 3, "diagnose": 3, "train": 6, "evaluate": 6, **SHOWN}
+PREPARED = {"prepare": 1, "table": 1, "pretrain": 1, **READ, "diagnose": 4, "train": 15, **JUDGED}
+TRAINED = {"train": 12, "evaluate": 12, **SHOWN}
+ONE_SYSTEM = {"train": 2, "evaluate": 2, **SHOWN}
+REFINISHED = {"embed": 3, "diagnose": 3, "train": 6, "evaluate": 6, **SHOWN}
+ONE_TABLE = {"embed": 1, "diagnose": 1, **ONE_SYSTEM}
 
 CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("datasets__bazaar__seed", 8, {"generate": 1, **PREPARED}),
     ("datasets__bazaar__cleaning__max_rejected", 0.2, {"generate": 1, **PREPARED}),
     ("datasets__bazaar__cleaning__max_history", 9, PREPARED),
     ("datasets__bazaar__split", {"kind": "global_temporal"}, PREPARED),
-    ("tables__latent__view", "text", {"table": 1, "train": 2, "evaluate": 2, **SHOWN}),
-    ("systems__latent__items__adapter", [16], {"train": 2, "evaluate": 2, **SHOWN}),
+    ("datasets__bazaar__prompt__domain", "thing", {"pretrain": 1, **READ}),
+    ("models__small__training__steps", 7, {"pretrain": 1, **READ}),
+    ("captions__looks__max_new_tokens", 9, {"caption": 1, **ONE_TABLE, "tune": 2}),
+    ("tables__latent__view", "text", {"table": 1, "diagnose": 1, **ONE_SYSTEM}),
+    ("tables__text__pooling", "last", ONE_TABLE),
+    ("tables__llmemb__pca", 7, ONE_TABLE),
+    ("tables__llmemb__drop", 0.3, {"tune": 1, **ONE_TABLE}),
+    ("tables__lrcl__drop", 0.3, {"tune": 2, **ONE_TABLE}),
+    ("tables__reaemb__noise_std", 0.2, {"tune": 1, **ONE_TABLE}),
+    ("systems__latent__items__adapter", [16], ONE_SYSTEM),
+    ("systems__llmemb__items__align__weight", 0.1, ONE_SYSTEM),
     ("systems__item_knn", {"recommender": "item_knn", "neighbours": 5}, {"train": 1, "evaluate": 1, **SHOWN}),
-    ("backbones__gru4rec__hidden_dim", 8, {"train": 2, "evaluate": 2, **SHOWN}),
+    ("backbones__gru4rec__hidden_dim", 8, ONE_SYSTEM),
+    ("preset", "official", {"tune": 3, "embed": 2, "diagnose": 2, **TRAINED}),
     ("loss", {"kind": "bce"}, TRAINED),
     ("training__learning_rate", 0.01, TRAINED),
     ("evaluation__cutoffs", [5, 10], JUDGED),
@@ -33,9 +48,10 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("significance__level", 0.1, SHOWN),
     ("report__title", "Another title", {"report": 1}),
     ("resources__train__mem_mb", 700, {}),
-    ("experiment__seeds", [1, 2, 3], {"train": 3, "evaluate": 3, **SHOWN}),
+    ("resources__tune__mem_mb", 700, {}),
+    ("experiment__seeds", [1, 2, 3], {"train": 6, "evaluate": 6, **SHOWN}),
     ("experiment__backbones", ["sasrec"], SHOWN),
-    ("experiment__systems", ["id", "popular", "item_knn", "markov", "latent"], SHOWN),
+    ("experiment__systems", ["id", "popular", "item_knn", "markov", "latent", "text", "llmemb", "reaemb"], SHOWN),
 ]
 
 
@@ -66,9 +82,14 @@ CODE = [
     (f"{LIBRARY}/recommenders/backbones/gru4rec.py", "\n# a comment\n", {}),
     (f"{LIBRARY}/settings/reporting.py", "\n_MORE = 1\n", {"report": 1}),
     (f"{LIBRARY}/reporting/plots.py", "\n_MORE = 1\n", {"report": 1}),
-    (f"{LIBRARY}/recommenders/backbones/gru4rec.py", "\n_MORE = 1\n", {"train": 2, "evaluate": 2, **SHOWN}),
-    (f"{LIBRARY}/recommenders/item_encoders/table.py", "\n_MORE = 1\n", {"train": 2, "evaluate": 2, **SHOWN}),
+    (f"{LIBRARY}/recommenders/backbones/gru4rec.py", "\n_MORE = 1\n", ONE_SYSTEM),
+    (f"{LIBRARY}/recommenders/item_encoders/table.py", "\n_MORE = 1\n", {"train": 8, "evaluate": 8, **SHOWN}),
     (f"{LIBRARY}/recommenders/backbones/markov.py", "\n_MORE = 1\n", {"train": 1, "evaluate": 1, **SHOWN}),
+    (f"{LIBRARY}/embedding/text.py", "\n_MORE = 1\n", ONE_TABLE),
+    (f"{LIBRARY}/embedding/crrl.py", "\n_MORE = 1\n", {"tune": 1, **ONE_TABLE}),
+    (f"{LIBRARY}/embedding/finish.py", "\n_MORE = 1\n", REFINISHED),
+    (f"{LIBRARY}/language/pretrain.py", "\n_MORE = 1\n", {"pretrain": 1, **READ}),
+    (f"{LIBRARY}/evaluation/representations.py", "\n_MORE = 1\n", {"diagnose": 4, "report": 1}),
     (f"{LIBRARY}/data/prepare.py", "\n_MORE = 1\n", PREPARED),
 ]
 

@@ -16,6 +16,7 @@ from tessera.data.required import check_files, dataset_files
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
 from tessera.settings.datasets import BazaarSource
+from tessera.settings.language import BuiltModel
 
 WHERE = ", ".join(map(str, workflow.configfiles)) or "config"
 try:
@@ -27,7 +28,11 @@ except ConfigError as error:
 ENVIRONMENT = "../envs/tessera.yaml"
 DATASETS = CONFIG.experiment.datasets
 GENERATED = [name for name in DATASETS if isinstance(CONFIG.datasets[name], BazaarSource)]
-RUNS = {name: {run.path: run for run in CONFIG.runs(name)} for name in DATASETS}
+JUDGED = {name: [run.path for run in CONFIG.runs(name)] for name in DATASETS}
+RUNS = {name: {run.path: run for run in CONFIG.trained(name)} for name in DATASETS}
+BUILT = [name for name, model in CONFIG.models.items() if isinstance(model, BuiltModel)]
+MADE_TABLES = [name for name in CONFIG.tables if CONFIG.reader(name)]
+TUNED_TABLES = [name for name in MADE_TABLES if CONFIG.tables[name].recipe != "text"]
 CANDIDATES = CONFIG.evaluation.candidates
 
 
@@ -39,6 +44,8 @@ def one_of(names):
 wildcard_constraints:
     dataset=one_of(DATASETS),
     table=one_of(CONFIG.tables),
+    model=one_of(BUILT),
+    captions=one_of(CONFIG.captions),
     system=one_of(CONFIG.systems),
     recommender=one_of({run.recommender for runs in RUNS.values() for run in runs.values()}),
     seed=r"\d+",
@@ -63,8 +70,8 @@ def resources(stage):
 
 
 def dataset_settings(wildcards):
-    """What reading or generating a dataset depends on: not its cleaning, save the share of bad rows, nor its split."""
-    settings = CONFIG.datasets[wildcards.dataset].model_dump(mode="json", exclude={"cleaning", "split"})
+    """What reading or generating a dataset depends on: not its cleaning, save the share of bad rows, split or prompt."""
+    settings = CONFIG.datasets[wildcards.dataset].model_dump(mode="json", exclude={"cleaning", "split", "prompt"})
     return canonical(settings | {"max_rejected": CONFIG.datasets[wildcards.dataset].cleaning.max_rejected})
 
 
@@ -91,12 +98,106 @@ def run_modules(run):
     ]
 
 
+def table_of(run):
+    """The name of the item table that a run reads, or None."""
+    return getattr(getattr(run.method, "items", None), "table", None)
+
+
 def run_table(wildcards):
     """The item table that a run reads, as a named input."""
-    items = getattr(run_of(wildcards).method, "items", None)
-    if getattr(items, "kind", None) != "table":
+    name = table_of(run_of(wildcards))
+    return {"table": f"results/{wildcards.dataset}/tables/{name}.parquet"} if name else {}
+
+
+def run_teacher(wildcards):
+    """The run whose item vectors a run is aligned to, as a named input."""
+    teacher = CONFIG.teacher(run_of(wildcards))
+    return {"teacher": f"results/{wildcards.dataset}/runs/{teacher.path}/model.safetensors"} if teacher else {}
+
+
+def prompt_settings(dataset):
+    """How the items of a dataset are told to a model."""
+    return CONFIG.datasets[dataset].prompt.model_dump(mode="json")
+
+
+def built_model(wildcards, name):
+    """The folder of a model that is built on the spot, as a named input."""
+    return {"model": f"results/{wildcards.dataset}/models/{name}"} if name in BUILT else {}
+
+
+def pretraining_settings(wildcards):
+    """What making a model on the spot depends on."""
+    model = CONFIG.models[wildcards.model].model_dump(mode="json")
+    source = CONFIG.datasets[wildcards.dataset].source
+    return canonical({"model": model, "prompt": prompt_settings(wildcards.dataset), "source": source})
+
+
+def captioning_settings(wildcards):
+    """What captions depend on besides the model's weights."""
+    captions = CONFIG.captions[wildcards.captions]
+    model = CONFIG.models[captions.model].model_dump(mode="json")
+    said = captions.model_dump(mode="json")
+    return canonical({"captions": said, "model": model, "prompt": prompt_settings(wildcards.dataset)})
+
+
+def read_inputs(wildcards):
+    """What a table that a model makes is read from: captions, and the model where it is built."""
+    reader = CONFIG.reader(wildcards.table)
+    captions = [f"results/{wildcards.dataset}/captions/{name}.parquet" for name in reader.captions]
+    return built_model(wildcards, reader.model) | ({"captions": captions} if captions else {})
+
+
+def start_embedder(wildcards):
+    """The embedder that a crrl table goes on from, as a named input."""
+    start = getattr(CONFIG.tables[wildcards.table], "start", None)
+    return {"embedder": f"results/{wildcards.dataset}/embedders/{start}/model.safetensors"} if start else {}
+
+
+def own_embedder(wildcards):
+    """The embedder of a table, where it has one, as a named input."""
+    if wildcards.table not in TUNED_TABLES:
         return {}
-    return {"table": f"results/{wildcards.dataset}/tables/{items.table}.parquet"}
+    return {"embedder": f"results/{wildcards.dataset}/embedders/{wildcards.table}/model.safetensors"}
+
+
+FINISH = ("pca", "whiten", "l2")
+"""Keys of a recipe that training does not read."""
+
+
+def task_settings(wildcards, without=()):
+    """A recipe with its names resolved."""
+    recipe = CONFIG.tables[wildcards.table]
+    reader = CONFIG.reader(wildcards.table)
+    kept = lambda settings: {k: v for k, v in settings.model_dump(mode="json").items() if k not in without}
+    task = {"table": kept(recipe), "model": CONFIG.models[reader.model].model_dump(mode="json")}
+    task |= {"start": kept(reader)} if recipe.recipe == "crrl" else {}
+    return canonical(task | {"prompt": prompt_settings(wildcards.dataset)})
+
+
+def recipe_modules(table):
+    """The library module of a recipe, which is loaded by name."""
+    recipe = CONFIG.tables[table].recipe
+    return ["tessera.embedding." + {"text": "text", "crrl": "crrl"}.get(recipe, "contrastive")]
+
+
+def read_tables():
+    """Item tables that runs read."""
+    return list(dict.fromkeys(name for runs in RUNS.values() for run in runs.values() if (name := table_of(run))))
+
+
+def tuned_tables():
+    """Tables that runs read, or start from, whose embedder is trained."""
+    found = []
+    for name in read_tables():
+        while name is not None:
+            found += [name] if name in TUNED_TABLES else []
+            name = getattr(CONFIG.tables[name], "start", None)
+    return list(dict.fromkeys(found))
+
+
+def read_captions():
+    """Captions that tables of the experiment read."""
+    return list(dict.fromkeys(c for name in read_tables() if name in MADE_TABLES for c in CONFIG.reader(name).captions))
 
 
 def table_source(wildcards):
@@ -138,7 +239,7 @@ def run_files(dataset, name):
 
 def all_runs(dataset):
     """Folders of the runs on a dataset, the oracle's last where the truth is known."""
-    return [*RUNS[dataset], *(["oracle/oracle/seed-0"] if dataset in GENERATED else [])]
+    return [*JUDGED[dataset], *(["oracle/oracle/seed-0"] if dataset in GENERATED else [])]
 
 
 def every(name):
@@ -148,7 +249,7 @@ def every(name):
 
 def histories():
     """The training curves of every run."""
-    return [f"results/{name}/runs/{path}/history.jsonl" for name in DATASETS for path in RUNS[name]]
+    return [f"results/{name}/runs/{path}/history.jsonl" for name in DATASETS for path in JUDGED[name]]
 
 
 def table_settings(wildcards):
@@ -176,16 +277,39 @@ def report_settings():
     )
 
 
+def table_edges():
+    """The part of the graph that makes item tables."""
+    names = read_tables()
+    if not names:
+        return []
+    made = [name for name in names if name in MADE_TABLES]
+    stages = (["embed"] if made else []) + (["table"] if len(made) < len(names) else [])
+    edges = [("prepare", stage) for stage in stages]
+    edges += [(stage, target) for stage in stages for target in ("train", "evaluate", "diagnose")]
+    edges += [("prepare", "diagnose"), ("diagnose", "report")]
+    if any(CONFIG.tables[name].recipe == "latent" for name in names):
+        edges += [("generate", "table")]
+    if not made:
+        return edges
+    readers = ["embed"] + (["tune"] if tuned_tables() else [])
+    edges += [("prepare", "tune"), ("tune", "embed"), ("tune", "report")] if tuned_tables() else []
+    captions = read_captions()
+    edges += [("prepare", "caption"), ("caption", "report")] if captions else []
+    edges += [("caption", reader) for reader in readers] if captions else []
+    if {CONFIG.reader(name).model for name in made} & set(BUILT):
+        edges += [("prepare", "pretrain")] + [("pretrain", reader) for reader in readers]
+    if {CONFIG.captions[name].model for name in captions} & set(BUILT):
+        edges += [("prepare", "pretrain"), ("pretrain", "caption")]
+    return list(dict.fromkeys(edges))
+
+
 def rule_graph():
     """The stages of this config and what flows between them, as a Mermaid flow chart."""
     methods = [run.method for runs in RUNS.values() for run in runs.values()]
     first = (["generate"] if GENERATED else []) + (["ingest"] if set(DATASETS) - set(GENERATED) else [])
     edges = [(source, "prepare") for source in first]
     edges += [("prepare", "train"), ("prepare", "evaluate"), ("train", "evaluate")]
-    if any(getattr(getattr(method, "items", None), "kind", None) == "table" for method in methods):
-        edges += [("prepare", "table"), ("table", "train"), ("table", "evaluate")]
-        if any(table.recipe == "latent" for table in CONFIG.tables.values()):
-            edges += [("generate", "table")]
+    edges += table_edges()
     judged = ["evaluate"]
     if GENERATED:
         edges += [("generate", "oracle"), ("prepare", "oracle")]
@@ -195,4 +319,5 @@ def rule_graph():
     edges += [(stage, target) for stage in judged for target in ("tables", "report")]
     edges += [("prepare", "tables"), ("prepare", "report"), ("train", "report"), ("tables", "report")]
     edges += [("rulegraph", "report")]
+    edges = dict.fromkeys(edges)
     return "\n".join(["flowchart TB", *(f"    {source} --> {target}" for source, target in edges)])

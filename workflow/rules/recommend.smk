@@ -2,6 +2,7 @@
 rule train:
     input:
         unpack(run_table),
+        unpack(run_teacher),
         interactions="results/{dataset}/data/interactions.parquet",
         catalogue="results/{dataset}/data/items.parquet",
     output:

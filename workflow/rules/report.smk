@@ -53,6 +53,9 @@ rule report:
         metrics=every("metrics.json"),
         evaluations=every("evaluation.parquet"),
         histories=histories(),
+        diagnostics=expand("results/{dataset}/diagnostics/{table}.json", dataset=DATASETS, table=read_tables()),
+        captions=expand("results/{dataset}/captions/{captions}.parquet", dataset=DATASETS, captions=read_captions()),
+        embedders=expand("results/{dataset}/embedders/{table}/history.jsonl", dataset=DATASETS, table=tuned_tables()),
         rulegraph="results/report/rulegraph.mmd",
     output:
         report("results/report/index.html", caption="../report/report.rst", category="Report"),

@@ -1,4 +1,4 @@
-# Item tables: one vector an item, made or imported.
+# Item tables from vectors that exist already.
 rule table:
     input:
         unpack(table_source),
@@ -9,6 +9,8 @@ rule table:
         "results/logs/table/{dataset}/{table}.log",
     benchmark:
         "results/benchmarks/table/{dataset}/{table}.tsv"
+    wildcard_constraints:
+        table=one_of(set(CONFIG.tables) - set(MADE_TABLES)),
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.prepare.threads

@@ -130,10 +130,16 @@ class ContrastiveTraining(nn.Module):
         """
         super().__init__()
         self.encoder = encoder
-        self.temperature = nn.Parameter(torch.tensor(table.loss.temperature, device=machine.device))
+        # its logarithm is learned: a step then changes it by a share, be it 3 or 0.05
+        self.log_temperature = nn.Parameter(torch.tensor(table.loss.temperature, device=machine.device).log())
         self.table, self.told, self.frame, self.most, self.machine = table, told, frame, most, machine
         self.tokenizer, self.pad = model.tokenizer, model.pad_token
         self.texts = self.cut = 0
+
+    @property
+    def temperature(self) -> Tensor:
+        """() the temperature as it stands."""
+        return self.log_temperature.exp()
 
     def rows(self, items: Items, step: int) -> list[list[int]]:
         """Token rows of the first views of items, then of their second views."""
@@ -168,7 +174,7 @@ class ContrastiveTraining(nn.Module):
         """
         with torch.no_grad():
             # below the least value of the loss there is no gradient that would lead back
-            self.temperature.clamp_(min=LEAST_TEMPERATURE)
+            self.log_temperature.clamp_(min=math.log(LEAST_TEMPERATURE))
         mine = self.machine.share(items)
         vectors = self.encode(self.rows(mine, step))
         first, second = (self.machine.gather(half) for half in (vectors[: len(mine)], vectors[len(mine) :]))

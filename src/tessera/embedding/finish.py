@@ -10,22 +10,26 @@ from tessera.settings.embedding import Finish
 
 Vectors = npt.NDArray[np.floating]
 
+_SILENT = 1e-10
+"""A component of less variance than this share of the first's tells nothing but rounding."""
+
 
 def finish(vectors: Vectors, settings: Finish) -> npt.NDArray[np.float32]:
     """Rows (items, dim) of a table from vectors (items, width)."""
     found = np.asarray(vectors, np.float64)
-    if settings.pca is not None:
-        found = principal_components(found, settings.pca)
+    if settings.pca is not None or settings.whiten:
+        found = principal_components(found, settings.pca or found.shape[1], settings.whiten)
     if settings.l2:
         lengths = np.linalg.norm(found, axis=1, keepdims=True)
         found = found / np.where(lengths == 0, 1, lengths)
     return found.astype(np.float32)
 
 
-def principal_components(vectors: Vectors, count: int) -> npt.NDArray[np.float64]:
+def principal_components(vectors: Vectors, count: int, whiten: float = 0.0) -> npt.NDArray[np.float64]:
     """Centred vectors (n, width) in the directions of most variance, (n, count) or as many as there are.
 
-    Not whitened: with all components, distances are kept. The signs are fixed (the largest weight of a component is
+    Component k is divided by its standard deviation to the power of `whiten`; directions without variance are then left
+    out. At 0 and with all components, distances are kept. The signs are fixed (the largest weight of a component is
     positive), so that the same vectors always give the same rows.
     """
     centred = np.asarray(vectors, np.float64) - np.mean(vectors, axis=0, dtype=np.float64)
@@ -40,7 +44,13 @@ def principal_components(vectors: Vectors, count: int) -> npt.NDArray[np.float64
     variance = spread**2
     if variance.sum() > 0:
         log.info("%d components keep %.1f%% of the variance", len(directions), 100 * _share(variance, len(directions)))
-    return np.asarray(centred @ directions.T)
+    found = centred @ directions.T
+    if whiten:
+        relative = variance[: len(directions)] / max(float(variance[0]), 1e-300)
+        told = relative > _SILENT
+        # a table has a column even where all items are alike
+        found = found[:, told] * relative[told] ** (-whiten / 2) if told.any() else found[:, :1]
+    return np.asarray(found)
 
 
 def _share(variance: npt.NDArray[np.float64], count: int) -> float:

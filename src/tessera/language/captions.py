@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from tessera.artifacts.files import read_json, write_json
 from tessera.artifacts.logs import Progress, log
 from tessera.artifacts.tables import describe, read_table, write_table
+from tessera.language.answers import answer
 from tessera.language.models import LanguageModel, LanguageModelError
 from tessera.language.pictures import PictureError, open_picture
 from tessera.language.prompts import item_attributes
-from tessera.language.questions import Pixels, Question, lengths, picture_inputs, read_pixels
-from tessera.language.tokens import pad_rows
+from tessera.language.questions import Pixels, Question, lengths, read_pixels
 from tessera.settings.language import Captions, ItemPrompt
 
 CAPTIONED, NO_PICTURE, BROKEN_PICTURE, NO_TEXT = "captioned", "no picture", "broken picture", "no text"
 """What became of an item: it has a caption, or lacks what the model is to be shown."""
+NAMED = 5
+"""So many broken pictures are named in the log; the others are counted."""
 
 
 def write_captions(
@@ -43,7 +43,8 @@ def write_captions(
         output: Parquet of the kind `captions`.
         state: folder of the shards, named by everything that captions depend on.
     Raises:
-        LanguageModelError: the model cannot be asked so, or no item has what it is to be shown.
+        LanguageModelError: the model cannot be asked so, no item has what it is to be shown, or the folder of pictures
+            is not there.
     """
     question = Question(model, settings.source, prompt.domain, settings.instruction)
     table = read_table(catalogue, "items", ["item", "image"]).sort_by("item")
@@ -56,10 +57,12 @@ def write_captions(
             f"{catalogue}: no item has a picture (image_root is {root!r}), but the captions are of source "
             f"{settings.source!r}; use text"
         )
+    if question.pictured and not Path(str(root)).is_dir():
+        raise LanguageModelError(f"{root}: no such folder; {catalogue} expects its pictures there (image_root)")
     if question.told and not attributes:
         raise LanguageModelError(f"{catalogue}: no item has a text, but the captions are of source {settings.source!r}")
     rows: list[list[Any]] = []
-    cut = 0
+    cut, named = 0, 0
     starts = range(0, len(items), settings.shard)
     with Progress("captions", len(items), "items") as progress:
         for number, start in enumerate(starts):
@@ -69,11 +72,16 @@ def write_captions(
                 write_json(shard, _caption(settings, question, chosen, attributes, pictures, root))
             said = read_json(shard)
             rows += said["rows"]
+            for reason in said["broken"][: NAMED - named]:
+                log.info("%s", reason)
+                named += 1
             cut += said["cut"]
             progress.update(len(chosen), note=_example(said["rows"]))
     if cut:
         log.info("%s of %s texts were longer than the model reads and lost their end", f"{cut:,}", f"{len(items):,}")
     counts = Counter(status for _, _, status in rows)
+    if counts[BROKEN_PICTURE] > named:
+        log.info("and %s more pictures that cannot be read", f"{counts[BROKEN_PICTURE] - named:,}")
     log.info("captions: %s", ", ".join(f"{count:,} {status}" for status, count in counts.most_common()))
     columns = [list(column) for column in zip(*rows, strict=True)]
     made = pa.table({"item": pa.array(columns[0], pa.int32()), "text": pa.array(columns[1], pa.string()),
@@ -98,8 +106,9 @@ def _caption(
     pictures: dict[int, str | None],
     root: str | None,
 ) -> dict[str, Any]:
-    """The rows of one shard: item, caption or None, status."""
+    """One shard: its rows (item, caption or None, status), how many texts were cut, and why pictures are broken."""
     status: dict[int, str] = {}
+    broken: list[str] = []
     shown: dict[int, Any] = {}
     for item in items:
         status[item] = CAPTIONED
@@ -111,7 +120,7 @@ def _caption(
             try:
                 shown[item] = open_picture(Path(str(root)) / name)
             except PictureError as error:
-                log.info("item %d: %s", item, error)
+                broken.append(f"item {item}: {error}")
                 status[item] = BROKEN_PICTURE
                 continue
         if question.told and item not in attributes:
@@ -130,46 +139,4 @@ def _caption(
             settings.max_new_tokens,
         )  # fmt: skip
         said.update(zip((asked[i] for i in batch), texts, strict=True))
-    return {"rows": [[item, said.get(item), status[item]] for item in items], "cut": cut}
-
-
-@torch.no_grad()
-def answer(
-    question: Question, rows: Sequence[Sequence[int]], pixels: Sequence[Pixels], max_new_tokens: int
-) -> list[str]:
-    """The model's greedy answers, with a cache of keys and values.
-
-    Args:
-        question: whose rows these are.
-        rows: token rows that end where the answer begins.
-        pixels: the pictures of all rows, in order; none where the question shows none.
-        max_new_tokens: longest answer.
-    """
-    model = question.model
-    full: Any = model.full
-    ids, mask = pad_rows(rows, model.pad_token, side="left")
-    image = question.image_token if question.pictured else -1
-    inputs = picture_inputs(ids, pixels, image, model.device)
-    with _greedy(full, model, max_new_tokens) as rules:
-        made = full.generate(
-            input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=rules, **inputs
-        )
-    texts = model.tokenizer.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)
-    return [" ".join(text.split()) for text in texts]
-
-
-@contextmanager
-def _greedy(full: Any, model: LanguageModel, max_new_tokens: int) -> Iterator[Any]:
-    """Plain greedy search: the model's own generation settings (sampling, penalties) step aside, but for its ends."""
-    from transformers import GenerationConfig
-
-    own = full.generation_config
-    ends = own.eos_token_id if own is not None and own.eos_token_id is not None else model.end_token
-    rules = GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=ends, pad_token_id=model.pad_token, use_cache=True
-    )
-    full.generation_config = rules  # unset values would be taken from here
-    try:
-        yield rules
-    finally:
-        full.generation_config = own
+    return {"rows": [[item, said.get(item), status[item]] for item in items], "cut": cut, "broken": broken[:NAMED]}

@@ -24,8 +24,8 @@ from tessera.artifacts.files import write_json
 from tessera.artifacts.logs import Progress, log
 from tessera.artifacts.tables import describe, read_table
 from tessera.data.dataset import load_dataset
+from tessera.language.answers import answer
 from tessera.language.built import END, make_image_processor, make_model, save_built, train_tokenizer
-from tessera.language.captions import answer
 from tessera.language.colours import colour_words
 from tessera.language.drawn import draw, read_caption
 from tessera.language.models import LanguageModel, LanguageModelError, quiet

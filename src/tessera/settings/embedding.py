@@ -15,6 +15,9 @@ class Finish(Settings):
 
     pca: int | None = Field(None, ge=1)
     """Keep so many principal components (all, where there are fewer); null keeps the vectors as they are."""
+    whiten: float = Field(0.5, ge=0, le=1)
+    """Divide every component by its standard deviation to this power: 1 makes all equally strong, 0 leaves them as they
+    are, as published. What tells items apart is often in weak components, which an adapter learns slowly."""
     l2: bool = False
     """Scale every row to length one."""
 
@@ -43,16 +46,20 @@ class LoRA(Settings):
 
 
 class SoftContrastive(Settings):
-    """The soft-target contrastive loss that LLMEmb and ReaEmb share."""
+    """The contrastive loss of SCFT and LRCL: cosines with InfoNCE, or the soft targets of the published code.
 
-    temperature: float = Field(1.0, gt=0)
+    Soft targets start from how alike the model finds the items: where it finds all alike, as a small model does, they
+    say that nothing is to be told apart, and nothing is learned.
+    """
+
+    temperature: float = Field(0.1, gt=0)
     """Initial temperature; it is learned."""
-    normalize: bool = False
-    """Cosines instead of dot products."""
+    normalize: bool = True
+    """Cosines, or dot products of the states as they are, as published."""
+    targets: Literal["attached", "detached", "identity"] = "identity"
+    """InfoNCE: only the item itself is right (identity); or soft targets, with gradient, as published, or without."""
     target_temperature: Literal["divide", "multiply"] = "divide"
-    """The targets' temperature divides (as in ReaEmb), or multiplies (as in LLMEmb's code)."""
-    targets: Literal["attached", "detached", "identity"] = "attached"
-    """Soft targets with or without gradient, or plain InfoNCE: only the item itself."""
+    """Soft targets: the temperature divides, as in ReaEmb's code, or multiplies, as in LLMEmb's."""
 
 
 class ContrastiveTable(PresetSettings, ReadText, Finish):
@@ -78,12 +85,13 @@ class SCFTTable(ContrastiveTable):
 
     OFFICIAL: ClassVar[dict[str, Any]] = {
         "views": "static",
-        "loss": {"temperature": 3.0, "target_temperature": "multiply"},
+        "whiten": 0.0,
+        "loss": {"temperature": 3.0, "target_temperature": "multiply", "normalize": False, "targets": "attached"},
     }
     recipe: Literal["scft"] = "scft"
     pca: int | None = Field(1536, ge=1)
     """Keep so many principal components (all, where there are fewer); null keeps the vectors as they are."""
-    loss: SoftContrastive = Field(default_factory=lambda: SoftContrastive(temperature=3.0))
+    loss: SoftContrastive = Field(default_factory=SoftContrastive)
     """The contrastive loss."""
     training: Steps = Field(default_factory=lambda: Steps(steps=4000, batch=256))
     """The training loop."""
@@ -93,7 +101,8 @@ class LRCLTable(ContrastiveTable):
     """Latent reasoning by contrastive learning: stage I of ReaEmb (2026)."""
 
     OFFICIAL: ClassVar[dict[str, Any]] = {
-        "views": "static", "rope": "mixed", "positions": "padded", "two_pass": True, "prompts": "by_stage"
+        "views": "static", "rope": "mixed", "positions": "padded", "two_pass": True, "prompts": "by_stage",
+        "whiten": 0.0, "loss": {"temperature": 1.0, "normalize": False, "targets": "attached"},
     }  # fmt: skip
     recipe: Literal["lrcl"] = "lrcl"
     thoughts: int = Field(1, ge=0)
@@ -122,7 +131,7 @@ class CRRLTable(PresetSettings, Finish):
     OFFICIAL: ClassVar[dict[str, Any]] = {
         "cooccurrence": "all", "policy": "token", "advantage": "batch", "log_probability": "unshifted",
         "reference": "live", "prompts": "by_stage", "noise_free": "rollout", "lonely_items": "keep",
-        "noise_scale": "absolute",
+        "noise_scale": "absolute", "similarity": "dot", "whiten": 0.0,
     }  # fmt: skip
     recipe: Literal["crrl"] = "crrl"
     start: str | None = None
@@ -155,8 +164,8 @@ class CRRLTable(PresetSettings, Finish):
     """Items that co-occur with none: left out, or rewarded for a random one, as published."""
     negatives: Literal["fixed", "fresh"] = "fixed"
     """Negatives drawn once, as published, or at every step."""
-    similarity: Literal["dot", "cosine"] = "dot"
-    """How a rollout is compared with candidates."""
+    similarity: Literal["cosine", "dot"] = "cosine"
+    """How a rollout is compared with candidates; dot as published."""
     reward: Literal["rank", "softmax"] = "rank"
     """Published reward of the positives' ranks, or their continuous share of a softmax."""
     advantage: Literal["group", "batch"] = "group"

@@ -35,7 +35,7 @@ def test_signs_do_not_depend_on_the_order_or_sign_that_the_library_finds() -> No
 @pytest.mark.parametrize(("n", "width"), [(20, 6), (4, 9)])
 def test_all_components_keep_distances(n: int, width: int) -> None:
     x = vectors(n, width)
-    found = finish(x, Finish(pca=100))
+    found = finish(x, Finish(pca=100, whiten=0.0))
     assert found.dtype == np.float32
     assert found.shape == (n, min(width, n - 1))
 
@@ -48,11 +48,24 @@ def test_all_components_keep_distances(n: int, width: int) -> None:
 def test_unit_length_and_neither() -> None:
     x = vectors(6, 3)
     x[2] = 0
-    np.testing.assert_array_equal(finish(x, Finish()), x.astype(np.float32))
-    scaled = finish(x, Finish(l2=True))
+    np.testing.assert_array_equal(finish(x, Finish(whiten=0.0)), x.astype(np.float32))
+    scaled = finish(x, Finish(whiten=0.0, l2=True))
     np.testing.assert_allclose(np.linalg.norm(scaled, axis=1), [1, 1, 0, 1, 1, 1], atol=1e-6)
 
 
 def test_a_catalogue_of_one_or_of_equals() -> None:
     assert finish(np.ones((1, 4)), Finish(pca=3)).shape == (1, 1)
     np.testing.assert_allclose(finish(np.ones((5, 4)), Finish(pca=2)), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_whitening_evens_components_out(power: float) -> None:
+    x = vectors(50, 6)
+    x = np.concatenate([x, x[:, :2] @ np.ones((2, 2))], 1)  # two directions that tell nothing
+    plain = principal_components(x, 8).std(0)[:6]
+    found = finish(x, Finish(whiten=power))
+    assert found.shape == (50, 6)
+    expected = plain / (plain / plain[0]) ** power
+    np.testing.assert_allclose(found.std(0), expected, rtol=1e-5)
+    if power == 1.0:
+        np.testing.assert_allclose(found.std(0), found.std(0)[0], rtol=1e-5)

@@ -11,7 +11,8 @@ import torch
 
 from tessera.artifacts.tables import read_table
 from tessera.language import captions as captions_module
-from tessera.language.captions import answer, write_captions
+from tessera.language.answers import answer
+from tessera.language.captions import write_captions
 from tessera.language.models import LanguageModel, LanguageModelError, load_model
 from tessera.language.pictures import open_picture
 from tessera.language.questions import Question, read_pixels

@@ -1,0 +1,16 @@
+"""Write the captions of a catalogue."""
+
+from pathlib import Path
+
+from tessera.artifacts.logs import stage
+from tessera.language.captioning import caption, read_captioning
+
+with stage(snakemake.log[0]):
+    caption(
+        read_captioning(snakemake.params.cfg),
+        Path(snakemake.input.catalogue),
+        Path(snakemake.input.model) if snakemake.input.get("model") else None,
+        Path(snakemake.output[0]),
+        Path("state"),
+        snakemake.params.code,
+    )

@@ -1,0 +1,16 @@
+"""Embed a catalogue."""
+
+from pathlib import Path
+
+from tessera.artifacts.logs import stage
+from tessera.embedding.embed import embed
+from tessera.embedding.task import Places, read_task
+
+with stage(snakemake.log[0]):
+    places = Places(
+        catalogue=snakemake.input.catalogue,
+        captions=dict(zip(snakemake.params.captions, snakemake.input.get("captions", []), strict=True)),
+        model=snakemake.input.get("model"),
+        embedder=snakemake.input.get("embedder"),
+    )
+    embed(read_task(snakemake.params.cfg), places, Path(snakemake.output[0]))

@@ -1,0 +1,16 @@
+"""Make and pre-train a language model on the spot."""
+
+from pathlib import Path
+
+from tessera.artifacts.logs import stage
+from tessera.language.pretraining import launch_pretraining, read_pretraining
+
+with stage(snakemake.log[0]):
+    launch_pretraining(
+        read_pretraining(snakemake.params.cfg),
+        Path(snakemake.input.interactions).parent,
+        Path(snakemake.output[0]),
+        Path("state"),
+        snakemake.params.code,
+        Path(snakemake.log[0]),
+    )

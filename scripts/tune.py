@@ -1,0 +1,24 @@
+"""Train an embedder."""
+
+from pathlib import Path
+
+from tessera.artifacts.logs import stage
+from tessera.embedding.task import Places, read_task
+from tessera.embedding.tune import launch
+
+with stage(snakemake.log[0]):
+    places = Places(
+        catalogue=snakemake.input.catalogue,
+        captions=dict(zip(snakemake.params.captions, snakemake.input.get("captions", []), strict=True)),
+        model=snakemake.input.get("model"),
+        data=str(Path(snakemake.input.interactions).parent),
+        embedder=snakemake.input.get("embedder"),
+    )
+    launch(
+        read_task(snakemake.params.cfg),
+        places,
+        Path(snakemake.output.model),
+        Path("state"),
+        snakemake.params.code,
+        Path(snakemake.log[0]),
+    )

@@ -1,0 +1,73 @@
+"""Training an embedder, in one process or several; the recipe's module is loaded by name."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from tessera.artifacts.files import identity
+from tessera.artifacts.logs import stage
+from tessera.embedding.task import RECIPES, Places, Task
+from tessera.language.models import load_model
+from tessera.settings.embedding import CRRLTable, TextTable
+from tessera.training.launch import run_processes
+from tessera.training.machine import Machine
+
+
+def tune(task: Task, places: Places, output: Path, state: Path, code: str) -> None:
+    """Train the embedder of a task: `output` (model.safetensors), model.json and history.jsonl beside it."""
+    table = task.table
+    assert not isinstance(table, TextTable)
+    folder = state / identity(task.canonical(), code, *places.digests())
+    machine = Machine(table.training)
+    model = load_model(task.model, places.model_folder)
+    module = import_module(RECIPES[table.recipe])
+    catalogue, data = Path(places.catalogue), Path(places.data)
+    if isinstance(table, CRRLTable):
+        embedder = Path(places.embedder) if places.embedder else None
+        module.train_crrl(
+            table,
+            task.start,
+            task.prompt,
+            model,
+            catalogue,
+            places.caption_files,
+            data,
+            embedder,
+            output,
+            folder,
+            machine,
+        )
+    else:
+        module.train_contrastive(
+            table, task.prompt, model, catalogue, places.caption_files, data, output, folder, machine
+        )  # fmt: skip
+
+
+def launch(task: Task, places: Places, output: Path, state: Path, code: str, logfile: Path | None) -> None:
+    """`tune` in this process, or in as many as `training.processes` says (one a GPU)."""
+    assert not isinstance(task.table, TextTable)
+    if task.table.training.processes == 1:
+        tune(task, places, output, state, code)
+        return
+    job = {
+        "task": task.model_dump(mode="json"), "places": places.model_dump(), "output": str(output),
+        "state": str(state), "code": code, "log": str(logfile) if logfile else None,
+    }  # fmt: skip
+    run_processes("tessera.embedding.tune", job, task.table.training.processes)
+
+
+def main() -> None:
+    """One of several processes, started by `launch`."""
+    job = json.loads(sys.argv[1])
+    with stage(job["log"]):
+        task = TypeAdapter(Task).validate_python(job["task"])
+        tune(task, Places.model_validate(job["places"]), Path(job["output"]), Path(job["state"]), job["code"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""The stage that captions a catalogue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from tessera.artifacts.files import file_digest, identity
+from tessera.language.captions import write_captions
+from tessera.language.models import load_model
+from tessera.settings.base import Settings
+from tessera.settings.language import Captions, ItemPrompt, LanguageModel
+
+
+class Captioning(Settings):
+    """What makes the captions of one dataset, names resolved."""
+
+    captions: Captions
+    model: LanguageModel
+    prompt: ItemPrompt
+
+
+def read_captioning(text: str) -> Captioning:
+    """The captioning that a rule carries in its params."""
+    return TypeAdapter(Captioning).validate_json(text)
+
+
+def caption(task: Captioning, catalogue: Path, model: Path | None, output: Path, state: Path, code: str) -> None:
+    """Write the captions of a catalogue; `model` is the folder of a model that was built."""
+    digests = [file_digest(catalogue)] + ([file_digest(model / "model.safetensors")] if model else [])
+    folder = state / identity(task.canonical(), code, *digests)
+    write_captions(task.captions, task.prompt, load_model(task.model, model), catalogue, output, folder)

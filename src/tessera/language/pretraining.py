@@ -1,0 +1,64 @@
+"""The stage that makes a model on the spot, in one process or several."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from tessera.artifacts.files import file_digest, identity
+from tessera.artifacts.logs import stage
+from tessera.language.pretrain import pretrain
+from tessera.settings.base import Settings
+from tessera.settings.language import BuiltModel, ItemPrompt
+from tessera.training.launch import run_processes
+from tessera.training.machine import Machine
+
+
+class Pretraining(Settings):
+    """What makes a model on the spot for one dataset."""
+
+    model: BuiltModel
+    prompt: ItemPrompt
+    source: str
+    """Kind of the dataset's source: the demo world lends its pencil."""
+
+
+def read_pretraining(text: str) -> Pretraining:
+    """The pre-training that a rule carries in its params."""
+    return TypeAdapter(Pretraining).validate_json(text)
+
+
+def run_pretraining(task: Pretraining, data: Path, output: Path, state: Path, code: str) -> None:
+    """Write the folder of a model that was made for the dataset in `data`."""
+    digests = [file_digest(data / name) for name in ("interactions.parquet", "items.parquet")]
+    folder = state / identity(task.canonical(), code, *digests)
+    pretrain(task.model, task.prompt, task.source, data, output, folder, Machine(task.model.training))
+
+
+def launch_pretraining(
+    task: Pretraining, data: Path, output: Path, state: Path, code: str, logfile: Path | None
+) -> None:
+    """`run_pretraining` in this process, or in as many as `training.processes` says (one a GPU)."""
+    if task.model.training.processes == 1:
+        run_pretraining(task, data, output, state, code)
+        return
+    job = {
+        "task": task.model_dump(mode="json"), "data": str(data), "output": str(output), "state": str(state),
+        "code": code, "log": str(logfile) if logfile else None,
+    }  # fmt: skip
+    run_processes("tessera.language.pretraining", job, task.model.training.processes)
+
+
+def main() -> None:
+    """One of several processes, started by `launch_pretraining`."""
+    job = json.loads(sys.argv[1])
+    with stage(job["log"]):
+        task = Pretraining.model_validate(job["task"])
+        run_pretraining(task, Path(job["data"]), Path(job["output"]), Path(job["state"]), job["code"])
+
+
+if __name__ == "__main__":
+    main()

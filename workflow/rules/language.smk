@@ -1,0 +1,127 @@
+# Language models: built on the spot, describing items, trained to embed them.
+rule pretrain:
+    input:
+        interactions="results/{dataset}/data/interactions.parquet",
+        catalogue="results/{dataset}/data/items.parquet",
+        users="results/{dataset}/data/users.parquet",
+    output:
+        directory("results/{dataset}/models/{model}"),
+    log:
+        "results/logs/pretrain/{dataset}/{model}.log",
+    benchmark:
+        "results/benchmarks/pretrain/{dataset}/{model}.tsv"
+    retries: CONFIG.resources.pretrain.retries
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.pretrain.threads
+    resources:
+        **resources("pretrain"),
+    params:
+        cfg=pretraining_settings,
+        code=code("pretrain.py"),
+    script:
+        "../../scripts/pretrain.py"
+
+
+rule caption:
+    input:
+        unpack(lambda wildcards: built_model(wildcards, CONFIG.captions[wildcards.captions].model)),
+        catalogue="results/{dataset}/data/items.parquet",
+    output:
+        "results/{dataset}/captions/{captions}.parquet",
+    log:
+        "results/logs/caption/{dataset}/{captions}.log",
+    benchmark:
+        "results/benchmarks/caption/{dataset}/{captions}.tsv"
+    retries: CONFIG.resources.caption.retries
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.caption.threads
+    resources:
+        **resources("caption"),
+    params:
+        cfg=captioning_settings,
+        code=code("caption.py"),
+    script:
+        "../../scripts/caption.py"
+
+
+rule tune:
+    input:
+        unpack(read_inputs),
+        unpack(start_embedder),
+        interactions="results/{dataset}/data/interactions.parquet",
+        catalogue="results/{dataset}/data/items.parquet",
+        users="results/{dataset}/data/users.parquet",
+    output:
+        model="results/{dataset}/embedders/{table}/model.safetensors",
+        description="results/{dataset}/embedders/{table}/model.json",
+        history="results/{dataset}/embedders/{table}/history.jsonl",
+    log:
+        "results/logs/tune/{dataset}/{table}.log",
+    benchmark:
+        "results/benchmarks/tune/{dataset}/{table}.tsv"
+    wildcard_constraints:
+        table=one_of(TUNED_TABLES),
+    retries: CONFIG.resources.tune.retries
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.tune.threads
+    resources:
+        **resources("tune"),
+    params:
+        cfg=lambda wildcards: task_settings(wildcards, FINISH),
+        captions=lambda wildcards: CONFIG.reader(wildcards.table).captions,
+        code=lambda wildcards: code("tune.py", *recipe_modules(wildcards.table)),
+    script:
+        "../../scripts/tune.py"
+
+
+rule embed:
+    input:
+        unpack(read_inputs),
+        unpack(own_embedder),
+        catalogue="results/{dataset}/data/items.parquet",
+    output:
+        "results/{dataset}/tables/{table}.parquet",
+    log:
+        "results/logs/embed/{dataset}/{table}.log",
+    benchmark:
+        "results/benchmarks/embed/{dataset}/{table}.tsv"
+    wildcard_constraints:
+        table=one_of(MADE_TABLES),
+    retries: CONFIG.resources.embed.retries
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.embed.threads
+    resources:
+        **resources("embed"),
+    params:
+        cfg=lambda wildcards: task_settings(wildcards),
+        captions=lambda wildcards: CONFIG.reader(wildcards.table).captions,
+        code=lambda wildcards: code("embed.py", *recipe_modules(wildcards.table)),
+    script:
+        "../../scripts/embed.py"
+
+
+rule diagnose:
+    input:
+        table="results/{dataset}/tables/{table}.parquet",
+        interactions="results/{dataset}/data/interactions.parquet",
+        catalogue="results/{dataset}/data/items.parquet",
+        users="results/{dataset}/data/users.parquet",
+    output:
+        "results/{dataset}/diagnostics/{table}.json",
+    log:
+        "results/logs/diagnose/{dataset}/{table}.log",
+    benchmark:
+        "results/benchmarks/diagnose/{dataset}/{table}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.embed.threads
+    resources:
+        **resources("embed"),
+    params:
+        code=code("diagnose.py"),
+    script:
+        "../../scripts/diagnose.py"
