@@ -10,6 +10,7 @@ item's short attributes (`own`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,15 +38,15 @@ from tessera.settings.language import BuiltModel, ItemPrompt
 from tessera.training.machine import Machine
 from tessera.training.steps import StepTrainer, Update
 
-TASKS = (*["image"] * 5, "continue", "text", "both")
-"""The task of each row of a batch, in turn: pictures are what takes longest to learn."""
-PICTURES_FIRST = 0.7
+TASKS = ("image", "both", "text", "continue", "image", "both", "text", "image")
+"""The task of each row of a batch, in turn; of both, too, the picture is described first."""
+PICTURES_FIRST = 0.45
 """In this share of the steps pictures alone are described: shapes are learned in fewer and cheaper steps without texts
 beside them."""
-DRAWINGS = 16_000
+DRAWINGS = 24_000
 """Pictures drawn for the whole training; each is also shown mirrored, which no shape minds."""
 CHECKED = 400
-"""Pictures that the model is asked about at the end and was not trained on."""
+"""Pictures that the model is asked about at the end and was not trained on; and item texts that it was trained on."""
 ANSWER = 48
 """Longest description in tokens."""
 SHORT = 24
@@ -104,12 +105,17 @@ def _mirror(patches: np.ndarray, grid: np.ndarray, merge: int) -> np.ndarray:
 
 
 def summary(attributes: Attributes) -> str:
-    """What is to be said of an item's text: short values without their names; the title where there are none.
+    """What is to be said of an item's text: short values under their names; the title where there are none.
 
-    Sentences are left out: so small a model does not learn to repeat them, and would invent.
+    The names say where in the text to look. Sentences are left out: so small a model does not learn to repeat them, and
+    would invent.
     """
-    told = [value for name, value in attributes if name != "title" and len(value) <= SHORT and not _is_number(value)]
-    return "; ".join(told or [attributes[0][1]])[:LONGEST_SUMMARY].strip()
+    told = [
+        (name, value) for name, value in attributes if name != "title" and len(value) <= SHORT and not _is_number(value)
+    ]
+    while len(told) > 1 and len(attribute_text(told)) > LONGEST_SUMMARY:
+        told.pop()
+    return attribute_text(told) if told else attributes[0][1][:LONGEST_SUMMARY].strip()
 
 
 def _is_number(value: str) -> bool:
@@ -241,7 +247,7 @@ class Teacher:
         early = step < PICTURES_FIRST * self.settings.training.steps and "image" in self.tasks
         task = "image" if early else self.tasks[row % len(self.tasks)]
         if task == "continue":
-            return self._continue(random)
+            return self._continue(self.told[random.integers(len(self.told))], random)
         if task == "image":
             number = self.trained[random.integers(len(self.trained))]
             return self._describe("image", [], number, self.captions[number], random)
@@ -264,8 +270,7 @@ class Teacher:
     def _shuffled(self, pairs: Attributes, random: np.random.Generator) -> Attributes:
         return [pairs[i] for i in random.permutation(len(pairs))]
 
-    def _continue(self, random: np.random.Generator) -> Example:
-        item = self.told[random.integers(len(self.told))]
+    def _continue(self, item: int, random: np.random.Generator) -> Example:
         frame: Frame = self.frames[random.integers(len(self.frames))]
         text = attribute_text(self._shuffled(self.attributes[item], random))
         ids = self.model.tokenizer(text, add_special_tokens=False)["input_ids"][: self.model.context - len(frame)]
@@ -284,15 +289,17 @@ class Teacher:
     # ------------------------------------------------------------ at the end
 
     def check(self) -> dict[str, Any]:
-        """How well pictures that were kept back are described: the share of right captions; drawn ones by attribute."""
+        """What it says of pictures that were kept back and of the texts of some items: the share that is as wanted.
+
+        Of drawn pictures also the share of every attribute.
+        """
+        return {**self._check_pictures(), **self._check_texts()}
+
+    def _check_pictures(self) -> dict[str, Any]:
         if not self.held_out or "image" not in self.questions:
             return {}
-        question = self.questions["image"]
-        said: list[str] = []
-        for start in range(0, len(self.held_out), 100):
-            pixels = [self.shown.pixels(number) for number in self.held_out[start : start + 100]]
-            rows, _ = question.rows([[]] * len(pixels), pixels, ANSWER)
-            said += answer(question, rows, pixels, ANSWER)
+        pixels = [self.shown.pixels(number) for number in self.held_out]
+        said = self._answers("image", [[]] * len(pixels), pixels)
         wanted = [self.captions[number] for number in self.held_out]
         found: dict[str, Any] = {
             "pictures": len(wanted),
@@ -303,6 +310,38 @@ class Teacher:
             read = [(read_caption(a), read_caption(b)) for a, b in zip(said, wanted, strict=True)]
             found["attributes"] = {name: _share([a[name] == b[name] for a, b in read]) for name in read[0][1]}
         return found
+
+    def _check_texts(self) -> dict[str, Any]:
+        if "text" not in self.questions:
+            return {}
+        some = [self.attributes[item] for item in self._some_items()]
+        said = self._answers("text", some, [None] * len(some))
+        return {
+            "texts": len(some),
+            "texts_exact": _share([a == summary(pairs) for a, pairs in zip(said, some, strict=True)]),
+        }
+
+    def _some_items(self) -> list[int]:
+        return self.told[:: max(1, len(self.told) // CHECKED)][:CHECKED]
+
+    def _answers(self, source: Source, attributes: Sequence[Attributes], pixels: Sequence[Pixels | None]) -> list[str]:
+        said: list[str] = []
+        question = self.questions[source]
+        for start in range(0, len(attributes), 100):
+            seen = pixels[start : start + 100]
+            rows, _ = question.rows(attributes[start : start + 100], seen, ANSWER)
+            said += answer(question, rows, [one for one in seen if one is not None], ANSWER)
+        return said
+
+    @torch.no_grad()
+    def text_bits(self) -> float | None:
+        """How many bits a token of item texts costs the model; None where there are no texts."""
+        if not self.told:
+            return None
+        random = np.random.default_rng(self.settings.training.seed)
+        examples = [self._continue(item, random) for item in self._some_items()]
+        losses = [row_losses(self.model, examples[start : start + 50]) for start in range(0, len(examples), 50)]
+        return round(float(torch.cat(losses).mean()) / math.log(2), 4)
 
 
 def _share(right: Sequence[bool]) -> float:
@@ -365,19 +404,25 @@ def pretrain(
         "built model: %s parameters, %d tokens; %s texts and %s pictures to learn from",
         f"{size:,}", len(tokenizer), f"{len(teacher.told):,}", f"{len(teacher.trained):,}",
     )  # fmt: skip
+    full.eval()
+    bits = {"before": teacher.text_bits()}
     full.train()
     trainer = StepTrainer(full, settings.training, state, machine, _updates(teacher, machine), label="pretraining")
     history = trainer.fit()
     full.eval()
     checked = teacher.check() if machine.first else {}
-    if checked:
+    bits["after"] = teacher.text_bits()
+    if "pictures" in checked:
         log.info("captions of %d pictures kept back: %.1f %% exact %s",
                  checked["pictures"], 100 * checked["exact"], checked.get("attributes", ""))  # fmt: skip
+    if "texts" in checked:
+        log.info("item texts: %.1f %% of %d described as wanted, %.2f bits a token (%.2f before)",
+                 100 * checked["texts_exact"], checked["texts"], bits["after"], bits["before"])  # fmt: skip
     if machine.first:
         write_json(
             output / "training.json",
-            {"history": history, "checked": checked, "parameters": size, "teacher": "drawn" if drawn else "own",
-             "texts": len(teacher.told), "pictures": len(teacher.trained)},
+            {"history": history, "checked": checked, "bits": bits, "parameters": size,
+             "teacher": "drawn" if drawn else "own", "texts": len(teacher.told), "pictures": len(teacher.trained)},
         )  # fmt: skip
         save_built(output, full, tokenizer, teacher.shown.processor)
     trainer.clear()

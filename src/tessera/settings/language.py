@@ -70,12 +70,12 @@ class BuiltModel(Settings):
     colours of their pixels and the item's short attributes; auto is drawn for the demo world, own otherwise."""
     training: Steps = Field(
         default_factory=lambda: Steps(
-            steps=1250,
+            steps=1150,
             batch=32,
-            learning_rate=3.0e-3,
+            learning_rate=2.0e-3,
             warmup_steps=50,
             schedule="cosine",
-            weight_decay=0.01,
+            weight_decay=0.1,
             beta2=0.97,
         )
     )

@@ -20,7 +20,7 @@ from tessera.settings.language import BuiltModel, Steps
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
 
-WORDS = ["title is Oak lamp; category is lamp; brand is Dunlin", "a teal star, dots, lamp"] * 4
+WORDS = ["title is Oak lamp; category is lamp; brand is Dunlin", "a lamp in teal, pattern dots, shape star"] * 4
 
 
 @pytest.fixture

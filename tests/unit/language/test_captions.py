@@ -12,7 +12,7 @@ import torch
 from tessera.artifacts.tables import read_table
 from tessera.language import captions as captions_module
 from tessera.language.answers import answer
-from tessera.language.captions import write_captions
+from tessera.language.captions import NAMED, write_captions
 from tessera.language.models import LanguageModel, LanguageModelError, load_model
 from tessera.language.pictures import open_picture
 from tessera.language.questions import Question, read_pixels
@@ -53,6 +53,46 @@ def test_an_item_without_what_is_shown_is_marked_and_not_captioned(
         assert [status for _, status in rows.values()] == statuses
         assert all((text is None) == (status != "captioned") for text, status in rows.values())
         assert list(rows) == [1, 2, 3, 4, 5]
+
+
+def test_many_broken_pictures_are_counted_and_a_few_named(
+    model: LanguageModel, catalogue: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = catalogue(9)
+    for item in range(1, 9):
+        (tmp_path / "pictures" / f"{item}.png").unlink()
+    settings = Captions(model="tiny", max_new_tokens=2, shard=2)
+    with caplog.at_level("INFO", "tessera"):
+        write_captions(settings, PROMPT, model, data / "items.parquet", tmp_path / "o.parquet", tmp_path / "state")
+    told = [record.getMessage() for record in caplog.records]
+    assert sum("no such file" in line for line in told) == NAMED
+    assert "and 3 more pictures that cannot be read" in told
+    assert "captions: 8 broken picture, 1 captioned" in told
+
+
+def test_without_the_folder_of_pictures_nothing_is_written(
+    model: LanguageModel, catalogue: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = catalogue(2)
+    (tmp_path / "pictures").rename(tmp_path / "elsewhere")
+    with pytest.raises(LanguageModelError, match=r"pictures: no such folder; .*items.parquet expects"):
+        write_captions(Captions(model="m"), PROMPT, model, data / "items.parquet", tmp_path / "o", tmp_path / "state")
+    assert not (tmp_path / "o").exists()
+    assert not (tmp_path / "state").exists()
+
+
+def test_an_answer_ends_with_the_end_token(model: LanguageModel) -> None:
+    """A head that says only the end answers nothing; one that never says it goes on to the limit."""
+    question = Question(model, "text", "lamp")
+    rows, _ = question.rows([[("title", "Oak")]], [None], 8)
+    head = torch.nn.Linear(model.width, len(model.tokenizer))
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    model.full.set_output_embeddings(head)  # type: ignore[operator]
+    head.bias.data[model.tokenizer.convert_tokens_to_ids("x")] = 1
+    assert answer(question, rows, [], 3) == ["xxx"]
+    head.bias.data[model.end_token] = 2
+    assert answer(question, rows, [], 3) == [""]
 
 
 def test_one_by_one_a_model_says_the_same_as_in_a_batch(

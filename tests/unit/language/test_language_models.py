@@ -13,7 +13,7 @@ from tessera.language.built import make_config, make_image_processor, make_model
 from tessera.language.models import LanguageModel, LanguageModelError, load_model
 from tessera.settings.language import BuiltModel, FolderModel, HubModel, PackageModel
 
-WORDS = ["title is Oak lamp; category is lamp; brand is Dunlin", "a teal star, dots, lamp"] * 4
+WORDS = ["title is Oak lamp; category is lamp; brand is Dunlin", "a lamp in teal, pattern dots, shape star"] * 4
 
 
 def states(model: LanguageModel, ids: torch.Tensor) -> torch.Tensor:
