@@ -70,7 +70,7 @@ class BuiltModel(Settings):
     colours of their pixels and the item's short attributes; auto is drawn for the demo world, own otherwise."""
     training: Steps = Field(
         default_factory=lambda: Steps(
-            steps=1150,
+            steps=1300,
             batch=32,
             learning_rate=2.0e-3,
             warmup_steps=50,
