@@ -6,14 +6,20 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tessera.settings.base import PresetSettings
 from tessera.settings.config import load
+from tessera.settings.embedding import CRRLTable, LRCLTable, SCFTTable
+from tessera.settings.recommenders import GRU4RecSettings, SASRecSettings, TableItems
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+PAGES = sorted((ROOT / "docs/systems").glob("*.md"))
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def test_the_python_code_runs() -> None:
@@ -23,9 +29,45 @@ def test_the_python_code_runs() -> None:
     assert names["scores"].shape == (2, 100)
 
 
-def test_the_config_is_valid() -> None:
-    (config,) = blocks("yaml")
-    assert {run.recommender for run in load(yaml.safe_load(config)).runs("shop")} >= {"sasrec", "gru4rec", "popular"}
+def test_the_config_of_own_data_is_valid() -> None:
+    config = yaml.safe_load(blocks("yaml")[0])
+    assert {run.recommender for run in load(config).runs("shop")} >= {"sasrec", "gru4rec", "popular"}
+
+
+def test_the_config_of_language_models_is_valid() -> None:
+    _, shown = blocks("yaml")
+    config = load(yaml.safe_load(shown))
+    assert {run.system for run in config.runs("bazaar")} == {"id", "text", "llmemb", "reaemb"}
+    assert {config.tables[name].recipe for name in config.tables} == {"text", "scft", "lrcl", "crrl"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_pages_of_systems_show_is_valid(page: Path) -> None:
+    for shown in blocks("yaml", page.read_text(encoding="utf-8")):
+        part = yaml.safe_load(shown)
+        run = {"datasets": ["bazaar"], "systems": [*part.get("systems", {}), "id"]}
+        load({"datasets": {"bazaar": {"source": "bazaar"}}, "experiment": run} | part)
+
+
+@pytest.mark.parametrize(
+    ("page", "settings"),
+    [
+        ("llmemb", SCFTTable), ("llmemb", TableItems), ("llmemb", SASRecSettings), ("llmemb", GRU4RecSettings),
+        ("reaemb", LRCLTable), ("reaemb", CRRLTable),
+    ],
+)  # fmt: skip
+def test_pages_name_every_published_habit(page: str, settings: type[PresetSettings]) -> None:
+    text = (ROOT / f"docs/systems/{page}.md").read_text(encoding="utf-8")
+    for key, value in settings.OFFICIAL.items():
+        for name, habit in value.items() if isinstance(value, dict) else [(key, value)]:
+            shown = str(habit).lower() if isinstance(habit, bool) else str(habit)
+            assert f"{name}: {shown}" in text, f"{page}: {name}: {shown}"
+
+
+def test_pages_lead_somewhere() -> None:
+    for page in [*PAGES, *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8")):
+            assert "://" in link or (page.parent / link).exists(), f"{page}: {link}"
 
 
 @pytest.mark.parametrize("page", sorted({link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link}))
