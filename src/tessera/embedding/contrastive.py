@@ -53,11 +53,11 @@ class Pooler(nn.Module):
 
     def __init__(self, model: LanguageModel, table: SCFTTable) -> None:
         super().__init__()
-        self.model, self.tower, self.pooling = model, model.tower, table.pooling
+        self.model, self.tower, self.table = model, model.tower, table
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(batch, width) of token ids and mask (batch, length)."""
-        return pool(read_states(self.model, ids, mask), mask, self.pooling)
+        return pool(read_states(self.model, ids, mask, which=self.table.states), mask, self.table.pooling)
 
 
 def make_encoder(model: LanguageModel, attention: ReasoningAttention | None, table: Table) -> Pooler | LatentReasoner:

@@ -47,7 +47,7 @@ from tessera.embedding.rewards import (
     softmax_reward,
     supervised_loss,
 )
-from tessera.embedding.rollouts import pooled, tail_states
+from tessera.embedding.rollouts import embeddings, tail_states
 from tessera.embedding.text import Items, Vectors, embed_rows, item_rows, told_items
 from tessera.language.prompts import Attributes
 from tessera.language.reasoning import LatentReasoner, Prefix, ReasoningAttention
@@ -153,7 +153,7 @@ class CollaborativeTraining:
         old = self._think(prefix)[:, None]
         noise = self._noise(step, old)
         with self.machine.autocast():
-            rolled = pooled(self.reasoner, prefix, tail_states(self.reasoner, prefix, old + noise))
+            rolled = embeddings(self.reasoner, prefix, old + noise)
         # each distinct item once, however many rollouts are compared with it
         distinct, where = np.unique(items, return_inverse=True)
         others = self.embed(self._places(distinct))[torch.from_numpy(where.reshape(items.shape)).to(rolled.device)]
@@ -258,7 +258,7 @@ class CollaborativeTraining:
             prefix = self.prefixes.of(places[batch])
             thoughts = self._think(prefix)[:, None]
             with self.machine.autocast():
-                found.append(pooled(self.reasoner, prefix, tail_states(self.reasoner, prefix, thoughts))[:, 0])
+                found.append(embeddings(self.reasoner, prefix, thoughts)[:, 0])
         order = np.argsort(np.concatenate(batches), kind="stable")
         vectors = torch.cat(found)
         return vectors[torch.from_numpy(order).to(vectors.device)]
@@ -459,6 +459,6 @@ def embed_crrl(
 
     def encode(ids: Tensor, mask: Tensor) -> Tensor:
         prefix = reasoner.read(ids, mask)
-        return pooled(reasoner, prefix, tail_states(reasoner, prefix, reasoner.think(prefix)[:, None], end))[:, 0]
+        return embeddings(reasoner, prefix, reasoner.think(prefix)[:, None], end)[:, 0]
 
     return items, embed_rows(rows, encode, model, start.batch_tokens)

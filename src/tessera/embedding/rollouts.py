@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from tessera.language.reasoning import LatentReasoner, Prefix
-from tessera.language.states import widen
+from tessera.language.states import pool_with_tail, told
 
 
 def tail_states(reasoner: LatentReasoner, prefix: Prefix, thoughts: Tensor, end: bool = True) -> Tensor:
@@ -69,10 +69,9 @@ def _group_mask(mask: Tensor, group: int, tail: int) -> Tensor:
     return torch.cat([text, own.expand(len(mask), -1, -1)], dim=2)[:, None]
 
 
-def pooled(reasoner: LatentReasoner, prefix: Prefix, states: Tensor) -> Tensor:
-    """Embeddings (batch, group, width), in at least float32, from states (batch, group, tail, width)."""
-    wide = widen(states)
-    if reasoner.settings.pooling == "last":
-        return wide[:, :, -1]
-    count = prefix.lengths + states.shape[2]
-    return (prefix.total[:, None] + wide.sum(2)) / count[:, None, None]
+def embeddings(reasoner: LatentReasoner, prefix: Prefix, thoughts: Tensor, end: bool = True) -> Tensor:
+    """(batch, group, width) of thoughts (batch, group, thoughts, width), in at least float32; `end` as above."""
+    ended = reasoner.with_end(thoughts.flatten(0, 1))
+    inputs = ended.view(*thoughts.shape[:2], *ended.shape[1:])
+    states = told(tail_states(reasoner, prefix, thoughts, end), inputs if end else thoughts, reasoner.settings.states)
+    return pool_with_tail(prefix.total[:, None], prefix.lengths[:, None, None], states, reasoner.settings.pooling)

@@ -90,6 +90,6 @@ def embed_text(
     model.full.eval()
 
     def encode(ids: Tensor, mask: Tensor) -> Tensor:
-        return pool(read_states(model, ids, mask, table.layer), mask, table.pooling)
+        return pool(read_states(model, ids, mask, table.layer, table.states), mask, table.pooling)
 
     return items, embed_rows(rows, encode, model, table.batch_tokens)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from tessera.artifacts.logs import log
-from tessera.language.states import at_last, pool, token_positions, total, widen
+from tessera.language.states import at_last, pool_with_tail, token_positions, told, total
 from tessera.settings.embedding import LRCLTable
 
 if TYPE_CHECKING:
@@ -182,7 +182,8 @@ class LatentReasoner(nn.Module):
             )
             rest, cache = self._step(inputs[:, same:], mask, positions[:, same:], cache)
             states = torch.cat([begun.expand(len(ids), -1, -1), rest], dim=1)
-        return Prefix(states, mask, self._positions(mask), mask.sum(1), cache, total(states, mask))
+        summed = total(told(states, inputs, self.settings.states), mask)
+        return Prefix(states, mask, self._positions(mask), mask.sum(1), cache, summed)
 
     def think(self, prefix: Prefix) -> Tensor:
         """Thoughts (batch, thoughts, width), made one after the other.
@@ -208,11 +209,10 @@ class LatentReasoner(nn.Module):
 
     def finish(self, prefix: Prefix, thoughts: Tensor) -> Tensor:
         """Read thoughts (batch, thoughts, width) and the end token after the text; (batch, width) pooled, float32."""
-        states, _ = self._continue(self._with_end(thoughts), prefix.mask, prefix.lengths, prefix.cache)
-        if self.settings.pooling == "last":
-            return widen(states[:, -1])
-        count = prefix.lengths + states.shape[1]
-        return (prefix.total + widen(states).sum(1)) / count[:, None]
+        inputs = self.with_end(thoughts)
+        states, _ = self._continue(inputs, prefix.mask, prefix.lengths, prefix.cache)
+        states = told(states, inputs, self.settings.states)
+        return pool_with_tail(prefix.total, prefix.lengths[:, None], states, self.settings.pooling)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(batch, width) embeddings, float32, of texts without thoughts and end token (see `read`)."""
@@ -242,7 +242,9 @@ class LatentReasoner(nn.Module):
         inputs = torch.cat([inputs, self._end(inputs)], dim=1)
         read = torch.cat([read, read.new_ones(len(read), 1)], dim=1)
         true = torch.cat([true, (after + self.settings.thoughts)[:, None]], dim=1)
-        return pool(self._run(inputs, read, true), read, self.settings.pooling)
+        states = told(self._run(inputs, read, true), inputs, self.settings.states)
+        text, tail = states[:, : mask.shape[1]], states[:, mask.shape[1] :]
+        return pool_with_tail(total(text, mask), mask.sum(1, keepdim=True), tail, self.settings.pooling)
 
     # ------------------------------------------------------------ parts
 
@@ -254,7 +256,8 @@ class LatentReasoner(nn.Module):
         end = torch.full((len(like), 1), self.model.end_token, dtype=torch.long, device=like.device)
         return self._embed(end)
 
-    def _with_end(self, thoughts: Tensor) -> Tensor:
+    def with_end(self, thoughts: Tensor) -> Tensor:
+        """(batch, thoughts + 1, width) thoughts, and the embedding of the end token after them."""
         end = self._end(thoughts)
         return torch.cat([thoughts.to(end.dtype), end], dim=1)
 

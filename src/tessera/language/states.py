@@ -40,7 +40,50 @@ def pool(states: Tensor, mask: Tensor, pooling: Literal["mean", "last"]) -> Tens
     return total(states, mask) / mask.sum(1, keepdim=True)
 
 
-def read_states(model: LanguageModel, ids: Tensor, mask: Tensor, layer: int = -1) -> Tensor:
+def pool_with_tail(text: Tensor, count: Tensor, tail: Tensor, pooling: Literal["mean", "last", "balanced"]) -> Tensor:
+    """One vector from a text and what follows it (thoughts and end token), in at least float32.
+
+    Args:
+        text: (..., width) sum of the states of the text.
+        count: (..., 1) number of its tokens.
+        tail: (..., tail, width) states after it.
+        pooling: mean over all of them, the last one, or half the mean of the text and half that of the tail.
+    """
+    wide = widen(tail)
+    if pooling == "last":
+        return wide[..., -1, :]
+    if pooling == "balanced":
+        return (text / count + wide.mean(-2)) / 2
+    return (text + wide.sum(-2)) / (count + tail.shape[-2])
+
+
+def told(states: Tensor, inputs: Tensor, which: Literal["last", "first_last"]) -> Tensor:
+    """What a recipe pools of each token: its last state, or that and its embedding beside it.
+
+    The last layer of a small decoder knows what comes next better than what stands there. Taking first and last states
+    together is an old cure (Su et al. 2021, "Whitening sentence representations", average them; side by side neither
+    hides the other). A thought enters as an embedding, so it is then told as it is too.
+
+    Args:
+        states: (..., width) of the last layer.
+        inputs: (..., width) token embeddings, or thoughts; told at a root mean square of one.
+        which: last, or first_last.
+    Returns:
+        (..., width), or (..., 2 width).
+    """
+    if which == "last":
+        return states
+    size = inputs.float().square().mean(-1, keepdim=True).clamp(min=1e-12).sqrt()
+    return torch.cat([states, (inputs / size).to(states.dtype)], dim=-1)
+
+
+def read_states(
+    model: LanguageModel,
+    ids: Tensor,
+    mask: Tensor,
+    layer: int = -1,
+    which: Literal["last", "first_last"] = "last",
+) -> Tensor:
     """(batch, length, width) states of a layer; -1 the last, after its norm, 0 the token embeddings.
 
     Args:
@@ -48,19 +91,19 @@ def read_states(model: LanguageModel, ids: Tensor, mask: Tensor, layer: int = -1
         ids: (batch, length) tokens; an encoder's are padded on the right.
         mask: (batch, length) 1 for tokens, 0 for padding.
         layer: counted like the model's own `hidden_states`.
+        which: first_last puts the token embeddings beside them, (batch, length, 2 width); see `told`.
     Raises:
         ValueError: the model has no such layer.
     """
     inputs: dict[str, Any] = {"attention_mask": mask}
+    embedded = model.embed(ids)
     if model.kind == "encoder":
         inputs |= {"input_ids": ids}
     else:
-        inputs |= {"inputs_embeds": model.embed(ids), "position_ids": token_positions(mask), "use_cache": False}
+        inputs |= {"inputs_embeds": embedded, "position_ids": token_positions(mask), "use_cache": False}
     if layer == -1:
-        last: Tensor = model.tower(**inputs).last_hidden_state
-        return last
+        return told(model.tower(**inputs).last_hidden_state, embedded, which)
     states = model.tower(**inputs, output_hidden_states=True).hidden_states
     if not -len(states) <= layer < len(states):
         raise ValueError(f"layer: {layer} is none of the model's; it has 0 (embeddings) to {len(states) - 1}")
-    chosen: Tensor = states[layer]
-    return chosen
+    return told(states[layer], embedded, which)

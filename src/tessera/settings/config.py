@@ -350,6 +350,7 @@ class Config(Settings):
                     check(f"tables.{name}.model", table.model, self.models)
             elif isinstance(table, ReadText):
                 check(f"tables.{name}.model", table.model, self.models)
+            reader = None if found else self.reader(name)
             for index, caption in enumerate(getattr(table, "captions", [])):
                 check(f"tables.{name}.captions.{index}", caption, self.captions)
             if isinstance(table, TRAINED_TABLES):

@@ -69,8 +69,6 @@ class ContrastiveTable(PresetSettings, ReadText, Finish):
     """Share of the attributes that a view leaves out."""
     views: Literal["fresh", "static"] = "fresh"
     """New views at every step, or one pair an item for the whole training (as published)."""
-    pooling: Literal["mean", "last"] = "mean"
-    """Mean over all tokens, or the last one."""
     lora: LoRA = Field(default_factory=LoRA)
     """What is trained in the language model."""
     recompute: bool = False
@@ -89,6 +87,8 @@ class SCFTTable(ContrastiveTable):
         "loss": {"temperature": 3.0, "target_temperature": "multiply", "normalize": False, "targets": "attached"},
     }
     recipe: Literal["scft"] = "scft"
+    pooling: Literal["mean", "last"] = "mean"
+    """Mean over all tokens, or the last one."""
     pca: int | None = Field(1536, ge=1)
     """Keep so many principal components (all, where there are fewer); null keeps the vectors as they are."""
     loss: SoftContrastive = Field(default_factory=SoftContrastive)
@@ -105,6 +105,9 @@ class LRCLTable(ContrastiveTable):
         "whiten": 0.0, "loss": {"temperature": 1.0, "normalize": False, "targets": "attached"},
     }  # fmt: skip
     recipe: Literal["lrcl"] = "lrcl"
+    pooling: Literal["mean", "last", "balanced"] = "mean"
+    """Mean over all tokens, as published (the thought is one of a hundred); the last token; or balanced: half the mean
+    of the text, half that of thoughts and end token."""
     thoughts: int = Field(1, ge=0)
     """Latent thought tokens, made one after the other; 0 leaves reasoning out."""
     last_tokens: int | None = Field(None, ge=1)

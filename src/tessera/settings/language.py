@@ -177,6 +177,9 @@ class ReadText(Settings):
     """Name under `models`."""
     captions: list[str] = Field(default_factory=list)
     """Names under `captions`: told after the attributes, each as one more attribute."""
+    states: Literal["last", "first_last"] = "last"
+    """What is pooled of each token: the last layer's state, or that and the token's embedding beside it (twice the
+    width): a small decoder's last states know what comes next better than what stands there."""
     max_tokens: int = Field(1024, ge=8)
     """Longest text in tokens: attributes are cut from the end, never the frame around them."""
     batch_tokens: int = Field(8192, ge=1)

@@ -13,7 +13,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig
 
 from tessera.embedding.prefixes import Prefixes
-from tessera.embedding.rollouts import pooled, tail_states
+from tessera.embedding.rollouts import embeddings, tail_states
 from tessera.language.reasoning import LatentReasoner, ReasoningAttention
 from tessera.settings.embedding import LRCLTable
 from tessera.settings.language import Steps
@@ -72,7 +72,7 @@ def test_rollouts_are_those_of_full_passes(kind: str, thoughts: int, end: bool) 
     noise = 0.3 * torch.randn(3, 4, thoughts, WIDTH, generator=torch.Generator().manual_seed(2))
     z = reasoner.think(prefix)[:, None] + noise
     states = tail_states(reasoner, prefix, z, end)
-    vectors = pooled(reasoner, prefix, states)
+    vectors = embeddings(reasoner, prefix, z, end)
     for place, row in enumerate([2, 0, 1]):
         for rollout in range(4):
             full = passes(reasoner, ROWS[row], z[place, rollout], end)
@@ -102,10 +102,16 @@ def test_attention_without_masks_of_its_own_repeats_the_text() -> None:
 
 @torch.no_grad()
 def test_without_noise_a_rollout_is_the_embedding_of_stage_one() -> None:
-    for settings in ({}, {"thoughts": 2}, {"pooling": "last"}, {"last_tokens": 2}):
+    for settings in (
+        {},
+        {"thoughts": 2},
+        {"pooling": "last"},
+        {"pooling": "balanced", "states": "first_last"},
+        {"last_tokens": 2},
+    ):
         reasoner = make(**settings)
         prefix = keep(reasoner).of(torch.arange(4).numpy())
-        found = pooled(reasoner, prefix, tail_states(reasoner, prefix, reasoner.think(prefix)[:, None]))[:, 0]
+        found = embeddings(reasoner, prefix, reasoner.think(prefix)[:, None])[:, 0]
         for place, row in enumerate(ROWS):
             expected = reasoner(torch.tensor([row]), torch.ones(1, len(row), dtype=torch.long))
             torch.testing.assert_close(found[place], expected[0], atol=1e-5, rtol=0)

@@ -82,6 +82,7 @@ def assert_same(first: tuple[Tensor, dict[str, Tensor]], second: tuple[Tensor, d
         {"thoughts": 3, "last_tokens": 4},
         {"thoughts": 2, "through_first_pass": True},
         {"thoughts": 1, "pooling": "last"},
+        {"thoughts": 2, "pooling": "balanced", "states": "first_last"},
         {"thoughts": 2, "rope": "mixed", "positions": "padded"},
     ],
     ids=str,
