@@ -165,20 +165,30 @@ def entries(paths: Iterable[str | Path], order: Sequence[str] = ()) -> list[Entr
     return found
 
 
-def baseline_of(found: Sequence[Entry], named: str | None) -> Entry | None:
-    """The named entry, or the first that was trained; None where there is nothing to compare with.
+def baselines_of(found: Sequence[Entry], named: str | None) -> list[Entry]:
+    """What others are compared with: the named entry, every entry of the named system, or the first that was trained.
+
+    Empty where there is nothing to compare with.
 
     Raises:
-        ValueError: no entry has that name.
+        ValueError: nothing has that name.
     """
     real = [entry for entry in found if not entry.is_oracle]
     if named is None:
         trained = [entry for entry in real if entry.recommender not in HEURISTICS]
-        return next(iter(trained or real), None)
-    for entry in real:
-        if entry.name == named:
-            return entry
-    raise ValueError(f"significance.baseline: no run {named!r}{did_you_mean(named, [entry.name for entry in real])}")
+        return (trained or real)[:1]
+    chosen = [entry for entry in real if named in (entry.name, entry.system)]
+    if not chosen:
+        known = {name for entry in real for name in (entry.name, entry.system)}
+        raise ValueError(f"significance.baseline: no run {named!r}{did_you_mean(named, known)}")
+    return chosen
+
+
+def opponent(entry: Entry, baselines: Sequence[Entry]) -> Entry | None:
+    """What an entry is compared with: the baseline under its own recommender, else the first; None for a baseline."""
+    if entry.is_oracle or not baselines or any(entry is baseline for baseline in baselines):
+        return None
+    return next((baseline for baseline in baselines if baseline.recommender == entry.recommender), baselines[0])
 
 
 def _counted(run: Run, settings: Evaluation) -> tuple[pa.Table, Array]:

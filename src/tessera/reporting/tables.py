@@ -15,7 +15,7 @@ from tessera.artifacts.files import file_digest, write_text
 from tessera.artifacts.logs import log
 from tessera.artifacts.tables import ArtifactError, describe, read_table, write_table
 from tessera.evaluation.significance import enough_resamples, holm, p_values
-from tessera.reporting.runs import Entry, UserMetrics, baseline_of, check_same_users, entries, user_metrics
+from tessera.reporting.runs import Entry, UserMetrics, baselines_of, check_same_users, entries, opponent, user_metrics
 from tessera.settings.base import did_you_mean
 from tessera.settings.evaluation import Evaluation, Significance
 
@@ -86,10 +86,19 @@ class Table:
     evaluation: Evaluation
     significance: Significance
     entries: list[Entry]
-    baseline: Entry | None
+    baselines: list[Entry]
     cold_share: float
     comparisons: int = 0
     cells: dict[tuple[str, Column], Cell] = field(default_factory=dict)
+
+    @property
+    def baseline(self) -> Entry | None:
+        """The first of the baselines."""
+        return self.baselines[0] if self.baselines else None
+
+    def is_baseline(self, entry: Entry) -> bool:
+        """Whether others are compared with an entry."""
+        return any(entry is baseline for baseline in self.baselines)
 
     @property
     def main(self) -> str:
@@ -134,9 +143,11 @@ class Table:
                 "t_test": "paired t-test",
             }[self.significance.method]
             resamples = enough_resamples(self.significance, self.comparisons)
+            one = len(self.baselines) == 1
+            against = self.baseline.name if one else f"{self.baseline.system} under the same recommender"
             drawn = "" if self.significance.method == "t_test" else f", {resamples:,} resamples"
             found.append(
-                f"* better (↑) or worse (↓) than {self.baseline.name}: {test} over users{drawn}, "
+                f"* better (↑) or worse (↓) than {against}: {test} over users{drawn}, "
                 f"p ≤ {self.significance.level:g} after Holm's correction of {self.comparisons} comparisons"
             )
         if any(entry.is_oracle for entry in self.entries):
@@ -164,7 +175,7 @@ def collect(
         raise ValueError(f"{dataset}: there is no run to put into a table")
     first = found[0].runs[0]
     table = Table(
-        dataset, first.protocol, evaluation, significance, found, baseline_of(found, significance.baseline),
+        dataset, first.protocol, evaluation, significance, found, baselines_of(found, significance.baseline),
         first.cold_share,
     )  # fmt: skip
     for entry in found:
@@ -210,20 +221,21 @@ def _tested(found: UserMetrics, table: Table) -> dict[Column, Array]:
 
 def _compare(table: Table) -> None:
     """Paired tests of every printed per-user column of every entry; one Holm family for the table."""
-    rivals = [e for e in table.entries if e is not table.baseline and not e.is_oracle]
-    if table.baseline is None or not rivals:
+    rivals = [(entry, base) for entry in table.entries if (base := opponent(entry, table.baselines)) is not None]
+    if not rivals:
         return
-    base = user_metrics(table.baseline, table.evaluation)
-    if len(base.users) < 2:
-        log.info("%s: %d test user(s), too few for a test of significance", table.dataset, len(base.users))
+    bases = {base.name: user_metrics(base, table.evaluation) for base in table.baselines}
+    users = min(len(base.users) for base in bases.values())
+    if users < 2:
+        log.info("%s: %d test user(s), too few for a test of significance", table.dataset, users)
         return
-    against = _tested(base, table)
+    against = {name: _tested(base, table) for name, base in bases.items()}
     differences: dict[tuple[str, Column], Array] = {}
-    for entry in rivals:
+    for entry, base in rivals:
         found = user_metrics(entry, table.evaluation)
-        check_same_users(entry, found, table.baseline, base)
+        check_same_users(entry, found, base, bases[base.name])
         for column, values in _tested(found, table).items():
-            differences[entry.name, column] = values - against[column]
+            differences[entry.name, column] = values - against[base.name][column]
     keys = list(differences)
     table.comparisons = len(keys)
     p = np.ones(len(keys))
@@ -261,7 +273,7 @@ def long_form(table: Table) -> pa.Table:
                 "group": column.group,
                 "metric": column.metric,
                 "seeds": len(entry.runs),
-                "baseline": entry is table.baseline,
+                "baseline": table.is_baseline(entry),
                 **vars(cell),
             }
         )
@@ -284,13 +296,13 @@ def load(path: str | Path, runs: Sequence[str | Path], order: Sequence[str]) -> 
     evaluation = Evaluation.model_validate(settings["evaluation"])
     significance = Significance.model_validate(settings["significance"])
     first = found[0].runs[0]
-    table = Table(settings["dataset"], first.protocol, evaluation, significance, found, None, first.cold_share)
+    table = Table(settings["dataset"], first.protocol, evaluation, significance, found, [], first.cold_share)
     for row in rows:
         name = f"{row['system']}/{row['recommender']}"
         if name not in by_name:
             raise ArtifactError(f"{path}: tells of {name}, which is not among the runs{did_you_mean(name, by_name)}")
-        if row["baseline"]:
-            table.baseline = by_name[name]
+        if row["baseline"] and not table.is_baseline(by_name[name]):
+            table.baselines.append(by_name[name])
         values = {part.name: row[part.name] for part in fields(Cell)}
         table.cells[name, Column(row["metric"], row["kind"], row["group"])] = Cell(**values)
     table.comparisons = sum(cell.p is not None for cell in table.cells.values())

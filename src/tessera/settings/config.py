@@ -314,7 +314,8 @@ class Config(Settings):
         baseline = self.significance.baseline
         if not found and baseline is not None:
             runs = {f"{run.system}/{run.recommender}": run for d in self.experiment.datasets for run in self.runs(d)}
-            check("significance.baseline", baseline, runs)
+            trained = {run.system: run for run in runs.values() if run.backbone is not None}
+            check("significance.baseline", baseline, runs | trained)
         return found
 
     def _override_problems(self, path: str, override: Mapping[str, Any]) -> list[str]:

@@ -144,7 +144,8 @@ def test_soft_targets_that_tell_nothing_apart_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log, "propagate", True)
-    for loss, uniform in (({"normalize": True}, True), ({"normalize": True, "temperature": 0.01}, False)):
+    soft = {"normalize": True, "targets": "attached", "temperature": 1.0}
+    for loss, uniform in ((soft, True), ({"temperature": 0.01}, False)):
         caplog.clear()
         train(tmp_path / str(uniform), table("scft", loss=loss))
         assert ("soft targets are uniform" in caplog.text) == uniform

@@ -17,7 +17,7 @@ from scipy import stats
 
 from tessera.artifacts.tables import ArtifactError, read_table
 from tessera.reporting import formats
-from tessera.reporting.runs import baseline_of, entries, user_metrics
+from tessera.reporting.runs import Entry, baselines_of, entries, opponent, user_metrics
 from tessera.reporting.tables import Column, Table, collect, write
 from tessera.settings.evaluation import Evaluation, Significance
 
@@ -59,11 +59,25 @@ def test_best_excludes_the_oracle(table: Table) -> None:
 
 def test_the_baseline_is_the_first_trained_run_unless_named(results: Path) -> None:
     found = entries(metric_files(results), ORDER)
-    first = baseline_of(found, None)
-    assert first is not None
-    assert first.name == "id/sasrec"
+    assert [entry.name for entry in baselines_of(found, None)] == ["id/sasrec"]
     with pytest.raises(ValueError, match=r"no run 'id/sasrek'; did you mean 'id/sasrec'"):
-        baseline_of(found, "id/sasrek")
+        baselines_of(found, "id/sasrek")
+
+
+def test_a_system_as_baseline_meets_every_run_under_its_own_recommender() -> None:
+    names = ["popular/popular", "id/sasrec", "id/gru4rec", "text/gru4rec", "text/bert4rec", "oracle/oracle"]
+    found = [Entry(*name.split("/"), ()) for name in names]
+    bases = baselines_of(found, "id")
+    assert [base.name for base in bases] == ["id/sasrec", "id/gru4rec"]
+    met = {entry.name: base.name for entry in found if (base := opponent(entry, bases))}
+    assert met == {"popular/popular": "id/sasrec", "text/gru4rec": "id/gru4rec", "text/bert4rec": "id/sasrec"}
+
+
+def test_a_system_as_baseline_is_told_in_the_notes(results: Path) -> None:
+    found = collect("bazaar", metric_files(results), ORDER, Evaluation(), Significance(method="t_test", baseline="id"))
+    bases = [entry.name for entry in found.entries if found.is_baseline(entry)]
+    assert bases == [entry.name for entry in found.entries if entry.system == "id"]
+    assert any("than id" in note for note in found.notes())
 
 
 def test_significance_is_the_paired_test_on_seed_means(results: Path) -> None:
