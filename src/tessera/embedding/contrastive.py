@@ -258,7 +258,8 @@ def train_contrastive(
     )  # fmt: skip
     trainer = StepTrainer(training, settings, state, machine, updates, table.recipe)
     history = trainer.fit()
-    if history and history[-1]["loss"] > 0.98 * math.log(batches.batch):
+    soft = table.loss.targets != "identity"
+    if soft and history and history[-1]["loss"] > 0.98 * math.log(batches.batch):
         log.warning(
             "%s: the loss ended at %.3f, that of telling nothing apart: the vectors are so alike that their "
             "soft targets are uniform; try loss: {targets: identity, normalize: true, temperature: 0.1}",

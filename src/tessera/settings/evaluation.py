@@ -74,7 +74,7 @@ class Significance(Settings):
     """Paired tests over users against the named baseline, Holm-corrected over the table."""
 
     baseline: str | None = None
-    """A run, as `system/recommender` (e.g. `id/sasrec`), or a system (`id`), with which every run is then compared under
+    """A run, as `system/recommender` (e.g. `id/sasrec`), or a system (`id`): every run is then compared with it under
     its own recommender, heuristics under its first; null takes the first trained run of the experiment."""
     method: Literal["randomization", "bootstrap", "t_test"] = "randomization"
     """Paired sign-flip randomisation, paired bootstrap, or the paired t-test."""
