@@ -1,0 +1,116 @@
+"""Nothing that is trained may see a held-out interaction: permute the held-out targets, and every artifact stays."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import yaml
+from tiny_project import Project
+
+from tessera.artifacts.tables import describe, read_item_table, read_table, write_table
+from tessera.embedding.embed import embed
+from tessera.embedding.task import Places, Task
+from tessera.embedding.tune import tune
+from tessera.language.captioning import Captioning, caption
+from tessera.language.pretraining import Pretraining, run_pretraining
+from tessera.recommenders.train import train_run
+from tessera.settings.config import Config, load
+from tessera.settings.embedding import CRRLTable, LRCLTable
+
+pytestmark = pytest.mark.workflow
+
+
+def permuted(source: Path, target: Path) -> None:
+    """The dataset with the items of all held-out rows dealt out anew."""
+    shutil.copytree(source, target)
+    path = target / "interactions.parquet"
+    table = read_table(path, "interactions")
+    items = table.column("item").to_numpy().copy()
+    held = np.flatnonzero(pc.not_equal(table.column("split"), "train").to_numpy(zero_copy_only=False))
+    items[held] = np.random.default_rng(0).permutation(items[held])
+    assert (items != table.column("item").to_numpy()).any()
+    place = table.column_names.index("item")
+    changed = table.set_column(place, "item", pa.array(items, pa.int32())).replace_schema_metadata(None)
+    write_table(path, changed, "interactions", describe(path)["settings"])
+
+
+def task(config: Config, name: str) -> Task:
+    table, reader = config.tables[name], config.reader(name)
+    assert reader is not None
+    start = reader if isinstance(table, CRRLTable) else None
+    assert start is None or isinstance(start, LRCLTable)
+    prompt = config.datasets["bazaar"].prompt
+    return Task.model_validate({"table": table, "start": start, "model": config.models[reader.model], "prompt": prompt})
+
+
+@pytest.fixture(scope="module")
+def again(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every trained artifact of the tiny config, made from the permuted dataset."""
+    config = load(yaml.safe_load((finished.folder / "config/tiny.yaml").read_text()))
+    folder = tmp_path_factory.mktemp("leak")
+    permuted(finished.folder / "results/bazaar/data", folder / "data")
+    catalogue, model, state = folder / "data/items.parquet", folder / "model", folder / "state"
+    small, prompt = config.models["small"], config.datasets["bazaar"].prompt
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(finished.folder)  # pictures are named relative to the working directory
+        making = Pretraining.model_validate({"model": small, "prompt": prompt, "source": "bazaar"})
+        run_pretraining(making, folder / "data", model, state, "")
+        said = Captioning.model_validate({"captions": config.captions["looks"], "model": small, "prompt": prompt})
+        caption(said, catalogue, model, folder / "looks.parquet", state, "")
+        for name in ("text", "llmemb", "lrcl", "reaemb"):
+            reader = config.reader(name)
+            assert reader is not None
+            captions = {found: str(folder / f"{found}.parquet") for found in reader.captions}
+            own, start = folder / name / "model.safetensors", folder / "lrcl/model.safetensors"
+            common = {"catalogue": str(catalogue), "captions": captions, "model": str(model)}
+            if name != "text":
+                begins = {"embedder": str(start)} if name == "reaemb" else {}
+                tune(task(config, name), Places(**common, data=str(folder / "data"), **begins), own, state, "")
+            if name != "lrcl":
+                made = Places(**common, embedder=None if name == "text" else str(own))
+                embed(task(config, name), made, folder / f"{name}.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["llmemb", "lrcl", "reaemb"])
+def test_embedders(name: str, finished: Project, again: Path) -> None:
+    before = finished.folder / f"results/bazaar/embedders/{name}/model.safetensors"
+    assert (again / name / "model.safetensors").read_bytes() == before.read_bytes()
+
+
+def test_the_built_model(finished: Project, again: Path) -> None:
+    before = finished.folder / "results/bazaar/models/small"
+    for file in ("model.safetensors", "tokenizer.json"):
+        assert (again / "model" / file).read_bytes() == (before / file).read_bytes()
+
+
+def test_captions(finished: Project, again: Path) -> None:
+    before = read_table(finished.folder / "results/bazaar/captions/looks.parquet", "captions")
+    assert read_table(again / "looks.parquet", "captions").equals(before)
+
+
+@pytest.mark.parametrize("name", ["text", "llmemb", "reaemb"])
+def test_tables(name: str, finished: Project, again: Path) -> None:
+    items = read_table(again / "data/items.parquet", "items").num_rows
+    before, _ = read_item_table(finished.folder / f"results/bazaar/tables/{name}.parquet", items)
+    after, _ = read_item_table(again / f"{name}.parquet", items)
+    np.testing.assert_array_equal(before, after)
+
+
+def test_an_aligned_recommender_but_for_when_it_stops(finished: Project, again: Path) -> None:
+    # validation targets choose the epoch, as they may: with one epoch, nothing is chosen
+    config = load(yaml.safe_load((finished.folder / "config/tiny.yaml").read_text()))
+    run = next(run for run in config.runs("bazaar") if run.path == "llmemb/sasrec/seed-1")
+    run = run.model_copy(update={"training": run.training.model_copy(update={"epochs": 1})})
+    teacher = finished.folder / "results/bazaar/runs/id/sasrec/seed-1/model.safetensors"
+    weights = []
+    for number, data in enumerate((finished.folder / "results/bazaar/data", again / "data")):
+        output = again / f"run-{number}/model.safetensors"
+        train_run(run, data, again / "llmemb.parquet", output, again / "state", str(number), teacher)
+        weights.append(output.read_bytes())
+    assert weights[0] == weights[1]
