@@ -118,9 +118,9 @@ rule diagnose:
         "results/benchmarks/diagnose/{dataset}/{table}.tsv"
     conda:
         ENVIRONMENT
-    threads: CONFIG.resources.embed.threads
+    threads: CONFIG.resources.prepare.threads
     resources:
-        **resources("embed"),
+        **resources("prepare"),
     params:
         code=code("diagnose.py"),
     script:

@@ -125,7 +125,7 @@ class StageResources(Settings):
     ingest: Resources = Field(default_factory=Resources)
     """Reading raw logs, or generating the demo world."""
     prepare: Resources = Field(default_factory=Resources)
-    """Cleaning and splitting; item tables that are imported."""
+    """Cleaning and splitting; item tables that are imported; diagnostics of all of them."""
     pretrain: Resources = Field(default_factory=lambda: Resources(mem_mb=4000, runtime=720, retries=2))
     """Pre-training a model that is built on the spot."""
     caption: Resources = Field(default_factory=lambda: Resources(mem_mb=4000, runtime=720, retries=2))
@@ -133,7 +133,7 @@ class StageResources(Settings):
     tune: Resources = Field(default_factory=lambda: Resources(mem_mb=6000, runtime=720, retries=2))
     """Training an embedder: SCFT, LRCL, CRRL."""
     embed: Resources = Field(default_factory=lambda: Resources(mem_mb=4000, runtime=240, retries=1))
-    """Embedding a catalogue; diagnostics of its table."""
+    """Embedding a catalogue."""
     train: Resources = Field(default_factory=lambda: Resources(mem_mb=3000, runtime=720, retries=2))
     """Training one run."""
     evaluate: Resources = Field(default_factory=lambda: Resources(mem_mb=3000, retries=1))
