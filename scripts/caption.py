@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from tessera.artifacts.logs import stage
-from tessera.language.captioning import caption, read_captioning
+from tessera.language.captioning import Captioning, caption
 
 with stage(snakemake.log[0]):
     caption(
-        read_captioning(snakemake.params.cfg),
+        Captioning.model_validate_json(snakemake.params.cfg),
         Path(snakemake.input.catalogue),
         Path(snakemake.input.model) if snakemake.input.get("model") else None,
         Path(snakemake.output[0]),

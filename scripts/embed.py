@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tessera.artifacts.logs import stage
 from tessera.embedding.embed import embed
-from tessera.embedding.task import Places, read_task
+from tessera.embedding.task import Places, Task
 
 with stage(snakemake.log[0]):
     places = Places(
@@ -13,4 +13,4 @@ with stage(snakemake.log[0]):
         model=snakemake.input.get("model"),
         embedder=snakemake.input.get("embedder"),
     )
-    embed(read_task(snakemake.params.cfg), places, Path(snakemake.output[0]))
+    embed(Task.model_validate_json(snakemake.params.cfg), places, Path(snakemake.output[0]))

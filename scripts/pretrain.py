@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from tessera.artifacts.logs import stage
-from tessera.language.pretraining import launch_pretraining, read_pretraining
+from tessera.language.pretraining import Pretraining, launch_pretraining
 
 with stage(snakemake.log[0]):
     launch_pretraining(
-        read_pretraining(snakemake.params.cfg),
+        Pretraining.model_validate_json(snakemake.params.cfg),
         Path(snakemake.input.interactions).parent,
         Path(snakemake.output[0]),
         Path("state"),

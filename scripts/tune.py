@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tessera.artifacts.logs import stage
-from tessera.embedding.task import Places, read_task
+from tessera.embedding.task import Places, Task
 from tessera.embedding.tune import launch
 
 with stage(snakemake.log[0]):
@@ -15,7 +15,7 @@ with stage(snakemake.log[0]):
         embedder=snakemake.input.get("embedder"),
     )
     launch(
-        read_task(snakemake.params.cfg),
+        Task.model_validate_json(snakemake.params.cfg),
         places,
         Path(snakemake.output.model),
         Path("state"),

@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from tessera.artifacts.code import code_fingerprint
 from tessera.data.files import find
 from tessera.data.required import check_files, dataset_files
+from tessera.embedding.task import RECIPES
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
 from tessera.settings.datasets import BazaarSource
@@ -176,8 +177,7 @@ def task_settings(wildcards, without=()):
 
 def recipe_modules(table):
     """The library module of a recipe, which is loaded by name."""
-    recipe = CONFIG.tables[table].recipe
-    return ["tessera.embedding." + {"text": "text", "crrl": "crrl"}.get(recipe, "contrastive")]
+    return [RECIPES[CONFIG.tables[table].recipe]]
 
 
 def read_tables():

@@ -235,9 +235,7 @@ def train_contrastive(
     told, _ = told_items(catalogue, prompt, captions)
     items = trained_items(told, data)
     settings = table.training
-    if model.device != machine.device:
-        model.full.to(machine.device)
-        model.device = machine.device
+    model.move(machine.device)
     model.full.requires_grad_(False)
     seed_step(settings.seed)
     add_lora(model.tower, table.lora)

@@ -393,9 +393,7 @@ def train_crrl(
     settings = table.training
     told, described = told_items(catalogue, prompt, captions)
     candidates = build_candidates(load_dataset(data), described, table)
-    if model.device != machine.device:
-        model.full.to(machine.device)
-        model.device = machine.device
+    model.move(machine.device)
     model.full.requires_grad_(False).eval()
     adapters: Mapping[str, Tensor] = {}
     lora = None

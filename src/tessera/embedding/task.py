@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import Field
 
 from tessera.artifacts.files import file_digest
 from tessera.settings.base import Settings
@@ -23,16 +23,11 @@ RECIPES = {
 class Task(Settings):
     """What makes one table on one dataset, every name resolved."""
 
-    table: TextTable | SCFTTable | LRCLTable | CRRLTable
+    table: TextTable | SCFTTable | LRCLTable | CRRLTable = Field(discriminator="recipe")
     start: LRCLTable | None = None
     """Of a crrl table: the lrcl table it goes on from, or the defaults of one."""
     model: LanguageModel
     prompt: ItemPrompt
-
-
-def read_task(text: str) -> Task:
-    """The task that a rule carries in its params."""
-    return TypeAdapter(Task).validate_json(text)
 
 
 class Places(Settings):

@@ -7,8 +7,6 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from tessera.artifacts.files import identity
 from tessera.artifacts.logs import stage
 from tessera.embedding.task import RECIPES, Places, Task
@@ -65,7 +63,7 @@ def main() -> None:
     """One of several processes, started by `launch`."""
     job = json.loads(sys.argv[1])
     with stage(job["log"]):
-        task = TypeAdapter(Task).validate_python(job["task"])
+        task = Task.model_validate(job["task"])
         tune(task, Places.model_validate(job["places"]), Path(job["output"]), Path(job["state"]), job["code"])
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from tessera.artifacts.files import file_digest, identity
 from tessera.language.captions import write_captions
 from tessera.language.models import load_model
@@ -19,11 +17,6 @@ class Captioning(Settings):
     captions: Captions
     model: LanguageModel
     prompt: ItemPrompt
-
-
-def read_captioning(text: str) -> Captioning:
-    """The captioning that a rule carries in its params."""
-    return TypeAdapter(Captioning).validate_json(text)
 
 
 def caption(task: Captioning, catalogue: Path, model: Path | None, output: Path, state: Path, code: str) -> None:

@@ -62,6 +62,12 @@ class LanguageModel:
     device: torch.device
     """Where the weights are."""
 
+    def move(self, device: torch.device) -> None:
+        """Put the weights elsewhere, unless they are there."""
+        if self.device != device:
+            self.full.to(device)
+            self.device = device
+
     def embed(self, ids: Tensor) -> Tensor:
         """Token embeddings (batch, length, width) of ids (batch, length)."""
         embeddings: Tensor = self.full.get_input_embeddings()(ids)  # type: ignore[operator]

@@ -6,8 +6,6 @@ import json
 import sys
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from tessera.artifacts.files import file_digest, identity
 from tessera.artifacts.logs import stage
 from tessera.language.pretrain import pretrain
@@ -24,11 +22,6 @@ class Pretraining(Settings):
     prompt: ItemPrompt
     source: str
     """Kind of the dataset's source: the demo world lends its pencil."""
-
-
-def read_pretraining(text: str) -> Pretraining:
-    """The pre-training that a rule carries in its params."""
-    return TypeAdapter(Pretraining).validate_json(text)
 
 
 def run_pretraining(task: Pretraining, data: Path, output: Path, state: Path, code: str) -> None:

@@ -205,5 +205,4 @@ class CRRLTable(PresetSettings, Finish):
         return self
 
 
-LANGUAGE_TABLES = (TextTable, SCFTTable, LRCLTable, CRRLTable)
 TRAINED_TABLES = (SCFTTable, LRCLTable, CRRLTable)

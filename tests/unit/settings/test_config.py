@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from changing import with_key
 
 from tessera.data.required import check_files, dataset_files
 from tessera.settings.base import ConfigError, did_you_mean
@@ -26,14 +26,7 @@ GOOD: dict[str, Any] = {
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    """GOOD with one key set; `path` is dotted."""
-    config = deepcopy(GOOD)
-    *outer, last = path.split(".")
-    part: Any = config
-    for key in outer:
-        part = part.setdefault(key, {})
-    part[last] = value
-    return config
+    return with_key(GOOD, path, value)
 
 
 def test_runs_are_systems_times_backbones_times_seeds() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from changing import with_key
 
 from tessera.data.required import check_files
 from tessera.settings.base import ConfigError
@@ -32,13 +33,7 @@ GOOD: dict[str, Any] = {
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    config = deepcopy(GOOD)
-    *outer, last = path.split(".")
-    part: Any = config
-    for key in outer:
-        part = part.setdefault(key, {})
-    part[last] = value
-    return config
+    return with_key(GOOD, path, value)
 
 
 def test_the_good_one_is_good() -> None:
@@ -127,11 +122,14 @@ def test_leaks_are_said_beside_the_numbers() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", ["config/config.yaml", "config/tiny.yaml"])
-def test_ready_configs_load(path: str) -> None:
-    import yaml
+CONFIGS = Path(__file__).resolve().parents[3] / "config"
 
-    load(yaml.safe_load((Path(__file__).resolve().parents[3] / path).read_text()), path)
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_ready_configs_say_what_they_run(path: Path) -> None:
+    config = load(yaml.safe_load(path.read_text()), str(path))
+    for dataset in config.experiment.datasets:
+        assert {run.system for run in config.runs(dataset)} == set(config.experiment.systems)
 
 
 def test_one_key_puts_a_system_and_its_baselines_under_the_same_preset() -> None:
