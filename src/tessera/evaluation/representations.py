@@ -21,6 +21,7 @@ from tessera.artifacts.tables import read_item_table
 from tessera.data.cooccurrence import cooccurrence
 from tessera.data.dataset import load_dataset
 from tessera.evaluation.groups import item_groups
+from tessera.evaluation.spectrum import entropy_rank, singular_values
 from tessera.settings.evaluation import Evaluation
 
 NEIGHBOURS = 8
@@ -50,16 +51,7 @@ def effective_rank(vectors: np.ndarray) -> float:
     exp of the entropy of the singular values' shares (Roy and Vetterli, EUSIPCO 2007, definition 1), of the centred
     rows, so that a direction which all items share does not count; 0 where all rows are the same.
     """
-    centred = vectors.astype(np.float64)
-    centred -= centred.mean(0)
-    # the smaller of the two Gram matrices has the same singular values
-    gram = centred.T @ centred if centred.shape[1] <= len(centred) else centred @ centred.T
-    values = np.linalg.eigvalsh(gram)
-    singular = np.sqrt(values[values > values.max(initial=0) * 1e-12])
-    if not len(singular):
-        return 0.0
-    shares = singular / singular.sum()
-    return float(np.exp(-(shares * np.log(shares)).sum()))
+    return entropy_rank(singular_values(vectors, centred=True))
 
 
 def _cosines(unit: Floats, anchors: Ints) -> Iterator[tuple[Ints, Floats]]:
