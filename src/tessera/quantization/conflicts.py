@@ -72,7 +72,7 @@ def resolve(strategy: Conflicts, codes: Ints, distances: Distances | None, sizes
       order of the rows. The level is as large as the largest group, and is there even if no two items collide.
     - nearest: the items of every prefix that holds a collision are assigned anew to different codes of the last level,
       with the least sum of squared distances (exact, Hungarian method). Prefixes without a collision stay as they are.
-    - sinkhorn (LC-Rec, section 3.1.2): every group of colliding items is spread over the last level by entropic optimal
+    - sinkhorn (LC-Rec): every group of colliding items is spread over the last level by entropic optimal
       transport with equal shares for all codes, for at most `ROUNDS` rounds; what still collides then, such as exact
       copies, is assigned as under `nearest`.
 
