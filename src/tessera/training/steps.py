@@ -38,13 +38,20 @@ def schedule(settings: Steps, step: int) -> float:
 
 
 class Trained(nn.Module):
-    """The trained parameters of a model under their own names: what a checkpoint of it holds."""
+    """What training changes of a model, under its own names: what a checkpoint of it holds.
+
+    These are parameters that require gradients, and persistent buffers, such as moving averages (changed in place).
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 self.register_parameter(name.replace(".", "/"), parameter)
+        kept = model.state_dict()
+        for name, buffer in model.named_buffers():
+            if name in kept:
+                self.register_buffer(name.replace(".", "/"), buffer)
 
 
 class StepTrainer:

@@ -1,0 +1,97 @@
+"""The vectors that are quantised: item tables as parts, and the scale on which tables are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tessera.artifacts.tables import ArtifactError, read_item_table
+
+
+@dataclass(frozen=True)
+class PartVectors:
+    """What one part quantises: an item table, or several side by side."""
+
+    name: str
+    """The tables' names, joined by `+`."""
+    vectors: NDArray[np.float32]
+    """(items + 1, dim) as the tables hold them, zero where absent."""
+    present: NDArray[np.bool_]
+    """(items + 1,) items that have a row in all tables of the part."""
+    widths: tuple[int, ...]
+    """Width of every table."""
+
+    def rows(self, items: NDArray[np.int64]) -> PartVectors:
+        """The rows of some items."""
+        return PartVectors(self.name, self.vectors[items], self.present[items], self.widths)
+
+
+def read_parts(tables: Mapping[str, Path], count: int, together: bool) -> list[PartVectors]:
+    """Read item tables in the order in which they are named.
+
+    Args:
+        tables: name -> file.
+        count: items of the catalogue.
+        together: all tables side by side in one part, of the items that have a row in each; otherwise a part a table.
+    Raises:
+        ArtifactError: a file is no item table of this catalogue, holds NaN or infinity, or the same vector everywhere.
+    """
+    found = []
+    for name, path in tables.items():
+        vectors, present = read_item_table(path, count)
+        if not present.any():
+            raise ArtifactError(f"{path}: has no row; nothing to quantise")
+        rows = vectors[present]
+        if (rows == rows[0]).all():
+            raise ArtifactError(f"{path}: every item has the same vector; nothing to quantise")
+        found.append(PartVectors(name, vectors, present, (vectors.shape[1],)))
+    if not together or len(found) == 1:
+        return found
+    present = np.logical_and.reduce([part.present for part in found])
+    joined = np.concatenate([part.vectors for part in found], 1)
+    joined[~present] = 0.0
+    widths = tuple(width for part in found for width in part.widths)
+    return [PartVectors("+".join(tables), joined, present, widths)]
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Vectors less their mean, over their scale."""
+
+    mean: Tensor
+    """(dim,)"""
+    scale: Tensor
+    """(dim,) the same number for all columns of a table: directions within it keep their weight."""
+
+    def apply(self, vectors: Tensor) -> Tensor:
+        """(n, dim) of a table -> (n, dim) on the common scale."""
+        return (vectors - self.mean) / self.scale
+
+    def undo(self, vectors: Tensor) -> Tensor:
+        """(n, dim) on the common scale -> (n, dim) of a table."""
+        return vectors * self.scale + self.mean
+
+    def cpu(self) -> Standard:
+        """The same on the CPU."""
+        return Standard(self.mean.cpu(), self.scale.cpu())
+
+
+def standard(vectors: Tensor, widths: Sequence[int]) -> Standard:
+    """The scale on which all tables have the same total variance, and their entries mean square one together.
+
+    Args:
+        vectors: (n, sum of widths) tables side by side.
+        widths: of every table.
+    """
+    mean = vectors.mean(0, dtype=torch.float64)
+    variance = (vectors.double() - mean).square().mean(0)
+    share = vectors.shape[1] / len(widths)
+    tables = torch.split(variance, list(widths))
+    scales = [(table.sum() / share).sqrt().clamp(min=1e-12).expand(len(table)) for table in tables]
+    return Standard(mean.float(), torch.cat(scales).float())
