@@ -5,17 +5,19 @@ from pathlib import Path
 
 from tessera.artifacts.logs import stage
 from tessera.recommenders.evaluate import evaluate_run
-from tessera.settings.config import Run
+from tessera.recommenders.inputs import run_inputs
 from tessera.settings.evaluation import Evaluation
+from tessera.settings.systems import Run
 
 with stage(snakemake.log[0]):
     settings = json.loads(snakemake.params.cfg)
+    run = Run.model_validate(settings["run"])
     evaluate_run(
-        Run.model_validate(settings["run"]),
+        run,
         Evaluation.model_validate(settings["evaluation"]),
         Path(snakemake.input.model),
         Path(snakemake.input.interactions).parent,
-        Path(snakemake.input.table) if snakemake.input.get("table") else None,
+        run_inputs(run, snakemake.input),
         Path(snakemake.input.candidates) if snakemake.input.get("candidates") else None,
         Path(snakemake.output.evaluation),
         Path(snakemake.output.metrics),

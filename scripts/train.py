@@ -3,17 +3,18 @@
 from pathlib import Path
 
 from tessera.artifacts.logs import stage
+from tessera.recommenders.inputs import run_inputs
 from tessera.recommenders.train import launch
-from tessera.settings.config import Run
+from tessera.settings.systems import Run
 
 with stage(snakemake.log[0]):
+    run = Run.model_validate_json(snakemake.params.cfg)
     launch(
-        Run.model_validate_json(snakemake.params.cfg),
+        run,
         Path(snakemake.input.interactions).parent,
-        Path(snakemake.input.table) if snakemake.input.get("table") else None,
+        run_inputs(run, snakemake.input),
         Path(snakemake.output.model),
         Path("state"),
         snakemake.params.code,
         Path(snakemake.log[0]),
-        Path(snakemake.input.teacher) if snakemake.input.get("teacher") else None,
     )

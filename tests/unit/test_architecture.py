@@ -24,7 +24,8 @@ DOORS: dict[str, set[str]] = {
     "training": BASE | {"data", "objectives", "evaluation"},
     "language": BASE | {"data", "objectives", "training"},
     "embedding": BASE | {"data", "objectives", "evaluation", "training", "language"},
-    "recommenders": BASE | {"data", "objectives", "evaluation", "training"},
+    "quantization": BASE | {"data", "objectives", "evaluation", "training"},
+    "recommenders": BASE | {"data", "objectives", "evaluation", "training", "language"},
     "reporting": BASE | {"data", "evaluation"},
 }
 LIGHT_SCRIPTS = ["ingest.py", "generate.py", "prepare.py", "table.py", "diagnose.py", "tables.py", "report.py"]

@@ -18,6 +18,7 @@ from tessera.embedding.task import Places, Task
 from tessera.embedding.tune import tune
 from tessera.language.captioning import Captioning, caption
 from tessera.language.pretraining import Pretraining, run_pretraining
+from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.train import train_run
 from tessera.settings.config import Config, load
 from tessera.settings.embedding import CRRLTable, LRCLTable
@@ -111,6 +112,7 @@ def test_an_aligned_recommender_but_for_when_it_stops(finished: Project, again: 
     weights = []
     for number, data in enumerate((finished.folder / "results/bazaar/data", again / "data")):
         output = again / f"run-{number}/model.safetensors"
-        train_run(run, data, again / "llmemb.parquet", output, again / "state", str(number), teacher)
+        inputs = RunInputs(tables={"llmemb": str(again / "llmemb.parquet")}, teacher=str(teacher))
+        train_run(run, data, inputs, output, again / "state", str(number))
         weights.append(output.read_bytes())
     assert weights[0] == weights[1]

@@ -14,6 +14,7 @@ from tessera.artifacts.code import code_fingerprint
 from tessera.data.files import find
 from tessera.data.required import check_files, dataset_files
 from tessera.embedding.task import RECIPES
+from tessera.quantization.task import QUANTIZERS
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
 from tessera.settings.datasets import BazaarSource
@@ -47,6 +48,7 @@ wildcard_constraints:
     table=one_of(CONFIG.tables),
     model=one_of(BUILT),
     captions=one_of(CONFIG.captions),
+    codes=one_of(CONFIG.semantic_ids),
     system=one_of(CONFIG.systems),
     recommender=one_of({run.recommender for runs in RUNS.values() for run in runs.values()}),
     seed=r"\d+",
@@ -91,23 +93,28 @@ def run_of(wildcards):
 def run_modules(run):
     """Library modules that a run loads by name."""
     if run.backbone is None:
-        return [f"tessera.recommenders.backbones.{run.method.recommender}"]
-    encoders = {"ids": "ids", "table": "table"}
+        return [f"tessera.recommenders.{'backbones.' if run.heuristic else ''}{run.method.recommender}"]
     return [
         f"tessera.recommenders.backbones.{run.backbone.kind}",
-        f"tessera.recommenders.item_encoders.{encoders[run.method.items.kind]}",
+        f"tessera.recommenders.item_encoders.{run.method.items.kind}",
     ]
 
 
-def table_of(run):
-    """The name of the item table that a run reads, or None."""
-    return getattr(getattr(run.method, "items", None), "table", None)
+def table_files(dataset, names):
+    """Item tables."""
+    return [f"results/{dataset}/tables/{name}.parquet" for name in names]
 
 
-def run_table(wildcards):
-    """The item table that a run reads, as a named input."""
-    name = table_of(run_of(wildcards))
-    return {"table": f"results/{wildcards.dataset}/tables/{name}.parquet"} if name else {}
+def run_inputs(wildcards):
+    """What a run reads besides the dataset, as named inputs: item tables, semantic IDs, a model that is built."""
+    run = run_of(wildcards)
+    codes = CONFIG.codes(run)
+    found = {"tables": table_files(wildcards.dataset, run.tables)} if run.tables else {}
+    if codes:
+        folder = f"results/{wildcards.dataset}/semantic_ids/{codes}"
+        found |= {"codes": f"{folder}/codes.parquet", "codebooks": f"{folder}/model.safetensors"}
+    model = getattr(run.method, "model", None)
+    return found | ({"model_folder": built_model(wildcards, model)["model"]} if model in BUILT else {})
 
 
 def run_teacher(wildcards):
@@ -180,9 +187,23 @@ def recipe_modules(table):
     return [RECIPES[CONFIG.tables[table].recipe]]
 
 
+def read_codes():
+    """Semantic IDs that runs read."""
+    return list(dict.fromkeys(name for runs in RUNS.values() for run in runs.values() if (name := CONFIG.codes(run))))
+
+
 def read_tables():
-    """Item tables that runs read."""
-    return list(dict.fromkeys(name for runs in RUNS.values() for run in runs.values() if (name := table_of(run))))
+    """Item tables that runs read, or that semantic IDs are made of."""
+    read = [name for runs in RUNS.values() for run in runs.values() for name in run.tables]
+    return list(dict.fromkeys(read + [name for codes in read_codes() for name in CONFIG.quantized(codes)]))
+
+
+def quantizer_inputs(wildcards):
+    """What semantic IDs are made of, as named inputs: item tables, or a file of codes."""
+    codes = CONFIG.semantic_ids[wildcards.codes]
+    if codes.quantizer == "given":
+        return {"source": str(find(codes.path))}
+    return {"tables": table_files(wildcards.dataset, codes.tables)}
 
 
 def tuned_tables():
@@ -200,11 +221,26 @@ def read_captions():
     return list(dict.fromkeys(c for name in read_tables() if name in MADE_TABLES for c in CONFIG.reader(name).captions))
 
 
+def quantizer_settings(wildcards):
+    """How item tables become codes."""
+    return canonical({"settings": CONFIG.semantic_ids[wildcards.codes].model_dump(mode="json")})
+
+
+def quantizer_modules(codes):
+    """The library module of a quantiser, which is loaded by name."""
+    return [QUANTIZERS[CONFIG.semantic_ids[codes].quantizer]]
+
+
 def table_source(wildcards):
     """What an item table is made from, as a named input."""
     table = CONFIG.tables[wildcards.table]
     if table.recipe == "vectors":
         return {"source": str(find(table.path))}
+    if table.recipe == "collaborative":
+        run = CONFIG.collaborative(wildcards.table)
+        data = f"results/{wildcards.dataset}/data"
+        counted = {name: f"{data}/{name}.parquet" for name in ("interactions", "users")}
+        return {"source": f"results/{wildcards.dataset}/runs/{run.path}/model.safetensors"} | counted
     return {"source": f"results/{wildcards.dataset}/raw/latents.parquet"}
 
 
@@ -287,6 +323,8 @@ def table_edges():
     edges = [("prepare", stage) for stage in stages]
     edges += [(stage, target) for stage in stages for target in ("train", "evaluate", "diagnose")]
     edges += [("prepare", "diagnose"), ("diagnose", "report")]
+    if any(CONFIG.tables[name].recipe == "collaborative" for name in names):
+        edges += [("train", "table")]
     if any(CONFIG.tables[name].recipe == "latent" for name in names):
         edges += [("generate", "table")]
     if not made:
@@ -303,13 +341,23 @@ def table_edges():
     return list(dict.fromkeys(edges))
 
 
+def code_edges():
+    """The part of the graph that makes semantic IDs."""
+    if not read_codes():
+        return []
+    tables = [name for codes in read_codes() for name in CONFIG.quantized(codes)]
+    stages = dict.fromkeys("embed" if name in MADE_TABLES else "table" for name in tables)
+    edges = [(stage, "quantize") for stage in stages or ["prepare"]]
+    return edges + [("quantize", target) for target in ("health", "train", "evaluate")] + [("health", "report")]
+
+
 def rule_graph():
     """The stages of this config and what flows between them, as a Mermaid flow chart."""
     methods = [run.method for runs in RUNS.values() for run in runs.values()]
     first = (["generate"] if GENERATED else []) + (["ingest"] if set(DATASETS) - set(GENERATED) else [])
     edges = [(source, "prepare") for source in first]
     edges += [("prepare", "train"), ("prepare", "evaluate"), ("train", "evaluate")]
-    edges += table_edges()
+    edges += table_edges() + code_edges()
     judged = ["evaluate"]
     if GENERATED:
         edges += [("generate", "oracle"), ("prepare", "oracle")]

@@ -25,7 +25,7 @@ rule candidates:
 
 rule evaluate:
     input:
-        unpack(run_table),
+        unpack(run_inputs),
         unpack(stored_candidates),
         model="results/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.safetensors",
         description="results/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.json",

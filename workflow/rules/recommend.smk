@@ -1,7 +1,7 @@
 # Training: one job a run. The trainer's resumable state lies in state/, which is no rule's output.
 rule train:
     input:
-        unpack(run_table),
+        unpack(run_inputs),
         unpack(run_teacher),
         interactions="results/{dataset}/data/interactions.parquet",
         catalogue="results/{dataset}/data/items.parquet",

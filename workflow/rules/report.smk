@@ -56,6 +56,8 @@ rule report:
         diagnostics=expand("results/{dataset}/diagnostics/{table}.json", dataset=DATASETS, table=read_tables()),
         captions=expand("results/{dataset}/captions/{captions}.parquet", dataset=DATASETS, captions=read_captions()),
         embedders=expand("results/{dataset}/embedders/{table}/history.jsonl", dataset=DATASETS, table=tuned_tables()),
+        codes=expand("results/{dataset}/semantic_ids/{codes}/codes.parquet", dataset=DATASETS, codes=read_codes()),
+        health=expand("results/{dataset}/semantic_ids/{codes}/health.json", dataset=DATASETS, codes=read_codes()),
         rulegraph="results/report/rulegraph.mmd",
     output:
         report("results/report/index.html", caption="../report/report.rst", category="Report"),

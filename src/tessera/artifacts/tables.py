@@ -106,6 +106,7 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "evaluation": (1, EVALUATION),
     "candidates": (1, CANDIDATES),
     "captions": (1, CAPTIONS),
+    "semantic_ids": (1, None),
     "raw_interactions": (1, RAW_INTERACTIONS),
     "raw_items": (1, RAW_ITEMS),
     "metrics": (1, None),

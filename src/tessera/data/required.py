@@ -9,10 +9,11 @@ from typing import Any
 
 from tessera.data.files import find, is_url
 from tessera.settings.base import ConfigError
-from tessera.settings.config import BackboneSystem, Config, VectorsTable
+from tessera.settings.config import Config, VectorsTable
 from tessera.settings.evaluation import CandidatesFile
 from tessera.settings.language import FolderModel, PackageModel
-from tessera.settings.recommenders import TableItems
+from tessera.settings.semantic_ids import GivenCodes
+from tessera.settings.systems import MMESIDSystem
 
 # The keys of a dataset, nested ones included, that name a file or a folder.
 FILE_KEYS = {"path", "metadata", "businesses", "items_file", "images", "targets"}
@@ -47,22 +48,34 @@ def _needed(config: Config) -> Iterator[tuple[str, str]]:
         model = config.models[name]
         if isinstance(model, FolderModel):
             yield f"models.{name}.folder", model.folder
+    for name in sorted(_codes(config)):
+        codes = config.semantic_ids[name]
+        if isinstance(codes, GivenCodes):
+            yield f"semantic_ids.{name}.path", codes.path
     if isinstance(config.evaluation.candidates, CandidatesFile):
         yield "evaluation.candidates.path", config.evaluation.candidates.path
 
 
 def _used_models(config: Config, tables: set[str]) -> set[str]:
-    """Models that the tables, or the captions that they read, need."""
+    """Models that the tables, or the captions that they read, or the experiment's networks need."""
     readers = [reader for name in tables if (reader := config.reader(name))]
     captions = {name for reader in readers for name in reader.captions}
-    return {reader.model for reader in readers} | {config.captions[name].model for name in captions}
+    systems = [config.systems[name] for name in config.experiment.systems]
+    encoders = {system.model for system in systems if isinstance(system, MMESIDSystem)}
+    return {reader.model for reader in readers} | {config.captions[name].model for name in captions} | encoders
+
+
+def _codes(config: Config) -> set[str]:
+    """Semantic IDs that the experiment's runs read."""
+    return {
+        name for dataset in config.experiment.datasets for run in config.runs(dataset) if (name := config.codes(run))
+    }
 
 
 def _tables(config: Config) -> set[str]:
-    """Tables that the experiment's systems read."""
-    systems = [config.systems[name] for name in config.experiment.systems]
-    encoders = [system.items for system in systems if isinstance(system, BackboneSystem)]
-    return {encoder.table for encoder in encoders if isinstance(encoder, TableItems)}
+    """Tables that the experiment's runs read, or that their semantic IDs are made of."""
+    read = {name for dataset in config.experiment.datasets for run in config.runs(dataset) for name in run.tables}
+    return read | {name for codes in _codes(config) for name in config.quantized(codes)}
 
 
 def _missing_packages(config: Config, where: str) -> Iterator[str]:

@@ -17,14 +17,15 @@ from tessera.artifacts.tables import ArtifactError, write_table
 from tessera.data.dataset import Cases, load_dataset
 from tessera.evaluation.candidates import read_candidates
 from tessera.evaluation.judge import Scorer, evaluation_table, protocol_name, rank_cases, summarize
-from tessera.recommenders.model import ModelScorer, build_model
+from tessera.recommenders.inputs import RunInputs
+from tessera.recommenders.network import build_network, network_scorer
 from tessera.recommenders.train import HEURISTICS
-from tessera.settings.config import BackboneSystem, Run
 from tessera.settings.evaluation import Evaluation
+from tessera.settings.systems import Run
 from tessera.training.machine import pick_device
 
 
-def load_scorer(model: Path, run: Run, popularity: np.ndarray, table: Path | None) -> Scorer:
+def load_scorer(model: Path, run: Run, popularity: np.ndarray, inputs: RunInputs) -> Scorer:
     """A trained run, ready to score.
 
     Raises:
@@ -33,13 +34,13 @@ def load_scorer(model: Path, run: Run, popularity: np.ndarray, table: Path | Non
     tensors, description = read_model(model)
     if description["items"] != len(popularity) - 1:
         raise ArtifactError(f"{model}: trained on {description['items']} items, the dataset has {len(popularity) - 1}")
-    if not isinstance(run.method, BackboneSystem):
+    if run.heuristic:
         scorer: Scorer = import_module(HEURISTICS[run.method.recommender]).Scorer(run.method, tensors)
         return scorer
     device = pick_device(run.training.device)
-    network = build_model(run, popularity, table)
+    network = build_network(run, popularity, inputs)
     network.load_state_dict(tensors)
-    return ModelScorer(network.to(device), device)
+    return network_scorer(network.to(device), run, device)
 
 
 def evaluate_run(
@@ -47,7 +48,7 @@ def evaluate_run(
     settings: Evaluation,
     model: Path,
     data: Path,
-    table: Path | None,
+    inputs: RunInputs,
     candidates: Path | None,
     output: Path,
     metrics: Path,
@@ -56,7 +57,7 @@ def evaluate_run(
     dataset = load_dataset(data)
     popularity = dataset.train_counts
     cases = dataset.cases("test")
-    scorer = load_scorer(model, run, popularity, table)
+    scorer = load_scorer(model, run, popularity, inputs)
     return write_evaluation(
         scorer,
         cases,

@@ -10,14 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tessera.artifacts.codes import read_codebooks, read_codes
 from tessera.artifacts.models import read_tensors
 from tessera.artifacts.tables import ArtifactError, read_item_table
 from tessera.objectives.catalogue import CatalogueLoss, catalogue_loss
 from tessera.recommenders.backbones.base import Backbone
+from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.base import ItemEncoder
 from tessera.settings.base import Settings
-from tessera.settings.config import BackboneSystem, Run
-from tessera.settings.recommenders import TableItems
+from tessera.settings.recommenders import SemanticIdItems, TableItems
+from tessera.settings.systems import BackboneSystem, Run
 
 # kind -> (module, class): loaded when used, and named to the workflow so that an edit to one re-runs only its own runs
 BACKBONES = {
@@ -28,6 +30,7 @@ BACKBONES = {
 ITEM_ENCODERS = {
     "ids": ("tessera.recommenders.item_encoders.ids", "IdItemEncoder"),
     "table": ("tessera.recommenders.item_encoders.table", "TableItemEncoder"),
+    "semantic_ids": ("tessera.recommenders.item_encoders.semantic_ids", "SemanticIdEncoder"),
 }
 
 
@@ -111,31 +114,44 @@ def read_teacher(path: str | Path, items: int, dim: int) -> Tensor:
     return weight
 
 
-def build_model(
-    run: Run, popularity: np.ndarray, table: str | Path | None, teacher: str | Path | None = None
-) -> SequentialRecommender:
-    """The untrained model of a run; the caller has seeded torch.
+def _read_table(run: Run, inputs: RunInputs, name: str, count: int) -> tuple[Tensor, Tensor]:
+    if name not in inputs.tables:
+        raise ValueError(f"system {run.system!r} reads the item table {name!r}, but no file was given")
+    vectors, present = read_item_table(inputs.tables[name], count)
+    return torch.from_numpy(vectors), torch.from_numpy(present)
+
+
+def build_items(run: Run, inputs: RunInputs, count: int, dim: int) -> ItemEncoder:
+    """The item encoder of a run, (count + 1, dim)."""
+    assert isinstance(run.method, BackboneSystem)
+    items = run.method.items
+    encoder = _load(ITEM_ENCODERS[items.kind])
+    built: ItemEncoder
+    if isinstance(items, TableItems):
+        vectors, present = _read_table(run, inputs, items.table, count)
+        aligned = read_teacher(inputs.teacher, count, dim) if items.align is not None and inputs.teacher else None
+        built = encoder(items, vectors, present, dim, aligned)
+    elif isinstance(items, SemanticIdItems):
+        if inputs.codes is None:
+            raise ValueError(
+                f"system {run.system!r} reads the semantic IDs {items.semantic_ids!r}, but no file was given"
+            )
+        beside = _read_table(run, inputs, items.table, count) if items.table else None
+        built = encoder(items, read_codes(inputs.codes, count), read_codebooks(inputs.codes), dim, beside)
+    else:
+        built = encoder(count, dim)
+    return built
+
+
+def build_model(run: Run, popularity: np.ndarray, inputs: RunInputs) -> SequentialRecommender:
+    """The untrained model of a run under a backbone; the caller has seeded torch.
 
     Args:
         run: the resolved run.
         popularity: (items + 1,) training interactions an item.
-        table: the item table, where the run reads one.
-        teacher: weights of the ID run that an aligned system learns from; not needed to judge it.
+        inputs: the files that it reads; the teacher of an aligned system is not needed to judge it.
     """
-    assert isinstance(run.method, BackboneSystem)
     assert run.backbone is not None
-    count = len(popularity) - 1
-    items = run.method.items
-    if isinstance(items, TableItems):
-        if table is None:
-            raise ValueError(f"system {run.system!r} reads the item table {items.table!r}, but no file was given")
-        vectors, present = read_item_table(table, count)
-        dim = run.backbone.dim
-        aligned = read_teacher(teacher, count, dim) if items.align is not None and teacher is not None else None
-        encoder = _load(ITEM_ENCODERS["table"])(
-            items, torch.from_numpy(vectors), torch.from_numpy(present), dim, aligned
-        )
-    else:
-        encoder = _load(ITEM_ENCODERS["ids"])(count, run.backbone.dim)
+    items = build_items(run, inputs, len(popularity) - 1, run.backbone.dim)
     loss = catalogue_loss(run.loss, torch.from_numpy(popularity))
-    return SequentialRecommender(encoder, build_backbone(run.backbone), loss)
+    return SequentialRecommender(items, build_backbone(run.backbone), loss)

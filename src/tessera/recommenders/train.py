@@ -17,11 +17,10 @@ from tessera.artifacts.logs import log, stage
 from tessera.artifacts.models import write_model
 from tessera.data.dataset import Cases, Dataset, load_dataset
 from tessera.evaluation.judge import validation_metrics
-from tessera.recommenders.model import ModelScorer, build_model
-from tessera.settings.config import BackboneSystem, Run
+from tessera.recommenders.inputs import RunInputs
+from tessera.recommenders.network import build_network, network_batches, network_scorer
 from tessera.settings.evaluation import Evaluation
-from tessera.settings.recommenders import TableItems
-from tessera.training.batches import WindowBatches
+from tessera.settings.systems import Run
 from tessera.training.launch import run_processes
 from tessera.training.loop import Trainer, write_history
 from tessera.training.machine import Machine, seed_step
@@ -33,52 +32,39 @@ HEURISTICS = {
 }
 
 
-def run_identity(run: Run, data: Path, table: Path | None, code: str, teacher: Path | None = None) -> str:
+def run_identity(run: Run, data: Path, inputs: RunInputs, code: str) -> str:
     """Name of a run's state: changes with its settings, its code and its input files, and with nothing else."""
-    inputs = [
-        file_digest(data / "interactions.parquet"),
-        *(file_digest(path) if path else "" for path in (table, teacher)),
-    ]
-    return identity(run.canonical(), code, *inputs)
+    return identity(run.canonical(), code, file_digest(data / "interactions.parquet"), *inputs.digests())
 
 
-def train_run(
-    run: Run,
-    data: Path,
-    table: Path | None,
-    output: Path,
-    state: Path,
-    code: str = "",
-    teacher: Path | None = None,
-) -> None:
+def train_run(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path, code: str = "") -> None:
     """Train a run and write `output` (model.safetensors), model.json and history.jsonl beside it.
 
     Args:
         run: the resolved run.
         data: folder of the prepared dataset.
-        table: the item table, where the run reads one.
+        inputs: the other files that the run reads.
         output: path of the weights.
         state: root of the trainers' resumable states.
         code: fingerprint of the code that trains.
-        teacher: weights of the ID run that the run is aligned with, where it is.
     Raises:
-        ValueError: the run is aligned with another whose weights were not given.
+        ValueError: a file that the run reads was not given.
     """
     dataset = load_dataset(data)
     description = {"run": run.model_dump(mode="json"), "items": dataset.n_items, "users": dataset.n_users}
-    if not isinstance(run.method, BackboneSystem):
+    if run.heuristic:
         tensors = _fit_heuristic(run, dataset)
         write_history(output.with_name("history.jsonl"), [])
         write_model(output, tensors, description)
         return
-    align = run.method.items.align if isinstance(run.method.items, TableItems) else None
-    if align is not None and teacher is None:
+    align = getattr(getattr(run.method, "items", None), "align", None)
+    if align is not None and inputs.teacher is None:
         raise ValueError(
             f"system {run.system!r} is aligned with {align.system}/{align.backbone}, but its weights were not given"
         )
-    folder = state / run_identity(run, data, table, code, teacher)
+    folder = state / run_identity(run, data, inputs, code)
     machine = Machine(run.training)
-    history, weights = _train_backbone(run, dataset, table, teacher, folder, machine)
+    history, weights = _train_network(run, dataset, inputs, folder, machine)
     if not machine.first:
         return
     validated = [row for row in history if "NDCG@10" in row]
@@ -98,26 +84,25 @@ def _fit_heuristic(run: Run, dataset: Dataset) -> dict[str, torch.Tensor]:
     return fitted
 
 
-def _train_backbone(
-    run: Run, dataset: Dataset, table: Path | None, teacher: Path | None, folder: Path, machine: Machine
+def _train_network(
+    run: Run, dataset: Dataset, inputs: RunInputs, folder: Path, machine: Machine
 ) -> tuple[list[dict[str, Any]], Mapping[str, torch.Tensor]]:
     seed_step(run.seed)
-    model = build_model(run, dataset.train_counts, table, teacher)
     offsets, items = dataset.train_histories()
-    backbone = model.backbone
-    batches = WindowBatches(offsets, items, backbone.window, backbone.overlap, run.training.batch_tokens)
+    model = build_network(run, dataset.train_counts, inputs)
+    batches = network_batches(model, run, offsets, items)
     cases = _sample(dataset.cases("valid"), run.training.validation_users)
     if not len(cases):
         raise ValueError(f"{run.system}: the dataset has no validation case, so nothing can decide when to stop")
     log.info(
-        "%s/%s seed %d: %s parameters, %s targets in %s windows, %s validation users, on %s",
-        run.system, run.recommender, run.seed, f"{sum(p.numel() for p in model.parameters()):,}",
-        f"{batches.targets:,}", f"{len(batches.starts):,}", f"{len(cases):,}", machine.device,
+        "%s/%s seed %d: %s parameters, %s targets, %s validation users, on %s",
+        run.system, run.recommender, run.seed, f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,}",
+        f"{batches.targets:,}", f"{len(cases):,}", machine.device,
     )  # fmt: skip
     judged = Evaluation(batch_users=512)
 
     def validate() -> dict[str, float]:
-        return validation_metrics(ModelScorer(model, machine.device), cases, judged)
+        return validation_metrics(network_scorer(model, run, machine.device), cases, judged)
 
     trainer = Trainer(model, batches, run.training, run.seed, validate, folder, machine)
     history = trainer.fit()
@@ -135,28 +120,18 @@ def _sample(cases: Cases, users: int | None) -> Cases:
     return Cases(cases.users[chosen], cases.targets[chosen], offsets, items)
 
 
-def launch(
-    run: Run,
-    data: Path,
-    table: Path | None,
-    output: Path,
-    state: Path,
-    code: str,
-    logfile: Path | None,
-    teacher: Path | None = None,
-) -> None:
+def launch(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path, code: str, logfile: Path | None) -> None:
     """`train_run` in this process, or in as many as `training.processes` says (one a GPU).
 
     Raises:
         ValueError: a process of several failed; its log says why.
     """
     if run.training.processes == 1:
-        train_run(run, data, table, output, state, code, teacher)
+        train_run(run, data, inputs, output, state, code)
         return
     job = {
-        "run": run.model_dump(mode="json"), "data": str(data), "table": str(table) if table else None,
+        "run": run.model_dump(mode="json"), "data": str(data), "inputs": inputs.model_dump(mode="json"),
         "output": str(output), "state": str(state), "code": code, "log": str(logfile) if logfile else None,
-        "teacher": str(teacher) if teacher else None,
     }  # fmt: skip
     run_processes("tessera.recommenders.train", job, run.training.processes)
 
@@ -166,8 +141,8 @@ def main() -> None:
     job = json.loads(sys.argv[1])
     with stage(job["log"]):
         train_run(
-            Run.model_validate(job["run"]), Path(job["data"]), Path(job["table"]) if job["table"] else None,
-            Path(job["output"]), Path(job["state"]), job["code"], Path(job["teacher"]) if job["teacher"] else None,
+            Run.model_validate(job["run"]), Path(job["data"]), RunInputs.model_validate(job["inputs"]),
+            Path(job["output"]), Path(job["state"]), job["code"],
         )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from tessera.settings.base import ConfigError, PresetSettings, Settings, did_you_mean, explain
 from tessera.settings.datasets import BazaarSource, Dataset
@@ -19,16 +19,22 @@ from tessera.settings.recommenders import (
     CrossEntropy,
     GRU4RecSettings,
     IdItems,
-    ItemEncoder,
-    ItemKNNSettings,
     Loss,
-    MarkovSettings,
-    PopularSettings,
     SASRecSettings,
     TableItems,
     Training,
 )
 from tessera.settings.reporting import Report
+from tessera.settings.semantic_ids import MMRQVAE, GivenCodes, SemanticIds
+from tessera.settings.systems import (
+    BUILT_IN_SYSTEMS,
+    BackboneSystem,
+    MMESIDSystem,
+    NetworkSystem,
+    Run,
+    System,
+    TIGERSystem,
+)
 
 # Names become folders below results/; these are there already.
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
@@ -55,50 +61,21 @@ class LatentTable(Settings):
     """Every attribute, only those told by the text, or only those shown by the picture."""
 
 
+class CollaborativeTable(Settings):
+    """The item vectors of a trained ID run: what histories alone say of items that have training interactions."""
+
+    recipe: Literal["collaborative"] = "collaborative"
+    system: str = "id"
+    """A system with `items: ids`."""
+    backbone: str = "sasrec"
+    """The backbone under which it is trained."""
+    seed: int = Field(1, ge=0)
+    """The seed under which it is trained."""
+
+
 ItemTable = Annotated[
-    VectorsTable | LatentTable | TextTable | SCFTTable | LRCLTable | CRRLTable, Field(discriminator="recipe")
-]
-
-# ---------------------------------------------------------------- systems
-
-
-class BackboneSystem(Settings):
-    """Items that enter a backbone through an item encoder; trained under every backbone of the experiment."""
-
-    recommender: Literal["backbone"] = "backbone"
-    items: ItemEncoder = Field(default_factory=IdItems)
-    """`ids`, or `{table: NAME, adapter: [256]}`."""
-    loss: Loss | None = None
-    """Overrides the experiment's `loss`."""
-    training: dict[str, Any] = Field(default_factory=dict)
-    """Keys of `training` that differ for this system."""
-    backbones: list[str] | None = None
-    """Only under these backbones; null takes the experiment's."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_forms(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and "items" in data:
-            items = data["items"]
-            if isinstance(items, str):
-                items = {"kind": items}
-            elif isinstance(items, Mapping) and "kind" not in items and "table" in items:
-                items = {"kind": "table", **items}
-            return {**data, "items": items}
-        return data
-
-
-def _system_tag(data: Any) -> str:
-    found = data.get("recommender", "backbone") if isinstance(data, Mapping) else getattr(data, "recommender", None)
-    return str(found)
-
-
-System = Annotated[
-    Annotated[PopularSettings, Tag("popular")]
-    | Annotated[ItemKNNSettings, Tag("item_knn")]
-    | Annotated[MarkovSettings, Tag("markov")]
-    | Annotated[BackboneSystem, Tag("backbone")],
-    Discriminator(_system_tag),
+    VectorsTable | LatentTable | CollaborativeTable | TextTable | SCFTTable | LRCLTable | CRRLTable,
+    Field(discriminator="recipe"),
 ]
 
 # ---------------------------------------------------------------- the experiment
@@ -130,6 +107,8 @@ class StageResources(Settings):
     """Pre-training a model that is built on the spot."""
     caption: Resources = Field(default_factory=lambda: Resources(mem_mb=4000, runtime=720, retries=2))
     """Captions of a catalogue."""
+    quantize: Resources = Field(default_factory=lambda: Resources(mem_mb=3000, runtime=240, retries=2))
+    """Making semantic IDs, and what is told of them."""
     tune: Resources = Field(default_factory=lambda: Resources(mem_mb=6000, runtime=720, retries=2))
     """Training an embedder: SCFT, LRCL, CRRL."""
     embed: Resources = Field(default_factory=lambda: Resources(mem_mb=4000, runtime=240, retries=1))
@@ -153,33 +132,6 @@ class Experiment(Settings):
     """Names under `backbones`, or the built-in sasrec, gru4rec and bert4rec."""
     seeds: list[int] = Field(default_factory=lambda: [1, 2, 3], min_length=1)
     """One training of every run a seed."""
-
-
-class Run(Settings):
-    """One training, with every default resolved: what the train rule carries in its params."""
-
-    system: str
-    recommender: str
-    seed: int
-    method: System
-    backbone: Backbone | None = None
-    loss: Loss = Field(default_factory=CrossEntropy)
-    training: Training = Field(default_factory=Training)
-    remarks: list[str] = Field(default_factory=list)
-    """What every table that shows the run says about it."""
-
-    @property
-    def path(self) -> str:
-        """Folder of the run below `results/<dataset>/runs/`."""
-        return f"{self.system}/{self.recommender}/seed-{self.seed}"
-
-
-BUILT_IN_SYSTEMS: dict[str, Any] = {
-    "popular": {"recommender": "popular"},
-    "item_knn": {"recommender": "item_knn"},
-    "markov": {"recommender": "markov"},
-    "id": {"items": "ids"},
-}
 
 
 BUILT_IN_MODELS: dict[str, Any] = {"small": {"built": "qwen2.5-vl"}}
@@ -222,6 +174,8 @@ class Config(Settings):
     """What models say of the items, by name."""
     tables: dict[str, ItemTable] = Field(default_factory=dict)
     """Recipes for item tables, by name."""
+    semantic_ids: dict[str, SemanticIds] = Field(default_factory=dict)
+    """Codes that are made of item tables, by name."""
     systems: dict[str, System] = Field(default_factory=dict)
     """What is compared, by name; popular, item_knn, markov and id are built in."""
     backbones: dict[str, Backbone] = Field(default_factory=dict)
@@ -283,7 +237,7 @@ class Config(Settings):
             values = getattr(self.experiment, key)
             if len(set(values)) < len(values):
                 found.append(f"experiment.{key}: names something twice: {values}")
-        for kind in ("datasets", "models", "captions", "tables", "systems", "backbones"):
+        for kind in ("datasets", "models", "captions", "tables", "semantic_ids", "systems", "backbones"):
             for name in getattr(self, kind):
                 if not _NAME.fullmatch(name):
                     found.append(f"{kind}.{name}: a name is letters, digits, '-', '_' and '.', the first no '.'")
@@ -295,26 +249,32 @@ class Config(Settings):
                 found.append(f"backbones.{name}.heads: {heads} does not divide dim {backbone.dim}")
             found += self._override_problems(f"backbones.{name}.training", backbone.training)
         for name, system in self.systems.items():
-            if not isinstance(system, BackboneSystem):
+            if not isinstance(system, (BackboneSystem, NetworkSystem)):
                 continue
-            if isinstance(system.items, TableItems):
-                check(f"systems.{name}.items.table", system.items.table, self.tables)
-                found += self._alignment_problems(name, system)
-            for index, backbone_name in enumerate(system.backbones or []):
-                check(f"systems.{name}.backbones.{index}", backbone_name, self.backbones)
+            if isinstance(system, BackboneSystem):
+                if isinstance(system.items, TableItems):
+                    found += self._alignment_problems(name, system)
+                for key, known in (("table", self.tables), ("semantic_ids", self.semantic_ids)):
+                    named = getattr(system.items, key, None)
+                    if named is not None:
+                        check(f"systems.{name}.items.{key}", named, known)
+                for index, backbone_name in enumerate(system.backbones or []):
+                    check(f"systems.{name}.backbones.{index}", backbone_name, self.backbones)
             found += self._override_problems(f"systems.{name}.training", system.training)
         for table_name, table in self.tables.items():
             if isinstance(table, LatentTable):
                 for dataset in self.experiment.datasets:
                     if dataset in self.datasets and not isinstance(self.datasets[dataset], BazaarSource):
                         found.append(f"tables.{table_name}: latent tables need source bazaar; {dataset!r} is another")
+        found += self._collaborative_problems()
+        found += self._semantic_id_problems()
         found += self._language_problems()
         measured = [f"{name}@{k}" for name in ("Hit", "NDCG") for k in self.evaluation.cutoffs] + ["MRR"]
         check("report.main_metric", self.report.main_metric, dict.fromkeys(measured))
         baseline = self.significance.baseline
         if not found and baseline is not None:
             runs = {f"{run.system}/{run.recommender}": run for d in self.experiment.datasets for run in self.runs(d)}
-            trained = {run.system: run for run in runs.values() if run.backbone is not None}
+            trained = {run.system: run for run in runs.values() if not run.heuristic}
             check("significance.baseline", baseline, runs | trained)
         return found
 
@@ -369,17 +329,68 @@ class Config(Settings):
                     found.append(f"tables.{name}: {table.recipe} needs a decoder; {reader.model!r} is an encoder")
         return found
 
+    def _teacher_problems(self, path: str, system: str, backbone: str) -> list[str]:
+        """Whether a run whose item vectors are read is one that has them."""
+        teacher = self.systems.get(system)
+        if not (isinstance(teacher, BackboneSystem) and isinstance(teacher.items, IdItems)):
+            ids = [n for n, s in self.systems.items() if isinstance(s, BackboneSystem) and isinstance(s.items, IdItems)]
+            return [f"{path}.system: {system!r} is no system of IDs{did_you_mean(system, ids)}"]
+        if backbone not in self.backbones:
+            return [f"{path}.backbone: unknown name {backbone!r}{did_you_mean(backbone, self.backbones)}"]
+        return []
+
+    def _collaborative_problems(self) -> list[str]:
+        tables = {name: table for name, table in self.tables.items() if isinstance(table, CollaborativeTable)}
+        return [
+            problem
+            for name, table in tables.items()
+            for problem in self._teacher_problems(f"tables.{name}", table.system, table.backbone)
+        ]
+
+    def _semantic_id_problems(self) -> list[str]:
+        found: list[str] = []
+        for name, codes in self.semantic_ids.items():
+            path = f"semantic_ids.{name}"
+            if isinstance(codes, GivenCodes):
+                continue
+            for index, table in enumerate(codes.tables):
+                if table not in self.tables:
+                    found.append(f"{path}.tables.{index}: unknown name {table!r}{did_you_mean(table, self.tables)}")
+            if len(set(codes.tables)) < len(codes.tables):
+                found.append(f"{path}.tables: names something twice: {codes.tables}")
+            if len(codes.sizes) != codes.levels or min(codes.sizes) < 2:
+                found.append(f"{path}.codes: {codes.codes} is not a number above 1 for each of {codes.levels} levels")
+        for name, system in self.systems.items():
+            if not isinstance(system, NetworkSystem):
+                continue
+            path = f"systems.{name}"
+            if system.semantic_ids not in self.semantic_ids:
+                hint = did_you_mean(system.semantic_ids, self.semantic_ids)
+                found.append(f"{path}.semantic_ids: unknown name {system.semantic_ids!r}{hint}")
+                continue
+            multimodal = isinstance(self.semantic_ids[system.semantic_ids], MMRQVAE)
+            if isinstance(system, TIGERSystem) and multimodal:
+                found.append(
+                    f"{path}.semantic_ids: {system.semantic_ids!r} has codes a table; TIGER writes one sequence"
+                )
+            if isinstance(system, MMESIDSystem):
+                if not multimodal:
+                    found.append(f"{path}.semantic_ids: {system.semantic_ids!r} is not made by mm_rq_vae")
+                if system.model not in self.models:
+                    hint = did_you_mean(system.model, self.models)
+                    found.append(f"{path}.model: unknown name {system.model!r}{hint}")
+                elif isinstance(self.models[system.model], PackageModel):
+                    found.append(f"{path}.model: needs a decoder; {system.model!r} is an encoder")
+        return found
+
     def _alignment_problems(self, name: str, system: BackboneSystem) -> list[str]:
         align = getattr(system.items, "align", None)
         if align is None:
             return []
         path = f"systems.{name}.items.align"
-        teacher = self.systems.get(align.system)
-        if not (isinstance(teacher, BackboneSystem) and isinstance(teacher.items, IdItems)):
-            ids = [n for n, s in self.systems.items() if isinstance(s, BackboneSystem) and isinstance(s.items, IdItems)]
-            return [f"{path}.system: {align.system!r} is no system of IDs{did_you_mean(align.system, ids)}"]
-        if align.backbone not in self.backbones:
-            return [f"{path}.backbone: unknown name {align.backbone!r}{did_you_mean(align.backbone, self.backbones)}"]
+        problems = self._teacher_problems(path, align.system, align.backbone)
+        if problems:
+            return problems
         width = self.backbones[align.backbone].dim
         used = system.backbones or self.experiment.backbones
         wrong = [b for b in used if b in self.backbones and self.backbones[b].dim != width]
@@ -401,43 +412,78 @@ class Config(Settings):
         align = getattr(getattr(run.method, "items", None), "align", None)
         return None if align is None else self._run(align.system, align.backbone, run.seed)
 
-    def trained(self, dataset: str) -> list[Run]:
-        """Every run that is trained: those of the experiment, and the teachers that they need."""
-        found = self.runs(dataset)
-        paths = {run.path for run in found}
-        teachers = {teacher.path: teacher for run in found if (teacher := self.teacher(run))}
-        return found + [run for path, run in teachers.items() if path not in paths]
+    def collaborative(self, table: str) -> Run | None:
+        """The ID run whose item vectors a table holds; None for other tables."""
+        recipe = self.tables[table]
+        return (
+            self._run(recipe.system, recipe.backbone, recipe.seed) if isinstance(recipe, CollaborativeTable) else None
+        )
 
-    def _remarks(self, system: BackboneSystem, backbone: str) -> list[str]:
-        """What must be said beside every number of a system under a backbone."""
-        found: list[str] = []
-        if getattr(self.backbones[backbone], "preset", "correct") == "official":
-            found.append(f"backbone {backbone} runs under preset official")
-        if getattr(system.items, "preset", "correct") == "official":
-            found.append("items enter under preset official")
-        name: str | None = getattr(system.items, "table", None)
-        while name is not None:
-            table = self.tables[name]
-            if getattr(table, "cooccurrence", "train") == "all":
-                found.append(f"table {name} was trained with held-out interactions")
-            if isinstance(table, PresetSettings) and table.preset == "official":
-                found.append(f"table {name} was made under preset official")
-            name = getattr(table, "start", None)
+    def quantized(self, codes: str) -> list[str]:
+        """The item tables that codes are made of."""
+        return list(getattr(self.semantic_ids[codes], "tables", []))
+
+    def codes(self, run: Run) -> str | None:
+        """The semantic IDs that a run reads."""
+        found: str | None = getattr(getattr(run.method, "items", run.method), "semantic_ids", None)
         return found
 
-    def _run(self, name: str, backbone_name: str, seed: int) -> Run:
+    def trained(self, dataset: str) -> list[Run]:
+        """Every run that is trained: those of the experiment, and those whose item vectors they read."""
+        found = {run.path: run for run in self.runs(dataset)}
+        for run in list(found.values()):
+            codes = self.codes(run)
+            tables = run.tables + (self.quantized(codes) if codes else [])
+            for read in (self.teacher(run), *map(self.collaborative, tables)):
+                if read is not None:
+                    found.setdefault(read.path, read)
+        return list(found.values())
+
+    def _remarks(self, system: BackboneSystem | NetworkSystem, backbone: str | None) -> list[str]:
+        """What must be said beside every number of a system under a backbone."""
+        found: list[str] = []
+        if backbone is not None and getattr(self.backbones[backbone], "preset", "correct") == "official":
+            found.append(f"backbone {backbone} runs under preset official")
+        if getattr(system, "preset", "correct") == "official":
+            found.append("runs under preset official")
+        items = getattr(system, "items", system)
+        if items is not system and getattr(items, "preset", "correct") == "official":
+            found.append("items enter under preset official")
+        codes = getattr(items, "semantic_ids", None)
+        name: str | None
+        for name in dict.fromkeys([getattr(items, "table", None), *(self.quantized(codes) if codes else [])]):
+            while name is not None:
+                table = self.tables[name]
+                if getattr(table, "cooccurrence", "train") == "all":
+                    found.append(f"table {name} was trained with held-out interactions")
+                if isinstance(table, PresetSettings) and table.preset == "official":
+                    found.append(f"table {name} was made under preset official")
+                name = getattr(table, "start", None)
+        return found
+
+    def _run(self, name: str, backbone_name: str | None, seed: int) -> Run:
+        """A trained run: of a system under a backbone, or of one that is a network of its own."""
         system = self.systems[name]
-        assert isinstance(system, BackboneSystem)
-        backbone = self.backbones[backbone_name]
-        training = {**self.training.model_dump(), **backbone.training, **system.training}
+        assert isinstance(system, (BackboneSystem, NetworkSystem))
+        backbone = self.backbones[backbone_name] if backbone_name is not None else None
+        training = {**self.training.model_dump(), **(backbone.training if backbone else {}), **system.training}
+        model = getattr(system, "model", None)
+        table = getattr(getattr(system, "items", None), "table", None)
         return Run(
             system=name,
-            recommender=backbone_name,
+            recommender=backbone_name or system.recommender,
             seed=seed,
             method=system,
             backbone=backbone,
-            loss=system.loss or self.loss,
+            model=self.models[model] if model is not None else None,
+            loss=getattr(system, "loss", None) or self.loss,
             training=Training.model_validate(training),
+            # a language model reads the tables that its codes were made of
+            tables=[table]
+            if table
+            else self.quantized(system.semantic_ids)
+            if isinstance(system, MMESIDSystem)
+            else [],
             remarks=self._remarks(system, backbone_name),
         )
 
@@ -446,11 +492,13 @@ class Config(Settings):
         found: list[Run] = []
         for name in self.experiment.systems:
             system = self.systems[name]
-            if not isinstance(system, BackboneSystem):
+            if isinstance(system, BackboneSystem):
+                for backbone_name in system.backbones or self.experiment.backbones:
+                    found += [self._run(name, backbone_name, seed) for seed in self.experiment.seeds]
+            elif isinstance(system, NetworkSystem):
+                found += [self._run(name, None, seed) for seed in self.experiment.seeds]
+            else:
                 found.append(Run(system=name, recommender=system.recommender, seed=0, method=system))
-                continue
-            for backbone_name in system.backbones or self.experiment.backbones:
-                found += [self._run(name, backbone_name, seed) for seed in self.experiment.seeds]
         return found
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from tessera.artifacts.tables import write_table
-from tessera.settings.config import Run, load
+from tessera.recommenders.inputs import RunInputs
+from tessera.settings.config import load
+from tessera.settings.systems import Run
 
 ITEMS = 30
 
@@ -42,6 +44,11 @@ def write_dataset(folder: Path, users: int = 80, swap_targets: bool = False) -> 
         "users",
     )
     return folder
+
+
+def reads(table: Path | None = None, teacher: Path | None = None) -> RunInputs:
+    """The inputs of a run that reads the table `t`, or is aligned, or does neither."""
+    return RunInputs(tables={"t": str(table)} if table else {}, teacher=str(teacher) if teacher else None)
 
 
 def make_run(recommender: str = "sasrec", system: dict | None = None, **training: object) -> Run:

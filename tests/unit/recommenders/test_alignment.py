@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pattern import ITEMS, make_run
+from pattern import ITEMS, make_run, reads
 from test_train import judge, make_table
 
 from tessera.artifacts.models import read_tensors, write_tensors
@@ -27,7 +27,7 @@ def aligned_run(recommender="sasrec", align=None, **training):
 @pytest.fixture(scope="module")
 def teacher(data, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("teacher") / "model.safetensors"
-    train_run(make_run(epochs=2), data, None, path, path.parent / "state")
+    train_run(make_run(epochs=2), data, reads(), path, path.parent / "state")
     return path
 
 
@@ -56,7 +56,7 @@ def test_the_loss_is_that_of_the_paper(deduplicate, target_temperature, tmp_path
     run = aligned_run(align=align)
     path = tmp_path / "model.safetensors"
     write_tensors(path, {"items.weight": torch.randn(ITEMS + 1, DIM)})
-    model = build_model(run, np.ones(ITEMS + 1, np.int64), make_table(tmp_path, skip=(3,)), path).double()
+    model = build_model(run, np.ones(ITEMS + 1, np.int64), reads(make_table(tmp_path, skip=(3,)), path)).double()
     targets = torch.tensor([5, 9, 5, 3, 21])  # 3 has no row in the table: left out
     kept = [5, 9, 21] if deduplicate else [5, 9, 5, 21]
     vectors = model.items() * 20  # away from zero, where every softmax is flat
@@ -72,8 +72,8 @@ def test_the_model_adds_it_to_the_mean_loss_and_only_the_adapter_learns_from_it(
     run = aligned_run(align={"weight": 0.3})
     run = run.model_copy(update={"backbone": run.backbone.model_copy(update={"dropout": 0.0})})
     table, popularity = make_table(tmp_path), np.ones(ITEMS + 1, np.int64)
-    model = build_model(run, popularity, table, teacher)
-    plain = build_model(run, popularity, table)  # as when judging: without a teacher
+    model = build_model(run, popularity, reads(table, teacher))
+    plain = build_model(run, popularity, reads(table))  # as when judging: without a teacher
     plain.load_state_dict(model.state_dict())
     histories = torch.tensor([[1, 2, 3, 4], [5, 6, 2, 0]])
     (total, count), (bare, _) = model(histories), plain(histories)
@@ -93,11 +93,11 @@ def test_alignment_brings_items_nearer_to_the_teacher(recommender, data, teacher
     for weight in (1e-9, 3.0):
         run = aligned_run(recommender, {"weight": weight, "temperature": 0.2, "normalize": True}, epochs=6)
         output = tmp_path / str(weight) / "model.safetensors"
-        train_run(run, data, table, output, tmp_path / "state", teacher=teacher)
+        train_run(run, data, reads(table, teacher), output, tmp_path / "state")
         tensors = read_tensors(output)
         assert not any("teacher" in name for name in tensors)
         judge(run, data, output, table)  # asks for no teacher
-        model = build_model(run, np.ones(ITEMS + 1, np.int64), table)
+        model = build_model(run, np.ones(ITEMS + 1, np.int64), reads(table))
         model.load_state_dict(tensors)
         with torch.no_grad():
             own, others = model.items()[1:], read_tensors(teacher)["items.weight"][1:]
@@ -112,7 +112,7 @@ def test_two_processes_align_over_the_targets_of_both(data, teacher, tmp_path):
     table, found = make_table(tmp_path), []
     for name, run in (("one", one), ("two", two)):
         output = tmp_path / name / "model.safetensors"
-        launch(run, data, table, output, tmp_path / "state" / name, "", None, teacher)
+        launch(run, data, reads(table, teacher), output, tmp_path / "state" / name, "", None)
         found.append(read_tensors(output))
     for name, value in found[0].items():
         torch.testing.assert_close(found[1][name], value, atol=2e-4, rtol=2e-3, msg=name)
@@ -123,7 +123,7 @@ def test_the_same_run_gives_the_same_bytes_after_a_stop(data, teacher, tmp_path,
 
     run = aligned_run(epochs=4, checkpoint_seconds=0)
     table = make_table(tmp_path)
-    train_run(run, data, table, tmp_path / "whole" / "model.safetensors", tmp_path / "a", teacher=teacher)
+    train_run(run, data, reads(table, teacher), tmp_path / "whole" / "model.safetensors", tmp_path / "a")
     closed = Trainer._close_epoch
 
     def stop(trainer):
@@ -133,10 +133,10 @@ def test_the_same_run_gives_the_same_bytes_after_a_stop(data, teacher, tmp_path,
 
     monkeypatch.setattr(Trainer, "_close_epoch", stop)
     with pytest.raises(KeyboardInterrupt):
-        train_run(run, data, table, tmp_path / "cut" / "model.safetensors", tmp_path / "b", teacher=teacher)
+        train_run(run, data, reads(table, teacher), tmp_path / "cut" / "model.safetensors", tmp_path / "b")
     monkeypatch.undo()
     assert list((tmp_path / "b").glob("*/checkpoint.safetensors"))
-    train_run(run, data, table, tmp_path / "cut" / "model.safetensors", tmp_path / "b", teacher=teacher)
+    train_run(run, data, reads(table, teacher), tmp_path / "cut" / "model.safetensors", tmp_path / "b")
     whole, cut = (tmp_path / name / "model.safetensors" for name in ("whole", "cut"))
     assert whole.read_bytes() == cut.read_bytes()
     assert len(cut.with_name("history.jsonl").read_text().splitlines()) == 4
@@ -147,7 +147,7 @@ def test_the_teacher_belongs_to_the_identity(data, teacher, tmp_path):
     run, table = aligned_run(), make_table(tmp_path)
     other = tmp_path / "other.safetensors"
     write_tensors(other, {"items.weight": torch.zeros(ITEMS + 1, DIM)})
-    names = {run_identity(run, data, table, "", path) for path in (None, teacher, other)}
+    names = {run_identity(run, data, reads(table, path), "") for path in (None, teacher, other)}
     assert len(names) == 3
 
 
@@ -163,12 +163,12 @@ def test_a_teacher_that_does_not_fit_is_refused(tensors, message, data, tmp_path
     path = tmp_path / "wrong.safetensors"
     write_tensors(path, tensors)
     with pytest.raises(ArtifactError, match=message):
-        train_run(aligned_run(), data, make_table(tmp_path), tmp_path / "m.safetensors", tmp_path, teacher=path)
+        train_run(aligned_run(), data, reads(make_table(tmp_path), path), tmp_path / "m.safetensors", tmp_path)
 
 
 def test_an_aligned_run_without_its_teacher_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match="is aligned with id/sasrec, but its weights were not given"):
-        train_run(aligned_run(), data, make_table(tmp_path), tmp_path / "m.safetensors", tmp_path)
+        train_run(aligned_run(), data, reads(make_table(tmp_path)), tmp_path / "m.safetensors", tmp_path)
 
 
 def test_the_official_preset_takes_the_published_habits_but_switches_nothing_on():

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pattern import ITEMS, make_run, write_dataset
+from pattern import ITEMS, make_run, reads, write_dataset
 
 from tessera.artifacts.models import read_tensors
 from tessera.artifacts.tables import ArtifactError, write_item_table
@@ -21,13 +21,20 @@ from tessera.training.loop import TrainingError
 
 def train(run, data, folder, table=None):
     output = folder / "model.safetensors"
-    train_run(run, data, table, output, folder / "state")
+    train_run(run, data, reads(table), output, folder / "state")
     return output
 
 
 def judge(run, data, model, table=None):
     return evaluate_run(
-        run, Evaluation(), model, data, table, None, model.with_name("evaluation.parquet"), model.with_name("m.json")
+        run,
+        Evaluation(),
+        model,
+        data,
+        reads(table),
+        None,
+        model.with_name("evaluation.parquet"),
+        model.with_name("m.json"),
     )["metrics"]
 
 
@@ -83,10 +90,12 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from tessera.artifacts.logs import stage
+from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.train import train_run
-from tessera.settings.config import Run
+from tessera.settings.systems import Run
+run = Run.model_validate_json(sys.argv[1])
 with stage(None):
-    train_run(Run.model_validate_json(sys.argv[1]), Path(sys.argv[2]), None, Path(sys.argv[3]), Path(sys.argv[4]))
+    train_run(run, Path(sys.argv[2]), RunInputs(), Path(sys.argv[3]), Path(sys.argv[4]))
 """
 
 
@@ -139,7 +148,7 @@ def test_two_processes_give_the_numbers_of_one(data, tmp_path):
     two = one.model_copy(update={"training": one.training.model_copy(update={"processes": 2})})
     single = read_tensors(train(one, data, tmp_path / "one"))
     output = tmp_path / "two" / "model.safetensors"
-    launch(two, data, None, output, tmp_path / "state", "", None)
+    launch(two, data, reads(), output, tmp_path / "state", "", None)
     shared = read_tensors(output)
     assert single.keys() == shared.keys()
     for name, value in single.items():
@@ -168,7 +177,7 @@ def test_the_adapter_over_all_items_equals_the_adapter_at_each_position(data, tm
 
     torch.manual_seed(0)
     run = make_run(system={"items": {"table": "t", "id_residual": True}})
-    model = build_model(run, np.ones(ITEMS + 1, np.int64), make_table(tmp_path, skip=(3,))).double()
+    model = build_model(run, np.ones(ITEMS + 1, np.int64), reads(make_table(tmp_path, skip=(3,)))).double()
     ids = torch.randint(1, ITEMS + 1, (5, 6))
     weights = torch.randn(5, 6, 16, dtype=torch.float64)
     encoder = model.items

@@ -1,0 +1,115 @@
+"""Items as the vectors of their codes, with or without a raw table: the inputs of MME-SID (CIKM 2025) for any backbone.
+
+Every level has a table of code vectors, which is trained and starts as the quantiser's codebook: what the quantiser
+learnt of distances is not forgotten on the way (the paper's ablation starts them at random).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from tessera.artifacts.codes import ABSENT, SemanticIds
+from tessera.recommenders.item_encoders.base import ItemEncoder
+from tessera.settings.recommenders import SemanticIdItems
+
+
+class SemanticIdEncoder(ItemEncoder):
+    """Code vectors by level, summed or side by side, then an adapter; a part that an item lacks is a learned vector."""
+
+    def __init__(
+        self,
+        settings: SemanticIdItems,
+        ids: SemanticIds,
+        codebooks: Mapping[tuple[int, int], Tensor],
+        dim: int,
+        table: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        """
+        Args:
+            settings: how the codes enter.
+            ids: the codes of the catalogue.
+            codebooks: (part, level) -> (codes, width); levels without one start at random.
+            dim: width of the item vectors made.
+            table: vectors (items + 1, width) and present (items + 1,) of the table read beside the codes.
+        """
+        super().__init__()
+        self.sum = settings.combine == "sum"
+        self.levels = nn.ModuleList()
+        widths = []
+        for number, part in enumerate(ids.parts):
+            books = [codebooks.get((number, level)) for level in range(len(part.sizes))]
+            known = [book.shape[1] for book in books if book is not None]
+            # levels that are added have one width; the level that tells items apart has no codebook
+            width = known[0] if known else settings.code_dim
+            self.levels.append(
+                nn.ModuleList(
+                    _code_vectors(size, width, book if settings.start == "codebooks" else None)
+                    for size, book in zip(part.sizes, books, strict=True)
+                )
+            )
+            widths.append(width if self.sum else width * len(part.sizes))
+            self.register_buffer(f"codes_{number}", torch.from_numpy(ids.of(number)), persistent=False)
+        self.absent = nn.ParameterList(nn.Parameter(torch.randn(width) * 0.02) for width in widths)
+        self.table = _Beside(*table) if table is not None else None
+        inner = [sum(widths) + (self.table.width if self.table else 0), *settings.adapter]
+        layers: list[nn.Module] = [nn.LayerNorm(inner[0])]
+        for before, after in pairwise(inner):
+            layers += [nn.Linear(before, after), nn.GELU(), nn.Dropout(settings.dropout)]
+        self.adapter = nn.Sequential(*layers, nn.Linear(inner[-1], dim))
+        # begin at the scale of trainable vectors
+        last = self.adapter[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.normal_(last.weight, std=0.05 / inner[-1] ** 0.5)
+        nn.init.zeros_(last.bias)
+        self.residual = nn.Parameter(torch.randn(len(ids.codes), dim) * 0.02) if settings.id_residual else None
+
+    def forward(self) -> Tensor:
+        """(items + 1, dim) item vectors."""
+        entering = [self._part(number) for number in range(len(self.levels))]
+        if self.table is not None:
+            entering.append(self.table())
+        made: Tensor = self.adapter(torch.cat(entering, 1))
+        return made if self.residual is None else made + self.residual
+
+    def _part(self, number: int) -> Tensor:
+        """(items + 1, width) of one part."""
+        codes: Tensor = self.get_buffer(f"codes_{number}")
+        books = self.levels[number]
+        assert isinstance(books, nn.ModuleList)
+        vectors = [book(codes[:, level].clamp(min=0)) for level, book in enumerate(books)]
+        joined = torch.stack(vectors).sum(0) if self.sum else torch.cat(vectors, 1)
+        return torch.where(codes[:, :1] == ABSENT, self.absent[number], joined)
+
+
+def _code_vectors(size: int, width: int, start: Tensor | None) -> nn.Embedding:
+    made = nn.Embedding(size, width)
+    with torch.no_grad():
+        if start is None:
+            made.weight.normal_(std=width**-0.5)
+        else:
+            made.weight.copy_(start)
+    return made
+
+
+class _Beside(nn.Module):
+    """A frozen table at unit mean square, with a learned vector for items that it lacks."""
+
+    vectors: Tensor
+    present: Tensor
+
+    def __init__(self, vectors: Tensor, present: Tensor) -> None:
+        super().__init__()
+        centred = vectors - vectors[present].mean(0)
+        scaled = centred / centred[present].square().mean().sqrt().clamp(min=1e-12)
+        self.register_buffer("vectors", scaled * present[:, None], persistent=False)
+        self.register_buffer("present", present, persistent=False)
+        self.width = vectors.shape[1]
+        self.absent = nn.Parameter(torch.randn(self.width) * 0.02)
+
+    def forward(self) -> Tensor:
+        """(items + 1, width)."""
+        return torch.where(self.present[:, None], self.vectors, self.absent)
