@@ -154,8 +154,10 @@ def _preset_everywhere(data: dict[str, Any]) -> dict[str, Any]:
     systems = {}
     for name, system in data["systems"].items():
         items = system.get("items") if isinstance(system, Mapping) else None
-        if isinstance(items, Mapping) and "table" in items:
+        if isinstance(items, Mapping) and "table" in items and "semantic_ids" not in items:
             system = {**system, "items": {"preset": "official", **items}}
+        elif isinstance(system, Mapping) and system.get("recommender") == "mme_sid":
+            system = {"preset": "official", **system}
         systems[name] = system
     return data | {"systems": systems}
 
