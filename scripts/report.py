@@ -27,4 +27,6 @@ with stage(snakemake.log[0]):
         tables=by_dataset(snakemake.input.diagnostics, lambda path: path.stem),
         captions=by_dataset(snakemake.input.captions, lambda path: path.stem),
         embedders=by_dataset(snakemake.input.embedders, lambda path: path.parent.name),
+        codes=by_dataset(snakemake.input.codes, lambda path: path.parent.name),
+        health=by_dataset(snakemake.input.health, lambda path: path.parent.name),
     )

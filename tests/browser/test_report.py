@@ -228,3 +228,96 @@ def test_the_explorer_has_contrast_and_fits_a_phone(visit: Opener, scheme: str) 
         assert contrast(page, selector) >= 4.5, selector
     assert page.evaluate("document.documentElement.scrollWidth") <= 380
     assert page.locator("#d-1 .explorer .found button").first.evaluate("node => node.offsetHeight") >= 44
+
+
+def test_the_tree_of_codes_opens_level_by_level(visit: Opener, report: Path) -> None:
+    from reporting_world import EVIL
+
+    from tessera.artifacts.codes import read_codes
+
+    page = visit()
+    box = page.locator("#d-1 .codes")
+    ids = read_codes(report.parents[1] / "bazaar" / "semantic_ids" / "plain" / "codes.parquet", 40).codes
+    assert box.get_by_role("status").inner_text() == "39 items of 40, 3 levels of 3 × 3 × 3 codes"
+    first = box.locator(".root > div > details")
+    codes = [int(code) for code in first.locator("> summary .code").all_inner_texts()]
+    counts = [int(text.split()[0]) for text in first.locator("> summary .size").all_inner_texts()]
+    assert counts == [int((ids[:, 0] == code).sum()) for code in codes] == sorted(counts, reverse=True)
+    assert box.locator(".tile").count() == 0, "nothing is made before it is opened"
+
+    # down to items 4 and 5, which share their codes, by the keyboard alone
+    where = first.filter(has=page.locator(f":scope > summary .code:text-is('{ids[4][0]}')"))
+    for level in (1, 2, 3):
+        summary = where.locator("> summary")
+        summary.focus()
+        page.keyboard.press("Enter")
+        assert where.evaluate("node => node.open")
+        if level < 3:
+            inside = where.locator("> .inside > div > details")
+            where = inside.filter(has=page.locator(f":scope > summary .code:text-is('{ids[4][level]}')"))
+    names = where.locator("> .inside .tile .name").all_inner_texts()
+    below = [item for item in range(1, 41) if ids[item][:3].tolist() == ids[4][:3].tolist()]
+    assert {4, 5} <= set(below)
+    assert names == [{1: EVIL[:110], 2: "002"}.get(item, f"Thing {item} – größer") for item in below]
+    assert where.locator(".tile img").first.evaluate("node => node.naturalWidth") > 0, "the explorer's picture"
+
+    # another recipe, and a part whose levels have no order
+    box.get_by_label("Semantic IDs").select_option(label="modal: tuned")
+    assert "no level refines another" in box.get_by_role("status").inner_text()
+    assert box.locator(".root > div > details").count() == 4
+    assert box.locator("details[open]").count() == 0
+
+
+def test_large_nodes_come_a_page_at_a_time(browser: Browser, tmp_path: Path) -> None:
+    """On a page of its own: 60 first codes, the last of them with 30 items that share all their codes."""
+    import json
+    from importlib.resources import files
+
+    items = [[f"Thing {number}", str(number), 1, None] for number in range(90)]
+    children = [[60, [32, 2, list(range(60, 90))]]] + [[code, [1, 0, [code]]] for code in range(60)]
+    tree = {"recipe": "a", "part": "t", "sizes": [64], "ordered": True, "items": 92, "root": [95, 3, children]}
+    data = json.dumps({"trees": [tree], "items": items, "catalogue": 95})
+    script = files("tessera.reporting").joinpath("page.js").read_text(encoding="utf-8")
+    path = tmp_path / "page.html"
+    path.write_text(
+        "<!doctype html><button id=theme></button><div id=tip hidden></div><section><div class=codes>"
+        f"<script type='application/json'>{data}</script></div></section><script>{script}</script>",
+        encoding="utf-8",
+    )
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(path.as_uri())
+    branches = page.locator(".root > div > details")
+    assert branches.count() == 24
+    assert page.locator(".root > .notes").inner_text() == "3 codes more not on this page"
+    more = page.locator(".root > .more")
+    assert more.inner_text() == "24 more of 37"
+    more.click()
+    assert branches.count() == 48
+    assert page.evaluate("document.activeElement.textContent").startswith("23")
+    more.click()
+    assert branches.count() == 61
+    assert more.is_hidden()
+    branches.first.locator("summary").click()
+    inside = branches.first.locator(".inside")
+    assert inside.locator(".tile").count() == 24
+    assert inside.locator(".notes").inner_text() == "2 items more not on this page"
+    inside.locator(".more").click()
+    assert inside.locator(".tile").count() == 30
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_tree_of_codes_has_contrast_and_fits_a_phone(visit: Opener, scheme: str) -> None:
+    page = visit(scheme, width=380)
+    box = page.locator("#d-1 .codes")
+    opened = box.locator(".root > div > details").first
+    while opened.count():
+        opened.locator("> summary").click()
+        opened = opened.locator("> .inside > div > details").first
+    assert box.locator(".tile").count() > 0
+    for selector in (".codes .code", ".codes .size", ".codes .notes", ".codes .tile .name", ".codes select"):
+        assert contrast(page, selector) >= 4.5, selector
+    assert page.evaluate("document.documentElement.scrollWidth") <= 380
+    assert box.evaluate("node => node.scrollWidth <= node.clientWidth")
+    assert box.locator("summary").first.evaluate("node => node.offsetHeight") >= 44

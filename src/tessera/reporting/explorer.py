@@ -60,22 +60,32 @@ def chosen_items(ids: Sequence[int], tables: Mapping[str, Neighbours], most: int
     return sorted(order)
 
 
+def short_title(title: str | None) -> str:
+    """A title in one line, of bounded length."""
+    return " ".join((title or "").split())[:_TITLE]
+
+
+def explored_items(catalogue: Catalogue, tables: Mapping[str, Neighbours], most: int) -> list[int]:
+    """Items that the explorer of these tables holds."""
+    known: list[int] = catalogue.table.column("item").to_pylist()
+    return chosen_items(known, tables, most) if tables and most else []
+
+
 def explorer_data(catalogue: Catalogue, tables: Mapping[str, Neighbours], most: int) -> str:
     """JSON for the page's script: `tables`, `items` and `near`; empty where there is nothing to explore.
 
     `items` holds [title, raw id, training interactions, picture or null]; `near` for every table and item a list of
     [place in `items`, cosine] and how many neighbours are not among the items, or null where the table has no vector.
     """
-    if not tables or not most:
+    chosen = explored_items(catalogue, tables, most)
+    if not chosen:
         return ""
-    known: list[int] = catalogue.table.column("item").to_pylist()
-    chosen = chosen_items(known, tables, most)
     place = {item: number for number, item in enumerate(chosen)}
     pictures = Pictures(catalogue.image_root, THUMBNAIL)
     rows = {row["item"]: row for row in catalogue.table.select(["item", "raw_id", "title", "image"]).to_pylist()}
     items = [
         [
-            " ".join((rows[item]["title"] or "").split())[:_TITLE],
+            short_title(rows[item]["title"]),
             rows[item]["raw_id"],
             int(catalogue.counts[item]),
             pictures.uri(rows[item]["image"]),
@@ -83,7 +93,7 @@ def explorer_data(catalogue: Catalogue, tables: Mapping[str, Neighbours], most: 
         for item in chosen
     ]
     near = [[_near(table.get(item), place) for item in chosen] for table in tables.values()]
-    data = {"tables": list(tables), "items": items, "near": near, "catalogue": len(known)}
+    data = {"tables": list(tables), "items": items, "near": near, "catalogue": catalogue.table.num_rows}
     # inside a script element only the sign that could end it matters
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 

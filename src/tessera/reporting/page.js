@@ -65,8 +65,17 @@
     return image;
   };
 
+  // pictures of a dataset's items that another part of the page shows as well, by raw id
+  const pictures = new Map();
+  const held = (box) => {
+    const section = box.closest("section");
+    if (!pictures.has(section)) pictures.set(section, new Map());
+    return pictures.get(section);
+  };
+
   const explore = (box) => {
     const { tables, items, near, catalogue } = JSON.parse(box.querySelector("script").textContent);
+    for (const [, id, , uri] of items) held(box).set(id, uri);
     const shown = 24;
     const seen = [];
     const searched = items.map(([title, id]) => `${title}\n${id}`.toLowerCase());
@@ -160,6 +169,116 @@
     show(seen[0]);
   };
   document.querySelectorAll(".explorer").forEach(explore);
+
+  // ---- tree of codes: a node is made when it is opened, and its children a page at a time
+  const walk = (box) => {
+    const { trees, items, catalogue } = JSON.parse(box.querySelector("script").textContent);
+    const page = 24;
+    const peeked = 6;
+    for (const item of items) if (item[3] === 0) item[3] = held(box).get(item[1]);
+
+    const several = (count, one, many) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
+    const places = (node, level, most) => {
+      // the first items below a node that are on this page
+      if (!level) return node[2].slice(0, most);
+      const found = [];
+      for (const [, child] of node[2]) {
+        if (found.length >= most) break;
+        found.push(...places(child, level - 1, most - found.length));
+      }
+      return found;
+    };
+    const tile = (place, codes) => {
+      const item = items[place];
+      const node = make("li", "tile");
+      const name = make("span", "name", item[0] || item[1]);
+      name.title = item[0] || item[1];
+      node.append(picture(item), name);
+      if (codes) node.append(make("span", "meta", codes));
+      return node;
+    };
+    // what stands below an open node: `deep` levels are left
+    const fill = (inside, node, deep, level) => {
+      const [, hidden, children] = node;
+      const list = make(deep ? "div" : "ul", deep ? "" : "tiles");
+      const left = deep ? several(hidden, "code", "codes") : several(hidden, "item", "items");
+      const more = make("button", "more");
+      more.type = "button";
+      let shown = 0;
+      const next = () => {
+        const made = children.slice(shown, shown + page).map((child) => (deep ? branch(child, deep, level) : tile(child)));
+        list.append(...made);
+        shown += made.length;
+        more.hidden = shown >= children.length;
+        more.textContent = `${Math.min(page, children.length - shown)} more of ${children.length - shown}`;
+        return made[0];
+      };
+      next();
+      more.addEventListener("click", () => {
+        const first = next();
+        (first.querySelector("summary") || first).focus();
+      });
+      inside.replaceChildren(list, more);
+      if (hidden) inside.append(make("p", "notes", `${left} more not on this page`));
+    };
+    const branch = ([code, node], deep, level) => {
+      const details = make("details");
+      const summary = make("summary");
+      const peek = make("span", "peek");
+      for (const place of places(node, deep - 1, peeked)) {
+        if (!items[place][3]) continue;
+        const image = make("img");
+        Object.assign(image, { src: items[place][3], alt: "", width: 36, height: 36 });
+        peek.append(image);
+      }
+      const sizes = make("span", "size", several(node[0], "item", "items"));
+      const name = make("span", "code", String(code));
+      name.title = `code ${code} of level ${level}`;
+      summary.append(name, sizes, peek);
+      const inside = make("div", "inside");
+      details.append(summary, inside);
+      details.addEventListener("toggle", () => {
+        if (!details.open || inside.childElementCount) return;
+        // a single item needs no more doors
+        let [last, rest, codes] = [node, deep - 1, ""];
+        while (rest && last[0] === 1 && last[2].length === 1) {
+          codes += `${codes ? " " : ""}${last[2][0][0]}`;
+          [last, rest] = [last[2][0][1], rest - 1];
+        }
+        if (!rest && codes && last[2].length) {
+          const list = make("ul", "tiles");
+          list.append(tile(last[2][0], `then ${codes}`));
+          inside.append(list);
+        } else fill(inside, node, deep - 1, level + 1);
+      });
+      return details;
+    };
+
+    const label = make("label", "", "Semantic IDs");
+    const select = make("select");
+    trees.forEach(({ recipe, part }, number) => {
+      const option = make("option", "", part === recipe ? recipe : `${recipe}: ${part}`);
+      option.value = number;
+      select.append(option);
+    });
+    label.append(select);
+    const pick = make("div", "pick");
+    pick.append(label);
+    const about = make("p", "notes");
+    about.setAttribute("role", "status");
+    const root = make("div", "root");
+    const show = () => {
+      const { sizes, ordered, items: count, root: node } = trees[select.value];
+      const levels = `${several(sizes.length, "level", "levels")} of ${sizes.join(" × ")} codes`;
+      const order = ordered || sizes.length < 2 ? "" : "; no level refines another, they are opened in turn";
+      about.textContent = `${several(count, "item", "items")} of ${catalogue.toLocaleString("en")}, ${levels}${order}`;
+      fill(root, node, sizes.length, 1);
+    };
+    select.addEventListener("change", show);
+    box.append(pick, about, root);
+    show();
+  };
+  document.querySelectorAll(".codes").forEach(walk);
 
   const tip = document.getElementById("tip");
   const marks = "figure svg [aria-roledescription][aria-label]";

@@ -20,6 +20,7 @@ from tessera.artifacts.files import read_json, write_text
 from tessera.artifacts.logs import duration
 from tessera.artifacts.tables import ArtifactError
 from tessera.reporting import plots, rule_graph
+from tessera.reporting.codes import CODE_COLUMNS, SemanticIdSection, semantic_ids
 from tessera.reporting.costs import read_costs
 from tessera.reporting.formats import number
 from tessera.reporting.plots import Plot
@@ -54,6 +55,7 @@ class Section:
     leader: str
     """The run whose ranks chose the sample users."""
     representations: Representations | None
+    codes: SemanticIdSection | None
     captions: Captioned | None
 
 
@@ -67,6 +69,8 @@ def build(
     tables: Mapping[str, Files] | None = None,
     captions: Mapping[str, Files] | None = None,
     embedders: Mapping[str, Files] | None = None,
+    codes: Mapping[str, Files] | None = None,
+    health: Mapping[str, Files] | None = None,
 ) -> None:
     """Write the page, and each of its plots to `plots/<dataset>/` beside it.
 
@@ -77,11 +81,13 @@ def build(
         tables: dataset -> item table -> its diagnostics (JSON).
         captions: dataset -> caption recipe -> its Parquet file.
         embedders: dataset -> item table -> history.jsonl of its embedder.
+        codes: dataset -> recipe of semantic IDs -> its codes (Parquet).
+        health: dataset -> recipe of semantic IDs -> what was measured of them (JSON).
     Raises:
         ValueError: an artifact is missing or is not what it should be.
     """
     results, output = Path(results), Path(output)
-    made = [part or {} for part in (tables, captions, embedders)]
+    made = [part or {} for part in (tables, captions, embedders, codes, health)]
     sections = [
         _section(results, name, paths, report, *(part.get(name, {}) for part in made)) for name, paths in runs.items()
     ]
@@ -96,6 +102,7 @@ def build(
     )
     for section in sections:
         drawn = section.representations.plots if section.representations else []
+        drawn = [*drawn, *(section.codes.plots if section.codes else [])]
         for plot in (*section.plots, *drawn):
             write_text(output.parent / "plots" / section.name / f"{plot.name}.svg", plot.standalone())
     write_text(output, html)
@@ -109,6 +116,8 @@ def _section(
     tables: Files,
     captions: Files,
     embedders: Files,
+    codes: Files,
+    health: Files,
 ) -> Section:
     data = results / name / "data"
     order = list(dict.fromkeys(path.rpartition("/")[0] for path in paths))
@@ -123,6 +132,8 @@ def _section(
     stats = read_json(data / "stats.json")
     catalogue = Catalogue(data)
     shown = _shown_entries(table, report.main_metric)
+    made = representations(catalogue, tables, embedders, report.explorer_items)
+    explored = made.explored if made else frozenset()
     return Section(
         name=name,
         table=table,
@@ -132,7 +143,8 @@ def _section(
         items=sample_items(catalogue, report.sample_items),
         users=sample_users(catalogue, data / "users.parquet", shown, report.sample_users),
         leader=label(shown[-1]) if shown else "",
-        representations=representations(catalogue, tables, embedders, report.explorer_items),
+        representations=made,
+        codes=semantic_ids(catalogue, codes, health, report.explorer_items, explored),
         captions=captioned(catalogue, captions, report.sample_items),
     )
 
@@ -229,7 +241,7 @@ def _render(**context: Any) -> str:
     # every value is escaped unless it is Markup made here
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.globals |= {"label": label, "number": number, "Column": Column, "reasons": _reasons, "facts": _facts}
-    environment.globals |= {"table_columns": COLUMNS}
+    environment.globals |= {"table_columns": COLUMNS, "code_columns": CODE_COLUMNS}
     environment.filters |= {"seconds": _seconds, "safe_svg": Markup, "safe_json": Markup}
     template = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8"))
     css = here.joinpath("page.css").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from tessera.artifacts.files import read_json
 from tessera.artifacts.tables import ArtifactError, read_table
 from tessera.reporting import table_plots
-from tessera.reporting.explorer import explorer_data, read_neighbours
+from tessera.reporting.explorer import explored_items, explorer_data, read_neighbours
 from tessera.reporting.plots import Plot
 from tessera.reporting.runs import read_history
 from tessera.reporting.samples import Catalogue, ItemCard, sample_items
@@ -43,6 +43,8 @@ class Representations:
     plots: list[Plot]
     explorer: str
     """JSON for the page's script; empty where there is nothing to explore."""
+    explored: frozenset[int]
+    """Items that it holds, with their pictures."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,10 @@ def representations(catalogue: Catalogue, tables: Files, embedders: Files, most:
     ]
     neighbours = {name: read_neighbours(table, tables[name]) for name, table in found.items()}
     return Representations(
-        rows, [plot for plot in drawn if plot is not None], explorer_data(catalogue, neighbours, most)
+        rows,
+        [plot for plot in drawn if plot is not None],
+        explorer_data(catalogue, neighbours, most),
+        frozenset(explored_items(catalogue, neighbours, most)),
     )
 
 

@@ -204,7 +204,9 @@ def test_parts_are_described_one_by_one(world: dict[str, Any], tmp_path: Path) -
     codes[7, 3:] = ABSENT
     parts = (Part("text", (SIZE,) * 3), Part("again", (SIZE,) * 3))
     write_codes(tmp_path / "codes.parquet", SemanticIds(codes, parts), {}, {})
-    second = PartQuantizer(Standard(torch.zeros(DIM), torch.full((DIM,), 3.0)), world["part"].codebooks)
+    second = PartQuantizer(
+        Standard(torch.zeros(DIM), torch.full((DIM,), 3.0)), [b.clone() for b in world["part"].codebooks]
+    )
     kind = RQKMeans(tables=["text", "again"])
     quantizer = Quantizer(kind, [world["part"], second])
     write_model(tmp_path / "model.safetensors", quantizer.tensors(), {"settings": kind.model_dump()})

@@ -9,10 +9,14 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from tessera.artifacts.files import write_json, write_text
+from tessera.artifacts.codes import Part, SemanticIds, write_codes
+from tessera.artifacts.files import read_json, write_json, write_text
 from tessera.artifacts.tables import INTERACTIONS, write_item_table, write_table
 from tessera.evaluation.judge import summarize
 from tessera.evaluation.representations import diagnose
+from tessera.evaluation.spectrum import describe_spectrum
+from tessera.quantization.conflicts import resolve
+from tessera.quantization.health import describe_health
 from tessera.settings.evaluation import Evaluation
 
 USERS, ITEMS = 80, 40
@@ -174,14 +178,57 @@ def _tables(results: Path, name: str) -> None:
     write_text(results / name / "embedders" / "tuned" / "history.jsonl", history)
 
 
+def _codes(results: Path, name: str) -> None:
+    """Codes of one part with a collision, an item without codes and an extra level, and codes of two parts."""
+    generator = np.random.default_rng(4)
+    rows = np.concatenate([np.full((1, 3), -1), generator.integers(0, 3, (ITEMS, 3))])
+    rows[5] = rows[4] = (2, 2, 2)
+    rows[9] = -1
+    one = resolve("extra_level", rows[1:][rows[1:, 0] >= 0], None, (3, 3, 3))
+    apart = np.full((ITEMS + 1, 4), -1)
+    apart[rows[:, 0] >= 0] = one.codes
+    two = np.concatenate([rows, generator.integers(0, 4, (ITEMS + 1, 2))], 1)
+    two[0] = -1
+    recipes = {
+        "plain": SemanticIds(apart, (Part("text", one.sizes, extra=True),)),
+        "modal": SemanticIds(two, (Part("text", (3, 3, 3)), Part("tuned", (4, 4), ordered=False))),
+    }
+    for recipe, ids in recipes.items():
+        folder = results / name / "semantic_ids" / recipe
+        write_codes(folder / "codes.parquet", ids, {}, {})
+        describe_health(folder / "codes.parquet", {}, results / name / "data", folder / "health.json")
+    # what a quantiser would add
+    path = results / name / "semantic_ids" / "plain" / "health.json"
+    found = read_json(path)
+    spectra = {
+        stage: describe_spectrum(generator.normal(size=(ITEMS, 8)) * np.arange(1, 9) ** power)
+        for stage, power in (("table", 1), ("latent", 2), ("reconstruction", 3))
+    }
+    order = {"users": 9, "tau_a": 0.61, "tau_a_error": 0.02, "tau_b": 0.7, "tau_b_error": 0.02, "tie_rate": 0.1}
+    found["parts"][0] |= {
+        "spectrum": spectra,
+        "order": {"latent": order, "reconstruction": None},
+        "reconstruction": {"mse": 0.1, "unexplained": 0.25, "cosine": 0.9, "cosine_by_chance": 0.01},
+        "residual_ratios": [0.6, 0.4, 0.3],
+    }
+    write_json(path, found)
+
+
 def representation_files(results: Path, names: tuple[str, ...] = ("bazaar",)) -> dict[str, dict[str, dict[str, Path]]]:
-    """Diagnostics, captions and curves of embedders, as `build` takes them."""
+    """Diagnostics, captions, curves of embedders and semantic IDs, as `build` takes them."""
     return {
         "tables": {
             name: {t: results / name / "diagnostics" / f"{t}.json" for t in ("text", "tuned")} for name in names
         },
         "captions": {
             name: {c: results / name / "captions" / f"{c}.parquet" for c in ("seen", "read")} for name in names
+        },
+        "codes": {
+            name: {r: results / name / "semantic_ids" / r / "codes.parquet" for r in ("plain", "modal")}
+            for name in names
+        },
+        "health": {
+            name: {r: results / name / "semantic_ids" / r / "health.json" for r in ("plain", "modal")} for name in names
         },
         "embedders": {name: {"tuned": results / name / "embedders" / "tuned" / "history.jsonl"} for name in names},
     }
@@ -209,6 +256,7 @@ def make(root: Path, names: tuple[str, ...] = ("bazaar",), settings: Evaluation 
                 folder = results / name / "runs" / system / recommender / f"seed-{seed}"
                 _run(folder, system, recommender, seed, lift, settings or Evaluation())
         _tables(results, name)
+        _codes(results, name)
         _benchmarks(results, name)
     graph = "graph LR\n  ingest --> prepare\n  prepare --> train\n  train --> evaluate\n  prepare --> evaluate\n"
     write_text(results / "report" / "rulegraph.mmd", graph + "  evaluate --> tables\n  tables --> report\n")

@@ -1,0 +1,136 @@
+"""Plots of semantic IDs: how codes are used, what collides, what a level knows, and which directions are left."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import altair as alt
+
+from tessera.reporting.plots import MOST_SERIES, Plot, inline, place, render, run_lines, told
+
+Parts = Mapping[str, Mapping[str, Any]]
+"""Name of recipe (and part) -> what health.json says of it."""
+_STAGES = ("table", "latent", "reconstruction")
+
+
+def _levels(parts: Parts, value: Callable[[Mapping[str, Any]], float | None]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for name, part in parts.items():
+        for level in part["levels"][: len(part["levels"]) - part["extra"]]:
+            found = value(level)
+            if found is not None:
+                says = f"{name}, level {level['level']}: {level['used']:,} of {level['size']:,} codes used"
+                says += f", perplexity {level['perplexity']:.1f}"
+                rows.append({"run": name, "group": str(level["level"]), "value": found, "says": says})
+    return rows
+
+
+def use(parts: Parts) -> Plot | None:
+    """How evenly the codes of each level are used: perplexity as a share of the codes."""
+    rows = _levels(parts, lambda level: level["perplexity"] / level["size"])
+    return _by_group(rows, parts, "codes-use", "level", "perplexity / codes", "Codes: how evenly each level is used")
+
+
+def residuals(parts: Parts) -> Plot | None:
+    """What is left of the vectors after each level."""
+    rows: list[dict[str, Any]] = []
+    for name, part in parts.items():
+        for level, ratio in enumerate(part.get("residual_ratios") or [], 1):
+            says = f"{name}, after level {level}: {ratio:.3f} of the norm is left"
+            rows.append({"run": name, "group": str(level), "value": ratio, "says": says})
+    return _by_group(rows, parts, "codes-residuals", "level", "norm left / norm", "Codes: what each level leaves over")
+
+
+def groups(parts: Parts) -> Plot | None:
+    """Items by how many share their codes."""
+    rows: list[dict[str, Any]] = []
+    for name, part in parts.items():
+        sizes = part.get("meaningful_groups") or part["groups"]
+        binned: dict[str, int] = {}
+        for size, count in sizes.items():
+            bin_ = next((text for most, text in _BINS if int(size) <= most), ">100")
+            binned[bin_] = binned.get(bin_, 0) + int(size) * int(count)
+        for bin_, items in binned.items():
+            says = f"{name}: {items:,} items in groups of {bin_}"
+            rows.append({"run": name, "group": bin_, "value": items / part["items"], "says": says})
+    title = "Codes: items by the size of their group"
+    return _by_group(rows, parts, "codes-groups", "items with the same codes", "share of items", title)
+
+
+_BINS = ((1, "1"), (2, "2"), (3, "3"), (5, "4-5"), (10, "6-10"), (30, "11-30"), (100, "31-100"))
+
+
+def purity(parts: Parts) -> Plot | None:
+    """What each level knows of each category, less what shuffled categories give."""
+    rows: list[dict[str, Any]] = []
+    for name, part in parts.items():
+        for attribute, levels in (part.get("purity") or {}).items():
+            for level in levels:
+                value = level["information"] - level["information_by_chance"]
+                run = f"{name}: {attribute}"
+                says = f"{run}, level {level['level']}: information {level['information']:.3f}"
+                says += f", by chance {level['information_by_chance']:.3f}"
+                says += f"; majority {level['majority']:.1%}, by chance {level['majority_by_chance']:.1%}"
+                rows.append({"run": run, "group": str(level["level"]), "value": value, "says": says})
+    known: Parts = {row["run"]: {} for row in rows}
+    title = "Codes: what prefixes know of categories"
+    return _by_group(rows, known, "codes-purity", "codes of the prefix", "information above chance", title)
+
+
+def _by_group(rows: list[dict[str, Any]], parts: Parts, file: str, axis: str, name: str, title: str) -> Plot | None:
+    """Lines over groups; of many recipes the first ones, as many as there are colours."""
+    kept = list(parts)[:MOST_SERIES]
+    rows = [row for row in rows if row["run"] in kept]
+    names = sorted({row["group"] for row in rows}, key=place)
+    if len(names) < 2:
+        return None
+    x = alt.X("group:N", sort=names, title=axis, axis=alt.Axis(labelAngle=0))
+    return Plot(file, title, told(rows), render(run_lines(rows, x, name, kept)))
+
+
+def spectra(parts: Parts, most: int = 6) -> list[Plot]:
+    """Singular values of the centred table, latent vectors and reconstruction: a plot a part, the first ones."""
+    found = []
+    for name, part in list(parts.items())[:most]:
+        spectrum = part.get("spectrum") or {}
+        rows = [
+            {
+                "run": stage,
+                "place": place_,
+                "value": value,
+                "says": f"{stage}, direction {place_}: {value:.2g} of the largest singular value",
+            }
+            for stage in _STAGES
+            if stage in spectrum
+            for place_, value in spectrum[stage]["centred"]["singular"]
+            if value > 0
+        ]
+        if len({row["place"] for row in rows}) < 2:
+            continue
+        file = "codes-spectrum-" + re.sub(r"\W+", "-", name.lower()).strip("-")
+        says = "; ".join(
+            f"{stage}: information abundance {spectrum[stage]['centred']['information_abundance']:.1f} of "
+            f"{spectrum[stage]['dim']}"
+            for stage in _STAGES
+            if stage in spectrum
+        )
+        found.append(Plot(file, f"Spectrum of {name}, centred", says, render(_lines(rows))))
+    return found
+
+
+def _lines(rows: list[dict[str, Any]]) -> alt.LayerChart:
+    axis = alt.Axis(format="~s", tickCount=6)
+    x = alt.X("place:Q", title="direction", axis=axis, scale=alt.Scale(nice=False))
+    y = alt.Y("value:Q", title="singular value / largest", scale=alt.Scale(type="log"), axis=alt.Axis(format=".0e"))
+    colour = alt.Color(
+        "run:N",
+        scale=alt.Scale(domain=list(_STAGES), range=[f"var(--c{number})" for number in range(3)]),
+        title=None,
+        legend=alt.Legend(orient="bottom"),
+    )
+    base = alt.Chart(inline(rows)).encode(x=x, y=y, color=colour)
+    points = base.mark_point(filled=True, size=12, opacity=1).encode(description="says:N")
+    layers: alt.LayerChart = (base.mark_line(strokeWidth=2) + points).properties(width=460, height=250)
+    return layers
