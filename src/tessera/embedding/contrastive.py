@@ -19,18 +19,10 @@ from torch.utils.checkpoint import checkpoint
 
 from tessera.artifacts.logs import log
 from tessera.data.dataset import load_dataset
-from tessera.embedding.embedder import (
-    add_lora,
-    drop_out,
-    load_embedder,
-    lora_weights,
-    make_attention,
-    reasoning_frame,
-    save_embedder,
-    scft_frame,
-)
+from tessera.embedding.embedder import load_embedder, make_attention, reasoning_frame, save_embedder, scft_frame
 from tessera.embedding.text import Items, Vectors, embed_rows, item_rows, told_items
 from tessera.embedding.views import two_views
+from tessera.language.lora import add_lora, drop_out, lora_weights
 from tessera.language.prompts import Attributes, attribute_text
 from tessera.language.reasoning import LatentReasoner, ReasoningAttention
 from tessera.language.states import pool, read_states

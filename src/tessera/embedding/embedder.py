@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from tessera.artifacts.models import read_model, write_model
 from tessera.artifacts.tables import ArtifactError
+from tessera.language.lora import add_lora, lora_weights, merge_lora
 from tessera.language.prompts import REQUEST, domain_sentence
 from tessera.language.reasoning import ReasoningAttention
 from tessera.language.tokens import Frame, chat_frame, plain_frame
@@ -26,9 +25,6 @@ from tessera.settings.language import ItemPrompt
 
 if TYPE_CHECKING:
     from tessera.language.models import LanguageModel
-
-# peft names a layer's matrices after the adapter; files do without
-_ADAPTER = ".default."
 
 
 def scft_frame(model: LanguageModel, prompt: ItemPrompt) -> Frame:
@@ -44,55 +40,6 @@ def reasoning_frame(model: LanguageModel, prompt: ItemPrompt, sentence: bool = T
     """
     told = f"{domain_sentence(prompt.domain)}\n" if sentence else ""
     return chat_frame(model, f"{REQUEST}\n{told}")
-
-
-# ---------------------------------------------------------------- LoRA
-
-
-def add_lora(tower: nn.Module, settings: LoRA) -> None:
-    """Put adapters on every linear layer of a tower, in place, in float32; only they require gradients afterwards.
-
-    Those are q, k, v, o, gate, up and down of Llama-like decoders, and query, key, value and dense of BERT-like
-    encoders. A pooler above the last layer is left alone: its output is not read.
-    """
-    targets = [
-        name for name, part in tower.named_modules() if isinstance(part, nn.Linear) and "pooler" not in name.split(".")
-    ]
-    config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=targets
-    )
-    tower.requires_grad_(False)
-    inject_adapter_in_model(config, tower)
-    for parameter in tower.parameters():
-        if parameter.requires_grad:
-            # adapters take the dtype of the weights they adapt; steps of 1e-4 vanish in bfloat16
-            parameter.data = parameter.data.float()
-
-
-def merge_lora(tower: nn.Module) -> None:
-    """Add the adapters to the weights and take them away, in place."""
-    for name, part in list(tower.named_modules()):
-        if isinstance(part, LoraLayer):
-            part.merge()
-            parent, _, last = name.rpartition(".")
-            setattr(tower.get_submodule(parent), last, part.get_base_layer())
-
-
-def drop_out(tower: nn.Module) -> None:
-    """Let adapters drop out, as in training, and nothing else: the model itself is frozen."""
-    tower.eval()
-    for name, part in tower.named_modules():
-        if "lora_dropout" in name.split("."):
-            part.train()
-
-
-def lora_weights(tower: nn.Module) -> dict[str, nn.Parameter]:
-    """The adapters' matrices by name: `<module>.lora_A.weight` and `<module>.lora_B.weight`."""
-    return {
-        name.replace(_ADAPTER, "."): parameter
-        for name, parameter in tower.named_parameters()
-        if ".lora_A." in name or ".lora_B." in name
-    }
 
 
 # ---------------------------------------------------------------- on disk

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from tessera.artifacts.logs import log
+from tessera.language.cache import Cache, filled, kept, spread
 from tessera.language.states import at_last, pool_with_tail, token_positions, told, total
 from tessera.settings.embedding import LRCLTable
 
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 ROPE_BASE = 1000.0
 LEAST_SAME = 8
 """Tokens that all texts of a batch must begin with before it pays to read them apart."""
-
-Cache = tuple[tuple[Tensor, Tensor], ...]
-"""Keys and values of every layer, each (batch, heads, length, head dim)."""
 
 
 class ReasoningAttention(nn.Module):
@@ -177,10 +174,7 @@ class LatentReasoner(nn.Module):
         else:
             # the frame before every text is read once, not once a row
             begun, cache = self._step(inputs[:1, :same], mask[:1, :same], positions[:1, :same], ())
-            cache = tuple(
-                (keys.expand(len(ids), -1, -1, -1), values.expand(len(ids), -1, -1, -1)) for keys, values in cache
-            )
-            rest, cache = self._step(inputs[:, same:], mask, positions[:, same:], cache)
+            rest, cache = self._step(inputs[:, same:], mask, positions[:, same:], spread(cache, len(ids)))
             states = torch.cat([begun.expand(len(ids), -1, -1), rest], dim=1)
         summed = total(told(states, inputs, self.settings.states), mask)
         return Prefix(states, mask, self._positions(mask), mask.sum(1), cache, summed)
@@ -285,7 +279,7 @@ class LatentReasoner(nn.Module):
 
     def _step(self, inputs: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
         """States of inputs (batch, more, width) after a cache, and the cache that holds both; `mask` covers both."""
-        grown = _filled(cache)
+        grown = filled(cache)
         output = self.tower(
             inputs_embeds=inputs, attention_mask=mask, position_ids=positions, past_key_values=grown, use_cache=True
         )
@@ -294,7 +288,7 @@ class LatentReasoner(nn.Module):
                 f"the model kept keys of {grown.get_seq_length()} tokens of {mask.shape[1]}; "
                 "gradient checkpointing must be off, or the settings say two_pass"
             )
-        return output.last_hidden_state, tuple((layer.keys, layer.values) for layer in grown.layers)
+        return output.last_hidden_state, kept(grown)
 
     def _positions(self, mask: Tensor) -> Tensor:
         """(batch, length) as the reasoning attention counts: tokens, or places in the padded row, as published."""
@@ -315,17 +309,6 @@ class LatentReasoner(nn.Module):
             log.info("gradient checkpointing is on, which leaves no cache: the model reads every text twice")
             self._told = True
         return on
-
-
-def _filled(cache: Cache) -> Any:
-    """A transformers cache that starts with these keys and values and leaves them as they are."""
-    filled: Any = DynamicCache()
-    for keys, values in cache:
-        layer: Any = DynamicLayer()  # type: ignore[no-untyped-call]
-        layer.keys, layer.values = keys, values
-        layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
-        filled.layers.append(layer)
-    return filled
 
 
 def _same_beginning(ids: Tensor, mask: Tensor) -> int:

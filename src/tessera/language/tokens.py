@@ -47,16 +47,24 @@ def plain_frame(model: LanguageModel, before: str = "", end: bool = True) -> Fra
     return Frame((*first, *_ids(tokenizer, before)), tuple(last))
 
 
-def chat_frame(model: LanguageModel, before: str) -> Frame:
-    """The chat template with a system message, and a user message that starts with `before`; no generation prompt.
+def chat_frame(model: LanguageModel, before: str, system: str = SYSTEM, answer: bool = False) -> Frame:
+    """The chat template with a system message, and a user message that starts with `before`.
 
     A tokenizer without a chat template gets the same words without one, which is logged.
+
+    Args:
+        model: whose tokenizer has the template.
+        before: words before what is told.
+        system: the system message; none where it is empty.
+        answer: end with the generation prompt, after which the assistant speaks; without a template, with a newline.
     """
     if getattr(model.tokenizer, "chat_template", None) is None:
         log.info("the tokenizer has no chat template: items are told in plain words instead")
-        return plain_frame(model, f"{SYSTEM}\n{before}", end=False)
-    said = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": before + _PLACE}]
-    text = model.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=False)
+        frame = plain_frame(model, f"{system}\n{before}" if system else before, end=False)
+        return Frame(frame.before, (*frame.after, *_ids(model.tokenizer, "\n" if answer else "")))
+    said = [{"role": "system", "content": system}] if system else []
+    said.append({"role": "user", "content": before + _PLACE})
+    text = model.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=answer)
     opening, _, closing = str(text).partition(_PLACE)
     return Frame(tuple(_ids(model.tokenizer, opening)), tuple(_ids(model.tokenizer, closing)))
 

@@ -22,8 +22,9 @@ from tessera.artifacts.models import read_tensors
 from tessera.artifacts.tables import ArtifactError, read_table, write_table
 from tessera.embedding import contrastive
 from tessera.embedding.contrastive import ItemBatches, embed_contrastive, make_encoder, train_contrastive
-from tessera.embedding.embedder import add_lora, load_embedder, lora_weights, merge_lora, reasoning_frame, scft_frame
+from tessera.embedding.embedder import load_embedder, reasoning_frame, scft_frame
 from tessera.embedding.text import told_items
+from tessera.language.lora import add_lora, lora_weights, merge_lora
 from tessera.language.models import LanguageModel
 from tessera.settings.embedding import LoRA, LRCLTable, SCFTTable
 from tessera.settings.language import ItemPrompt, Steps

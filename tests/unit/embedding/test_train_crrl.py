@@ -22,8 +22,9 @@ from tessera.artifacts.tables import write_table
 from tessera.data.dataset import load_dataset
 from tessera.embedding.cooccurrence import build_candidates
 from tessera.embedding.crrl import CollaborativeTraining, Rollouts, embed_crrl, thought_token, train_crrl
-from tessera.embedding.embedder import add_lora, lora_weights, make_attention, save_embedder
+from tessera.embedding.embedder import make_attention, save_embedder
 from tessera.embedding.prefixes import Prefixes
+from tessera.language.lora import add_lora, lora_weights
 from tessera.language.reasoning import LatentReasoner
 from tessera.settings.embedding import CRRLTable, LRCLTable
 from tessera.settings.language import ItemPrompt, Steps
