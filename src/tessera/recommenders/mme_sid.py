@@ -1,0 +1,260 @@
+"""MME-SID (CIKM 2025): a language model reads items as fused raw tables and code vectors, and scores the catalogue.
+
+Semantic IDs are features here and not what is generated: the state after a history is compared with every item.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tessera.artifacts.codes import Part, SemanticIds, read_codebooks, read_codes
+from tessera.artifacts.tables import read_item_table
+from tessera.language.lora import add_lora, drop_out, lora_weights
+from tessera.language.models import LanguageModel, load_model
+from tessera.language.tokens import Frame, chat_frame, plain_frame
+from tessera.recommenders.history_reader import HistoryReader
+from tessera.recommenders.inputs import RunInputs
+from tessera.recommenders.item_tokens import CodeBranch, ItemTokens, RawBranch, unit_codebooks
+from tessera.recommenders.score_heads import PopularityGate, ScoreHeads
+from tessera.settings.base import did_you_mean
+from tessera.settings.systems import MMESIDSystem, Run
+from tessera.training.batches import WindowBatches
+from tessera.training.machine import pick_device
+
+
+class MMESID(nn.Module):
+    """Called with histories (batch, length), padded on the right, it gives the sum of losses and the number of targets.
+
+    Its state_dict is what is trained: adapters, projections, code vectors, fusion, gate and ID vectors. The language
+    model and the raw tables are files of their own.
+    """
+
+    def __init__(
+        self, settings: MMESIDSystem, language: LanguageModel, tokens: ItemTokens, heads: ScoreHeads, frame: Frame
+    ) -> None:
+        """
+        Args:
+            settings: of the system.
+            language: freshly loaded; adapters are put on it.
+            tokens: items as the language model reads them.
+            heads: scores of items.
+            frame: tokens before and after the items of a history.
+        """
+        super().__init__()
+        self.settings = settings
+        self.language = language
+        self.tokens = tokens
+        self.heads = heads
+        self.reader = HistoryReader(language, frame, settings.readout)
+        self.lora = nn.ParameterDict()
+        if settings.lora is not None:
+            add_lora(language.tower, settings.lora, settings.adapt)
+            self.lora.update({name.replace(".", "/"): p for name, p in lora_weights(language.tower).items()})
+
+    def _apply(self, fn: Any, recurse: bool = True) -> MMESID:
+        """The language model goes where the module goes, though its weights are not the module's."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.language.move(self.heads.vectors.device)
+        return self
+
+    def train(self, mode: bool = True) -> MMESID:
+        """Training mode; of the language model only the adapters drop out."""
+        super().train(mode)
+        if mode:
+            drop_out(self.language.tower)
+        else:
+            self.language.tower.eval()
+        return self
+
+    @property
+    def scoring_tables(self) -> list[RawBranch]:
+        """The raw tables that have a score head."""
+        return list(self.tokens.raw) if self.settings.scoring == "fused" else []  # type: ignore[arg-type]
+
+    def forward(self, histories: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the loss over all targets of histories (batch, length), and their number; see `HistoryBatches`."""
+        read, targets, valid = self._examples(histories)
+        if not bool(valid.any()):
+            # a process whose share is empty still has gradients to give
+            return sum((p.sum() * 0 for p in self.parameters()), self.heads.vectors.new_zeros(())), valid.sum()
+        states = self.states(read, valid)
+        return self.heads.loss(states, targets[valid], self.scoring_tables), valid.sum()
+
+    def _examples(self, histories: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(batch, n) items that are read, (batch, k) targets, and which of them are real."""
+        if not self.settings.empty_history:
+            return histories[:, :-1], histories[:, 1:], histories[:, 1:] > 0
+        begins = histories[:, :1] == 0
+        items = torch.where(begins, histories[:, 1:], histories[:, :-1])
+        valid = items > 0
+        valid[:, :1] &= begins
+        return items[:, :-1], items, valid
+
+    def states(self, items: Tensor, valid: Tensor) -> Tensor:
+        """(targets, width) the states before the targets.
+
+        Args:
+            items: (batch, n) items that are read, padded on the right.
+            valid: (batch, k) which prefixes are asked for: after 1, 2, ... items, or with k = n + 1 after 0, 1, ...
+        """
+        empty = valid.shape[1] > items.shape[1]
+        unique, place = torch.unique(items, return_inverse=True)
+        vectors = self.tokens(unique)[place]
+        if self.settings.packed:
+            return self.reader.after_each(vectors, empty)[valid]
+        rows, lengths = valid.nonzero(as_tuple=True)
+        lengths = lengths if empty else lengths + 1
+        mask = torch.arange(items.shape[1], device=items.device) < lengths[:, None]
+        return self.reader.after_all(vectors[rows], mask.long())
+
+
+class HistoryBatches(WindowBatches):
+    """Windows of histories; a 0 before the first item says that it is predicted too, from the empty history."""
+
+    def __init__(self, offsets: np.ndarray, items: np.ndarray, size: int, tokens: int, empty: bool) -> None:
+        """
+        Args:
+            offsets: (users + 1,) where histories begin in `items`.
+            items: histories, one after the other.
+            size: most items of a window, its last target included.
+            tokens: padded items a batch.
+            empty: predict first items too.
+        """
+        super().__init__(offsets, items, size, 1, tokens)
+        self.empty = empty
+        self.begins = np.isin(self.starts, offsets[:-1])
+        self.targets += int(self.begins.sum()) * empty
+
+    def batch(self, numbers: np.ndarray) -> np.ndarray:
+        """(batch, length) int64 items, padded on the right with 0; one column more with `empty`."""
+        rows = super().batch(numbers)
+        if not self.empty:
+            return rows
+        space = np.zeros((len(rows), 1), np.int64)
+        begins = self.begins[numbers][:, None]
+        return np.where(begins, np.hstack([space, rows]), np.hstack([rows, space]))
+
+
+class MMESIDScorer:
+    """A trained model behind the judge's interface: tokens and vectors of all items are made once."""
+
+    def __init__(self, model: MMESID, positions: int) -> None:
+        """
+        Args:
+            model: on its device.
+            positions: padded positions that the language model reads at once.
+        """
+        self.model = model.eval()
+        self.positions = positions
+        self.max_history: int | None = model.settings.max_length
+        with torch.no_grad():
+            self.tokens = model.tokens.catalogue(len(model.heads.vectors) - 1)
+            self.vectors = model.heads.catalogue(model.scoring_tables)[1:]
+
+    @torch.no_grad()
+    def __call__(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:
+        """(batch, items) scores for histories (batch, length) padded on the right; an empty one is a row of 0."""
+        items = torch.from_numpy(histories).long().to(self.vectors.device)
+        rows = max(1, self.positions // (items.shape[1] + len(self.model.reader.after)))
+        states = [
+            self.model.reader.after_all(self.tokens[part], (part > 0).long()) for part in torch.split(items, rows)
+        ]
+        return torch.cat(states) @ self.vectors.T
+
+
+# ---------------------------------------------------------------- entry points
+
+
+def make_frame(language: LanguageModel, settings: MMESIDSystem) -> Frame:
+    """What the language model is told around the items: the chat template, or the published short form of it.
+
+    The short form is the instruction after an opening brace, without system message and template; after the items
+    comes what the template has there.
+    """
+    chat = chat_frame(language, f"{settings.instruction} ", settings.system_message, answer=True)
+    if settings.prompt == "chat":
+        return chat
+    return Frame(plain_frame(language, "{" + settings.instruction, end=False).before, chat.after)
+
+
+def _chosen(settings: MMESIDSystem, ids: SemanticIds) -> list[tuple[int, Part]]:
+    """Number and description of the parts that the system reads."""
+    names = [part.name for part in ids.parts]
+    wanted = names if settings.tables is None else settings.tables
+    for name in wanted:
+        if name not in names:
+            raise ValueError(f"mme_sid: tables: {name!r} is no part of the semantic IDs{did_you_mean(name, names)}")
+    return [(number, part) for number, part in enumerate(ids.parts) if part.name in wanted]
+
+
+def _raw_branch(inputs: RunInputs, name: str, items: int, width: int, settings: MMESIDSystem) -> RawBranch:
+    if name not in inputs.tables:
+        raise ValueError(f"mme_sid reads the item table {name!r} that its codes were made from, but no file was given")
+    vectors, present = read_item_table(inputs.tables[name], items)
+    return RawBranch(torch.from_numpy(vectors), torch.from_numpy(present), width, settings.standardize)
+
+
+def _code_branch(
+    ids: SemanticIds, books: dict[tuple[int, int], Tensor], part: int, width: int, settings: MMESIDSystem
+) -> CodeBranch:
+    levels = ids.parts[part].meaningful
+    lacking = [level for level in range(levels) if (part, level) not in books]
+    if lacking:
+        raise ValueError(
+            f"mme_sid reads the quantiser's codebooks; there is none of {ids.parts[part].name!r}, level {lacking[0]}"
+        )
+    codes = torch.from_numpy(ids.of(part)[:, :levels].copy())
+    found = [books[part, level].float() for level in range(levels)]
+    if settings.start == "random":
+        size = levels**-0.5 if settings.standardize else 1.0
+        found = [torch.randn_like(book) * size for book in found]
+    elif settings.standardize:
+        found = unit_codebooks(codes, found)
+    return CodeBranch(codes, found, width)
+
+
+def build(run: Run, inputs: RunInputs, popularity: np.ndarray) -> MMESID:
+    """The untrained model; torch is seeded by the caller.
+
+    Args:
+        run: with the resolved language model.
+        inputs: semantic IDs, the tables that they were made from, and the folder of a model that was built.
+        popularity: (items + 1,) training interactions an item.
+    Raises:
+        ValueError: an input that is needed was not given, or does not fit.
+    """
+    settings = run.method
+    assert isinstance(settings, MMESIDSystem)
+    if run.model is None or inputs.codes is None:
+        raise ValueError(f"system {run.system!r} reads a language model and semantic IDs, but they were not given")
+    items = len(popularity) - 1
+    language = load_model(run.model, Path(inputs.model) if inputs.model else None)
+    width = language.width
+    ids = read_codes(inputs.codes, items)
+    parts = _chosen(settings, ids)
+    raw = [_raw_branch(inputs, part.name, items, width, settings) for _, part in parts if settings.raw]
+    books = read_codebooks(inputs.codes) if settings.codes else {}
+    codes = [_code_branch(ids, books, number, width, settings) for number, _ in parts if settings.codes]
+    tokens = ItemTokens(raw, codes, width, settings.fusion)
+    scoring = len(raw) if settings.scoring == "fused" else 0
+    gated = settings.gate and scoring > 0
+    gate = PopularityGate(torch.from_numpy(popularity), 1 + scoring, settings.gate_temperature) if gated else None
+    heads = ScoreHeads(items, width, gate, width**-0.5 if settings.scale_scores else 1.0, settings.padding_class)
+    model = MMESID(settings, language, tokens, heads, make_frame(language, settings))
+    return model.to(pick_device(run.training.device))
+
+
+def batches(model: MMESID, run: Run, offsets: np.ndarray, items: np.ndarray) -> HistoryBatches:
+    """Windows of training histories; `batch_tokens` counts items, each of which is read once and answered once."""
+    settings = model.settings
+    return HistoryBatches(offsets, items, settings.max_length + 1, run.training.batch_tokens, settings.empty_history)
+
+
+def scorer(model: MMESID, run: Run, device: torch.device) -> MMESIDScorer:
+    """The model as it stands, ready to score."""
+    return MMESIDScorer(model.to(device), max(run.training.batch_tokens, 1) * (1 + len(model.reader.after)))
