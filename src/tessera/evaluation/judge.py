@@ -22,7 +22,10 @@ from tessera.settings.evaluation import Evaluation, FullRanking, SampledRanking
 
 
 class Scorer(Protocol):
-    """Scores of the whole catalogue after a history."""
+    """Scores of the whole catalogue after a history.
+
+    One with an attribute `reads_users` that is true is called with (batch,) ids of the users as a third argument.
+    """
 
     max_history: int | None
     """How much of a history's end is read; None reads all."""
@@ -71,7 +74,7 @@ def rank_cases(
     order = np.argsort(lengths, kind="stable")
     for begin in range(0, count, settings.batch_users):
         chosen = order[begin : begin + settings.batch_users]
-        scores = _score(scorer, cases.items, starts[chosen], lengths[chosen])
+        scores = _score(scorer, cases.items, starts[chosen], lengths[chosen], cases.users[chosen])
         device = scores.device
         targets = torch.from_numpy(cases.targets[chosen]).long().to(device)
         check_scores(scores, torch.from_numpy(cases.users[chosen]))
@@ -93,12 +96,13 @@ def rank_cases(
     return found
 
 
-def _score(scorer: Scorer, items: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> Tensor:
+def _score(scorer: Scorer, items: np.ndarray, starts: np.ndarray, lengths: np.ndarray, users: np.ndarray) -> Tensor:
     if scorer.max_history is not None:
         kept = np.minimum(lengths, scorer.max_history)
         starts, lengths = starts + lengths - kept, kept
     # an empty history is read as one padding item
-    return scorer(padded(items, starts, lengths), np.maximum(lengths, 1).astype(np.int64))
+    who = (users,) if getattr(scorer, "reads_users", False) else ()
+    return scorer(padded(items, starts, lengths), np.maximum(lengths, 1).astype(np.int64), *who)
 
 
 def _top(scores: Tensor, k: int) -> np.ndarray:

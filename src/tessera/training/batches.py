@@ -80,3 +80,42 @@ class WindowBatches:
         """The batches of an epoch, from number `skip` on."""
         for numbers in self.plan(seed, epoch)[skip:]:
             yield self.batch(numbers)
+
+
+class PrefixBatches(WindowBatches):
+    """Batches of single targets, each after up to `size` items before it, for models that read a history to one end.
+
+    A row is the user's id, the items before the target, the target, and zeros.
+    """
+
+    def __init__(
+        self, offsets: np.ndarray, items: np.ndarray, size: int, tokens: int, targets: np.ndarray | None = None
+    ) -> None:
+        """
+        Args:
+            offsets: (users + 1,) user u stands in rows offsets[u - 1]:offsets[u].
+            items: (rows,) in time order within a user.
+            size: most items before a target.
+            tokens: most rows times longest row (without the user) of a batch.
+            targets: (items + 1,) which items may be targets; None takes all.
+        """
+        self.items = items
+        self.tokens = tokens
+        counts = np.diff(offsets)
+        self.users = np.repeat(np.arange(1, len(counts) + 1), counts)
+        place = np.arange(len(items)) - np.repeat(offsets[:-1], counts)
+        chosen = place > 0
+        if targets is not None:
+            chosen &= targets[items]
+        ends = np.flatnonzero(chosen)
+        self.lengths = np.minimum(place[ends], size) + 1
+        self.starts = ends + 1 - self.lengths
+        self.targets = len(ends)
+
+    def batch(self, numbers: np.ndarray) -> np.ndarray:
+        """(batch, 1 + length) int64; no targets make a batch without rows that models still accept."""
+        if not len(numbers):
+            return np.zeros((0, 3), np.int64)
+        starts = self.starts[numbers]
+        rows = padded(self.items, starts, self.lengths[numbers])
+        return np.concatenate([self.users[starts, None], rows], axis=1)

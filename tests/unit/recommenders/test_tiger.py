@@ -1,0 +1,240 @@
+"""TIGER: its batches, its loss beside the formula, what it reads and what it does not, and that it learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tessera.artifacts.codes import ABSENT, Part, SemanticIds, write_codes
+from tessera.artifacts.models import read_tensors, write_tensors
+from tessera.data.dataset import load_dataset
+from tessera.evaluation.judge import rank_cases, validation_metrics
+from tessera.recommenders import tiger
+from tessera.recommenders.inputs import RunInputs
+from tessera.settings.evaluation import Evaluation
+from tessera.settings.recommenders import Training
+from tessera.settings.systems import Run
+from tessera.training.batches import PrefixBatches
+from tessera.training.loop import Trainer
+from tessera.training.machine import Machine, seed_step
+
+SMALL = {"dim": 32, "inner_dim": 64, "layers": 1, "heads": 2, "head_dim": 16, "dropout": 0.0, "max_length": 8}
+CPU = torch.device("cpu")
+
+
+def make_run(method: dict | None = None, **training) -> Run:
+    loop = {"epochs": 3, "batch_tokens": 600, "learning_rate": 0.005, "device": "cpu", **training}
+    return Run(
+        system="s",
+        recommender="tiger",
+        seed=1,
+        method={"recommender": "tiger", "semantic_ids": "c", **SMALL, **(method or {})},
+        training=Training(**loop),
+    )
+
+
+def write_ids(path: Path, codes: list[list[int]], sizes: tuple[int, ...], parts: int = 1) -> RunInputs:
+    rows = np.array([[ABSENT] * len(sizes) * parts, *[row * parts for row in codes]], np.int64)
+    ids = SemanticIds(rows, tuple(Part(f"t{part}", sizes) for part in range(parts)))
+    write_codes(path, ids, {}, {})
+    return RunInputs(codes=str(path))
+
+
+def grid(items: int = 30) -> list[list[int]]:
+    """Item i is (i - 1) // 5, (i - 1) % 5."""
+    return [[(item - 1) // 5, (item - 1) % 5] for item in range(1, items + 1)]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> RunInputs:
+    return write_ids(tmp_path_factory.mktemp("codes") / "codes.parquet", grid(), (6, 5))
+
+
+def build(run: Run, inputs: RunInputs, popularity: np.ndarray | None = None) -> tiger.TIGER:
+    seed_step(run.seed)
+    return tiger.build(run, inputs, np.ones(31, np.int64) if popularity is None else popularity)
+
+
+# ---------------------------------------------------------------- batches
+
+
+def test_every_item_but_the_first_is_a_target_once_after_what_stands_before_it():
+    rng = np.random.default_rng(0)
+    histories = [rng.integers(1, 100, n).tolist() for n in (5, 1, 0, 12, 2)]
+    offsets = np.concatenate([[0], np.cumsum([len(h) for h in histories])])
+    items = np.concatenate([np.array(h, np.int32) for h in histories])
+    batches = PrefixBatches(offsets, items, 4, 30)
+    expected = sorted(
+        (u + 1, *h[max(0, end - 4) : end + 1]) for u, h in enumerate(histories) for end in range(1, len(h))
+    )
+    for epoch in range(2):
+        plan = batches.plan(3, epoch)
+        found = []
+        for numbers in plan:
+            batch = batches.batch(numbers)
+            assert batch.dtype == np.int64
+            assert batch.shape[0] * (batch.shape[1] - 1) <= 30
+            found += [tuple(row[row > 0]) for row in batch]
+            assert all((np.diff((row > 0).astype(int)) <= 0).all() for row in batch)  # zeros on the right only
+        assert sorted(found) == expected
+    assert batches.targets == len(expected)
+    again = PrefixBatches(offsets, items, 4, 30).plan(3, 1)
+    assert all(np.array_equal(a, b) for a, b in zip(again, plan, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(batches.plan(3, 0), plan, strict=True))
+
+
+def test_items_that_may_not_be_targets_stay_in_histories():
+    allowed = np.ones(10, bool)
+    allowed[[0, 5]] = False
+    batches = PrefixBatches(np.array([0, 4]), np.array([1, 5, 6, 5]), 4, 100, allowed)
+    assert batches.batch(np.concatenate(batches.plan(1, 0))).tolist() == [[1, 1, 5, 6]]
+
+
+def test_no_targets_make_a_batch_that_the_model_takes(inputs):
+    model = build(make_run(), inputs)
+    empty = tiger.batches(model, make_run(), np.array([0, 2]), np.array([1, 2])).batch(np.array([], int))
+    total, count = model(torch.from_numpy(empty))
+    assert float(total.detach()) == 0
+    assert int(count) == 0
+    total.backward()
+
+
+# ---------------------------------------------------------------- model
+
+
+def test_the_loss_is_the_sum_of_the_cross_entropies_of_the_codes(inputs):
+    model = build(make_run({"layers": 2}), inputs).double()
+    batch = torch.tensor([[1, 4, 9, 30, 7], [2, 12, 3, 0, 0]])
+    total, count = model(batch)
+    assert int(count) == 2
+    expected = 0.0
+    for history, target in (([4, 9, 30], 7), ([12], 3)):
+        memory = model.read(torch.tensor([history]), torch.tensor([len(history)]), None)
+        first, second = grid()[target - 1]
+        states = model.decoder(torch.stack([model.start, model.items.level(0)[first]])[None], memory)[0]
+        for level, code in enumerate((first, second)):
+            logits = states[level] @ model.output[[slice(0, 6), slice(6, 11)][level]].T
+            expected = expected - F.log_softmax(logits, 0)[code]
+    torch.testing.assert_close(total, expected)
+
+
+def test_every_level_has_tokens_of_its_own(inputs):
+    model = build(make_run(), inputs)
+    tokens = model.items.tokens
+    assert tokens.shape == (31, 2)
+    assert tokens[0].tolist() == [0, 0]  # the padding item
+    assert tokens[1].tolist() == [1, 7]
+    assert tokens[30].tolist() == [6, 11]
+    assert len(model.items.weight) == 12
+    torch.testing.assert_close(model.items.level(1), model.items.weight[7:12])
+
+
+def test_scores_depend_on_the_history_and_not_on_its_padding(inputs):
+    scorer = tiger.scorer(build(make_run(), inputs), make_run(), CPU)
+    long = scorer(np.array([[3, 4, 0, 0, 0], [9, 8, 7, 6, 5]]), np.array([2, 5]))
+    alone = scorer(np.array([[3, 4]]), np.array([2]))
+    torch.testing.assert_close(long[:1], alone, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(alone, scorer(np.array([[4, 3]]), np.array([2])), atol=1e-3)
+    empty = scorer(np.array([[0]]), np.array([1]))
+    assert empty.isfinite().all()
+
+
+def test_exact_and_a_wide_beam_score_alike_and_are_probabilities(inputs):
+    exact = make_run({"scoring": "exact"})
+    model = build(exact, inputs)
+    rows, lengths = np.array([[3, 4, 6]]), np.array([3])
+    one = tiger.scorer(model, exact, CPU)(rows, lengths)
+    np.testing.assert_allclose(one.exp().sum(1), 1, atol=1e-5)
+    wide = make_run({"beams": 30})
+    other = build(wide, inputs)
+    torch.testing.assert_close(tiger.scorer(other, wide, CPU)(rows, lengths), one, atol=1e-5, rtol=1e-5)
+
+
+def test_user_tokens_reach_the_model_through_the_judge(inputs, data):
+    run = make_run({"user_tokens": 7})
+    scorer = tiger.scorer(build(run, inputs), run, CPU)
+    rows, lengths = np.array([[3, 4], [3, 4], [3, 4]]), np.array([2, 2, 2])
+    scores = scorer(rows, lengths, np.array([1, 2, 8]))
+    assert torch.equal(scores[0], scores[2])  # 1 and 8 share a token
+    assert not torch.allclose(scores[0], scores[1])
+    cases = load_dataset(data).cases("valid")
+    ranked = rank_cases(scorer, cases, Evaluation(mask_seen=False))
+    history = cases.history(3)[-8:]
+    alone = scorer(history[None].astype(np.int64), np.array([len(history)]), cases.users[3:4])[0]
+    assert ranked.scores[3] == pytest.approx(float(alone[cases.targets[3] - 1]), abs=1e-4)
+
+
+def test_items_without_codes_are_left_out_with_a_warning(tmp_path, caplog):
+    codes = grid()
+    codes[4] = [ABSENT, ABSENT]
+    inputs = write_ids(tmp_path / "codes.parquet", codes, (6, 5))
+    run = make_run()
+    with caplog.at_level("WARNING"):
+        model = build(run, inputs)
+    assert "1 of 30 items have no codes (the first is item 5)" in caplog.text
+    batches = tiger.batches(model, run, np.array([0, 4]), np.array([1, 5, 6, 5]))
+    assert batches.batch(np.concatenate(batches.plan(1, 0))).tolist() == [[1, 1, 5, 6]]
+    scores = tiger.scorer(model, run, CPU)(np.array([[5, 6]]), np.array([2]))
+    assert scores[0].argmin() == 4
+    assert scores.isfinite().all()
+
+
+def test_codes_of_several_tables_are_refused(tmp_path):
+    inputs = write_ids(tmp_path / "codes.parquet", grid(), (6, 5), parts=2)
+    with pytest.raises(ValueError, match=r"codes of 2 tables \(t0, t1\).*one code an item"):
+        build(make_run(), inputs)
+
+
+def test_cold_items_get_their_share(inputs):
+    popularity = np.ones(31, np.int64)
+    popularity[[0, 11, 12, 13]] = 0
+    run = make_run({"cold_share": 0.2, "beams": 30})
+    scores = tiger.scorer(build(run, inputs, popularity), run, CPU)(np.array([[3, 4]]), np.array([2]))
+    order = (scores[0].argsort(descending=True) + 1).tolist()
+    assert sum(item in (11, 12, 13) for item in order[:5]) >= 1
+    assert sum(item in (11, 12, 13) for item in order[:15]) == 3
+
+
+# ---------------------------------------------------------------- training
+
+
+def fit(run: Run, inputs: RunInputs, data: Path, state: Path) -> tuple[tiger.TIGER, list[dict]]:
+    dataset = load_dataset(data)
+    model = build(run, inputs, dataset.train_counts)
+    batches = tiger.batches(model, run, *dataset.train_histories())
+    state.mkdir(exist_ok=True)
+    trainer = Trainer(
+        model, batches, run.training, run.seed,
+        lambda: validation_metrics(tiger.scorer(model, run, CPU), dataset.cases("valid"), Evaluation(mask_seen=False)),
+        state, Machine(run.training),
+    )  # fmt: skip
+    return model, trainer.fit()
+
+
+def test_it_learns_which_item_follows_and_its_weights_are_enough_to_score(inputs, data, tmp_path):
+    run = make_run(epochs=8)
+    model, history = fit(run, inputs, data, tmp_path / "state")
+    best = max(row["NDCG@10"] for row in history)
+    assert best > 0.6  # by chance 0.15
+    write_tensors(tmp_path / "model.safetensors", dict(model.state_dict()), {})
+    again = build(make_run(), inputs)
+    again.load_state_dict(read_tensors(tmp_path / "model.safetensors"))
+    rows, lengths = np.array([[3, 4, 5]]), np.array([3])
+    scores = tiger.scorer(again, run, CPU)(rows, lengths)
+    assert torch.equal(scores, tiger.scorer(model, run, CPU)(rows, lengths))
+    assert scores[0].argmax() == 5
+    assert not {"codes", "cold", "items.tokens", "trie.code"} & set(model.state_dict())
+
+
+def test_it_goes_on_after_a_stop_to_the_digit(inputs, data, tmp_path):
+    whole, _ = fit(make_run({"dropout": 0.1}, epochs=2), inputs, data, tmp_path / "one")
+    settings = make_run({"dropout": 0.1}, epochs=1, checkpoint_seconds=0)
+    fit(settings, inputs, data, tmp_path / "two")
+    resumed, history = fit(make_run({"dropout": 0.1}, epochs=2), inputs, data, tmp_path / "two")
+    assert len(history) == 2
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
