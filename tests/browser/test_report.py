@@ -241,7 +241,7 @@ def test_the_tree_of_codes_opens_level_by_level(visit: Opener, report: Path) -> 
     assert box.get_by_role("status").inner_text() == "39 items of 40, 3 levels of 3 × 3 × 3 codes"
     first = box.locator(".root > div > details")
     codes = [int(code) for code in first.locator("> summary .code").all_inner_texts()]
-    counts = [int(text.split()[0]) for text in first.locator("> summary .size").all_inner_texts()]
+    counts = [int(text.split()[0]) for text in first.locator("> summary .size").all_inner_texts()]  # none is 1
     assert counts == [int((ids[:, 0] == code).sum()) for code in codes] == sorted(counts, reverse=True)
     assert box.locator(".tile").count() == 0, "nothing is made before it is opened"
 

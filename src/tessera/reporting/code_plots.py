@@ -62,21 +62,29 @@ def groups(parts: Parts) -> Plot | None:
 _BINS = ((1, "1"), (2, "2"), (3, "3"), (5, "4-5"), (10, "6-10"), (30, "11-30"), (100, "31-100"))
 
 
-def purity(parts: Parts) -> Plot | None:
-    """What each level knows of each category, less what shuffled categories give."""
-    rows: list[dict[str, Any]] = []
-    for name, part in parts.items():
-        for attribute, levels in (part.get("purity") or {}).items():
-            for level in levels:
+def purity(parts: Parts, most: int = 4) -> list[Plot]:
+    """What each level knows of a category, less what shuffled categories give: a plot a category, the first ones."""
+    attributes = dict.fromkeys(name for part in parts.values() for name in part.get("purity") or {})
+    found = []
+    for attribute in list(attributes)[:most]:
+        rows: list[dict[str, Any]] = []
+        for name, part in parts.items():
+            for level in (part.get("purity") or {}).get(attribute, []):
                 value = level["information"] - level["information_by_chance"]
-                run = f"{name}: {attribute}"
-                says = f"{run}, level {level['level']}: information {level['information']:.3f}"
+                says = f"{name}, level {level['level']}: information {level['information']:.3f}"
                 says += f", by chance {level['information_by_chance']:.3f}"
                 says += f"; majority {level['majority']:.1%}, by chance {level['majority_by_chance']:.1%}"
-                rows.append({"run": run, "group": str(level["level"]), "value": value, "says": says})
-    known: Parts = {row["run"]: {} for row in rows}
-    title = "Codes: what prefixes know of categories"
-    return _by_group(rows, known, "codes-purity", "codes of the prefix", "information above chance", title)
+                rows.append({"run": name, "group": str(level["level"]), "value": value, "says": says})
+        title = f"Codes: what prefixes know of {attribute!r}"
+        axis = "codes of the prefix"
+        found.append(
+            _by_group(rows, parts, f"codes-purity-{_slug(attribute)}", axis, "information above chance", title)
+        )
+    return [plot for plot in found if plot is not None]
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"\W+", "-", name.lower()).strip("-")
 
 
 def _by_group(rows: list[dict[str, Any]], parts: Parts, file: str, axis: str, name: str, title: str) -> Plot | None:
@@ -109,7 +117,7 @@ def spectra(parts: Parts, most: int = 6) -> list[Plot]:
         ]
         if len({row["place"] for row in rows}) < 2:
             continue
-        file = "codes-spectrum-" + re.sub(r"\W+", "-", name.lower()).strip("-")
+        file = f"codes-spectrum-{_slug(name)}"
         says = "; ".join(
             f"{stage}: information abundance {spectrum[stage]['centred']['information_abundance']:.1f} of "
             f"{spectrum[stage]['dim']}"
@@ -122,8 +130,9 @@ def spectra(parts: Parts, most: int = 6) -> list[Plot]:
 
 def _lines(rows: list[dict[str, Any]]) -> alt.LayerChart:
     axis = alt.Axis(format="~s", tickCount=6)
+    decades = alt.Axis(values=[10.0**power for power in range(-8, 1)], format=".0e")
     x = alt.X("place:Q", title="direction", axis=axis, scale=alt.Scale(nice=False))
-    y = alt.Y("value:Q", title="singular value / largest", scale=alt.Scale(type="log"), axis=alt.Axis(format=".0e"))
+    y = alt.Y("value:Q", title="singular value / largest", scale=alt.Scale(type="log"), axis=decades)
     colour = alt.Color(
         "run:N",
         scale=alt.Scale(domain=list(_STAGES), range=[f"var(--c{number})" for number in range(3)]),
@@ -131,6 +140,9 @@ def _lines(rows: list[dict[str, Any]]) -> alt.LayerChart:
         legend=alt.Legend(orient="bottom"),
     )
     base = alt.Chart(inline(rows)).encode(x=x, y=y, color=colour)
-    points = base.mark_point(filled=True, size=12, opacity=1).encode(description="says:N")
-    layers: alt.LayerChart = (base.mark_line(strokeWidth=2) + points).properties(width=460, height=250)
+    # dashes, so that a reconstruction does not hide latent vectors with the same spectrum
+    dashes = alt.Scale(domain=list(_STAGES), range=[[1, 0], [1, 0], [4, 4]])
+    lines = base.mark_line(strokeWidth=2).encode(strokeDash=alt.StrokeDash("run:N", scale=dashes, legend=None))
+    points = base.mark_point(filled=True, size=40, opacity=0).encode(description="says:N")  # to hover over
+    layers: alt.LayerChart = (lines + points).properties(width=460, height=250)
     return layers

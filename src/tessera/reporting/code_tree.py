@@ -20,8 +20,8 @@ _ELSEWHERE = 0
 """Stands for a picture that the explorer of item tables already holds."""
 
 
-def chosen_items(rows: Ints, most: int, seed: int = 0) -> list[int]:
-    """Places of rows (n, levels) that a tree shows: all, or everything below some random first codes.
+def chosen_rows(rows: Ints, most: int, seed: int = 0) -> list[int]:
+    """Places of rows (n, levels) that a tree brings onto the page: all, or everything below some random first codes.
 
     Whole branches say more than a few items of each: what lies near in the tree is near on the page. The last branch
     is cut where it is too large.
@@ -49,23 +49,23 @@ def tree_data(
 
     Args:
         recipes: name -> codes of the catalogue's items.
-        most: items of all trees together, shared among them.
+        most: items on the page; of larger catalogues every tree chooses its share, and shows what others chose too.
         elsewhere: items whose pictures are on the page already.
     """
     parts = [(name, ids, number) for name, ids in recipes.items() for number in range(len(ids.parts))]
     if not parts or not most:
         return ""
-    place: dict[int, int] = {}
+    chosen: set[int] = set()
+    for _, ids, number in parts:
+        items, rows = _sorted(ids, number)
+        share = most if len(items) <= most else max(1, most // len(parts))
+        chosen.update(items[chosen_rows(rows, share)].tolist())
+    place = {item: number for number, item in enumerate(sorted(chosen))}
     trees = []
     for name, ids, number in parts:
         part = ids.parts[number]
-        items = np.flatnonzero(ids.present(number))
-        rows = ids.of(number)[items, : part.meaningful]
-        shown = np.zeros(len(rows), bool)
-        shown[chosen_items(rows, max(1, most // len(parts)))] = True
-        order = np.lexsort((items, *rows.T[::-1]))
-        for item in items[order][shown[order]].tolist():
-            place.setdefault(item, len(place))
+        items, rows = _sorted(ids, number)
+        shown = np.isin(items, list(place))
         trees.append(
             {
                 "recipe": name,
@@ -73,11 +73,19 @@ def tree_data(
                 "sizes": part.sizes[: part.meaningful],
                 "ordered": part.ordered,
                 "items": len(items),
-                "root": _node(rows[order], items[order], shown[order], 0, place),
+                "root": _node(rows, items, shown, 0, place),
             }
         )
     data = {"trees": trees, "items": _items(catalogue, place, elsewhere), "catalogue": catalogue.table.num_rows}
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _sorted(ids: SemanticIds, number: int) -> tuple[Ints, Ints]:
+    """(n,) items of a part sorted by their codes, then by id, and (n, levels) the codes that mean something."""
+    items = np.flatnonzero(ids.present(number))
+    rows = ids.of(number)[items, : ids.parts[number].meaningful]
+    order = np.lexsort((items, *rows.T[::-1]))
+    return items[order], rows[order]
 
 
 def _node(rows: Ints, items: Ints, shown: NDArray[np.bool_], level: int, place: Mapping[int, int]) -> list[Any]:

@@ -22,13 +22,13 @@ CODE_COLUMNS = (
     ("collision_rate", "Collisions", ".2%"),
     ("largest_group", "Largest group", ",.0f"),
     ("used", "Codes used", ".1%"),
-    ("evenness", "Perplexity / codes", ".1%"),
+    ("evenness", "Perplexity", ".1%"),
     ("unexplained", "Unexplained", ".1%"),
     ("cosine", "Cosine", ".3f"),
     ("cosine_by_chance", "Cosine by chance", ".3f"),
     ("tau_latent", "τ latent", ".3f"),
-    ("tau_reconstruction", "τ reconstruction", ".3f"),
-    ("abundance", "Directions of the latent", ".1f"),
+    ("tau_reconstruction", "τ decoded", ".3f"),
+    ("abundance", "Directions", ".1f"),
 )
 """Key, header, format."""
 
@@ -67,8 +67,8 @@ def semantic_ids(
     rows = [
         (name, _levels(part), [_cell(part, key, form) for key, _, form in CODE_COLUMNS]) for name, part in parts.items()
     ]
-    drawn = [code_plots.use(parts), code_plots.groups(parts), code_plots.residuals(parts), code_plots.purity(parts)]
-    plots = [plot for plot in drawn if plot is not None] + code_plots.spectra(parts)
+    drawn = [code_plots.use(parts), code_plots.groups(parts), code_plots.residuals(parts)]
+    plots = [plot for plot in drawn if plot is not None] + code_plots.purity(parts) + code_plots.spectra(parts)
     count = catalogue.table.num_rows
     recipes = {name: read_codes(path, count) for name, path in codes.items()}
     return SemanticIdSection(rows, plots, tree_data(catalogue, recipes, most, elsewhere))

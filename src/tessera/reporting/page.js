@@ -231,7 +231,9 @@
         Object.assign(image, { src: items[place][3], alt: "", width: 36, height: 36 });
         peek.append(image);
       }
-      const sizes = make("span", "size", several(node[0], "item", "items"));
+      const [only] = node[0] === 1 ? places(node, deep - 1, 1) : [];
+      const alone = only === undefined ? "" : items[only][0] || items[only][1];
+      const sizes = make("span", alone ? "size alone" : "size", alone || several(node[0], "item", "items"));
       const name = make("span", "code", String(code));
       name.title = `code ${code} of level ${level}`;
       summary.append(name, sizes, peek);

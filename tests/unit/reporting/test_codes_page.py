@@ -15,7 +15,7 @@ from reporting_world import EVIL, ITEMS
 
 from tessera.artifacts.codes import Part, SemanticIds, read_codes
 from tessera.artifacts.tables import ArtifactError
-from tessera.reporting.code_tree import chosen_items, tree_data
+from tessera.reporting.code_tree import chosen_rows, tree_data
 from tessera.reporting.codes import CODE_COLUMNS, semantic_ids
 from tessera.reporting.page import build
 from tessera.reporting.samples import Catalogue
@@ -81,15 +81,19 @@ def test_pictures_are_carried_where_no_explorer_holds_them(
 def test_large_catalogues_show_whole_branches(catalogue: Catalogue) -> None:
     rng = np.random.default_rng(0)
     rows = rng.integers(0, 10, (500, 3))
-    chosen = chosen_items(rows, 120)
-    assert chosen == chosen_items(rows, 120)
+    chosen = chosen_rows(rows, 120)
+    assert chosen == chosen_rows(rows, 120)
     assert len(chosen) == 120
     counts = Counter(rows[chosen, 0].tolist())
     whole = [code for code, count in counts.items() if count == (rows[:, 0] == code).sum()]
     assert len(whole) >= len(counts) - 1
-    assert chosen_items(rows, 500) == list(range(500))
+    assert chosen_rows(rows, 500) == list(range(500))
 
     codes = np.concatenate([np.full((1, 3), -1), rng.integers(0, 3, (ITEMS, 3))])
+    two = {name: SemanticIds(codes[:, ::step], (Part("t", (3, 3, 3)),)) for name, step in (("a", 1), ("b", -1))}
+    both = json.loads(tree_data(catalogue, two, 10))
+    assert 5 <= len(both["items"]) <= 10
+    assert all(len(walked(tree["root"], 3)) == len(both["items"]) for tree in both["trees"])
     data = json.loads(tree_data(catalogue, {"a": SemanticIds(codes, (Part("t", (3, 3, 3)),))}, 10))
     tree = data["trees"][0]
     assert len(walked(tree["root"], 3)) == len(data["items"]) == 10
@@ -120,7 +124,7 @@ def test_health_stands_in_the_table(catalogue: Catalogue, files: dict[str, dict[
     given = {key: cell for (key, _, _), cell in zip(CODE_COLUMNS, found.rows[1][2], strict=True)}
     assert given["unexplained"] == given["tau_latent"] == given["abundance"] == (None, "–")
     names = [plot.name for plot in found.plots]
-    assert names == ["codes-use", "codes-groups", "codes-residuals", "codes-purity", "codes-spectrum-plain"]
+    assert names == ["codes-use", "codes-groups", "codes-residuals", "codes-purity-description", "codes-spectrum-plain"]
     assert "plain, after level 2: 0.400 of the norm is left" in found.plots[2].description
     assert "latent: information abundance" in found.plots[4].description
 
@@ -140,8 +144,8 @@ def test_categories_are_drawn_against_chance(
     section = semantic_ids(catalogue, {}, {"plain": tmp_path / "h.json"}, 10)
     assert section is not None
     assert section.tree == ""
-    plot = next(plot for plot in section.plots if plot.name == "codes-purity")
-    assert "plain: category, level 1: information 0.800, by chance 0.200; majority 90.0%" in plot.description
+    plot = next(plot for plot in section.plots if plot.name == "codes-purity-category")
+    assert "plain, level 1: information 0.800, by chance 0.200; majority 90.0%" in plot.description
 
 
 def test_a_page_without_codes_has_no_such_section(results: Path, tmp_path: Path, catalogue: Catalogue) -> None:
