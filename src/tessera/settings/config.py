@@ -11,12 +11,21 @@ from pydantic import Field, ValidationError, model_validator
 
 from tessera.settings.base import ConfigError, PresetSettings, Settings, did_you_mean, explain
 from tessera.settings.datasets import BazaarSource, Dataset
-from tessera.settings.embedding import TRAINED_TABLES, CRRLTable, LRCLTable, SCFTTable, TextTable
+from tessera.settings.embedding import (
+    TRAINED_TABLES,
+    AttributesTable,
+    CRRLTable,
+    HiddenTable,
+    LRCLTable,
+    SCFTTable,
+    TextTable,
+)
 from tessera.settings.evaluation import Evaluation, Significance
 from tessera.settings.language import BuiltModel, Captions, LanguageModel, PackageModel, ReadText
 from tessera.settings.recommenders import (
     Backbone,
     CrossEntropy,
+    DualViewItems,
     GRU4RecSettings,
     IdItems,
     Loss,
@@ -74,7 +83,15 @@ class CollaborativeTable(Settings):
 
 
 ItemTable = Annotated[
-    VectorsTable | LatentTable | CollaborativeTable | TextTable | SCFTTable | LRCLTable | CRRLTable,
+    VectorsTable
+    | LatentTable
+    | CollaborativeTable
+    | TextTable
+    | AttributesTable
+    | HiddenTable
+    | SCFTTable
+    | LRCLTable
+    | CRRLTable,
     Field(discriminator="recipe"),
 ]
 
@@ -270,6 +287,7 @@ class Config(Settings):
                         found.append(f"tables.{table_name}: latent tables need source bazaar; {dataset!r} is another")
         found += self._collaborative_problems()
         found += self._semantic_id_problems()
+        found += self._dual_view_problems()
         found += self._language_problems()
         measured = [f"{name}@{k}" for name in ("Hit", "NDCG") for k in self.evaluation.cutoffs] + ["MRR"]
         check("report.main_metric", self.report.main_metric, dict.fromkeys(measured))
@@ -385,6 +403,46 @@ class Config(Settings):
                     found.append(f"{path}.model: needs a decoder; {system.model!r} is an encoder")
         return found
 
+    def _dual_view_problems(self) -> list[str]:
+        """Names and widths of dual views, and tables of several rows an item where one is expected."""
+        found: list[str] = []
+        several = {name for name, table in self.tables.items() if isinstance(table, AttributesTable)}
+        systems = {name: system for name, system in self.systems.items() if isinstance(system, BackboneSystem)}
+        for name, system in systems.items():
+            items, path = system.items, f"systems.{name}.items"
+            if not isinstance(items, DualViewItems):
+                if (table := getattr(items, "table", None)) in several:
+                    found.append(f"{path}.table: {table!r} has several rows an item; only a dual view reads it")
+                continue
+            for shown, table in items.coarse.items():
+                if table not in self.tables:
+                    found.append(f"{path}.{shown}: unknown name {table!r}{did_you_mean(table, self.tables)}")
+                elif table in several:
+                    found.append(f"{path}.{shown}: {table!r} has several rows an item; it can only be 'fine'")
+            if items.fine is not None and items.fine not in several:
+                found.append(
+                    f"{path}.fine: {items.fine!r} is no table of recipe attributes{did_you_mean(items.fine, several)}"
+                )
+            if items.views == 2 and items.combine == "concat":
+                found += [
+                    f"{path}: half of dim {backbone.dim} of {used!r} must be a multiple of {heads} heads"
+                    for used in system.backbones or self.experiment.backbones
+                    if (backbone := self.backbones.get(used)) is not None
+                    and backbone.dim % (2 * (heads := self._half_heads(items, backbone)))
+                ]
+        for name, codes in self.semantic_ids.items():
+            for index, table in enumerate(getattr(codes, "tables", [])):
+                if table in several:
+                    found.append(f"semantic_ids.{name}.tables.{index}: {table!r} has several rows an item")
+        return found
+
+    @staticmethod
+    def _half_heads(items: DualViewItems, backbone: Any) -> int:
+        """Heads that must divide a view's half of the width."""
+        if items.axis == "sequence":
+            return items.heads
+        return 1 if items.backbone == "joint" else getattr(backbone, "heads", 1)
+
     def _alignment_problems(self, name: str, system: BackboneSystem) -> list[str]:
         align = getattr(system.items, "align", None)
         if align is None:
@@ -453,7 +511,7 @@ class Config(Settings):
             found.append("items enter under preset official")
         codes = getattr(items, "semantic_ids", None)
         name: str | None
-        for name in dict.fromkeys([getattr(items, "table", None), *(self.quantized(codes) if codes else [])]):
+        for name in dict.fromkeys([*self._tables_of(system), *(self.quantized(codes) if codes else [])]):
             while name is not None:
                 table = self.tables[name]
                 if getattr(table, "cooccurrence", "train") == "all":
@@ -463,6 +521,16 @@ class Config(Settings):
                 name = getattr(table, "start", None)
         return found
 
+    def _tables_of(self, system: BackboneSystem | NetworkSystem) -> list[str]:
+        """The item tables that a system reads itself."""
+        if isinstance(system, MMESIDSystem):  # a language model reads the tables that its codes were made of
+            return self.quantized(system.semantic_ids)
+        items = getattr(system, "items", None)
+        if isinstance(items, DualViewItems):
+            return items.tables
+        table = getattr(items, "table", None)
+        return [table] if table else []
+
     def _run(self, name: str, backbone_name: str | None, seed: int) -> Run:
         """A trained run: of a system under a backbone, or of one that is a network of its own."""
         system = self.systems[name]
@@ -470,7 +538,6 @@ class Config(Settings):
         backbone = self.backbones[backbone_name] if backbone_name is not None else None
         training = {**self.training.model_dump(), **(backbone.training if backbone else {}), **system.training}
         model = getattr(system, "model", None)
-        table = getattr(getattr(system, "items", None), "table", None)
         return Run(
             system=name,
             recommender=backbone_name or system.recommender,
@@ -478,14 +545,9 @@ class Config(Settings):
             method=system,
             backbone=backbone,
             model=self.models[model] if model is not None else None,
-            loss=getattr(system, "loss", None) or self.loss,
+            loss=(system.loss if isinstance(system, BackboneSystem) else None) or self.loss,
             training=Training.model_validate(training),
-            # a language model reads the tables that its codes were made of
-            tables=[table]
-            if table
-            else self.quantized(system.semantic_ids)
-            if isinstance(system, MMESIDSystem)
-            else [],
+            tables=self._tables_of(system),
             remarks=self._remarks(system, backbone_name),
         )
 
