@@ -195,7 +195,9 @@ def _run(quantizer: PartQuantizer, vectors: np.ndarray, codes: Ints) -> tuple[np
             latent = quantizer.look_up(own)
             found.append(tuple(part.numpy() for part in (quantizer.encode(rows), latent, quantizer.decode(latent))))
     encoded, latents, decoded = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return encoded, latents, decoded
+    # one reconstruction a string: products of matrices may round equal rows differently, and ties would be lost
+    labels = strings(codes[:, : len(quantizer.sizes)])
+    return encoded, latents, decoded[np.unique(labels, return_index=True)[1]][labels]
 
 
 def describe_health(codes: Path, tables: Mapping[str, Path], data: Path, output: Path) -> None:

@@ -19,11 +19,12 @@ from tessera.quantization.base import PartQuantizer, Quantizer
 from tessera.quantization.health import (
     describe_codes,
     describe_health,
+    describe_kept,
     describe_meaning,
     describe_reconstruction,
     residual_ratios,
 )
-from tessera.quantization.vectors import Standard
+from tessera.quantization.vectors import PartVectors, Standard
 from tessera.settings.semantic_ids import GivenCodes, RQKMeans
 
 ITEMS, USERS, SIZE, DIM = 60, 40, 4, 6
@@ -236,3 +237,19 @@ def test_files_that_do_not_belong_together_are_named(world: dict[str, Any], tmp_
     with pytest.raises(ArtifactError, match="item 60 has codes but no row in 'text'"):
         describe_health(codes, {"text": less}, world["data"], tmp_path / "health.json")
     assert not (tmp_path / "health.json").exists()
+
+
+def test_equal_codes_have_one_reconstruction_and_tie(world: dict[str, Any], tmp_path: Path) -> None:
+    """Whatever a decoder makes of equal rows: here of a position in the batch."""
+
+    class Drifting(PartQuantizer):
+        def decode(self, latent: torch.Tensor) -> torch.Tensor:
+            return super().decode(latent) + 1e-6 * torch.arange(len(latent))[:, None]
+
+    codes = world["codes"].copy()
+    codes[1:, 1:] = 0
+    drifting = Drifting(world["part"].scaling, world["part"].codebooks)
+    vectors = PartVectors("text", np.vstack([np.zeros(DIM), world["vectors"]]), np.ones(ITEMS + 1, bool), (DIM,))
+    cases = [(1, np.arange(2, 40)), (7, np.arange(8, 60))]
+    order = describe_kept(vectors, drifting, codes, np.arange(1, ITEMS + 1), cases)["order"]
+    assert order["latent"]["tie_rate"] == order["reconstruction"]["tie_rate"] > 0.2
