@@ -8,9 +8,8 @@ Every term is linear in h, so the mixture is one inner product a pair of state a
 
 - the item's vectors are mixed, v_j = p_j0 w_j + sum_m p_jm u_jm: every item is expanded to the model's width, once a
   step;
-- states are projected down instead of items up: (W e + b) . h = e . (W^T h) + b . h. One product of
-  [h; W_1^T h, b_1 . h, o_1 . h; ...] with [p_j0 w_j; p_j1 [e_j1, there, not there]; ...], o_m the vector of absent
-  items.
+- states are projected down instead of items up, (W e + b) . h = e . (W^T h) + b . h, a matrix of scores a head is
+  made, and those are mixed.
 
 Both are exact. With B states, N items, model width D and tables of width d in all, the first takes N d D + B N D
 multiplications, the second B d D + B N (D + d). The second is less where B (N + D) < N D: with fewer states than the
@@ -112,17 +111,15 @@ class ScoreHeads(nn.Module):
             mixed = mixed + weights[:, number, None] * branch(slice(None))
         return mixed
 
-    def factors(self, states: Tensor, raw: Projections) -> tuple[Tensor, Tensor]:
-        """(states, F) and (items + 1, F), whose products are the scores; no item is expanded, F = D + sum (d + 2)."""
+    def scores(self, states: Tensor, raw: Projections) -> Tensor:
+        """(states, items + 1) scores of states (states, width); no item is expanded."""
         weights = self._weights(raw)
-        left, right = [states], [weights[:, :1] * self.vectors]
+        total = weights[:, 0] * (states @ self.vectors.T)
         for number, branch in enumerate(raw, 1):
-            left.append(states @ branch.projection.weight)
-            left.append(states @ torch.stack([branch.projection.bias, branch.absent], 1))
-            present = branch.present[:, None].to(states.dtype)
-            rows = torch.cat([branch.table, present, 1 - present], dim=1)
-            right.append(weights[:, number, None] * rows)
-        return torch.cat(left, dim=1), torch.cat(right, dim=1)
+            found = (states @ branch.projection.weight) @ branch.table.T + (states @ branch.projection.bias)[:, None]
+            found = torch.where(branch.present, found, (states @ branch.absent)[:, None])
+            total = total + weights[:, number] * found
+        return total
 
     def loss(self, states: Tensor, targets: Tensor, raw: Projections) -> Tensor:
         """Sum of the cross-entropies over all items.
@@ -134,7 +131,6 @@ class ScoreHeads(nn.Module):
         """
         items, width = self.vectors.shape
         if raw and len(states) * (items + width) < items * width:
-            left, right = self.factors(states, raw)
-        else:
-            left, right = states, self.catalogue(raw)
-        return cross_entropy(left, right[self.first :], targets - self.first)
+            found = self.scores(states, raw)[:, self.first :]
+            return nn.functional.cross_entropy(found, targets - self.first, reduction="sum")
+        return cross_entropy(states, self.catalogue(raw)[self.first :], targets - self.first)

@@ -63,7 +63,7 @@ def test_mixed_items_and_projected_states_give_the_plain_scores_and_gradients(ga
     expected = [wanted, *torch.autograd.grad((wanted * weights).sum(), states), *gradients(
         (plain_scores(scores, raw, states) * weights).sum(), scores, *raw
     )]  # fmt: skip
-    for ways in (lambda: states @ scores.catalogue(raw).T, lambda: _product(scores, states, raw)):
+    for ways in (lambda: states @ scores.catalogue(raw).T, lambda: scores.scores(states, raw)):
         found = [
             ways(),
             *torch.autograd.grad((ways() * weights).sum(), states),
@@ -71,12 +71,6 @@ def test_mixed_items_and_projected_states_give_the_plain_scores_and_gradients(ga
         ]
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
-
-
-def _product(scores: ScoreHeads, states: Tensor, raw: list[RawBranch]) -> Tensor:
-    left, right = scores.factors(states, raw)
-    assert left.shape[1] == right.shape[1] == WIDTH + 3 + 5 + 4
-    return left @ right.T
 
 
 @pytest.mark.parametrize("padding_class", [True, False])
