@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 
@@ -51,26 +52,27 @@ def build(items: int) -> tuple[TIGER, Tensor]:
         rows = list(dict.fromkeys([*rows, *zip(first, second, rng.integers(0, 256, items), strict=True)]))
     codes = np.concatenate([np.full((1, 3), ABSENT), np.array(rows[:items])]).astype(np.int64)
     torch.manual_seed(0)
-    model = TIGER(TIGERSystem(semantic_ids="codes"), SemanticIds(codes, (Part("t", SIZES),)), np.ones(items + 1)).eval()
+    settings = TIGERSystem(semantic_ids="codes", recency=False)  # T5 as transformers has it
+    model = TIGER(settings, SemanticIds(codes, (Part("t", SIZES),)), np.ones(items + 1)).eval()
     with torch.no_grad():
         model.output.mul_(4)  # random weights are undecided; a beam search then keeps what noise prefers
     return model, torch.from_numpy(rng.integers(1, items + 1, (64, HISTORY)))
 
 
 def transformers_model(model: TIGER) -> T5ForConditionalGeneration:
-    """The same weights in transformers: tokens are ours, and one more begins what is written."""
+    """The same weights in transformers: tokens are ours, and two more end what is read and begin what is written."""
     settings = model.settings
     tokens = len(model.items.weight)
     config = T5Config(
-        vocab_size=tokens + 1, d_model=settings.dim, d_kv=settings.head_dim, d_ff=settings.inner_dim,
+        vocab_size=tokens + 2, d_model=settings.dim, d_kv=settings.head_dim, d_ff=settings.inner_dim,
         num_layers=settings.layers, num_decoder_layers=settings.layers, num_heads=settings.heads, dropout_rate=0.0,
         feed_forward_proj="relu", scale_decoder_outputs=False, pad_token_id=0,
-        eos_token_id=None, decoder_start_token_id=tokens,
+        eos_token_id=None, decoder_start_token_id=tokens + 1,
     )  # fmt: skip
     other = T5ForConditionalGeneration(config).eval()
-    other.lm_head = nn.Linear(settings.dim, tokens + 1, bias=False)  # transformers ties it to the token vectors
+    other.lm_head = nn.Linear(settings.dim, tokens + 2, bias=False)  # transformers ties it to the token vectors
     with torch.no_grad():
-        other.shared.weight.copy_(torch.cat([model.items.weight, model.start[None]]))
+        other.shared.weight.copy_(torch.cat([model.items.weight, model.end[None], model.start[None]]))
         other.lm_head.weight.zero_()
         other.lm_head.weight[1:tokens].copy_(model.output)
         copy_stack(model.encoder, other.encoder)
@@ -124,8 +126,9 @@ def theirs(
     beams: int,
 ) -> tuple[Tensor, Tensor]:
     """The same by transformers."""
+    tokens = F.pad(model.items.tokens[histories].flatten(1), (0, 1), value=len(model.items.weight))
     found = other.generate(
-        input_ids=model.items.tokens[histories].flatten(1), num_beams=beams, num_return_sequences=beams,
+        input_ids=tokens, num_beams=beams, num_return_sequences=beams,
         max_new_tokens=len(SIZES), prefix_allowed_tokens_fn=follow, renormalize_logits=True, length_penalty=0.0,
         output_scores=True, return_dict_in_generate=True, do_sample=False,
     )  # fmt: skip

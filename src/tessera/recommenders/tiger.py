@@ -64,8 +64,10 @@ class TIGER(nn.Module):
         )
         self.items = CodeTokens(codes, sizes, settings.dim)
         self.start = nn.Parameter(torch.randn(settings.dim))
+        self.end = nn.Parameter(torch.randn(settings.dim))
         # of its own, as in T5 1.1: token vectors that are the output layer too learned more slowly
         self.output = nn.Parameter(torch.randn(sum(sizes), settings.dim) * settings.dim**-0.5)
+        self.positions = nn.Parameter(torch.randn(settings.max_length, settings.dim)) if settings.recency else None
         self.users = nn.Embedding(settings.user_tokens, settings.dim) if settings.user_tokens else None
         self.encoder = Encoder(shape)
         self.decoder = Decoder(shape)
@@ -78,13 +80,20 @@ class TIGER(nn.Module):
     def read(self, histories: Tensor, lengths: Tensor, users: Tensor | None) -> Memory:
         """What the decoder reads of histories (batch, length), padded on the right, of lengths (batch,) above 0.
 
-        An item without codes, and the padding item that stands for an empty history, are tokens of their own.
+        An item without codes, and the padding item that stands for an empty history, have a token of their own. A token
+        ends the sequence, as T5's do.
         """
         x = self.items(histories)
         if self.settings.pool_items:
             x = x.unflatten(1, (-1, self.trie.levels)).sum(2)
-        positions = x.shape[1] // histories.shape[1]  # of an item
-        visible = torch.arange(x.shape[1], device=x.device) < (lengths * positions)[:, None]
+        each = x.shape[1] // histories.shape[1]  # positions of an item
+        places = torch.arange(x.shape[1] + 1, device=x.device)
+        if self.positions is not None:
+            ages = (lengths[:, None] - 1 - places[:-1] // each).clamp_min(0)
+            x = x + F.embedding(ages, self.positions)
+        ends = (lengths * each)[:, None]
+        x = torch.where((places == ends)[:, :, None], self.end, F.pad(x, (0, 0, 0, 1)))
+        visible = places <= ends
         if self.users is not None:
             assert users is not None
             x = torch.cat([self.users(users % self.users.num_embeddings)[:, None], x], 1)

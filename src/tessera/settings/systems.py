@@ -79,6 +79,8 @@ class TIGERSystem(NetworkSystem):
     """Items of a history that the encoder reads."""
     pool_items: bool = False
     """Read an item of the history as the sum of its codes' vectors in one position, and not as a position a code."""
+    recency: bool = True
+    """Tell the encoder how many items ago an item was. T5 knows distances between tokens alone, as in the paper."""
     user_tokens: int = Field(0, ge=0)
     """Tokens that users are hashed to (2000 in the paper); 0 leaves users out."""
     loss: Literal["catalogue", "vocabulary"] = "catalogue"
@@ -87,7 +89,8 @@ class TIGERSystem(NetworkSystem):
     scoring: Literal["beam", "exact"] = "beam"
     """Beam search in the code tree, or every item's probability, for catalogues of a few thousand items."""
     beams: int = Field(30, ge=1)
-    """Codes kept at a level; as many items get a rank, the others share the last one."""
+    """Prefixes kept at a level. All items that those of the last level but one lead to get a rank of their own; the
+    others share the last one."""
     normalize: Literal["catalogue", "vocabulary"] = "catalogue"
     """Probabilities over the codes that lead to an item, or over all codes, the impossible ones dropped afterwards."""
     cold_share: float = Field(0.0, ge=0, lt=1)

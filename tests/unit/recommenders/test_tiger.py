@@ -219,7 +219,7 @@ def test_it_learns_which_item_follows_and_its_weights_are_enough_to_score(inputs
     run = make_run(epochs=8)
     model, history = fit(run, inputs, data, tmp_path / "state")
     best = max(row["NDCG@10"] for row in history)
-    assert best > 0.6  # by chance 0.15
+    assert best > 0.8  # by chance 0.15
     write_tensors(tmp_path / "model.safetensors", dict(model.state_dict()), {})
     again = build(make_run(), inputs)
     again.load_state_dict(read_tensors(tmp_path / "model.safetensors"))
