@@ -26,6 +26,7 @@ DOORS: dict[str, set[str]] = {
     "embedding": BASE | {"data", "objectives", "evaluation", "training", "language"},
     "quantization": BASE | {"data", "objectives", "evaluation", "training"},
     "recommenders": BASE | {"data", "objectives", "evaluation", "training", "language"},
+    "ctr": BASE | {"data", "objectives", "evaluation", "training"},
     "reporting": BASE | {"data", "evaluation"},
 }
 LIGHT_SCRIPTS = ["ingest.py", "generate.py", "prepare.py", "table.py", "diagnose.py", "tables.py", "report.py"]

@@ -1,0 +1,1 @@
+"""Click-through rate over lifelong histories: samples, models that retrieve and refine, their judge."""
