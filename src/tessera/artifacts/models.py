@@ -21,7 +21,9 @@ def write_tensors(
     from safetensors.torch import save_file
 
     with atomic(path) as temporary:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, dict(metadata or {}))
+        # metadata without a key, and no tensor, would make a file that cannot be read
+        told = dict(metadata) if metadata else None
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, told)
 
 
 def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:

@@ -47,12 +47,10 @@ def bounded_assignment(distances: np.ndarray, most: int) -> np.ndarray:
     if rows > columns * most:
         raise ValueError(f"{rows} rows do not fit into {columns} clusters of {most}")
     chosen: np.ndarray = distances.argmin(1)
-    if np.bincount(chosen, minlength=columns).max(initial=0) <= most:
-        return chosen
-    if rows <= EXACT_ROWS:
-        chosen = linear_sum_assignment(np.repeat(distances, most, axis=1))[1] // most
-        return chosen
-    return _auction(distances, most)
+    if np.bincount(chosen, minlength=columns).max(initial=0) > most:
+        few = rows <= EXACT_ROWS
+        chosen = linear_sum_assignment(np.repeat(distances, most, 1))[1] // most if few else _auction(distances, most)
+    return chosen
 
 
 def _auction(distances: np.ndarray, most: int) -> np.ndarray:

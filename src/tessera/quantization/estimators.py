@@ -33,7 +33,7 @@ def rotation(latent: Tensor, code: Tensor, epsilon: float = 1e-6) -> Tensor:
     z_unit, q_unit = z / z_length, q / q_length
     between = z_unit + q_unit
     w = between / between.norm(dim=1, keepdim=True).clamp(min=epsilon)
-    turned = (
+    turned: Tensor = (
         latent
         - 2 * w * (w * latent).sum(1, keepdim=True)
         + 2 * q_unit * (z_unit * latent).sum(1, keepdim=True)
