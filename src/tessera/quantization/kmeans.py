@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SEEDING_ROWS = 32
+SEEDING_ROWS = 12
 """Seeds are drawn among so many random rows a cluster; Lloyd's iterations see all rows."""
 TOLERANCE = 1e-6
 """Iterations end when the mean squared distance falls by less than this share."""
