@@ -18,6 +18,7 @@ from tessera.quantization.task import QUANTIZERS
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
 from tessera.settings.datasets import BazaarSource
+from tessera.settings.embedding import TRAINED_TABLES
 from tessera.settings.language import BuiltModel
 
 WHERE = ", ".join(map(str, workflow.configfiles)) or "config"
@@ -34,7 +35,7 @@ JUDGED = {name: [run.path for run in CONFIG.runs(name)] for name in DATASETS}
 RUNS = {name: {run.path: run for run in CONFIG.trained(name)} for name in DATASETS}
 BUILT = [name for name, model in CONFIG.models.items() if isinstance(model, BuiltModel)]
 MADE_TABLES = [name for name in CONFIG.tables if CONFIG.reader(name)]
-TUNED_TABLES = [name for name in MADE_TABLES if CONFIG.tables[name].recipe != "text"]
+TUNED_TABLES = [name for name in MADE_TABLES if isinstance(CONFIG.tables[name], TRAINED_TABLES)]
 CANDIDATES = CONFIG.evaluation.candidates
 
 
@@ -94,10 +95,11 @@ def run_modules(run):
     """Library modules that a run loads by name."""
     if run.backbone is None:
         return [f"tessera.recommenders.{'backbones.' if run.heuristic else ''}{run.method.recommender}"]
-    return [
+    found = [
         f"tessera.recommenders.backbones.{run.backbone.kind}",
         f"tessera.recommenders.item_encoders.{run.method.items.kind}",
     ]
+    return found + (["tessera.recommenders.backbones.two_views"] if run.method.items.kind == "dual_view" else [])
 
 
 def table_files(dataset, names):
@@ -168,7 +170,7 @@ def own_embedder(wildcards):
     return {"embedder": f"results/{wildcards.dataset}/embedders/{wildcards.table}/model.safetensors"}
 
 
-FINISH = ("pca", "whiten", "l2")
+FINISH = ("pca", "whiten", "l2", "shuffle")
 """Keys of a recipe that training does not read."""
 
 
@@ -196,6 +198,11 @@ def read_tables():
     """Item tables that runs read, or that semantic IDs are made of."""
     read = [name for runs in RUNS.values() for run in runs.values() for name in run.tables]
     return list(dict.fromkeys(read + [name for codes in read_codes() for name in CONFIG.quantized(codes)]))
+
+
+def diagnosed_tables():
+    """Item tables with one row an item, which can be judged before a recommender learns from them."""
+    return [name for name in read_tables() if CONFIG.tables[name].recipe != "attributes"]
 
 
 def quantizer_inputs(wildcards):

@@ -53,7 +53,7 @@ rule report:
         metrics=every("metrics.json"),
         evaluations=every("evaluation.parquet"),
         histories=histories(),
-        diagnostics=expand("results/{dataset}/diagnostics/{table}.json", dataset=DATASETS, table=read_tables()),
+        diagnostics=expand("results/{dataset}/diagnostics/{table}.json", dataset=DATASETS, table=diagnosed_tables()),
         captions=expand("results/{dataset}/captions/{captions}.parquet", dataset=DATASETS, captions=read_captions()),
         embedders=expand("results/{dataset}/embedders/{table}/history.jsonl", dataset=DATASETS, table=tuned_tables()),
         codes=expand("results/{dataset}/semantic_ids/{codes}/codes.parquet", dataset=DATASETS, codes=read_codes()),

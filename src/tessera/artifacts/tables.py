@@ -103,6 +103,7 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "users": (1, USERS),
     "rejected": (1, REJECTED),
     "item_table": (1, None),
+    "item_sequences": (1, None),
     "evaluation": (1, EVALUATION),
     "candidates": (1, CANDIDATES),
     "captions": (1, CAPTIONS),

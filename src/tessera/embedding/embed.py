@@ -6,13 +6,15 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from tessera.artifacts.logs import log
+from tessera.artifacts.sequences import write_item_sequences
 from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.embedding.finish import finish
 from tessera.embedding.task import RECIPES, Places, Task
 from tessera.language.models import load_model
-from tessera.settings.embedding import CRRLTable, TextTable
+from tessera.settings.embedding import AttributesTable, CRRLTable, HiddenTable, TextTable
 
 
 def embed(task: Task, places: Places, output: Path) -> None:
@@ -25,8 +27,13 @@ def embed(task: Task, places: Places, output: Path) -> None:
     model = load_model(task.model, places.model_folder)
     module = import_module(RECIPES[table.recipe])
     catalogue, captions = Path(places.catalogue), places.caption_files
+    names: list[str] | None = None
     if isinstance(table, TextTable):
         items, vectors = module.embed_text(table, task.prompt, model, catalogue, captions)
+    elif isinstance(table, HiddenTable):
+        items, vectors = module.embed_hidden(table, task.prompt, model, catalogue, captions)
+    elif isinstance(table, AttributesTable):
+        items, names, vectors = module.embed_attributes(table, task.prompt, model, catalogue, captions)
     elif isinstance(table, CRRLTable):
         items, vectors = module.embed_crrl(
             table, task.start, task.prompt, model, catalogue, captions, Path(str(places.embedder))
@@ -39,6 +46,22 @@ def embed(task: Task, places: Places, output: Path) -> None:
     if bad.any():
         raise ArtifactError(f"{output}: the model gives NaN or infinity for item {items[bad][0]}; nothing was written")
     finished = finish(vectors, table)
-    log.info("%d items have a vector of width %d (from %d)", len(items), finished.shape[1], vectors.shape[1])
+    log.info(
+        "%d items have %d vectors of width %d (from %d)",
+        len(np.unique(items)), len(items), finished.shape[1], vectors.shape[1],
+    )  # fmt: skip
     digests = {str(number): digest for number, digest in enumerate(places.digests())}
-    write_item_table(output, items, finished, task.model_dump(mode="json"), digests)
+    settings = task.model_dump(mode="json")
+    if table.shuffle is not None:
+        items = shuffled(items, table.shuffle)
+    if names is None:
+        write_item_table(output, items, finished, settings, digests)
+    else:
+        order = np.argsort(items, kind="stable")
+        write_item_sequences(output, items[order], [names[row] for row in order], finished[order], settings, digests)
+
+
+def shuffled(items: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """Items (n,) renamed by a random permutation of those that occur: every one has the rows of another, or its own."""
+    present = np.unique(items)
+    return np.random.default_rng(seed).permutation(present)[np.searchsorted(present, items)]

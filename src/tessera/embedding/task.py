@@ -8,12 +8,14 @@ from pydantic import Field
 
 from tessera.artifacts.files import file_digest
 from tessera.settings.base import Settings
-from tessera.settings.embedding import CRRLTable, LRCLTable, SCFTTable, TextTable
+from tessera.settings.embedding import AttributesTable, CRRLTable, HiddenTable, LRCLTable, SCFTTable, TextTable
 from tessera.settings.language import ItemPrompt, LanguageModel
 
 # recipe -> module, loaded when used: the workflow names it, so that an edit to one re-runs only its own tables
 RECIPES = {
     "text": "tessera.embedding.text",
+    "attributes": "tessera.embedding.attributes",
+    "hidden": "tessera.embedding.hidden",
     "scft": "tessera.embedding.contrastive",
     "lrcl": "tessera.embedding.contrastive",
     "crrl": "tessera.embedding.crrl",
@@ -23,7 +25,7 @@ RECIPES = {
 class Task(Settings):
     """What makes one table on one dataset, every name resolved."""
 
-    table: TextTable | SCFTTable | LRCLTable | CRRLTable = Field(discriminator="recipe")
+    table: TextTable | AttributesTable | HiddenTable | SCFTTable | LRCLTable | CRRLTable = Field(discriminator="recipe")
     start: LRCLTable | None = None
     """Of a crrl table: the lrcl table it goes on from, or the defaults of one."""
     model: LanguageModel

@@ -83,6 +83,8 @@ def embed_text(
     Raises:
         ValueError: no item has any text, or the model has no such layer.
     """
+    if table.only_captions:
+        prompt = prompt.model_copy(update={"attributes": []})
     told, items = told_items(catalogue, prompt, captions)
     before = f"{table.instruction}\n" if table.instruction else ""
     frame = plain_frame(model, f"{before}{domain_sentence(prompt.domain)}\n")

@@ -11,7 +11,7 @@ from tessera.artifacts.files import identity
 from tessera.artifacts.logs import stage
 from tessera.embedding.task import RECIPES, Places, Task
 from tessera.language.models import load_model
-from tessera.settings.embedding import CRRLTable, TextTable
+from tessera.settings.embedding import TRAINED_TABLES, CRRLTable
 from tessera.training.launch import run_processes
 from tessera.training.machine import Machine
 
@@ -19,7 +19,7 @@ from tessera.training.machine import Machine
 def tune(task: Task, places: Places, output: Path, state: Path, code: str) -> None:
     """Train the embedder of a task: `output` (model.safetensors), model.json and history.jsonl beside it."""
     table = task.table
-    assert not isinstance(table, TextTable)
+    assert isinstance(table, TRAINED_TABLES)
     folder = state / identity(task.canonical(), code, *places.digests())
     machine = Machine(table.training)
     model = load_model(task.model, places.model_folder)
@@ -48,7 +48,7 @@ def tune(task: Task, places: Places, output: Path, state: Path, code: str) -> No
 
 def launch(task: Task, places: Places, output: Path, state: Path, code: str, logfile: Path | None) -> None:
     """`tune` in this process, or in as many as `training.processes` says (one a GPU)."""
-    assert not isinstance(task.table, TextTable)
+    assert isinstance(task.table, TRAINED_TABLES)
     if task.table.training.processes == 1:
         tune(task, places, output, state, code)
         return

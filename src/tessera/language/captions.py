@@ -12,16 +12,13 @@ import pyarrow as pa
 
 from tessera.artifacts.files import read_json, write_json
 from tessera.artifacts.logs import Progress, log
-from tessera.artifacts.tables import describe, read_table, write_table
+from tessera.artifacts.tables import write_table
 from tessera.language.answers import answer
-from tessera.language.models import LanguageModel, LanguageModelError
-from tessera.language.pictures import PictureError, open_picture
-from tessera.language.prompts import item_attributes
+from tessera.language.models import LanguageModel
 from tessera.language.questions import Pixels, Question, lengths, read_pixels
+from tessera.language.shown import BROKEN_PICTURE, ShownCatalogue
 from tessera.settings.language import Captions, ItemPrompt
 
-CAPTIONED, NO_PICTURE, BROKEN_PICTURE, NO_TEXT = "captioned", "no picture", "broken picture", "no text"
-"""What became of an item: it has a caption, or lacks what the model is to be shown."""
 NAMED = 5
 """So many broken pictures are named in the log; the others are counted."""
 
@@ -47,20 +44,8 @@ def write_captions(
             is not there.
     """
     question = Question(model, settings.source, prompt.domain, settings.instruction)
-    table = read_table(catalogue, "items", ["item", "image"]).sort_by("item")
-    items = table.column("item").to_pylist()
-    attributes = item_attributes(catalogue, prompt) if question.told else {}
-    root = describe(catalogue).get("image_root")
-    pictures = dict(zip(items, table.column("image").to_pylist(), strict=True)) if root is not None else {}
-    if question.pictured and not any(pictures.values()):
-        raise LanguageModelError(
-            f"{catalogue}: no item has a picture (image_root is {root!r}), but the captions are of source "
-            f"{settings.source!r}; use text"
-        )
-    if question.pictured and not Path(str(root)).is_dir():
-        raise LanguageModelError(f"{root}: no such folder; {catalogue} expects its pictures there (image_root)")
-    if question.told and not attributes:
-        raise LanguageModelError(f"{catalogue}: no item has a text, but the captions are of source {settings.source!r}")
+    shown = ShownCatalogue(question, prompt, catalogue)
+    items = shown.items
     rows: list[list[Any]] = []
     cut, named = 0, 0
     starts = range(0, len(items), settings.shard)
@@ -69,7 +54,7 @@ def write_captions(
             chosen = items[start : start + settings.shard]
             shard = state / f"captions-{number:05d}.json"
             if not shard.is_file():
-                write_json(shard, _caption(settings, question, chosen, attributes, pictures, root))
+                write_json(shard, _caption(settings, shown, chosen))
             said = read_json(shard)
             rows += said["rows"]
             for reason in said["broken"][: NAMED - named]:
@@ -98,38 +83,14 @@ def _example(rows: Sequence[Sequence[Any]]) -> str:
     return f'"{text[:60]}"' if text else ""
 
 
-def _caption(
-    settings: Captions,
-    question: Question,
-    items: Sequence[int],
-    attributes: dict[int, list[tuple[str, str]]],
-    pictures: dict[int, str | None],
-    root: str | None,
-) -> dict[str, Any]:
+def _caption(settings: Captions, shown: ShownCatalogue, items: Sequence[int]) -> dict[str, Any]:
     """One shard: its rows (item, caption or None, status), how many texts were cut, and why pictures are broken."""
-    status: dict[int, str] = {}
-    broken: list[str] = []
-    shown: dict[int, Any] = {}
-    for item in items:
-        status[item] = CAPTIONED
-        if question.pictured:
-            name = pictures.get(item)
-            if not name:
-                status[item] = NO_PICTURE
-                continue
-            try:
-                shown[item] = open_picture(Path(str(root)) / name)
-            except PictureError as error:
-                broken.append(f"item {item}: {error}")
-                status[item] = BROKEN_PICTURE
-                continue
-        if question.told and item not in attributes:
-            status[item] = NO_TEXT
-    asked = [item for item in items if status[item] == CAPTIONED]
+    question, seen = shown.question, shown.see(items)
+    asked = seen.asked
     pixels: list[Pixels | None] = [None] * len(asked)
     if question.pictured:
-        pixels[:] = read_pixels(question.model, [shown[item] for item in asked])
-    rows, cut = question.rows([attributes.get(item, []) for item in asked], pixels, settings.max_new_tokens)
+        pixels[:] = read_pixels(question.model, [seen.pictures[item] for item in asked])
+    rows, cut = question.rows([shown.attributes.get(item, []) for item in asked], pixels, settings.max_new_tokens)
     said: dict[int, str] = {}
     order = np.argsort(-lengths(rows), kind="stable")
     for start in range(0, len(order), settings.batch):
@@ -139,4 +100,5 @@ def _caption(
             settings.max_new_tokens,
         )  # fmt: skip
         said.update(zip((asked[i] for i in batch), texts, strict=True))
-    return {"rows": [[item, said.get(item), status[item]] for item in items], "cut": cut, "broken": broken[:NAMED]}
+    made = [[item, said.get(item), seen.status[item]] for item in items]
+    return {"rows": made, "cut": cut, "broken": seen.broken[:NAMED]}

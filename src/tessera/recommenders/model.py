@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from torch import Tensor, nn
 
 from tessera.artifacts.codes import read_codebooks, read_codes
 from tessera.artifacts.models import read_tensors
+from tessera.artifacts.sequences import read_item_sequences
 from tessera.artifacts.tables import ArtifactError, read_item_table
 from tessera.objectives.catalogue import CatalogueLoss, catalogue_loss
 from tessera.recommenders.backbones.base import Backbone
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.base import ItemEncoder
 from tessera.settings.base import Settings
-from tessera.settings.recommenders import SemanticIdItems, TableItems
+from tessera.settings.recommenders import DualViewItems, SemanticIdItems, TableItems
 from tessera.settings.systems import BackboneSystem, Run
 
 # kind -> (module, class): loaded when used, and named to the workflow so that an edit to one re-runs only its own runs
@@ -31,6 +33,7 @@ ITEM_ENCODERS = {
     "ids": ("tessera.recommenders.item_encoders.ids", "IdItemEncoder"),
     "table": ("tessera.recommenders.item_encoders.table", "TableItemEncoder"),
     "semantic_ids": ("tessera.recommenders.item_encoders.semantic_ids", "SemanticIdEncoder"),
+    "dual_view": ("tessera.recommenders.item_encoders.dual_view", "DualViewEncoder"),
 }
 
 
@@ -38,9 +41,19 @@ def _load(place: tuple[str, str]) -> Any:
     return getattr(import_module(place[0]), place[1])
 
 
-def build_backbone(settings: Settings) -> Backbone:
-    """The backbone that the settings name."""
-    backbone: Backbone = _load(BACKBONES[settings.kind])(settings)  # type: ignore[attr-defined]
+def build_backbone(settings: Settings, items: Settings | None = None) -> Backbone:
+    """The backbone that the settings name, as items of two views enter it where they have two."""
+    kind = _load(BACKBONES[settings.kind])  # type: ignore[attr-defined]
+    backbone: Backbone
+    if isinstance(items, DualViewItems) and items.backbone != "joint":
+        half = settings.model_copy(update={"dim": settings.dim // 2})  # type: ignore[attr-defined]
+        two_views = import_module("tessera.recommenders.backbones.two_views").TwoViews
+        backbone = two_views([kind(half) for _ in range(1 if items.backbone == "shared" else 2)])
+    else:
+        backbone = kind(settings)
+    if isinstance(items, DualViewItems) and items.axis == "sequence":
+        fusion = import_module("tessera.recommenders.item_encoders.fusion").SequenceFusion
+        backbone.fusion = fusion(backbone.dim, items.heads, backbone.causal)
     return backbone
 
 
@@ -114,10 +127,12 @@ def read_teacher(path: str | Path, items: int, dim: int) -> Tensor:
     return weight
 
 
-def _read_table(run: Run, inputs: RunInputs, name: str, count: int) -> tuple[Tensor, Tensor]:
+def _read_table(
+    run: Run, inputs: RunInputs, name: str, count: int, read: Callable[[str, int], Any] = read_item_table
+) -> tuple[Tensor, Tensor]:
     if name not in inputs.tables:
         raise ValueError(f"system {run.system!r} reads the item table {name!r}, but no file was given")
-    vectors, present = read_item_table(inputs.tables[name], count)
+    vectors, present = read(inputs.tables[name], count)
     return torch.from_numpy(vectors), torch.from_numpy(present)
 
 
@@ -138,6 +153,10 @@ def build_items(run: Run, inputs: RunInputs, count: int, dim: int) -> ItemEncode
             )
         beside = _read_table(run, inputs, items.table, count) if items.table else None
         built = encoder(items, read_codes(inputs.codes, count), read_codebooks(inputs.codes), dim, beside)
+    elif isinstance(items, DualViewItems):
+        coarse = {shown: _read_table(run, inputs, table, count) for shown, table in items.coarse.items()}
+        fine = _read_table(run, inputs, items.fine, count, read_item_sequences) if items.fine else None
+        built = encoder(items, coarse, fine, dim)
     else:
         built = encoder(count, dim)
     return built
@@ -154,4 +173,4 @@ def build_model(run: Run, popularity: np.ndarray, inputs: RunInputs) -> Sequenti
     assert run.backbone is not None
     items = build_items(run, inputs, len(popularity) - 1, run.backbone.dim)
     loss = catalogue_loss(run.loss, torch.from_numpy(popularity))
-    return SequentialRecommender(items, build_backbone(run.backbone), loss)
+    return SequentialRecommender(items, build_backbone(run.backbone, getattr(run.method, "items", None)), loss)

@@ -331,6 +331,8 @@ class Config(Settings):
                     check(f"tables.{name}.model", table.model, self.models)
             elif isinstance(table, ReadText):
                 check(f"tables.{name}.model", table.model, self.models)
+                if isinstance(table, HiddenTable) and isinstance(self.models.get(table.model), PackageModel):
+                    found.append(f"tables.{name}.model: {table.model!r} is a sentence encoder, which answers nothing")
             reader = None if found else self.reader(name)
             for index, caption in enumerate(getattr(table, "captions", [])):
                 check(f"tables.{name}.captions.{index}", caption, self.captions)

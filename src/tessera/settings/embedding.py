@@ -20,6 +20,8 @@ class Finish(Settings):
     are, as published. What tells items apart is often in weak components, which an adapter learns slowly."""
     l2: bool = False
     """Scale every row to length one."""
+    shuffle: int | None = Field(None, ge=0)
+    """A control: deal the rows out anew among the items that have one, by this seed; null keeps them where they are."""
 
 
 class TextTable(ReadText, Finish):
@@ -32,6 +34,44 @@ class TextTable(ReadText, Finish):
     """Which states: -1 the last layer's, after its norm; 0 the token embeddings."""
     instruction: str | None = None
     """Told before the text, e.g. for instruct encoders; null tells none."""
+    only_captions: bool = False
+    """Read the captions alone, without the item's own text."""
+
+    @model_validator(mode="after")
+    def _reads_something(self) -> TextTable:
+        if self.only_captions and not self.captions:
+            raise ValueError("only_captions: names no captions to read")
+        return self
+
+
+class AttributesTable(ReadText, Finish):
+    """A vector an attribute instead of one an item: the fine view of DMESR."""
+
+    recipe: Literal["attributes"] = "attributes"
+    pooling: Literal["mean", "last"] = "mean"
+    """Mean over the tokens of an attribute, or the last one."""
+    most: int = Field(16, ge=1)
+    """Rows of an item: the first so many are kept."""
+
+
+class HiddenTable(ReadText, Finish):
+    """Pooled states of a model that is asked to describe an item, before it answers: DMESR without generated text."""
+
+    recipe: Literal["hidden"] = "hidden"
+    source: Literal["image", "text", "both"] = "image"
+    """What the model is shown: the picture, the text, or both. Items that lack it have no row."""
+    instruction: str | None = None
+    """What it is asked; null takes the instruction of the source."""
+    pooling: Literal["mean", "last"] = "mean"
+    """Mean over all tokens, pieces of the picture included, or the last one, where the answer would begin."""
+    batch: int = Field(64, ge=1)
+    """Items read at once, of like length."""
+
+    @model_validator(mode="after")
+    def _plain(self) -> HiddenTable:
+        if self.captions or self.states != "last":
+            raise ValueError("reads an item as the model is asked about it: captions and states cannot be given")
+        return self
 
 
 class LoRA(Settings):

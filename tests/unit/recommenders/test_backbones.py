@@ -73,7 +73,7 @@ def test_cloze_hides_at_least_one_item_of_each_history_and_never_padding():
     model = build_backbone(SETTINGS["bert4rec"]).train()
     shares = []
     for _ in range(200):
-        hidden = model._hide(HISTORIES)
+        hidden = model.draw(HISTORIES)
         assert hidden.any(1).all()
         assert not (hidden & (HISTORIES == 0)).any()
         shares.append(hidden[1].float().mean().item())
@@ -88,7 +88,7 @@ def test_cloze_targets_do_not_leak_into_their_own_state():
     states = []
     for target in (7, 8):
         history = torch.tensor([[3, target, 1]])
-        model._hide = lambda _: hidden
+        model.draw = lambda _: hidden
         states.append(model.examples(history, VECTORS).states)
     torch.testing.assert_close(states[0], states[1])
 
@@ -96,7 +96,7 @@ def test_cloze_targets_do_not_leak_into_their_own_state():
 def test_the_mask_sees_what_stands_on_both_sides():
     torch.manual_seed(0)
     model = build_backbone(SETTINGS["bert4rec"]).eval()
-    model._hide = lambda _: torch.tensor([[False, True, False]])
+    model.draw = lambda _: torch.tensor([[False, True, False]])
     first = model.examples(torch.tensor([[3, 7, 1]]), VECTORS).states
     second = model.examples(torch.tensor([[3, 7, 2]]), VECTORS).states
     assert not torch.allclose(first, second)
@@ -113,7 +113,7 @@ def test_bert4rec_encode_is_the_full_pass_with_a_hidden_item_at_the_end(bias):
     histories[rows, LENGTHS] = 9  # any item: it is hidden
     hidden = torch.zeros_like(histories, dtype=torch.bool)
     hidden[rows, LENGTHS] = True
-    model._hide = lambda _: hidden
+    model.draw = lambda _: hidden
     full = model.examples(histories, vectors).states
     torch.testing.assert_close(model.encode(HISTORIES, LENGTHS, vectors), full, atol=1e-12, rtol=1e-12)
 

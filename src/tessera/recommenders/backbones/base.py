@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -27,15 +28,34 @@ class Backbone(nn.Module, ABC):
     max_length: int
     overlap: int = 1
     """Items that two successive training windows share: a causal model predicts all items of a window but its first."""
+    causal: bool = False
+    """The state at a position has seen that position and those before it, and no other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fusion: nn.Module | None = None
+        """What is made of the item vectors of a history before they are read; None takes them as they are. Views of
+        items that read each other along the history enter here: (inputs, real) to inputs, as in `fused`."""
 
     @property
     def window(self) -> int:
         """Most items in one training window."""
         return self.max_length + self.overlap
 
+    def fused(self, inputs: Tensor, real: Tensor) -> Tensor:
+        """Item vectors (batch, length, dim) as the backbone reads them; real (batch, length) is false for padding."""
+        return inputs if self.fusion is None else self.fusion(inputs, real)
+
+    def draw(self, histories: Tensor) -> Tensor | None:
+        """What a training pass draws for histories before it reads them; None where nothing is."""
+        return None
+
     @abstractmethod
-    def examples(self, histories: Tensor, vectors: Tensor) -> Examples:
-        """States that predict the targets of histories (batch, length); `vectors` (items + 1, dim)."""
+    def examples(self, histories: Tensor, vectors: Tensor, drawn: Tensor | None = None) -> Examples:
+        """States that predict the targets of histories (batch, length); `vectors` (items + 1, dim).
+
+        `drawn` is what `draw` gave; None draws anew.
+        """
 
     @abstractmethod
     def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
@@ -45,21 +65,23 @@ class Backbone(nn.Module, ABC):
 class CausalBackbone(Backbone):
     """A backbone whose state at a position has seen that position and those before it."""
 
+    causal = True
+
     @abstractmethod
     def hidden(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """(batch, length, dim) states of input vectors (batch, length, dim)."""
 
-    def examples(self, histories: Tensor, vectors: Tensor) -> Examples:
+    def examples(self, histories: Tensor, vectors: Tensor, drawn: Tensor | None = None) -> Examples:
         """Every item but the first is predicted from the state before it."""
         inputs, targets = histories[:, :-1], histories[:, 1:]
         real = targets > 0
-        states = self.hidden(torch.nn.functional.embedding(inputs, vectors), real.sum(1))
+        states = self.hidden(self.fused(F.embedding(inputs, vectors), inputs > 0), real.sum(1))
         places = real.flatten().nonzero().squeeze(1)
         return Examples(at_places(states, places), targets.flatten()[places], places // targets.shape[1])
 
     def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
         """(batch, dim) state after the last item."""
-        states = self.hidden(torch.nn.functional.embedding(histories, vectors), lengths)
+        states = self.hidden(self.fused(F.embedding(histories, vectors), histories > 0), lengths)
         return states[torch.arange(len(states), device=states.device), lengths - 1]
 
 

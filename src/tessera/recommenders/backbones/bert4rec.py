@@ -51,6 +51,7 @@ class BERT4Rec(Backbone):
     def _start(self, histories: Tensor, hidden: Tensor, vectors: Tensor) -> Tensor:
         inputs = F.embedding(histories, vectors)
         inputs = torch.where(hidden[..., None], self.mask.to(inputs.dtype), inputs)
+        inputs = self.fused(inputs, (histories > 0) | hidden)
         x: Tensor = self.dropout(inputs + self._positions(histories, hidden))
         return x
 
@@ -79,7 +80,7 @@ class BERT4Rec(Backbone):
         bias = -slopes[:, None, None] * distance[:, None]
         return bias.masked_fill(~visible[:, None, None], -torch.inf)
 
-    def _hide(self, histories: Tensor) -> Tensor:
+    def draw(self, histories: Tensor) -> Tensor:
         """(batch, length) true where an item is hidden: at least one a history."""
         real = histories > 0
         lengths = real.sum(1)
@@ -95,9 +96,9 @@ class BERT4Rec(Backbone):
         hidden[rows, fallback] |= ~hidden.any(1)
         return hidden
 
-    def examples(self, histories: Tensor, vectors: Tensor) -> Examples:
+    def examples(self, histories: Tensor, vectors: Tensor, drawn: Tensor | None = None) -> Examples:
         """The hidden items are predicted from the rest of their history."""
-        hidden = self._hide(histories)
+        hidden = self.draw(histories) if drawn is None else drawn
         x = self._start(histories, hidden, vectors)
         visible = self._attention(histories > 0, torch.arange(histories.shape[1], device=histories.device)[None])
         for block in self.blocks:

@@ -35,9 +35,9 @@ class GRU4Rec(CausalBackbone):
         out: Tensor = self.norm(self.project(self.dropout(states)))
         return out
 
-    def examples(self, histories: Tensor, vectors: Tensor) -> Examples:
+    def examples(self, histories: Tensor, vectors: Tensor, drawn: Tensor | None = None) -> Examples:
         """Every item but the first is predicted from the state before it; with `targets: last`, only the last."""
-        found = super().examples(histories, vectors)
+        found = super().examples(histories, vectors, drawn)
         if not self.last_only:
             return found
         last = found.owners.diff(append=found.owners.new_tensor([-1])) != 0

@@ -49,7 +49,7 @@ class SASRec(CausalBackbone):
 
     def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
         """(batch, dim) state after the last item; the last block computes that position alone."""
-        x = self._start(F.embedding(histories, vectors))
+        x = self._start(self.fused(F.embedding(histories, vectors), histories > 0))
         visible = _visible(x, lengths)
         for block in self.blocks[:-1]:
             x = block(x, None if self.causal else visible)

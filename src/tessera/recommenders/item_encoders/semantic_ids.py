@@ -7,13 +7,13 @@ learnt of distances is not forgotten on the way (the paper's ablation starts the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from tessera.artifacts.codes import ABSENT, SemanticIds
 from tessera.recommenders.item_encoders.base import ItemEncoder
+from tessera.recommenders.item_encoders.parts import make_adapter, standardized
 from tessera.settings.recommenders import SemanticIdItems
 
 
@@ -56,15 +56,7 @@ class SemanticIdEncoder(ItemEncoder):
         self.absent = nn.ParameterList(nn.Parameter(torch.randn(width) * 0.02) for width in widths)
         self.table = _Beside(*table) if table is not None else None
         inner = [sum(widths) + (self.table.width if self.table else 0), *settings.adapter]
-        layers: list[nn.Module] = [nn.LayerNorm(inner[0])]
-        for before, after in pairwise(inner):
-            layers += [nn.Linear(before, after), nn.GELU(), nn.Dropout(settings.dropout)]
-        self.adapter = nn.Sequential(*layers, nn.Linear(inner[-1], dim))
-        # begin at the scale of trainable vectors
-        last = self.adapter[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.normal_(last.weight, std=0.05 / inner[-1] ** 0.5)
-        nn.init.zeros_(last.bias)
+        self.adapter = make_adapter(inner, dim, settings.dropout, norm=True)
         self.residual = nn.Parameter(torch.randn(len(ids.codes), dim) * 0.02) if settings.id_residual else None
 
     def forward(self) -> Tensor:
@@ -103,9 +95,7 @@ class _Beside(nn.Module):
 
     def __init__(self, vectors: Tensor, present: Tensor) -> None:
         super().__init__()
-        centred = vectors - vectors[present].mean(0)
-        scaled = centred / centred[present].square().mean().sqrt().clamp(min=1e-12)
-        self.register_buffer("vectors", scaled * present[:, None], persistent=False)
+        self.register_buffer("vectors", standardized(vectors, present), persistent=False)
         self.register_buffer("present", present, persistent=False)
         self.width = vectors.shape[1]
         self.absent = nn.Parameter(torch.randn(self.width) * 0.02)

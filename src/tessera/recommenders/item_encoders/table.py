@@ -7,15 +7,12 @@ ID run: the second stage of LLMEmb, recommendation adaptation training.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
-import torch.distributed
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tessera.objectives.contrastive import soft_contrastive
 from tessera.recommenders.item_encoders.base import ItemEncoder
+from tessera.recommenders.item_encoders.parts import make_adapter, of_all_processes, standardized
 from tessera.settings.recommenders import TableItems
 
 
@@ -38,11 +35,7 @@ class TableItemEncoder(ItemEncoder):
             teacher: (items + 1, dim) frozen vectors to align with; None aligns with nothing, as when judging.
         """
         super().__init__()
-        if settings.standardize:
-            known = vectors[present]
-            vectors = vectors - known.mean(0)
-            vectors = vectors / vectors[present].square().mean().sqrt().clamp(min=1e-12)
-        vectors = vectors * present[:, None]
+        vectors = standardized(vectors, present) if settings.standardize else vectors * present[:, None]
         if settings.shift_last_item:
             vectors[-1] = 0
         # not saved with the weights: the table is an artifact of its own
@@ -50,17 +43,7 @@ class TableItemEncoder(ItemEncoder):
         self.register_buffer("present", present, persistent=False)
         self.register_buffer("teacher", teacher, persistent=False)
         self.align = settings.align
-        widths = [vectors.shape[1], *settings.adapter]
-        layers: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            between = nn.GELU() if settings.activation == "gelu" else nn.Identity()
-            layers += [nn.Linear(before, after), between, nn.Dropout(settings.dropout)]
-        self.adapter = nn.Sequential(*layers, nn.Linear(widths[-1], dim))
-        # begin at the scale of trainable vectors, whatever the scale of the table
-        last = self.adapter[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.normal_(last.weight, std=0.05 / widths[-1] ** 0.5)
-        nn.init.zeros_(last.bias)
+        self.adapter = make_adapter([vectors.shape[1], *settings.adapter], dim, settings.dropout, settings.activation)
         self.absent = nn.Parameter(torch.randn(dim) * 0.02)
         self.residual = nn.Parameter(torch.randn(len(vectors), dim) * 0.02) if settings.id_residual else None
 
@@ -80,7 +63,7 @@ class TableItemEncoder(ItemEncoder):
         """
         if self.teacher is None or self.align is None:
             return None
-        targets = _of_all_processes(targets)
+        targets = of_all_processes(targets)
         targets = targets[self.present[targets]]
         if self.align.deduplicate:
             targets = targets.unique()  # type: ignore[no-untyped-call]
@@ -93,16 +76,3 @@ class TableItemEncoder(ItemEncoder):
             self.align.target_temperature,
             self.align.normalize,
         )
-
-
-def _of_all_processes(targets: Tensor) -> Tensor:
-    """The targets of the whole step: a contrast among fewer items would be another loss with every process more."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return targets
-    world = torch.distributed.get_world_size()
-    counts = [torch.zeros(1, dtype=torch.int64, device=targets.device) for _ in range(world)]
-    torch.distributed.all_gather(counts, torch.tensor([len(targets)], device=targets.device))
-    most = int(torch.cat(counts).max())
-    parts = [torch.zeros(most, dtype=targets.dtype, device=targets.device) for _ in range(world)]
-    torch.distributed.all_gather(parts, F.pad(targets, (0, most - len(targets))))
-    return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])

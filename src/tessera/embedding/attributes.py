@@ -1,0 +1,52 @@
+"""The fine view of DMESR: every attribute of an item as a vector of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tessera.artifacts.logs import log
+from tessera.embedding.text import Items, Vectors, embed_rows, told_items
+from tessera.language.prompts import attribute_text
+from tessera.language.states import pool, read_states
+from tessera.language.tokens import plain_frame, tokenize
+from tessera.settings.embedding import AttributesTable
+from tessera.settings.language import ItemPrompt
+
+if TYPE_CHECKING:
+    from tessera.language.models import LanguageModel
+
+
+@torch.no_grad()
+def embed_attributes(
+    table: AttributesTable, prompt: ItemPrompt, model: LanguageModel, catalogue: Path, captions: Mapping[str, Path]
+) -> tuple[Items, list[str], Vectors]:
+    """A row an attribute; what many items share (`brand is Oxbow`) is read once.
+
+    Returns:
+        (n,) item of each row, ascending, (n,) attribute names, and (n, width) pooled states.
+    Raises:
+        ValueError: no item has any text, or the model has no such layer.
+    """
+    told, found = told_items(catalogue, prompt, captions)
+    pairs = [(item, name, value) for item in found.tolist() for name, value in told[item][: table.most]]
+    texts = [attribute_text([(name, value)]) for _, name, value in pairs]
+    distinct = list(dict.fromkeys(texts))
+    log.info("%d attributes of %d items, %d of them distinct", len(pairs), len(found), len(distinct))
+    rows, cut = tokenize(distinct, plain_frame(model), model.tokenizer, min(table.max_tokens, model.context))
+    if cut:
+        log.info("%s attributes are cut to %d tokens", f"{cut:,}", table.max_tokens)
+    model.full.eval()
+
+    def encode(ids: Tensor, mask: Tensor) -> Tensor:
+        return pool(read_states(model, ids, mask, which=table.states), mask, table.pooling)
+
+    vectors = embed_rows(rows, encode, model, table.batch_tokens)
+    place = {text: number for number, text in enumerate(distinct)}
+    chosen = np.array([place[text] for text in texts], np.int64)
+    return np.array([item for item, _, _ in pairs], np.int64), [name for _, name, _ in pairs], vectors[chosen]

@@ -1,0 +1,88 @@
+"""What a model is shown of the items of a catalogue: which have it, which lack it, which pictures are broken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from tessera.artifacts.tables import describe, read_table
+from tessera.language.models import LanguageModelError
+from tessera.language.pictures import PictureError, open_picture
+from tessera.language.prompts import Attributes, item_attributes
+from tessera.language.questions import Question
+from tessera.settings.language import ItemPrompt
+
+CAPTIONED, NO_PICTURE, BROKEN_PICTURE, NO_TEXT = "captioned", "no picture", "broken picture", "no text"
+"""What became of an item: it is shown (and captioned), or lacks what the model is to be shown."""
+
+
+@dataclass
+class Seen:
+    """Some items as a question shows them."""
+
+    status: dict[int, str] = field(default_factory=dict)
+    """Of every item, one of the four above."""
+    pictures: dict[int, Image.Image] = field(default_factory=dict)
+    """Of the items that are shown by one."""
+    broken: list[str] = field(default_factory=list)
+    """Why pictures cannot be read."""
+
+    @property
+    def asked(self) -> list[int]:
+        """Items that the model can be asked about."""
+        return [item for item, status in self.status.items() if status == CAPTIONED]
+
+
+class ShownCatalogue:
+    """The items of a dataset with what one question shows of them."""
+
+    def __init__(self, question: Question, prompt: ItemPrompt, catalogue: Path) -> None:
+        """
+        Args:
+            question: picture, text, or both.
+            prompt: how the text is told.
+            catalogue: items.parquet; `image_root` in its metadata is the folder of pictures.
+        Raises:
+            LanguageModelError: no item has what it is to be shown, or the folder of pictures is not there.
+        """
+        self.question = question
+        source = question.source
+        table = read_table(catalogue, "items", ["item", "image"]).sort_by("item")
+        self.items: list[int] = table.column("item").to_pylist()
+        self.attributes: dict[int, Attributes] = item_attributes(catalogue, prompt) if question.told else {}
+        root = describe(catalogue).get("image_root")
+        images = table.column("image").to_pylist()
+        self._images = dict(zip(self.items, images, strict=True)) if root is not None else {}
+        self._root = Path(str(root))
+        if question.pictured and not any(self._images.values()):
+            raise LanguageModelError(
+                f"{catalogue}: no item has a picture (image_root is {root!r}), but they are asked for (source "
+                f"{source!r}); use text"
+            )
+        if question.pictured and not self._root.is_dir():
+            raise LanguageModelError(f"{root}: no such folder; {catalogue} expects its pictures there (image_root)")
+        if question.told and not self.attributes:
+            raise LanguageModelError(f"{catalogue}: no item has a text, but it is asked for (source {source!r})")
+
+    def see(self, items: Sequence[int]) -> Seen:
+        """Open the pictures of some items; with picture and text, an item that lacks one of them is not asked about."""
+        seen = Seen()
+        for item in items:
+            seen.status[item] = CAPTIONED
+            if self.question.pictured:
+                name = self._images.get(item)
+                if not name:
+                    seen.status[item] = NO_PICTURE
+                    continue
+                try:
+                    seen.pictures[item] = open_picture(self._root / name)
+                except PictureError as error:
+                    seen.broken.append(f"item {item}: {error}")
+                    seen.status[item] = BROKEN_PICTURE
+                    continue
+            if self.question.told and item not in self.attributes:
+                seen.status[item] = NO_TEXT
+        return seen

@@ -1,0 +1,233 @@
+"""Two views of an item, fused: what a multimodal model says of it, and its own text (DMESR, arXiv 2602.13715).
+
+A reconstruction: of the paper the abstract was known here, and no code (docs/systems/dmesr.md has the open questions).
+The coarse view is up to three vectors, of what a model says of the picture, of the text, and of both; the fine view is
+a vector an attribute of the text. They read each other by cross-attention, which gives two fused vectors an item. All
+items pass once a step, and a value that many items share (`brand is Oxbow`) is projected once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tessera.objectives.contrastive import soft_contrastive
+from tessera.recommenders.item_encoders.base import ItemEncoder
+from tessera.recommenders.item_encoders.fusion import CrossAttention, masked_mean
+from tessera.recommenders.item_encoders.parts import make_adapter, of_all_processes, standardized
+from tessera.settings.recommenders import DualViewItems, MissingViews
+
+Table = tuple[Tensor, Tensor]
+"""Vectors (items + 1, width) and present (items + 1,); of the fine view (items + 1, n, width) and (items + 1, n)."""
+
+
+class DualViewEncoder(ItemEncoder):
+    """Projects, aligns and fuses the views; what an item lacks is a learned vector, never zeros."""
+
+    def __init__(self, settings: DualViewItems, coarse: Mapping[str, Table], fine: Table | None, dim: int) -> None:
+        """
+        Args:
+            settings: what is read and how it is fused.
+            coarse: by what the model was shown: image, text, both.
+            fine: the attributes.
+            dim: width of the item vectors made; two views that stand side by side have half of it each.
+        Raises:
+            ValueError: a table has no row at all.
+        """
+        super().__init__()
+        self.settings = settings
+        width = settings.width
+        for shown, (vectors, present) in coarse.items():
+            if not present.any():
+                raise ValueError(f"items.{shown}: the table {settings.coarse[shown]!r} has no row")
+            # not saved with the weights: tables are artifacts of their own
+            self.register_buffer(f"table_{shown}", standardized(vectors, present), persistent=False)
+            self.register_buffer(f"has_{shown}", present, persistent=False)
+        self.shown = list(coarse)
+        self.project = nn.ModuleDict({shown: nn.Linear(x.shape[1], width) for shown, (x, _) in coarse.items()})
+        self.absent = nn.ParameterDict({s: nn.Parameter(torch.randn(width) * 0.02) for s in (*coarse, "fine")})
+        items = len(fine[0]) if fine is not None else len(next(iter(coarse.values()))[0])
+        self.fine = Attributes(*fine, width) if fine is not None else None
+        if settings.missing is not None:
+            for lost, rows in _lost(settings.missing, items).items():
+                self.register_buffer(f"lost_{lost}", rows, persistent=False)
+        self.fusion = _Fusion(settings) if settings.views == 2 and settings.axis == "item" else None
+        part = dim // 2 if settings.views == 2 and settings.combine == "concat" else dim
+        self.adapters = nn.ModuleDict(
+            {
+                view: make_adapter([width, *settings.adapter], part, settings.dropout, norm=True)
+                for view in (["coarse"] if coarse else []) + (["fine"] if fine is not None else [])
+            }
+        )
+        self.gate = nn.Linear(2 * dim, dim) if settings.views == 2 and settings.combine == "gated_sum" else None
+        self.heads: nn.ModuleDict | None = None
+        if settings.alignment is not None and {"image", "text"} <= set(coarse):
+            compared = [shown for shown in coarse if shown != "both" or settings.alignment.anchor]
+            self.heads = nn.ModuleDict({shown: nn.Linear(width, settings.alignment.dim) for shown in compared})
+
+    def forward(self) -> Tensor:
+        """(items + 1, dim) item vectors."""
+        coarse = torch.stack([self._coarse(shown) for shown in self.shown], 1) if self.shown else None
+        views: dict[str, Tensor] = {}
+        if self.fusion is not None and coarse is not None and self.fine is not None:
+            views["coarse"], views["fine"] = self.fusion(coarse, self.fine, self._lost("text"), self.absent["fine"])
+        else:
+            if coarse is not None:
+                views["coarse"] = coarse.mean(1)
+            if self.fine is not None:
+                views["fine"] = masked_mean(*self.fine.tokens(self._lost("text"), self.absent["fine"]))
+        made = [self.adapters[view](x) for view, x in views.items()]
+        if self.gate is None:
+            return torch.cat(made, 1)
+        share = self.gate(torch.cat(made, 1)).sigmoid()
+        mixed: Tensor = share * made[0] + (1 - share) * made[1]
+        return mixed
+
+    def further_loss(self, vectors: Tensor, targets: Tensor) -> Tensor | None:
+        """InfoNCE in both directions between what is said of the targets' pictures and of their texts (spec. 4.2, C).
+
+        Items that lack one of the two are left out; an item that is a target several times counts once.
+
+        Args:
+            vectors: (items + 1, dim) what `forward` gave.
+            targets: (targets,) item ids that the step predicts.
+        """
+        alignment = self.settings.alignment
+        if self.heads is None or alignment is None:
+            return None
+        targets = of_all_processes(targets).unique()  # type: ignore[no-untyped-call]
+        for shown in self.heads:
+            targets = targets[self._present(shown)[targets]]
+        if not len(targets):
+            return vectors.new_zeros(())
+        compared = {shown: head(self._projected(shown, targets)) for shown, head in self.heads.items()}
+        pairs = [("image", "text"), *([("image", "both"), ("text", "both")] if "both" in compared else [])]
+        losses = [
+            soft_contrastive(compared[one], compared[other], alignment.temperature, normalize=True, targets="identity")
+            for one, other in pairs
+        ]
+        return alignment.weight * torch.stack(losses).mean()
+
+    def _coarse(self, shown: str) -> Tensor:
+        """(items + 1, width) projected vectors of one table, the learned one where an item has none."""
+        return torch.where(self._present(shown)[:, None], self._projected(shown), self.absent[shown])
+
+    def _projected(self, shown: str, items: Tensor | slice = slice(None)) -> Tensor:
+        projected: Tensor = self.project[shown](self.get_buffer(f"table_{shown}")[items])
+        return projected
+
+    def _present(self, shown: str) -> Tensor:
+        """(items + 1,) which items have the table's row, and have not lost what it was made from."""
+        found: Tensor = self.get_buffer(f"has_{shown}")
+        for lost in ("image", "text") if shown == "both" else (shown,):
+            rows = self._lost(lost)
+            found = found if rows is None else found & ~rows
+        return found
+
+    def _lost(self, modality: str) -> Tensor | None:
+        """(items + 1,) which items have lost their picture, or their text, for now; None where none has."""
+        missing = self.settings.missing
+        if missing is None or missing.when == ("test" if self.training else "training"):
+            return None
+        return self.get_buffer(f"lost_{modality}")
+
+
+class Attributes(nn.Module):
+    """The fine view: attribute vectors, of which equal ones are kept and projected once."""
+
+    values: Tensor
+    """(values, input width) the distinct ones."""
+    places: Tensor
+    """(items + 1, n) which value stands where; `values` of them stands for none."""
+
+    def __init__(self, vectors: Tensor, present: Tensor, width: int) -> None:
+        """
+        Args:
+            vectors: (items + 1, n, input width).
+            present: (items + 1, n) which there are.
+            width: what they are projected to.
+        Raises:
+            ValueError: there is none.
+        """
+        super().__init__()
+        if not present.any():
+            raise ValueError("items.fine: the table has no row")
+        rows = standardized(vectors, present)[present]
+        values, places = np.unique(rows.numpy(), axis=0, return_inverse=True)
+        self.register_buffer("values", torch.from_numpy(values), persistent=False)
+        filled = torch.full(present.shape, len(values))
+        filled[present] = torch.from_numpy(places.reshape(-1))
+        self.register_buffer("places", filled, persistent=False)
+        self.project = nn.Linear(values.shape[1], width)
+
+    def distinct(self, absent: Tensor) -> Tensor:
+        """(values + 1, width) projected values, and last what stands where an item has no text."""
+        return torch.cat([self.project(self.values), absent[None]])
+
+    def layout(self, lost: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Which value stands where, and where any does, (items + 1, n): without a text it is the absent one, once."""
+        none = len(self.values)
+        places = self.places if lost is None else self.places.masked_fill(lost[:, None], none)
+        present = places < none
+        present = torch.cat([present[:, :1] | ~present.any(1, keepdim=True), present[:, 1:]], 1)
+        return places, present
+
+    def tokens(self, lost: Tensor | None, absent: Tensor) -> tuple[Tensor, Tensor]:
+        """(items + 1, n, width) projected attributes and (items + 1, n) which there are."""
+        places, present = self.layout(lost)
+        return nn.functional.embedding(places, self.distinct(absent)), present
+
+
+class _Fusion(nn.Module):
+    """The two views of an item read each other, or one of them does; or each has the other's mean beside its own."""
+
+    def __init__(self, settings: DualViewItems) -> None:
+        super().__init__()
+        reading = ("coarse", "fine") if settings.direction == "both" else (settings.direction,)
+        if settings.fusion == "attention":
+            self.reads = nn.ModuleDict({view: CrossAttention(settings.width, settings.heads) for view in reading})
+        else:
+            self.reads = nn.ModuleDict({view: nn.Linear(2 * settings.width, settings.width) for view in reading})
+
+    def forward(
+        self, coarse: Tensor, attributes: Attributes, lost: Tensor | None, absent: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Two fused vectors an item, (items + 1, width) each.
+
+        Args:
+            coarse: (items + 1, tables, width).
+            attributes: the fine view.
+            lost: (items + 1,) which items have lost their text.
+            absent: (width,) what stands for a text that there is not.
+        """
+        places, present = attributes.layout(lost)
+        distinct = attributes.distinct(absent)
+
+        def spread(x: Tensor) -> Tensor:  # what is computed once a value, at every item that has it
+            return nn.functional.embedding(places, x)
+
+        mean_coarse, mean_fine = coarse.mean(1), masked_mean(spread(distinct), present)
+        found = {"coarse": mean_coarse, "fine": mean_fine}
+        for view, read in self.reads.items():
+            if not isinstance(read, CrossAttention):
+                both = [mean_coarse, mean_fine] if view == "coarse" else [mean_fine, mean_coarse]
+                found[view] = read(torch.cat(both, 1))
+            elif view == "coarse":
+                keys = spread(read.project_keys(distinct))
+                found[view] = mean_coarse + read.attend(read.project_query(coarse), keys, present[:, None]).mean(1)
+            else:
+                queries, keys = spread(read.project_query(distinct)), read.project_keys(coarse)
+                found[view] = mean_fine + masked_mean(read.attend(queries, keys), present)
+        return found["coarse"], found["fine"]
+
+
+def _lost(missing: MissingViews, items: int) -> dict[str, Tensor]:
+    """(items,) bool by modality: which items lose it. An item's draw depends on its id alone, not on the share."""
+    shares = {"image": missing.image, "text": missing.text}
+    return {
+        modality: torch.from_numpy(np.random.default_rng((missing.seed, number)).random(items) < share)
+        for number, (modality, share) in enumerate(shares.items())
+    }
