@@ -122,7 +122,7 @@ def others(quantizer: nn.Module, vectors: np.ndarray, steps: int, every: int, ba
 
 
 def ours(codebook: str, vectors: np.ndarray, steps: int, every: int, batch: int) -> Iterator[Row]:
-    """Train by the library, with all it does, k-means of the whole catalogue included; anew for each number of steps."""
+    """Train by the library, with all it does, k-means of the whole catalogue included; anew each time."""
     data = PartVectors("t", vectors, np.ones(len(vectors), bool), (vectors.shape[1],))
     x = torch.from_numpy(vectors)
     with tempfile.TemporaryDirectory() as folder:
