@@ -41,8 +41,19 @@ class Codes(Settings):
         return [self.codes] * self.levels if isinstance(self.codes, int) else list(self.codes)
 
 
-def _quantizer_steps() -> Steps:
-    return Steps(steps=2000, batch=1024, learning_rate=1.0e-3, weight_decay=1.0e-4, schedule="constant")
+class QuantizerSteps(Steps):
+    """Training of a quantiser, in one process."""
+
+    batch: int = Field(1024, ge=2)
+    """Items a step; the whole catalogue where it has fewer."""
+    learning_rate: float = Field(1.0e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the rate falls to zero after the warm-up."""
+    weight_decay: float = Field(1.0e-4, ge=0)
+    """Decoupled weight decay on matrices."""
+    processes: Literal[1] = 1
+    """Always one."""
 
 
 class LearnedCodes(Codes):
@@ -53,8 +64,8 @@ class LearnedCodes(Codes):
     dim: int = Field(32, ge=1)
     """Width of the latent vector and of the codes."""
     estimator: Literal["straight_through", "rotation", "gumbel"] = "straight_through"
-    """How the gradient passes the choice of a code: straight through, rotated (Fifty et al., 2024), or by a soft
-    choice that hardens (Gumbel-softmax)."""
+    """How the gradient passes the choice of a code: straight through, rotated (Fifty et al., 2024), or that of a soft
+    choice where codes are drawn at random while training (Gumbel-softmax)."""
     gumbel_temperature: float = Field(0.7, gt=0)
     """Temperature of the soft choice."""
     codebook: Literal["loss", "ema"] = "loss"
@@ -70,7 +81,7 @@ class LearnedCodes(Codes):
     """Where codebooks start: k-means of the residuals of all items, level after level, or random numbers."""
     revive_after: int = Field(100, ge=0)
     """A code that nothing chose for so many steps moves onto a random residual; 0 leaves it dead."""
-    training: Steps = Field(default_factory=_quantizer_steps)
+    training: QuantizerSteps = Field(default_factory=QuantizerSteps)
     """The training loop."""
 
 
