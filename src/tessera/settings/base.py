@@ -10,7 +10,8 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -34,6 +35,11 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
 def _accepts_text(annotation: Any) -> bool:
     return annotation is str or annotation is Any or any(_accepts_text(part) for part in get_args(annotation))
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union; a type is its own only member."""
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
 class Settings(BaseModel):
@@ -61,6 +67,22 @@ class Settings(BaseModel):
                     {"key": str(key), "value": value},
                 )
         return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_other_defaults(cls, data: Any) -> Any:
+        """A section that gives some keys keeps the others of that place's default, not of its kind's."""
+        if not isinstance(data, Mapping):
+            return data
+        kept: dict[str, Any] = {}
+        for key, value in data.items():
+            field = cls.model_fields.get(key)
+            if field is None or not isinstance(value, Mapping) or field.is_required():
+                continue
+            default = field.get_default(call_default_factory=True, validated_data={})
+            if isinstance(default, Settings) and {type(default), type(None)} >= set(_members(field.annotation)):
+                kept[key] = {**default.model_dump(exclude_defaults=True), **value}
+        return {**data, **kept} if kept else data
 
     def canonical(self) -> str:
         """The settings as sorted JSON: what rules carry in `params` and what identities are made from."""

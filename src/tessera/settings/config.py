@@ -280,6 +280,8 @@ class Config(Settings):
                 for index, backbone_name in enumerate(system.backbones or []):
                     check(f"systems.{name}.backbones.{index}", backbone_name, self.backbones)
             found += self._override_problems(f"systems.{name}.training", system.training)
+            if len(set(system.seeds or [])) < len(system.seeds or []):
+                found.append(f"systems.{name}.seeds: names something twice: {system.seeds}")
         for table_name, table in self.tables.items():
             if isinstance(table, LatentTable):
                 for dataset in self.experiment.datasets:
@@ -558,13 +560,14 @@ class Config(Settings):
         found: list[Run] = []
         for name in self.experiment.systems:
             system = self.systems[name]
-            if isinstance(system, BackboneSystem):
-                for backbone_name in system.backbones or self.experiment.backbones:
-                    found += [self._run(name, backbone_name, seed) for seed in self.experiment.seeds]
-            elif isinstance(system, NetworkSystem):
-                found += [self._run(name, None, seed) for seed in self.experiment.seeds]
-            else:
+            if not isinstance(system, (BackboneSystem, NetworkSystem)):
                 found.append(Run(system=name, recommender=system.recommender, seed=0, method=system))
+                continue
+            seeds = system.seeds or self.experiment.seeds
+            named: list[str] | list[None] = [None]
+            if isinstance(system, BackboneSystem):
+                named = system.backbones or self.experiment.backbones
+            found += [self._run(name, backbone, seed) for backbone in named for seed in seeds]
         return found
 
 

@@ -35,6 +35,8 @@ class BackboneSystem(Settings):
     """Keys of `training` that differ for this system."""
     backbones: list[str] | None = None
     """Only under these backbones; null takes the experiment's."""
+    seeds: list[int] | None = Field(None, min_length=1)
+    """Only these seeds; null takes the experiment's."""
 
     @model_validator(mode="before")
     @classmethod
@@ -57,6 +59,8 @@ class NetworkSystem(Settings):
     """Name under `semantic_ids`."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Keys of `training` that differ for this system."""
+    seeds: list[int] | None = Field(None, min_length=1)
+    """Only these seeds; null takes the experiment's."""
 
 
 class TIGERSystem(NetworkSystem):

@@ -162,3 +162,18 @@ def test_settings_are_frozen() -> None:
     config: Config = load(GOOD)
     with pytest.raises(ValueError, match="frozen"):
         config.training.epochs = 5
+
+
+def test_a_section_with_some_keys_keeps_the_other_defaults_of_its_place() -> None:
+    given = {
+        "datasets": {"x": {"source": "bazaar"}},
+        "models": {"m": {"built": "qwen2.5-vl", "training": {"steps": 7}}},
+        "resources": {"train": {"gpu": 1}},
+        "experiment": {"datasets": ["x"]},
+    }
+    config = load(given)
+    plain = load({key: value for key, value in given.items() if key not in ("models", "resources")})
+    small, built = config.models["m"].training, plain.models["small"].training
+    assert small == built.model_copy(update={"steps": 7})
+    assert config.resources.train == plain.resources.train.model_copy(update={"gpu": 1})
+    assert given["resources"] == {"train": {"gpu": 1}}
