@@ -421,8 +421,9 @@ def train_crrl(
     log.info("crrl: mean rank of the positives among %d candidates %.3f -> %.3f", table.candidates, before, after)
     if not machine.first:
         return
-    history[0]["positive_rank_before"] = before
-    history[-1]["positive_rank_after"] = after
+    if history:
+        history[0]["positive_rank_before"] = before
+        history[-1]["positive_rank_after"] = after
     description = {
         "recipe": table.recipe, "settings": table.model_dump(mode="json"), "start": start.model_dump(mode="json"),
         "items": len(candidates.anchors), "noise_std": training.std,

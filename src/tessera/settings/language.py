@@ -15,8 +15,8 @@ from tessera.settings.base import Settings
 class Steps(Settings):
     """Training for a fixed number of steps, without validation."""
 
-    steps: int = Field(2000, ge=1)
-    """Optimisation steps."""
+    steps: int = Field(2000, ge=0)
+    """Optimisation steps; 0 trains nothing: what the start alone is worth."""
     batch: int = Field(64, ge=2)
     """Items a step, over all processes."""
     learning_rate: float = Field(2.0e-4, gt=0)

@@ -390,3 +390,18 @@ def test_two_processes_train_the_same_weights_as_one(data: Path, tmp_path: Path)
         same(one, read_tensors(folder / "model.safetensors"), atol=1e-4)
         start = train(data, tmp_path / "start" / str(number), table({"steps": 1, "learning_rate": 1e-12}, **case))
         assert any((one[name] - start[name]).abs().max() > 1e-3 for name in one), case
+
+
+def test_no_steps_leave_the_attention_as_it_started(data: Path, tmp_path: Path) -> None:
+    start = LRCLTable(model="tiny", batch_tokens=400)
+    model = tiny_model()
+    first = tmp_path / "first/model.safetensors"
+    torch.manual_seed(9)
+    attention = make_attention(model, start)
+    save_embedder(first, {}, start.lora, attention, 1.0, {"recipe": "lrcl", "settings": {}})
+    weights = train(data, tmp_path / "none", table({"steps": 0}), start, first)
+    assert {name for name in weights if name.startswith("attention/")}
+    for name, value in read_tensors(first).items():
+        if name.startswith("attention/"):
+            assert torch.equal(weights[name], value)
+    assert (tmp_path / "none/history.jsonl").read_text() == ""
