@@ -397,8 +397,9 @@ def test_no_steps_leave_the_attention_as_it_started(data: Path, tmp_path: Path) 
     model = tiny_model()
     first = tmp_path / "first/model.safetensors"
     torch.manual_seed(9)
-    attention = make_attention(model, start)
-    save_embedder(first, {}, start.lora, attention, 1.0, {"recipe": "lrcl", "settings": {}})
+    add_lora(model.tower, start.lora)
+    description = {"recipe": "lrcl", "settings": {}}
+    save_embedder(first, lora_weights(model.tower), start.lora, make_attention(model, start), 1.0, description)
     weights = train(data, tmp_path / "none", table({"steps": 0}), start, first)
     assert {name for name in weights if name.startswith("attention/")}
     for name, value in read_tensors(first).items():
