@@ -1,0 +1,219 @@
+"""The tables of DMESR: captions alone, a vector an attribute, states of a model that is asked, rows dealt out anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from pydantic import ValidationError
+from tiny_language import WIDTH, tiny_model, write_catalogue
+
+from tessera.artifacts.sequences import read_item_sequences
+from tessera.artifacts.tables import read_item_table, read_table, write_table
+from tessera.embedding import embed as embed_module
+from tessera.embedding.attributes import embed_attributes
+from tessera.embedding.embed import embed, shuffled
+from tessera.embedding.hidden import embed_hidden
+from tessera.embedding.task import Places, Task
+from tessera.embedding.text import embed_text
+from tessera.language.built import make_image_processor, make_model, save_built, train_tokenizer
+from tessera.language.drawn import draw
+from tessera.language.models import LanguageModel, LanguageModelError, load_model
+from tessera.language.pictures import open_picture
+from tessera.language.prompts import item_attributes
+from tessera.settings.embedding import AttributesTable, HiddenTable, TextTable
+from tessera.settings.language import BuiltModel, ItemPrompt
+
+PROMPT = ItemPrompt(domain="lamp")
+
+
+def write_captions(path: Path, texts: list[str | None]) -> Path:
+    rows = {"item": list(range(1, len(texts) + 1)), "text": texts, "status": ["captioned"] * len(texts)}
+    write_table(path, pa.table({**rows, "text": pa.array(texts, pa.string())}), "captions")
+    return path
+
+
+@torch.no_grad()
+def states(model: LanguageModel, text: str) -> np.ndarray:
+    """Mean of the last states of one text and the end token."""
+    ids = [*model.tokenizer(text, add_special_tokens=False)["input_ids"], model.end_token]
+    found: np.ndarray = model.tower(input_ids=torch.tensor([ids])).last_hidden_state[0].mean(0).numpy()
+    return found
+
+
+# ---------------------------------------------------------------- captions alone
+
+
+def test_captions_alone_tell_nothing_of_the_item_itself(tmp_path: Path) -> None:
+    catalogue = write_catalogue(tmp_path / "items.parquet", 5)
+    said = {"said": write_captions(tmp_path / "c.parquet", ["a red lamp", None, "a blue chair", "", "a red lamp"])}
+    table = TextTable(model="tiny", captions=["said"], only_captions=True)
+    items, vectors = embed_text(table, PROMPT, tiny_model(), catalogue, said)
+    assert items.tolist() == [1, 3, 5]  # without a caption there is nothing to read
+    np.testing.assert_array_equal(vectors[0], vectors[2])
+    expected = states(tiny_model(), "The lamp has the following attributes.\nsaid is a blue chair")
+    np.testing.assert_allclose(vectors[1], expected, atol=2e-6)
+
+
+def test_captions_that_are_all_empty_say_so(tmp_path: Path) -> None:
+    catalogue = write_catalogue(tmp_path / "items.parquet", 3)
+    said = {"said": write_captions(tmp_path / "c.parquet", ["", None, "  "])}
+    table = TextTable(model="tiny", captions=["said"], only_captions=True)
+    with pytest.raises(ValueError, match="no item has any text to read"):
+        embed_text(table, PROMPT, tiny_model(), catalogue, said)
+    with pytest.raises(ValidationError, match="only_captions: names no captions"):
+        TextTable(model="tiny", only_captions=True)
+
+
+# ---------------------------------------------------------------- a vector an attribute
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 8192])
+def test_every_attribute_is_read_alone(tmp_path: Path, batch_tokens: int) -> None:
+    catalogue = write_catalogue(tmp_path / "items.parquet", 6)
+    table = AttributesTable(model="tiny", batch_tokens=batch_tokens, most=4)
+    items, names, vectors = embed_attributes(table, PROMPT, tiny_model(), catalogue, {})
+    told = item_attributes(catalogue, PROMPT)
+    expected = [(item, name, value) for item in sorted(told) for name, value in told[item][:4]]
+    assert list(zip(items.tolist(), names, strict=True)) == [(item, name) for item, name, _ in expected]
+    assert 4 not in items
+    assert vectors.shape == (len(expected), WIDTH)
+    for row, (_, name, value) in zip(vectors, expected, strict=True):
+        np.testing.assert_allclose(row, states(tiny_model(), f"{name} is {value}"), atol=2e-6)
+
+
+def test_the_artifact_holds_the_rows_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue = write_catalogue(tmp_path / "items.parquet", 6, shuffled=True)
+    monkeypatch.setattr(embed_module, "load_model", lambda *_: tiny_model())
+    recipe = {"recipe": "attributes", "model": "tiny", "whiten": 0.0}
+    output = tmp_path / "rows.parquet"
+    for changes in ({}, {"shuffle": 2}):
+        task = Task.model_validate(
+            {"table": {**recipe, **changes}, "model": BuiltModel(built="qwen2.5-vl"), "prompt": PROMPT}
+        )
+        embed(task, Places(catalogue=str(catalogue), captions={}, model=None), output)
+        vectors, present = read_item_sequences(output, 6)
+        told = item_attributes(catalogue, PROMPT)
+        counts = {item: len(pairs) for item, pairs in told.items()}
+        if not changes:
+            plain = vectors
+            assert present.sum(1).tolist() == [0, *(counts.get(item, 0) for item in range(1, 7))]
+            names = [row["name"] for row in read_table(output, "item_sequences").to_pylist() if row["item"] == 5]
+            assert names == [name for name, _ in told[5]]
+    dealt = shuffled(np.arange(1, 7)[[0, 1, 2, 4, 5]], 2)
+    for old, new in zip([1, 2, 3, 5, 6], dealt.tolist(), strict=True):
+        np.testing.assert_array_equal(vectors[new], plain[old])
+
+
+def test_shuffling_is_a_permutation_of_the_items_that_have_rows() -> None:
+    items = np.array([2, 2, 5, 9, 9, 9])
+    found = {seed: shuffled(items, seed) for seed in range(20)}
+    for dealt in found.values():
+        assert set(dealt) == {2, 5, 9}
+        assert len(set(zip(items, dealt, strict=True))) == 3  # the rows of an item stay together
+    assert len({tuple(dealt) for dealt in found.values()}) > 1
+    np.testing.assert_array_equal(found[3], shuffled(items, 3))
+
+
+# ---------------------------------------------------------------- states of a model that is asked
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> LanguageModel:
+    settings = BuiltModel(built="qwen2.5-vl", hidden=32, layers=1, vision_layers=1, heads=2, vocabulary=500)
+    words = train_tokenizer(["title is Oak lamp; category is lamp", "a lamp in teal, pattern dots"] * 4, settings)
+    torch.manual_seed(0)
+    save_built(tmp_path / "model", make_model(settings, words), words, make_image_processor(settings))
+    return load_model(settings, tmp_path / "model")
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Path:
+    """Five items: 2 has no picture, 3 a broken one, 4 no text."""
+    (tmp_path / "pictures").mkdir()
+    for number, drawing in enumerate(draw(3, 0, 5), 1):
+        drawing.picture.save(tmp_path / "pictures" / f"{number}.png")
+    (tmp_path / "pictures" / "3.png").write_bytes(b"broken")
+    titles = [None if item == 4 else f"Oak lamp No. {item}" for item in range(1, 6)]
+    images = [None if item == 2 else f"{item}.png" for item in range(1, 6)]
+    table = {
+        "item": pa.array(range(1, 6), pa.int32()),
+        "raw_id": [f"i{item}" for item in range(1, 6)],
+        "title": pa.array(titles, pa.string()),
+        "attributes": pa.array([[]] * 5, pa.map_(pa.string(), pa.string())),
+        "image": pa.array(images, pa.string()),
+    }
+    write_table(tmp_path / "items.parquet", pa.table(table), "items", image_root=str(tmp_path / "pictures"))
+    return tmp_path / "items.parquet"
+
+
+@torch.no_grad()
+def alone(model: LanguageModel, catalogue: Path, item: int, source: str) -> torch.Tensor:
+    """The states of one item through the chat template and the processor of the model itself, spelled out."""
+    asked = {"image": "Describe the item in this picture.", "text": "Describe this item by its attributes.",
+             "both": "Describe this item by its picture and its attributes."}[source]  # fmt: skip
+    if source != "image":
+        asked += f"\nThe lamp has the following attributes.\ntitle is Oak lamp No. {item}"
+    content: list[dict[str, str]] = [{"type": "image"}] if source != "text" else []
+    said = [{"role": "user", "content": [*content, {"type": "text", "text": asked}]}]
+    text = model.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+    inputs: dict[str, Any] = {}
+    full: Any = model.full
+    if source != "text":
+        assert model.image_processor is not None
+        picture = open_picture(catalogue.parent / "pictures" / f"{item}.png")
+        seen = model.image_processor(images=[picture], return_tensors="pt")
+        text = text.replace("<|image_pad|>", "<|image_pad|>" * (int(seen["image_grid_thw"].prod()) // 4))
+        inputs = {"pixel_values": seen["pixel_values"], "image_grid_thw": seen["image_grid_thw"]}
+    ids = torch.tensor([model.tokenizer(text, add_special_tokens=False)["input_ids"]])
+    if inputs:
+        inputs["mm_token_type_ids"] = (ids == full.config.image_token_id).int()
+    states: torch.Tensor = full.model(input_ids=ids, attention_mask=torch.ones_like(ids), **inputs).last_hidden_state
+    return states[0]
+
+
+@pytest.mark.parametrize(("source", "expected"), [("image", [1, 4, 5]), ("text", [1, 2, 3, 5]), ("both", [1, 5])])
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_hidden_states_are_those_of_the_question(
+    source: Any, expected: list[int], pooling: Any, model: LanguageModel, catalogue: Path
+) -> None:
+    for batch in (1, 4):
+        table = HiddenTable(model="tiny", source=source, pooling=pooling, batch=batch)
+        items, vectors = embed_hidden(table, PROMPT, model, catalogue, {})
+        assert items.tolist() == expected  # what an item lacks is no row, never a picture of zeros
+        for item, row in zip(expected, vectors, strict=True):
+            found = alone(model, catalogue, item, source)
+            wanted = found.mean(0) if pooling == "mean" else found[-1]
+            np.testing.assert_allclose(row, wanted.numpy(), atol=1e-5)
+
+
+def test_a_catalogue_without_pictures_is_refused(model: LanguageModel, tmp_path: Path) -> None:
+    plain = write_catalogue(tmp_path / "plain.parquet", 4)
+    with pytest.raises(LanguageModelError, match="no item has a picture"):
+        embed_hidden(HiddenTable(model="tiny"), PROMPT, model, plain, {})
+    with pytest.raises(LanguageModelError, match="shows pictures, but the model is a decoder"):
+        embed_hidden(HiddenTable(model="tiny"), PROMPT, tiny_model(), plain, {})
+    with pytest.raises(ValidationError, match="captions and states cannot be given"):
+        HiddenTable(model="tiny", captions=["said"])
+
+
+def test_a_catalogue_of_broken_pictures_is_refused(model: LanguageModel, catalogue: Path) -> None:
+    for item in (1, 4, 5):
+        (catalogue.parent / "pictures" / f"{item}.png").write_bytes(b"broken")
+    with pytest.raises(ValueError, match="no item could be shown by image: every picture is broken"):
+        embed_hidden(HiddenTable(model="tiny"), PROMPT, model, catalogue, {})
+
+
+def test_a_hidden_table_is_an_item_table(model: LanguageModel, catalogue: Path, tmp_path: Path) -> None:
+    task = Task.model_validate(
+        {"table": {"recipe": "hidden", "model": "tiny", "source": "both"}, "prompt": PROMPT,
+         "model": BuiltModel(built="qwen2.5-vl")}
+    )  # fmt: skip
+    places = Places(catalogue=str(catalogue), captions={}, model=str(tmp_path / "model"))
+    embed(task, places, tmp_path / "t.parquet")
+    _, present = read_item_table(tmp_path / "t.parquet", 5)
+    assert present.nonzero()[0].tolist() == [1, 5]
