@@ -35,27 +35,34 @@ class SemanticIdEncoder(ItemEncoder):
             codebooks: (part, level) -> (codes, width); levels without one start at random.
             dim: width of the item vectors made.
             table: vectors (items + 1, width) and present (items + 1,) of the table read beside the codes.
+        Raises:
+            ValueError: vectors of several widths are to be added.
         """
         super().__init__()
         self.sum = settings.combine == "sum"
         self.levels = nn.ModuleList()
-        widths = []
+        entering = []
         for number, part in enumerate(ids.parts):
             books = [codebooks.get((number, level)) for level in range(len(part.sizes))]
             known = [book.shape[1] for book in books if book is not None]
-            # levels that are added have one width; the level that tells items apart has no codebook
-            width = known[0] if known else settings.code_dim
+            # the level that tells items apart has no codebook, and given codes have none at all
+            widths = [(known or [settings.code_dim])[0] if book is None else book.shape[1] for book in books]
+            if self.sum and len(set(widths)) > 1:
+                raise ValueError(
+                    f"codes of {part.name!r} have vectors of the widths {widths}, which cannot be added: "
+                    "say `combine: concat`"
+                )
             self.levels.append(
                 nn.ModuleList(
                     _code_vectors(size, width, book if settings.start == "codebooks" else None)
-                    for size, book in zip(part.sizes, books, strict=True)
+                    for size, width, book in zip(part.sizes, widths, books, strict=True)
                 )
             )
-            widths.append(width if self.sum else width * len(part.sizes))
+            entering.append(widths[0] if self.sum else sum(widths))
             self.register_buffer(f"codes_{number}", torch.from_numpy(ids.of(number)), persistent=False)
-        self.absent = nn.ParameterList(nn.Parameter(torch.randn(width) * 0.02) for width in widths)
+        self.absent = nn.ParameterList(nn.Parameter(torch.randn(width) * 0.02) for width in entering)
         self.table = _Beside(*table) if table is not None else None
-        inner = [sum(widths) + (self.table.width if self.table else 0), *settings.adapter]
+        inner = [sum(entering) + (self.table.width if self.table else 0), *settings.adapter]
         self.adapter = make_adapter(inner, dim, settings.dropout, norm=True)
         self.residual = nn.Parameter(torch.randn(len(ids.codes), dim) * 0.02) if settings.id_residual else None
 
