@@ -10,6 +10,7 @@ from tessera.settings.base import PresetSettings
 from tessera.settings.config import load
 from tessera.settings.embedding import CRRLTable, LRCLTable, SCFTTable
 from tessera.settings.recommenders import GRU4RecSettings, SASRecSettings, TableItems
+from tessera.settings.systems import MMESIDSystem
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,10 +36,14 @@ def test_the_config_of_own_data_is_valid() -> None:
 
 
 def test_the_config_of_language_models_is_valid() -> None:
-    _, shown = blocks("yaml")
-    config = load(yaml.safe_load(shown))
+    config = load(yaml.safe_load(blocks("yaml")[1]))
     assert {run.system for run in config.runs("bazaar")} == {"id", "text", "llmemb", "reaemb"}
     assert {config.tables[name].recipe for name in config.tables} == {"text", "scft", "lrcl", "crrl"}
+
+
+def test_the_config_of_semantic_ids_is_valid() -> None:
+    config = load(yaml.safe_load(blocks("yaml")[2]))
+    assert {run.recommender for run in config.runs("bazaar")} == {"sasrec", "tiger", "mme_sid"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -53,7 +58,7 @@ def test_what_pages_of_systems_show_is_valid(page: Path) -> None:
     ("page", "settings"),
     [
         ("llmemb", SCFTTable), ("llmemb", TableItems), ("llmemb", SASRecSettings), ("llmemb", GRU4RecSettings),
-        ("reaemb", LRCLTable), ("reaemb", CRRLTable),
+        ("reaemb", LRCLTable), ("reaemb", CRRLTable), ("mme_sid", MMESIDSystem),
     ],
 )  # fmt: skip
 def test_pages_name_every_published_habit(page: str, settings: type[PresetSettings]) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, WithJsonSchema, model_validator
 
 from tessera.settings.base import Settings
 from tessera.settings.language import Steps
+
+_NAMES = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+_ONE_OR_MORE = WithJsonSchema({"anyOf": [_NAMES, {"type": "string"}]})
 
 Conflicts = Literal["none", "extra_level", "nearest", "sinkhorn"]
 
@@ -16,7 +19,7 @@ Conflicts = Literal["none", "extra_level", "nearest", "sinkhorn"]
 class Codes(Settings):
     """What every quantiser may say."""
 
-    tables: list[str] = Field(min_length=1)
+    tables: Annotated[list[str], _ONE_OR_MORE] = Field(min_length=1)
     """Names under `tables`; one name may stand alone. Several are laid side by side, each scaled to the same size."""
     levels: int = Field(3, ge=1)
     """Codes an item: residual levels, or subspaces of product quantisation."""
