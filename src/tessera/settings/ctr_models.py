@@ -17,7 +17,13 @@ class ClickModel(Settings):
     category_dim: int = Field(16, ge=0)
     """Width of the vector of a category; 0 reads no categories."""
     read_codes: bool = False
-    """Item vectors also hold one of the item's semantic ID (R2LED always reads it): for fair comparisons."""
+    """Item vectors also hold those of the item's semantic ID: what R2LED knows of items, for fair comparisons."""
+    code_dim: int = Field(16, ge=1)
+    """Width of code vectors where no codebook gives it."""
+    start: Literal["codebooks", "random"] = "codebooks"
+    """Code vectors start as the quantiser's codebooks, or at random."""
+    combine: Literal["sum", "concat"] = "concat"
+    """Add the vectors of the levels, or lay them side by side."""
     hidden: list[int] = Field(default_factory=lambda: [200, 80])
     """Hidden widths of the network that scores target and interests."""
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -121,7 +127,7 @@ class TWINSettings(Retrieval):
 
 
 class MIRRNSettings(PresetSettings, Hashed):
-    """Multi-granularity interest retrieval and refinement network (Xu et al., WWW 2025)."""
+    """Multi-granularity interest retrieval and refinement network (Xu et al., KDD 2025)."""
 
     OFFICIAL: ClassVar[dict[str, Any]] = {"filter": "diagonal", "mask": False}
     model: Literal["mirrn"] = "mirrn"
@@ -142,7 +148,9 @@ class R2LEDSettings(Hashed):
     """Retrieval and refinement with semantic IDs: a reconstruction from the abstract of R2LED (arXiv 2602.06622)."""
 
     model: Literal["r2led"] = "r2led"
-    routes: list[Route] = Field(default_factory=lambda: ["target", "recent", "global"], min_length=1)
+    read_codes: Literal[True] = True
+    """Always: codes are half of the model."""
+    routes: list[Route] = Field(default_factory=lambda: list[Route](["target", "recent", "global"]), min_length=1)
     """Queries: the target, the last events, all events; `levels` is one route for each level of the codes."""
     k: int = Field(16, ge=1)
     """Events retrieved by each route."""
@@ -158,12 +166,6 @@ class R2LEDSettings(Hashed):
     """What each level that agrees adds to the semantic score; null is the same for all."""
     matches_only: bool = True
     """The semantic half takes only events that share a prefix with the query; else the latest events fill it up."""
-    code_dim: int = Field(16, ge=1)
-    """Width of code vectors where no codebook gives it."""
-    start: Literal["codebooks", "random"] = "codebooks"
-    """Code vectors start as the quantiser's codebooks, or at random."""
-    combine: Literal["sum", "concat"] = "concat"
-    """Add the vectors of the levels, or lay them side by side."""
     gate: Literal["elementwise", "levels", "sum", "concat", "none"] = "elementwise"
     """How an item's two sides become one: a gate for each number, a softmax over the id and each level, their sum, a
     linear map of both, or the collaborative side alone."""

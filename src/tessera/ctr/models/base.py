@@ -1,0 +1,183 @@
+"""What all click-through models share: item vectors, the network on top, and two ways of being called.
+
+`forward(batch)` is for training and judging: a history a row. `request(history, ages, candidates)` is for serving: one
+history, many candidates. It is `prepare`, which knows no candidate, and `score`; both give the same logits (tested).
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tessera.artifacts.codes import ABSENT
+from tessera.ctr.attention import DINAttention
+from tessera.ctr.batch import Batch, Catalogue
+from tessera.ctr.retrieval import latest
+from tessera.settings import ctr_models
+
+CELLS = 1 << 22
+"""Most numbers of a table of candidates by events when serving: more candidates are scored in turn."""
+
+
+class CodeVectors(nn.Module):
+    """The vectors of an item's codes, a table for each level that has a meaning, which start as the codebooks.
+
+    Codebooks are scaled to a mean square of `scale ** 2`, one factor for all levels of a part: what they tell of
+    distances stays, and they enter as small as other vectors.
+    """
+
+    def __init__(self, settings: ctr_models.ClickModel, catalogue: Catalogue, scale: float) -> None:
+        super().__init__()
+        ids = catalogue.codes
+        if ids is None:
+            raise ValueError("the model reads semantic IDs, and `ctr` names none: set ctr.semantic_ids")
+        self.levels = nn.ModuleList()
+        columns, start = [], 0
+        for number, part in enumerate(ids.parts):
+            books = [catalogue.codebooks.get((number, level)) for level in range(part.meaningful)]
+            known = [book.float() for book in books if book is not None and settings.start == "codebooks"]
+            size = torch.cat([book.flatten() for book in known]).square().mean().sqrt() if known else torch.tensor(1.0)
+            for level, book in enumerate(books):
+                width = book.shape[1] if book is not None and known else settings.code_dim
+                table = nn.Embedding(part.sizes[level] + 1, width, padding_idx=0)  # 0: no codes
+                nn.init.normal_(table.weight, std=scale)
+                with torch.no_grad():
+                    if book is not None and known:
+                        table.weight[1:] = book.float() * (scale / size.clamp(min=1e-12))
+                    table.weight[0] = 0
+                self.levels.append(table)
+                columns.append(start + level)
+            start += len(part.sizes)
+        codes = torch.from_numpy(ids.codes[:, columns])
+        self.register_buffer("codes", torch.where(codes == ABSENT, -1, codes) + 1, persistent=False)
+        widths = [table.embedding_dim for table in self.levels if isinstance(table, nn.Embedding)]
+        self.widths = widths
+        self.sum = settings.combine == "sum"
+        if self.sum and len(set(widths)) > 1:
+            raise ValueError(f"code vectors of the widths {widths} cannot be added: set combine to concat")
+        self.width = widths[0] if self.sum else sum(widths)
+
+    def each(self, items: Tensor) -> list[Tensor]:
+        """(...) items -> for every level (..., width); zeros where an item has no codes."""
+        codes = self.get_buffer("codes")[items]
+        return [table(codes[..., level]) for level, table in enumerate(self.levels)]
+
+    def forward(self, items: Tensor) -> Tensor:
+        """(...) -> (..., width)."""
+        vectors = self.each(items)
+        return torch.stack(vectors).sum(0) if self.sum else torch.cat(vectors, -1)
+
+
+class ItemVectors(nn.Module):
+    """Vectors of items: id, category and, where asked for, codes side by side; zeros for padding.
+
+    An item that training never met has no id vector: what stands there would be random.
+    """
+
+    def __init__(self, settings: ctr_models.ClickModel, catalogue: Catalogue, codes: bool) -> None:
+        super().__init__()
+        scale = settings.dim**-0.5
+        self.ids = nn.Embedding(catalogue.items + 1, settings.dim, padding_idx=0)
+        self.categories = nn.Embedding(catalogue.n_categories + 1, settings.category_dim, padding_idx=0)
+        for table in (self.ids, self.categories):
+            nn.init.normal_(table.weight, std=scale)
+            with torch.no_grad():
+                table.weight[0] = 0
+        self.codes = CodeVectors(settings, catalogue, scale) if codes else None
+        known = torch.arange(catalogue.items + 1) * (catalogue.popularity > 0)
+        self.register_buffer("_known", known, persistent=False)
+        self.register_buffer("_category", catalogue.categories, persistent=False)
+        self.width = settings.dim + settings.category_dim + (self.codes.width if self.codes else 0)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """(...) items -> (..., width)."""
+        parts = [self.ids(self.get_buffer("_known")[items]), self.categories(self.get_buffer("_category")[items])]
+        if self.codes is not None:
+            parts.append(self.codes(items))
+        return torch.cat(parts, -1)
+
+
+class Tower(nn.Module):
+    """Logit of the target's vector, the interests, and their products."""
+
+    def __init__(self, width: int, interests: int, hidden: Sequence[int], dropout: float) -> None:
+        super().__init__()
+        sizes = [width * (1 + 2 * interests), *hidden]
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise(sizes):
+            layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
+
+    def forward(self, target: Tensor, interests: Sequence[Tensor]) -> Tensor:
+        """(rows,) of (rows, width) each."""
+        found: Tensor = self.layers(torch.cat([target, *interests, *(target * each for each in interests)], -1))
+        return found.squeeze(-1)
+
+
+class ClickModel(nn.Module, ABC):
+    """A click-through model. `items` makes the vectors that all of its parts read."""
+
+    def __init__(self, settings: ctr_models.ClickModel, catalogue: Catalogue) -> None:
+        super().__init__()
+        self.items = ItemVectors(settings, catalogue, settings.read_codes)
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Tensor:
+        """(batch,) logits."""
+
+    @abstractmethod
+    def prepare(self, history: Tensor, ages: Tensor) -> Any:
+        """All that a request's candidates share, of a history (length,) and its ages (length,)."""
+
+    @abstractmethod
+    def score(self, prepared: Any, candidates: Tensor) -> Tensor:
+        """(candidates,) logits."""
+
+    def cells(self, length: int) -> int:
+        """Numbers that one candidate needs at a time."""
+        return length
+
+    @torch.no_grad()
+    def request(self, history: Tensor, ages: Tensor, candidates: Tensor) -> Tensor:
+        """Logits (candidates,) of `forward` for one history (length,) with its ages (length,); length may be 0."""
+        prepared = self.prepare(history, ages)
+        size = max(1, CELLS // max(1, self.cells(len(history))))
+        return torch.cat([self.score(prepared, part) for part in torch.split(candidates, size)])
+
+
+class ShortTerm(nn.Module):
+    """DIN attention over the last events, for models that read them beside what they retrieve."""
+
+    def __init__(self, width: int, size: int, hidden: list[int]) -> None:
+        super().__init__()
+        self.size = size
+        self.attention = DINAttention(width, hidden) if size else None
+
+    @property
+    def interests(self) -> int:
+        """How many vectors it gives: 1, or 0 where it is off."""
+        return int(self.size > 0)
+
+    def events(self, items: ItemVectors, histories: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors (rows, size, width) of the last events of (rows, length) histories, and which there are."""
+        last = latest(lengths, self.size)
+        return items(last.take(histories)) * last.valid[..., None], last.valid
+
+    def forward(self, target: Tensor, events: Tensor, valid: Tensor) -> list[Tensor]:
+        """[] or [(rows, width)]."""
+        return [] if self.attention is None else [self.attention(target, events, valid)]
+
+
+def filled(histories: Tensor) -> Tensor:
+    """At least one place a row, padding where there was none."""
+    return histories if histories.shape[-1] else histories.new_zeros(*histories.shape[:-1], 1)
+
+
+def places(lengths: Tensor, size: int) -> Tensor:
+    """(rows, size) bool: which places of padded histories hold an event."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]

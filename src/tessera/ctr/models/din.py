@@ -1,0 +1,56 @@
+"""Deep interest network (Zhou et al., KDD 2018, arXiv 1706.06978): target attention over the last events, or all."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tessera.ctr.attention import DINAttention
+from tessera.ctr.batch import Batch, Catalogue
+from tessera.ctr.models.base import ClickModel, Tower, filled, places
+from tessera.ctr.retrieval import latest
+from tessera.settings.ctr_models import DINSettings
+
+
+class Model(ClickModel):
+    """DIN."""
+
+    def __init__(self, settings: DINSettings, catalogue: Catalogue) -> None:
+        super().__init__(settings, catalogue)
+        self.max_history = settings.window
+        """The last events read; None reads all."""
+        self.din = DINAttention(self.items.width, settings.attention_hidden, settings.activation)
+        self.tower = Tower(self.items.width, 1, settings.hidden, settings.dropout)
+
+    def events(self, histories: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors of the events read, and which places hold one."""
+        if self.max_history is None or self.max_history >= histories.shape[1]:
+            histories = filled(histories)
+            valid = places(lengths, histories.shape[1])
+        else:
+            last = latest(lengths, self.max_history)
+            histories, valid = last.take(histories), last.valid
+        return self.items(histories) * valid[..., None], valid
+
+    def forward(self, batch: Batch) -> Tensor:
+        target = self.items(batch.items)
+        events, valid = self.events(batch.histories, batch.lengths)
+        logits: Tensor = self.tower(target, [self.din(target, events, valid)])
+        return logits
+
+    @torch.no_grad()
+    def attention(self, batch: Batch) -> Tensor:
+        """(batch, length) weights of the events, where all are read."""
+        events, valid = self.events(batch.histories, batch.lengths)
+        return self.din.weights(self.items(batch.items), events, valid)[:, : batch.histories.shape[1]]
+
+    def prepare(self, history: Tensor, ages: Tensor) -> tuple[Tensor, Tensor]:
+        return self.events(history[None], torch.tensor([len(history)], device=history.device))
+
+    def score(self, prepared: tuple[Tensor, Tensor], candidates: Tensor) -> Tensor:
+        target = self.items(candidates)
+        logits: Tensor = self.tower(target, [self.din(target, *prepared)])
+        return logits
+
+    def cells(self, length: int) -> int:
+        return (length if self.max_history is None else min(length, self.max_history)) * self.items.width

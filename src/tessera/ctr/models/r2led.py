@@ -1,0 +1,341 @@
+"""R2LED-style lifelong model: retrieval and refinement with semantic IDs.
+
+A reconstruction from the abstract (arXiv 2602.06622): no paper text, code or numbers stand behind a choice made here.
+docs/systems/r2led.md lists them.
+
+Retrieval. Each route has a query: the target, the last events, all events, or the target at one level of its codes.
+Events are scored by two views, collaborative (agreement of SimHash codes of trained vectors) and semantic (longest
+common prefix of codes; for queries of several events the share of them below each prefix), and mixed by quota or sum.
+Refinement. A gate makes one vector of the collaborative and the semantic side of each event, the target attends to the
+events of each route, and to the routes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tessera.ctr.attention import AGES, TargetAttention, age_buckets, masked_softmax
+from tessera.ctr.batch import Batch, Catalogue
+from tessera.ctr.models.base import ClickModel, CodeVectors, ItemVectors, ShortTerm, Tower, filled, places
+from tessera.ctr.retrieval import Groups, Selected, best, latest, union
+from tessera.ctr.sid_index import UNIT, Prefixes, PrefixIndex
+from tessera.ctr.simhash import SimHash, agreement
+from tessera.settings.ctr_models import R2LEDSettings
+
+_FINE = 1 << 38
+"""Sums of both scores are compared to this fineness."""
+
+
+class GatedItems(nn.Module):
+    """One vector (..., width) of an item's collaborative and semantic sides."""
+
+    def __init__(self, settings: R2LEDSettings, catalogue: Catalogue, width: int) -> None:
+        super().__init__()
+        self.codes = CodeVectors(settings, catalogue, settings.dim**-0.5) if settings.gate != "none" else None
+        self.gate = settings.gate
+        self.ages = nn.Embedding(AGES, width)
+        nn.init.normal_(self.ages.weight, std=0.02)
+        self.project = nn.Linear(width, width)
+        if self.codes is None:
+            return
+        if self.gate == "levels":
+            self.sides = nn.ModuleList(nn.Linear(size, width) for size in self.codes.widths)
+            self.gates = nn.Linear(width * (1 + len(self.codes.widths)), 1 + len(self.codes.widths))
+        else:
+            self.semantic = nn.Linear(self.codes.width, width)
+        if self.gate == "elementwise":
+            self.gates = nn.Linear(3 * width, width)
+        elif self.gate == "concat":
+            self.join = nn.Linear(2 * width, width)
+
+    def forward(self, items: Tensor, vectors: Tensor, ages: Tensor | None = None) -> Tensor:
+        """(...) items, their collaborative vectors (..., width), ages where they are events and not the target."""
+        side: Tensor = self.project(vectors if ages is None else vectors + self.ages(age_buckets(ages)))
+        if self.codes is None:
+            return side
+        if self.gate == "levels":
+            pairs = zip(self.sides, self.codes.each(items), strict=True)
+            sides = torch.stack([side, *(linear(vector) for linear, vector in pairs)], -1)
+            shares = self.gates(sides.transpose(-1, -2).flatten(-2)).softmax(-1)
+            mixed: Tensor = (sides * shares[..., None, :]).sum(-1)
+            return mixed
+        other: Tensor = self.semantic(self.codes(items))
+        if self.gate == "sum":
+            return side + other
+        if self.gate == "concat":
+            joined: Tensor = self.join(torch.cat([side, other], -1))
+            return joined
+        share = torch.sigmoid(self.gates(torch.cat([side, other, side * other], -1)))
+        return share * side + (1 - share) * other
+
+
+@dataclass
+class Query:
+    """What a route asks for, a row an impression or candidate."""
+
+    code: Tensor
+    """(rows,) hash codes."""
+    prefixes: Tensor
+    """(rows, levels) of the target, or (rows, size, levels) of a window of events."""
+    counted: Tensor | None = None
+    """(rows, size) how often each event of the window counts; None for a target."""
+
+
+Find = Callable[[Tensor, int, Tensor], Selected]
+"""(scores, k, valid) -> events: by scanning (`best`), or by group."""
+
+
+@dataclass
+class Prepared:
+    """What the candidates of a request share."""
+
+    history: Tensor
+    """(1, length) items, at least one place."""
+    ages: Tensor
+    groups: Groups
+    """The events by item."""
+    codes: Tensor
+    """(1, groups) hash codes."""
+    prefixes: Tensor
+    """(1, groups, levels)."""
+    events: list[PrefixIndex | None]
+    """For each route of the target the events by prefix; None where the route needs no such index."""
+    shared: dict[int, tuple[Tensor, Tensor]]
+    """Routes that know no target: (1, k, 2 dim) keys and values, and which places hold an event."""
+    short: tuple[Tensor, Tensor]
+    projected: dict[int, Tensor]
+    """Keys and values (1, length, 2 dim) of all events, for routes that were asked for most of them."""
+
+
+class Model(ClickModel):
+    """The reconstruction, with attention over the last events beside it."""
+
+    def __init__(self, settings: R2LEDSettings, catalogue: Catalogue) -> None:
+        nn.Module.__init__(self)
+        if catalogue.codes is None:
+            raise ValueError("R2LED reads semantic IDs, and `ctr` names none: set ctr.semantic_ids")
+        self.settings = settings
+        self.items = ItemVectors(settings, catalogue, codes=False)
+        width = self.items.width
+        self.gated = GatedItems(settings, catalogue, width)
+        self.hash = SimHash(width, settings.bits)
+        self.kinds: list[str] = []
+        prefixes: list[Prefixes] = []
+        full = Prefixes(catalogue.codes, settings.level_weights)
+        for route in settings.routes:
+            for level in range(full.levels) if route == "levels" else [None]:
+                self.kinds.append("target" if level is not None else route)
+                alone = [float(level == each) for each in range(full.levels)]
+                prefixes.append(full if level is None else Prefixes(catalogue.codes, alone))
+        self.prefixes = nn.ModuleList(prefixes)
+        self.attentions = nn.ModuleList(
+            TargetAttention(width, settings.attention_dim, settings.heads) for _ in self.kinds
+        )
+        self.fusion = settings.fusion if len(self.kinds) > 1 else "mean"  # one route needs no weights
+        if self.fusion == "attention":
+            self.route_query = nn.Linear(width, settings.attention_dim)
+            self.route_key = nn.Linear(width, settings.attention_dim)
+            self.route_value = nn.Linear(width, width)
+        self.short = ShortTerm(width, settings.short, settings.attention_hidden)
+        self.tower = Tower(width, 1 + len(self.kinds) + self.short.interests, settings.hidden, settings.dropout)
+
+    def fused(self, items: Tensor, ages: Tensor | None = None) -> Tensor:
+        """Both sides of items (...), with ages where they are events -> (..., width)."""
+        vectors: Tensor = self.gated(items, self.items(items), ages)
+        return vectors
+
+    @property
+    def _attentions(self) -> list[TargetAttention]:
+        return [attention for attention in self.attentions if isinstance(attention, TargetAttention)]
+
+    @property
+    def _prefixes(self) -> list[Prefixes]:
+        return [prefixes for prefixes in self.prefixes if isinstance(prefixes, Prefixes)]
+
+    # ------------------------------------------------------------ retrieval
+
+    def find(
+        self, route: int, query: Query, codes: Tensor, prefixes: Tensor, valid: Tensor, length: int, find: Find,
+        index: PrefixIndex | None = None,
+    ) -> Selected:  # fmt: skip
+        """The events of a route.
+
+        Args:
+            query: a row an impression.
+            codes: (rows or 1, n) hash codes of events, or of groups of them.
+            prefixes: (rows or 1, n, levels) of the same.
+            valid: (rows or 1, n) which of them there are.
+            length: of the histories.
+            find: how scores become events.
+            index: finds by prefix without a scan.
+        """
+        settings = self.settings
+        table = self._prefixes[route]
+
+        def semantic() -> tuple[Tensor, Tensor]:
+            """Scores as integers, and what they are shares of."""
+            if query.counted is None:
+                return table.score(prefixes, query.prefixes[:, None]), torch.tensor(UNIT, device=prefixes.device)
+            mass = table.mass(prefixes, query.prefixes, query.counted)
+            return mass, UNIT * query.counted.sum(1, keepdim=True).clamp(min=1)
+
+        def by_prefix(k: int) -> Selected:
+            if index is not None:
+                return index.best(query.prefixes, k, settings.matches_only)
+            scores, _ = semantic()
+            return find(scores, k, valid & (scores > 0) if settings.matches_only else valid)
+
+        def by_hash(k: int) -> Selected:
+            return find(agreement(codes, query.code[:, None], self.hash.bits), k, valid)
+
+        if settings.views == "collaborative":
+            return by_hash(settings.k)
+        if settings.views == "semantic":
+            return by_prefix(settings.k)
+        if settings.mixing == "quota":
+            half = settings.k // 2
+            return union(by_hash(settings.k - half), by_prefix(half), length)
+        scores, whole = semantic()
+        same = agreement(codes, query.code[:, None], self.hash.bits).double() / self.hash.bits
+        mixed = settings.alpha * same + (1 - settings.alpha) * (scores.double() / whole)
+        return find((mixed * _FINE).round().long(), settings.k, valid)
+
+    def routes(self, batch: Batch, histories: Tensor, valid: Tensor) -> list[Selected]:
+        """The events of each route, by scanning."""
+        vectors = self.items(histories) * valid[..., None]
+        codes = self.hash(vectors)
+        last = latest(batch.lengths, self.settings.recent)
+        found = []
+        for route, kind in enumerate(self.kinds):
+            table = self._prefixes[route]
+            prefixes = table.of(histories)
+            if kind == "target":
+                query = Query(self.hash(self.items(batch.items)), table.of(batch.items))
+            elif kind == "recent":  # a sum hashes like a mean
+                summed = (last.take(vectors) * last.valid[..., None]).sum(1)
+                query = Query(self.hash(summed), last.take(prefixes), last.valid.long())
+            else:
+                query = Query(self.hash(vectors.sum(1)), prefixes, valid.long())
+            found.append(self.find(route, query, codes, prefixes, valid, histories.shape[1], best))
+        return found
+
+    @torch.no_grad()
+    def selected(self, batch: Batch) -> Tensor:
+        """(batch, length) bool: the events that retrieval hands on."""
+        histories = filled(batch.histories)
+        found = self.routes(batch, histories, places(batch.lengths, histories.shape[1]))
+        masks = torch.stack([route.mask(histories.shape[1]) for route in found])
+        return masks.any(0)[:, : batch.histories.shape[1]]
+
+    # ------------------------------------------------------------ batches
+
+    def forward(self, batch: Batch) -> Tensor:
+        histories, ages = filled(batch.histories), filled(batch.ages)
+        with torch.no_grad():
+            found = self.routes(batch, histories, places(batch.lengths, histories.shape[1]))
+        events = [
+            (attention.project(self.fused(route.take(histories), route.take(ages))), route.valid)
+            for attention, route in zip(self._attentions, found, strict=True)
+        ]
+        return self._logits(batch.items, events, self._last(histories, batch.lengths))
+
+    def _last(self, histories: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        last = latest(lengths, self.short.size)
+        return self.fused(last.take(histories)) * last.valid[..., None], last.valid
+
+    def _logits(self, targets: Tensor, events: list[tuple[Tensor, Tensor]], short: tuple[Tensor, Tensor]) -> Tensor:
+        target = self.fused(targets)
+        each = [
+            attention(target, projected, valid)
+            for attention, (projected, valid) in zip(self._attentions, events, strict=True)
+        ]
+        routes = torch.stack(each, 1)
+        some = torch.stack([valid.any(-1).expand(len(target)) for _, valid in events], 1)
+        if self.fusion == "attention":
+            query, keys = self.route_query(target), self.route_key(routes)
+            scores = (keys @ query[..., None]).squeeze(-1) / math.sqrt(keys.shape[-1])
+            fused = (masked_softmax(scores, some)[..., None] * self.route_value(routes)).sum(1)
+        else:
+            fused = routes.sum(1) / some.sum(1, keepdim=True).clamp(min=1)
+        logits: Tensor = self.tower(target, [fused, *each, *self.short(target, *short)])
+        return logits
+
+    # ------------------------------------------------------------ requests
+
+    def prepare(self, history: Tensor, ages: Tensor) -> Prepared:
+        lengths = torch.tensor([len(history)], device=history.device)
+        history, ages = filled(history[None]), filled(ages[None])
+        groups = Groups(history[0])
+        vectors = self.items(groups.labels)
+        last = latest(lengths, self.settings.recent)
+        recent = last.take(history)
+        prepared = Prepared(
+            history=history,
+            ages=ages,
+            groups=groups,
+            codes=self.hash(vectors)[None],
+            prefixes=self._prefixes[0].of(groups.labels)[None],
+            events=[self._index(route, history[0]) for route in range(len(self.kinds))],
+            shared={},
+            short=self._last(history, lengths),
+            projected={},
+        )
+        for route, kind in enumerate(self.kinds):
+            if kind == "recent":
+                summed = (self.items(recent) * last.valid[..., None]).sum(1)
+                query = Query(self.hash(summed), self._prefixes[route].of(recent), last.valid.long())
+            elif kind == "global":
+                summed = (vectors * groups.counts[:, None]).sum(0)[None]
+                counted = (groups.counts * (groups.labels > 0))[None]
+                query = Query(self.hash(summed), prepared.prefixes, counted)
+            else:
+                continue
+            found = self._search(route, query, prepared)
+            tokens = self.fused(found.take(history), found.take(ages))
+            prepared.shared[route] = self._attentions[route].project(tokens), found.valid
+        return prepared
+
+    def _index(self, route: int, history: Tensor) -> PrefixIndex | None:
+        table = self._prefixes[route]
+        settings = self.settings
+        scans = settings.views == "collaborative" or (settings.views == "mixed" and settings.mixing == "fuse")
+        empty = not history[-1]  # one place of padding, which a scan leaves out
+        if self.kinds[route] != "target" or scans or empty or not table.ordered:
+            return None
+        return PrefixIndex(table, table.of(history))
+
+    def _search(self, route: int, query: Query, prepared: Prepared) -> Selected:
+        valid = (prepared.groups.labels > 0)[None]
+        length = prepared.history.shape[1]
+        return self.find(
+            route, query, prepared.codes, prepared.prefixes, valid, length, prepared.groups.best,
+            prepared.events[route],
+        )  # fmt: skip
+
+    def score(self, prepared: Prepared, candidates: Tensor) -> Tensor:
+        events = []
+        code = self.hash(self.items(candidates))
+        for route, attention in enumerate(self._attentions):
+            if route in prepared.shared:
+                events.append(prepared.shared[route])
+                continue
+            query = Query(code, self._prefixes[route].of(candidates))
+            found = self._search(route, query, prepared)
+            if found.positions.numel() < prepared.history.shape[1]:
+                tokens = self.fused(found.take(prepared.history), found.take(prepared.ages))
+                projected = attention.project(tokens)
+            else:  # each event is wanted more than once: project the history once, and gather
+                if route not in prepared.projected:
+                    tokens = self.fused(prepared.history, prepared.ages)
+                    prepared.projected[route] = attention.project(tokens)
+                projected = found.take(prepared.projected[route])
+            events.append((projected, found.valid))
+        return self._logits(candidates, events, prepared.short)
+
+    def cells(self, length: int) -> int:
+        return max(self.settings.k * self.items.width, length)

@@ -1,0 +1,107 @@
+"""The frame of two-stage models: retrieve k events for the target, then attend to them (SIM, ETA, TWIN)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tessera.ctr.attention import AGES, TargetAttention, age_buckets
+from tessera.ctr.batch import Batch, Catalogue
+from tessera.ctr.models.base import ClickModel, ShortTerm, Tower, filled, places
+from tessera.ctr.retrieval import Selected
+from tessera.settings import ctr_models
+
+
+@dataclass
+class Prepared:
+    """What the candidates of a request share."""
+
+    history: Tensor
+    """(1, length) items, at least one place."""
+    ages: Tensor
+    valid: Tensor
+    """(1, length) bool."""
+    short: tuple[Tensor, Tensor]
+    """Vectors of the last events, and which there are."""
+    index: Any
+    """What retrieval has made of the history."""
+    projected: Tensor | None = None
+    """(1, length, 2 dim) keys and values of all events, once some score has asked for them."""
+
+
+class TwoStage(ClickModel):
+    """Retrieval, attention over what it found, and attention over the last events.
+
+    An event enters attention as its item's vector plus one for its age.
+    """
+
+    def __init__(self, settings: ctr_models.Retrieval, catalogue: Catalogue) -> None:
+        super().__init__(settings, catalogue)
+        self.k = settings.k
+        width = self.items.width
+        self.ages = nn.Embedding(AGES, width)
+        nn.init.normal_(self.ages.weight, std=0.02)
+        self.attention = TargetAttention(width, settings.attention_dim, settings.heads)
+        self.short = ShortTerm(width, settings.short, settings.attention_hidden)
+        self.tower = Tower(width, 1 + self.short.interests, settings.hidden, settings.dropout)
+
+    @abstractmethod
+    def retrieve(self, batch: Batch, histories: Tensor, valid: Tensor) -> Selected:
+        """The events of each row."""
+
+    @abstractmethod
+    def index(self, history: Tensor, ages: Tensor, valid: Tensor) -> Any:
+        """What retrieval can do without a target, of (length,) items and ages; valid where they hold an event."""
+
+    @abstractmethod
+    def search(self, index: Any, candidates: Tensor) -> Selected:
+        """The events of each candidate; those of `retrieve`."""
+
+    def tokens(self, items: Tensor, ages: Tensor) -> Tensor:
+        """Events (...) as attention reads them (..., width)."""
+        vectors: Tensor = self.items(items) + self.ages(age_buckets(ages))
+        return vectors
+
+    def forward(self, batch: Batch) -> Tensor:
+        histories, ages = filled(batch.histories), filled(batch.ages)
+        valid = places(batch.lengths, histories.shape[1])
+        with torch.no_grad():
+            found = self.retrieve(batch, histories, valid)
+        projected = self.attention.project(self.tokens(found.take(histories), found.take(ages)))
+        short = self.short.events(self.items, histories, batch.lengths)
+        return self._logits(batch.items, projected, found.valid, short)
+
+    @torch.no_grad()
+    def selected(self, batch: Batch) -> Tensor:
+        """(batch, length) bool: the events that retrieval hands on."""
+        histories = filled(batch.histories)
+        found = self.retrieve(batch, histories, places(batch.lengths, histories.shape[1]))
+        return found.mask(histories.shape[1])[:, : batch.histories.shape[1]]
+
+    def prepare(self, history: Tensor, ages: Tensor) -> Prepared:
+        lengths = torch.tensor([len(history)], device=history.device)
+        history, ages = filled(history[None]), filled(ages[None])
+        valid = places(lengths, history.shape[1])
+        short = self.short.events(self.items, history, lengths)
+        return Prepared(history, ages, valid, short, self.index(history[0], ages[0], valid[0]))
+
+    def score(self, prepared: Prepared, candidates: Tensor) -> Tensor:
+        found = self.search(prepared.index, candidates)
+        if found.positions.numel() < prepared.history.shape[1]:
+            events = self.tokens(found.take(prepared.history), found.take(prepared.ages))
+            projected = self.attention.project(events)
+        else:  # so many candidates that each event is wanted more than once: project the history once, and gather
+            if prepared.projected is None:
+                prepared.projected = self.attention.project(self.tokens(prepared.history, prepared.ages))
+            projected = found.take(prepared.projected)
+        return self._logits(candidates, projected, found.valid, prepared.short)
+
+    def _logits(self, targets: Tensor, projected: Tensor, valid: Tensor, short: tuple[Tensor, Tensor]) -> Tensor:
+        target = self.items(targets)
+        interests = [self.attention(target, projected, valid), *self.short(target, *short)]
+        logits: Tensor = self.tower(target, interests)
+        return logits
