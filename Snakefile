@@ -19,9 +19,18 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/language.smk"
 include: "workflow/rules/semantic_ids.smk"
-include: "workflow/rules/recommend.smk"
-include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/report.smk"
+include: "workflow/rules/graph.smk"
+
+
+if CONFIG.task == "ctr":
+
+    include: "workflow/rules/ctr.smk"
+
+else:
+
+    include: "workflow/rules/recommend.smk"
+    include: "workflow/rules/evaluate.smk"
+    include: "workflow/rules/report.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -32,8 +41,11 @@ localrules:
     rulegraph,
 
 
+TABLES = [f"{name}-ctr" if CONFIG.task == "ctr" else name for name in DATASETS]
+
+
 rule all:
     default_target: True
     input:
         "results/report/index.html",
-        expand("results/tables/{dataset}.md", dataset=CONFIG.experiment.datasets),
+        expand("results/tables/{dataset}.md", dataset=TABLES),

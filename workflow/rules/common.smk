@@ -11,6 +11,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.environ.ge
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from tessera.artifacts.code import code_fingerprint
+from tessera.ctr.kinds import MODELS as CTR_MODULES
 from tessera.data.files import find
 from tessera.data.required import check_files, dataset_files
 from tessera.embedding.task import RECIPES
@@ -33,6 +34,7 @@ DATASETS = CONFIG.experiment.datasets
 GENERATED = [name for name in DATASETS if isinstance(CONFIG.datasets[name], BazaarSource)]
 JUDGED = {name: [run.path for run in CONFIG.runs(name)] for name in DATASETS}
 RUNS = {name: {run.path: run for run in CONFIG.trained(name)} for name in DATASETS}
+CTR_RUNS = {run.path: run for run in CONFIG.ctr_runs()}
 BUILT = [name for name, model in CONFIG.models.items() if isinstance(model, BuiltModel)]
 MADE_TABLES = [name for name in CONFIG.tables if CONFIG.reader(name)]
 TUNED_TABLES = [name for name in MADE_TABLES if isinstance(CONFIG.tables[name], TRAINED_TABLES)]
@@ -191,6 +193,8 @@ def recipe_modules(table):
 
 def read_codes():
     """Semantic IDs that runs read."""
+    if any(run.semantic_ids for run in CTR_RUNS.values()):
+        return [CONFIG.ctr.semantic_ids]
     return list(dict.fromkeys(name for runs in RUNS.values() for run in runs.values() if (name := CONFIG.codes(run))))
 
 
@@ -320,6 +324,83 @@ def report_settings():
     )
 
 
+def ctr_run(wildcards):
+    """The click-through run that the wildcards name."""
+    return CTR_RUNS[f"{wildcards.name}/seed-{wildcards.seed}"]
+
+
+def ctr_codes(wildcards):
+    """The semantic IDs that a click-through run reads, as named inputs."""
+    if not ctr_run(wildcards).semantic_ids:
+        return {}
+    folder = f"results/{wildcards.dataset}/semantic_ids/{CONFIG.ctr.semantic_ids}"
+    return {"codes": f"{folder}/codes.parquet", "codebooks": f"{folder}/model.safetensors"}
+
+
+def ctr_reference(wildcards):
+    """The run to which the retrieval of another of the same seed is compared, None where there is none."""
+    name, run = CONFIG.ctr.reference, ctr_run(wildcards)
+    return CTR_RUNS[f"{name}/seed-{run.seed}"] if name not in (None, run.name) else None
+
+
+def ctr_reference_model(wildcards):
+    """Weights of that run, as a named input."""
+    found = ctr_reference(wildcards)
+    return {"reference": f"results/{wildcards.dataset}/ctr/runs/{found.path}/model.safetensors"} if found else {}
+
+
+def ctr_evaluation_settings(wildcards):
+    """What judging a click-through run depends on."""
+    cfg = {
+        "run": ctr_run(wildcards).model_dump(mode="json"),
+        "evaluation": CONFIG.ctr.evaluation.model_dump(mode="json"),
+    }
+    reference = ctr_reference(wildcards)
+    return canonical(cfg | ({"reference": reference.model_dump(mode="json")} if reference else {}))
+
+
+def ctr_modules(wildcards):
+    """Library modules that judging a click-through run loads by name."""
+    runs = [run for run in (ctr_run(wildcards), ctr_reference(wildcards)) if run is not None]
+    return [CTR_MODULES[run.model.model] for run in runs]
+
+
+def lifelong(dataset):
+    """Whether the true chance of every click is known."""
+    return getattr(CONFIG.datasets[dataset], "lifelong", None) is not None
+
+
+def ctr_paths(dataset):
+    """Folders of the click-through runs on a dataset, the oracle's last where the truth is known."""
+    return [*CTR_RUNS, *(["oracle/seed-0"] if lifelong(dataset) else [])]
+
+
+def ctr_files(dataset, name):
+    """A file of every click-through run on a dataset."""
+    return [f"results/{dataset}/ctr/runs/{path}/{name}" for path in ctr_paths(dataset)]
+
+
+def ctr_table_settings(wildcards):
+    """What the table of click-through models depends on besides the runs."""
+    evaluation = CONFIG.ctr.evaluation.model_dump(mode="json")
+    return canonical({"dataset": wildcards.dataset, "against": CONFIG.ctr.against, "evaluation": evaluation})
+
+
+def ctr_report_settings():
+    """What the page depends on besides its inputs."""
+    return canonical(
+        {
+            "report": CONFIG.report.model_dump(mode="json"),
+            "evaluation": CONFIG.ctr.evaluation.model_dump(mode="json"),
+            "against": CONFIG.ctr.against,
+            "datasets": DATASETS,
+            "runs": {dataset: ctr_paths(dataset) for dataset in DATASETS},
+            "codes": (read_codes() or [None])[0],
+            "config": {key: value for key, value in config.items() if key != "resources"},
+        }
+    )
+
+
 def table_edges():
     """The part of the graph that makes item tables."""
     names = read_tables()
@@ -358,8 +439,26 @@ def code_edges():
     return edges + [("quantize", target) for target in ("health", "train", "evaluate")] + [("health", "report")]
 
 
+def ctr_edges():
+    """The stages of click-through rate."""
+    first = (["generate"] if GENERATED else []) + (["ingest"] if set(DATASETS) - set(GENERATED) else [])
+    edges = [(source, "prepare") for source in first] + [("prepare", "samples")]
+    known = {"train": "train_ctr", "evaluate": "evaluate_ctr", "report": "report_ctr"}
+    edges += [(known.get(a, a), known.get(b, b)) for a, b in table_edges() + code_edges()]
+    edges = [edge for edge in edges if edge[0] in ("quantize", "samples") or not edge[1].endswith("_ctr")]
+    stages = ("train_ctr", "evaluate_ctr", *(["oracle_ctr"] if any(map(lifelong, DATASETS)) else []))
+    edges += [("samples", stage) for stage in stages] + [("train_ctr", "evaluate_ctr")]
+    edges += [(stage, "tables_ctr") for stage in stages[1:]] + [
+        ("tables_ctr", "report_ctr"),
+        ("rulegraph", "report_ctr"),
+    ]
+    return edges + ([("health", "report_ctr")] if read_codes() else [])
+
+
 def rule_graph():
     """The stages of this config and what flows between them, as a Mermaid flow chart."""
+    if CONFIG.task == "ctr":
+        return "\n".join(["flowchart TB", *(f"    {a} --> {b}" for a, b in dict.fromkeys(ctr_edges()))])
     methods = [run.method for runs in RUNS.values() for run in runs.values()]
     first = (["generate"] if GENERATED else []) + (["ingest"] if set(DATASETS) - set(GENERATED) else [])
     edges = [(source, "prepare") for source in first]

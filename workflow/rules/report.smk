@@ -30,19 +30,6 @@ rule tables:
         "../../scripts/tables.py"
 
 
-rule rulegraph:
-    output:
-        "results/report/rulegraph.mmd",
-    log:
-        "results/logs/rulegraph.log",
-    conda:
-        ENVIRONMENT
-    params:
-        graph=rule_graph(),
-    shell:
-        "printf '%s\\n' {params.graph:q} > {output} 2> {log}"
-
-
 rule report:
     input:
         tables=expand("results/tables/{dataset}.parquet", dataset=DATASETS),

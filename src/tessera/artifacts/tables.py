@@ -96,6 +96,33 @@ TRUTH = pa.schema(
     ]
 )
 
+# of a lifelong world: what the chance of a click was at each logged impression
+CLICK_TRUTH = pa.schema(
+    [("user", pa.string()), ("item", pa.string()), ("timestamp", pa.int64()), ("probability", pa.float64())]
+)
+
+# click-through rate: the history of a sample is the events of its user before `end` (ctr/samples.py)
+CTR_SAMPLES = pa.schema(
+    [
+        ("user", pa.int32()),
+        ("item", pa.int32()),
+        ("label", pa.int8()),
+        ("end", pa.int64()),
+        ("timestamp", pa.int64()),
+        ("split", pa.string()),
+    ]
+)
+CTR_CATALOGUE = pa.schema([("item", pa.int32()), ("category", pa.int32()), ("events", pa.int64())])
+CTR_PREDICTIONS = pa.schema(
+    [
+        ("user", pa.int32()),
+        ("item", pa.int32()),
+        ("label", pa.int8()),
+        ("history_length", pa.int64()),
+        ("probability", pa.float32()),
+    ]
+)
+
 # kind -> (version, schema or None when the columns depend on the settings)
 KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "interactions": (1, INTERACTIONS),
@@ -113,6 +140,10 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "metrics": (1, None),
     "latents": (1, LATENTS),
     "truth": (1, TRUTH),
+    "click_truth": (1, CLICK_TRUTH),
+    "ctr_samples": (1, CTR_SAMPLES),
+    "ctr_catalogue": (1, CTR_CATALOGUE),
+    "ctr_predictions": (1, CTR_PREDICTIONS),
 }
 
 

@@ -67,6 +67,8 @@ def _used_models(config: Config, tables: set[str]) -> set[str]:
 
 def _codes(config: Config) -> set[str]:
     """Semantic IDs that the experiment's runs read."""
+    if config.ctr is not None and any(run.semantic_ids for run in config.ctr_runs()):
+        return {config.ctr.semantic_ids} if config.ctr.semantic_ids else set()
     return {
         name for dataset in config.experiment.datasets for run in config.runs(dataset) if (name := config.codes(run))
     }

@@ -23,6 +23,7 @@ from tessera.reporting import plots, rule_graph
 from tessera.reporting.codes import CODE_COLUMNS, SemanticIdSection, semantic_ids
 from tessera.reporting.costs import read_costs
 from tessera.reporting.formats import number
+from tessera.reporting.missing import by_missing
 from tessera.reporting.plots import Plot
 from tessera.reporting.representations import COLUMNS, Captioned, Files, Representations, captioned, representations
 from tessera.reporting.runs import HEURISTICS, Entry, label, read_history
@@ -89,7 +90,8 @@ def build(
     results, output = Path(results), Path(output)
     made = [part or {} for part in (tables, captions, embedders, codes, health)]
     sections = [
-        _section(results, name, paths, report, *(part.get(name, {}) for part in made)) for name, paths in runs.items()
+        _section(results, name, paths, report, config.get("systems") or {}, *(part.get(name, {}) for part in made))
+        for name, paths in runs.items()
     ]
     graph = results / "report" / "rulegraph.mmd"
     html = _render(
@@ -97,8 +99,8 @@ def build(
         sections=sections,
         costs=read_costs(results / "benchmarks", list(runs)),
         graph=Markup(rule_graph.svg(graph.read_text(encoding="utf-8"))) if graph.is_file() else "",
-        config=_yaml(config),
-        versions=_versions(),
+        config=config_text(config),
+        versions=versions(),
     )
     for section in sections:
         drawn = section.representations.plots if section.representations else []
@@ -113,6 +115,7 @@ def _section(
     name: str,
     paths: Sequence[str],
     report: Report,
+    systems: Mapping[str, Any],
     tables: Files,
     captions: Files,
     embedders: Files,
@@ -138,7 +141,7 @@ def _section(
         name=name,
         table=table,
         stats=stats,
-        plots=_plots(table, report.main_metric),
+        plots=_plots(table, report.main_metric, systems),
         histograms=_histograms(stats),
         items=sample_items(catalogue, report.sample_items),
         users=sample_users(catalogue, data / "users.parquet", shown, report.sample_users),
@@ -158,7 +161,7 @@ def _shown_entries(table: Table, metric: str) -> list[Entry]:
     return [*dict.fromkeys(wanted), best]
 
 
-def _plots(table: Table, metric: str) -> list[Plot]:
+def _plots(table: Table, metric: str, systems: Mapping[str, Any]) -> list[Plot]:
     curves: dict[str, dict[str, list[tuple[int, int, float]]]] = {"loss": {}, f"validation {metric}": {}}
     for entry in table.entries:
         for run in entry.runs:
@@ -172,6 +175,7 @@ def _plots(table: Table, metric: str) -> list[Plot]:
             table, metric, "popularity_bins", "popularity", "bin of the target's train popularity, 1 = most"
         ),
         plots.by_group(table, metric, "history", "history length", "items in the history"),
+        by_missing(table, metric, systems),
         *(plots.training(table, metric, values, name) for name, values in curves.items()),
     ]
     return [plot for plot in found if plot is not None]
@@ -205,7 +209,8 @@ def _facts(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found + [(name, f"{stats[key]:.1%}") for key, name in shares.items() if stats.get(key) is not None]
 
 
-def _versions() -> list[tuple[str, str]]:
+def versions() -> list[tuple[str, str]]:
+    """Versions of Tessera, Python and the packages that matter to numbers."""
     found = [("tessera", __version__), ("python", platform.python_version())]
     for package in _PACKAGES:
         try:
@@ -215,13 +220,14 @@ def _versions() -> list[tuple[str, str]]:
     return found
 
 
-def _yaml(config: Mapping[str, Any]) -> str:
+def config_text(config: Mapping[str, Any]) -> str:
     """The config as YAML, the sections in the order of the documentation, short lists on one line."""
     ordered = {key: config[key] for key in dict.fromkeys((*_SECTIONS, *config)) if key in config}
     return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
 
 
-def _seconds(value: float) -> str:
+def seconds_text(value: float) -> str:
+    """Seconds as people say them."""
     return f"{value:.1f} s" if value < 10 else duration(value)
 
 
@@ -240,9 +246,15 @@ def _render(**context: Any) -> str:
     here = files("tessera.reporting")
     # every value is escaped unless it is Markup made here
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= {"label": label, "number": number, "Column": Column, "reasons": _reasons, "facts": _facts}
+    environment.globals |= {
+        "label": label,
+        "number": number,
+        "Column": Column,
+        "reasons": _reasons,
+        "facts": _facts,
+    }
     environment.globals |= {"table_columns": COLUMNS, "code_columns": CODE_COLUMNS}
-    environment.filters |= {"seconds": _seconds, "safe_svg": Markup, "safe_json": Markup}
+    environment.filters |= {"seconds": seconds_text, "safe_svg": Markup, "safe_json": Markup}
     template = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8"))
     css = here.joinpath("page.css").read_text(encoding="utf-8")
     script = here.joinpath("page.js").read_text(encoding="utf-8")

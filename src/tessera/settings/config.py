@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from tessera.settings.base import ConfigError, PresetSettings, Settings, did_you_mean, explain
+from tessera.settings.ctr import CTR, CTRRun
 from tessera.settings.datasets import BazaarSource, Dataset
 from tessera.settings.embedding import (
     TRAINED_TABLES,
@@ -199,6 +200,10 @@ class Config(Settings):
     """What is compared, by name; popular, item_knn, markov and id are built in."""
     backbones: dict[str, Backbone] = Field(default_factory=dict)
     """Backbones by name; sasrec, gru4rec and bert4rec are built in."""
+    task: Literal["sequential", "ctr"] = "sequential"
+    """Rank a user's next item by `systems`, or predict clicks from lifelong histories by the models of `ctr`."""
+    ctr: CTR | None = None
+    """Click-through rate; of `experiment` it takes the datasets and the seeds."""
     loss: Loss = Field(default_factory=CrossEntropy)
     """The loss of every trained system."""
     training: Training = Field(default_factory=Training)
@@ -291,14 +296,71 @@ class Config(Settings):
         found += self._semantic_id_problems()
         found += self._dual_view_problems()
         found += self._language_problems()
+        found += self._ctr_problems()
         measured = [f"{name}@{k}" for name in ("Hit", "NDCG") for k in self.evaluation.cutoffs] + ["MRR"]
         check("report.main_metric", self.report.main_metric, dict.fromkeys(measured))
         baseline = self.significance.baseline
-        if not found and baseline is not None:
+        if not found and baseline is not None and self.task == "sequential":
             runs = {f"{run.system}/{run.recommender}": run for d in self.experiment.datasets for run in self.runs(d)}
             trained = {run.system: run for run in runs.values() if not run.heuristic}
             check("significance.baseline", baseline, runs | trained)
         return found
+
+    def _ctr_problems(self) -> list[str]:
+        lifelong = [n for n, d in self.datasets.items() if isinstance(d, BazaarSource) and d.lifelong is not None]
+        if self.task == "sequential":
+            return [
+                f"datasets.{name}.lifelong: its log holds impressions that nobody clicked, which needs task: ctr"
+                for name in self.experiment.datasets
+                if name in lifelong
+            ]
+        if self.ctr is None:
+            return ["ctr: task 'ctr' needs this section, with `models`"]
+        ctr, found = self.ctr, []
+        for key, value in (("baseline", ctr.baseline), ("reference", ctr.reference)):
+            if value is not None and value not in ctr.models:
+                found.append(f"ctr.{key}: unknown name {value!r}{did_you_mean(value, ctr.models)}")
+        if ctr.reference in ctr.models and ctr.models[ctr.reference].model != "din":
+            found.append(f"ctr.reference: {ctr.reference!r} has no attention over histories; choose a din")
+        for name, model in ctr.models.items():
+            if not _NAME.fullmatch(name) or name == "oracle":
+                found.append(f"ctr.models.{name}: a name is letters, digits, '-', '_' and '.', and not oracle")
+            if self.reads_codes(name) and ctr.semantic_ids is None:
+                found.append(f"ctr.models.{name}: {model.model} reads semantic IDs, but ctr.semantic_ids names none")
+        if ctr.semantic_ids is None:
+            return found
+        if ctr.semantic_ids not in self.semantic_ids:
+            hint = did_you_mean(ctr.semantic_ids, self.semantic_ids)
+            return [*found, f"ctr.semantic_ids: unknown name {ctr.semantic_ids!r}{hint}"]
+        for table in self.quantized(ctr.semantic_ids):
+            if isinstance(self.tables.get(table), (CollaborativeTable, *TRAINED_TABLES)):
+                found.append(
+                    f"ctr.semantic_ids: table {table!r} learned from histories, whose cuts are not those of ctr.samples"
+                )
+        return found
+
+    def reads_codes(self, model: str) -> bool:
+        """Whether a click-through model is given semantic IDs."""
+        assert self.ctr is not None
+        settings = self.ctr.models[model]
+        return settings.model == "r2led" or settings.read_codes
+
+    def ctr_runs(self) -> list[CTRRun]:
+        """Every click-through run on a dataset, defaults resolved."""
+        if self.ctr is None or self.task != "ctr":
+            return []
+        return [
+            CTRRun(
+                name=name,
+                seed=seed,
+                model=model,
+                training=self.ctr.training,
+                semantic_ids=self.reads_codes(name),
+                max_history=self.ctr.samples.max_history,
+            )
+            for name, model in self.ctr.models.items()
+            for seed in self.experiment.seeds
+        ]
 
     def _override_problems(self, path: str, override: Mapping[str, Any]) -> list[str]:
         try:
@@ -558,6 +620,8 @@ class Config(Settings):
     def runs(self, dataset: str) -> list[Run]:
         """Every run of the experiment on a dataset, defaults resolved; heuristics run once, under seed 0."""
         found: list[Run] = []
+        if self.task == "ctr":
+            return found
         for name in self.experiment.systems:
             system = self.systems[name]
             if not isinstance(system, (BackboneSystem, NetworkSystem)):

@@ -125,6 +125,24 @@ class FileSource(DatasetSettings):
     """A file with more texts or pictures of the items."""
 
 
+class Lifelong(Settings):
+    """Long lives in the demo world, for click-through rate: interests that sleep and come back, and chance clicks.
+
+    The log then holds impressions: rating 1 is a click, rating 0 is none (logged in the last part of the time alone).
+    """
+
+    clicks: int = Field(1200, ge=20)
+    """Mean number of clicks a user (log-normal)."""
+    interests: int = Field(12, ge=1)
+    """Tastes of a user, which stay all its life."""
+    session: float = Field(15.0, ge=1)
+    """Mean impressions of a session, in which one interest is awake."""
+    noise: float = Field(0.2, ge=0, lt=1)
+    """Share of impressions that are clicked by chance, whatever they show."""
+    logged: float = Field(0.3, gt=0, le=1)
+    """Share of the time, its end, in which impressions without a click are logged too."""
+
+
 class BazaarSource(DatasetSettings):
     """The demo world: a generated shop whose process, and so whose best reachable metric, is known."""
 
@@ -153,6 +171,9 @@ class BazaarSource(DatasetSettings):
     """Unreadable lines in the log, as a share of the interactions."""
     oracle_users: int = Field(20_000, ge=0)
     """The truth behind each step is kept for so many users, for the oracle."""
+    lifelong: Lifelong | None = None
+    """Long histories of clicks and impressions, for `task: ctr`: instead of `mean_history`, `drift` and `transitions`
+    it is this that says how users go on; nothing of their log is malformed or doubled."""
 
 
 class AmazonSource(FileSource):

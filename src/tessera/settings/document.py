@@ -28,6 +28,7 @@ TAG_MEANING = {
     "quantizer": "What makes the codes.",
     "built": "Built on the spot, of this architecture.",
     "kind": "Which kind it is.",
+    "model": "What reads the history.",
 }
 
 INTRODUCTION = """\
@@ -115,7 +116,7 @@ def _members(annotation: Any) -> list[type[BaseModel]]:
 
 def _tag(model: type[BaseModel]) -> str:
     """`source: movielens`, `kind: sasrec`, ...: the key that tells a member of a union from the others."""
-    for key in ("source", "recommender", "recipe", "quantizer", "kind"):
+    for key in ("source", "recommender", "recipe", "quantizer", "model", "kind"):
         field = model.model_fields.get(key)
         if field is not None and get_origin(field.annotation) is Literal:
             values = get_args(field.annotation)

@@ -128,6 +128,9 @@ CONFIGS = Path(__file__).resolve().parents[3] / "config"
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
 def test_ready_configs_say_what_they_run(path: Path) -> None:
     config = load(yaml.safe_load(path.read_text()), str(path))
+    if config.ctr is not None:
+        assert {run.name for run in config.ctr_runs()} == set(config.ctr.models)
+        return
     for dataset in config.experiment.datasets:
         assert {run.system for run in config.runs(dataset)} == set(config.experiment.systems)
 

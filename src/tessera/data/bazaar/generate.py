@@ -18,7 +18,17 @@ import pyarrow.parquet as pq
 
 from tessera.artifacts.files import atomic, write_json
 from tessera.artifacts.logs import Progress, log
-from tessera.artifacts.tables import LATENTS, RAW_INTERACTIONS, RAW_ITEMS, REJECTED, TRUTH, metadata, write_table
+from tessera.artifacts.tables import (
+    CLICK_TRUTH,
+    LATENTS,
+    RAW_INTERACTIONS,
+    RAW_ITEMS,
+    REJECTED,
+    TRUTH,
+    metadata,
+    write_table,
+)
+from tessera.data.bazaar import lifelong
 from tessera.data.bazaar.histories import CHUNK, Histories, Sampler, draw_histories
 from tessera.data.bazaar.log import item_ids, user_ids, write_log
 from tessera.data.bazaar.pictures import draw_pictures
@@ -39,7 +49,7 @@ def generate(settings: BazaarSource, folder: str | Path, max_rejected: float = 1
     world = build_world(settings)
     made_by = world_settings(settings)
     _write_items(world, folder, made_by)
-    counts = _write_users(world, folder, made_by)
+    counts = (_write_users if settings.lifelong is None else _write_lives)(world, folder, made_by)
     lines = counts["interactions"] + counts["rejected"]
     share = counts["rejected"] / lines
     log.info("%s lines, %s rejected (%.2f %%)", f"{lines:,}", f"{counts['rejected']:,}", 100 * share)
@@ -97,6 +107,10 @@ def _write_users(world: World, folder: Path, made_by: dict[str, Any]) -> dict[st
             rejected += block.rejected.num_rows
             reasons.update(block.rejected.column("reason").to_pylist())
             progress.update(len(told.user))
+    return _counts(world, lines, rejected, reasons)
+
+
+def _counts(world: World, lines: int, rejected: int, reasons: Counter[str]) -> dict[str, Any]:
     return {
         "interactions": lines - rejected,
         "items": world.items,
@@ -107,6 +121,28 @@ def _write_users(world: World, folder: Path, made_by: dict[str, Any]) -> dict[st
         "rejected_interactions": rejected,
         "reasons": dict(reasons),
     }
+
+
+def _write_lives(world: World, folder: Path, made_by: dict[str, Any]) -> dict[str, Any]:
+    """Users of a lifelong world, a chunk at a time."""
+    settings = world.settings.lifelong
+    assert settings is not None
+    sampler = lifelong.LifelongSampler(world, settings)
+    users, lines = world.settings.users, 0
+    with (
+        _stream_table(folder / "interactions.parquet", RAW_INTERACTIONS, "raw_interactions", made_by) as write_rows,
+        _stream_table(folder / "rejected.parquet", REJECTED, "rejected", made_by),
+        _stream_table(folder / "truth.parquet", CLICK_TRUTH, "click_truth", made_by) as write_truth,
+        Progress("lives", users, "users") as progress,
+    ):
+        for chunk in range(-(-users // lifelong.CHUNK)):
+            lives = sampler.lives(chunk)
+            rows = lifelong.log_table(world, lives, lines)
+            write_rows.write_table(rows)
+            write_truth.write_table(lifelong.truth_table(world, lives, settings))
+            lines += rows.num_rows
+            progress.update(min(users - chunk * lifelong.CHUNK, lifelong.CHUNK))
+    return _counts(world, lines, 0, Counter())
 
 
 def _truth_table(world: World, told: Histories) -> pa.Table:

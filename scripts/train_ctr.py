@@ -1,0 +1,17 @@
+"""Train one click-through model."""
+
+from pathlib import Path
+
+from tessera.artifacts.logs import stage
+from tessera.ctr.train import train_model
+from tessera.settings.ctr import CTRRun
+
+with stage(snakemake.log[0]):
+    train_model(
+        CTRRun.model_validate_json(snakemake.params.cfg),
+        Path(snakemake.input.samples).parent,
+        Path(snakemake.input.codes) if snakemake.input.get("codes") else None,
+        Path(snakemake.output.model),
+        Path("state"),
+        snakemake.params.code,
+    )

@@ -1,0 +1,219 @@
+"""Judge one click-through model on the test samples: accuracy by groups, calibration, recall of retrieval, latency."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+
+from tessera.artifacts.files import file_digest, write_json
+from tessera.artifacts.logs import log
+from tessera.artifacts.models import read_model
+from tessera.artifacts.tables import ArtifactError, write_table
+from tessera.ctr.batch import Catalogue
+from tessera.ctr.data import Longs, SampleSet, load_catalogue, load_samples
+from tessera.ctr.task import build
+from tessera.ctr.train import most_events, predict
+from tessera.evaluation import clicks
+from tessera.evaluation.groups import history_groups, item_groups
+from tessera.settings.ctr import CTREvaluation, CTRRun
+from tessera.settings.evaluation import Evaluation
+from tessera.training.machine import pick_device
+
+
+def load_model(path: Path, run: CTRRun, catalogue: Catalogue, device: torch.device) -> nn.Module:
+    """A trained model, ready to predict.
+
+    Raises:
+        ArtifactError: the weights belong to another catalogue or another model.
+    """
+    tensors, description = read_model(path)
+    if description["items"] != catalogue.items:
+        raise ArtifactError(f"{path}: trained on {description['items']} items, the samples have {catalogue.items}")
+    model = build(run.model, catalogue)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ArtifactError(f"{path}: does not hold the weights of {run.name!r} ({error})") from None
+    return model.to(device).eval()
+
+
+def evaluate_model(
+    run: CTRRun,
+    settings: CTREvaluation,
+    path: Path,
+    folder: Path,
+    codes: Path | None,
+    output: Path,
+    told: Path,
+    reference: tuple[CTRRun, Path] | None = None,
+) -> dict[str, Any]:
+    """Predict every test sample; write the predictions and the metrics, and give the metrics back.
+
+    Args:
+        run: the resolved run.
+        settings: groups, bins, resamples.
+        path: its weights.
+        folder: the samples.
+        codes: semantic IDs, if the config names some.
+        output: the predictions (Parquet).
+        told: the metrics (JSON).
+        reference: a model of full target attention and its weights, to which retrieval is compared.
+    """
+    samples = load_samples(folder)
+    catalogue = load_catalogue(folder, codes if run.semantic_ids else None)
+    device = pick_device(run.training.device)
+    model = load_model(path, run, catalogue, device)
+    test = samples.of("test")
+    most = most_events(model, run)
+    started = time.monotonic()
+    found = predict(model, samples, test, most, settings.batch, device)
+    seconds = time.monotonic() - started
+    more: dict[str, Any] = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "bytes": sum(t.numel() * t.element_size() for t in model.state_dict().values()),
+        "samples_per_second": round(len(test) / max(seconds, 1e-9), 1),
+    }
+    if settings.requests and hasattr(model, "request"):
+        more["latency"] = measure_latency(model, samples, test, catalogue, settings, most, device)
+    if reference is not None and hasattr(model, "selected"):
+        more["retrieval"] = _recall(model, reference, samples, catalogue, settings, most, device)
+    inputs = {"model": file_digest(path), "samples": file_digest(folder / "samples.parquet")}
+    write_predictions(output, samples, test, found, run.model_dump(mode="json"), inputs)
+    summary = judge(samples, test, found, catalogue.popularity.numpy(), settings)
+    summary |= {"model": run.name, "seed": run.seed, "kind": run.model.model, **more}
+    write_json(told, summary)
+    log.info("%s: %s", run.name, ", ".join(f"{k} {v:.4f}" for k, v in summary["metrics"].items() if v is not None))
+    return summary
+
+
+def write_predictions(
+    path: Path, samples: SampleSet, numbers: Longs, found: np.ndarray, made_by: Mapping[str, Any], inputs: Any
+) -> None:
+    """The predictions artifact: a row a sample, in the order of the samples."""
+    columns = {
+        "user": samples.users[numbers],
+        "item": samples.targets[numbers],
+        "label": samples.labels[numbers].astype(np.int8),
+        "history_length": samples.lengths[numbers],
+        "probability": found,
+    }
+    write_table(path, pa.table(columns), "ctr_predictions", made_by, inputs)
+
+
+def judge(
+    samples: SampleSet, numbers: Longs, found: np.ndarray, popularity: np.ndarray, settings: CTREvaluation
+) -> dict[str, Any]:
+    """Metrics of predictions: overall with intervals, by popularity of the item and by length of the history.
+
+    Args:
+        popularity: (items + 1,) training events an item.
+    """
+    users, labels = samples.users[numbers], samples.labels[numbers]
+    groups: dict[str, dict[str, Any]] = {"popularity": {}, "history": {}}
+    as_ranked = Evaluation(head_share=settings.head_share, history_bins=settings.history_bins)
+    named = {n: m[samples.targets[numbers]] for n, m in item_groups(popularity, as_ranked)["popularity"].items()}
+    named["unknown"] = popularity[samples.targets[numbers]] == 0
+    lengths = samples.lengths[numbers]
+    by_length = {"empty": lengths == 0, **history_groups(lengths, as_ranked)}
+    for kind, members in (("popularity", named), ("history", by_length)):
+        for name, mine in members.items():
+            if mine.any():
+                values = clicks.summarize(users[mine], labels[mine], found[mine], settings.calibration_bins)
+                groups[kind][name] = {"samples": int(mine.sum()), "metrics": values}
+    draws = clicks.resampled(users, labels, found, settings.resamples, settings.seed)
+    return {
+        "samples": len(numbers),
+        "users": len(np.unique(users)),
+        "clicks": float(labels.mean()),
+        "metrics": clicks.summarize(users, labels, found, settings.calibration_bins),
+        "intervals": {name: clicks.interval(values, settings.level) for name, values in draws.items()},
+        "calibration": clicks.calibration(labels, found, settings.calibration_bins),
+        "groups": groups,
+    }
+
+
+@torch.no_grad()
+def measure_latency(
+    model: nn.Module,
+    samples: SampleSet,
+    test: Longs,
+    catalogue: Catalogue,
+    settings: CTREvaluation,
+    most: int | None,
+    device: torch.device,
+) -> dict[str, float]:
+    """Milliseconds of a request of one user and several candidates, over the users with the longest histories."""
+    longest = test[np.argsort(-samples.lengths[test], kind="stable")]
+    _, first = np.unique(samples.users[longest], return_index=True)
+    chosen = longest[np.sort(first)][: settings.requests]
+    generator = np.random.default_rng(settings.seed)
+    milliseconds = []
+    for turn, number in enumerate([chosen[0], *chosen]):  # the first one warms up and is not counted
+        batch = samples.batch(np.array([number]), most)
+        candidates = torch.from_numpy(generator.integers(1, catalogue.items + 1, settings.candidates))
+        length = int(batch.lengths[0])
+        inputs = [t.to(device) for t in (batch.histories[0, :length], batch.ages[0, :length], candidates)]
+        started = time.perf_counter()
+        logits = model.request(*inputs)  # type: ignore[operator]
+        logits.cpu()
+        if turn:
+            milliseconds.append(1000 * (time.perf_counter() - started))
+    return {
+        "requests": len(milliseconds),
+        "candidates": settings.candidates,
+        "mean_history": float(samples.lengths[chosen].mean()),
+        "p50_ms": round(float(np.quantile(milliseconds, 0.5)), 3),
+        "p99_ms": round(float(np.quantile(milliseconds, 0.99)), 3),
+    }
+
+
+@torch.no_grad()
+def _recall(
+    model: nn.Module,
+    reference: tuple[CTRRun, Path],
+    samples: SampleSet,
+    catalogue: Catalogue,
+    settings: CTREvaluation,
+    most: int | None,
+    device: torch.device,
+) -> dict[str, float]:
+    """How much of what full target attention looks at most is handed on by retrieval.
+
+    For each impression of which n events are selected: the share of the n events that weigh most in the reference that
+    are among them, and the share of the reference's whole (absolute) weight that falls on them.
+    """
+    run, path = reference
+    looking = load_model(path, run, catalogue, device)
+    if not hasattr(looking, "attention"):
+        raise ValueError(f"ctr.reference: {run.name!r} is a {run.model.model}, which has no attention over histories")
+    test = samples.of("test")
+    generator = np.random.default_rng(settings.seed)
+    some = np.sort(generator.choice(test, min(settings.recall_samples, len(test)), replace=False))
+    hits, wanted, weight, total = 0.0, 0.0, 0.0, 0.0
+    for start in range(0, len(some), 64):
+        batch = samples.batch(some[start : start + 64], most).to(device)
+        real = torch.arange(batch.histories.shape[1], device=device) < batch.lengths[:, None]
+        chosen = model.selected(batch) & real  # type: ignore[operator]
+        heavy = torch.where(real, looking.attention(batch).abs(), -1.0)  # type: ignore[operator]
+        counts = chosen.sum(1)
+        ranks = heavy.argsort(dim=1, descending=True).argsort(dim=1)
+        best = ranks < counts[:, None]
+        hits += float((best & chosen).sum())
+        wanted += float(counts.sum())
+        mass = torch.where(real, heavy, 0.0)
+        share = (mass * chosen).sum(1) / mass.sum(1).clamp(min=1e-12)
+        weight += float(share[counts > 0].sum())
+        total += float((counts > 0).sum())
+    return {
+        "samples": len(some),
+        "selected": wanted / max(1, len(some)),
+        "recall": hits / max(1.0, wanted),
+        "weight": weight / max(1.0, total),
+    }

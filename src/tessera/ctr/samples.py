@@ -1,0 +1,270 @@
+"""Samples: which item was shown to whom and whether it was clicked, each with the place where its history ends.
+
+Histories are never copied: `items.npy` and `times.npy` hold every event of every user in time order, are mapped into
+memory, and a sample points at the event where its own past ends. Events at the very moment of an impression are not
+its past: they are not strictly earlier, and one of them may be the impression's own click.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tessera.artifacts.files import atomic, file_digest, write_json
+from tessera.artifacts.logs import log
+from tessera.artifacts.tables import ArtifactError, check_ids, read_table, write_table
+from tessera.settings.ctr import CTRSplit, ImpressionSamples, PositiveSamples, RatingSamples, Samples
+
+Longs = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+PARTS = ("train", "valid", "test")
+"""Codes 0..2 of a sample's part."""
+PAST = -1
+"""Part of rows before the first training impression: events of histories, and no samples."""
+_ROUNDS = 20
+
+
+class SampleError(ValueError):
+    """A log from which the wanted samples cannot be made."""
+
+
+def make_samples(settings: Samples, data: Path, folder: Path) -> dict[str, Any]:
+    """Write `offsets.npy`, `items.npy`, `times.npy`, `samples.parquet`, `catalogue.parquet` and `samples.json`.
+
+    Args:
+        settings: what is a click, what is history, and where the cuts are.
+        data: folder of the prepared dataset.
+        folder: where the files go.
+    Raises:
+        SampleError: the log lacks times or ratings that the settings need, or a part is left without samples.
+    """
+    path = data / "interactions.parquet"
+    counts = {name: read_table(data / f"{name}s.parquet", f"{name}s", [name]).num_rows for name in ("user", "item")}
+    table = read_table(path, "interactions", ["user", "item", "timestamp", "position", "rating"])
+    for name, count in counts.items():
+        check_ids(path, table, name, count)
+    table = table.take(pc.sort_indices(table, [("user", "ascending"), ("position", "ascending")]))
+    users, items = (table.column(name).to_numpy().astype(np.int64) for name in ("user", "item"))
+    times = _moments(path, table, users, settings.split)
+    clicked, event = _labels(path, table, settings)
+
+    before = np.concatenate([[0], np.cumsum(event)])
+    ends = before[_tie_starts(users, times)]
+    offsets = before[np.searchsorted(users, np.arange(counts["user"] + 2))]
+    parts = _parts(settings.split, users, times, event, ends, offsets)
+    trained = event & (parts <= 0)
+    popularity = np.bincount(items[trained], minlength=counts["item"] + 1)
+    categories, names = read_categories(data / "items.parquet", settings.category)
+
+    shown = np.flatnonzero((parts != PAST) & (clicked if isinstance(settings, PositiveSamples) else True))
+    if settings.per_user is not None:
+        shown = _latest(shown, users, parts, settings.per_user)
+    rows = {
+        "user": users[shown], "item": items[shown], "label": clicked[shown].astype(np.int8), "end": ends[shown],
+        "timestamp": times[shown], "part": parts[shown],
+    }  # fmt: skip
+    if isinstance(settings, PositiveSamples):
+        rows = _with_negatives(rows, settings, users, items, parts, popularity, categories)
+    missing = [part for code, part in enumerate(PARTS) if not (rows["part"] == code).any()]
+    if missing:
+        raise SampleError(
+            f"{path}: no sample is left to {' and '.join(missing)}; "
+            f"samples.split cuts at {settings.split.model_dump(mode='json')}"
+        )
+    made_by = settings.model_dump(mode="json")
+    inputs = {"interactions": file_digest(path), "items": file_digest(data / "items.parquet")}
+    _write_array(folder / "offsets.npy", offsets)
+    _write_array(folder / "items.npy", items[event].astype(np.int32))
+    _write_array(folder / "times.npy", times[event])
+    part = pa.DictionaryArray.from_arrays(pa.array(rows.pop("part"), pa.int8()), list(PARTS)).cast(pa.string())
+    write_table(folder / "samples.parquet", pa.table({**rows, "split": part}), "ctr_samples", made_by, inputs)
+    catalogue = pa.table(
+        {"item": np.arange(1, counts["item"] + 1), "category": categories[1:], "events": popularity[1:]}
+    )
+    write_table(folder / "catalogue.parquet", catalogue, "ctr_catalogue", made_by, inputs, categories=names)
+    told = _describe(rows, part, offsets, popularity, counts, settings.split)
+    write_json(folder / "samples.json", told | {"categories": len(names)})
+    log.info(
+        "%s", ", ".join(f"{p['samples']:,} {name} ({p['clicks']:.1%} clicked)" for name, p in told["parts"].items())
+    )
+    return told
+
+
+def _moments(path: Path, table: pa.Table, users: Longs, split: CTRSplit) -> Longs:
+    """(rows,) unix seconds, or, for a split by position, each row's place in its user's log."""
+    if split.by == "position":
+        return np.arange(len(users)) - np.searchsorted(users, users)
+    column = table.column("timestamp")
+    if column.null_count:
+        raise SampleError(f"{path}: {column.null_count} rows have no time; use samples.split: {{by: position}}")
+    times: Longs = column.to_numpy().astype(np.int64)
+    back = np.flatnonzero((np.diff(times) < 0) & (np.diff(users) == 0))
+    if len(back):
+        raise ArtifactError(f"{path}: user {users[back[0]]} goes back in time after row {back[0]} of the sorted table")
+    return times
+
+
+def _labels(path: Path, table: pa.Table, settings: Samples) -> tuple[Bools, Bools]:
+    """Which rows are clicks, and which are events of histories, (rows,) each."""
+    everything = np.ones(table.num_rows, bool)
+    if isinstance(settings, PositiveSamples):
+        return everything, everything
+    column = table.column("rating")
+    if column.null_count:
+        raise SampleError(
+            f"{path}: {column.null_count} of {table.num_rows} rows have no rating, so {settings.source} say no clicks; "
+            "use samples: {source: positives}"
+        )
+    ratings = column.to_numpy()
+    if isinstance(settings, ImpressionSamples):
+        return ratings > 0, ratings > 0
+    assert isinstance(settings, RatingSamples)
+    high = ratings >= settings.threshold
+    return high, (high if settings.history == "positives" else everything)
+
+
+def _tie_starts(users: Longs, times: Longs) -> Longs:
+    """(rows,) the first row of the same user and moment: what is before it is strictly earlier."""
+    first = np.ones(len(users), bool)
+    first[1:] = (np.diff(users) != 0) | (np.diff(times) != 0)
+    starts: Longs = np.flatnonzero(first)[np.cumsum(first) - 1]
+    return starts
+
+
+def _parts(split: CTRSplit, users: Longs, times: Longs, event: Bools, ends: Longs, offsets: Longs) -> Longs:
+    """(rows,) PAST, or an index into PARTS; rows at the very moment of a cut fall after it."""
+    shares = (split.past, 1 - split.valid - split.test, 1 - split.test)
+    if split.by == "time":
+        ordered = np.sort(times[event])
+        if not len(ordered):
+            raise SampleError("the log has no event that could be history")
+        moments = [ordered[min(len(ordered) - 1, round(share * len(ordered)))] for share in shares]
+        return np.searchsorted(moments[1:], times, side="right") + np.where(
+            (split.past > 0) & (times < moments[0]), PAST, 0
+        )
+    own = (offsets[users + 1] - offsets[users]).astype(np.float64)
+    place = (ends - offsets[users]) / np.maximum(own, 1)
+    found = np.where(place < shares[0], PAST, (place >= shares[1]).astype(np.int64) + (place >= shares[2]))
+    return np.asarray(found, np.int64)
+
+
+def _latest(shown: Longs, users: Longs, parts: Longs, most: int) -> Longs:
+    """The latest rows of each user and part, in their order."""
+    keys = users[shown] * 4 + parts[shown] + 1
+    order = np.argsort(keys, kind="stable")
+    groups = keys[order]
+    after = np.searchsorted(groups, groups, side="right") - np.arange(len(groups))
+    return np.sort(shown[order[after <= most]])
+
+
+def _with_negatives(
+    rows: Mapping[str, np.ndarray],
+    settings: PositiveSamples,
+    users: Longs,
+    items: Longs,
+    parts: Longs,
+    popularity: Longs,
+    categories: Longs,
+) -> dict[str, np.ndarray]:
+    """Each click with its negatives behind it.
+
+    What a user had is counted up to the end of the click's part: training knows nothing of what comes after.
+    """
+    count = len(popularity) - 1
+    drawn = np.zeros((len(rows["user"]), settings.negatives), np.int64)
+    odds = popularity[1:].astype(np.float64)
+    by_category = np.argsort(categories[1:], kind="stable") + 1
+    starts = np.searchsorted(categories[by_category], np.arange(categories.max() + 2))
+
+    def propose(places: Longs, generator: np.random.Generator) -> Longs:
+        if settings.distribution == "popularity" and odds.sum() > 0:
+            return generator.choice(count, len(places), p=odds / odds.sum()) + 1
+        if settings.distribution == "category":
+            kind = categories[rows["item"][places]]
+            sizes = starts[kind + 1] - starts[kind]
+            return np.asarray(by_category[starts[kind] + (generator.random(len(places)) * sizes).astype(np.int64)])
+        return generator.integers(1, count + 1, len(places))
+
+    for part in range(len(PARTS)):
+        generator = np.random.default_rng((settings.seed, part))
+        had = np.unique(users[parts <= part] * (count + 1) + items[parts <= part])
+        mine = np.flatnonzero(rows["part"] == part)
+        for column in range(settings.negatives):
+            waiting = mine
+            for _ in range(_ROUNDS):
+                chosen = propose(waiting, generator)
+                keys = rows["user"][waiting] * (count + 1) + chosen
+                found = np.searchsorted(had, keys)
+                fresh = had[np.minimum(found, len(had) - 1)] != keys
+                drawn[waiting[fresh], column] = chosen[fresh]
+                waiting = waiting[~fresh]
+                if not len(waiting):
+                    break
+            for place in waiting:  # few: users who had almost everything of what is drawn from
+                user = rows["user"][place]
+                own = had[np.searchsorted(had, user * (count + 1)) : np.searchsorted(had, (user + 1) * (count + 1))]
+                left = np.setdiff1d(np.arange(1, count + 1), own - user * (count + 1))
+                drawn[place, column] = generator.choice(left) if len(left) else 0
+    width = settings.negatives + 1
+    repeated = {name: np.repeat(column, width) for name, column in rows.items()}
+    repeated["item"] = np.concatenate([rows["item"][:, None], drawn], 1).ravel()
+    repeated["label"] = np.tile(np.array([1] + [0] * settings.negatives, np.int8), len(drawn))
+    kept = repeated["item"] > 0
+    if not kept.all():
+        log.info("%d negatives are missing: their users had every item", int((~kept).sum()))
+    return {name: column[kept] for name, column in repeated.items()}
+
+
+def read_categories(path: Path, attribute: str) -> tuple[Longs, list[str]]:
+    """Categories of the items, from an attribute of their text.
+
+    Returns:
+        (items + 1,) numbers from 1, 0 where an item has none; and their names, the first being that of number 1.
+    """
+    table = read_table(path, "items", ["item", "attributes"]).sort_by("item")
+    told = [dict(pairs or []) for pairs in table.column("attributes").to_pylist()]
+    values = ["", *(re.split(r"[,|;]", str(one.get(attribute) or ""))[0].strip() for one in told)]
+    names = sorted(set(values) - {""})
+    if not names:
+        known = sorted({key for one in told for key in one})
+        log.info("%s: no item has the attribute %r, so none has a category (attributes: %s)", path, attribute, known)
+    numbers = {name: number for number, name in enumerate(names, 1)} | {"": 0}
+    return np.array([numbers[value] for value in values], np.int64), names
+
+
+def _describe(
+    rows: Mapping[str, np.ndarray],
+    part: pa.Array,
+    offsets: Longs,
+    popularity: Longs,
+    counts: Mapping[str, int],
+    split: CTRSplit,
+) -> dict[str, Any]:
+    lengths = rows["end"] - offsets[rows["user"]]
+    told = {}
+    for name in PARTS:
+        mine = np.asarray(pc.equal(part, name))
+        told[name] = {
+            "samples": int(mine.sum()),
+            "users": len(np.unique(rows["user"][mine])),
+            "clicks": float(rows["label"][mine].mean()),
+            "mean_history": float(lengths[mine].mean()),
+            "longest_history": int(lengths[mine].max()),
+            "empty_histories": float((lengths[mine] == 0).mean()),
+            "unknown_items": float((popularity[rows["item"][mine]] == 0).mean()),
+        }
+    events = {"events": int(offsets[-1]), "users": counts["user"], "items": counts["item"]}
+    return {**events, "unit": "seconds" if split.by == "time" else "events", "parts": told}
+
+
+def _write_array(path: Path, values: np.ndarray) -> None:
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.save(file, values, allow_pickle=False)

@@ -1,0 +1,33 @@
+"""Which module holds which model, and what a model may offer beyond logits.
+
+A module of `ctr/models` has a class `Model(settings, catalogue)`: a torch module whose `forward(batch)` gives logits
+`(batch,)` for a `Batch`. It may have
+
+- `max_history`: how many of the latest events it reads; None or absent reads all;
+- `auxiliary(batch)`: a further loss, added to the cross-entropy while training;
+- `request(history, ages, candidates)`: logits `(candidates,)` for one user, equal to those of `forward` row by row;
+- `selected(batch)`: `(batch, length)` bool, the events that retrieval hands on;
+- `attention(batch)`: `(batch, length)` weights of events, of a model that attends to all of them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from tessera.ctr.batch import Catalogue
+from tessera.ctr.kinds import MODELS
+from tessera.settings.ctr_models import CTRModel
+
+
+def build(settings: CTRModel, catalogue: Catalogue) -> nn.Module:
+    """An untrained model; the caller seeds torch.
+
+    Raises:
+        ValueError: the model reads codes and the catalogue has none.
+    """
+    kind: Any = import_module(MODELS[settings.model]).Model
+    model: nn.Module = kind(settings, catalogue)
+    return model

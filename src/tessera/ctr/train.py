@@ -1,0 +1,149 @@
+"""Train one click-through model: samples and the catalogue in; weights, their description and the curve out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from tessera.artifacts.files import file_digest, identity
+from tessera.artifacts.logs import log
+from tessera.artifacts.models import write_model
+from tessera.ctr.batch import Batch
+from tessera.ctr.data import Longs, SampleSet, load_catalogue, load_samples
+from tessera.ctr.task import build
+from tessera.evaluation.clicks import summarize
+from tessera.settings.ctr import CTRRun
+from tessera.settings.language import Steps
+from tessera.training.loop import write_history
+from tessera.training.machine import Machine, seed_step
+from tessera.training.steps import StepTrainer
+
+_POOL = 32
+"""Batches whose samples are sorted by history length together: less padding, the order still shuffled."""
+
+SAMPLE_FILES = ("samples.parquet", "catalogue.parquet", "offsets.npy", "items.npy", "times.npy")
+
+
+def plan(lengths: Longs, batch: int, seed: int, epoch: int) -> list[Longs]:
+    """Places in `lengths` of each batch of an epoch: shuffled, sorted by length within pools, batches shuffled."""
+    generator = np.random.default_rng((seed, epoch))
+    order = generator.permutation(len(lengths))
+    batches: list[Longs] = []
+    for start in range(0, len(order), _POOL * batch):
+        pool = order[start : start + _POOL * batch]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        batches += [pool[begin : begin + batch] for begin in range(0, len(pool), batch)]
+    generator.shuffle(batches)
+    return batches
+
+
+def most_events(model: nn.Module, run: CTRRun) -> int | None:
+    """How many of the latest events a model is given; None gives all."""
+    limits = [limit for limit in (getattr(model, "max_history", None), run.max_history) if limit is not None]
+    return min(limits, default=None)
+
+
+def train_model(run: CTRRun, folder: Path, codes: Path | None, output: Path, state: Path, code: str = "") -> None:
+    """Train a run and write `output` (model.safetensors), model.json and history.jsonl beside it.
+
+    Args:
+        run: the resolved run.
+        folder: the samples.
+        codes: semantic IDs (Parquet), if the run reads them.
+        output: path of the weights.
+        state: root of the trainers' resumable states.
+        code: fingerprint of the code that trains.
+    Raises:
+        ValueError: training cannot go on, or files do not fit one another.
+    """
+    samples, catalogue = load_samples(folder), load_catalogue(folder, codes)
+    seed_step(run.seed)
+    model = build(run.model, catalogue)
+    training = samples.of("train")
+    per_epoch = -(-len(training) // run.training.batch)
+    steps = Steps(
+        steps=per_epoch * run.training.epochs,
+        beta2=0.999,
+        seed=run.seed,
+        **run.training.model_dump(exclude={"epochs"}),
+    )
+    machine = Machine(steps)
+    model.to(machine.device).train()
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    log.info(
+        "%s seed %d: %s parameters, %s samples (%.1f %% clicked), %d steps, on %s",
+        run.name, run.seed, f"{parameters:,}", f"{len(training):,}", 100 * samples.labels[training].mean(),
+        steps.steps, machine.device,
+    )  # fmt: skip
+    most = most_events(model, run)
+    lengths = samples.lengths[training] if most is None else np.minimum(samples.lengths[training], most)
+    planned: dict[int, list[Longs]] = {}
+
+    def batch_of(step: int) -> Batch:
+        epoch, place = divmod(step, per_epoch)
+        if epoch not in planned:
+            planned.clear()
+            planned[epoch] = plan(lengths, run.training.batch, run.seed, epoch)
+        return samples.batch(training[planned[epoch][place]], most).to(machine.device)
+
+    def updates(step: int) -> Iterator[Callable[[], tuple[Tensor, dict[str, float]]]]:
+        yield lambda: _loss(model, batch_of(step))
+
+    digests = [file_digest(folder / name) for name in SAMPLE_FILES]
+    digests += [file_digest(codes), file_digest(codes.with_name("model.safetensors"))] if codes is not None else []
+    trainer = StepTrainer(model, steps, state / identity(run.canonical(), code, *digests), machine, updates, run.name)
+    history = trainer.fit()
+    validation = _validate(model, samples, most, run.training.batch, machine.device)
+    log.info("%s: validation %s", run.name, ", ".join(f"{k} {v:.4f}" for k, v in validation.items() if v is not None))
+    description = {
+        "run": run.model_dump(mode="json"), "items": catalogue.items, "users": catalogue.users,
+        "parameters": parameters, "steps": steps.steps, "validation": validation,
+        "seconds": round(trainer.seconds, 3),
+    }  # fmt: skip
+    write_history(output.with_name("history.jsonl"), history)
+    write_model(output, {name: t.contiguous() for name, t in model.state_dict().items()}, description)
+    trainer.clear()
+
+
+def _loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    """Mean cross-entropy, and what the model adds to it."""
+    loss = binary_cross_entropy_with_logits(model(batch), batch.labels)
+    told = {"cross-entropy": float(loss.detach())}
+    extra = getattr(model, "auxiliary", None)
+    return (loss if extra is None else loss + extra(batch)), told
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, samples: SampleSet, numbers: Longs, most: int | None, batch: int, device: torch.device
+) -> np.ndarray:
+    """(n,) float32 click probabilities of some samples.
+
+    Raises:
+        ValueError: a probability is NaN.
+    """
+    model.eval()
+    found = np.empty(len(numbers), np.float32)
+    order = np.argsort(samples.lengths[numbers], kind="stable")
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        logits = model(samples.batch(numbers[chosen], most).to(device))
+        found[chosen] = torch.sigmoid(logits.float()).cpu().numpy()
+    bad = np.flatnonzero(np.isnan(found))
+    if len(bad):
+        raise ValueError(f"the model predicts NaN for sample {numbers[bad[0]]}, and {len(bad) - 1} more")
+    return found
+
+
+def _validate(
+    model: nn.Module, samples: SampleSet, most: int | None, batch: int, device: torch.device
+) -> dict[str, Any]:
+    valid = samples.of("valid")
+    found = predict(model, samples, valid, most, batch, device)
+    return summarize(samples.users[valid], samples.labels[valid], found, bins=15)

@@ -1,0 +1,177 @@
+"""Metrics of predicted click probabilities, and their bootstrap over users. All take and give numpy arrays.
+
+AUC counts ties as half (Fawcett 2006, section 7). GAUC is the mean of users' own AUCs, weighted by their impressions;
+users with one class have none (Zhu et al., KDD 2017). ECE with bins of equal width: Naeini et al., AAAI 2015.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+CLIP = 1e-7
+"""Probabilities are kept so far from 0 and 1 in the log loss."""
+METRICS = ("AUC", "GAUC", "log loss", "ECE")
+SMALLER_IS_BETTER = ("log loss", "ECE")
+
+
+def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
+    """Probability that a click scores above a non-click; None without both classes."""
+    found = weighted_auc(labels, scores, np.ones((1, len(labels))))
+    return None if np.isnan(found[0]) else float(found[0])
+
+
+def weighted_auc(labels: np.ndarray, scores: np.ndarray, weights: Array) -> Array:
+    """AUC under several weightings of the same impressions, from one sort.
+
+    Args:
+        labels: (n,) 0 or 1.
+        scores: (n,) any order-preserving score.
+        weights: (resamples, n) how often each impression counts.
+    Returns:
+        (resamples,), NaN where a class is missing.
+    """
+    order = np.argsort(scores, kind="stable")
+    ordered = scores[order]
+    first = np.flatnonzero(np.diff(ordered, prepend=-np.inf)) if len(ordered) else np.zeros(0, np.int64)
+    if not len(first):
+        return np.full(len(weights), np.nan)
+    sorted_weights = weights[:, order]
+    clicked = labels[order] > 0
+    # by tied group: clicks, and non-clicks
+    clicks = np.add.reduceat(sorted_weights * clicked, first, axis=1)
+    others = np.add.reduceat(sorted_weights * ~clicked, first, axis=1)
+    below = np.cumsum(others, axis=1) - others
+    total = clicks.sum(1) * others.sum(1)
+    won = (clicks * (below + 0.5 * others)).sum(1)
+    return np.asarray(np.divide(won, total, out=np.full(len(weights), np.nan), where=total > 0))
+
+
+def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> Array:
+    """(n,) negative log-likelihood of each impression."""
+    clipped = np.clip(probabilities.astype(np.float64), CLIP, 1 - CLIP)
+    return np.asarray(-np.where(labels > 0, np.log(clipped), np.log1p(-clipped)))
+
+
+def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> list[tuple[float, float, int]]:
+    """(mean prediction, share of clicks, impressions) of each bin of equal width that is not empty."""
+    places = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    counts = np.bincount(places, minlength=bins)
+    predicted = np.bincount(places, probabilities.astype(np.float64), bins)
+    clicked = np.bincount(places, labels.astype(np.float64), bins)
+    return [
+        (float(predicted[b] / counts[b]), float(clicked[b] / counts[b]), int(counts[b])) for b in np.flatnonzero(counts)
+    ]
+
+
+def ece(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> float:
+    """Expected calibration error: mean distance of prediction and share of clicks, weighted by impressions."""
+    found = calibration(labels, probabilities, bins)
+    return sum(abs(p - c) * n for p, c, n in found) / max(1, sum(n for _, _, n in found))
+
+
+@dataclass(frozen=True)
+class ByUser:
+    """What the bootstrap needs of each user."""
+
+    users: NDArray[np.int64]
+    """(users,) ascending."""
+    inverse: NDArray[np.int64]
+    """(n,) which of them an impression belongs to."""
+    impressions: Array
+    auc: Array
+    """Each user's own, NaN with one class."""
+    loss: Array
+    """Sum of each user's log losses."""
+
+
+def by_user(users: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) -> ByUser:
+    """Counts, AUC and log loss of each user."""
+    known, inverse = np.unique(users, return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    bounds = np.searchsorted(inverse[order], np.arange(len(known) + 1))
+    own = np.full(len(known), np.nan)
+    for number in range(len(known)):
+        mine = order[bounds[number] : bounds[number + 1]]
+        if 0 < labels[mine].sum() < len(mine):
+            own[number] = auc(labels[mine], probabilities[mine])
+    losses = np.bincount(inverse, log_losses(labels, probabilities), len(known))
+    return ByUser(
+        known.astype(np.int64), inverse, np.diff(bounds).astype(np.float64), own, np.asarray(losses, np.float64)
+    )
+
+
+def gauc(told: ByUser) -> float | None:
+    """Impression-weighted mean of the users' AUCs; None where no user has both classes."""
+    fits = ~np.isnan(told.auc)
+    if not fits.any():
+        return None
+    return float(np.average(told.auc[fits], weights=told.impressions[fits]))
+
+
+def summarize(users: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, bins: int) -> dict[str, float | None]:
+    """All metrics of some impressions; those that one class leaves undefined are None."""
+    return {
+        "AUC": auc(labels, probabilities),
+        "GAUC": gauc(by_user(users, labels, probabilities)),
+        "log loss": float(log_losses(labels, probabilities).mean()),
+        "ECE": ece(labels, probabilities, bins),
+    }
+
+
+def user_draws(users: int, resamples: int, seed: int) -> Array:
+    """(resamples, users) how often each user is drawn, with replacement."""
+    generator = np.random.default_rng(seed)
+    drawn = np.empty((resamples, users))
+    for row in range(resamples):
+        drawn[row] = np.bincount(generator.integers(0, users, users), minlength=users)
+    return drawn
+
+
+def resampled(
+    users: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, resamples: int, seed: int
+) -> Mapping[str, Array]:
+    """AUC, GAUC and log loss of each bootstrap resample of users, (resamples,) each.
+
+    The same users, resamples and seed draw the same users, so differences between models are paired.
+    """
+    told = by_user(users, labels, probabilities)
+    draws = user_draws(len(told.users), resamples, seed)
+    size = max(1, 4_000_000 // max(1, len(labels)))
+    aucs = [
+        weighted_auc(labels, probabilities, draws[start : start + size][:, told.inverse])
+        for start in range(0, resamples, size)
+    ]
+    fits = ~np.isnan(told.auc)
+    weight = draws[:, fits] @ told.impressions[fits]
+    grouped = np.divide(
+        draws[:, fits] @ (told.auc[fits] * told.impressions[fits]),
+        weight,
+        out=np.full(resamples, np.nan),
+        where=weight > 0,
+    )
+    return {"AUC": np.concatenate(aucs), "GAUC": grouped, "log loss": (draws @ told.loss) / (draws @ told.impressions)}
+
+
+def interval(values: Array, level: float) -> tuple[float, float] | None:
+    """The percentile interval of resamples, NaN left out; None where nothing is left."""
+    kept = values[~np.isnan(values)]
+    if not len(kept):
+        return None
+    low, high = np.quantile(kept, [level / 2, 1 - level / 2])
+    return float(low), float(high)
+
+
+def paired_p(differences: Array, observed: float) -> float:
+    """Two-sided p of a paired bootstrap: resampled differences, shifted to the null, that lie as far from 0."""
+    kept = differences[~np.isnan(differences)]
+    if not len(kept) or math.isnan(observed):
+        return 1.0
+    extreme = int((np.abs(kept - observed) >= abs(observed) - 1e-12).sum())
+    return (1 + extreme) / (1 + len(kept))

@@ -1,0 +1,106 @@
+"""The report page of a click-through experiment: one HTML file that needs no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from tessera.artifacts.files import read_json, write_text
+from tessera.reporting import plots, rule_graph
+from tessera.reporting.codes import CODE_COLUMNS, SemanticIdSection, semantic_ids
+from tessera.reporting.costs import read_costs
+from tessera.reporting.ctr import ORACLE, Table, collect, shown
+from tessera.reporting.ctr_plots import all_plots
+from tessera.reporting.page import config_text, seconds_text, versions
+from tessera.reporting.plots import Plot
+from tessera.reporting.samples import Catalogue
+from tessera.settings.ctr import CTREvaluation
+from tessera.settings.reporting import Report
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page says of one dataset."""
+
+    name: str
+    table: Table
+    samples: dict[str, Any]
+    """samples.json."""
+    codes: SemanticIdSection | None
+    plots: list[Plot]
+
+
+def build(
+    output: Path,
+    report: Report,
+    settings: CTREvaluation,
+    against: str,
+    runs: Mapping[str, Sequence[str]],
+    config: Mapping[str, Any],
+    codes: str | None = None,
+    results: Path = Path("results"),
+) -> None:
+    """Write the page, and each of its plots to `plots/<dataset>/` beside it.
+
+    Args:
+        against: the baseline.
+        runs: dataset -> `model/seed-N`, in the order of the table.
+        config: the whole config, shown as it is.
+        codes: name of the semantic IDs that models read.
+        results: the folder of all artifacts.
+    """
+    sections = []
+    for name, paths in runs.items():
+        folder = results / name / "ctr"
+        table = collect(name, [folder / "runs" / path / "metrics.json" for path in paths], against, settings)
+        curves = {
+            path.split("/")[0]: _history(folder / "runs" / path / "history.jsonl")
+            for path in reversed(paths)  # of several seeds the first
+            if not path.startswith(f"{ORACLE}/")
+        }
+        drawn = all_plots(table, dict(reversed(curves.items())))
+        told = _codes(results / name, codes, report) if codes else None
+        sections.append(Section(name, table, read_json(folder / "samples/samples.json"), told, drawn))
+    graph = results / "report/rulegraph.mmd"
+    html = _render(
+        report=report,
+        sections=sections,
+        oracle=ORACLE,
+        costs=read_costs(results / "benchmarks", list(runs)),
+        graph=Markup(rule_graph.svg(graph.read_text(encoding="utf-8"))) if graph.is_file() else "",
+        config=config_text(config),
+        versions=versions(),
+    )
+    for section in sections:
+        for plot in (*section.plots, *(section.codes.plots if section.codes else [])):
+            write_text(output.parent / "plots" / section.name / f"{plot.name}.svg", plot.standalone())
+    write_text(output, html)
+
+
+def _codes(folder: Path, name: str, report: Report) -> SemanticIdSection | None:
+    here = folder / "semantic_ids" / name
+    files_of = {name: here / "codes.parquet"}, {name: here / "health.json"}
+    return semantic_ids(Catalogue(folder / "data"), *files_of, report.explorer_items, frozenset())
+
+
+def _history(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _render(**context: Any) -> str:
+    here = files("tessera.reporting")
+    # every value is escaped unless it is Markup made here
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.globals |= {"shown": shown, "code_columns": CODE_COLUMNS}
+    environment.filters |= {"seconds": seconds_text, "safe_svg": Markup, "safe_json": Markup}
+    template = environment.from_string(here.joinpath("ctr_page.html").read_text(encoding="utf-8"))
+    css, script = (here.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    light = "".join(f"{name}:{colour};" for name, colour in plots.LIGHT.items())
+    return template.render(css=Markup(css), light=Markup(light), script=Markup(script), **context)

@@ -1,0 +1,174 @@
+"""Settings of click-through rate: impressions and their histories, training, what is compared."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from tessera.settings.base import Settings
+from tessera.settings.ctr_models import CTRModel
+
+
+class CTRSplit(Settings):
+    """Cuts for everybody: the past is only history, then come training, validation and test."""
+
+    by: Literal["time", "position"] = "time"
+    """One moment for all users, or, for logs without times, the same share of each user's own events."""
+    past: float = Field(0.0, ge=0, lt=1)
+    """Share of the history events before the first training impression: they are history and no sample."""
+    valid: float = Field(0.1, gt=0, lt=1)
+    """Share of the history events between the cuts of validation and test."""
+    test: float = Field(0.1, gt=0, lt=1)
+    """Share of the history events after the last cut."""
+
+    @model_validator(mode="after")
+    def _something_trains(self) -> CTRSplit:
+        if self.past + self.valid + self.test >= 1:
+            raise ValueError(f"past, valid and test are {self.past + self.valid + self.test:g} of the log; none trains")
+        return self
+
+
+class SamplesSettings(Settings):
+    """What every kind of samples may say."""
+
+    split: CTRSplit = Field(default_factory=CTRSplit)
+    """Which impressions train, validate and test."""
+    per_user: int | None = Field(None, ge=1)
+    """Most rows of the log that become samples, a user and part: the latest; null takes all."""
+    category: str = "category"
+    """Attribute of the items that is their category; of a list, such as genres, the first entry counts."""
+    max_history: int | None = Field(None, ge=1)
+    """Most events of a history that models are given: the latest; null gives all."""
+    seed: int = Field(0, ge=0)
+    """Seed of the negatives."""
+
+
+class ImpressionSamples(SamplesSettings):
+    """The log holds impressions, clicked or not: a rating above 0 is a click, and clicks are the history."""
+
+    source: Literal["impressions"] = "impressions"
+    """What the log says of clicks."""
+
+
+class RatingSamples(SamplesSettings):
+    """Every rating is an impression; high ones are clicks."""
+
+    source: Literal["ratings"]
+    """What the log says of clicks."""
+    threshold: float = 4.0
+    """Least rating of a click."""
+    history: Literal["all", "positives"] = "all"
+    """Whether histories hold everything that was rated, or only what was rated high."""
+
+
+class PositiveSamples(SamplesSettings):
+    """The log holds clicks alone; each gets negatives, never an item that the user had by the end of that part."""
+
+    source: Literal["positives"]
+    """What the log says of clicks."""
+    negatives: int = Field(1, ge=1)
+    """Negatives a click."""
+    distribution: Literal["uniform", "popularity", "category"] = "uniform"
+    """Where they come from: any item, by training events, or the category of the click."""
+
+
+Samples = Annotated[ImpressionSamples | RatingSamples | PositiveSamples, Field(discriminator="source")]
+
+
+class CTRTraining(Settings):
+    """The training loop: binary cross-entropy, one process."""
+
+    epochs: int = Field(1, ge=1)
+    """Passes over the samples; IDs are known to overfit from the second one on (Zhang et al., CIKM 2022)."""
+    batch: int = Field(256, ge=2)
+    """Impressions a step."""
+    learning_rate: float = Field(1.0e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps of linear warm-up."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the rate falls to zero after the warm-up."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay on matrices."""
+    gradient_clip: float | None = Field(None, gt=0)
+    """Largest gradient norm; null does not clip."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train: auto takes a GPU when there is one."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of matrix products (autocast)."""
+    checkpoint_seconds: float = Field(60.0, ge=0)
+    """Least time between two checkpoints; 0 writes one after every step."""
+
+
+class CTREvaluation(Settings):
+    """How click-through models are judged."""
+
+    history_bins: list[int] = Field(default_factory=lambda: [50, 200, 1000])
+    """Upper ends (inclusive) of the groups by history length; a last group takes the rest."""
+    head_share: float = Field(0.2, gt=0, lt=1)
+    """Share of the items, by training events, that make the head; the rest is the tail."""
+    calibration_bins: int = Field(15, ge=2)
+    """Bins of equal width of the predicted probability, for the expected calibration error."""
+    resamples: int = Field(1000, ge=100)
+    """Bootstrap resamples over users, for confidence intervals and paired tests."""
+    level: float = Field(0.05, gt=0, lt=1)
+    """One less the confidence of the intervals; significance level after Holm's correction."""
+    batch: int = Field(256, ge=1)
+    """Impressions scored at once."""
+    requests: int = Field(20, ge=0)
+    """Requests whose latency is measured, the longest test histories first; 0 measures none."""
+    candidates: int = Field(100, ge=1)
+    """Candidates of such a request."""
+    recall_samples: int = Field(500, ge=0)
+    """Test impressions on which retrieval is compared with the attention of `reference`."""
+    seed: int = 0
+    """Seed of the resampling."""
+
+    @field_validator("history_bins")
+    @classmethod
+    def _ascending(cls, values: list[int]) -> list[int]:
+        if not values or values[0] < 1 or values != sorted(set(values)):
+            raise ValueError("expected ascending positive whole numbers, e.g. [50, 200, 1000]")
+        return values
+
+
+class CTR(Settings):
+    """A comparison of click-through models over lifelong histories; `task: ctr` runs it."""
+
+    samples: Samples = Field(default_factory=ImpressionSamples)
+    """How the log becomes impressions with labels."""
+    semantic_ids: str | None = None
+    """A name under `semantic_ids`, made of tables that no history shaped: codes for the models that read them."""
+    models: dict[str, CTRModel] = Field(min_length=1)
+    """What is compared, by name."""
+    training: CTRTraining = Field(default_factory=CTRTraining)
+    """The training loop of every model."""
+    evaluation: CTREvaluation = Field(default_factory=CTREvaluation)
+    """How they are judged."""
+    baseline: str | None = None
+    """The model that the others are tested against; null takes the first."""
+    reference: str | None = None
+    """A model of target attention over whole histories (din), whose heaviest events retrieval ought to find."""
+
+    @property
+    def against(self) -> str:
+        """The model that the others are tested against."""
+        return self.baseline or next(iter(self.models))
+
+
+class CTRRun(Settings):
+    """One training, every default resolved: what the train rule carries in its params."""
+
+    name: str
+    seed: int
+    model: CTRModel
+    training: CTRTraining
+    semantic_ids: bool
+    """Whether the run is given codes."""
+    max_history: int | None = None
+
+    @property
+    def path(self) -> str:
+        """Folder of the run below `results/<dataset>/ctr/runs/`."""
+        return f"{self.name}/seed-{self.seed}"

@@ -1,0 +1,183 @@
+# Click-through rate over lifelong histories: impressions, models, their judge, table and page.
+wildcard_constraints:
+    name=one_of(CONFIG.ctr.models),
+
+
+rule samples:
+    input:
+        interactions="results/{dataset}/data/interactions.parquet",
+        catalogue="results/{dataset}/data/items.parquet",
+        users="results/{dataset}/data/users.parquet",
+    output:
+        samples="results/{dataset}/ctr/samples/samples.parquet",
+        catalogue="results/{dataset}/ctr/samples/catalogue.parquet",
+        offsets="results/{dataset}/ctr/samples/offsets.npy",
+        events="results/{dataset}/ctr/samples/items.npy",
+        times="results/{dataset}/ctr/samples/times.npy",
+        summary="results/{dataset}/ctr/samples/samples.json",
+    log:
+        "results/logs/samples/{dataset}.log",
+    benchmark:
+        "results/benchmarks/samples/{dataset}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.prepare.threads
+    resources:
+        **resources("prepare"),
+    params:
+        cfg=CONFIG.ctr.samples.canonical(),
+        code=code("samples.py"),
+    script:
+        "../../scripts/samples.py"
+
+
+rule train_ctr:
+    input:
+        unpack(ctr_codes),
+        samples="results/{dataset}/ctr/samples/samples.parquet",
+        catalogue="results/{dataset}/ctr/samples/catalogue.parquet",
+        offsets="results/{dataset}/ctr/samples/offsets.npy",
+        events="results/{dataset}/ctr/samples/items.npy",
+        times="results/{dataset}/ctr/samples/times.npy",
+    output:
+        model="results/{dataset}/ctr/runs/{name}/seed-{seed}/model.safetensors",
+        description="results/{dataset}/ctr/runs/{name}/seed-{seed}/model.json",
+        history="results/{dataset}/ctr/runs/{name}/seed-{seed}/history.jsonl",
+    log:
+        "results/logs/train_ctr/{dataset}/{name}/seed-{seed}.log",
+    benchmark:
+        "results/benchmarks/train_ctr/{dataset}/{name}/seed-{seed}.tsv"
+    retries: CONFIG.resources.train.retries
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.train.threads
+    resources:
+        **resources("train"),
+    params:
+        cfg=lambda wildcards: ctr_run(wildcards).canonical(),
+        code=lambda wildcards: code("train_ctr.py", CTR_MODULES[ctr_run(wildcards).model.model]),
+    script:
+        "../../scripts/train_ctr.py"
+
+
+rule evaluate_ctr:
+    input:
+        unpack(ctr_codes),
+        unpack(ctr_reference_model),
+        model="results/{dataset}/ctr/runs/{name}/seed-{seed}/model.safetensors",
+        description="results/{dataset}/ctr/runs/{name}/seed-{seed}/model.json",
+        samples="results/{dataset}/ctr/samples/samples.parquet",
+        catalogue="results/{dataset}/ctr/samples/catalogue.parquet",
+        offsets="results/{dataset}/ctr/samples/offsets.npy",
+        events="results/{dataset}/ctr/samples/items.npy",
+        times="results/{dataset}/ctr/samples/times.npy",
+    output:
+        predictions="results/{dataset}/ctr/runs/{name}/seed-{seed}/predictions.parquet",
+        metrics="results/{dataset}/ctr/runs/{name}/seed-{seed}/metrics.json",
+    log:
+        "results/logs/evaluate_ctr/{dataset}/{name}/seed-{seed}.log",
+    benchmark:
+        "results/benchmarks/evaluate_ctr/{dataset}/{name}/seed-{seed}.tsv"
+    retries: CONFIG.resources.evaluate.retries
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.evaluate.threads
+    resources:
+        **resources("evaluate"),
+    params:
+        cfg=ctr_evaluation_settings,
+        code=lambda wildcards: code("evaluate_ctr.py", *ctr_modules(wildcards)),
+    script:
+        "../../scripts/evaluate_ctr.py"
+
+
+rule oracle_ctr:
+    input:
+        truth="results/{dataset}/raw/truth.parquet",
+        interactions="results/{dataset}/data/interactions.parquet",
+        dataset_items="results/{dataset}/data/items.parquet",
+        users="results/{dataset}/data/users.parquet",
+        samples="results/{dataset}/ctr/samples/samples.parquet",
+        catalogue="results/{dataset}/ctr/samples/catalogue.parquet",
+        offsets="results/{dataset}/ctr/samples/offsets.npy",
+        events="results/{dataset}/ctr/samples/items.npy",
+        times="results/{dataset}/ctr/samples/times.npy",
+    output:
+        predictions="results/{dataset}/ctr/runs/oracle/seed-0/predictions.parquet",
+        metrics="results/{dataset}/ctr/runs/oracle/seed-0/metrics.json",
+    log:
+        "results/logs/oracle_ctr/{dataset}.log",
+    benchmark:
+        "results/benchmarks/oracle_ctr/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(filter(lifelong, DATASETS)),
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.evaluate.threads
+    resources:
+        **resources("evaluate"),
+    params:
+        cfg=CONFIG.ctr.evaluation.canonical(),
+        code=code("oracle_ctr.py"),
+    script:
+        "../../scripts/oracle_ctr.py"
+
+
+rule tables_ctr:
+    input:
+        runs=lambda wildcards: ctr_files(wildcards.dataset, "metrics.json"),
+        predictions=lambda wildcards: ctr_files(wildcards.dataset, "predictions.parquet"),
+    output:
+        parquet="results/tables/{dataset}-ctr.parquet",
+        csv=report(
+            "results/tables/{dataset}-ctr.csv",
+            caption="../report/tables.rst",
+            category="Tables",
+            labels={"data": "{dataset}"},
+        ),
+        md="results/tables/{dataset}-ctr.md",
+        tex="results/tables/{dataset}-ctr.tex",
+    log:
+        "results/logs/tables_ctr/{dataset}.log",
+    benchmark:
+        "results/benchmarks/tables_ctr/{dataset}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.report.threads
+    resources:
+        **resources("report"),
+    params:
+        cfg=ctr_table_settings,
+        code=code("tables_ctr.py"),
+    script:
+        "../../scripts/tables_ctr.py"
+
+
+rule report_ctr:
+    input:
+        tables=expand("results/tables/{dataset}-ctr.parquet", dataset=DATASETS),
+        samples=expand("results/{dataset}/ctr/samples/samples.json", dataset=DATASETS),
+        catalogue=expand("results/{dataset}/data/items.parquet", dataset=DATASETS),
+        interactions=expand("results/{dataset}/data/interactions.parquet", dataset=DATASETS),
+        metrics=[path for dataset in DATASETS for path in ctr_files(dataset, "metrics.json")],
+        predictions=[path for dataset in DATASETS for path in ctr_files(dataset, "predictions.parquet")],
+        histories=expand("results/{dataset}/ctr/runs/{run}/history.jsonl", dataset=DATASETS, run=CTR_RUNS),
+        codes=expand("results/{dataset}/semantic_ids/{codes}/codes.parquet", dataset=DATASETS, codes=read_codes()),
+        health=expand("results/{dataset}/semantic_ids/{codes}/health.json", dataset=DATASETS, codes=read_codes()),
+        rulegraph="results/report/rulegraph.mmd",
+    output:
+        report("results/report/index.html", caption="../report/report.rst", category="Report"),
+    log:
+        "results/logs/report_ctr.log",
+    benchmark:
+        "results/benchmarks/report_ctr.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.report.threads
+    resources:
+        **resources("report"),
+    params:
+        cfg=ctr_report_settings(),
+        code=code("report_ctr.py"),
+    script:
+        "../../scripts/report_ctr.py"

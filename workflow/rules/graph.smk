@@ -1,0 +1,12 @@
+# The stages of this config as a picture, for the page.
+rule rulegraph:
+    output:
+        "results/report/rulegraph.mmd",
+    log:
+        "results/logs/rulegraph.log",
+    conda:
+        ENVIRONMENT
+    params:
+        graph=rule_graph(),
+    shell:
+        "printf '%s\\n' {params.graph:q} > {output} 2> {log}"
