@@ -1,0 +1,75 @@
+"""What happens when pictures or texts are missing: the main metric over the share of items that lost them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import altair as alt
+
+from tessera.reporting.plots import Plot, render, run_lines
+from tessera.reporting.tables import Table
+
+_WHEN = {"both": "", "training": " in training", "test": " at test"}
+
+
+def missing_lines(systems: Mapping[str, Any]) -> dict[str, list[tuple[float, str]]]:
+    """The systems of a config that differ in `items.missing` alone, as lines of (share, system) by rising share.
+
+    A line is a system without losses, or the first of those that lose something, and those that lose the same kind of
+    thing at the same time; one that loses both pictures and texts is on a line where the shares are equal.
+    """
+    alike: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for name, system in systems.items():
+        items = system.get("items") if isinstance(system, Mapping) else None
+        if not isinstance(items, Mapping) or items.get("kind") != "dual_view":
+            continue
+        # where and how often a system runs makes no other system of it
+        rest = {key: value for key, value in system.items() if key not in ("items", "backbones", "seeds")}
+        rest["items"] = {key: value for key, value in items.items() if key != "missing"}
+        alike.setdefault(json.dumps(rest, sort_keys=True), []).append((name, items.get("missing") or {}))
+    found: dict[str, list[tuple[float, str]]] = {}
+    for members in alike.values():
+        whole = next((name for name, missing in members if not _lost(missing)[1]), None)
+        base = whole or members[0][0]
+        lines: dict[str, list[tuple[float, str]]] = {}
+        for name, missing in members:
+            what, share = _lost(missing)
+            if what and share:
+                when = _WHEN.get(str(missing.get("when", "both")), "")
+                seed = f", items {missing['seed']}" if missing.get("seed") else ""
+                lines.setdefault(f"{base} without {what}{when}{seed}", []).append((share, name))
+        for title, points in lines.items():
+            found[title] = sorted([*([(0.0, whole)] if whole else []), *points])
+    return {title: points for title, points in found.items() if len(points) > 1}
+
+
+def _lost(missing: Mapping[str, Any]) -> tuple[str, float]:
+    """What is lost, and which share; no name where the shares of both differ."""
+    image, text = float(missing.get("image", 0.0)), float(missing.get("text", 0.0))
+    if image and text:
+        return ("pictures and texts", image) if image == text else ("", image)
+    return ("texts", text) if text else ("pictures", image)
+
+
+def by_missing(table: Table, metric: str, systems: Mapping[str, Any]) -> Plot | None:
+    """Lines of the main metric over the share of items that lost something; None where no systems differ so."""
+    entries = {(entry.system, entry.recommender): entry for entry in table.entries}
+    rows: list[dict[str, Any]] = []
+    for title, points in missing_lines(systems).items():
+        for recommender in dict.fromkeys(entry.recommender for entry in table.entries):
+            shown = [(share, entries[name, recommender]) for share, name in points if (name, recommender) in entries]
+            if len(shown) < 2:
+                continue
+            for share, entry in shown:
+                value = table.mean(entry, metric)
+                line = f"{title}, {recommender}"
+                says = f"{line}: {share:.0%} lost, {metric} {value:.4f}"
+                rows.append({"run": line, "share": share, "value": value, "says": says})
+    if not rows:
+        return None
+    x = alt.X("share:Q", title="share of the items that lost it", axis=alt.Axis(format="%"))
+    chart = run_lines(rows, x, metric, list(dict.fromkeys(row["run"] for row in rows)))
+    described = "; ".join(str(row["says"]) for row in rows)
+    return Plot("by-missing", f"{metric} when pictures or texts are missing", described, render(chart))
