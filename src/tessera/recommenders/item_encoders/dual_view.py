@@ -217,10 +217,11 @@ class _Fusion(nn.Module):
                 found[view] = read(torch.cat(both, 1))
             elif view == "coarse":
                 keys = spread(read.project_keys(distinct))
-                found[view] = mean_coarse + read.attend(read.project_query(coarse), keys, present[:, None]).mean(1)
+                seen = read.attend(read.project_query(coarse), keys, present[:, None]).mean(1)
+                found[view] = mean_coarse + read.project_out(seen)
             else:
                 queries, keys = spread(read.project_query(distinct)), read.project_keys(coarse)
-                found[view] = mean_fine + masked_mean(read.attend(queries, keys), present)
+                found[view] = mean_fine + read.project_out(masked_mean(read.attend(queries, keys), present))
         return found["coarse"], found["fine"]
 
 

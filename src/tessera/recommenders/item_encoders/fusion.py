@@ -29,15 +29,18 @@ class CrossAttention(nn.Module):
             keys: (batch, keys, width).
             visible: broadcast to (batch, queries, keys): true where a query may look; each sees one key at least.
         """
-        return self.attend(self.project_query(queries), self.project_keys(keys), visible)
+        found: Tensor = self.project_out(self.attend(self.project_query(queries), self.project_keys(keys), visible))
+        return found
 
     def attend(self, queries: Tensor, keys: Tensor, visible: Tensor | None = None) -> Tensor:
-        """`forward` of what is projected already: queries (batch, queries, width), keys (batch, keys, 2 width)."""
+        """(batch, queries, width) before the output layer, of projected queries and keys (batch, keys, 2 width).
+
+        The output layer is linear: who needs the mean over queries takes it before, and projects one vector.
+        """
         key, value = (x.contiguous() for x in keys.chunk(2, dim=2))
         mask = None if visible is None else visible[:, None]
         seen = F.scaled_dot_product_attention(self._split(queries), self._split(key), self._split(value), mask)
-        found: Tensor = self.project_out(seen.transpose(1, 2).flatten(2))
-        return found
+        return seen.transpose(1, 2).flatten(2)
 
     def _split(self, x: Tensor) -> Tensor:
         """(batch, length, width) to (batch, heads, length, width of a head)."""
