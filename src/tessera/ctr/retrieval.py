@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,6 +54,17 @@ def ordered(scores: Tensor) -> Tensor:
     return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
 
 
+def largest(keys: Tensor, k: int) -> Tensor:
+    """(rows, at most k) the largest of (rows, n) integers, in no order: numpy selects them with vector instructions."""
+    k = min(k, keys.shape[-1])
+    if keys.device.type != "cpu":
+        return keys.topk(k, sorted=False).values
+    if k == keys.shape[-1]:
+        return keys
+    place = keys.shape[-1] - k
+    return torch.from_numpy(np.partition(keys.numpy(), place, -1)[..., place:])
+
+
 def best(scores: Tensor, k: int, valid: Tensor) -> Selected:
     """Scan histories.
 
@@ -62,11 +74,11 @@ def best(scores: Tensor, k: int, valid: Tensor) -> Selected:
         valid: (rows, length) bool, or of one row: which events there are.
     """
     length = scores.shape[-1]
-    places = torch.arange(length, device=scores.device, dtype=scores.dtype)
     lowest = torch.iinfo(scores.dtype).min
-    keys = (scores * length + places).masked_fill(~valid, lowest)
-    top = keys.topk(min(k, length), sorted=False)
-    return Selected.in_time(top.indices, top.values > lowest, length, k)
+    # a key tells score and position: no two are equal, and the position need not be carried along
+    keys = scores * length + torch.arange(length, device=scores.device, dtype=scores.dtype)
+    found = largest(keys.masked_fill(~valid, lowest), k)
+    return Selected.in_time(found.remainder(length).long(), found > lowest, length, k)
 
 
 def latest(lengths: Tensor, k: int) -> Selected:
@@ -89,30 +101,46 @@ def union(first: Selected, second: Selected, length: int) -> Selected:
     return Selected.in_time(positions, (positions < length) & ~again, length, positions.shape[-1])
 
 
+def by_label(labels: Tensor) -> Tensor:
+    """(length,) positions, label after label in rising order, of each the latest first."""
+    length = len(labels)
+    if labels.device.type != "cpu" or labels.max() > np.iinfo(np.uint16).max:
+        backwards = torch.arange(length - 1, -1, -1, device=labels.device)
+        return backwards[torch.sort(labels[backwards], stable=True).indices]
+    order = np.argsort(labels.numpy()[::-1].astype(np.uint16), kind="stable")  # numpy sorts 16 bits by counting
+    return torch.from_numpy(length - 1 - order)
+
+
 class Groups:
     """One history by what events have in common (their item, their hash code): a score is of a group, not of an event.
 
-    Interests recur, so a history has far fewer groups than events. The result is that of `best` over all events. The
-    i-th best group, counted from 0 and with the latest event deciding ties, holds at most k - i of the best k events:
-    each group before it has an event that comes before all of its own.
+    Interests recur, so a history has far fewer groups than events. The result is that of `best` over all events. Of
+    the i-th best group, counted from 0 and with the latest event deciding ties, at most k - i events are among the best
+    k, because each group before it has an event that comes before all of its own; and at most as many as the groups
+    of higher scores leave.
     """
 
     def __init__(self, labels: Tensor) -> None:
         """
         Args:
-            labels: (length,) integers, at least one: events with equal labels are a group.
+            labels: (length,) integers from 0, at least one: events with equal labels are a group.
         """
         self.length = len(labels)
-        self.labels, group = torch.unique(labels, return_inverse=True)
-        """(groups,) the label of each group."""
-        self.counts = torch.bincount(group, minlength=len(self.labels))
-        """(groups,) events of each."""
-        backwards = torch.arange(self.length - 1, -1, -1, device=labels.device)
-        self.events = backwards[torch.sort(group[backwards], stable=True).indices]
+        self.events = by_label(labels)
         """(length,) positions, group after group, in each the latest first."""
-        self._starts = self.counts.cumsum(0) - self.counts
-        self.latest = self.events[self._starts]
+        in_order = labels[self.events]
+        first = torch.ones_like(in_order, dtype=torch.bool)
+        first[1:] = in_order[1:] != in_order[:-1]
+        self.starts = torch.nonzero(first)[:, 0]
+        """(groups,) where in `events` each begins."""
+        self.labels = in_order[self.starts]
+        """(groups,) the label of each group, rising."""
+        self.counts = torch.diff(self.starts, append=self.starts.new_tensor([self.length]))
+        """(groups,) events of each."""
+        self.latest = self.events[self.starts]
         """(groups,) position of the last event of each."""
+        self._group = torch.empty_like(self.events)
+        self._group[self.events] = first.cumsum(0) - 1
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -128,11 +156,30 @@ class Groups:
         keys = scores * self.length + self.latest.to(scores.dtype)
         if valid is not None:
             keys = keys.masked_fill(~valid, lowest)
-        top = keys.topk(min(k, len(self)))
-        rank, place = torch.triu_indices(top.indices.shape[1], k, device=scores.device)
-        groups, place = top.indices[:, rank], place - rank  # of the i-th group the first k - i events
-        events = self.events[(self._starts[groups] + place).clamp(max=self.length - 1)]
-        here = (place < self.counts[groups]) & (top.values[:, rank] > lowest)
-        own = scores.gather(1, groups) * self.length + events.to(scores.dtype)
-        chosen = own.masked_fill(~here, lowest).topk(min(k, own.shape[1]), sorted=False)
-        return Selected.in_time(events.gather(1, chosen.indices), chosen.values > lowest, self.length, k)
+        keys = largest(keys, k).sort(-1, descending=True).values.long()
+        there = keys > lowest
+        score = keys.div(self.length, rounding_mode="floor")
+        groups = self._group[keys - score * self.length]
+        counts = self.counts[groups] * there
+        # events of groups with higher scores: those before the first group of the same score
+        before = counts.cumsum(1) - counts
+        same = torch.zeros_like(there)
+        same[:, 1:] = score[:, 1:] == score[:, :-1]
+        higher = before.masked_fill(same, 0).cummax(1).values
+        rank = torch.arange(groups.shape[1], device=groups.device)
+        taken = torch.minimum(counts, (k - torch.maximum(higher, rank)).clamp(min=0))
+
+        # of each group the first `taken` events, laid in a row: more than k only where scores are equal
+        many = taken.sum(1)
+        flat = taken.flatten()
+        start = flat.cumsum(0) - flat
+        place = torch.arange(int(flat.sum()), device=flat.device)
+        which = torch.repeat_interleave(flat)
+        events = self.events[self.starts[groups].flatten()[which] + place - start[which]]
+        own = score.flatten()[which] * self.length + events
+        column = torch.arange(int(many.max()), device=flat.device)
+        filled = torch.full((len(groups), len(column)), torch.iinfo(torch.int64).min, device=flat.device)
+        filled[column < many[:, None]] = own
+        chosen = largest(filled, k)
+        valid_places = chosen > torch.iinfo(torch.int64).min
+        return Selected.in_time(chosen.remainder(self.length), valid_places, self.length, k)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tessera.artifacts.codes import ABSENT, SemanticIds
-from tessera.ctr.retrieval import Selected
+from tessera.ctr.retrieval import Selected, by_label
 
 UNIT = 1 << 20
 """The weights of all levels together: scores are integers, and equal ones are equal."""
@@ -118,15 +118,14 @@ class PrefixIndex:
         # a level without weight tells nothing apart; level 0, which all events share, is the outermost
         self.levels = torch.nonzero(prefixes.weights > 0)[:, 0].tolist()
         device = events.device
-        backwards = torch.arange(self.length - 1, -1, -1, device=device)
-        self._events = [backwards]
+        self._events = [torch.arange(self.length - 1, -1, -1, device=device)]
         self._starts = [torch.tensor([0, self.length], device=device)]
         self._numbers = [torch.zeros(self.length, dtype=torch.int64, device=device)]
         for level in self.levels:
             numbers = events[:, level] + 1  # 0: no codes
             counts = torch.bincount(numbers, minlength=prefixes.counts[level] + 1)
             self._starts.append(torch.cat([counts.new_zeros(1), counts.cumsum(0)]))
-            self._events.append(backwards[torch.sort(numbers[backwards], stable=True).indices])
+            self._events.append(by_label(numbers))
             self._numbers.append(numbers)
 
     def best(self, query: Tensor, k: int, matches_only: bool) -> Selected:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 MOST_BITS = 62
-"""A code is one signed integer, of 32 bits up to 31 signs and of 64 bits beyond."""
+"""A code is one integer, of 32 bits where that is enough and of 64 bits beyond."""
 
 
 class SimHash(nn.Module):
@@ -36,19 +36,21 @@ class SimHash(nn.Module):
         """(..., width) -> (...) codes as integers; no gradient."""
         places: Tensor = self.get_buffer("_places")
         packed = (self.signs(vectors).long() * places).sum(-1)
-        return packed.int() if self.bits < 32 else packed
+        return packed.int() if self.bits <= 32 else packed  # the 32nd sign becomes that of the integer
 
 
 def popcount(values: Tensor) -> Tensor:
-    """(...) bits that are set in non-negative integers, int32: one machine instruction a word on a processor."""
+    """(...) bits that are set in 32- or 64-bit integers, int32: one machine instruction a word on a processor."""
     if values.device.type == "cpu":
-        return torch.from_numpy(np.asarray(np.bitwise_count(values.numpy()), np.int32))
+        words = values.numpy().view(np.uint32 if values.dtype == torch.int32 else np.uint64)
+        return torch.from_numpy(np.asarray(np.bitwise_count(words), np.int32))
     return count_by_shifts(values)
 
 
 def count_by_shifts(values: Tensor) -> Tensor:
     """`popcount` where there is no such instruction: bits are added in pairs, in fours, in bytes, and the bytes."""
-    values = values.long()
+    if values.dtype == torch.int32:
+        values = values.long() & 0xFFFFFFFF
     values = values - ((values >> 1) & 0x5555555555555555)
     values = (values & 0x3333333333333333) + ((values >> 2) & 0x3333333333333333)
     values = (values + (values >> 4)) & 0x0F0F0F0F0F0F0F0F
@@ -57,6 +59,8 @@ def count_by_shifts(values: Tensor) -> Tensor:
 
 def agreement(codes: Tensor, others: Tensor, bits: int) -> Tensor:
     """Bits in which codes agree, int32, by broadcasting: `bits` minus the Hamming distance."""
+    if codes.device.type == "cpu":
+        return bits - popcount(torch.from_numpy(np.asarray(codes.numpy() ^ others.numpy())))
     return bits - popcount(codes ^ others)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -125,6 +125,28 @@ class ClickModel(nn.Module, ABC):
     def __init__(self, settings: ctr_models.ClickModel, catalogue: Catalogue) -> None:
         super().__init__()
         self.items = ItemVectors(settings, catalogue, settings.read_codes)
+        self._start_keeping(catalogue)
+
+    def _start_keeping(self, catalogue: Catalogue) -> None:
+        self._every = torch.arange(catalogue.items + 1)
+        self._kept: dict[str, tuple[tuple[object, ...], Tensor]] = {}
+
+    def known(self, name: str, make: Callable[[Tensor], Tensor], items: Tensor) -> Tensor:
+        """`make(items)` without gradient, from a table of the whole catalogue where that is less work.
+
+        What is made of an item's vector alone (its hash code, a projection) is the same wherever the item stands. When
+        the model only answers, the table is kept until a weight changes.
+        """
+        learning = self.training or torch.is_grad_enabled()
+        with torch.no_grad():
+            if learning:
+                if items.numel() < len(self._every):
+                    return make(items)
+                return make(self._every.to(items.device))[items]
+            state = (items.device, *(parameter._version for parameter in self.parameters()))
+            if name not in self._kept or self._kept[name][0] != state:
+                self._kept[name] = state, make(self._every.to(items.device))
+            return self._kept[name][1][items]
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:
@@ -145,8 +167,11 @@ class ClickModel(nn.Module, ABC):
     @torch.no_grad()
     def request(self, history: Tensor, ages: Tensor, candidates: Tensor) -> Tensor:
         """Logits (candidates,) of `forward` for one history (length,) with its ages (length,); length may be 0."""
-        prepared = self.prepare(history, ages)
-        size = max(1, CELLS // max(1, self.cells(len(history))))
+        return self.score_all(self.prepare(history, ages), candidates, len(history))
+
+    def score_all(self, prepared: Any, candidates: Tensor, length: int) -> Tensor:
+        """`score`, in turn where there are too many candidates for the length of the history."""
+        size = max(1, CELLS // max(1, self.cells(length)))
         return torch.cat([self.score(prepared, part) for part in torch.split(candidates, size)])
 
 

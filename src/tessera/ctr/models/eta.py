@@ -22,17 +22,21 @@ class Model(TwoStage):
         self.hash = SimHash(self.items.width, settings.bits)
         self.grouped = settings.index
 
+    def hashed(self, items: Tensor) -> Tensor:
+        """Hash codes (...) of items (...)."""
+        return self.known("codes", lambda some: self.hash(self.items(some)), items)
+
     def retrieve(self, batch: Batch, histories: Tensor, valid: Tensor) -> Selected:
-        target = self.hash(self.items(batch.items))[:, None]
-        return best(agreement(self.hash(self.items(histories)), target, self.hash.bits), self.k, valid)
+        target = self.hashed(batch.items)[:, None]
+        return best(agreement(self.hashed(histories), target, self.hash.bits), self.k, valid)
 
     def index(self, history: Tensor, ages: Tensor, valid: Tensor) -> tuple[Groups | None, Tensor, Tensor]:
         """Events by item, where grouped; the hash codes to compare with; which of them are events."""
         groups = Groups(history) if self.grouped else None
         items = groups.labels if groups else history
-        return groups, self.hash(self.items(items))[None], (items > 0)[None]
+        return groups, self.hashed(items)[None], (items > 0)[None]
 
     def search(self, index: tuple[Groups | None, Tensor, Tensor], candidates: Tensor) -> Selected:
         groups, codes, valid = index
-        scores = agreement(codes, self.hash(self.items(candidates))[:, None], self.hash.bits)
+        scores = agreement(codes, self.hashed(candidates)[:, None], self.hash.bits)
         return groups.best(scores, self.k, valid) if groups else best(scores, self.k, valid)

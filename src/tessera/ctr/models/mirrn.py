@@ -85,14 +85,18 @@ class Model(ClickModel):
         self.short = ShortTerm(width, settings.short, settings.attention_hidden)
         self.tower = Tower(width, 1 + self.short.interests, settings.hidden, settings.dropout)
 
+    def hashed(self, items: Tensor) -> Tensor:
+        """Hash codes (...) of items (...)."""
+        return self.known("codes", lambda some: self.hash(self.items(some)), items)
+
     def routes(self, batch: Batch, histories: Tensor, valid: Tensor) -> list[Selected]:
         """The events of the target, the recent and the global query."""
         vectors = self.items(histories) * valid[..., None]
-        codes = self.hash(vectors)
+        codes = self.hashed(histories)
         last = latest(batch.lengths, self.recent)
         # a sum hashes like a mean
-        queries = [self.items(batch.items), (last.take(vectors) * last.valid[..., None]).sum(1), vectors.sum(1)]
-        hashed = [self.hash(query)[:, None] for query in queries]
+        windows = [(last.take(vectors) * last.valid[..., None]).sum(1), vectors.sum(1)]
+        hashed = [query[:, None] for query in (self.hashed(batch.items), *map(self.hash, windows))]
         return [best(agreement(codes, query, self.hash.bits), self.k, valid) for query in hashed]
 
     @torch.no_grad()
@@ -123,23 +127,23 @@ class Model(ClickModel):
         groups = Groups(history[0]) if self.grouped else None
         items = groups.labels if groups else history[0]
         vectors = self.items(items)
-        codes, valid = self.hash(vectors)[None], (items > 0)[None]
+        codes, valid = self.hashed(items)[None], (items > 0)[None]
         counts = groups.counts[:, None] if groups else 1
         last = latest(lengths, self.recent)
         recent = (self.items(last.take(history)) * last.valid[..., None]).sum(1)
         short = self.short.events(self.items, history, lengths)
         prepared = Prepared(history, groups, codes, valid, [], short)
         for number, query in enumerate([recent, (vectors * counts).sum(0)[None]], start=1):
-            prepared.interests.append(self.interest(number, history, self._search(prepared, query)))
+            prepared.interests.append(self.interest(number, history, self._search(prepared, self.hash(query))))
         return prepared
 
     def _search(self, prepared: Prepared, queries: Tensor) -> Selected:
-        scores = agreement(prepared.codes, self.hash(queries)[:, None], self.hash.bits)
+        scores = agreement(prepared.codes, queries[:, None], self.hash.bits)
         find = prepared.groups.best if prepared.groups else best
         return find(scores, self.k, prepared.valid)
 
     def score(self, prepared: Prepared, candidates: Tensor) -> Tensor:
-        found = self._search(prepared, self.items(candidates))
+        found = self._search(prepared, self.hashed(candidates))
         rows = len(candidates)
         shared = [(vector.expand(rows, -1), valid.expand(rows)) for vector, valid in prepared.interests]
         interests = [self.interest(0, prepared.history, found), *shared]

@@ -121,6 +121,7 @@ class Model(ClickModel):
             raise ValueError("R2LED reads semantic IDs, and `ctr` names none: set ctr.semantic_ids")
         self.settings = settings
         self.items = ItemVectors(settings, catalogue, codes=False)
+        self._start_keeping(catalogue)
         width = self.items.width
         self.gated = GatedItems(settings, catalogue, width)
         self.hash = SimHash(width, settings.bits)
@@ -158,6 +159,10 @@ class Model(ClickModel):
         return [prefixes for prefixes in self.prefixes if isinstance(prefixes, Prefixes)]
 
     # ------------------------------------------------------------ retrieval
+
+    def hashed(self, items: Tensor) -> Tensor:
+        """Hash codes (...) of items (...)."""
+        return self.known("codes", lambda some: self.hash(self.items(some)), items)
 
     def find(
         self, route: int, query: Query, codes: Tensor, prefixes: Tensor, valid: Tensor, length: int, find: Find,
@@ -208,14 +213,14 @@ class Model(ClickModel):
     def routes(self, batch: Batch, histories: Tensor, valid: Tensor) -> list[Selected]:
         """The events of each route, by scanning."""
         vectors = self.items(histories) * valid[..., None]
-        codes = self.hash(vectors)
+        codes = self.hashed(histories)
         last = latest(batch.lengths, self.settings.recent)
         found = []
         for route, kind in enumerate(self.kinds):
             table = self._prefixes[route]
             prefixes = table.of(histories)
             if kind == "target":
-                query = Query(self.hash(self.items(batch.items)), table.of(batch.items))
+                query = Query(self.hashed(batch.items), table.of(batch.items))
             elif kind == "recent":  # a sum hashes like a mean
                 summed = (last.take(vectors) * last.valid[..., None]).sum(1)
                 query = Query(self.hash(summed), last.take(prefixes), last.valid.long())
@@ -278,7 +283,7 @@ class Model(ClickModel):
             history=history,
             ages=ages,
             groups=groups,
-            codes=self.hash(vectors)[None],
+            codes=self.hashed(groups.labels)[None],
             prefixes=self._prefixes[0].of(groups.labels)[None],
             events=[self._index(route, history[0]) for route in range(len(self.kinds))],
             shared={},
@@ -319,7 +324,7 @@ class Model(ClickModel):
 
     def score(self, prepared: Prepared, candidates: Tensor) -> Tensor:
         events = []
-        code = self.hash(self.items(candidates))
+        code = self.hashed(candidates)
         for route, attention in enumerate(self._attentions):
             if route in prepared.shared:
                 events.append(prepared.shared[route])

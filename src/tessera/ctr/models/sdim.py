@@ -27,11 +27,15 @@ class Model(ClickModel):
         self.short = ShortTerm(width, settings.short, settings.attention_hidden)
         self.tower = Tower(width, 1 + self.short.interests, settings.hidden, settings.dropout)
 
+    def hashed(self, items: Tensor) -> Tensor:
+        """Bucket numbers (..., groups) of items (...)."""
+        return self.known("buckets", lambda some: self.hash(self.items(some)), items)
+
     def forward(self, batch: Batch) -> Tensor:
         histories = filled(batch.histories)
         target = self.items(batch.items)
         events = self.items(histories)
-        collide = self.hash(events) == self.hash(target)[:, None]
+        collide = self.hashed(histories) == self.hashed(batch.items)[:, None]
         collide = collide & places(batch.lengths, histories.shape[1])[..., None]
         sums = collide.transpose(1, 2).to(events.dtype) @ events  # (rows, groups, width)
         return self._logits(target, sums, self.short.events(self.items, histories, batch.lengths))
@@ -40,7 +44,7 @@ class Model(ClickModel):
         lengths = torch.tensor([len(history)], device=history.device)
         items, counts = torch.unique(history, return_counts=True)
         vectors = self.items(items)
-        buckets = self.hash(vectors)  # (items, groups)
+        buckets = self.hashed(items)  # (items, groups)
         offset = torch.arange(self.hash.groups, device=history.device) * self.hash.buckets
         sums = vectors.new_zeros(self.hash.groups * self.hash.buckets, vectors.shape[1])
         weighted = (vectors * counts[:, None])[:, None].expand(-1, self.hash.groups, -1)
@@ -52,7 +56,7 @@ class Model(ClickModel):
         tables, short = prepared
         target = self.items(candidates)
         group = torch.arange(self.hash.groups, device=candidates.device)
-        return self._logits(target, tables[group, self.hash(target)], short)
+        return self._logits(target, tables[group, self.hashed(candidates)], short)
 
     def _logits(self, target: Tensor, sums: Tensor, short: tuple[Tensor, Tensor]) -> Tensor:
         interest = F.normalize(sums, dim=-1).mean(1)

@@ -40,13 +40,13 @@ class Model(TwoStage):
     def retrieve(self, batch: Batch, histories: Tensor, valid: Tensor) -> Selected:
         query = self.search_query(self.search_items(batch.items))
         # summed number by number: equal items then have equal products wherever they stand
-        products = (self.search_items(histories) * query[:, None]).sum(-1)
+        products = (self.known("search", self.search_items, histories) * query[:, None]).sum(-1)
         return best(ordered(products), self.k, valid)
 
     def index(self, history: Tensor, ages: Tensor, valid: Tensor) -> tuple[Groups, Tensor]:
         """Events by item, and the items' vectors."""
         groups = Groups(history)
-        return groups, self.search_items(groups.labels)
+        return groups, self.known("search", self.search_items, groups.labels)
 
     def search(self, index: tuple[Groups, Tensor], candidates: Tensor) -> Selected:
         groups, vectors = index

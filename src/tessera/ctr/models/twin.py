@@ -30,8 +30,10 @@ class Prepared:
     """(length,) which of them an event has."""
     bias: Tensor
     """(length, heads)."""
-    tokens: Tensor
-    """(1, length, width)."""
+    history: Tensor
+    """(1, length) items."""
+    buckets: Tensor
+    """(1, length) of the ages."""
     valid: Tensor
     """(1, length) bool."""
     short: tuple[Tensor, Tensor]
@@ -60,10 +62,14 @@ class Model(ClickModel):
         found = heads_apart(self.query(target), self.heads)
         return found / math.sqrt(found.shape[-1])
 
+    def keys(self, items: Tensor) -> Tensor:
+        """Projected keys (..., dim) of items (...), without gradient."""
+        return self.known("keys", lambda some: self.key(self.items(some)), items)
+
     def retrieve(self, batch: Batch, histories: Tensor, valid: Tensor) -> Selected:
         """The events of each row: the sum over heads needs no heads."""
         query = self.queries(self.items(batch.items)).flatten(1)
-        scores = (self.key(self.items(histories)) @ query[..., None]).squeeze(-1)
+        scores = (self.keys(histories) @ query[..., None]).squeeze(-1)
         scores = scores + self.bias(age_buckets(filled(batch.ages))).sum(-1)
         return best(ordered(scores), self.k, valid)
 
@@ -87,12 +93,13 @@ class Model(ClickModel):
         lengths = torch.tensor([len(history)], device=history.device)
         history, ages = filled(history[None]), filled(ages[None])
         items, event = torch.unique(history[0], return_inverse=True)
-        vectors, buckets = self.items(items), age_buckets(ages)
+        buckets = age_buckets(ages)
         return Prepared(
-            keys=self.key(vectors),
+            keys=self.keys(items),
             event=event,
             bias=self.bias(buckets)[0],
-            tokens=vectors[event][None] + self.ages(buckets),
+            history=history,
+            buckets=buckets,
             valid=places(lengths, history.shape[1]),
             short=self.short.events(self.items, history, lengths),
         )
@@ -102,7 +109,8 @@ class Model(ClickModel):
         scores = (query @ prepared.keys.T)[:, prepared.event] + prepared.bias.sum(-1)
         found = best(ordered(scores), self.k, prepared.valid)
         keys = prepared.keys[prepared.event[found.positions]]
-        bias, tokens = prepared.bias[found.positions], found.take(prepared.tokens)
+        bias = prepared.bias[found.positions]
+        tokens = self.items(found.take(prepared.history)) + self.ages(found.take(prepared.buckets))
         return self._logits(candidates, keys, bias, tokens, found.valid, prepared.short)
 
     def _logits(
