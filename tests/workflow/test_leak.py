@@ -13,14 +13,16 @@ import yaml
 from tiny_project import Project
 
 from tessera.artifacts.tables import describe, read_item_table, read_table, write_table
+from tessera.data.collaborative import collaborative_table
 from tessera.embedding.embed import embed
 from tessera.embedding.task import Places, Task
 from tessera.embedding.tune import tune
 from tessera.language.captioning import Captioning, caption
 from tessera.language.pretraining import Pretraining, run_pretraining
+from tessera.quantization.quantize import quantize
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.train import train_run
-from tessera.settings.config import Config, load
+from tessera.settings.config import CollaborativeTable, Config, load
 from tessera.settings.embedding import CRRLTable, LRCLTable
 
 pytestmark = pytest.mark.workflow
@@ -103,16 +105,50 @@ def test_tables(name: str, finished: Project, again: Path) -> None:
     np.testing.assert_array_equal(before, after)
 
 
-def test_an_aligned_recommender_but_for_when_it_stops(finished: Project, again: Path) -> None:
+TEACHER = "results/bazaar/runs/id/sasrec/seed-1/model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def codes_again(finished: Project, again: Path) -> Path:
+    """The semantic IDs of the tiny config, made from the permuted dataset."""
+    config = load(yaml.safe_load((finished.folder / "config/tiny.yaml").read_text()))
+    recipe = config.tables["collaborative"]
+    assert isinstance(recipe, CollaborativeTable)
+    # when the ID run stopped may depend on validation targets, as it may: its vectors are taken as they are
+    collaborative_table(recipe, finished.folder / TEACHER, again / "data", again / "collaborative.parquet")
+    for name, settings in config.semantic_ids.items():
+        tables = {table: again / f"{table}.parquet" for table in config.quantized(name)}
+        output = again / "codes" / name / "codes.parquet"
+        quantize(settings, tables, None, again / "data", output, again / "state", "")
+    return again / "codes"
+
+
+@pytest.mark.parametrize("name", ["plain", "learned", "views"])
+def test_semantic_ids(name: str, finished: Project, codes_again: Path) -> None:
+    before = finished.folder / f"results/bazaar/semantic_ids/{name}"
+    assert (codes_again / name / "model.safetensors").read_bytes() == (before / "model.safetensors").read_bytes()
+    found, expected = (read_table(folder / "codes.parquet", "semantic_ids") for folder in (codes_again / name, before))
+    assert found.equals(expected)
+
+
+@pytest.mark.parametrize(
+    "path", ["llmemb/sasrec/seed-1", "codes/sasrec/seed-1", "tiger/tiger/seed-1", "mme_sid/mme_sid/seed-1"]
+)
+def test_recommenders_but_for_when_they_stop(path: str, finished: Project, again: Path, codes_again: Path) -> None:
     # validation targets choose the epoch, as they may: with one epoch, nothing is chosen
     config = load(yaml.safe_load((finished.folder / "config/tiny.yaml").read_text()))
-    run = next(run for run in config.runs("bazaar") if run.path == "llmemb/sasrec/seed-1")
+    run = next(run for run in config.runs("bazaar") if run.path == path)
     run = run.model_copy(update={"training": run.training.model_copy(update={"epochs": 1})})
-    teacher = finished.folder / "results/bazaar/runs/id/sasrec/seed-1/model.safetensors"
+    codes = config.codes(run)
+    inputs = RunInputs(
+        tables={name: str(again / f"{name}.parquet") for name in run.tables},
+        teacher=str(finished.folder / TEACHER) if config.teacher(run) else None,
+        codes=str(codes_again / codes / "codes.parquet") if codes else None,
+        model=str(again / "model") if run.model is not None else None,
+    )
     weights = []
     for number, data in enumerate((finished.folder / "results/bazaar/data", again / "data")):
-        output = again / f"run-{number}/model.safetensors"
-        inputs = RunInputs(tables={"llmemb": str(again / "llmemb.parquet")}, teacher=str(teacher))
+        output = again / f"{run.system}-{number}/model.safetensors"
         train_run(run, data, inputs, output, again / "state", str(number))
         weights.append(output.read_bytes())
     assert weights[0] == weights[1]

@@ -23,7 +23,7 @@ def test_everything_is_there(finished: Project) -> None:
     runs = sorted(
         path.parent.relative_to(results / "bazaar/runs") for path in results.glob("bazaar/runs/*/*/*/metrics.json")
     )
-    assert len(runs) == 3 + 2 * 2 + 4 * 2 + 1
+    assert len(runs) == 3 + 2 * 2 + 4 * 2 + 4 + 1
     assert Path("oracle/oracle/seed-0") in runs
     table = (results / "tables/bazaar.csv").read_text()
     for name in ("popular", "item_knn", "markov", "gru4rec", "oracle"):
@@ -33,7 +33,7 @@ def test_everything_is_there(finished: Project) -> None:
 def test_every_rule_has_a_log_and_a_benchmark(finished: Project) -> None:
     results = finished.folder / "results"
     rules = ("generate", "prepare", "pretrain", "caption", "tune", "embed", "table", "diagnose", "train", "evaluate")
-    for rule in (*rules, "oracle", "tables"):
+    for rule in (*rules, "quantize", "health", "oracle", "tables"):
         assert list((results / "logs" / rule).rglob("*.log")), rule
         assert list((results / "benchmarks" / rule).rglob("*.tsv")), rule
     assert (results / "benchmarks/report.tsv").is_file()
@@ -74,7 +74,7 @@ def test_another_working_directory(finished: Project, tmp_path: Path) -> None:
 def test_the_embedded_default_is_found(finished: Project, tmp_path: Path) -> None:
     done = finished.snakemake("-s", str(finished.folder / "Snakefile"), "--directory", str(tmp_path), "-n")
     assert done.returncode == 0, done.stdout
-    assert "text_first_last" in done.stdout
+    assert "mme_sid" in done.stdout
 
 
 def test_lint(finished: Project) -> None:

@@ -13,46 +13,75 @@ from tessera.settings.datasets import DatasetSettings
 pytestmark = pytest.mark.workflow
 
 SHOWN = {"tables": 1, "report": 1}
-JUDGED = {"evaluate": 15, "oracle": 1, **SHOWN}
+JUDGED = {"evaluate": 19, "oracle": 1, **SHOWN}
+ALL_CODES = {"quantize": 3, "health": 3}
+
+
+def runs(count: int) -> dict[str, int]:
+    """So many runs are trained and judged."""
+    return {"train": count, "evaluate": count, **SHOWN}
+
+
+def codes(count: int) -> dict[str, int]:
+    """So many sets of semantic IDs are made."""
+    return {"quantize": count, "health": count}
+
+
 # what reads items through a language model, and what reads it in turn
-READ = {"caption": 1, "tune": 3, "embed": 3, "diagnose": 3, "train": 6, "evaluate": 6, **SHOWN}
-PREPARED = {"prepare": 1, "table": 1, "pretrain": 1, **READ, "diagnose": 4, "train": 15, **JUDGED}
-TRAINED = {"train": 12, "evaluate": 12, **SHOWN}
-ONE_SYSTEM = {"train": 2, "evaluate": 2, **SHOWN}
-REFINISHED = {"embed": 3, "diagnose": 3, "train": 6, "evaluate": 6, **SHOWN}
-ONE_TABLE = {"embed": 1, "diagnose": 1, **ONE_SYSTEM}
+READ = {"caption": 1, "tune": 3, "embed": 3, "diagnose": 3, **ALL_CODES, **runs(12)}
+PREPARED = {"prepare": 1, "table": 2, "pretrain": 1, **READ, "diagnose": 5, "train": 19, **JUDGED}
+# the ID run of the first seed is a table, which is part of the codes of `codes` and `mme_sid`
+COLLABORATIVE = {"table": 1, "diagnose": 1, **codes(1)}
+TRAINED = {**COLLABORATIVE, **runs(16)}
+ONE_TABLE = {"embed": 1, "diagnose": 1}
+REFINISHED = {"embed": 3, "diagnose": 3, **ALL_CODES, **runs(10)}
+REAEMB = {**ONE_TABLE, **codes(1), **runs(4)}
 
 CASES: list[tuple[str, Any, dict[str, int]]] = [
+    ("task", "sequential", {"report": 1}),
+    ("ctr", {"samples": {"source": "positives"}, "models": {"din": {"model": "din"}}}, {"report": 1}),
     ("datasets__bazaar__seed", 8, {"generate": 1, **PREPARED}),
     ("datasets__bazaar__cleaning__max_rejected", 0.2, {"generate": 1, **PREPARED}),
     ("datasets__bazaar__cleaning__max_history", 9, PREPARED),
     ("datasets__bazaar__split", {"kind": "global_temporal"}, PREPARED),
     ("datasets__bazaar__prompt__domain", "thing", {"pretrain": 1, **READ}),
     ("models__small__training__steps", 7, {"pretrain": 1, **READ}),
-    ("captions__looks__max_new_tokens", 9, {"caption": 1, **ONE_TABLE, "tune": 2}),
-    ("tables__latent__view", "text", {"table": 1, "diagnose": 1, **ONE_SYSTEM}),
-    ("tables__text__pooling", "last", ONE_TABLE),
-    ("tables__llmemb__pca", 7, ONE_TABLE),
-    ("tables__llmemb__drop", 0.3, {"tune": 1, **ONE_TABLE}),
-    ("tables__lrcl__drop", 0.3, {"tune": 2, **ONE_TABLE}),
-    ("tables__reaemb__noise_std", 0.2, {"tune": 1, **ONE_TABLE}),
-    ("systems__latent__items__adapter", [16], ONE_SYSTEM),
-    ("systems__llmemb__items__align__weight", 0.1, ONE_SYSTEM),
-    ("systems__item_knn", {"recommender": "item_knn", "neighbours": 5}, {"train": 1, "evaluate": 1, **SHOWN}),
-    ("backbones__gru4rec__hidden_dim", 8, ONE_SYSTEM),
-    ("preset", "official", {"tune": 3, "embed": 2, "diagnose": 2, **TRAINED}),
-    ("loss", {"kind": "bce"}, TRAINED),
+    ("captions__looks__max_new_tokens", 9, {"caption": 1, "tune": 2, **REAEMB}),
+    ("tables__latent__view", "text", {"table": 1, "diagnose": 1, **runs(2)}),
+    ("tables__text__pooling", "last", {**ONE_TABLE, **codes(2), **runs(5)}),
+    ("tables__llmemb__pca", 7, {**ONE_TABLE, **codes(2), **runs(4)}),
+    ("tables__llmemb__drop", 0.3, {"tune": 1, **ONE_TABLE, **codes(2), **runs(4)}),
+    ("tables__lrcl__drop", 0.3, {"tune": 2, **REAEMB}),
+    ("tables__reaemb__noise_std", 0.2, {"tune": 1, **REAEMB}),
+    ("tables__collaborative__seed", 2, {**COLLABORATIVE, **runs(2)}),
+    ("semantic_ids__plain__codes", 9, {**codes(1), **runs(1)}),
+    ("semantic_ids__learned__conflicts", "none", {**codes(1), **runs(1)}),
+    ("semantic_ids__views__commitment", 0.1, {**codes(1), **runs(2)}),
+    ("systems__latent__items__adapter", [16], runs(2)),
+    ("systems__llmemb__items__align__weight", 0.1, runs(2)),
+    ("systems__codes__items__combine", "sum", runs(1)),
+    ("systems__tiger__beams", 10, runs(1)),
+    ("systems__mme_sid__gate", False, runs(1)),
+    ("systems__item_knn", {"recommender": "item_knn", "neighbours": 5}, runs(1)),
+    ("backbones__gru4rec__hidden_dim", 8, runs(2)),
+    ("preset", "official", {**TRAINED, "tune": 3, "embed": 2, "diagnose": 3, **ALL_CODES}),
+    ("loss", {"kind": "bce"}, {**COLLABORATIVE, **runs(14)}),
     ("training__learning_rate", 0.01, TRAINED),
     ("evaluation__cutoffs", [5, 10], JUDGED),
     ("evaluation__candidates", {"kind": "sampled", "negatives": 9}, {"candidates": 1, "rulegraph": 1, **JUDGED}),
     ("significance__level", 0.1, SHOWN),
     ("report__title", "Another title", {"report": 1}),
     ("resources__train__mem_mb", 700, {}),
-    ("resources__tune__mem_mb", 700, {}),
-    ("experiment__seeds", [1, 2, 3], {"train": 6, "evaluate": 6, **SHOWN}),
+    ("resources__quantize__mem_mb", 700, {}),
+    ("experiment__seeds", [1, 2, 3], runs(6)),
     ("experiment__backbones", ["sasrec"], SHOWN),
-    ("experiment__systems", ["id", "popular", "item_knn", "markov", "latent", "text", "llmemb", "reaemb"], SHOWN),
-]
+    (
+        "experiment__systems",
+        ["id", "popular", "item_knn", "markov", "latent", "text", "llmemb", "reaemb", "codes", "tiger", "tiger_exact",
+         "mme_sid"],
+        SHOWN,
+    ),
+]  # fmt: skip
 
 
 def test_every_section_has_a_case() -> None:
@@ -82,14 +111,18 @@ CODE = [
     (f"{LIBRARY}/recommenders/backbones/gru4rec.py", "\n# a comment\n", {}),
     (f"{LIBRARY}/settings/reporting.py", "\n_MORE = 1\n", {"report": 1}),
     (f"{LIBRARY}/reporting/plots.py", "\n_MORE = 1\n", {"report": 1}),
-    (f"{LIBRARY}/recommenders/backbones/gru4rec.py", "\n_MORE = 1\n", ONE_SYSTEM),
-    (f"{LIBRARY}/recommenders/item_encoders/table.py", "\n_MORE = 1\n", {"train": 8, "evaluate": 8, **SHOWN}),
-    (f"{LIBRARY}/recommenders/backbones/markov.py", "\n_MORE = 1\n", {"train": 1, "evaluate": 1, **SHOWN}),
+    (f"{LIBRARY}/recommenders/backbones/gru4rec.py", "\n_MORE = 1\n", runs(2)),
+    (f"{LIBRARY}/recommenders/item_encoders/table.py", "\n_MORE = 1\n", runs(8)),
+    (f"{LIBRARY}/recommenders/item_encoders/semantic_ids.py", "\n_MORE = 1\n", runs(1)),
+    (f"{LIBRARY}/recommenders/backbones/markov.py", "\n_MORE = 1\n", runs(1)),
+    (f"{LIBRARY}/recommenders/tiger.py", "\n_MORE = 1\n", runs(2)),
+    (f"{LIBRARY}/quantization/rq_kmeans.py", "\n_MORE = 1\n", {**codes(1), **runs(1)}),
+    (f"{LIBRARY}/quantization/health.py", "\n_MORE = 1\n", {"health": 3, "report": 1}),
     (f"{LIBRARY}/embedding/embed.py", "\n_MORE = 1\n", REFINISHED),
-    (f"{LIBRARY}/embedding/crrl.py", "\n_MORE = 1\n", {"tune": 1, **ONE_TABLE}),
+    (f"{LIBRARY}/embedding/crrl.py", "\n_MORE = 1\n", {"tune": 1, **REAEMB}),
     (f"{LIBRARY}/embedding/finish.py", "\n_MORE = 1\n", REFINISHED),
     (f"{LIBRARY}/language/pretrain.py", "\n_MORE = 1\n", {"pretrain": 1, **READ}),
-    (f"{LIBRARY}/evaluation/representations.py", "\n_MORE = 1\n", {"diagnose": 4, "report": 1}),
+    (f"{LIBRARY}/evaluation/representations.py", "\n_MORE = 1\n", {"diagnose": 5, "report": 1}),
     (f"{LIBRARY}/data/prepare.py", "\n_MORE = 1\n", PREPARED),
 ]
 

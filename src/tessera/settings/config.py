@@ -611,7 +611,8 @@ class Config(Settings):
             method=system,
             backbone=backbone,
             model=self.models[model] if model is not None else None,
-            loss=(system.loss if isinstance(system, BackboneSystem) else None) or self.loss,
+            # a network of its own has a loss of its own
+            loss=(system.loss or self.loss) if isinstance(system, BackboneSystem) else CrossEntropy(),
             training=Training.model_validate(training),
             tables=self._tables_of(system),
             remarks=self._remarks(system, backbone_name),
