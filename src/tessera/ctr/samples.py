@@ -141,7 +141,8 @@ def _tie_starts(users: Longs, times: Longs) -> Longs:
 
 def _parts(split: CTRSplit, users: Longs, times: Longs, event: Bools, ends: Longs, offsets: Longs) -> Longs:
     """(rows,) PAST, or an index into PARTS; rows at the very moment of a cut fall after it."""
-    shares = (split.past, 1 - split.valid - split.test, 1 - split.test)
+    # rounded: 1 - 0.2 - 0.2 is a little more than the 0.6 that it means
+    shares = (split.past, round(1 - split.valid - split.test, 9), round(1 - split.test, 9))
     if split.by == "time":
         ordered = np.sort(times[event])
         if not len(ordered):

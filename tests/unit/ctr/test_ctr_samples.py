@@ -1,0 +1,212 @@
+"""Samples against a plain loop over the log: labels, cuts, strictly earlier histories, negatives never consumed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ctr_logs import random_rows, samples_settings, write_log
+
+from tessera.artifacts.tables import ArtifactError, read_table
+from tessera.ctr.data import load_catalogue, load_samples
+from tessera.ctr.samples import SampleError, make_samples, read_categories
+
+CUTS = {"split": {"past": 0.2, "valid": 0.15, "test": 0.15}}
+
+
+def make(tmp_path, rows, items=30, categories=None, **settings):
+    data = write_log(tmp_path / "data", rows, items, categories)
+    make_samples(samples_settings(**settings), data, tmp_path / "samples")
+    return load_samples(tmp_path / "samples")
+
+
+def table_rows(tmp_path):
+    table = read_table(tmp_path / "samples/samples.parquet", "ctr_samples")
+    return [tuple(row.values()) for row in table.to_pylist()]
+
+
+def history(samples, number):
+    batch = samples.batch(np.array([number]))
+    return batch.histories[0, : int(batch.lengths[0])].tolist()
+
+
+@pytest.mark.parametrize("ties", [True, False])
+def test_impressions_are_those_of_a_plain_loop(tmp_path, ties):
+    rows = random_rows(ties=ties)
+    samples = make(tmp_path, rows, **CUTS)
+    events = sorted(time for _, _, time, rating in rows if rating)
+    past, valid, test = (events[round(share * len(events))] for share in (0.2, 0.7, 0.85))
+    expected = []
+    for user, item, time, rating in rows:
+        if time >= past:
+            part = "train" if time < valid else "valid" if time < test else "test"
+            before = [i for u, i, t, r in rows if u == user and t < time and r]
+            expected.append((user, item, int(rating > 0), part, before))
+    found = [
+        (user, item, label, part, history(samples, number))
+        for number, (user, item, label, _, _, part) in enumerate(table_rows(tmp_path))
+    ]
+    assert found == expected
+
+
+def test_no_event_is_in_its_own_history(tmp_path):
+    # every item comes once, so that an event found in a history can be told
+    rows = [(1 + n // 50, 1 + n, (n % 50) // 3, 1.0) for n in range(200)]
+    samples = make(tmp_path, rows, items=200, **CUTS)
+    for number in range(len(samples.users)):
+        batch = samples.batch(np.array([number]))
+        assert int(batch.items[0]) not in history(samples, number)
+        length = int(batch.lengths[0])
+        assert (batch.ages[0, :length] > 0).all()
+        assert (batch.ages[0, length:] == 0).all()
+
+
+def test_the_cut_is_the_same_moment_for_all(tmp_path):
+    rows = [(user, 1 + (n * 7 + user) % 30, 100 * n + user, 1.0) for user in range(1, 9) for n in range(40)]
+    samples = make(tmp_path, rows, **CUTS)
+    bounds = [
+        (samples.moments[samples.of(p)].min(), samples.moments[samples.of(p)].max()) for p in ("train", "valid", "test")
+    ]
+    assert bounds[0][1] < bounds[1][0] <= bounds[1][1] < bounds[2][0]
+
+
+def test_a_log_without_times_is_cut_by_position(tmp_path):
+    rows = [(user, 1 + (n * 3 + user) % 30, None, None) for user in (1, 2) for n in range(10 * user)]
+    data = write_log(tmp_path / "data", rows, 30)
+    with pytest.raises(SampleError, match="by: position"):
+        make_samples(samples_settings(source="positives"), data, tmp_path / "samples")
+    split = {"by": "position", "past": 0.5, "valid": 0.2, "test": 0.2}
+    make_samples(samples_settings(source="positives", split=split), data, tmp_path / "samples")
+    samples = load_samples(tmp_path / "samples")
+    clicks = samples.labels > 0
+    for user in (1, 2):
+        places = samples.moments[clicks & (samples.users == user)]
+        parts = samples.parts[clicks & (samples.users == user)]
+        np.testing.assert_array_equal(places, np.arange(5 * user, 10 * user))
+        np.testing.assert_array_equal(parts, np.repeat([0, 1, 2], [user, 2 * user, 2 * user]))
+    batch = samples.batch(np.flatnonzero(clicks)[:1])
+    assert batch.ages[0].tolist() == [5, 4, 3, 2, 1]  # events, not seconds
+
+
+def test_ratings_are_clicks_from_a_threshold(tmp_path):
+    rows = [(1, 1 + n, n, float(1 + n % 5)) for n in range(30)]
+    every = make(tmp_path / "all", rows, source="ratings", threshold=4)
+    assert every.labels.tolist() == [float(1 + n % 5 >= 4) for n in range(30)]
+    assert history(every, 29) == list(range(1, 30))
+    high = make(tmp_path / "high", rows, source="ratings", threshold=4, history="positives")
+    assert history(high, 29) == [1 + n for n in range(29) if 1 + n % 5 >= 4]
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "popularity", "category"])
+def test_negatives_are_nothing_that_the_user_had(tmp_path, distribution):
+    rows = random_rows(users=8, items=60, length=40, rating=False)
+    categories = {item: "abc"[item % 3] for item in range(1, 61)}
+    samples = make(tmp_path, rows, 60, categories, source="positives", negatives=3, distribution=distribution, **CUTS)
+    clicks = np.flatnonzero(samples.labels > 0)
+    assert len(samples.labels) == 4 * len(clicks)
+    train_events = read_table(tmp_path / "samples/catalogue.parquet", "ctr_catalogue").column("events").to_numpy()
+    moments = [samples.moments[samples.of(part)].max() for part in ("train", "valid", "test")]
+    strangers = 0
+    for number, (user, item, label) in enumerate(zip(samples.users, samples.targets, samples.labels, strict=True)):
+        if label:
+            click = item
+            continue
+        had = {i for u, i, t, _ in rows if u == user and t <= moments[samples.parts[number]]}
+        assert item not in had
+        strangers += item not in {i for u, i, _, _ in rows if u == user}
+        if distribution == "category":
+            assert item % 3 == click % 3
+        if distribution == "popularity":
+            assert train_events[item - 1] > 0
+    assert strangers
+
+
+def test_a_user_who_had_everything_gets_fewer_negatives(tmp_path):
+    rows = [(1, 1 + n % 5, n, None) for n in range(30)] + [(2, 1 + n % 2, n, None) for n in range(30)]
+    samples = make(tmp_path, rows, items=5, source="positives", **CUTS)
+    assert (samples.labels[samples.users == 1] == 1).all()
+    assert set(samples.targets[(samples.users == 2) & (samples.labels == 0)]) <= {3, 4, 5}
+
+
+def test_negatives_of_training_do_not_know_what_comes_later(tmp_path):
+    rows = random_rows(users=8, items=60, length=40, ties=False, rating=False)
+    first = make(tmp_path / "a", rows, 60, source="positives", negatives=2, **CUTS)
+    cut = first.moments[first.of("valid")].min()
+    later = [row for row in rows if row[2] >= cut]
+    dealt = np.random.default_rng(1).permutation([row[1] for row in later])
+    swapped = iter(dealt.tolist())
+    other = [(u, next(swapped) if t >= cut else i, t, r) for u, i, t, r in rows]
+    assert other != rows
+    second = make(tmp_path / "b", other, 60, source="positives", negatives=2, **CUTS)
+    for name in ("users", "targets", "labels", "ends", "moments"):
+        one, two = (getattr(s, name)[s.of("train")] for s in (first, second))
+        np.testing.assert_array_equal(one, two)
+
+
+def test_the_latest_rows_of_each_part_are_kept(tmp_path):
+    rows = random_rows(users=4, length=80, ties=False)
+    every = make(tmp_path / "every", rows, **CUTS)
+    some = make(tmp_path / "some", rows, per_user=3, **CUTS)
+    for part in ("train", "valid", "test"):
+        for user in range(1, 5):
+            whole, kept = (s.moments[s.of(part)][s.users[s.of(part)] == user] for s in (every, some))
+            np.testing.assert_array_equal(kept, whole[-3:])
+    # the history of what is kept is as long as before
+    assert some.lengths.max() == every.lengths.max()
+
+
+def test_empty_histories_and_unknown_items_are_samples(tmp_path):
+    rows = [(user, 1 + n % 20, 10 * n + user, 1.0) for user in (1, 2) for n in range(40)]
+    rows += [(3, 25, 395, 1.0), (3, 3, 396, 0.0)]  # a user of the last moment, with an item of its own
+    samples = make(tmp_path, rows, **CUTS)
+    mine = np.flatnonzero(samples.users == 3)
+    assert samples.lengths[mine].tolist() == [0, 1]
+    assert samples.batch(mine[:1]).histories.shape == (1, 1)
+    assert int(load_catalogue(tmp_path / "samples").popularity[25]) == 0
+
+
+def test_histories_may_be_cut_to_their_end(tmp_path):
+    samples = make(tmp_path, random_rows(), **CUTS)
+    longest = int(np.argmax(samples.lengths))
+    batch = samples.batch(np.array([longest]), most=5)
+    assert batch.histories[0].tolist() == history(samples, longest)[-5:]
+    assert batch.lengths.tolist() == [5]
+
+
+def test_histories_stay_on_disk(tmp_path):
+    samples = make(tmp_path, random_rows(), **CUTS)
+    assert isinstance(samples.items, np.memmap)
+    assert isinstance(samples.times, np.memmap)
+
+
+def test_popularity_counts_training_alone(tmp_path):
+    rows = random_rows(ties=False)
+    samples = make(tmp_path, rows, **CUTS)
+    cut = samples.moments[samples.of("valid")].min()
+    expected = np.bincount([i for _, i, t, r in rows if t < cut and r], minlength=31)
+    np.testing.assert_array_equal(load_catalogue(tmp_path / "samples").popularity, expected)
+
+
+def test_categories(tmp_path):
+    folder = write_log(tmp_path, [(1, 1, 1, 1.0)], 4, {1: "Drama, War", 2: "War", 4: "Drama|War"})
+    numbers, names = read_categories(folder / "items.parquet", "category")
+    assert names == ["Drama", "War"]
+    assert numbers.tolist() == [0, 1, 2, 0, 1]
+
+
+def test_what_the_log_lacks_is_said(tmp_path):
+    data = write_log(tmp_path / "data", random_rows(rating=False), 30)
+    with pytest.raises(SampleError, match="720 of 720 rows have no rating"):
+        make_samples(samples_settings(), data, tmp_path / "samples")
+    short = write_log(tmp_path / "short", [(1, 1, 5, 1.0), (1, 2, 5, 0.0)], 3)
+    with pytest.raises(SampleError, match="no sample is left to"):
+        make_samples(samples_settings(), short, tmp_path / "samples")
+
+
+def test_files_that_do_not_fit_are_refused(tmp_path):
+    make(tmp_path, random_rows(), **CUTS)
+    np.save(tmp_path / "samples/times.npy", np.zeros(3, np.int64))
+    with pytest.raises(ArtifactError, match=r"offsets\.npy counts"):
+        load_samples(tmp_path / "samples")
+    (tmp_path / "samples/items.npy").unlink()
+    with pytest.raises(ArtifactError, match=r"items\.npy: no such file"):
+        load_samples(tmp_path / "samples")

@@ -1,0 +1,220 @@
+"""Training and judging a click-through model: it learns, it resumes to the digit, it sees nothing held out."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ctr_logs import make_run, random_rows, samples_settings, write_log
+
+from tessera.artifacts.codes import Part, SemanticIds, write_codes
+from tessera.artifacts.models import write_tensors
+from tessera.artifacts.tables import ArtifactError, read_table
+from tessera.ctr.data import load_catalogue, load_samples
+from tessera.ctr.evaluate import evaluate_model
+from tessera.ctr.samples import make_samples
+from tessera.ctr.train import plan, train_model
+from tessera.evaluation import clicks
+from tessera.settings.ctr import CTREvaluation
+
+torch.set_num_threads(1)
+CUTS = {"split": {"past": 0.1, "valid": 0.15, "test": 0.15}}
+
+
+def make(folder: Path, rows, items: int = 30) -> Path:
+    data = write_log(folder / "data", rows, items, {item: "ab"[item % 2] for item in range(1, items + 1)})
+    make_samples(samples_settings(**CUTS), data, folder / "samples")
+    return folder / "samples"
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory) -> Path:
+    return make(tmp_path_factory.mktemp("ctr"), random_rows(users=30, length=60, ties=False))
+
+
+def train(run, samples: Path, folder: Path, codes: Path | None = None) -> Path:
+    train_model(run, samples, codes, folder / "model.safetensors", folder / "state")
+    return folder / "model.safetensors"
+
+
+def judge(run, samples: Path, folder: Path, codes: Path | None = None, **keys):
+    settings = CTREvaluation.model_validate({"resamples": 100, "requests": 2, "candidates": 5, **keys})
+    outputs = folder / "predictions.parquet", folder / "metrics.json"
+    return evaluate_model(run, settings, folder / "model.safetensors", samples, codes, *outputs)
+
+
+def write_ids(path: Path, items: int, without: tuple[int, ...] = ()) -> Path:
+    codes = np.stack([np.arange(items + 1) % 4, np.arange(items + 1) // 2 % 5], 1)
+    codes[[0, *without]] = -1
+    write_codes(path, SemanticIds(codes, (Part("text", (4, 5)),)), {}, {})
+    books = {f"codebooks.0.{level}": torch.randn(size, 6) for level, size in enumerate((4, 5))}
+    write_tensors(path.with_name("model.safetensors"), books)
+    return path
+
+
+def test_it_learns_who_clicks_what(samples, tmp_path):
+    run = make_run(model="din", window=None, training={"epochs": 12})
+    train(run, samples, tmp_path)
+    found = judge(run, samples, tmp_path, history_bins=[20, 40])
+    assert found["metrics"]["AUC"] > 0.7
+    assert found["latency"]["p50_ms"] > 0
+    table = read_table(tmp_path / "predictions.parquet", "ctr_predictions")
+    users, labels, predicted = (table.column(name).to_numpy() for name in ("user", "label", "probability"))
+    assert found["metrics"] == pytest.approx(clicks.summarize(users, labels, predicted, 15))
+    assert sum(group["samples"] for group in found["groups"]["history"].values()) == len(users)
+    low, high = found["intervals"]["AUC"]
+    assert low < found["metrics"]["AUC"] < high
+    curve = [json.loads(line) for line in (tmp_path / "history.jsonl").open()]
+    assert curve[-1]["cross-entropy"] < curve[0]["cross-entropy"]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(samples, tmp_path):
+    first, second, third = (
+        train(make_run(seed), samples, tmp_path / str(n)).read_bytes() for n, seed in enumerate((1, 1, 2))
+    )
+    assert first == second
+    assert first != third
+
+
+def test_nothing_held_out_reaches_the_weights(samples, tmp_path):
+    rows = random_rows(users=30, length=60, ties=False)
+    found = load_samples(samples)
+    cut = found.moments[found.of("valid")].min()
+    items = iter(np.random.default_rng(3).permutation([row[1] for row in rows if row[2] >= cut]).tolist())
+    other = make(tmp_path / "other", [(u, next(items) if t >= cut else i, t, r) for u, i, t, r in rows])
+    assert (other / "items.npy").read_bytes() != (samples / "items.npy").read_bytes()
+    for model in ("din", "sim_hard"):
+        run = make_run(model=model)
+        before, after = (train(run, s, tmp_path / f"{model}{n}") for n, s in enumerate((samples, other)))
+        assert before.read_bytes() == after.read_bytes()
+
+
+def test_an_epoch_takes_every_sample_once():
+    lengths = np.random.default_rng(0).integers(0, 500, 1003)
+    batches = plan(lengths, 32, seed=1, epoch=0)
+    assert sorted(np.concatenate(batches)) == list(range(1003))
+    assert max(map(len, batches)) == 32
+    padded = sum(len(b) * lengths[b].max() for b in batches)
+    assert padded < 1.15 * lengths.sum()
+    assert [b.tolist() for b in plan(lengths, 32, 1, 1)] != [b.tolist() for b in batches]
+
+
+def test_longest_history_is_a_setting(samples, tmp_path):
+    run = make_run(max_history=3, model="avg")
+    train(run, samples, tmp_path)
+    short = judge(run, samples, tmp_path)
+    whole = judge(run.model_copy(update={"max_history": None}), samples, tmp_path)
+    assert short["metrics"]["log loss"] != whole["metrics"]["log loss"]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 9.0])
+def test_one_class_trains(tmp_path, threshold):
+    rows = [(user, 1 + (3 * n + user) % 30, 10 * n + user, 5.0) for user in range(1, 9) for n in range(30)]
+    data = write_log(tmp_path / "data", rows, 30)
+    make_samples(samples_settings(source="ratings", threshold=threshold, **CUTS), data, tmp_path / "samples")
+    samples = tmp_path / "samples"
+    assert set(load_samples(samples).labels) == {float(threshold < 5)}
+    run = make_run(training={"batch": 8})
+    train(run, samples, tmp_path)
+    found = judge(run, samples, tmp_path)
+    assert found["metrics"]["AUC"] is None
+    assert found["intervals"]["AUC"] is None
+    assert found["metrics"]["log loss"] < 0.7
+
+
+def test_new_users_unknown_items_and_items_without_codes_get_predictions(tmp_path):
+    rows = random_rows(users=6, items=28, length=50, ties=False)
+    last = max(row[2] for row in rows)
+    rows += [(7, 29, last - 1, 1.0), (7, 30, last, 0.0)]
+    samples = make(tmp_path, rows)
+    codes = write_ids(tmp_path / "ids/codes.parquet", 30, without=(2, 30))
+    run = make_run(model="r2led", k=4, recent=4)
+    train(run, samples, tmp_path, codes)
+    found = judge(run, samples, tmp_path, codes)
+    groups = found["groups"]
+    assert groups["history"]["empty"]["samples"] == 1
+    assert groups["popularity"]["unknown"]["samples"] == 2
+    assert found["samples"] == len(load_samples(samples).of("test"))
+
+
+def test_retrieval_is_compared_with_attention(samples, tmp_path):
+    settings = CTREvaluation(resamples=100, requests=0, recall_samples=40)
+    whole = make_run(model="din", window=None)
+    train(whole, samples, tmp_path / "din")
+    found = {}
+    for k in (5, 1000):
+        run = make_run(model="eta", k=k)
+        folder = tmp_path / f"eta{k}"
+        train(run, samples, folder)
+        found[k] = evaluate_model(
+            run, settings, folder / "model.safetensors", samples, None, folder / "p.parquet", folder / "m.json",
+            (whole, tmp_path / "din/model.safetensors"),
+        )["retrieval"]  # fmt: skip
+    assert found[1000]["recall"] == pytest.approx(1)  # who takes everything finds everything
+    assert found[1000]["weight"] == pytest.approx(1)
+    assert 0 < found[5]["recall"] < 1
+    assert found[5]["selected"] == pytest.approx(5, abs=0.5)
+
+
+def test_weights_of_another_catalogue_are_refused(samples, tmp_path):
+    run = make_run()
+    train(run, samples, tmp_path)
+    other = make(tmp_path / "other", random_rows(items=29), 29)
+    with pytest.raises(ArtifactError, match="trained on 30 items, the samples have 29"):
+        judge(run, other, tmp_path)
+    with pytest.raises(ArtifactError, match="does not hold the weights"):
+        judge(make_run(dim=9), samples, tmp_path)
+
+
+def test_the_catalogue_knows_codes(samples, tmp_path):
+    codes = write_ids(tmp_path / "ids/codes.parquet", 30)
+    found = load_catalogue(samples, codes)
+    assert found.codes is not None
+    assert found.codebooks[0, 1].shape == (5, 6)
+    assert found.categories.tolist() == [0, *([2, 1] * 15)]
+    assert (found.items, found.users, found.n_categories) == (30, 30, 2)
+
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+import tessera.ctr.train as module
+from tessera.artifacts.logs import stage
+from tessera.settings.ctr import CTRRun
+inner = module._loss
+def slow(*arguments):
+    time.sleep(0.02)
+    return inner(*arguments)
+module._loss = slow
+with stage(None):
+    run = CTRRun.model_validate_json(sys.argv[1])
+    module.train_model(run, Path(sys.argv[2]), None, Path(sys.argv[3]), Path(sys.argv[4]))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_run_ends_with_the_same_weights(how, samples, tmp_path):
+    run = make_run(model="din", training={"epochs": 2, "checkpoint_seconds": 0.0})
+    whole = train(run, samples, tmp_path / "whole")
+    output, state = tmp_path / "killed/model.safetensors", tmp_path / "state"
+    command = [sys.executable, "-c", PROGRAM, run.canonical(), str(samples), str(output), str(state)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not list(state.glob("*/checkpoint.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(0.1)
+    process.send_signal(how)
+    stderr = process.communicate(timeout=120)[1]
+    assert process.returncode == (-9 if how == signal.SIGKILL else 143), stderr
+    assert not output.exists()
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True, timeout=240)
+    assert "resuming at step" in done.stderr
+    assert output.read_bytes() == whole.read_bytes()
+    assert not list(state.glob("*/checkpoint.safetensors"))

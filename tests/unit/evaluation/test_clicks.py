@@ -1,0 +1,93 @@
+"""Click metrics against definitions written out, and scikit-learn's numbers where they are known by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tessera.evaluation import clicks
+
+
+def data(n=400, users=20, ties=True, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(n) < 0.3).astype(np.float32)
+    scores = rng.random(n) * 0.6 + 0.3 * labels
+    return rng.integers(1, users + 1, n), labels, np.round(scores, 1 if ties else 6)
+
+
+def plain_auc(labels, scores):
+    won = [(a > b) + 0.5 * (a == b) for a in scores[labels > 0] for b in scores[labels == 0]]
+    return np.mean(won)
+
+
+@pytest.mark.parametrize("ties", [True, False])
+def test_auc_counts_pairs(ties):
+    _, labels, scores = data(ties=ties)
+    assert clicks.auc(labels, scores) == pytest.approx(plain_auc(labels, scores), abs=1e-12)
+
+
+def test_auc_by_weights_is_auc_of_repeated_rows():
+    _, labels, scores = data()
+    weights = np.random.default_rng(1).integers(0, 3, (4, len(labels)))
+    found = clicks.weighted_auc(labels, scores, weights.astype(float))
+    for row, value in zip(weights, found, strict=True):
+        assert value == pytest.approx(plain_auc(np.repeat(labels, row), np.repeat(scores, row)), abs=1e-12)
+
+
+def test_one_class_has_no_auc():
+    assert clicks.auc(np.ones(3), np.arange(3)) is None
+    assert clicks.auc(np.zeros(0), np.zeros(0)) is None
+    users = np.array([1, 1, 2, 2])
+    told = clicks.by_user(users, np.array([1, 0, 1, 1]), np.array([0.9, 0.1, 0.2, 0.3]))
+    assert clicks.gauc(told) == 1.0
+    assert np.isnan(told.auc[1])
+    assert clicks.gauc(clicks.by_user(users[:2], np.ones(2), np.ones(2))) is None
+
+
+def test_gauc_weighs_users_by_impressions():
+    users, labels, scores = data()
+    total, weight = 0.0, 0
+    for user in np.unique(users):
+        mine = users == user
+        if 0 < labels[mine].sum() < mine.sum():
+            total += plain_auc(labels[mine], scores[mine]) * mine.sum()
+            weight += mine.sum()
+    assert clicks.gauc(clicks.by_user(users, labels, scores)) == pytest.approx(total / weight, abs=1e-12)
+
+
+def test_log_loss_and_ece_by_hand():
+    labels, found = np.array([1, 0, 1, 0]), np.array([0.8, 0.4, 0.9, 0.1])
+    expected = -np.mean([np.log(0.8), np.log(0.6), np.log(0.9), np.log(0.9)])
+    assert clicks.log_losses(labels, found).mean() == pytest.approx(expected)
+    assert np.isfinite(clicks.log_losses(np.array([1, 0]), np.array([0.0, 1.0]))).all()
+    # two bins: (0.4, 0.1) with no click, (0.8, 0.9) all clicked
+    assert clicks.ece(labels, found, 2) == pytest.approx(0.5 * 0.25 + 0.5 * 0.15)
+    assert clicks.ece(np.array([1.0]), np.array([1.0]), 10) == 0
+
+
+def test_resamples_are_those_of_drawn_users():
+    users, labels, scores = data(n=120, users=8)
+    found = clicks.resampled(users, labels, scores, 30, seed=3)
+    known = np.unique(users)
+    draws = clicks.user_draws(len(known), 30, 3)
+    assert (draws.sum(1) == len(known)).all()
+    for row in range(30):
+        rows = np.concatenate(
+            [np.flatnonzero(users == u) for u, n in zip(known, draws[row], strict=True) for _ in range(int(n))]
+        )
+        assert found["AUC"][row] == pytest.approx(plain_auc(labels[rows], scores[rows]), abs=1e-12)
+        assert found["log loss"][row] == pytest.approx(clicks.log_losses(labels[rows], scores[rows]).mean())
+    low, high = clicks.interval(found["AUC"], 0.1)
+    assert low < clicks.auc(labels, scores) < high
+
+
+def test_the_paired_test_tells_a_better_model_from_the_same_one():
+    users, labels, scores = data(n=2000, users=80, ties=False)
+    better = scores + 0.05 * labels
+    noisy = scores + np.random.default_rng(5).normal(0, 1e-6, len(scores))
+    base = clicks.resampled(users, labels, scores, 400, 0)["AUC"]
+    for other, small in ((better, True), (noisy, False)):
+        drawn = clicks.resampled(users, labels, other, 400, 0)["AUC"] - base
+        p = clicks.paired_p(drawn, clicks.auc(labels, other) - clicks.auc(labels, scores))
+        assert (p < 0.01) == small
+    assert clicks.paired_p(np.zeros(9), 0.0) == 1.0
