@@ -101,7 +101,7 @@ def measure(
         begin = time.process_time()
         prepared = model.prepare(history, ages)
         middle = time.process_time()
-        model.score_all(prepared, wanted, len(history))
+        model.score_all(prepared, wanted)
         whole.append(1000 * (time.process_time() - begin))
         first.append(1000 * (middle - begin))
         if time.process_time() - started > limit and len(whole) > 1:

@@ -21,7 +21,7 @@ from tessera.ctr.task import MODELS, build
 R2LED_KINDS: list[dict[str, Any]] = [
     {},
     {"routes": ["levels"]},
-    {"routes": ["target", "levels", "global"], "fusion": "mean"},
+    {"routes": ["levels", "target", "global"], "fusion": "mean"},
     {"routes": ["recent"], "gate": "levels", "combine": "sum"},
     {"routes": ["global"], "gate": "sum", "start": "random"},
     {"views": "collaborative", "gate": "concat"},
@@ -367,10 +367,12 @@ def r2led_scores(model: Any, batch: Batch, row: int, kind: str) -> tuple[list[fl
 @pytest.mark.parametrize("mixing", ["quota", "fuse"])
 @pytest.mark.parametrize("kind", ["target", "recent", "global"])
 def test_r2led_routes_mix_both_views(kind: str, mixing: str) -> None:
-    model = make({"model": "r2led", "k": 7, "recent": 3, "routes": [kind], "mixing": mixing, "alpha": 0.4})
-    batch = make_batch(LENGTHS)
+    keys = {"k": 7, "recent": 3, "routes": ["levels", kind], "mixing": mixing, "alpha": 0.4}
+    model, batch = make({"model": "r2led", **keys}), make_batch(LENGTHS)
     with torch.no_grad():
-        for row, found in enumerate(found_by(model, batch)):
+        last = model.routes(batch, batch.histories, batch.histories > 0)[-1]
+        for row, (positions, valid) in enumerate(zip(last.positions, last.valid, strict=True)):
+            found = positions[valid].tolist()
             same, semantic = r2led_scores(model, batch, row, kind)
             if mixing == "fuse":
                 mixed = [round(0.4 * a + 0.6 * b, 9) for a, b in zip(same, semantic, strict=True)]
@@ -423,3 +425,19 @@ def test_r2led_gate_and_route_attention_are_their_definitions() -> None:
                     fused += share * model.route_value(each[number])
             expected = model.tower(target, [fused, *each])[0]
             assert torch.allclose(expected, model(batch)[row], atol=1e-5)
+
+
+@pytest.mark.parametrize("keys", KINDS, ids=name)
+def test_what_is_kept_while_answering_follows_the_weights(keys: dict[str, Any]) -> None:
+    model, batch = make(keys), make_batch(LENGTHS)
+    with torch.no_grad():
+        before = model(batch)
+        torch.manual_seed(9)
+        other = build(settings(**keys), make_catalogue()).eval()
+        model.load_state_dict(other.state_dict())
+        assert torch.equal(model(batch), other(batch))
+        assert not torch.equal(model(batch), before)
+        for parameter in other.parameters():
+            parameter.add_(0.1)
+        model.load_state_dict(other.state_dict())
+        assert torch.equal(model(batch), other(batch))

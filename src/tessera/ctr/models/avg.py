@@ -31,5 +31,5 @@ class Model(ClickModel):
         logits: Tensor = self.tower(self.items(candidates), [prepared.expand(len(candidates), -1)])
         return logits
 
-    def cells(self, length: int) -> int:
+    def cells(self, prepared: Tensor) -> int:
         return self.items.width

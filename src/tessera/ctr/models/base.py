@@ -130,6 +130,7 @@ class ClickModel(nn.Module, ABC):
     def _start_keeping(self, catalogue: Catalogue) -> None:
         self._every = torch.arange(catalogue.items + 1)
         self._kept: dict[str, tuple[tuple[object, ...], Tensor]] = {}
+        self._weights: list[Tensor] = []
 
     def known(self, name: str, make: Callable[[Tensor], Tensor], items: Tensor) -> Tensor:
         """`make(items)` without gradient, from a table of the whole catalogue where that is less work.
@@ -143,7 +144,9 @@ class ClickModel(nn.Module, ABC):
                 if items.numel() < len(self._every):
                     return make(items)
                 return make(self._every.to(items.device))[items]
-            state = (items.device, *(parameter._version for parameter in self.parameters()))
+            if not self._weights:  # looking for them through the modules takes longer than asking each
+                self._weights = list(self.parameters())
+            state = (items.device, *(weight._version for weight in self._weights))
             if name not in self._kept or self._kept[name][0] != state:
                 self._kept[name] = state, make(self._every.to(items.device))
             return self._kept[name][1][items]
@@ -160,18 +163,18 @@ class ClickModel(nn.Module, ABC):
     def score(self, prepared: Any, candidates: Tensor) -> Tensor:
         """(candidates,) logits."""
 
-    def cells(self, length: int) -> int:
+    @abstractmethod
+    def cells(self, prepared: Any) -> int:
         """Numbers that one candidate needs at a time."""
-        return length
 
     @torch.no_grad()
     def request(self, history: Tensor, ages: Tensor, candidates: Tensor) -> Tensor:
         """Logits (candidates,) of `forward` for one history (length,) with its ages (length,); length may be 0."""
-        return self.score_all(self.prepare(history, ages), candidates, len(history))
+        return self.score_all(self.prepare(history, ages), candidates)
 
-    def score_all(self, prepared: Any, candidates: Tensor, length: int) -> Tensor:
-        """`score`, in turn where there are too many candidates for the length of the history."""
-        size = max(1, CELLS // max(1, self.cells(length)))
+    def score_all(self, prepared: Any, candidates: Tensor) -> Tensor:
+        """`score`, in turn where candidates by events would take too much memory."""
+        size = max(1, CELLS // max(1, self.cells(prepared)))
         return torch.cat([self.score(prepared, part) for part in torch.split(candidates, size)])
 
 

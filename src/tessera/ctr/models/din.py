@@ -52,5 +52,5 @@ class Model(ClickModel):
         logits: Tensor = self.tower(target, [self.din(target, *prepared)])
         return logits
 
-    def cells(self, length: int) -> int:
-        return (length if self.max_history is None else min(length, self.max_history)) * self.items.width
+    def cells(self, prepared: tuple[Tensor, Tensor]) -> int:
+        return prepared[0].numel()

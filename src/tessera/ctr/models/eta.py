@@ -36,6 +36,9 @@ class Model(TwoStage):
         items = groups.labels if groups else history
         return groups, self.hashed(items)[None], (items > 0)[None]
 
+    def compared(self, index: tuple[Groups | None, Tensor, Tensor]) -> int:
+        return index[1].shape[1]
+
     def search(self, index: tuple[Groups | None, Tensor, Tensor], candidates: Tensor) -> Selected:
         groups, codes, valid = index
         scores = agreement(codes, self.hashed(candidates)[:, None], self.hash.bits)

@@ -149,6 +149,9 @@ class Model(ClickModel):
         interests = [self.interest(0, prepared.history, found), *shared]
         return self._logits(candidates, interests, prepared.short)
 
+    def cells(self, prepared: Prepared) -> int:
+        return max(self.k * self.items.width, prepared.codes.shape[1])
+
     def _logits(self, targets: Tensor, interests: list[tuple[Tensor, Tensor]], short: tuple[Tensor, Tensor]) -> Tensor:
         target = self.items(targets)
         projected = self.attention.project(torch.stack([vector for vector, _ in interests], 1))

@@ -13,8 +13,9 @@ events of each route, and to the routes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -74,20 +75,10 @@ class GatedItems(nn.Module):
         return share * side + (1 - share) * other
 
 
-@dataclass
-class Query:
-    """What a route asks for, a row an impression or candidate."""
-
-    code: Tensor
-    """(rows,) hash codes."""
-    prefixes: Tensor
-    """(rows, levels) of the target, or (rows, size, levels) of a window of events."""
-    counted: Tensor | None = None
-    """(rows, size) how often each event of the window counts; None for a target."""
-
-
 Find = Callable[[Tensor, int, Tensor], Selected]
 """(scores, k, valid) -> events: by scanning (`best`), or by group."""
+Shares = Callable[[], tuple[Tensor, Tensor]]
+"""Semantic scores (rows, n) as integers, and what they are shares of, (rows, 1) or one number."""
 
 
 @dataclass
@@ -112,6 +103,12 @@ class Prepared:
     """Keys and values (1, length, 2 dim) of all events, for routes that were asked for most of them."""
 
 
+def _all(shares: Sequence[Shares]) -> tuple[Tensor, Tensor]:
+    """The scores of several queries of one history, a row each."""
+    scores, wholes = zip(*(each() for each in shares), strict=True)
+    return torch.cat(scores), torch.cat(wholes)
+
+
 class Model(ClickModel):
     """The reconstruction, with attention over the last events beside it."""
 
@@ -127,7 +124,7 @@ class Model(ClickModel):
         self.hash = SimHash(width, settings.bits)
         self.kinds: list[str] = []
         prefixes: list[Prefixes] = []
-        full = Prefixes(catalogue.codes, settings.level_weights)
+        self.whole = full = Prefixes(catalogue.codes, settings.level_weights)
         for route in settings.routes:
             for level in range(full.levels) if route == "levels" else [None]:
                 self.kinds.append("target" if level is not None else route)
@@ -165,38 +162,30 @@ class Model(ClickModel):
         return self.known("codes", lambda some: self.hash(self.items(some)), items)
 
     def find(
-        self, route: int, query: Query, codes: Tensor, prefixes: Tensor, valid: Tensor, length: int, find: Find,
-        index: PrefixIndex | None = None,
+        self, code: Tensor, codes: Tensor, semantic: Shares, valid: Tensor, length: int, find: Find,
+        index: Callable[[int], Selected] | None = None,
     ) -> Selected:  # fmt: skip
-        """The events of a route.
+        """The events of a query a row.
 
         Args:
-            query: a row an impression.
+            code: (rows,) hash codes of the queries.
             codes: (rows or 1, n) hash codes of events, or of groups of them.
-            prefixes: (rows or 1, n, levels) of the same.
+            semantic: scores of the same, made where they are needed.
             valid: (rows or 1, n) which of them there are.
             length: of the histories.
             find: how scores become events.
-            index: finds by prefix without a scan.
+            index: finds so many events by their prefix without scores.
         """
         settings = self.settings
-        table = self._prefixes[route]
-
-        def semantic() -> tuple[Tensor, Tensor]:
-            """Scores as integers, and what they are shares of."""
-            if query.counted is None:
-                return table.score(prefixes, query.prefixes[:, None]), torch.tensor(UNIT, device=prefixes.device)
-            mass = table.mass(prefixes, query.prefixes, query.counted)
-            return mass, UNIT * query.counted.sum(1, keepdim=True).clamp(min=1)
 
         def by_prefix(k: int) -> Selected:
             if index is not None:
-                return index.best(query.prefixes, k, settings.matches_only)
+                return index(k)
             scores, _ = semantic()
             return find(scores, k, valid & (scores > 0) if settings.matches_only else valid)
 
         def by_hash(k: int) -> Selected:
-            return find(agreement(codes, query.code[:, None], self.hash.bits), k, valid)
+            return find(agreement(codes, code[:, None], self.hash.bits), k, valid)
 
         if settings.views == "collaborative":
             return by_hash(settings.k)
@@ -206,27 +195,38 @@ class Model(ClickModel):
             half = settings.k // 2
             return union(by_hash(settings.k - half), by_prefix(half), length)
         scores, whole = semantic()
-        same = agreement(codes, query.code[:, None], self.hash.bits).double() / self.hash.bits
+        same = agreement(codes, code[:, None], self.hash.bits).double() / self.hash.bits
         mixed = settings.alpha * same + (1 - settings.alpha) * (scores.double() / whole)
         return find((mixed * _FINE).round().long(), settings.k, valid)
+
+    def like_target(self, route: int, prefixes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Semantic scores of events with (rows or 1, n, levels) prefixes for targets (rows,)."""
+        table = self._prefixes[route]
+        scores = table.score(prefixes, table.of(targets)[:, None])
+        return scores, scores.new_tensor(UNIT)
+
+    def like_window(self, prefixes: Tensor, window: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+        """Those for a window of events with (rows, size, levels) prefixes, each of which counts so often."""
+        mass = self.whole.mass(prefixes, window, counted)
+        return mass, UNIT * counted.sum(1, keepdim=True).clamp(min=1)
 
     def routes(self, batch: Batch, histories: Tensor, valid: Tensor) -> list[Selected]:
         """The events of each route, by scanning."""
         vectors = self.items(histories) * valid[..., None]
         codes = self.hashed(histories)
         last = latest(batch.lengths, self.settings.recent)
+        prefixes = self.whole.of(histories)  # levels have the same prefixes whatever they weigh
         found = []
         for route, kind in enumerate(self.kinds):
-            table = self._prefixes[route]
-            prefixes = table.of(histories)
             if kind == "target":
-                query = Query(self.hashed(batch.items), table.of(batch.items))
+                code, semantic = self.hashed(batch.items), partial(self.like_target, route, prefixes, batch.items)
             elif kind == "recent":  # a sum hashes like a mean
-                summed = (last.take(vectors) * last.valid[..., None]).sum(1)
-                query = Query(self.hash(summed), last.take(prefixes), last.valid.long())
+                code = self.hash((last.take(vectors) * last.valid[..., None]).sum(1))
+                semantic = partial(self.like_window, prefixes, last.take(prefixes), last.valid.long())
             else:
-                query = Query(self.hash(vectors.sum(1)), prefixes, valid.long())
-            found.append(self.find(route, query, codes, prefixes, valid, histories.shape[1], best))
+                code = self.hash(vectors.sum(1))
+                semantic = partial(self.like_window, prefixes, prefixes, valid.long())
+            found.append(self.find(code, codes, semantic, valid, histories.shape[1], best))
         return found
 
     @torch.no_grad()
@@ -276,33 +276,25 @@ class Model(ClickModel):
         lengths = torch.tensor([len(history)], device=history.device)
         history, ages = filled(history[None]), filled(ages[None])
         groups = Groups(history[0])
-        vectors = self.items(groups.labels)
-        last = latest(lengths, self.settings.recent)
-        recent = last.take(history)
         prepared = Prepared(
             history=history,
             ages=ages,
             groups=groups,
             codes=self.hashed(groups.labels)[None],
-            prefixes=self._prefixes[0].of(groups.labels)[None],
+            prefixes=self.whole.of(groups.labels)[None],
             events=[self._index(route, history[0]) for route in range(len(self.kinds))],
             shared={},
             short=self._last(history, lengths),
             projected={},
         )
-        for route, kind in enumerate(self.kinds):
-            if kind == "recent":
-                summed = (self.items(recent) * last.valid[..., None]).sum(1)
-                query = Query(self.hash(summed), self._prefixes[route].of(recent), last.valid.long())
-            elif kind == "global":
-                summed = (vectors * groups.counts[:, None]).sum(0)[None]
-                counted = (groups.counts * (groups.labels > 0))[None]
-                query = Query(self.hash(summed), prepared.prefixes, counted)
-            else:
-                continue
-            found = self._search(route, query, prepared)
+        windows = [route for route, kind in enumerate(self.kinds) if kind != "target"]
+        if windows:  # all at once, a row each
+            codes, shares = zip(*(self._window(self.kinds[route], prepared, lengths) for route in windows), strict=True)
+            found = self._search(torch.cat(codes), partial(_all, shares), prepared)
             tokens = self.fused(found.take(history), found.take(ages))
-            prepared.shared[route] = self._attentions[route].project(tokens), found.valid
+            for row, route in enumerate(windows):
+                projected = self._attentions[route].project(tokens[row : row + 1])
+                prepared.shared[route] = projected, found.valid[row : row + 1]
         return prepared
 
     def _index(self, route: int, history: Tensor) -> PrefixIndex | None:
@@ -314,13 +306,25 @@ class Model(ClickModel):
             return None
         return PrefixIndex(table, table.of(history))
 
-    def _search(self, route: int, query: Query, prepared: Prepared) -> Selected:
+    def _window(self, kind: str, prepared: Prepared, lengths: Tensor) -> tuple[Tensor, Shares]:
+        """Hash code (1,) and semantic scores of the recent or the global query."""
+        groups = prepared.groups
+        if kind == "recent":
+            last = latest(lengths, self.settings.recent)
+            items, counted = last.take(prepared.history), last.valid.long()
+            window = self.whole.of(items)
+        else:
+            items, counted = groups.labels[None], (groups.counts * (groups.labels > 0))[None]
+            window = prepared.prefixes
+        code = self.hash((counted.to(self.hash.projections.dtype)[:, None] @ self.items(items)).squeeze(1))
+        return code, partial(self.like_window, prepared.prefixes, window, counted)
+
+    def _search(
+        self, code: Tensor, semantic: Shares, prepared: Prepared, index: Callable[[int], Selected] | None = None
+    ) -> Selected:
         valid = (prepared.groups.labels > 0)[None]
         length = prepared.history.shape[1]
-        return self.find(
-            route, query, prepared.codes, prepared.prefixes, valid, length, prepared.groups.best,
-            prepared.events[route],
-        )  # fmt: skip
+        return self.find(code, prepared.codes, semantic, valid, length, prepared.groups.best, index)
 
     def score(self, prepared: Prepared, candidates: Tensor) -> Tensor:
         events = []
@@ -329,8 +333,10 @@ class Model(ClickModel):
             if route in prepared.shared:
                 events.append(prepared.shared[route])
                 continue
-            query = Query(code, self._prefixes[route].of(candidates))
-            found = self._search(route, query, prepared)
+            by_prefix, index = self._prefixes[route].of(candidates), prepared.events[route]
+            semantic = partial(self.like_target, route, prepared.prefixes, candidates)
+            walk = partial(index.best, by_prefix, matches_only=self.settings.matches_only) if index else None
+            found = self._search(code, semantic, prepared, walk)
             if found.positions.numel() < prepared.history.shape[1]:
                 tokens = self.fused(found.take(prepared.history), found.take(prepared.ages))
                 projected = attention.project(tokens)
@@ -342,5 +348,5 @@ class Model(ClickModel):
             events.append((projected, found.valid))
         return self._logits(candidates, events, prepared.short)
 
-    def cells(self, length: int) -> int:
-        return max(self.settings.k * self.items.width, length)
+    def cells(self, prepared: Prepared) -> int:
+        return max(self.settings.k * self.items.width, len(prepared.groups))

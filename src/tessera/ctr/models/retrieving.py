@@ -100,6 +100,13 @@ class TwoStage(ClickModel):
             projected = found.take(prepared.projected)
         return self._logits(candidates, projected, found.valid, prepared.short)
 
+    def cells(self, prepared: Prepared) -> int:
+        return max(self.k * self.items.width, self.compared(prepared.index))
+
+    def compared(self, index: Any) -> int:
+        """Scores that retrieval makes for one candidate."""
+        return 0
+
     def _logits(self, targets: Tensor, projected: Tensor, valid: Tensor, short: tuple[Tensor, Tensor]) -> Tensor:
         target = self.items(targets)
         interests = [self.attention(target, projected, valid), *self.short(target, *short)]

@@ -63,5 +63,5 @@ class Model(ClickModel):
         logits: Tensor = self.tower(target, [interest, *self.short(target, *short)])
         return logits
 
-    def cells(self, length: int) -> int:
+    def cells(self, prepared: tuple[Tensor, tuple[Tensor, Tensor]]) -> int:
         return self.hash.groups * self.items.width

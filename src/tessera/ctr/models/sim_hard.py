@@ -38,6 +38,3 @@ class Model(TwoStage):
         starts = (counts.cumsum(0) - counts)[group]
         found = events[(starts[:, None] + place).clamp(max=len(events) - 1)]
         return Selected.in_time(found, place < size[:, None], len(events), self.k)
-
-    def cells(self, length: int) -> int:
-        return self.k * self.items.width

@@ -48,6 +48,9 @@ class Model(TwoStage):
         groups = Groups(history)
         return groups, self.known("search", self.search_items, groups.labels)
 
+    def compared(self, index: tuple[Groups, Tensor]) -> int:
+        return len(index[0])
+
     def search(self, index: tuple[Groups, Tensor], candidates: Tensor) -> Selected:
         groups, vectors = index
         products = self.search_query(self.search_items(candidates)) @ vectors.T

@@ -113,6 +113,9 @@ class Model(ClickModel):
         tokens = self.items(found.take(prepared.history)) + self.ages(found.take(prepared.buckets))
         return self._logits(candidates, keys, bias, tokens, found.valid, prepared.short)
 
+    def cells(self, prepared: Prepared) -> int:
+        return max(self.k * self.items.width, len(prepared.event))
+
     def _logits(
         self, targets: Tensor, keys: Tensor, bias: Tensor, tokens: Tensor, valid: Tensor, short: tuple[Tensor, Tensor]
     ) -> Tensor:
