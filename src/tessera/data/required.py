@@ -16,7 +16,7 @@ from tessera.settings.semantic_ids import GivenCodes
 from tessera.settings.systems import MMESIDSystem
 
 # The keys of a dataset, nested ones included, that name a file or a folder.
-FILE_KEYS = {"path", "metadata", "businesses", "items_file", "images", "targets"}
+FILE_KEYS = {"path", "metadata", "businesses", "items_file", "images", "targets", "films", "film_ids"}
 
 
 def _named(settings: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:

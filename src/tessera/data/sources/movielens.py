@@ -52,8 +52,12 @@ def read_items(settings: MovieLensSource, log: RawLog) -> Iterator[Item]:
     """Title, genres and year of the films."""
     ratings = _ratings(find(settings.path))
     path = ratings.parent / _LAYOUTS[ratings.name][2]
-    if not path.is_file():
-        return
+    if path.is_file():
+        yield from films(path)
+
+
+def films(path: Path) -> Iterator[Item]:
+    """The films of `u.item`, `movies.dat` or `movies.csv`."""
     rows = {"u.item": _films_100k, "movies.dat": _films_dat, "movies.csv": _films_csv}[path.name](path)
     for raw_id, title, genres in rows:
         attributes = {"genres": ", ".join(genres)} if genres else {}

@@ -7,11 +7,12 @@ line number (lines_without_user). A `targets` file adds one held-out item a user
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
-from tessera.data.blocks import blocks
+from tessera.data.blocks import blocks, lines
 from tessera.data.files import DataFileError, find
 from tessera.data.log import Item, RawLog
 from tessera.data.sources.text_rows import text_lines
@@ -67,5 +68,19 @@ def _add(frame: pl.DataFrame, path: Path, layout: str, log: RawLog, split: str |
 
 
 def read_items(settings: SequencesSource, log: RawLog) -> Iterator[Item]:
-    """These files tell nothing of items; an `items` file may."""
-    yield from ()
+    """The films of `films` under the items' own ids; else these files tell nothing, but an `items` file may."""
+    if settings.films is None:
+        return
+    from tessera.data.sources.movielens import films
+
+    named: dict[str, list[str]] = {}
+    if settings.film_ids is not None:
+        path = find(settings.film_ids)
+        for number, line in lines(path):
+            words = line.split()
+            if len(words) != 2:
+                raise DataFileError(f"{path}: line {number}: {line!r}, expected `item film`")
+            named.setdefault(words[1], []).append(words[0])
+    for film in films(find(settings.films)):
+        for own in named.get(film.raw_id, []) if settings.film_ids is not None else [film.raw_id]:
+            yield replace(film, raw_id=own, attributes=dict(film.attributes))

@@ -1,0 +1,138 @@
+"""The table and the page of click-through models, from predictions made by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tessera.artifacts.files import write_json, write_text
+from tessera.artifacts.tables import ArtifactError, read_table, write_table
+from tessera.evaluation import clicks
+from tessera.reporting.ctr import collect, csv_text, latex, markdown, write
+from tessera.reporting.ctr_page import build
+from tessera.settings.ctr import CTREvaluation
+from tessera.settings.reporting import Report
+
+SETTINGS = CTREvaluation(resamples=200)
+RUNS = ["base/seed-1", "base/seed-2", "good_<one>/seed-1", "good_<one>/seed-2", "same/seed-1", "oracle/seed-0"]
+SKILL = {"base": 0.2, "good_<one>": 0.6, "same": 0.2, "oracle": 1.5}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("ctr") / "results"
+    rng = np.random.default_rng(0)
+    users, labels = np.repeat(np.arange(1, 61), 20), (rng.random(1200) < 0.4).astype(np.int8)
+    parts = {name: {"samples": 10, "clicks": 0.4, "users": 3, "mean_history": 7.5, "longest_history": 9,
+                    "empty_histories": 0.0, "unknown_items": 0.1} for name in ("train", "valid", "test")}  # fmt: skip
+    told = {"events": 100, "users": 60, "items": 9, "categories": 2, "unit": "seconds", "parts": parts}
+    write_json(root / "shop/ctr/samples/samples.json", told)
+    base_noise = rng.normal(size=1200)
+    for path in RUNS:
+        name, seed = path.split("/")
+        noise = base_noise + 0.01 * rng.normal(size=1200) if name == "same" else rng.normal(size=1200)
+        noise = base_noise if path == "base/seed-1" else noise
+        found = (1 / (1 + np.exp(-(SKILL[name] * 2 * (labels - 0.5) + 0.5 * noise)))).astype(np.float32)
+        folder = root / "shop/ctr/runs" / path
+        table = pa.table({"user": users, "item": users, "label": labels, "history_length": users, "probability": found})
+        write_table(folder / "predictions.parquet", table, "ctr_predictions")
+        half = np.arange(1200) < 600
+        groups = {
+            "popularity": {"head": half, "tail": ~half},
+            "history": {"1-50": half, ">50": ~half},
+        }
+        summary = {
+            "model": name, "seed": int(seed[-1]), "kind": "din", "samples": 1200, "users": 60, "clicks": 0.4,
+            "metrics": clicks.summarize(users, labels, found, 15), "calibration": clicks.calibration(labels, found, 15),
+            "groups": {k: {n: {"samples": 600, "metrics": clicks.summarize(users[m], labels[m], found[m], 15)}
+                           for n, m in g.items()} for k, g in groups.items()},
+        }  # fmt: skip
+        if name != "oracle":
+            summary |= {
+                "parameters": 1234,
+                "latency": {"p50_ms": SKILL[name], "p99_ms": 2.0, "candidates": 7, "mean_history": 30.0},
+            }
+            summary |= {"retrieval": {"recall": 0.5}} if name == "same" else {}
+            rows = "".join(f'{{"step": {n}, "loss": 1.0, "cross-entropy": {1 / n}}}\n' for n in range(1, 100))
+            write_text(folder / "history.jsonl", rows)
+        write_json(folder / "metrics.json", summary)
+    return root
+
+
+@pytest.fixture(scope="module")
+def table(results: Path):
+    files = [results / "shop/ctr/runs" / path / "metrics.json" for path in RUNS]
+    return collect("shop", files, "base", SETTINGS)
+
+
+def cell(table, name, metric="AUC", kind="", group=""):
+    return next(model for model in table.models if model.name == name).cells[kind, group, metric]
+
+
+def test_means_and_tests(table, results):
+    aucs = []
+    for seed in (1, 2):
+        read = read_table(results / f"shop/ctr/runs/good_<one>/seed-{seed}/predictions.parquet", "ctr_predictions")
+        aucs.append(clicks.auc(read.column("label").to_numpy(), read.column("probability").to_numpy()))
+    good = cell(table, "good_<one>")
+    assert good.mean == pytest.approx(np.mean(aucs))
+    assert good.sd == pytest.approx(np.std(aucs, ddof=1))
+    assert good.low < good.mean < good.high
+    assert (good.significant, good.best) == ("up", True)
+    assert cell(table, "good_<one>", "log loss").significant == "up"  # lower, which is better
+    assert cell(table, "oracle").best is False
+    assert cell(table, "oracle").p is None
+    assert cell(table, "base").p is None
+    assert table.comparisons == 6
+
+
+def test_a_difference_is_paired(table):
+    same = cell(table, "same")
+    assert same.difference == pytest.approx(same.mean - cell(table, "base").mean)
+    assert same.p_holm >= same.p
+
+
+def test_files(table, tmp_path):
+    outputs = {kind: tmp_path / f"t.{kind}" for kind in ("parquet", "csv", "md", "tex")}
+    write(table, outputs)
+    rows = list(csv.DictReader(io.StringIO(csv_text(table))))
+    assert [row["model"] for row in rows] == ["base", "good_<one>", "same", "oracle"]
+    assert float(rows[1]["AUC"]) == pytest.approx(cell(table, "good_<one>").mean, rel=1e-5)
+    assert rows[0]["recall"] == ""
+    text = markdown(table)
+    assert r"good\_\<one\>" in text
+    assert "1,200 test impressions of 60 users" in text
+    assert "history \\>50 AUC" in text
+    assert r"good\_\textless{}one\textgreater{}" in latex(table)
+    long = read_table(outputs["parquet"], "metrics").to_pylist()
+    mine = [row for row in long if row["model"] == "same" and row["metric"] == "p50_ms"]
+    assert [row["mean"] for row in mine] == [0.2]
+
+
+def test_the_page(results):
+    output = results / "report/index.html"
+    build(output, Report(title="Clicks & more"), SETTINGS, "base", {"shop": RUNS}, {"task": "ctr"}, None, results)
+    page = output.read_text()
+    assert "Clicks &amp; more" in page
+    assert "good_&lt;one&gt;" in page
+    assert "<one>" not in page.replace("&lt;one&gt;", "")
+    assert "://" not in page.replace("http://www.w3.org", "")
+    names = {path.stem for path in (results / "report/plots/shop").glob("*.svg")}
+    assert names == {"ctr-auc", "ctr-by-history", "ctr-by-popularity", "ctr-time", "ctr-calibration", "ctr-training"}
+
+
+def test_runs_on_other_samples_are_refused(results, tmp_path):
+    folder = tmp_path / "runs/other/seed-1"
+    metrics = results / "shop/ctr/runs/base/seed-1"
+    read = read_table(metrics / "predictions.parquet", "ctr_predictions")
+    write_table(folder / "predictions.parquet", read.slice(1), "ctr_predictions")
+    write_text(folder / "metrics.json", (metrics / "metrics.json").read_text().replace('"base"', '"other"'))
+    with pytest.raises(ArtifactError, match="predicts other samples"):
+        collect("shop", [metrics / "metrics.json", folder / "metrics.json"], "base", SETTINGS)
+    with pytest.raises(ArtifactError, match="'nobody' has no run"):
+        collect("shop", [metrics / "metrics.json"], "nobody", SETTINGS)

@@ -1,0 +1,72 @@
+"""The `ctr` section: what is refused, and which runs follow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tessera.settings.base import ConfigError
+from tessera.settings.config import Config, load
+
+TINY = Path(__file__).resolve().parents[3] / "config/ctr-tiny.yaml"
+
+
+def tiny(**changes: Any) -> Any:
+    config = yaml.safe_load(TINY.read_text())
+    for path, value in changes.items():
+        *outer, last = path.split("__")
+        part = config
+        for key in outer:
+            part = part[key]
+        part[last] = value
+    return config
+
+
+def test_runs_are_models_times_seeds() -> None:
+    config = load(tiny())
+    names = ["din", "din_long", "sim_hard", "r2led"]
+    assert [run.path for run in config.ctr_runs()] == [f"{name}/seed-{seed}" for name in names for seed in (1, 2)]
+    assert [run.semantic_ids for run in config.ctr_runs()] == [False] * 6 + [True] * 2
+    assert config.runs("lifelong") == []
+    assert config.ctr is not None
+    assert config.ctr.against == "din"
+
+
+def test_a_sequential_config_has_no_click_through_runs() -> None:
+    config: Config = load(yaml.safe_load((TINY.parent / "tiny.yaml").read_text()))
+    assert config.ctr_runs() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ctr": None}, "ctr: task 'ctr' needs this section"),
+        ({"task": "sequential"}, "datasets.lifelong.lifelong: its log holds impressions that nobody clicked"),
+        ({"task": "click"}, "task: 'click' is not one of the choices"),
+        ({"ctr__baseline": "dim"}, "ctr.baseline: unknown name 'dim'; did you mean 'din'"),
+        ({"ctr__reference": "sim_hard"}, "ctr.reference: 'sim_hard' has no attention over histories; choose a din"),
+        ({"ctr__semantic_ids": None}, "ctr.models.r2led: r2led reads semantic IDs, but ctr.semantic_ids names none"),
+        ({"ctr__semantic_ids": "plane"}, "ctr.semantic_ids: unknown name 'plane'; did you mean 'plain'"),
+        ({"ctr__models": {"oracle": {"model": "avg"}}}, "ctr.models.oracle: a name is letters"),
+        ({"ctr__models": {"a": {"model": "sims"}}}, "ctr.models.a: unknown model 'sims'; did you mean 'sdim'"),
+        ({"ctr__models": {"a": {"model": "avg", "k": 3}}}, "ctr.models.a.k: unknown key 'k'"),
+        ({"ctr__samples": {"source": "clicks"}}, "ctr.samples: unknown source 'clicks'"),
+        ({"ctr__samples__split": {"past": 0.9, "test": 0.1}}, "none trains"),
+        ({"ctr__evaluation__history_bins": [5, 5]}, "ascending positive whole numbers"),
+        ({"tables__latent": {"recipe": "collaborative"}}, "table 'latent' learned from histories, whose cuts"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(tiny(**changes), "my.yaml")
+    assert said in str(error.value)
+
+
+def test_a_model_may_read_codes_beside_r2led() -> None:
+    config = load(
+        tiny(ctr__models={"a": {"model": "din", "read_codes": True}, "b": {"model": "din"}}, ctr__reference=None)
+    )
+    assert [run.semantic_ids for run in config.ctr_runs()] == [True, True, False, False]
