@@ -65,17 +65,18 @@ def again(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_pretraining(making, folder / "data", model, state, "")
         said = Captioning.model_validate({"captions": config.captions["looks"], "model": small, "prompt": prompt})
         caption(said, catalogue, model, folder / "looks.parquet", state, "")
-        for name in ("text", "llmemb", "lrcl", "reaemb"):
+        for name in ("text", "said", "pieces", "llmemb", "lrcl", "reaemb"):
             reader = config.reader(name)
             assert reader is not None
             captions = {found: str(folder / f"{found}.parquet") for found in reader.captions}
             own, start = folder / name / "model.safetensors", folder / "lrcl/model.safetensors"
             common = {"catalogue": str(catalogue), "captions": captions, "model": str(model)}
-            if name != "text":
+            learned = config.tables[name].recipe in ("scft", "lrcl", "crrl")
+            if learned:
                 begins = {"embedder": str(start)} if name == "reaemb" else {}
                 tune(task(config, name), Places(**common, data=str(folder / "data"), **begins), own, state, "")
             if name != "lrcl":
-                made = Places(**common, embedder=None if name == "text" else str(own))
+                made = Places(**common, embedder=str(own) if learned else None)
                 embed(task(config, name), made, folder / f"{name}.parquet")
     return folder
 
@@ -132,7 +133,14 @@ def test_semantic_ids(name: str, finished: Project, codes_again: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["llmemb/sasrec/seed-1", "codes/sasrec/seed-1", "tiger/tiger/seed-1", "mme_sid/mme_sid/seed-1"]
+    "path",
+    [
+        "llmemb/sasrec/seed-1",
+        "codes/sasrec/seed-1",
+        "dmesr/sasrec/seed-1",
+        "tiger/tiger/seed-1",
+        "mme_sid/mme_sid/seed-1",
+    ],
 )
 def test_recommenders_but_for_when_they_stop(path: str, finished: Project, again: Path, codes_again: Path) -> None:
     # validation targets choose the epoch, as they may: with one epoch, nothing is chosen

@@ -13,7 +13,7 @@ from tessera.settings.datasets import DatasetSettings
 pytestmark = pytest.mark.workflow
 
 SHOWN = {"tables": 1, "report": 1}
-JUDGED = {"evaluate": 19, "oracle": 1, **SHOWN}
+JUDGED = {"evaluate": 20, "oracle": 1, **SHOWN}
 ALL_CODES = {"quantize": 3, "health": 3}
 
 
@@ -28,13 +28,13 @@ def codes(count: int) -> dict[str, int]:
 
 
 # what reads items through a language model, and what reads it in turn
-READ = {"caption": 1, "tune": 3, "embed": 3, "diagnose": 3, **ALL_CODES, **runs(12)}
-PREPARED = {"prepare": 1, "table": 2, "pretrain": 1, **READ, "diagnose": 5, "train": 19, **JUDGED}
+READ = {"caption": 1, "tune": 3, "embed": 5, "diagnose": 4, **ALL_CODES, **runs(13)}
+PREPARED = {"prepare": 1, "table": 2, "pretrain": 1, **READ, "diagnose": 6, "train": 20, **JUDGED}
 # the ID run of the first seed is a table, which is part of the codes of `codes` and `mme_sid`
 COLLABORATIVE = {"table": 1, "diagnose": 1, **codes(1)}
-TRAINED = {**COLLABORATIVE, **runs(16)}
+TRAINED = {**COLLABORATIVE, **runs(17)}
 ONE_TABLE = {"embed": 1, "diagnose": 1}
-REFINISHED = {"embed": 3, "diagnose": 3, **ALL_CODES, **runs(10)}
+REFINISHED = {"embed": 5, "diagnose": 4, **ALL_CODES, **runs(11)}
 REAEMB = {**ONE_TABLE, **codes(1), **runs(4)}
 
 CASES: list[tuple[str, Any, dict[str, int]]] = [
@@ -46,7 +46,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("datasets__bazaar__split", {"kind": "global_temporal"}, PREPARED),
     ("datasets__bazaar__prompt__domain", "thing", {"pretrain": 1, **READ}),
     ("models__small__training__steps", 7, {"pretrain": 1, **READ}),
-    ("captions__looks__max_new_tokens", 9, {"caption": 1, "tune": 2, **REAEMB}),
+    ("captions__looks__max_new_tokens", 9, {"caption": 1, "tune": 2, "embed": 2, "diagnose": 2, **codes(1), **runs(5)}),
     ("tables__latent__view", "text", {"table": 1, "diagnose": 1, **runs(2)}),
     ("tables__text__pooling", "last", {**ONE_TABLE, **codes(2), **runs(5)}),
     ("tables__llmemb__pca", 7, {**ONE_TABLE, **codes(2), **runs(4)}),
@@ -61,11 +61,12 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("systems__llmemb__items__align__weight", 0.1, runs(2)),
     ("systems__codes__items__combine", "sum", runs(1)),
     ("systems__tiger__beams", 10, runs(1)),
+    ("systems__dmesr__items__direction", "fine", runs(1)),
     ("systems__mme_sid__gate", False, runs(1)),
     ("systems__item_knn", {"recommender": "item_knn", "neighbours": 5}, runs(1)),
     ("backbones__gru4rec__hidden_dim", 8, runs(2)),
     ("preset", "official", {**TRAINED, "tune": 3, "embed": 2, "diagnose": 3, **ALL_CODES}),
-    ("loss", {"kind": "bce"}, {**COLLABORATIVE, **runs(14)}),
+    ("loss", {"kind": "bce"}, {**COLLABORATIVE, **runs(15)}),
     ("training__learning_rate", 0.01, TRAINED),
     ("evaluation__cutoffs", [5, 10], JUDGED),
     ("evaluation__candidates", {"kind": "sampled", "negatives": 9}, {"candidates": 1, "rulegraph": 1, **JUDGED}),
@@ -78,7 +79,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     (
         "experiment__systems",
         ["id", "popular", "item_knn", "markov", "latent", "text", "llmemb", "reaemb", "codes", "tiger", "tiger_exact",
-         "mme_sid"],
+         "dmesr", "mme_sid"],
         SHOWN,
     ),
 ]  # fmt: skip
@@ -122,7 +123,7 @@ CODE = [
     (f"{LIBRARY}/embedding/crrl.py", "\n_MORE = 1\n", {"tune": 1, **REAEMB}),
     (f"{LIBRARY}/embedding/finish.py", "\n_MORE = 1\n", REFINISHED),
     (f"{LIBRARY}/language/pretrain.py", "\n_MORE = 1\n", {"pretrain": 1, **READ}),
-    (f"{LIBRARY}/evaluation/representations.py", "\n_MORE = 1\n", {"diagnose": 5, "report": 1}),
+    (f"{LIBRARY}/evaluation/representations.py", "\n_MORE = 1\n", {"diagnose": 6, "report": 1}),
     (f"{LIBRARY}/data/prepare.py", "\n_MORE = 1\n", PREPARED),
 ]
 
