@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tessera.artifacts.codes import ABSENT
@@ -150,6 +151,15 @@ class ClickModel(nn.Module, ABC):
             if name not in self._kept or self._kept[name][0] != state:
                 self._kept[name] = state, make(self._every.to(items.device))
             return self._kept[name][1][items]
+
+    def summed(self, items: Tensor) -> Tensor:
+        """The sums (rows, width) of the vectors of (rows, n) items, without gradient; padding adds nothing."""
+        with torch.no_grad():
+            if items.numel() < len(self._every):
+                return self.items(items).sum(1)
+            table = self.known("vectors", self.items, self._every.to(items.device))
+            total: Tensor = F.embedding_bag(items, table, mode="sum")
+            return total
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:

@@ -91,11 +91,10 @@ class Model(ClickModel):
 
     def routes(self, batch: Batch, histories: Tensor, valid: Tensor) -> list[Selected]:
         """The events of the target, the recent and the global query."""
-        vectors = self.items(histories) * valid[..., None]
         codes = self.hashed(histories)
         last = latest(batch.lengths, self.recent)
         # a sum hashes like a mean
-        windows = [(last.take(vectors) * last.valid[..., None]).sum(1), vectors.sum(1)]
+        windows = [self.summed(last.take(histories) * last.valid), self.summed(histories)]
         hashed = [query[:, None] for query in (self.hashed(batch.items), *map(self.hash, windows))]
         return [best(agreement(codes, query, self.hash.bits), self.k, valid) for query in hashed]
 
@@ -130,7 +129,7 @@ class Model(ClickModel):
         codes, valid = self.hashed(items)[None], (items > 0)[None]
         counts = groups.counts[:, None] if groups else 1
         last = latest(lengths, self.recent)
-        recent = (self.items(last.take(history)) * last.valid[..., None]).sum(1)
+        recent = self.summed(last.take(history) * last.valid)
         short = self.short.events(self.items, history, lengths)
         prepared = Prepared(history, groups, codes, valid, [], short)
         for number, query in enumerate([recent, (vectors * counts).sum(0)[None]], start=1):

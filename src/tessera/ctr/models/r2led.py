@@ -212,7 +212,6 @@ class Model(ClickModel):
 
     def routes(self, batch: Batch, histories: Tensor, valid: Tensor) -> list[Selected]:
         """The events of each route, by scanning."""
-        vectors = self.items(histories) * valid[..., None]
         codes = self.hashed(histories)
         last = latest(batch.lengths, self.settings.recent)
         prefixes = self.whole.of(histories)  # levels have the same prefixes whatever they weigh
@@ -221,10 +220,10 @@ class Model(ClickModel):
             if kind == "target":
                 code, semantic = self.hashed(batch.items), partial(self.like_target, route, prefixes, batch.items)
             elif kind == "recent":  # a sum hashes like a mean
-                code = self.hash((last.take(vectors) * last.valid[..., None]).sum(1))
+                code = self.hash(self.summed(last.take(histories) * last.valid))
                 semantic = partial(self.like_window, prefixes, last.take(prefixes), last.valid.long())
             else:
-                code = self.hash(vectors.sum(1))
+                code = self.hash(self.summed(histories))
                 semantic = partial(self.like_window, prefixes, prefixes, valid.long())
             found.append(self.find(code, codes, semantic, valid, histories.shape[1], best))
         return found
