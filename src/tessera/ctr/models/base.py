@@ -156,10 +156,9 @@ class ClickModel(nn.Module, ABC):
         """The sums (rows, width) of the vectors of (rows, n) items, without gradient; padding adds nothing."""
         with torch.no_grad():
             if items.numel() < len(self._every):
-                return self.items(items).sum(1)
-            table = self.known("vectors", self.items, self._every.to(items.device))
-            total: Tensor = F.embedding_bag(items, table, mode="sum")
-            return total
+                total: Tensor = self.items(items).sum(1)
+                return total
+            return F.embedding_bag(items, self.known("vectors", self.items, self._every.to(items.device)), mode="sum")
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:
