@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from tessera.recommenders.backbones.dropout import Dropout
 
+START = 0.02
+"""Standard deviation of first weights."""
+
 Cache = list[tuple[Tensor, Tensor]]
 """A layer's keys and values of what was written so far, (batch, rows, heads, written, head_dim) each."""
 
@@ -37,7 +40,9 @@ class Memory:
 
     layers: list[tuple[Tensor, Tensor]]
     bias: Tensor
-    """(batch, 1, 1, length): 0 where there is something to read, -inf elsewhere."""
+    """(batch, heads or 1, queries or 1, length) of attention logits: -inf where there is nothing to read."""
+    last: Tensor | None = None
+    """(batch, dim) the encoder's states of the ends of what was read."""
 
     def __len__(self) -> int:
         return len(self.bias)
@@ -63,7 +68,7 @@ class RelativePositions(nn.Module):
     def __init__(self, heads: int, dim: int, both_sides: bool) -> None:
         super().__init__()
         self.both_sides = both_sides
-        self.weight = nn.Parameter(torch.randn(self.BUCKETS, heads) * dim**-0.5)
+        self.weight = nn.Parameter(torch.randn(self.BUCKETS, heads) * START)
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
         """(heads, queries, keys) biases for positions (queries,) and (keys,)."""
@@ -84,10 +89,10 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.head_dim = shape.heads, shape.head_dim
         width = shape.heads * shape.head_dim
-        self.query = _linear(shape.dim, width, (shape.dim * shape.head_dim) ** -0.5)
-        self.key = _linear(shape.dim, width, shape.dim**-0.5)
-        self.value = _linear(shape.dim, width, shape.dim**-0.5)
-        self.out = _linear(width, shape.dim, width**-0.5)
+        self.query = _linear(shape.dim, width)
+        self.key = _linear(shape.dim, width)
+        self.value = _linear(shape.dim, width)
+        self.out = _linear(width, shape.dim)
         self.dropout = Dropout(shape.dropout)
 
     def split(self, x: Tensor) -> Tensor:
@@ -121,8 +126,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, shape: T5Shape) -> None:
         super().__init__()
-        self.inner = _linear(shape.dim, shape.inner_dim, shape.dim**-0.5)
-        self.out = _linear(shape.inner_dim, shape.dim, shape.inner_dim**-0.5)
+        self.inner = _linear(shape.dim, shape.inner_dim)
+        self.out = _linear(shape.inner_dim, shape.dim)
         self.dropout = Dropout(shape.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -170,17 +175,21 @@ class Block(nn.Module):
         if memory is not None:
             assert self.read_norm is not None
             assert self.read is not None
-            x = x + self.dropout(self.read(self.read_norm(x), *memory))
+            entries = len(memory[0])  # rows that read the same ask one after another
+            each = x[..., 0].numel() // entries if entries else memory[2].shape[2]
+            queries = self.read_norm(x).reshape(entries, each, x.shape[-1])
+            x = x + self.dropout(self.read(queries, *memory).view_as(x))
         y: Tensor = x + self.dropout(self.inner(self.inner_norm(x)))
         return y
 
 
 class Encoder(nn.Module):
-    """Reads a sequence, every token seeing all others."""
+    """Reads a sequence, every token seeing all others, or those before it alone."""
 
-    def __init__(self, shape: T5Shape) -> None:
+    def __init__(self, shape: T5Shape, causal: bool = False) -> None:
         super().__init__()
-        self.positions = RelativePositions(shape.heads, shape.dim, both_sides=True)
+        self.causal = causal
+        self.positions = RelativePositions(shape.heads, shape.dim, both_sides=not causal)
         self.blocks = nn.ModuleList(Block(shape, reads=False) for _ in range(shape.layers))
         self.norm = RMSNorm(shape.dim)
         self.dropout = Dropout(shape.dropout)
@@ -190,10 +199,12 @@ class Encoder(nn.Module):
 
         Args:
             x: token vectors.
-            visible: (batch, length) which may be looked at; at least one in every row.
+            visible: (batch, length) which may be looked at; the first of every row may.
         """
         places = torch.arange(x.shape[1], device=x.device)
         bias = self.positions(places, places) + hidden(visible)
+        if self.causal:
+            bias = bias.masked_fill(places > places[:, None], -torch.inf)
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, bias)
@@ -211,12 +222,17 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(shape.dim)
         self.dropout = Dropout(shape.dropout)
 
-    def remember(self, states: Tensor, visible: Tensor) -> Memory:
-        """What the decoder reads of encoder states (batch, length, dim), of which `visible` (batch, length) count."""
-        return Memory([block.read.keys(states) for block in self.blocks], hidden(visible))  # type: ignore[union-attr, operator]
+    def remember(self, states: Tensor, bias: Tensor, last: Tensor | None = None) -> Memory:
+        """What the decoder reads of encoder states (batch, length, dim); see `Memory`."""
+        return Memory([block.read.keys(states) for block in self.blocks], bias, last)  # type: ignore[union-attr, operator]
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        """States (batch, length, dim) of all tokens at once: to train."""
+        """States (rows, length, dim) of all tokens at once: to train.
+
+        Args:
+            x: (rows, length, dim) vectors of tokens; as many rows for every entry of the memory, one after another.
+            memory: what they read, with biases of all tokens of an entry or of none in particular.
+        """
         places = torch.arange(x.shape[1], device=x.device)
         unseen = places > places[:, None]
         bias = self.positions(places, places).masked_fill(unseen, -torch.inf)
@@ -250,7 +266,8 @@ def hidden(visible: Tensor) -> Tensor:
     return torch.zeros(visible.shape, device=visible.device).masked_fill(~visible, -torch.inf)[:, None, None]
 
 
-def _linear(inputs: int, outputs: int, std: float) -> nn.Linear:
+def _linear(inputs: int, outputs: int) -> nn.Linear:
     layer = nn.Linear(inputs, outputs, bias=False)
-    nn.init.normal_(layer.weight, std=std)
+    # T5 starts each layer as loud as what it is added to: the vectors of the tokens then drown, and training is slow
+    nn.init.normal_(layer.weight, std=START)
     return layer

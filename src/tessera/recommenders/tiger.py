@@ -16,10 +16,10 @@ from tessera.artifacts.codes import SemanticIds, read_codes
 from tessera.artifacts.logs import log
 from tessera.recommenders.decoding import beam_search, continuations, exact_scores, item_scores, keep_share, parts
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.t5 import Cache, Decoder, Encoder, Memory, T5Shape
+from tessera.recommenders.t5 import START, Cache, Decoder, Encoder, Memory, T5Shape, hidden
 from tessera.recommenders.trie import CodeTrie
 from tessera.settings.systems import Run, TIGERSystem
-from tessera.training.batches import PrefixBatches
+from tessera.training.batches import PrefixBatches, WindowBatches
 
 USERS_AT_ONCE = 64
 """Users that are decoded together: more are no faster on a CPU, and a GPU is busy with their beams."""
@@ -40,14 +40,21 @@ class CodeTokens(nn.Module):
         self.places = starts.tolist()
         self.register_buffer("tokens", torch.where(codes < 0, 0, codes + starts[:-1]), persistent=False)
         self.tokens: Tensor
-        self.weight = nn.Parameter(torch.randn(self.places[-1], dim))
+        self.weight = nn.Parameter(torch.randn(self.places[-1], dim) * START)
+        self.scale = dim**0.5  # read so much louder than scored with: training then moves what is read enough
 
     def forward(self, items: Tensor) -> Tensor:
         """(batch, length x levels, dim) of items (batch, length)."""
-        return F.embedding(self.tokens[items].flatten(1), self.weight)
+        vectors: Tensor = F.embedding(self.tokens[items].flatten(1), self.weight) * self.scale
+        return vectors
+
+    def read(self, codes: Tensor, level: int) -> Tensor:
+        """(..., dim) of codes (...) of a level."""
+        vectors: Tensor = F.embedding(codes, self.level(level)) * self.scale
+        return vectors
 
     def level(self, number: int) -> Tensor:
-        """(codes, dim) of a level."""
+        """(codes, dim) of a level, as codes are scored with."""
         return self.weight[self.places[number] : self.places[number + 1]]
 
 
@@ -63,13 +70,14 @@ class TIGER(nn.Module):
             settings.dim, settings.inner_dim, settings.layers, settings.heads, settings.head_dim, settings.dropout
         )
         self.items = CodeTokens(codes, sizes, settings.dim)
-        self.start = nn.Parameter(torch.randn(settings.dim))
-        self.end = nn.Parameter(torch.randn(settings.dim))
-        # of its own, as in T5 1.1: token vectors that are the output layer too learned more slowly
-        self.output = nn.Parameter(torch.randn(sum(sizes), settings.dim) * settings.dim**-0.5)
-        self.positions = nn.Parameter(torch.randn(settings.max_length, settings.dim)) if settings.recency else None
+        causal = settings.encoder == "causal"
+        self.start = nn.Parameter(torch.randn(settings.dim) * START)
+        self.end = None if causal else nn.Parameter(torch.randn(settings.dim) * START)
+        self.output = None if settings.tied else nn.Parameter(torch.randn(sum(sizes), settings.dim) * START)
+        width = settings.heads if causal else settings.dim
+        self.positions = nn.Parameter(torch.randn(settings.max_length, width) * START) if settings.recency else None
         self.users = nn.Embedding(settings.user_tokens, settings.dim) if settings.user_tokens else None
-        self.encoder = Encoder(shape)
+        self.encoder = Encoder(shape, causal)
         self.decoder = Decoder(shape)
         self.trie = CodeTrie(ids.of(0), sizes)
         self.register_buffer("codes", codes, persistent=False)
@@ -80,25 +88,46 @@ class TIGER(nn.Module):
     def read(self, histories: Tensor, lengths: Tensor, users: Tensor | None) -> Memory:
         """What the decoder reads of histories (batch, length), padded on the right, of lengths (batch,) above 0.
 
-        An item without codes, and the padding item that stands for an empty history, have a token of their own. A token
-        ends the sequence, as T5's do.
+        An item without codes, and the padding item that stands for an empty history, have a token of their own. Where
+        every token sees all others, one more ends the sequence, as T5's do; it is then the end that is remembered.
         """
-        x = self.items(histories)
-        if self.settings.pool_items:
-            x = x.unflatten(1, (-1, self.trie.levels)).sum(2)
+        x = self._vectors(histories)
         each = x.shape[1] // histories.shape[1]  # positions of an item
+        ends = lengths * each
+        if self.encoder.causal:
+            states = self.encoder(x, torch.ones_like(x[..., 0], dtype=torch.bool))
+            ages = (lengths[:, None] - 1 - torch.arange(histories.shape[1], device=x.device))[:, None]
+            return self._remember(states, self._by_age(ages, each), ends - 1)
         places = torch.arange(x.shape[1] + 1, device=x.device)
         if self.positions is not None:
-            ages = (lengths[:, None] - 1 - places[:-1] // each).clamp_min(0)
-            x = x + F.embedding(ages, self.positions)
-        ends = (lengths * each)[:, None]
-        x = torch.where((places == ends)[:, :, None], self.end, F.pad(x, (0, 0, 0, 1)))
-        visible = places <= ends
+            x = x + F.embedding((lengths[:, None] - 1 - places[:-1] // each).clamp_min(0), self.positions)
+        assert self.end is not None
+        x = torch.where((places == ends[:, None])[:, :, None], self.end, F.pad(x, (0, 0, 0, 1)))
+        visible = places <= ends[:, None]
         if self.users is not None:
             assert users is not None
             x = torch.cat([self.users(users % self.users.num_embeddings)[:, None], x], 1)
-            visible = F.pad(visible, (1, 0), value=True)
-        return self.decoder.remember(self.encoder(x, visible), visible)
+            visible, ends = F.pad(visible, (1, 0), value=True), ends + 1
+        return self._remember(self.encoder(x, visible), hidden(visible), ends)
+
+    def _vectors(self, histories: Tensor) -> Tensor:
+        """(batch, positions, dim) of histories (batch, length): a position a code or an item."""
+        x: Tensor = self.items(histories)
+        return x.view(*histories.shape, self.trie.levels, -1).sum(2) if self.settings.pool_items else x
+
+    def _remember(self, states: Tensor, bias: Tensor, ends: Tensor) -> Memory:
+        last = states[torch.arange(len(states), device=states.device), ends] if self.settings.summary else None
+        return self.decoder.remember(states, bias, last)
+
+    def _by_age(self, ages: Tensor, each: int) -> Tensor:
+        """(batch, heads or 1, queries, positions) what attention adds for items of ages (batch, queries, items).
+
+        Items of a negative age, later than the query, are hidden.
+        """
+        bias = torch.zeros(ages.shape, device=ages.device)[:, None]
+        if self.positions is not None:
+            bias = F.embedding(ages.clamp(0, len(self.positions) - 1), self.positions).permute(0, 3, 1, 2)
+        return bias.masked_fill(ages[:, None] < 0, -torch.inf).repeat_interleave(each, 3)
 
     def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Sum of the losses over targets, and the number of targets.
@@ -107,23 +136,37 @@ class TIGER(nn.Module):
         (`loss: catalogue`), or over all codes of its level, as in the paper (`loss: vocabulary`).
 
         Args:
-            batch: (targets, 1 + length) as `PrefixBatches` gives it: user, history, target, zeros.
+            batch: (targets, 1 + length) as `PrefixBatches` gives it: user, history, target, zeros. With a causal
+                encoder (histories, length) as `WindowBatches` does: every item with codes but the first is a target.
         """
-        users, rows = batch[:, 0], batch[:, 1:]
-        lengths = (rows > 0).sum(1) - 1
-        targets = rows.gather(1, lengths[:, None])
-        histories = rows.scatter(1, lengths[:, None], 0)[:, :-1]
-        memory = self.read(histories, lengths, users)
-        x = torch.cat([self.start.expand(len(batch), 1, -1), self.items(targets)[:, :-1]], 1)
-        states = self.decoder(x, memory)
-        nodes = self._path(targets[:, 0])
+        if self.encoder.causal:
+            histories, targets = batch[:, :-1], batch[:, 1:].flatten()
+            x = self._vectors(histories)
+            each = x.shape[1] // histories.shape[1]
+            states = self.encoder(x, torch.ones_like(x[..., 0], dtype=torch.bool))
+            places = torch.arange(histories.shape[1], device=x.device)
+            bias = self._by_age((places[:, None] - places)[None], each).repeat_interleave(self.trie.levels, 2)
+            memory = self.decoder.remember(states, bias, states[:, each - 1 :: each].flatten(0, 1))
+        else:
+            users, rows = batch[:, 0], batch[:, 1:]
+            lengths = (rows > 0).sum(1) - 1
+            targets = rows.gather(1, lengths[:, None])[:, 0]
+            memory = self.read(rows.scatter(1, lengths[:, None], 0)[:, :-1], lengths, users)
+        begin = self._begin(memory).expand(len(targets), -1)[:, None]
+        x = torch.cat([begin, self.items(targets[:, None])[:, :-1]], 1)
+        known = (self.codes[targets, 0] >= 0).nonzero()[:, 0]
+        states, nodes = self.decoder(x, memory)[known], self._path(targets[known])
         total = states.new_zeros(())
         for level in range(self.trie.levels):
             logits = self._logits(states[:, None, level], level)
             before, after = nodes[:, level], nodes[:, level + 1]
             _, gained = continuations(logits, before[:, None], level, self.trie, self.settings.loss)
             total = total - gained[:, 0].gather(1, (after - self.trie.first_child[before])[:, None]).sum()
-        return total, torch.tensor(len(batch), device=batch.device)
+        return total, torch.tensor(len(known), device=batch.device)
+
+    def _begin(self, memory: Memory) -> Tensor:
+        """(batch or 1, dim) the vector that what is written begins with."""
+        return self.start[None] + memory.last if self.settings.summary and memory.last is not None else self.start[None]
 
     def _path(self, items: Tensor) -> Tensor:
         """(batch, levels + 1) the nodes from the root to the leaves of items (batch,)."""
@@ -134,13 +177,15 @@ class TIGER(nn.Module):
 
     def next_codes(self, level: int, codes: Tensor, cache: Cache, memory: Memory) -> tuple[Tensor, Cache]:
         """See `decoding.Writer`."""
-        x = F.embedding(codes, self.items.level(level - 1)) if level else self.start.expand(*codes.shape, -1)
+        x = self.items.read(codes, level - 1) if level else self._begin(memory)[:, None].expand(*codes.shape, -1)
         states, cache = self.decoder.step(x, cache, memory)
         return self._logits(states, level), cache
 
     def _logits(self, states: Tensor, level: int) -> Tensor:
         places = self.items.places
-        logits: Tensor = states @ self.output[places[level] - 1 : places[level + 1] - 1].T
+        own = self.output
+        codes = self.items.level(level) if own is None else own[places[level] - 1 : places[level + 1] - 1]
+        logits: Tensor = states @ codes.T
         return logits
 
 
@@ -198,12 +243,15 @@ def build(run: Run, inputs: RunInputs, popularity: np.ndarray) -> TIGER:
     return TIGER(run.method, ids, popularity)
 
 
-def batches(model: TIGER, run: Run, offsets: np.ndarray, items: np.ndarray) -> PrefixBatches:
+def batches(model: TIGER, run: Run, offsets: np.ndarray, items: np.ndarray) -> WindowBatches:
     """Every training item that has codes, but for a history's first, as one target after the items before it.
 
-    `training.batch_tokens` counts code tokens: those of the histories and of the targets.
+    `training.batch_tokens` counts code tokens: those of the histories and, where these are read anew for every target,
+    of the targets.
     """
     budget = max(1, run.training.batch_tokens // model.trie.levels)
+    if model.encoder.causal:
+        return WindowBatches(offsets, items, model.settings.max_length + 1, 1, budget)
     known = (model.codes[:, 0] >= 0).cpu().numpy()
     return PrefixBatches(offsets, items, model.settings.max_length, budget, known)
 

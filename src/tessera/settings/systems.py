@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -83,10 +83,19 @@ class TIGERSystem(NetworkSystem):
     """Items of a history that the encoder reads."""
     pool_items: bool = False
     """Read an item of the history as the sum of its codes' vectors in one position, and not as a position a code."""
+    encoder: Literal["bidirectional", "causal"] = "causal"
+    """Encode the items before every target anew, each seeing all others, as in the paper; or a history once for all of
+    its targets, each item seeing those before it, which costs many times less."""
     recency: bool = True
-    """Tell the encoder how many items ago an item was. T5 knows distances between tokens alone, as in the paper."""
+    """Tell how many items ago an item was: its vector does, or, with a causal encoder, what the decoder's attention
+    adds. T5 knows distances between tokens alone, as in the paper."""
+    summary: bool = True
+    """Begin what is written with the encoder's state of the last item, on top of the vector that begins every sequence;
+    false begins with that vector alone, as in the paper."""
+    tied: bool = True
+    """Score codes by the vectors that they are read with; false gives them vectors of their own, as T5 1.1 does."""
     user_tokens: int = Field(0, ge=0)
-    """Tokens that users are hashed to (2000 in the paper); 0 leaves users out."""
+    """Tokens that users are hashed to (2000 in the paper); 0 leaves users out. Needs a bidirectional encoder."""
     loss: Literal["catalogue", "vocabulary"] = "catalogue"
     """Cross-entropy over the codes that lead to an item, so that the catalogue need not be learned by heart, or over
     all codes of a level, as in the paper."""
@@ -100,6 +109,12 @@ class TIGERSystem(NetworkSystem):
     cold_share: float = Field(0.0, ge=0, lt=1)
     """Share of a list that is kept for items without training interactions which the beam reached (0.1 in the paper's
     cold-start study)."""
+
+    @model_validator(mode="after")
+    def _users_are_read(self) -> Self:
+        if self.user_tokens and self.encoder == "causal":
+            raise ValueError("user_tokens: the token of a user is read by a bidirectional encoder alone; set encoder")
+        return self
 
 
 class MMESIDSystem(NetworkSystem, PresetSettings):

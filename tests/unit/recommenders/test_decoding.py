@@ -36,7 +36,7 @@ def make_model(codes: np.ndarray, sizes: list[int], **settings) -> TIGER:
     method = TIGERSystem(semantic_ids="c", **{**SMALL, **settings})
     model = TIGER(method, ids, np.ones(len(codes), np.int64)).double().eval()
     with torch.no_grad():
-        model.output.mul_(3)  # decided probabilities, so that a beam matters
+        model.items.weight.mul_(30)  # decided probabilities, so that a beam matters
     return model
 
 
@@ -62,10 +62,12 @@ def next_log_probabilities(model: TIGER, codes: np.ndarray, normalize: str):
     def after(user: int, prefix: tuple[int, ...]) -> dict[int, float]:
         level = len(prefix)
         memory = model.read(rows[user : user + 1, : lengths[user]], lengths[user : user + 1], None)
-        vectors = [model.start] + [model.items.level(place)[code] for place, code in enumerate(prefix)]
+        louder = model.settings.dim**0.5  # what is read beside what is scored with
+        vectors = [model.start + memory.last[0]]
+        vectors += [model.items.level(place)[code] * louder for place, code in enumerate(prefix)]
         state = model.decoder(torch.stack(vectors)[None], memory)[0, -1]
         start = sum(model.trie.sizes[:level])
-        logits = model.output[start : start + model.trie.sizes[level]] @ state
+        logits = model.items.weight[1 + start : 1 + start + model.trie.sizes[level]] @ state
         allowed = children(codes, prefix)
         over = logits[allowed] if normalize == "catalogue" else logits
         return {code: float(logits[code] - over.logsumexp(0)) for code in allowed}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
-from tessera.recommenders.t5 import Attention, Block, Decoder, Encoder, T5Shape
+from tessera.recommenders.t5 import Attention, Block, Decoder, Encoder, T5Shape, hidden
 
 SHAPE = T5Shape(dim=24, inner_dim=40, layers=3, heads=3, head_dim=10)
 VOCABULARY = 50
@@ -80,7 +80,7 @@ def test_states_and_gradients_are_those_of_transformers(pair, tokens):
     read, visible, written = tokens
     vectors = theirs.shared.weight.detach().clone().requires_grad_()
     states = encoder(vectors[read], visible)
-    out = decoder(vectors[written], decoder.remember(states, visible))
+    out = decoder(vectors[written], decoder.remember(states, hidden(visible)))
     logits = out @ vectors.T * SHAPE.dim**-0.5
     expected = theirs(
         input_ids=read, attention_mask=visible.long(), decoder_input_ids=written, output_hidden_states=True
@@ -105,9 +105,9 @@ def test_padding_changes_nothing(pair, tokens):
     vectors = torch.randn(3, 150, SHAPE.dim)
     other = torch.where(visible[:, :, None], vectors, torch.randn(3, 150, SHAPE.dim))
     x = torch.randn(3, 4, SHAPE.dim)
-    one, two = (decoder(x, decoder.remember(encoder(v, visible), visible)) for v in (vectors, other))
+    one, two = (decoder(x, decoder.remember(encoder(v, visible), hidden(visible))) for v in (vectors, other))
     torch.testing.assert_close(one, two, atol=0, rtol=0)
-    alone = decoder(x[1:2], decoder.remember(encoder(vectors[1:2, :37], visible[1:2, :37]), visible[1:2, :37]))
+    alone = decoder(x[1:2], decoder.remember(encoder(vectors[1:2, :37], visible[1:2, :37]), hidden(visible[1:2, :37])))
     torch.testing.assert_close(alone, one[1:2], atol=1e-5, rtol=1e-5)
 
 
@@ -115,16 +115,28 @@ def test_a_token_at_a_time_is_all_at_once(pair, tokens):
     """Rows of a batch entry are independent and read the same memory."""
     encoder, decoder, _ = pair
     _, visible, _ = tokens
-    memory = decoder.remember(encoder(torch.randn(3, 150, SHAPE.dim), visible), visible)
+    memory = decoder.remember(encoder(torch.randn(3, 150, SHAPE.dim), visible), hidden(visible))
     x = torch.randn(3, 5, 4, SHAPE.dim)  # five rows of four tokens for each entry
     cache: list = []
     steps = []
     for place in range(4):
         states, cache = decoder.step(x[:, :, place], cache, memory)
         steps.append(states)
+    together = decoder(x.flatten(0, 1), memory).view_as(x)
     for row in range(5):
         expected = decoder(x[:, row], memory)
+        torch.testing.assert_close(together[:, row], expected, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(torch.stack([s[:, row] for s in steps], 1), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_causal_encoder_sees_what_came_before_alone():
+    torch.manual_seed(0)
+    encoder = Encoder(SHAPE, causal=True)
+    x = torch.randn(2, 9, SHAPE.dim)
+    whole = encoder(x, torch.ones(2, 9, dtype=torch.bool))
+    for end in (1, 4):
+        start = encoder(x[:, :end], torch.ones(2, end, dtype=torch.bool))
+        torch.testing.assert_close(whole[:, :end], start, atol=1e-5, rtol=1e-5)
 
 
 def test_dropout_is_on_in_training_alone():

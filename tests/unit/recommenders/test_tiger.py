@@ -106,20 +106,38 @@ def test_no_targets_make_a_batch_that_the_model_takes(inputs):
 # ---------------------------------------------------------------- model
 
 
-def test_the_loss_is_the_sum_of_the_cross_entropies_of_the_codes(inputs):
-    model = build(make_run({"layers": 2}), inputs).double()
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("summary", [True, False])
+@pytest.mark.parametrize(("encoder", "pool"), [("bidirectional", False), ("causal", False), ("causal", True)])
+def test_the_loss_is_the_sum_of_the_cross_entropies_of_the_codes(inputs, encoder, pool, summary, tied):
+    """With a causal encoder, too, every target is scored as if its history were read to that end alone."""
+    settings = {"layers": 2, "encoder": encoder, "pool_items": pool, "summary": summary, "tied": tied}
+    model = build(make_run(settings), inputs).double()
+    with torch.no_grad():  # first weights are so small that nothing would show
+        for parameter in model.parameters():
+            parameter.mul_(10)
+    targets = [([4, 9, 30], 7), ([12], 3)]
     batch = torch.tensor([[1, 4, 9, 30, 7], [2, 12, 3, 0, 0]])
+    if encoder == "causal":
+        batch, targets = batch[:, 1:], [*targets, ([4, 9], 30), ([4], 9)]
     total, count = model(batch)
-    assert int(count) == 2
+    assert int(count) == len(targets)
     expected = 0.0
-    for history, target in (([4, 9, 30], 7), ([12], 3)):
+    for history, target in targets:
         memory = model.read(torch.tensor([history]), torch.tensor([len(history)]), None)
         first, second = grid()[target - 1]
-        states = model.decoder(torch.stack([model.start, model.items.level(0)[first]])[None], memory)[0]
+        begin = model.start + memory.last[0] if summary else model.start
+        states = model.decoder(torch.stack([begin, model.items.level(0)[first] * 32**0.5])[None], memory)[0]
         for level, code in enumerate((first, second)):
-            logits = states[level] @ model.output[[slice(0, 6), slice(6, 11)][level]].T
-            expected = expected - F.log_softmax(logits, 0)[code]
+            part = [slice(0, 6), slice(6, 11)][level]
+            vectors = model.items.weight[1:][part] if tied else model.output[part]
+            expected = expected - F.log_softmax(vectors @ states[level], 0)[code]
     torch.testing.assert_close(total, expected)
+
+
+def test_user_tokens_need_an_encoder_that_reads_them():
+    with pytest.raises(ValueError, match=r"user_tokens.*bidirectional"):
+        make_run({"user_tokens": 7})
 
 
 def test_every_level_has_tokens_of_its_own(inputs):
@@ -155,7 +173,7 @@ def test_exact_and_a_wide_beam_score_alike_and_are_probabilities(inputs):
 
 
 def test_user_tokens_reach_the_model_through_the_judge(inputs, data):
-    run = make_run({"user_tokens": 7})
+    run = make_run({"user_tokens": 7, "encoder": "bidirectional"})
     scorer = tiger.scorer(build(run, inputs), run, CPU)
     rows, lengths = np.array([[3, 4], [3, 4], [3, 4]]), np.array([2, 2, 2])
     scores = scorer(rows, lengths, np.array([1, 2, 8]))
@@ -177,6 +195,10 @@ def test_items_without_codes_are_left_out_with_a_warning(tmp_path, caplog):
         model = build(run, inputs)
     assert "1 of 30 items have no codes (the first is item 5)" in caplog.text
     batches = tiger.batches(model, run, np.array([0, 4]), np.array([1, 5, 6, 5]))
+    _, count = model(torch.from_numpy(batches.batch(np.concatenate(batches.plan(1, 0)))))
+    assert int(count) == 1  # item 6 alone
+    anew = make_run({"encoder": "bidirectional"})
+    batches = tiger.batches(build(anew, inputs), anew, np.array([0, 4]), np.array([1, 5, 6, 5]))
     assert batches.batch(np.concatenate(batches.plan(1, 0))).tolist() == [[1, 1, 5, 6]]
     scores = tiger.scorer(model, run, CPU)(np.array([[5, 6]]), np.array([2]))
     assert scores[0].argmin() == 4
@@ -216,7 +238,7 @@ def fit(run: Run, inputs: RunInputs, data: Path, state: Path) -> tuple[tiger.TIG
 
 
 def test_it_learns_which_item_follows_and_its_weights_are_enough_to_score(inputs, data, tmp_path):
-    run = make_run(epochs=8)
+    run = make_run(epochs=12)
     model, history = fit(run, inputs, data, tmp_path / "state")
     best = max(row["NDCG@10"] for row in history)
     assert best > 0.8  # by chance 0.15
