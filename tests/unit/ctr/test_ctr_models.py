@@ -441,3 +441,26 @@ def test_what_is_kept_while_answering_follows_the_weights(keys: dict[str, Any]) 
             parameter.add_(0.1)
         model.load_state_dict(other.state_dict())
         assert torch.equal(model(batch), other(batch))
+
+
+def test_codes_without_an_order_are_compared_level_by_level() -> None:
+    model = make({"model": "r2led", "k": 6, "views": "semantic"}, codes=make_codes(ordered=False))
+    batch = make_batch([90] * 30, shared=True)
+    with torch.no_grad():
+        expected = model(batch)
+    assert torch.allclose(model.request(batch.histories[0], batch.ages[0], batch.items), expected, atol=2e-5)
+    other = make({"model": "r2led", "k": 6, "views": "semantic"})
+    assert not torch.equal(model.selected(batch), other.selected(batch))
+
+
+@pytest.mark.parametrize("kind", sorted(MODELS))
+def test_many_candidates_are_scored_in_turn(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = make({"model": kind}), make_batch([90] * 30, shared=True)
+    request = (batch.histories[0], batch.ages[0], batch.items)
+    at_once, calls = model.request(*request), []
+    score = model.score
+    monkeypatch.setattr("tessera.ctr.models.base.CELLS", 2_000)
+    monkeypatch.setattr(model, "score", lambda prepared, part: calls.append(len(part)) or score(prepared, part))
+    assert torch.allclose(model.request(*request), at_once, atol=1e-6)
+    assert sum(calls) == 30
+    assert len(calls) > 1 or kind == "avg"
