@@ -166,6 +166,9 @@ class R2LEDSettings(Hashed):
     """What each level that agrees adds to the semantic score; null is the same for all."""
     matches_only: bool = True
     """The semantic half takes only events that share a prefix with the query; else the latest events fill it up."""
+    histogram: bool = True
+    """The network also reads how many events of the whole history share each prefix with the target: how much of an
+    interest there is, which attention over `k` events cannot tell."""
     gate: Literal["elementwise", "levels", "sum", "concat", "none"] = "elementwise"
     """How an item's two sides become one: a gate for each number, a softmax over the id and each level, their sum, a
     linear map of both, or the collaborative side alone."""

@@ -423,7 +423,15 @@ def test_r2led_gate_and_route_attention_are_their_definitions() -> None:
                 scores = torch.stack([query @ model.route_key(each[number])[0] for number in there]) / math.sqrt(32)
                 for share, number in zip(scores.softmax(0), there, strict=True):
                     fused += share * model.route_value(each[number])
-            expected = model.tower(target, [fused, *each])[0]
+            codes_of = model.whole.of
+            wanted, history = codes_of(batch.items[row]).tolist(), batch.histories[row, : int(batch.lengths[row])]
+            shared = [
+                sum(code[level] == wanted[level] >= 0 for code in codes_of(history).tolist())
+                for level in range(len(wanted))
+            ]
+            shares = [100 * count / max(1, len(history)) for count in shared]
+            added = [0.5 * torch.log1p(torch.tensor([numbers], dtype=torch.float32)) for numbers in (shared, shares)]
+            expected = model.tower(target, [fused, *each], added)[0]
             assert torch.allclose(expected, model(batch)[row], atol=1e-5)
 
 

@@ -104,19 +104,20 @@ class ItemVectors(nn.Module):
 
 
 class Tower(nn.Module):
-    """Logit of the target's vector, the interests, and their products."""
+    """Logit of the target's vector, the interests, their products, and numbers that a model adds."""
 
-    def __init__(self, width: int, interests: int, hidden: Sequence[int], dropout: float) -> None:
+    def __init__(self, width: int, interests: int, hidden: Sequence[int], dropout: float, added: int = 0) -> None:
         super().__init__()
-        sizes = [width * (1 + 2 * interests), *hidden]
+        sizes = [width * (1 + 2 * interests) + added, *hidden]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(sizes):
             layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
 
-    def forward(self, target: Tensor, interests: Sequence[Tensor]) -> Tensor:
-        """(rows,) of (rows, width) each."""
-        found: Tensor = self.layers(torch.cat([target, *interests, *(target * each for each in interests)], -1))
+    def forward(self, target: Tensor, interests: Sequence[Tensor], added: Sequence[Tensor] = ()) -> Tensor:
+        """(rows,) of (rows, width) each, and of (rows, n) numbers."""
+        products = (target * each for each in interests)
+        found: Tensor = self.layers(torch.cat([target, *interests, *products, *added], -1))
         return found.squeeze(-1)
 
 

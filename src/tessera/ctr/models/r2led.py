@@ -7,7 +7,8 @@ Retrieval. Each route has a query: the target, the last events, all events, or t
 Events are scored by two views, collaborative (agreement of SimHash codes of trained vectors) and semantic (longest
 common prefix of codes; for queries of several events the share of them below each prefix), and mixed by quota or sum.
 Refinement. A gate makes one vector of the collaborative and the semantic side of each event, the target attends to the
-events of each route, and to the routes.
+events of each route, and to the routes. How many events of the whole history share each prefix with the target is read
+beside them.
 """
 
 from __future__ import annotations
@@ -81,6 +82,29 @@ Shares = Callable[[], tuple[Tensor, Tensor]]
 """Semantic scores (rows, n) as integers, and what they are shares of, (rows, 1) or one number."""
 
 
+class Histogram:
+    """How many events of one history have each prefix, a level each; asked in O(levels log n) a candidate."""
+
+    def __init__(self, prefixes: Tensor, counts: Tensor) -> None:
+        """
+        Args:
+            prefixes: (n, levels) of items.
+            counts: (n,) events of each.
+        """
+        self.levels: list[tuple[Tensor, Tensor]] = []
+        for column in prefixes.T:
+            known, places = torch.unique(column, return_inverse=True)
+            self.levels.append((known, torch.zeros_like(known).index_add_(0, places, counts)))
+
+    def of(self, prefixes: Tensor) -> Tensor:
+        """(rows, levels) prefixes of candidates -> events that share them; items without codes share nothing."""
+        found = []
+        for (known, events), wanted in zip(self.levels, prefixes.T.contiguous(), strict=True):
+            place = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)
+            found.append(torch.where((known[place] == wanted) & (wanted >= 0), events[place], 0))
+        return torch.stack(found, 1)
+
+
 @dataclass
 class Prepared:
     """What the candidates of a request share."""
@@ -99,6 +123,7 @@ class Prepared:
     shared: dict[int, tuple[Tensor, Tensor]]
     """Routes that know no target: (1, k, 2 dim) keys and values, and which places hold an event."""
     short: tuple[Tensor, Tensor]
+    histogram: Histogram
     projected: dict[int, Tensor]
     """Keys and values (1, length, 2 dim) of all events, for routes that were asked for most of them."""
 
@@ -140,7 +165,9 @@ class Model(ClickModel):
             self.route_key = nn.Linear(width, settings.attention_dim)
             self.route_value = nn.Linear(width, width)
         self.short = ShortTerm(width, settings.short, settings.attention_hidden)
-        self.tower = Tower(width, 1 + len(self.kinds) + self.short.interests, settings.hidden, settings.dropout)
+        interests = 1 + len(self.kinds) + self.short.interests
+        added = 2 * full.levels if settings.histogram else 0
+        self.tower = Tower(width, interests, settings.hidden, settings.dropout, added)
 
     def fused(self, items: Tensor, ages: Tensor | None = None) -> Tensor:
         """Both sides of items (...), with ages where they are events -> (..., width)."""
@@ -246,13 +273,26 @@ class Model(ClickModel):
             (attention.project(self.fused(route.take(histories), route.take(ages))), route.valid)
             for attention, route in zip(self._attentions, found, strict=True)
         ]
-        return self._logits(batch.items, events, self._last(histories, batch.lengths))
+        shared = self._shared(histories, batch.items)
+        return self._logits(batch.items, events, self._last(histories, batch.lengths), shared, batch.lengths)
+
+    def _shared(self, histories: Tensor, targets: Tensor) -> Tensor:
+        """(batch, levels) events that share each prefix with the target."""
+        wanted = self.whole.of(targets)[:, None]
+        return ((self.whole.of(histories) == wanted) & (wanted >= 0)).sum(1)
 
     def _last(self, histories: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         last = latest(lengths, self.short.size)
         return self.fused(last.take(histories)) * last.valid[..., None], last.valid
 
-    def _logits(self, targets: Tensor, events: list[tuple[Tensor, Tensor]], short: tuple[Tensor, Tensor]) -> Tensor:
+    def _logits(
+        self,
+        targets: Tensor,
+        events: list[tuple[Tensor, Tensor]],
+        short: tuple[Tensor, Tensor],
+        shared: Tensor,
+        lengths: Tensor,
+    ) -> Tensor:
         target = self.fused(targets)
         each = [
             attention(target, projected, valid)
@@ -266,7 +306,11 @@ class Model(ClickModel):
             fused = (masked_softmax(scores, some)[..., None] * self.route_value(routes)).sum(1)
         else:
             fused = routes.sum(1) / some.sum(1, keepdim=True).clamp(min=1)
-        logits: Tensor = self.tower(target, [fused, *each, *self.short(target, *short)])
+        added = []
+        if self.settings.histogram:  # on scales of numbers and of shares, both within a few units
+            share = shared / lengths.clamp(min=1)[:, None]
+            added = [0.5 * torch.log1p(shared.to(target.dtype)), 0.5 * torch.log1p(100 * share.to(target.dtype))]
+        logits: Tensor = self.tower(target, [fused, *each, *self.short(target, *short)], added)
         return logits
 
     # ------------------------------------------------------------ requests
@@ -284,6 +328,7 @@ class Model(ClickModel):
             events=[self._index(route, history[0]) for route in range(len(self.kinds))],
             shared={},
             short=self._last(history, lengths),
+            histogram=Histogram(self.whole.of(groups.labels), groups.counts),
             projected={},
         )
         windows = [route for route, kind in enumerate(self.kinds) if kind != "target"]
@@ -345,7 +390,10 @@ class Model(ClickModel):
                     prepared.projected[route] = attention.project(tokens)
                 projected = found.take(prepared.projected[route])
             events.append((projected, found.valid))
-        return self._logits(candidates, events, prepared.short)
+        shared = prepared.histogram.of(self.whole.of(candidates))
+        lengths = (prepared.history > 0).sum(1)
+        return self._logits(candidates, events, prepared.short, shared, lengths)
 
     def cells(self, prepared: Prepared) -> int:
-        return max(self.settings.k * self.items.width, len(prepared.groups))
+        walks = self.settings.views == "semantic" and any(index is not None for index in prepared.events)
+        return max(self.settings.k * self.items.width, 0 if walks else len(prepared.groups))
