@@ -18,6 +18,7 @@ from tessera.embedding.task import RECIPES
 from tessera.quantization.task import QUANTIZERS
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
+from tessera.settings.ctr_models import Retrieval
 from tessera.settings.datasets import BazaarSource
 from tessera.settings.embedding import TRAINED_TABLES
 from tessera.settings.language import BuiltModel
@@ -338,9 +339,9 @@ def ctr_codes(wildcards):
 
 
 def ctr_reference(wildcards):
-    """The run to which the retrieval of another of the same seed is compared, None where there is none."""
+    """The run to which the retrieval of another of the same seed is compared, None where nothing is retrieved."""
     name, run = CONFIG.ctr.reference, ctr_run(wildcards)
-    return CTR_RUNS[f"{name}/seed-{run.seed}"] if name not in (None, run.name) else None
+    return CTR_RUNS[f"{name}/seed-{run.seed}"] if name and isinstance(run.model, Retrieval) else None
 
 
 def ctr_reference_model(wildcards):
