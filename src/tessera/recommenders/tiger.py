@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tessera.artifacts.codes import SemanticIds, read_codes
+from tessera.artifacts.codes import ABSENT, SemanticIds, read_codes
 from tessera.artifacts.logs import log
 from tessera.recommenders.decoding import beam_search, continuations, exact_scores, item_scores, keep_share, parts
 from tessera.recommenders.inputs import RunInputs
@@ -64,8 +64,10 @@ class TIGER(nn.Module):
     def __init__(self, settings: TIGERSystem, ids: SemanticIds, popularity: np.ndarray) -> None:
         super().__init__()
         self.settings = settings
-        sizes = ids.parts[0].sizes
-        codes = torch.from_numpy(ids.of(0))
+        rows, sizes = ids.of(0), ids.parts[0].sizes
+        if settings.tokens == "prefixes":
+            rows, sizes = prefixes_as_codes(rows, sizes)
+        codes = torch.from_numpy(rows)
         shape = T5Shape(
             settings.dim, settings.inner_dim, settings.layers, settings.heads, settings.head_dim, settings.dropout
         )
@@ -79,7 +81,7 @@ class TIGER(nn.Module):
         self.users = nn.Embedding(settings.user_tokens, settings.dim) if settings.user_tokens else None
         self.encoder = Encoder(shape, causal)
         self.decoder = Decoder(shape)
-        self.trie = CodeTrie(ids.of(0), sizes)
+        self.trie = CodeTrie(rows, sizes)
         self.register_buffer("codes", codes, persistent=False)
         self.codes: Tensor
         self.register_buffer("cold", torch.from_numpy(popularity[1:] == 0), persistent=False)
@@ -217,6 +219,20 @@ class TIGERScorer:
             leaves = beam_search(model, memory, model.trie, settings.beams, settings.normalize)
         scores = item_scores(leaves, model.trie)
         return keep_share(scores, model.cold, settings.cold_share) if settings.cold_share else scores
+
+
+def prefixes_as_codes(codes: np.ndarray, sizes: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
+    """The same tree of codes (items + 1, levels) with a code of its own for every prefix, and their number a level."""
+    trie = CodeTrie(codes, sizes)
+    leaves = trie.leaf_of.numpy()
+    starts = np.array(trie.level_starts[1:-1])
+    known = leaves >= 0
+    rows = np.full(codes.shape, ABSENT, np.int64)
+    nodes = torch.from_numpy(leaves[known])
+    for level in reversed(range(trie.levels)):
+        rows[known, level] = nodes.numpy() - starts[level]
+        nodes = trie.parent[nodes]
+    return rows, tuple(int(count) for count in np.diff(trie.level_starts[1:]))
 
 
 def build(run: Run, inputs: RunInputs, popularity: np.ndarray) -> TIGER:

@@ -92,6 +92,10 @@ class TIGERSystem(NetworkSystem):
     summary: bool = True
     """Begin what is written with the encoder's state of the last item, on top of the vector that begins every sequence;
     false begins with that vector alone, as in the paper."""
+    tokens: Literal["codes", "prefixes"] = "codes"
+    """A token for every code of a level, as in the paper, or for every prefix that items have: the same code after
+    other codes is then another token, and the last one is an item's own. Needs `loss` and `normalize` over the
+    catalogue."""
     tied: bool = True
     """Score codes by the vectors that they are read with; false gives them vectors of their own, as T5 1.1 does."""
     user_tokens: int = Field(0, ge=0)
@@ -111,7 +115,11 @@ class TIGERSystem(NetworkSystem):
     cold-start study)."""
 
     @model_validator(mode="after")
-    def _users_are_read(self) -> Self:
+    def _fits(self) -> Self:
+        if self.tokens == "prefixes" and (self.loss, self.normalize) != ("catalogue", "catalogue"):
+            raise ValueError(
+                "tokens: prefixes says nothing of codes that no item has; set loss and normalize to catalogue"
+            )
         if self.user_tokens and self.encoder == "causal":
             raise ValueError("user_tokens: the token of a user is read by a bidirectional encoder alone; set encoder")
         return self

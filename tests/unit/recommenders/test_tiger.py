@@ -151,6 +151,23 @@ def test_every_level_has_tokens_of_its_own(inputs):
     torch.testing.assert_close(model.items.level(1), model.items.weight[7:12])
 
 
+def test_a_token_for_every_prefix_leaves_the_tree_as_it_is(inputs):
+    codes = np.array([[ABSENT, ABSENT], *grid(), [5, 0], [ABSENT, ABSENT], [7, 0]])
+    rows, sizes = tiger.prefixes_as_codes(codes, (9, 5))
+    assert sizes == (7, 31)
+    assert rows[1].tolist() == [0, 0]
+    assert rows[6].tolist() == [1, 5]  # (1, 0) has a token that (0, 0) has not
+    assert rows[31].tolist() == rows[26].tolist() == [5, 25]  # equal codes stay equal
+    assert rows[32].tolist() == rows[0].tolist() == [ABSENT, ABSENT]
+    assert rows[33].tolist() == [6, 30]
+    model = build(make_run({"tokens": "prefixes", "scoring": "exact"}), inputs)
+    assert len(model.items.weight) == 1 + 6 + 30
+    scores = tiger.scorer(model, make_run(), CPU)(np.array([[3, 4]]), np.array([2]))
+    np.testing.assert_allclose(scores.exp().sum(1), 1, atol=1e-5)
+    with pytest.raises(ValueError, match=r"prefixes.*catalogue"):
+        make_run({"tokens": "prefixes", "loss": "vocabulary"})
+
+
 def test_scores_depend_on_the_history_and_not_on_its_padding(inputs):
     scorer = tiger.scorer(build(make_run(), inputs), make_run(), CPU)
     long = scorer(np.array([[3, 4, 0, 0, 0], [9, 8, 7, 6, 5]]), np.array([2, 5]))
