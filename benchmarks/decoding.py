@@ -40,7 +40,7 @@ HISTORY = 20
 
 
 def build(items: int) -> tuple[TIGER, Tensor]:
-    """The default shape of TIGER with random weights over codes as clustered as those of a catalogue, and 64 histories.
+    """Two layers of width 128 with random weights over codes as clustered as those of a catalogue, and 64 histories.
 
     Codes of the first level are unlike in size, and later ones are few below each prefix.
     """
@@ -54,7 +54,10 @@ def build(items: int) -> tuple[TIGER, Tensor]:
     codes = np.concatenate([np.full((1, 3), ABSENT), np.array(rows[:items])]).astype(np.int64)
     torch.manual_seed(0)
     # T5 as transformers has it
-    settings = TIGERSystem(semantic_ids="codes", encoder="bidirectional", recency=False, summary=False, tied=False)
+    settings = TIGERSystem(
+        semantic_ids="codes", dim=128, inner_dim=512, head_dim=32,
+        encoder="bidirectional", pool_items=False, recency=False, summary=False, tied=False,
+    )  # fmt: skip
     model = TIGER(settings, SemanticIds(codes, (Part("t", SIZES),)), np.ones(items + 1)).eval()
     with torch.no_grad():
         # first weights are small and undecided; a beam search then keeps what noise prefers

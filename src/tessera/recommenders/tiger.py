@@ -115,7 +115,7 @@ class TIGER(nn.Module):
     def _vectors(self, histories: Tensor) -> Tensor:
         """(batch, positions, dim) of histories (batch, length): a position a code or an item."""
         x: Tensor = self.items(histories)
-        return x.view(*histories.shape, self.trie.levels, -1).sum(2) if self.settings.pool_items else x
+        return x.view(*histories.shape, self.trie.levels, x.shape[-1]).sum(2) if self.settings.pool_items else x
 
     def _remember(self, states: Tensor, bias: Tensor, ends: Tensor) -> Memory:
         last = states[torch.arange(len(states), device=states.device), ends] if self.settings.summary else None

@@ -67,22 +67,23 @@ class TIGERSystem(NetworkSystem):
     """Generative retrieval: an encoder-decoder writes the codes of the next item (Rajput et al., NeurIPS 2023)."""
 
     recommender: Literal["tiger"] = "tiger"
-    dim: int = Field(128, ge=1)
-    """Width of token vectors and hidden states."""
-    inner_dim: int = Field(512, ge=1)
+    dim: int = Field(64, ge=1)
+    """Width of token vectors and hidden states (128 in the paper)."""
+    inner_dim: int = Field(256, ge=1)
     """Width of the feed-forward layers (1024 in the paper)."""
     layers: int = Field(2, ge=1)
     """Layers of the encoder and of the decoder (4 in the paper)."""
     heads: int = Field(4, ge=1)
     """Attention heads a layer (6 in the paper)."""
-    head_dim: int = Field(32, ge=1)
+    head_dim: int = Field(16, ge=1)
     """Width of a head (64 in the paper)."""
-    dropout: float = Field(0.1, ge=0, lt=1)
-    """Dropout on embeddings, attention and outputs."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Dropout on embeddings, attention and outputs (0.1 in the paper)."""
     max_length: int = Field(20, ge=1)
     """Items of a history that the encoder reads."""
-    pool_items: bool = False
-    """Read an item of the history as the sum of its codes' vectors in one position, and not as a position a code."""
+    pool_items: bool = True
+    """Read an item of the history as the sum of its codes' vectors in one position; false reads a position a code, as
+    in the paper."""
     encoder: Literal["bidirectional", "causal"] = "causal"
     """Encode the items before every target anew, each seeing all others, as in the paper; or a history once for all of
     its targets, each item seeing those before it, which costs many times less."""
