@@ -149,13 +149,14 @@ def curve(rows: list[dict[str, Any]], names: list[str], candidates: int) -> str:
     shown = [name for name in names if "scan" not in name]
     colours = alt.Scale(domain=shown, range=[f"var(--c{number % 8})" for number in range(len(shown))])
     dashes = alt.Scale(domain=shown, range=([[1, 0]] * 8 + [[5, 3]] * 8)[: len(shown)])
+    decades = {"scale": alt.Scale(type="log"), "axis": alt.Axis(values=[10.0**power for power in range(-2, 6)])}
     base = alt.Chart(inline(points)).encode(
-        x=alt.X("events:Q", scale=alt.Scale(type="log"), title="events of the history"),
-        y=alt.Y("milliseconds:Q", scale=alt.Scale(type="log"), title=f"CPU milliseconds, {candidates} candidates"),
+        x=alt.X("events:Q", title="events of the history", **decades),
+        y=alt.Y("milliseconds:Q", title=f"CPU milliseconds, {candidates} candidates", **decades),
         color=alt.Color("model:N", scale=colours, sort=shown, title=None),
         strokeDash=alt.StrokeDash("model:N", scale=dashes, sort=shown, title=None),
     )
-    chart = (base.mark_line() + base.mark_point(filled=True, size=36)).properties(width=520, height=340)
+    chart = base.mark_line(point=True).properties(width=520, height=340)
     return Plot("lifelong", "Latency by history", "median CPU time of a request", render(chart)).standalone()
 
 
