@@ -28,7 +28,7 @@ R2LED_KINDS: list[dict[str, Any]] = [
     {"views": "semantic", "gate": "none"},
     {"views": "semantic", "matches_only": False, "level_weights": [0.5, 0.0, 0.5]},
     {"mixing": "fuse", "alpha": 0.3},
-    {"short": 0, "bits": 16},
+    {"short": 0, "bits": 16, "histogram": False},
 ]
 KINDS: list[dict[str, Any]] = [
     {"model": "avg"},

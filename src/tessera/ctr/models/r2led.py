@@ -123,7 +123,7 @@ class Prepared:
     shared: dict[int, tuple[Tensor, Tensor]]
     """Routes that know no target: (1, k, 2 dim) keys and values, and which places hold an event."""
     short: tuple[Tensor, Tensor]
-    histogram: Histogram
+    histogram: Histogram | None
     projected: dict[int, Tensor]
     """Keys and values (1, length, 2 dim) of all events, for routes that were asked for most of them."""
 
@@ -276,8 +276,10 @@ class Model(ClickModel):
         shared = self._shared(histories, batch.items)
         return self._logits(batch.items, events, self._last(histories, batch.lengths), shared, batch.lengths)
 
-    def _shared(self, histories: Tensor, targets: Tensor) -> Tensor:
-        """(batch, levels) events that share each prefix with the target."""
+    def _shared(self, histories: Tensor, targets: Tensor) -> Tensor | None:
+        """(batch, levels) events that share each prefix with the target; None where nobody asks."""
+        if not self.settings.histogram:
+            return None
         wanted = self.whole.of(targets)[:, None]
         return ((self.whole.of(histories) == wanted) & (wanted >= 0)).sum(1)
 
@@ -290,7 +292,7 @@ class Model(ClickModel):
         targets: Tensor,
         events: list[tuple[Tensor, Tensor]],
         short: tuple[Tensor, Tensor],
-        shared: Tensor,
+        shared: Tensor | None,
         lengths: Tensor,
     ) -> Tensor:
         target = self.fused(targets)
@@ -307,7 +309,7 @@ class Model(ClickModel):
         else:
             fused = routes.sum(1) / some.sum(1, keepdim=True).clamp(min=1)
         added = []
-        if self.settings.histogram:  # on scales of numbers and of shares, both within a few units
+        if shared is not None:  # on scales of numbers and of shares, both within a few units
             share = shared / lengths.clamp(min=1)[:, None]
             added = [0.5 * torch.log1p(shared.to(target.dtype)), 0.5 * torch.log1p(100 * share.to(target.dtype))]
         logits: Tensor = self.tower(target, [fused, *each, *self.short(target, *short)], added)
@@ -328,7 +330,7 @@ class Model(ClickModel):
             events=[self._index(route, history[0]) for route in range(len(self.kinds))],
             shared={},
             short=self._last(history, lengths),
-            histogram=Histogram(self.whole.of(groups.labels), groups.counts),
+            histogram=Histogram(self.whole.of(groups.labels), groups.counts) if self.settings.histogram else None,
             projected={},
         )
         windows = [route for route, kind in enumerate(self.kinds) if kind != "target"]
@@ -390,7 +392,7 @@ class Model(ClickModel):
                     prepared.projected[route] = attention.project(tokens)
                 projected = found.take(prepared.projected[route])
             events.append((projected, found.valid))
-        shared = prepared.histogram.of(self.whole.of(candidates))
+        shared = prepared.histogram.of(self.whole.of(candidates)) if prepared.histogram else None
         lengths = (prepared.history > 0).sum(1)
         return self._logits(candidates, events, prepared.short, shared, lengths)
 
