@@ -72,8 +72,9 @@ class Table:
     @property
     def columns(self) -> list[tuple[str, Key]]:
         """Headers and what stands below them; columns that no model fills are left out."""
-        found = list(dict.fromkeys(key for model in self.models for key in model.cells))
-        last = next((group for kind, group, metric in reversed(found) if (kind, metric) == ("history", "AUC")), "")
+        found = {key for model in self.models for key in model.cells}
+        lengths = {group for kind, group, metric in found if (kind, metric) == ("history", "AUC")} - {"empty"}
+        last = max(lengths, key=lambda name: int(name.lstrip(">").split("-")[0]), default="")
         wanted: list[tuple[str, Key]] = [(metric, ("", "", metric)) for metric in clicks.METRICS]
         wanted += [(f"{name} AUC", ("popularity", name, "AUC")) for name in ("head", "tail")]
         wanted += [(f"history {last} AUC", ("history", last, "AUC"))]
