@@ -27,7 +27,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         ({"experiment__systems": ["idd"]}, ["experiment.systems.0: ", "'idd'", "did you mean 'id'?"]),
         (
             {"datasets__films": {"source": "movielens", "path": "nowhere/ml"}, "experiment__datasets": ["films"],
-             "tables": {}, "systems": {}, "experiment__systems": ["popular"], "significance": {}},
+             "tables": {}, "semantic_ids": {}, "systems": {}, "experiment__systems": ["popular"], "significance": {}},
             ["datasets.films.path: ", "nowhere/ml"],
         ),
     ],
