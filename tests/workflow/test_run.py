@@ -91,7 +91,7 @@ def test_snakemake_report(finished: Project, tmp_path: Path) -> None:
 
 def test_the_rule_graph_is_the_workflows(finished: Project) -> None:
     sampled = finished.config(evaluation={"candidates": {"kind": "sampled", "negatives": 5}})
-    for config in ("config/tiny.yaml", finished.write_config(sampled)):
+    for config in ("config/tiny.yaml", "config/ctr-tiny.yaml", finished.write_config(sampled)):
         done = finished.snakemake("--rulegraph", "mermaid-js", "--configfile", config)
         assert done.returncode == 0, done.stdout
         names, edges = {}, set()

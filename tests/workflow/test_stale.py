@@ -28,7 +28,7 @@ def codes(count: int) -> dict[str, int]:
 
 
 # what reads items through a language model, and what reads it in turn
-READ = {"caption": 1, "tune": 3, "embed": 5, "diagnose": 4, **ALL_CODES, **runs(13)}
+READ = {"caption": 1, "tune": 3, "embed": 5, "diagnose": 4, **ALL_CODES, **runs(11)}
 PREPARED = {"prepare": 1, "table": 2, "pretrain": 1, **READ, "diagnose": 6, "train": 20, **JUDGED}
 # the ID run of the first seed is a table, which is part of the codes of `codes` and `mme_sid`
 COLLABORATIVE = {"table": 1, "diagnose": 1, **codes(1)}

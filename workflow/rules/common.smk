@@ -431,13 +431,15 @@ def table_edges():
 
 
 def code_edges():
-    """The part of the graph that makes semantic IDs."""
+    """The part of the graph that makes semantic IDs, and what networks of their own read besides them."""
     if not read_codes():
         return []
     tables = [name for codes in read_codes() for name in CONFIG.quantized(codes)]
-    stages = dict.fromkeys("embed" if name in MADE_TABLES else "table" for name in tables)
-    edges = [(stage, "quantize") for stage in stages or ["prepare"]]
-    return edges + [("quantize", target) for target in ("health", "train", "evaluate")] + [("health", "report")]
+    stages = dict.fromkeys(["prepare", *("embed" if name in MADE_TABLES else "table" for name in tables)])
+    edges = [(stage, target) for stage in stages for target in ("quantize", "health")]
+    edges += [("quantize", target) for target in ("health", "train", "evaluate", "report")] + [("health", "report")]
+    read = {getattr(run.method, "model", None) for runs in RUNS.values() for run in runs.values()}
+    return edges + ([("pretrain", "train"), ("pretrain", "evaluate")] if read & set(BUILT) else [])
 
 
 def ctr_edges():
@@ -446,13 +448,15 @@ def ctr_edges():
     edges = [(source, "prepare") for source in first] + [("prepare", "samples")]
     known = {"train": "train_ctr", "evaluate": "evaluate_ctr", "report": "report_ctr"}
     edges += [(known.get(a, a), known.get(b, b)) for a, b in table_edges() + code_edges()]
-    edges = [edge for edge in edges if edge[0] in ("quantize", "samples") or not edge[1].endswith("_ctr")]
-    stages = ("train_ctr", "evaluate_ctr", *(["oracle_ctr"] if any(map(lifelong, DATASETS)) else []))
+    # tables reach the models as codes alone, and are not told of on the page
+    edges = [e for e in edges if "diagnose" not in e and (e[0] in ("quantize", "samples") or not e[1].endswith("_ctr"))]
+    stages = ["train_ctr", "evaluate_ctr"]
+    if any(map(lifelong, DATASETS)):
+        stages.append("oracle_ctr")
+        edges += [("generate", "oracle_ctr"), ("prepare", "oracle_ctr")]
     edges += [("samples", stage) for stage in stages] + [("train_ctr", "evaluate_ctr")]
-    edges += [(stage, "tables_ctr") for stage in stages[1:]] + [
-        ("tables_ctr", "report_ctr"),
-        ("rulegraph", "report_ctr"),
-    ]
+    edges += [(stage, "tables_ctr") for stage in stages[1:]]
+    edges += [(stage, "report_ctr") for stage in ("prepare", "samples", *stages, "tables_ctr", "rulegraph")]
     return edges + ([("health", "report_ctr")] if read_codes() else [])
 
 
