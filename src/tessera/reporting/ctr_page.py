@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from tessera.artifacts.files import read_json, write_text
-from tessera.reporting import plots, rule_graph
+from tessera.reporting import rule_graph
 from tessera.reporting.codes import CODE_COLUMNS, SemanticIdSection, semantic_ids
 from tessera.reporting.costs import read_costs
 from tessera.reporting.ctr import ORACLE, Table, collect, shown
 from tessera.reporting.ctr_plots import all_plots
-from tessera.reporting.page import config_text, seconds_text, versions
+from tessera.reporting.page import config_text, render, versions
 from tessera.reporting.plots import Plot
 from tessera.reporting.samples import Catalogue
 from tessera.settings.ctr import CTREvaluation
@@ -69,15 +67,17 @@ def build(
         told = _codes(results / name, codes, report) if codes else None
         sections.append(Section(name, table, read_json(folder / "samples/samples.json"), told, drawn))
     graph = results / "report/rulegraph.mmd"
-    html = _render(
-        report=report,
-        sections=sections,
-        oracle=ORACLE,
-        costs=read_costs(results / "benchmarks", list(runs)),
-        graph=Markup(rule_graph.svg(graph.read_text(encoding="utf-8"))) if graph.is_file() else "",
-        config=config_text(config),
-        versions=versions(),
-    )
+    known = {"shown": shown, "code_columns": CODE_COLUMNS}
+    context = {
+        "report": report,
+        "sections": sections,
+        "oracle": ORACLE,
+        "costs": read_costs(results / "benchmarks", list(runs)),
+        "graph": Markup(rule_graph.svg(graph.read_text(encoding="utf-8"))) if graph.is_file() else "",
+        "config": config_text(config),
+        "versions": versions(),
+    }
+    html = render("ctr_page.html", known, context)
     for section in sections:
         for plot in (*section.plots, *(section.codes.plots if section.codes else [])):
             write_text(output.parent / "plots" / section.name / f"{plot.name}.svg", plot.standalone())
@@ -92,15 +92,3 @@ def _codes(folder: Path, name: str, report: Report) -> SemanticIdSection | None:
 
 def _history(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _render(**context: Any) -> str:
-    here = files("tessera.reporting")
-    # every value is escaped unless it is Markup made here
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= {"shown": shown, "code_columns": CODE_COLUMNS}
-    environment.filters |= {"seconds": seconds_text, "safe_svg": Markup, "safe_json": Markup}
-    template = environment.from_string(here.joinpath("ctr_page.html").read_text(encoding="utf-8"))
-    css, script = (here.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    light = "".join(f"{name}:{colour};" for name, colour in plots.LIGHT.items())
-    return template.render(css=Markup(css), light=Markup(light), script=Markup(script), **context)

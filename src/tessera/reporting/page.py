@@ -243,20 +243,25 @@ def _reasons(rejected: Any) -> list[tuple[str, int]]:
 
 
 def _render(**context: Any) -> str:
+    known = {"label": label, "number": number, "Column": Column, "reasons": _reasons, "facts": _facts}
+    return render("page.html", known | {"table_columns": COLUMNS, "code_columns": CODE_COLUMNS}, context)
+
+
+def render(name: str, known: Mapping[str, Any], context: Mapping[str, Any]) -> str:
+    """A page from its template, the ending that all pages share, and the style and script that they hold.
+
+    Args:
+        name: the template.
+        known: functions and constants that the template uses.
+        context: what is shown.
+    """
     here = files("tessera.reporting")
     # every value is escaped unless it is Markup made here
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= {
-        "label": label,
-        "number": number,
-        "Column": Column,
-        "reasons": _reasons,
-        "facts": _facts,
-    }
-    environment.globals |= {"table_columns": COLUMNS, "code_columns": CODE_COLUMNS}
+    environment.globals |= known
     environment.filters |= {"seconds": seconds_text, "safe_svg": Markup, "safe_json": Markup}
-    template = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8"))
-    css = here.joinpath("page.css").read_text(encoding="utf-8")
-    script = here.joinpath("page.js").read_text(encoding="utf-8")
+    names = (name, "page_end.html", "page.css", "page.js")
+    top, end, css, script = (here.joinpath(file).read_text(encoding="utf-8") for file in names)
     light = "".join(f"{name}:{colour};" for name, colour in plots.LIGHT.items())
+    template = environment.from_string(top + end)
     return template.render(css=Markup(css), light=Markup(light), script=Markup(script), **context)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tessera.artifacts.codes import ABSENT
 from tessera.ctr.attention import DINAttention
 from tessera.ctr.batch import Batch, Catalogue
-from tessera.ctr.retrieval import latest
+from tessera.ctr.retrieval import Selected, latest
 from tessera.settings import ctr_models
 
 CELLS = 1 << 22
@@ -219,3 +219,19 @@ def filled(histories: Tensor) -> Tensor:
 def places(lengths: Tensor, size: int) -> Tensor:
     """(rows, size) bool: which places of padded histories hold an event."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+class RoutedModel(ClickModel):
+    """A model whose histories are searched along several routes at once."""
+
+    @abstractmethod
+    def routes(self, batch: Batch, histories: Tensor, valid: Tensor) -> list[Selected]:
+        """The events of each route, of histories (batch, length) in which `valid` (batch, length) are events."""
+
+    @torch.no_grad()
+    def selected(self, batch: Batch) -> Tensor:
+        """(batch, length) bool: the events that retrieval hands on."""
+        histories = filled(batch.histories)
+        found = self.routes(batch, histories, places(batch.lengths, histories.shape[1]))
+        masks = torch.stack([route.mask(histories.shape[1]) for route in found])
+        return masks.any(0)[:, : batch.histories.shape[1]]

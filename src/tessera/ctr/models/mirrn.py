@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tessera.ctr.attention import TargetAttention
 from tessera.ctr.batch import Batch, Catalogue
-from tessera.ctr.models.base import ClickModel, ShortTerm, Tower, filled, places
+from tessera.ctr.models.base import RoutedModel, ShortTerm, Tower, filled, places
 from tessera.ctr.retrieval import Groups, Selected, best, latest
 from tessera.ctr.simhash import SimHash, agreement
 from tessera.settings.ctr_models import MIRRNSettings
@@ -70,7 +70,7 @@ class Prepared:
     short: tuple[Tensor, Tensor]
 
 
-class Model(ClickModel):
+class Model(RoutedModel):
     """MIRRN, with attention over the last events beside it."""
 
     def __init__(self, settings: MIRRNSettings, catalogue: Catalogue) -> None:
@@ -97,14 +97,6 @@ class Model(ClickModel):
         windows = [self.summed(last.take(histories) * last.valid), self.summed(histories)]
         hashed = [query[:, None] for query in (self.hashed(batch.items), *map(self.hash, windows))]
         return [best(agreement(codes, query, self.hash.bits), self.k, valid) for query in hashed]
-
-    @torch.no_grad()
-    def selected(self, batch: Batch) -> Tensor:
-        """(batch, length) bool: the events that retrieval hands on."""
-        histories = filled(batch.histories)
-        found = self.routes(batch, histories, places(batch.lengths, histories.shape[1]))
-        masks = torch.stack([route.mask(histories.shape[1]) for route in found])
-        return masks.any(0)[:, : batch.histories.shape[1]]
 
     def interest(self, number: int, histories: Tensor, found: Selected) -> tuple[Tensor, Tensor]:
         """A route's vector (rows, width), and whether it found anything (rows,)."""

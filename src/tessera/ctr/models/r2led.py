@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from tessera.ctr.attention import AGES, TargetAttention, age_buckets, masked_softmax
 from tessera.ctr.batch import Batch, Catalogue
-from tessera.ctr.models.base import ClickModel, CodeVectors, ItemVectors, ShortTerm, Tower, filled, places
+from tessera.ctr.models.base import CodeVectors, ItemVectors, RoutedModel, ShortTerm, Tower, filled, places
 from tessera.ctr.retrieval import Groups, Selected, best, latest, union
 from tessera.ctr.sid_index import UNIT, Prefixes, PrefixIndex
 from tessera.ctr.simhash import SimHash, agreement
@@ -134,7 +134,7 @@ def _all(shares: Sequence[Shares]) -> tuple[Tensor, Tensor]:
     return torch.cat(scores), torch.cat(wholes)
 
 
-class Model(ClickModel):
+class Model(RoutedModel):
     """The reconstruction, with attention over the last events beside it."""
 
     def __init__(self, settings: R2LEDSettings, catalogue: Catalogue) -> None:
@@ -254,14 +254,6 @@ class Model(ClickModel):
                 semantic = partial(self.like_window, prefixes, prefixes, valid.long())
             found.append(self.find(code, codes, semantic, valid, histories.shape[1], best))
         return found
-
-    @torch.no_grad()
-    def selected(self, batch: Batch) -> Tensor:
-        """(batch, length) bool: the events that retrieval hands on."""
-        histories = filled(batch.histories)
-        found = self.routes(batch, histories, places(batch.lengths, histories.shape[1]))
-        masks = torch.stack([route.mask(histories.shape[1]) for route in found])
-        return masks.any(0)[:, : batch.histories.shape[1]]
 
     # ------------------------------------------------------------ batches
 
