@@ -300,6 +300,7 @@ def test_large_nodes_come_a_page_at_a_time(browser: Browser, tmp_path: Path) -> 
     assert more.is_hidden()
     branches.first.locator("summary").click()
     inside = branches.first.locator(".inside")
+    inside.locator(".tile").first.wait_for()  # `toggle` comes after the click has returned
     assert inside.locator(".tile").count() == 24
     assert inside.locator(".notes").inner_text() == "2 items more not on this page"
     inside.locator(".more").click()
