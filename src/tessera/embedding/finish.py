@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tessera.artifacts.logs import log
+from tessera.data.principal import principal_directions
 from tessera.settings.embedding import Finish
 
 Vectors = npt.NDArray[np.floating]
@@ -29,19 +30,13 @@ def principal_components(vectors: Vectors, count: int, whiten: float = 0.0) -> n
     """Centred vectors (n, width) in the directions of most variance, (n, count) or as many as there are.
 
     Component k is divided by its standard deviation to the power of `whiten`; directions without variance are then left
-    out. At 0 and with all components, distances are kept. The signs are fixed (the largest weight of a component is
-    positive), so that the same vectors always give the same rows.
+    out. At 0 and with all components, distances are kept.
     """
     centred = np.asarray(vectors, np.float64) - np.mean(vectors, axis=0, dtype=np.float64)
-    most = max(1, min(centred.shape[1], len(centred) - 1))
-    if count > most:
-        log.info("%d principal components asked for, %d there are", count, most)
-    # the triangular factor has the same right singular vectors, and is small where items are many
-    _, spread, directions = np.linalg.svd(np.linalg.qr(centred, mode="r"), full_matrices=False)
-    directions = directions[: min(count, most)]
-    largest = np.abs(directions).argmax(axis=1)
-    directions = directions * np.where(directions[np.arange(len(directions)), largest] < 0, -1.0, 1.0)[:, None]
-    variance = spread**2
+    directions, variance = principal_directions(centred)
+    if count > len(directions):
+        log.info("%d principal components asked for, %d there are", count, len(directions))
+    directions = directions[:count]
     if variance.sum() > 0:
         log.info("%d components keep %.1f%% of the variance", len(directions), 100 * _share(variance, len(directions)))
     found = centred @ directions.T

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tessera.artifacts.logs import log
 from tessera.quantization.base import CHUNK, Fitted, PartQuantizer, stored_codebooks
+from tessera.quantization.principal import start_at_components
 from tessera.quantization.residual import Quantized, ResidualCodebooks, forget
 from tessera.quantization.vectors import PartVectors, Standard, standard
 from tessera.settings.semantic_ids import LearnedCodes
@@ -168,7 +169,12 @@ def fit_autoencoders(settings: LearnedCodes, data: Sequence[PartVectors], state:
         return losses(passed)
 
     trainer = StepTrainer(model, settings.training, state, machine, updates, "codes")
-    if settings.start == "kmeans" and not trainer.checkpoint.is_file():
+    fresh = not trainer.checkpoint.is_file()
+    if settings.first_weights == "principal" and fresh:
+        for part, table, own in zip(parts, inputs, present, strict=True):
+            count = start_at_components(part.encoder, part.decoder, table[own.to(machine.device)])
+            log.info("encoder and decoder start from %d principal components", count)
+    if settings.start == "kmeans" and fresh:
         with torch.no_grad():
             for part, table, own in zip(parts, inputs, present, strict=True):
                 rows = table[own.to(machine.device)]
