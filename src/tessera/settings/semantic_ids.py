@@ -81,8 +81,8 @@ class LearnedCodes(Codes):
     """What a level subtracts: its code, or the straight-through output, which stops the commitment of later levels from
     reaching the encoder, as in MME-SID's code."""
     first_weights: Literal["principal", "random"] = "principal"
-    """Where encoder and decoder start: at the table's principal components, which pairs of ReLUs carry through the hidden
-    layers, or at random numbers (Xavier), as published."""
+    """Where encoder and decoder start: at the table's principal components, which pairs of ReLUs carry through the
+    hidden layers, or at random numbers (Xavier), as published."""
     start: Literal["kmeans", "random"] = "kmeans"
     """Where codebooks start: k-means of the residuals of all items, level after level, or random numbers."""
     revive_after: int = Field(100, ge=0)
