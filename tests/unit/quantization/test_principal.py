@@ -75,8 +75,9 @@ def test_no_more_directions_than_rows_tell() -> None:
 
 def test_few_steps_leave_less_than_from_random_weights(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    vectors = rng.standard_normal((16, 24))[rng.integers(0, 16, 400)] + 0.5 * rng.standard_normal((400, 24))
-    data = PartVectors("t", vectors.astype(np.float32), np.ones(400, bool), (24,))
+    kinds = rng.standard_normal((16, 24))[rng.integers(0, 16, 400)]
+    vectors = (kinds + 0.5 * rng.standard_normal((400, 24))).astype(np.float32)
+    data = PartVectors("t", vectors, np.ones(400, bool), (24,))
     left = {}
     for start in ("principal", "random"):
         training = {"steps": 20, "batch": 400, "device": "cpu"}
