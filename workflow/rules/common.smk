@@ -332,7 +332,17 @@ def ctr_run(wildcards):
 
 def ctr_codes(wildcards):
     """The semantic IDs that a click-through run reads, as named inputs."""
-    if not ctr_run(wildcards).semantic_ids:
+    return ctr_codes_of(wildcards, ctr_run(wildcards))
+
+
+def ctr_judged_codes(wildcards):
+    """Those that judging it reads: its own, or the reference's."""
+    return ctr_codes_of(wildcards, ctr_run(wildcards), ctr_reference(wildcards))
+
+
+def ctr_codes_of(wildcards, *runs):
+    """The semantic IDs that one of the runs reads, as named inputs."""
+    if not any(run is not None and run.semantic_ids for run in runs):
         return {}
     folder = f"results/{wildcards.dataset}/semantic_ids/{CONFIG.ctr.semantic_ids}"
     return {"codes": f"{folder}/codes.parquet", "codebooks": f"{folder}/model.safetensors"}

@@ -62,7 +62,7 @@ rule train_ctr:
 
 rule evaluate_ctr:
     input:
-        unpack(ctr_codes),
+        unpack(ctr_judged_codes),
         unpack(ctr_reference_model),
         model="results/{dataset}/ctr/runs/{name}/seed-{seed}/model.safetensors",
         description="results/{dataset}/ctr/runs/{name}/seed-{seed}/model.json",

@@ -112,7 +112,7 @@ CTR_SAMPLES = pa.schema(
         ("split", pa.string()),
     ]
 )
-CTR_CATALOGUE = pa.schema([("item", pa.int32()), ("category", pa.int32()), ("events", pa.int64())])
+CTR_CATALOGUE = pa.schema([("item", pa.int32()), ("category", pa.int32()), ("events", pa.int64()), ("met", pa.bool_())])
 CTR_PREDICTIONS = pa.schema(
     [
         ("user", pa.int32()),
@@ -142,7 +142,7 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "truth": (1, TRUTH),
     "click_truth": (1, CLICK_TRUTH),
     "ctr_samples": (1, CTR_SAMPLES),
-    "ctr_catalogue": (1, CTR_CATALOGUE),
+    "ctr_catalogue": (2, CTR_CATALOGUE),
     "ctr_predictions": (1, CTR_PREDICTIONS),
 }
 

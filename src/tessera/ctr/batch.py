@@ -25,13 +25,22 @@ class Catalogue:
     n_categories: int
     """Categories are 1..`n_categories`."""
     popularity: Tensor
-    """(items + 1,) int64 training events an item: 0 marks items that training never met."""
+    """(items + 1,) int64 training events an item."""
     codes: SemanticIds | None = None
     """Semantic IDs, where the config names some."""
     codebooks: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     """(part, level) -> (codes, width) vectors behind the codes; empty for given codes."""
     users: int = 0
     """Users are 1..`users`."""
+    met: Tensor | None = None
+    """(items + 1,) bool: items of training, as events or as targets that were clicked or not; None goes by events.
+
+    To go by clicks alone would tell training the label: a target that nobody clicked would be an unknown item."""
+
+    @property
+    def known(self) -> Tensor:
+        """(items + 1,) bool: items whose id means something."""
+        return self.met if self.met is not None else self.popularity > 0
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ class SampleSet:
 
     def batch(self, numbers: Longs, most: int | None = None) -> Batch:
         """Some of the samples; `most` keeps the latest events of each history."""
-        ends, lengths = self.ends[numbers], self.lengths[numbers]
+        ends = self.ends[numbers]
+        lengths = ends - self.offsets[self.users[numbers]]
         if most is not None:
             lengths = np.minimum(lengths, most)
         starts = ends - lengths
@@ -126,6 +127,7 @@ def load_catalogue(folder: Path, codes: Path | None = None) -> Catalogue:
         categories=categories,
         n_categories=len(describe(path)["categories"]),
         popularity=events,
+        met=torch.from_numpy(np.concatenate([[False], table.column("met").to_numpy(zero_copy_only=False)])),
         codes=read_codes(codes, items) if codes is not None else None,
         codebooks=read_codebooks(codes) if codes is not None else {},
         users=len(np.load(folder / "offsets.npy", allow_pickle=False)) - 2,

@@ -67,7 +67,8 @@ def evaluate_model(
         reference: a model of full target attention and its weights, to which retrieval is compared.
     """
     samples = load_samples(folder)
-    catalogue = load_catalogue(folder, codes if run.semantic_ids else None)
+    reads_codes = run.semantic_ids or (reference is not None and reference[0].semantic_ids)
+    catalogue = load_catalogue(folder, codes if reads_codes else None)
     device = pick_device(run.training.device)
     model = load_model(path, run, catalogue, device)
     test = samples.of("test")

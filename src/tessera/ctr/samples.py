@@ -73,6 +73,8 @@ def make_samples(settings: Samples, data: Path, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
     if isinstance(settings, PositiveSamples):
         rows = _with_negatives(rows, settings, users, items, parts, popularity, categories)
+    met = popularity > 0
+    met[rows["item"][rows["part"] == 0]] = True
     missing = [part for code, part in enumerate(PARTS) if not (rows["part"] == code).any()]
     if missing:
         raise SampleError(
@@ -87,10 +89,15 @@ def make_samples(settings: Samples, data: Path, folder: Path) -> dict[str, Any]:
     part = pa.DictionaryArray.from_arrays(pa.array(rows.pop("part"), pa.int8()), list(PARTS)).cast(pa.string())
     write_table(folder / "samples.parquet", pa.table({**rows, "split": part}), "ctr_samples", made_by, inputs)
     catalogue = pa.table(
-        {"item": np.arange(1, counts["item"] + 1), "category": categories[1:], "events": popularity[1:]}
+        {
+            "item": np.arange(1, counts["item"] + 1),
+            "category": categories[1:],
+            "events": popularity[1:],
+            "met": met[1:],
+        }
     )
     write_table(folder / "catalogue.parquet", catalogue, "ctr_catalogue", made_by, inputs, categories=names)
-    told = _describe(rows, part, offsets, popularity, counts, settings.split)
+    told = _describe(rows, part, offsets, met, counts, settings.split)
     write_json(folder / "samples.json", told | {"categories": len(names)})
     log.info(
         "%s", ", ".join(f"{p['samples']:,} {name} ({p['clicks']:.1%} clicked)" for name, p in told["parts"].items())
@@ -245,7 +252,7 @@ def _describe(
     rows: Mapping[str, np.ndarray],
     part: pa.Array,
     offsets: Longs,
-    popularity: Longs,
+    met: Bools,
     counts: Mapping[str, int],
     split: CTRSplit,
 ) -> dict[str, Any]:
@@ -260,7 +267,7 @@ def _describe(
             "mean_history": float(lengths[mine].mean()),
             "longest_history": int(lengths[mine].max()),
             "empty_histories": float((lengths[mine] == 0).mean()),
-            "unknown_items": float((popularity[rows["item"][mine]] == 0).mean()),
+            "unknown_items": float((~met[rows["item"][mine]]).mean()),
         }
     events = {"events": int(offsets[-1]), "users": counts["user"], "items": counts["item"]}
     return {**events, "unit": "seconds" if split.by == "time" else "events", "parts": told}

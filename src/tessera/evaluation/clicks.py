@@ -125,6 +125,10 @@ def summarize(users: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, 
     }
 
 
+LEAST_USERS = 10
+"""Fewest users of which resamples tell anything."""
+
+
 def user_draws(users: int, resamples: int, seed: int) -> Array:
     """(resamples, users) how often each user is drawn, with replacement."""
     generator = np.random.default_rng(seed)
@@ -139,9 +143,12 @@ def resampled(
 ) -> Mapping[str, Array]:
     """AUC, GAUC and log loss of each bootstrap resample of users, (resamples,) each.
 
-    The same users, resamples and seed draw the same users, so differences between models are paired.
+    The same users, resamples and seed draw the same users, so differences between models are paired. Of too few users
+    resamples are alike and would make any difference significant: all are NaN then.
     """
     told = by_user(users, labels, probabilities)
+    if len(told.users) < LEAST_USERS:
+        return dict.fromkeys(("AUC", "GAUC", "log loss"), np.full(resamples, np.nan))
     draws = user_draws(len(told.users), resamples, seed)
     size = max(1, 4_000_000 // max(1, len(labels)))
     aucs = [

@@ -322,6 +322,17 @@ class Config(Settings):
                 found.append(f"ctr.{key}: unknown name {value!r}{did_you_mean(value, ctr.models)}")
         if ctr.reference in ctr.models and ctr.models[ctr.reference].model != "din":
             found.append(f"ctr.reference: {ctr.reference!r} has no attention over histories; choose a din")
+        elif ctr.reference in ctr.models and getattr(ctr.models[ctr.reference], "window", None) is not None:
+            found.append(f"ctr.reference: {ctr.reference!r} sees its window alone; give it `window: null`")
+        for name in self.experiment.datasets:
+            world = self.datasets.get(name)
+            if not isinstance(world, BazaarSource) or world.lifelong is None or ctr.samples.source != "impressions":
+                continue
+            if ctr.samples.split.past < round(1 - world.lifelong.logged, 9):
+                found.append(
+                    f"ctr.samples.split.past: {ctr.samples.split.past}, but the log of {name!r} tells what was not "
+                    f"clicked in its last {world.lifelong.logged} alone; expected {1 - world.lifelong.logged:g} or more"
+                )
         for name, model in ctr.models.items():
             if not _NAME.fullmatch(name) or name == "oracle":
                 found.append(f"ctr.models.{name}: a name is letters, digits, '-', '_' and '.', and not oracle")

@@ -18,6 +18,10 @@ class ClickModel(Settings):
     """Width of the vector of a category; 0 reads no categories."""
     read_codes: bool = False
     """Item vectors also hold those of the item's semantic ID: what R2LED knows of items, for fair comparisons."""
+    counts: bool = False
+    """The logit also has a part told by how many events of the whole history are of the target's item and of its
+    category and, where codes are read, share each of its prefixes: what R2LED's `histogram` knows, for fair
+    comparisons."""
     code_dim: int = Field(16, ge=1)
     """Width of code vectors where no codebook gives it."""
     start: Literal["codebooks", "random"] = "codebooks"

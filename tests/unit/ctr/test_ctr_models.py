@@ -29,10 +29,14 @@ R2LED_KINDS: list[dict[str, Any]] = [
     {"views": "semantic", "matches_only": False, "level_weights": [0.5, 0.0, 0.5]},
     {"mixing": "fuse", "alpha": 0.3},
     {"short": 0, "bits": 16, "histogram": False},
+    {"counts": True},
+    {"counts": True, "histogram": False},
 ]
 KINDS: list[dict[str, Any]] = [
     {"model": "avg"},
     {"model": "avg", "read_codes": True},
+    {"model": "avg", "counts": True},
+    {"model": "sim_hard", "k": 5, "counts": True, "read_codes": True},
     {"model": "din"},
     {"model": "din", "window": None, "activation": "relu", "attention_hidden": [8, 4]},
     {"model": "sim_hard", "k": 5},

@@ -178,6 +178,18 @@ def test_histories_stay_on_disk(tmp_path):
     assert isinstance(samples.times, np.memmap)
 
 
+@pytest.mark.parametrize("source", ["impressions", "positives"])
+def test_no_target_of_training_is_unknown(source, tmp_path):
+    """Else an unknown item would be one that nobody clicked: a label."""
+    # item 25 is shown in the middle of the log and nobody clicks it
+    rows = [(user, 1 + n % 20, 10 * n + user, 1.0) for user in (1, 2) for n in range(40)]
+    rows.insert(20, (1, 25, rows[20][2] - 1, 0.0))
+    found = make(tmp_path, rows, source=source, **CUTS)
+    known = load_catalogue(tmp_path / "samples").known.numpy()
+    assert known[found.targets[found.of("train")]].all()
+    assert not known[0]
+
+
 def test_popularity_counts_training_alone(tmp_path):
     rows = random_rows(ties=False)
     samples = make(tmp_path, rows, **CUTS)

@@ -66,7 +66,7 @@ def test_log_loss_and_ece_by_hand():
 
 
 def test_resamples_are_those_of_drawn_users():
-    users, labels, scores = data(n=120, users=8)
+    users, labels, scores = data(n=150, users=12)
     found = clicks.resampled(users, labels, scores, 30, seed=3)
     known = np.unique(users)
     draws = clicks.user_draws(len(known), 30, 3)
@@ -79,6 +79,15 @@ def test_resamples_are_those_of_drawn_users():
         assert found["log loss"][row] == pytest.approx(clicks.log_losses(labels[rows], scores[rows]).mean())
     low, high = clicks.interval(found["AUC"], 0.1)
     assert low < clicks.auc(labels, scores) < high
+
+
+def test_a_few_users_tell_nothing():
+    users, labels, scores = data(n=120, users=clicks.LEAST_USERS - 1)
+    found = clicks.resampled(users, labels, scores, 30, seed=3)
+    better = clicks.resampled(users, labels, labels * 0.8 + 0.1, 30, seed=3)
+    for metric, values in found.items():
+        assert clicks.interval(values, 0.05) is None
+        assert clicks.paired_p(better[metric] - values, 0.3) == 1.0
 
 
 def test_the_paired_test_tells_a_better_model_from_the_same_one():

@@ -47,6 +47,12 @@ def test_a_sequential_config_has_no_click_through_runs() -> None:
         ({"task": "sequential"}, "datasets.lifelong.lifelong: its log holds impressions that nobody clicked"),
         ({"task": "click"}, "task: 'click' is not one of the choices"),
         ({"ctr__baseline": "dim"}, "ctr.baseline: unknown name 'dim'; did you mean 'din'"),
+        ({"ctr__reference": "din"}, "ctr.reference: 'din' sees its window alone; give it `window: null`"),
+        (
+            {"ctr__samples__split__past": 0.4},
+            "ctr.samples.split.past: 0.4, but the log of 'lifelong' tells what was not clicked in its last 0.5 alone; "
+            "expected 0.5 or more",
+        ),
         ({"ctr__reference": "sim_hard"}, "ctr.reference: 'sim_hard' has no attention over histories; choose a din"),
         ({"ctr__semantic_ids": None}, "ctr.models.r2led: r2led reads semantic IDs, but ctr.semantic_ids names none"),
         ({"ctr__semantic_ids": "plane"}, "ctr.semantic_ids: unknown name 'plane'; did you mean 'plain'"),

@@ -17,7 +17,7 @@ class Model(ClickModel):
         super().__init__(settings, catalogue)
         self.tower = Tower(self.items.width, 1, settings.hidden, settings.dropout)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def logits(self, batch: Batch) -> Tensor:
         events = self.items(batch.histories) * places(batch.lengths, batch.histories.shape[1])[..., None]
         logits: Tensor = self.tower(self.items(batch.items), [events.sum(1) / batch.lengths.clamp(min=1)[:, None]])
         return logits

@@ -1,7 +1,8 @@
 """What all click-through models share: item vectors, the network on top, and two ways of being called.
 
 `forward(batch)` is for training and judging: a history a row. `request(history, ages, candidates)` is for serving: one
-history, many candidates. It is `prepare`, which knows no candidate, and `score`; both give the same logits (tested).
+history, many candidates. A model says `logits` for the first, and for the second `prepare`, which knows no candidate,
+and `score`; both give the same logits (tested).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from tessera.artifacts.codes import ABSENT
 from tessera.ctr.attention import DINAttention
 from tessera.ctr.batch import Batch, Catalogue
+from tessera.ctr.counts import Counts
 from tessera.ctr.retrieval import Selected, latest
 from tessera.settings import ctr_models
 
@@ -90,7 +92,7 @@ class ItemVectors(nn.Module):
             with torch.no_grad():
                 table.weight[0] = 0
         self.codes = CodeVectors(settings, catalogue, scale) if codes else None
-        known = torch.arange(catalogue.items + 1) * (catalogue.popularity > 0)
+        known = torch.arange(catalogue.items + 1) * catalogue.known
         self.register_buffer("_known", known, persistent=False)
         self.register_buffer("_category", catalogue.categories, persistent=False)
         self.width = settings.dim + settings.category_dim + (self.codes.width if self.codes else 0)
@@ -127,6 +129,7 @@ class ClickModel(nn.Module, ABC):
     def __init__(self, settings: ctr_models.ClickModel, catalogue: Catalogue) -> None:
         super().__init__()
         self.items = ItemVectors(settings, catalogue, settings.read_codes)
+        self.counts = Counts(catalogue, prefixes=settings.read_codes) if settings.counts else None
         self._start_keeping(catalogue)
 
     def _start_keeping(self, catalogue: Catalogue) -> None:
@@ -161,9 +164,14 @@ class ClickModel(nn.Module, ABC):
                 return total
             return F.embedding_bag(items, self.known("vectors", self.items, self._every.to(items.device)), mode="sum")
 
-    @abstractmethod
     def forward(self, batch: Batch) -> Tensor:
-        """(batch,) logits."""
+        """(batch,) logits, with what counts tell of them where they are read."""
+        found = self.logits(batch)
+        return found if self.counts is None else found + self.counts(batch)
+
+    @abstractmethod
+    def logits(self, batch: Batch) -> Tensor:
+        """(batch,) logits of the model without counts."""
 
     @abstractmethod
     def prepare(self, history: Tensor, ages: Tensor) -> Any:
@@ -180,7 +188,8 @@ class ClickModel(nn.Module, ABC):
     @torch.no_grad()
     def request(self, history: Tensor, ages: Tensor, candidates: Tensor) -> Tensor:
         """Logits (candidates,) of `forward` for one history (length,) with its ages (length,); length may be 0."""
-        return self.score_all(self.prepare(history, ages), candidates)
+        found = self.score_all(self.prepare(history, ages), candidates)
+        return found if self.counts is None else found + self.counts.request(history, candidates)
 
     def score_all(self, prepared: Any, candidates: Tensor) -> Tensor:
         """`score`, in turn where candidates by events would take too much memory."""

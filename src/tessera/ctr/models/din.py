@@ -32,7 +32,7 @@ class Model(ClickModel):
             histories, valid = last.take(histories), last.valid
         return self.items(histories) * valid[..., None], valid
 
-    def forward(self, batch: Batch) -> Tensor:
+    def logits(self, batch: Batch) -> Tensor:
         target = self.items(batch.items)
         events, valid = self.events(batch.histories, batch.lengths)
         logits: Tensor = self.tower(target, [self.din(target, events, valid)])

@@ -105,7 +105,7 @@ class Model(RoutedModel):
         mixed = self.filters[number](events, valid)
         return mixed.sum(1) / valid.sum(1, keepdim=True).clamp(min=1), valid.any(1)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def logits(self, batch: Batch) -> Tensor:
         histories = filled(batch.histories)
         with torch.no_grad():
             found = self.routes(batch, histories, places(batch.lengths, histories.shape[1]))

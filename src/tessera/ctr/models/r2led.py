@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from tessera.ctr.attention import AGES, TargetAttention, age_buckets, masked_softmax
 from tessera.ctr.batch import Batch, Catalogue
+from tessera.ctr.counts import Counts, Histogram, scaled, shared
 from tessera.ctr.models.base import CodeVectors, ItemVectors, RoutedModel, ShortTerm, Tower, filled, places
 from tessera.ctr.retrieval import Groups, Selected, best, latest, union
 from tessera.ctr.sid_index import UNIT, Prefixes, PrefixIndex
@@ -82,29 +83,6 @@ Shares = Callable[[], tuple[Tensor, Tensor]]
 """Semantic scores (rows, n) as integers, and what they are shares of, (rows, 1) or one number."""
 
 
-class Histogram:
-    """How many events of one history have each prefix, a level each; asked in O(levels log n) a candidate."""
-
-    def __init__(self, prefixes: Tensor, counts: Tensor) -> None:
-        """
-        Args:
-            prefixes: (n, levels) of items.
-            counts: (n,) events of each.
-        """
-        self.levels: list[tuple[Tensor, Tensor]] = []
-        for column in prefixes.T:
-            known, places = torch.unique(column, return_inverse=True)
-            self.levels.append((known, torch.zeros_like(known).index_add_(0, places, counts)))
-
-    def of(self, prefixes: Tensor) -> Tensor:
-        """(rows, levels) prefixes of candidates -> events that share them; items without codes share nothing."""
-        found = []
-        for (known, events), wanted in zip(self.levels, prefixes.T.contiguous(), strict=True):
-            place = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)
-            found.append(torch.where((known[place] == wanted) & (wanted >= 0), events[place], 0))
-        return torch.stack(found, 1)
-
-
 @dataclass
 class Prepared:
     """What the candidates of a request share."""
@@ -143,6 +121,8 @@ class Model(RoutedModel):
             raise ValueError("R2LED reads semantic IDs, and `ctr` names none: set ctr.semantic_ids")
         self.settings = settings
         self.items = ItemVectors(settings, catalogue, codes=False)
+        # prefixes are counted by the histogram
+        self.counts = Counts(catalogue, prefixes=not settings.histogram) if settings.counts else None
         self._start_keeping(catalogue)
         width = self.items.width
         self.gated = GatedItems(settings, catalogue, width)
@@ -257,7 +237,7 @@ class Model(RoutedModel):
 
     # ------------------------------------------------------------ batches
 
-    def forward(self, batch: Batch) -> Tensor:
+    def logits(self, batch: Batch) -> Tensor:
         histories, ages = filled(batch.histories), filled(batch.ages)
         with torch.no_grad():
             found = self.routes(batch, histories, places(batch.lengths, histories.shape[1]))
@@ -265,15 +245,14 @@ class Model(RoutedModel):
             (attention.project(self.fused(route.take(histories), route.take(ages))), route.valid)
             for attention, route in zip(self._attentions, found, strict=True)
         ]
-        shared = self._shared(histories, batch.items)
-        return self._logits(batch.items, events, self._last(histories, batch.lengths), shared, batch.lengths)
+        alike = self._alike(histories, batch.items)
+        return self._logits(batch.items, events, self._last(histories, batch.lengths), alike, batch.lengths)
 
-    def _shared(self, histories: Tensor, targets: Tensor) -> Tensor | None:
+    def _alike(self, histories: Tensor, targets: Tensor) -> Tensor | None:
         """(batch, levels) events that share each prefix with the target; None where nobody asks."""
         if not self.settings.histogram:
             return None
-        wanted = self.whole.of(targets)[:, None]
-        return ((self.whole.of(histories) == wanted) & (wanted >= 0)).sum(1)
+        return shared(self.whole.of(histories), self.whole.of(targets))
 
     def _last(self, histories: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         last = latest(lengths, self.short.size)
@@ -284,7 +263,7 @@ class Model(RoutedModel):
         targets: Tensor,
         events: list[tuple[Tensor, Tensor]],
         short: tuple[Tensor, Tensor],
-        shared: Tensor | None,
+        alike: Tensor | None,
         lengths: Tensor,
     ) -> Tensor:
         target = self.fused(targets)
@@ -300,10 +279,7 @@ class Model(RoutedModel):
             fused = (masked_softmax(scores, some)[..., None] * self.route_value(routes)).sum(1)
         else:
             fused = routes.sum(1) / some.sum(1, keepdim=True).clamp(min=1)
-        added = []
-        if shared is not None:  # on scales of numbers and of shares, both within a few units
-            share = shared / lengths.clamp(min=1)[:, None]
-            added = [0.5 * torch.log1p(shared.to(target.dtype)), 0.5 * torch.log1p(100 * share.to(target.dtype))]
+        added = [] if alike is None else scaled(alike, lengths, target.dtype)
         logits: Tensor = self.tower(target, [fused, *each, *self.short(target, *short)], added)
         return logits
 
@@ -384,9 +360,9 @@ class Model(RoutedModel):
                     prepared.projected[route] = attention.project(tokens)
                 projected = found.take(prepared.projected[route])
             events.append((projected, found.valid))
-        shared = prepared.histogram.of(self.whole.of(candidates)) if prepared.histogram else None
+        alike = prepared.histogram.of(self.whole.of(candidates)) if prepared.histogram else None
         lengths = (prepared.history > 0).sum(1)
-        return self._logits(candidates, events, prepared.short, shared, lengths)
+        return self._logits(candidates, events, prepared.short, alike, lengths)
 
     def cells(self, prepared: Prepared) -> int:
         walks = self.settings.views == "semantic" and any(index is not None for index in prepared.events)

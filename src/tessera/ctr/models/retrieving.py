@@ -66,7 +66,7 @@ class TwoStage(ClickModel):
         vectors: Tensor = self.items(items) + self.ages(age_buckets(ages))
         return vectors
 
-    def forward(self, batch: Batch) -> Tensor:
+    def logits(self, batch: Batch) -> Tensor:
         histories, ages = filled(batch.histories), filled(batch.ages)
         valid = places(batch.lengths, histories.shape[1])
         with torch.no_grad():

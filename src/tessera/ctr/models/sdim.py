@@ -31,7 +31,7 @@ class Model(ClickModel):
         """Bucket numbers (..., groups) of items (...)."""
         return self.known("buckets", lambda some: self.hash(self.items(some)), items)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def logits(self, batch: Batch) -> Tensor:
         histories = filled(batch.histories)
         target = self.items(batch.items)
         events = self.items(histories)

@@ -80,7 +80,7 @@ class Model(ClickModel):
         found = self.retrieve(batch, histories, places(batch.lengths, histories.shape[1]))
         return found.mask(histories.shape[1])[:, : batch.histories.shape[1]]
 
-    def forward(self, batch: Batch) -> Tensor:
+    def logits(self, batch: Batch) -> Tensor:
         histories, ages = filled(batch.histories), filled(batch.ages)
         with torch.no_grad():
             found = self.retrieve(batch, histories, places(batch.lengths, histories.shape[1]))
