@@ -1,7 +1,7 @@
 """What a language model is told of an item: a sentence about the domain, a newline, then `name is value; ...`.
 
 The form of LLMEmb and ReaEmb: attributes joined by semicolons, values without newlines and semicolons, each cut to 100
-characters.
+characters. Captions are told whole: a model's own limit of tokens bounds them.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def item_attributes(
                     f"prompt.attributes: no item has the attribute {wanted!r}{did_you_mean(wanted, known)}"
                 )
         told = {item: _chosen(pairs, prompt.attributes) for item, pairs in told.items()}
+    cut = {item: [(name, _value(name, value, prompt)) for name, value in pairs] for item, pairs in told.items()}
     for name, path in (captions or {}).items():
         said = read_table(path, "captions")
         check_ids(path, said, "item", len(told))
         for item, text in zip(said.column("item").to_pylist(), said.column("text").to_pylist(), strict=True):
-            told[item].append((name, text or ""))
-    cut = {item: [(name, _value(name, value, prompt)) for name, value in pairs] for item, pairs in told.items()}
+            cut[item].append((name, _plain(text or "")))
     kept = {item: [(name, value) for name, value in pairs if value] for item, pairs in cut.items()}
     return {item: pairs for item, pairs in kept.items() if pairs}
 
@@ -66,10 +66,15 @@ def _chosen(pairs: Attributes, wanted: Sequence[str]) -> Attributes:
 
 def _value(name: str, value: str, prompt: ItemPrompt) -> str:
     """One attribute's value: no newline, no semicolon, the first sentence where asked, not too long."""
-    value = _SPACE.sub(" ", value.replace(";", ".")).strip()
+    value = _plain(value)
     if name in prompt.first_sentence and (sentence := _SENTENCE.match(value)):
         value = sentence.group(1)
     return value[: prompt.max_characters].strip()
+
+
+def _plain(value: str) -> str:
+    """Without newlines and semicolons, which separate attributes."""
+    return _SPACE.sub(" ", value.replace(";", ".")).strip()
 
 
 def domain_sentence(domain: str) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SYSTEM = "You are an expert who writes short and exact descriptions of items."
 _PLACE = "\u2042"  # stands for the text while the frame around it is made
+_PROBE = "a"  # a text that every tokenizer knows
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,10 @@ def plain_frame(model: LanguageModel, before: str = "", end: bool = True) -> Fra
     first: list[int] = []
     last = [model.end_token] if end else []
     if model.kind == "encoder":
-        whole = list(tokenizer(before, add_special_tokens=True)["input_ids"])
-        plain = _ids(tokenizer, before)
+        # which of an encoder's own tokens stand before a text shows around a text, and not around nothing
+        probe = before or _PROBE
+        whole = list(tokenizer(probe, add_special_tokens=True)["input_ids"])
+        plain = _ids(tokenizer, probe)
         lead = next((i for i in range(len(whole) + 1) if whole[i : i + len(plain)] == plain), 0)
         first, last = whole[:lead], whole[lead + len(plain) :]
     return Frame((*first, *_ids(tokenizer, before)), tuple(last))

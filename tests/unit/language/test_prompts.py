@@ -75,6 +75,14 @@ def test_captions_come_last(tmp_path: Path) -> None:
     assert told == {1: [("title", "Alien")], 2: [("title", "Heat"), ("looks", "two men")], 3: [("looks", "a red star")]}
 
 
+def test_captions_are_told_whole(tmp_path: Path) -> None:
+    long = "a red star; " * 20
+    path = captions(tmp_path, [(1, long, "captioned"), (2, None, "no picture"), (3, None, "no picture")])
+    prompt = ItemPrompt(max_characters=10, first_sentence=["looks"])
+    told = item_attributes(catalogue(tmp_path), prompt, {"looks": path})
+    assert told[1][-1] == ("looks", " ".join(long.replace(";", ".").split()))
+
+
 def test_captions_of_another_dataset_are_refused(tmp_path: Path) -> None:
     path = captions(tmp_path, [(7, "a red star", "captioned")])
     with pytest.raises(ArtifactError, match="7 is not an id"):

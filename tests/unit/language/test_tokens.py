@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from tessera.language.tokens import Frame, chat_frame, length_batches, pad_rows, plain_frame, tokenize
@@ -32,6 +32,18 @@ def language_model(template: str | None = None) -> Any:
 def test_plain_frame() -> None:
     assert plain_frame(language_model(), "tell :") == Frame((10, 11), (1,))
     assert plain_frame(language_model(), "", end=False) == Frame((), ())
+
+
+@pytest.mark.parametrize("before", ["", "tell :"])
+def test_an_encoders_own_tokens_stand_around_the_text(before: str) -> None:
+    model = language_model()
+    model.kind = "encoder"
+    model.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="user $A <end>", special_tokens=[("user", 3), ("<end>", 1)]
+    )
+    told = model.tokenizer(f"{before} red blue".strip())["input_ids"]
+    rows, _ = tokenize(["red blue"], plain_frame(model, before), model.tokenizer, 20)
+    assert rows == [told]
 
 
 TEMPLATE = "{% for m in messages %}{{ m['role'] }} : {{ m['content'] }} <end> {% endfor %}"
