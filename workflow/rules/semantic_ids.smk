@@ -42,11 +42,12 @@ rule health:
         "results/logs/health/{dataset}/{codes}.log",
     benchmark:
         "results/benchmarks/health/{dataset}/{codes}.tsv"
+    retries: CONFIG.resources.quantize.retries
     conda:
         ENVIRONMENT
-    threads: CONFIG.resources.prepare.threads
+    threads: CONFIG.resources.quantize.threads
     resources:
-        **resources("prepare"),
+        **resources("quantize"),
     params:
         tables=lambda wildcards: CONFIG.quantized(wildcards.codes),
         code=lambda wildcards: code("health.py", *quantizer_modules(wildcards.codes)),

@@ -73,8 +73,8 @@ def resolve(strategy: Conflicts, codes: Ints, distances: Distances | None, sizes
     - nearest: the items of every prefix that holds a collision are assigned anew to different codes of the last level,
       with the least sum of squared distances (exact, Hungarian method). Prefixes without a collision stay as they are.
     - sinkhorn (LC-Rec): every group of colliding items is spread over the last level by entropic optimal
-      transport with equal shares for all codes, for at most `ROUNDS` rounds; what still collides then, such as exact
-      copies, is assigned as under `nearest`.
+      transport with equal shares for all codes, for at most `ROUNDS` rounds and while that helps; what still collides
+      then, such as exact copies, is assigned as under `nearest`.
 
     Args:
         codes: (n, levels) of the items that have codes, by ascending item id.
@@ -130,8 +130,8 @@ def _check_room(prefixes: Ints, codes: Ints, sizes: tuple[int, ...]) -> None:
         prefix = codes[np.flatnonzero(prefixes == full)[0], :-1].tolist()
         raise ValueError(
             f"conflicts: {counts[full]} items share the codes {prefix} before the last level, "
-            f"whose {sizes[-1]} codes cannot tell them apart; "
-            "more codes, one more level, or conflicts: extra_level leaves room"
+            f"whose {sizes[-1]} codes cannot tell them apart; more codes, one more level, or conflicts: extra_level "
+            "leaves room (the last alone where the items are copies of one another)"
         )
 
 
@@ -159,11 +159,17 @@ def _assign(codes: Ints, prefixes: Ints, distances: Distances) -> None:
 
 
 def _spread(codes: Ints, distances: Distances) -> None:
-    """Colliding items over the last level by optimal transport, round after round; in place."""
+    """Colliding items over the last level by optimal transport, round after round; in place.
+
+    Exact copies want the same code in every round, and may push others to and fro: it ends where a round leaves no
+    fewer groups than the best before it.
+    """
+    fewest = len(codes) + 1
     for _ in range(ROUNDS):
         groups = _colliding(codes)
-        if not groups:
+        if not groups or len(groups) >= fewest:
             return
+        fewest = len(groups)
         for rows in groups:
             codes[rows, -1] = transport(_some(distances, rows)).argmax(1)
 

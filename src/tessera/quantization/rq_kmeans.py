@@ -48,7 +48,8 @@ def residual_levels(vectors: Tensor, sizes: Sequence[int], cluster: Cluster, uni
     scales = []
     for level, size in enumerate(sizes):
         if unit:
-            scale = scale * vectors.norm(dim=1).mean()
+            # where every item is a code already, nothing is left to scale
+            scale = scale * vectors.norm(dim=1).mean().clamp(min=1e-12)
             vectors = unit_rows(vectors)
         found = cluster(vectors, size, level)
         left = found.error / max(float(vectors.square().sum(1).mean()), 1e-30)

@@ -167,6 +167,8 @@ def _preset_everywhere(data: dict[str, Any]) -> dict[str, Any]:
 
     recipes: dict[str, type[Settings]] = {"scft": SCFTTable, "lrcl": LRCLTable, "crrl": CRRLTable}
     data["tables"] = given(data.get("tables"), recipes, "recipe") or {}
+    quantizers: dict[str, type[Settings]] = {"mm_rq_vae": MMRQVAE}
+    data["semantic_ids"] = given(data.get("semantic_ids"), quantizers, "quantizer") or {}
     backbones: dict[str, type[Settings]] = {"sasrec": SASRecSettings, "gru4rec": GRU4RecSettings}
     data["backbones"] = given(data["backbones"], backbones, "kind")
     systems = {}
@@ -471,6 +473,13 @@ class Config(Settings):
                     f"{path}.semantic_ids: {system.semantic_ids!r} has codes a table; TIGER writes one sequence"
                 )
             if isinstance(system, MMESIDSystem):
+                parts = getattr(self.semantic_ids[system.semantic_ids], "tables", [])
+                found += [
+                    f"{path}.tables.{index}: {table!r} is none of the tables of {system.semantic_ids!r}"
+                    f"{did_you_mean(table, parts)}"
+                    for index, table in enumerate(system.tables or [])
+                    if multimodal and table not in parts
+                ]
                 if not multimodal:
                     found.append(f"{path}.semantic_ids: {system.semantic_ids!r} is not made by mm_rq_vae")
                 if system.model not in self.models:
@@ -587,6 +596,8 @@ class Config(Settings):
         if items is not system and getattr(items, "preset", "correct") == "official":
             found.append("items enter under preset official")
         codes = getattr(items, "semantic_ids", None)
+        if codes and getattr(self.semantic_ids[codes], "preset", "correct") == "official":
+            found.append(f"codes {codes} were made under preset official")
         name: str | None
         for name in dict.fromkeys([*self._tables_of(system), *(self.quantized(codes) if codes else [])]):
             while name is not None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema, model_validator
 
-from tessera.settings.base import Settings
+from tessera.settings.base import PresetSettings, Settings
 from tessera.settings.language import Steps
 
 _NAMES = {"type": "array", "items": {"type": "string"}, "minItems": 1}
@@ -97,9 +97,13 @@ class RQVAE(LearnedCodes):
     quantizer: Literal["rq_vae"] = "rq_vae"
 
 
-class MMRQVAE(LearnedCodes):
+class MMRQVAE(LearnedCodes, PresetSettings):
     """Multimodal RQ-VAE of MME-SID (CIKM 2025): codes of their own for every table, aligned with the first table's."""
 
+    OFFICIAL: ClassVar[dict[str, Any]] = {
+        "first_weights": "random", "commitment": 0.01, "residual_gradient": "straight_through",
+        "mse": 0.0, "align": "mmd",
+    }  # fmt: skip
     quantizer: Literal["mm_rq_vae"] = "mm_rq_vae"
     conflicts: Conflicts = "none"
     """Items with the same codes: see the other quantisers; codes that are inputs alone may collide."""

@@ -182,6 +182,14 @@ class MMESIDSystem(NetworkSystem, PresetSettings):
     max_length: int = Field(50, ge=1)
     """Items of a history that are read."""
 
+    @model_validator(mode="after")
+    def _something_to_read(self) -> MMESIDSystem:
+        if not self.raw and not self.codes:
+            raise ValueError("raw and codes are both false: an item would have nothing to tell")
+        if self.tables is not None and not self.tables:
+            raise ValueError("tables is empty: an item would have nothing to tell; null takes all")
+        return self
+
 
 def _system_tag(data: Any) -> str:
     found = data.get("recommender", "backbone") if isinstance(data, Mapping) else getattr(data, "recommender", None)

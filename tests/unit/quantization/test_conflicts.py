@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
+from tessera.quantization import conflicts
 from tessera.quantization.conflicts import collisions, resolve, strings, transport
 
 
@@ -102,6 +103,15 @@ def test_sinkhorn_tells_all_items_apart_and_moves_the_last_code_alone(seed: int)
     assert np.array_equal(found.codes[:, :-1], codes[:, :-1])
     assert np.array_equal(resolve("sinkhorn", codes, distances, (3, 2, 9)).codes, found.codes)
     assert total(found.codes, distances) >= total(resolve("nearest", codes, distances, (3, 2, 9)).codes, distances)
+
+
+def test_copies_do_not_keep_the_transport_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = []
+    monkeypatch.setattr(conflicts, "transport", lambda found: rounds.append(1) or transport(found))
+    codes = np.zeros((4, 2), np.int64)
+    distances = np.tile(np.array([0.0, 3, 1, 2, 9, 8]), (4, 1))
+    assert resolve("sinkhorn", codes, distances, (1, 6)).after == 0
+    assert len(rounds) == 1
 
 
 def test_exact_copies_are_told_apart_as_well() -> None:

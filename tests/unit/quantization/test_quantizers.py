@@ -129,6 +129,16 @@ def test_unit_residuals_forget_lengths(tmp_path: Path) -> None:
     assert torch.equal(own.choose(latent), own.choose(3 * latent))
 
 
+def test_residuals_that_are_zero_have_no_length_to_forget(tmp_path: Path) -> None:
+    vectors = np.repeat(np.random.default_rng(0).standard_normal((6, DIM)), 10, 0).astype(np.float32)
+    settings = settings_of("rq_kmeans unit", conflicts="extra_level")
+    data = PartVectors("a", vectors, np.ones(60, bool), (DIM,))
+    quantizer = Quantizer(settings, import_module(QUANTIZERS["rq_kmeans"]).fit(settings, [data], tmp_path).parts)
+    (codes,) = quantizer.assign([vectors])
+    assert len(np.unique(codes, axis=0)) == 6
+    assert np.isfinite(quantizer.decode([codes])[0]).all()
+
+
 def test_more_levels_and_the_encoder_leave_less(tmp_path: Path) -> None:
     def left(kind: str, **more: Any) -> float:
         quantizer, (data,), _ = fitted(kind, tmp_path / str(more), **more)

@@ -1,0 +1,68 @@
+"""Semantic IDs in a config: what cannot work is refused before anything runs, with the path and the nearest name."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from changing import with_key
+
+from tessera.settings.base import ConfigError
+from tessera.settings.config import load
+
+GOOD: dict[str, Any] = {
+    "datasets": {"bazaar": {"source": "bazaar"}},
+    "tables": {"who": {"recipe": "collaborative"}, "text": {"recipe": "text", "model": "small"}},
+    "semantic_ids": {
+        "plain": {"quantizer": "rq_kmeans", "tables": "text"},
+        "views": {"quantizer": "mm_rq_vae", "tables": ["who", "text"]},
+    },
+    "systems": {
+        "tiger": {"recommender": "tiger", "semantic_ids": "plain"},
+        "mme_sid": {"recommender": "mme_sid", "semantic_ids": "views", "model": "small"},
+    },
+    "experiment": {"datasets": ["bazaar"], "systems": ["id", "tiger", "mme_sid"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (
+            "systems.tiger.semantic_ids",
+            "plane",
+            "tiger.semantic_ids: unknown name 'plane'; did you mean 'plain'",
+        ),
+        ("systems.tiger.semantic_ids", "views", "'views' has codes a table; TIGER writes one sequence"),
+        ("systems.mme_sid.semantic_ids", "plain", "'plain' is not made by mm_rq_vae"),
+        ("systems.mme_sid.tables", ["txt"], "tables.0: 'txt' is none of the tables of 'views'; did you mean 'text'"),
+        ("systems.mme_sid.tables", [], "tables is empty: an item would have nothing to tell"),
+        ("systems.mme_sid.model", "smal", "systems.mme_sid.model: unknown name 'smal'; did you mean 'small'"),
+        ("semantic_ids.plain.tables", "txt", "semantic_ids.plain.tables.0: unknown name 'txt'; did you mean 'text'"),
+        ("semantic_ids.plain.codes", [8, 8], "is not a number above 1 for each of 3 levels"),
+    ],
+)
+def test_what_cannot_work_is_refused(path: str, value: Any, said: str) -> None:
+    load(copy.deepcopy(GOOD))
+    with pytest.raises(ConfigError) as caught:
+        load(with_key(GOOD, path, value))
+    assert said in str(caught.value)
+
+
+def test_an_item_must_tell_something() -> None:
+    config = with_key(GOOD, "systems.mme_sid.raw", False)
+    load(copy.deepcopy(config))
+    config["systems"]["mme_sid"]["codes"] = False
+    with pytest.raises(ConfigError, match="raw and codes are both false"):
+        load(config)
+
+
+def test_the_preset_covers_the_quantiser_and_is_said() -> None:
+    config = load(with_key(GOOD, "preset", "official"))
+    views = config.semantic_ids["views"]
+    assert (views.mse, views.align, views.commitment, views.first_weights) == (0.0, "mmd", 0.01, "random")  # type: ignore[union-attr]
+    assert config.semantic_ids["plain"] == load(copy.deepcopy(GOOD)).semantic_ids["plain"]
+    remarks = {run.system: run.remarks for run in config.runs("bazaar")}
+    assert "codes views were made under preset official" in remarks["mme_sid"]
+    assert not any("codes" in remark for remark in remarks["tiger"])
