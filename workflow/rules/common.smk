@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from tessera.artifacts.code import code_fingerprint
 from tessera.ctr.kinds import MODELS as CTR_MODULES
-from tessera.data.files import find
+from tessera.data.files import find, model_files
 from tessera.data.required import check_files, dataset_files
 from tessera.embedding.task import RECIPES
 from tessera.quantization.task import QUANTIZERS
@@ -21,7 +21,7 @@ from tessera.settings.config import load
 from tessera.settings.ctr_models import Retrieval
 from tessera.settings.datasets import BazaarSource
 from tessera.settings.embedding import TRAINED_TABLES
-from tessera.settings.language import BuiltModel
+from tessera.settings.language import BuiltModel, FolderModel
 
 WHERE = ", ".join(map(str, workflow.configfiles)) or "config"
 try:
@@ -119,7 +119,8 @@ def run_inputs(wildcards):
         folder = f"results/{wildcards.dataset}/semantic_ids/{codes}"
         found |= {"codes": f"{folder}/codes.parquet", "codebooks": f"{folder}/model.safetensors"}
     model = getattr(run.method, "model", None)
-    return found | ({"model_folder": built_model(wildcards, model)["model"]} if model in BUILT else {})
+    read = built_model(wildcards, model)
+    return found | ({"model_folder": read.pop("model")} if "model" in read else {}) | read
 
 
 def run_teacher(wildcards):
@@ -134,7 +135,10 @@ def prompt_settings(dataset):
 
 
 def built_model(wildcards, name):
-    """The folder of a model that is built on the spot, as a named input."""
+    """The folder of a model that is built on the spot, or the files of one that is there, as a named input."""
+    model = CONFIG.models.get(name)
+    if isinstance(model, FolderModel):
+        return {"model_files": [str(path) for path in model_files(find(model.folder))]}
     return {"model": f"results/{wildcards.dataset}/models/{name}"} if name in BUILT else {}
 
 

@@ -43,6 +43,12 @@ def find(path: str, sha256: str | None = None) -> Path:
     raise FileNotFoundError(f"{path}: no such file or folder; looked at {looked}{unset}{_nearest(places)}")
 
 
+def model_files(folder: Path) -> list[Path]:
+    """What of a language model's folder is read: weights, tokenizer and descriptions, by name."""
+    kinds = {".json", ".safetensors", ".txt", ".model", ".jinja"}
+    return sorted(path for path in folder.iterdir() if path.suffix in kinds)
+
+
 def _nearest(places: list[Path]) -> str:
     """Which part of the path is wrong, and what stands there instead."""
     for place in places:

@@ -102,7 +102,7 @@ def load_embedder(model: LanguageModel, path: Path, merge: bool) -> Embedder:
     Args:
         model: freshly loaded, without adapters.
         path: of model.safetensors.
-        merge: add the adapters to the weights, or leave them beside, frozen.
+        merge: add the adapters to the weights, or leave them beside, frozen; weights of 8 or 4 bits take nothing in.
     Raises:
         ArtifactError: a file is missing, or the embedder does not belong to this model.
     """
@@ -115,7 +115,7 @@ def load_embedder(model: LanguageModel, path: Path, merge: bool) -> Embedder:
     if lora is not None:
         add_lora(model.tower, lora)
         _fill(path, lora_weights(model.tower), parts["lora"])
-        if merge:
+        if merge and not model.quantized:
             merge_lora(model.tower)
     model.tower.requires_grad_(False).eval()
     attention = None

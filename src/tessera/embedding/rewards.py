@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_ROUNDING = 1e-6
+"""A deviation below this share of the numbers themselves is rounding."""
+
 
 def expected_ranks(similarity: Tensor) -> Tensor:
     """Ranks from 0, the most similar first; equal ones share the mean of their ranks, in whichever order they stand.
@@ -40,7 +43,9 @@ def standardized(similarity: Tensor) -> Tensor:
     states is all or nothing otherwise, and one of cosines nearly flat.
     """
     scale = similarity.detach().std(-1, correction=0).mean(-1)[:, None, None]
-    return similarity / scale.clamp(min=torch.finfo(similarity.dtype).tiny)
+    # candidates that tell the same differ by rounding alone, which is nothing to magnify
+    tied = scale <= _ROUNDING * similarity.detach().abs().mean((-2, -1), keepdim=True)
+    return similarity / scale.masked_fill(tied, 1.0)
 
 
 def softmax_reward(similarity: Tensor, weights: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tessera.artifacts.files import identity
 from tessera.artifacts.logs import stage
 from tessera.embedding.task import RECIPES, Places, Task
-from tessera.language.models import load_model
+from tessera.language.models import fingerprint, load_model
 from tessera.settings.embedding import TRAINED_TABLES, CRRLTable
 from tessera.training.launch import run_processes
 from tessera.training.machine import Machine
@@ -20,7 +20,7 @@ def tune(task: Task, places: Places, output: Path, state: Path, code: str) -> No
     """Train the embedder of a task: `output` (model.safetensors), model.json and history.jsonl beside it."""
     table = task.table
     assert isinstance(table, TRAINED_TABLES)
-    folder = state / identity(task.canonical(), code, *places.digests())
+    folder = state / identity(task.canonical(), code, *places.digests(), *fingerprint(task.model))
     machine = Machine(table.training)
     model = load_model(task.model, places.model_folder)
     module = import_module(RECIPES[table.recipe])

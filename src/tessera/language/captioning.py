@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tessera.artifacts.files import file_digest, identity
 from tessera.language.captions import write_captions
-from tessera.language.models import load_model
+from tessera.language.models import fingerprint, load_model
 from tessera.settings.base import Settings
 from tessera.settings.language import Captions, ItemPrompt, LanguageModel
 
@@ -22,5 +22,5 @@ class Captioning(Settings):
 def caption(task: Captioning, catalogue: Path, model: Path | None, output: Path, state: Path, code: str) -> None:
     """Write the captions of a catalogue; `model` is the folder of a model that was built."""
     digests = [file_digest(catalogue)] + ([file_digest(model / "model.safetensors")] if model else [])
-    folder = state / identity(task.canonical(), code, *digests)
+    folder = state / identity(task.canonical(), code, *digests, *fingerprint(task.model))
     write_captions(task.captions, task.prompt, load_model(task.model, model), catalogue, output, folder)

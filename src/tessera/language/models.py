@@ -5,6 +5,7 @@ Weights are read from safetensors alone, and no code that comes with a model is 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from tessera.artifacts.logs import log
-from tessera.data.files import find
+from tessera.data.files import find, model_files
 from tessera.settings.base import did_you_mean
 from tessera.settings.language import BuiltModel, FolderModel, HubModel, LoadedModel, PackageModel
+from tessera.settings.language import LanguageModel as LanguageModelSettings
 from tessera.training.machine import pick_device
 
 Kind = Literal["decoder", "encoder", "vision"]
@@ -61,6 +63,11 @@ class LanguageModel:
     """Pictures to pixels; vision models alone have one."""
     device: torch.device
     """Where the weights are."""
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the weights are stored in 8 or 4 bits."""
+        return bool(getattr(self.full, "is_quantized", False))
 
     def move(self, device: torch.device) -> None:
         """Put the weights elsewhere, unless they are there."""
@@ -121,6 +128,17 @@ def load_model(
             raise LanguageModelError("a built model needs the folder that it was written to")
         return _read(folder, LoadedModel(device=settings.training.device))
     return _read(locate(settings), settings)
+
+
+def fingerprint(settings: LanguageModelSettings | None) -> list[str]:
+    """What tells the weights of a local folder from others that take their place: names, sizes and times.
+
+    Empty for other models: their settings say which weights they are, or the files that make them are known.
+    """
+    if not isinstance(settings, FolderModel):
+        return []
+    found = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in model_files(find(settings.folder))]
+    return [hashlib.sha256(json.dumps(found).encode()).hexdigest()]
 
 
 def locate(settings: HubModel | FolderModel | PackageModel) -> Path:
@@ -347,12 +365,18 @@ def _quantized(settings: LoadedModel, device: torch.device) -> dict[str, Any]:
     return {"quantization_config": wanted, "device_map": {"": device}}
 
 
+_QUANTIZED = ("is_quantized", "is_loaded_in_8bit", "is_loaded_in_4bit")
+
+
 def _tower(full: Any, kind: Kind) -> nn.Module:
     """The part that gives states: the encoder itself, or the text decoder without its head."""
     if kind == "encoder":
         encoder: nn.Module = full
         return encoder
     decoder: nn.Module = full.get_decoder()
+    for name in _QUANTIZED:  # adapters are put on the tower, and ask it how its weights are stored
+        if hasattr(full, name):
+            setattr(decoder, name, getattr(full, name))
     return decoder
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tessera.language.models import LanguageModel, LanguageModelError
 from tessera.language.prompts import attribute_text, domain_sentence
-from tessera.language.tokens import Frame, plain_frame, tokenize
+from tessera.language.tokens import PLACE, Frame, chat_text, plain_frame, tokenize
 
 Source = Literal["image", "text", "both"]
 
@@ -26,8 +26,6 @@ INSTRUCTIONS: dict[str, str] = {
 }
 READS_PICTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 """Architectures whose pictures are read here: those that take patches with their grid."""
-
-_PLACE = "\u2042"  # stands for the text while the frame around it is made
 
 
 @dataclass
@@ -95,20 +93,17 @@ class Question:
             raise LanguageModelError("captions are written by decoders and vision-language models; this is an encoder")
         asked = instruction or INSTRUCTIONS[source]
         if self.told:
-            asked = f"{asked}\n{domain_sentence(domain)}\n{_PLACE}"
+            asked = f"{asked}\n{domain_sentence(domain)}\n{PLACE}"
         self.frame = self._frame(asked)
 
     def _frame(self, asked: str) -> Frame:
         tokenizer = self.model.tokenizer
-        picture: list[dict[str, str]] = [{"type": "image"}] if self.pictured else []
         if getattr(tokenizer, "chat_template", None) is None:
             if self.pictured:
                 raise LanguageModelError("the tokenizer has no chat template: it cannot say where the picture stands")
-            return plain_frame(self.model, asked.replace(_PLACE, ""), end=False)
-        content: Any = [*picture, {"type": "text", "text": asked}] if self.model.kind == "vision" else asked
-        said = [{"role": "user", "content": content}]
-        text = str(tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
-        opening, _, closing = text.partition(_PLACE)
+            return plain_frame(self.model, asked.replace(PLACE, ""), end=False)
+        text = chat_text(tokenizer, asked, pictured=self.pictured)
+        opening, _, closing = text.partition(PLACE)
         ids = [tokenizer(part, add_special_tokens=False)["input_ids"] if part else [] for part in (opening, closing)]
         return Frame(tuple(ids[0]), tuple(ids[1]))
 

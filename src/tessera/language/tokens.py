@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from jinja2.exceptions import TemplateError
 from torch import Tensor
 
 from tessera.artifacts.logs import log
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from tessera.language.models import LanguageModel
 
 SYSTEM = "You are an expert who writes short and exact descriptions of items."
-_PLACE = "\u2042"  # stands for the text while the frame around it is made
+PLACE = "\u2042"  # stands for the text while the frame around it is made
 _PROBE = "a"  # a text that every tokenizer knows
 
 
@@ -65,11 +66,45 @@ def chat_frame(model: LanguageModel, before: str, system: str = SYSTEM, answer: 
         log.info("the tokenizer has no chat template: items are told in plain words instead")
         frame = plain_frame(model, f"{system}\n{before}" if system else before, end=False)
         return Frame(frame.before, (*frame.after, *_ids(model.tokenizer, "\n" if answer else "")))
-    said = [{"role": "system", "content": system}] if system else []
-    said.append({"role": "user", "content": before + _PLACE})
-    text = model.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=answer)
-    opening, _, closing = str(text).partition(_PLACE)
+    text = chat_text(model.tokenizer, before + PLACE, system, answer)
+    opening, _, closing = text.partition(PLACE)
     return Frame(tuple(_ids(model.tokenizer, opening)), tuple(_ids(model.tokenizer, closing)))
+
+
+def chat_text(tokenizer: Any, request: str, system: str = "", answer: bool = True, pictured: bool = False) -> str:
+    """A user's message in the words of the tokenizer's chat template, without thinking aloud.
+
+    A template that knows no system role gets the system message before the request, and one that wants content in
+    parts gets parts.
+
+    Args:
+        tokenizer: with a chat template.
+        request: the message; it holds `PLACE`, unless it is about a picture alone.
+        system: the system message; none where it is empty.
+        answer: end with the generation prompt.
+        pictured: a picture stands before the request.
+    Raises:
+        ValueError: no form of the message comes through the template.
+    """
+    forms: list[list[dict[str, Any]]] = []
+    for said, own in ((request, system), (f"{system}\n{request}" if system else request, "")):
+        parts = [*([{"type": "image"}] if pictured else []), {"type": "text", "text": said}]
+        told: list[Any] = [parts] if pictured else [said, parts]
+        for content in told:
+            before = [{"role": "system", "content": own if content is said else [{"type": "text", "text": own}]}]
+            forms.append([*(before if own else []), {"role": "user", "content": content}])
+    refused = "it drops the message"
+    for form in forms:
+        try:
+            text = tokenizer.apply_chat_template(
+                form, tokenize=False, add_generation_prompt=answer, enable_thinking=False
+            )
+        except (TemplateError, TypeError) as error:
+            refused = str(error)
+            continue
+        if request in str(text) and (not system or system in str(text)):
+            return str(text)
+    raise ValueError(f"the tokenizer's chat template does not tell what a user asks: {refused}")
 
 
 def tokenize(texts: Sequence[str], frame: Frame, tokenizer: Any, most: int) -> tuple[list[list[int]], int]:

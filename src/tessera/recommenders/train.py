@@ -17,6 +17,7 @@ from tessera.artifacts.logs import log, stage
 from tessera.artifacts.models import write_model
 from tessera.data.dataset import Cases, Dataset, load_dataset
 from tessera.evaluation.judge import validation_metrics
+from tessera.language.models import fingerprint
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.network import build_network, network_batches, network_scorer
 from tessera.settings.evaluation import Evaluation
@@ -34,7 +35,8 @@ HEURISTICS = {
 
 def run_identity(run: Run, data: Path, inputs: RunInputs, code: str) -> str:
     """Name of a run's state: changes with its settings, its code and its input files, and with nothing else."""
-    return identity(run.canonical(), code, file_digest(data / "interactions.parquet"), *inputs.digests())
+    digests = [file_digest(data / "interactions.parquet"), *inputs.digests(), *fingerprint(run.model)]
+    return identity(run.canonical(), code, *digests)
 
 
 def train_run(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path, code: str = "") -> None:

@@ -102,8 +102,8 @@ class HubModel(LoadedModel):
 
     hub: str
     """Repository, e.g. `Qwen/Qwen2.5-0.5B-Instruct`."""
-    revision: str
-    """Commit of the repository: the same config then always means the same weights."""
+    revision: str = Field(pattern="^[0-9a-f]{40}$")
+    """Commit of the repository, 40 digits: the same config then always means the same weights."""
     offline: bool = False
     """Never use the network: the model must be in the local cache."""
 

@@ -73,3 +73,15 @@ def test_published_advantages_by_hand() -> None:
     norm = math.sqrt(0.03) + 1e-6
     expected = torch.tensor([[0.1, 0.0], [-0.1, -0.1]]) / norm
     torch.testing.assert_close(batch_advantages(rewards), expected, atol=1e-6, rtol=0)
+
+
+def test_copies_of_the_positive_are_no_reason_to_stop() -> None:
+    """All candidates alike, but for rounding: an even share, and finite gradients."""
+    similarity = torch.full((1, 3, 4), 100.0).requires_grad_()
+    weights = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    rounded = similarity + torch.tensor([0.0, 7e-6, 0.0, 0.0])
+    reward = softmax_reward(rounded, weights)
+    assert reward.tolist() == [pytest.approx([0.25] * 3, abs=1e-4)]
+    reward.sum().backward()
+    assert similarity.grad is not None
+    assert torch.isfinite(similarity.grad).all()
