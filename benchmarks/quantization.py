@@ -5,7 +5,7 @@ Quality is judged on the whole catalogue every few steps, outside the clock, so 
 not only equal steps. The peer is put beside the library, without dependencies that would replace torch:
 
     pip install --no-deps --target PEER vector-quantize-pytorch einops einx frozendict torch-einops-utils loguru
-    OMP_NUM_THREADS=1 PYTHONPATH=PEER python benchmarks/quantization.py --steps 300
+    OMP_NUM_THREADS=1 PYTHONPATH=PEER python benchmarks/quantization.py --steps 200 --every 25
 """
 
 from __future__ import annotations
@@ -121,16 +121,17 @@ def others(quantizer: nn.Module, vectors: np.ndarray, steps: int, every: int, ba
             model.train()
 
 
-def ours(codebook: str, vectors: np.ndarray, steps: int, every: int, batch: int) -> Iterator[Row]:
-    """Train by the library, with all it does, k-means of the whole catalogue included; anew each time."""
+def ours(codebook: str, first_weights: str, vectors: np.ndarray, steps: int, every: int, batch: int) -> Iterator[Row]:
+    """Train by the library, with all it does, components and k-means of the catalogue included; anew each time."""
     data = PartVectors("t", vectors, np.ones(len(vectors), bool), (vectors.shape[1],))
     x = torch.from_numpy(vectors)
     with tempfile.TemporaryDirectory() as folder:
         for stop in range(every, steps + 1, every):
             training = QuantizerSteps(steps=stop, batch=batch, device="cpu", checkpoint_seconds=1e9)
             settings = RQVAE(
-                tables=["t"], levels=LEVELS, codes=CODES, dim=DIM, hidden=HIDDEN, codebook=codebook, training=training
-            )
+                tables=["t"], levels=LEVELS, codes=CODES, dim=DIM, hidden=HIDDEN, codebook=codebook,
+                first_weights=first_weights, training=training,
+            )  # fmt: skip
             started = time.process_time()
             found = fit(settings, [data], Path(folder) / str(stop))
             seconds = time.process_time() - started
@@ -222,14 +223,16 @@ def main() -> None:
     clusters(vectors)
     clouds(512, 256)
     codebook_steps(arguments.batch)
-    plan = (vectors, arguments.steps, arguments.every, arguments.batch)
+    plan = (vectors, arguments.steps, max(arguments.every, arguments.steps // 4), arguments.batch)
+    short = (vectors, arguments.steps // 2, arguments.every, arguments.batch)
     print(f"\n{len(vectors)} items x {vectors.shape[1]}")
     print(
         "\n| side | step | CPU s | ms a step | squares left | collisions | dead codes |\n|---|---|---|---|---|---|---|"
     )
     for name, rows in (
-        ("ours, loss", ours("loss", *plan)),
-        ("ours, ema", ours("ema", *plan)),
+        ("ours, codebooks by loss", ours("loss", "principal", *short)),
+        ("ours, moving averages", ours("ema", "principal", *short)),
+        ("ours, random first weights", ours("loss", "random", *plan)),
         ("vector-quantize-pytorch", others(Peer(), *plan)),
         ("plain loop", others(Broadcast(), *plan)),
     ):
