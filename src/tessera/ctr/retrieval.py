@@ -111,6 +111,10 @@ def by_label(labels: Tensor) -> Tensor:
     return torch.from_numpy(length - 1 - order)
 
 
+SCANNED = 1 << 16
+"""Up to so many scores it is less work to look at every event than to tell groups apart."""
+
+
 class Groups:
     """One history by what events have in common (their item, their hash code): a score is of a group, not of an event.
 
@@ -152,6 +156,9 @@ class Groups:
             k: events wanted.
             valid: (rows, groups) bool: groups that may be found; all without it.
         """
+        if len(scores) * self.length <= SCANNED:
+            there = torch.ones_like(scores[:1], dtype=torch.bool) if valid is None else valid
+            return best(scores[:, self._group], k, there[:, self._group])
         lowest = torch.iinfo(scores.dtype).min
         keys = scores * self.length + self.latest.to(scores.dtype)
         if valid is not None:

@@ -12,6 +12,7 @@ import torch
 from ctr_world import ITEMS, make_batch, make_catalogue, make_codes, settings
 from torch import Tensor
 
+from tessera.ctr import retrieval
 from tessera.ctr.attention import Dice, DINAttention, TargetAttention, age_buckets
 from tessera.ctr.batch import Batch
 from tessera.ctr.models.base import CodeVectors, ItemVectors
@@ -65,8 +66,12 @@ def test_every_kind_is_tested() -> None:
     assert {keys["model"] for keys in KINDS} == set(MODELS)
 
 
+@pytest.mark.parametrize("scanned", [0, 1 << 16])
 @pytest.mark.parametrize("keys", KINDS, ids=name)
-def test_a_request_gives_the_logits_of_a_batch(keys: dict[str, Any]) -> None:
+def test_a_request_gives_the_logits_of_a_batch(
+    keys: dict[str, Any], scanned: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrieval, "SCANNED", scanned)
     model = make(keys)
     for length in (0, 3, 90):
         batch = make_batch([length] * 70, seed=length, shared=True)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from ctr_world import ITEMS, make_codes
 
+from tessera.ctr import retrieval
 from tessera.ctr.retrieval import Groups, Selected, best, latest, ordered, union
 from tessera.ctr.sid_index import UNIT, Prefixes, PrefixIndex
 from tessera.ctr.simhash import GroupedHash, SimHash, agreement, count_by_shifts, popcount
@@ -40,7 +41,9 @@ def test_best_is_a_scan(k: int, dtype: torch.dtype) -> None:
     assert [torch.nonzero(row)[:, 0].tolist() for row in mask] == rows(found)
 
 
-def test_events_of_equal_labels_are_found_as_by_a_scan() -> None:
+@pytest.mark.parametrize("scanned", [0, 1 << 16])
+def test_events_of_equal_labels_are_found_as_by_a_scan(scanned: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrieval, "SCANNED", scanned)
     for length, labels, k in [(1, 1, 3), (40, 5, 7), (40, 200, 7), (200, 3, 50), (64, 20, 1)]:
         history = torch.from_numpy(RNG.integers(1, labels + 1, length))
         groups = Groups(history)
