@@ -40,7 +40,7 @@ def embed_hidden(
         ValueError: no picture can be read.
     """
     question = Question(model, table.source, prompt.domain, table.instruction)
-    shown = ShownCatalogue(question, prompt, catalogue)
+    shown = ShownCatalogue(question, prompt, catalogue, table.max_pixels)
     model.full.eval()
     found: list[int] = []
     vectors: list[Vectors] = []

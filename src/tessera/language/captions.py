@@ -44,7 +44,7 @@ def write_captions(
             is not there.
     """
     question = Question(model, settings.source, prompt.domain, settings.instruction)
-    shown = ShownCatalogue(question, prompt, catalogue)
+    shown = ShownCatalogue(question, prompt, catalogue, settings.max_pixels)
     items = shown.items
     rows: list[list[Any]] = []
     cut, named = 0, 0

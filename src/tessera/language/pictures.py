@@ -20,6 +20,15 @@ class PictureError(ValueError):
         self.reason = reason
 
 
+def at_most(picture: Image.Image, pixels: int) -> Image.Image:
+    """The picture, made smaller in its proportions where it has more pixels."""
+    width, height = picture.size
+    if width * height <= pixels:
+        return picture
+    scale = (pixels / (width * height)) ** 0.5
+    return picture.resize((max(1, int(width * scale)), max(1, int(height * scale))), Image.Resampling.LANCZOS)
+
+
 def open_picture(path: str | Path) -> Image.Image:
     """The picture in RGB, upright; what is transparent becomes white.
 

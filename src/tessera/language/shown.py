@@ -10,7 +10,7 @@ from PIL import Image
 
 from tessera.artifacts.tables import describe, read_table
 from tessera.language.models import LanguageModelError
-from tessera.language.pictures import PictureError, open_picture
+from tessera.language.pictures import PictureError, at_most, open_picture
 from tessera.language.prompts import Attributes, item_attributes
 from tessera.language.questions import Question
 from tessera.settings.language import ItemPrompt
@@ -39,16 +39,18 @@ class Seen:
 class ShownCatalogue:
     """The items of a dataset with what one question shows of them."""
 
-    def __init__(self, question: Question, prompt: ItemPrompt, catalogue: Path) -> None:
+    def __init__(self, question: Question, prompt: ItemPrompt, catalogue: Path, max_pixels: int) -> None:
         """
         Args:
             question: picture, text, or both.
             prompt: how the text is told.
             catalogue: items.parquet; `image_root` in its metadata is the folder of pictures.
+            max_pixels: larger pictures are made smaller, which bounds memory and tokens.
         Raises:
             LanguageModelError: no item has what it is to be shown, or the folder of pictures is not there.
         """
         self.question = question
+        self.max_pixels = max_pixels
         source = question.source
         table = read_table(catalogue, "items", ["item", "image"]).sort_by("item")
         self.items: list[int] = table.column("item").to_pylist()
@@ -78,7 +80,7 @@ class ShownCatalogue:
                     seen.status[item] = NO_PICTURE
                     continue
                 try:
-                    seen.pictures[item] = open_picture(self._root / name)
+                    seen.pictures[item] = at_most(open_picture(self._root / name), self.max_pixels)
                 except PictureError as error:
                     seen.broken.append(f"item {item}: {error}")
                     seen.status[item] = BROKEN_PICTURE

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from tessera.settings.base import PresetSettings, Settings
-from tessera.settings.language import ReadText, Steps
+from tessera.settings.language import MAX_PIXELS, ReadText, Steps
 
 
 class Finish(Settings):
@@ -66,6 +66,8 @@ class HiddenTable(ReadText, Finish):
     """Mean over all tokens, pieces of the picture included, or the last one, where the answer would begin."""
     batch: int = Field(64, ge=1)
     """Items read at once, of like length."""
+    max_pixels: int = Field(MAX_PIXELS, ge=1024)
+    """Larger pictures are made smaller: memory and tokens go with pixels."""
 
     @model_validator(mode="after")
     def _plain(self) -> HiddenTable:

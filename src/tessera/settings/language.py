@@ -153,6 +153,10 @@ class ItemPrompt(Settings):
     """Of these attributes only the first sentence is told, as in ReaEmb."""
 
 
+MAX_PIXELS = 448 * 448
+"""What is left of a larger picture: 256 tokens of Qwen2.5-VL."""
+
+
 class Captions(Settings):
     """What a model says of every item; greedy, so that the same model always says the same."""
 
@@ -164,6 +168,8 @@ class Captions(Settings):
     """What it is asked; null takes the instruction of the source."""
     max_new_tokens: int = Field(64, ge=1)
     """Longest caption in tokens."""
+    max_pixels: int = Field(MAX_PIXELS, ge=1024)
+    """Larger pictures are made smaller: memory and tokens go with pixels."""
     batch: int = Field(64, ge=1)
     """Items captioned at once, of like length."""
     shard: int = Field(512, ge=1)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tessera.language.colours import colour_words
-from tessera.language.pictures import PictureError, open_picture
+from tessera.language.pictures import PictureError, at_most, open_picture
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -98,3 +98,12 @@ def test_a_second_colour_is_named_where_it_fills_enough() -> None:
     assert colour_words(picture).startswith("mostly white and blue")
     picture.paste((255, 255, 255), (0, 0, 40, 10))
     assert colour_words(picture).startswith("mostly white,")
+
+
+def test_large_pictures_are_made_smaller_in_their_proportions() -> None:
+    picture = Image.new("RGB", (400, 100), "red")
+    assert at_most(picture, 40_000) is picture
+    small = at_most(picture, 10_000)
+    assert small.size == (200, 50)
+    assert small.getpixel((3, 3)) == (255, 0, 0)
+    assert at_most(Image.new("RGB", (2000, 1)), 1000).size[1] == 1
