@@ -1,4 +1,5 @@
 # Language models: built on the spot, describing items, trained to embed them.
+# What most of the rest waits for goes first, so that no core is left idle at its end: hence the priorities.
 rule pretrain:
     input:
         interactions="results/{dataset}/data/interactions.parquet",
@@ -11,6 +12,7 @@ rule pretrain:
     benchmark:
         "results/benchmarks/pretrain/{dataset}/{model}.tsv"
     retries: CONFIG.resources.pretrain.retries
+    priority: 30
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.pretrain.threads
@@ -34,6 +36,7 @@ rule caption:
     benchmark:
         "results/benchmarks/caption/{dataset}/{captions}.tsv"
     retries: CONFIG.resources.caption.retries
+    priority: 20
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.caption.threads
@@ -64,6 +67,7 @@ rule tune:
     wildcard_constraints:
         table=one_of(TUNED_TABLES),
     retries: CONFIG.resources.tune.retries
+    priority: 20
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.tune.threads
@@ -91,6 +95,7 @@ rule embed:
     wildcard_constraints:
         table=one_of(MADE_TABLES),
     retries: CONFIG.resources.embed.retries
+    priority: 10
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.embed.threads
