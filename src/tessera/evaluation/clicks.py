@@ -12,11 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
 
 Array = NDArray[np.float64]
 
 CLIP = 1e-7
 """Probabilities are kept so far from 0 and 1 in the log loss."""
+_CELLS = 4_000_000
+"""Numbers of a table at a time."""
 METRICS = ("AUC", "GAUC", "log loss", "ECE")
 SMALLER_IS_BETTER = ("log loss", "ECE")
 
@@ -51,6 +54,52 @@ def weighted_auc(labels: np.ndarray, scores: np.ndarray, weights: Array) -> Arra
     total = clicks.sum(1) * others.sum(1)
     won = (clicks * (below + 0.5 * others)).sum(1)
     return np.asarray(np.divide(won, total, out=np.full(len(weights), np.nan), where=total > 0))
+
+
+def user_wins(labels: np.ndarray, scores: np.ndarray, users: np.ndarray, count: int) -> Array:
+    """(count, count) how often a click of one user scores above a non-click of another; ties count half.
+
+    Where users are weighted by w, the pairs that clicks win are w' W w: a resample of users costs no pass over the
+    impressions.
+
+    Args:
+        labels: (n,) 0 or 1.
+        scores: (n,) any order-preserving score.
+        users: (n,) from 0 to `count` - 1.
+        count: how many users there are.
+    """
+    _, ranks = np.unique(scores, return_inverse=True)
+    groups = int(ranks.max(initial=-1)) + 1
+    clicked = labels > 0
+    ones = np.ones(len(labels))
+    clicks = coo_matrix((ones[clicked], (users[clicked], ranks[clicked])), (count, groups)).tocsr()
+    others = coo_matrix((ones[~clicked], (ranks[~clicked], users[~clicked])), (groups, count)).tocsc()
+    wins = np.zeros((count, count))
+    size = max(1, _CELLS // max(1, groups))
+    for start in range(0, count, size):
+        own = others[:, start : start + size].toarray()
+        wins[:, start : start + size] = clicks @ (np.cumsum(own, axis=0) - 0.5 * own)
+    return wins
+
+
+def resampled_auc(labels: np.ndarray, scores: np.ndarray, users: np.ndarray, draws: Array) -> Array:
+    """(resamples,) AUC of resamples of users, NaN where a class is missing.
+
+    Args:
+        labels: (n,) 0 or 1.
+        scores: (n,) any order-preserving score.
+        users: (n,) from 0.
+        draws: (resamples, users) how often each is drawn.
+    """
+    resamples, count = draws.shape
+    if count > resamples:  # the pairs of users cost more than so many passes
+        size = max(1, _CELLS // max(1, len(labels)))
+        parts = [draws[start : start + size][:, users] for start in range(0, resamples, size)]
+        return np.concatenate([weighted_auc(labels, scores, part) for part in parts])
+    won = ((draws @ user_wins(labels, scores, users, count)) * draws).sum(1)
+    clicks = np.bincount(users, labels > 0, count)
+    total = (draws @ clicks) * (draws @ (np.bincount(users, minlength=count) - clicks))
+    return np.asarray(np.divide(won, total, out=np.full(resamples, np.nan), where=total > 0))
 
 
 def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> Array:
@@ -150,11 +199,7 @@ def resampled(
     if len(told.users) < LEAST_USERS:
         return dict.fromkeys(("AUC", "GAUC", "log loss"), np.full(resamples, np.nan))
     draws = user_draws(len(told.users), resamples, seed)
-    size = max(1, 4_000_000 // max(1, len(labels)))
-    aucs = [
-        weighted_auc(labels, probabilities, draws[start : start + size][:, told.inverse])
-        for start in range(0, resamples, size)
-    ]
+    aucs = resampled_auc(labels, probabilities, told.inverse, draws)
     fits = ~np.isnan(told.auc)
     weight = draws[:, fits] @ told.impressions[fits]
     grouped = np.divide(
@@ -163,7 +208,7 @@ def resampled(
         out=np.full(resamples, np.nan),
         where=weight > 0,
     )
-    return {"AUC": np.concatenate(aucs), "GAUC": grouped, "log loss": (draws @ told.loss) / (draws @ told.impressions)}
+    return {"AUC": aucs, "GAUC": grouped, "log loss": (draws @ told.loss) / (draws @ told.impressions)}
 
 
 def interval(values: Array, level: float) -> tuple[float, float] | None:

@@ -81,6 +81,23 @@ def test_resamples_are_those_of_drawn_users():
     assert low < clicks.auc(labels, scores) < high
 
 
+def test_pairs_of_users_give_the_auc_of_their_resamples(monkeypatch):
+    users, labels, scores = data(n=300, users=14)
+    known, inverse = np.unique(users, return_inverse=True)
+    draws = clicks.user_draws(len(known), 20, 0)
+    draws[0] = 0  # nobody
+    expected = clicks.weighted_auc(labels, scores, draws[:, inverse])
+    assert np.isnan(expected[0])
+    np.testing.assert_array_equal(clicks.resampled_auc(labels, scores, inverse, draws), expected)
+    monkeypatch.setattr(clicks, "_CELLS", 1000)  # a few users at a time
+    np.testing.assert_array_equal(clicks.resampled_auc(labels, scores, inverse, draws), expected)
+    wins = clicks.user_wins(labels, scores, inverse, len(known))
+    a, b = 3, 5
+    mine, other = (labels > 0) & (inverse == a), (labels == 0) & (inverse == b)
+    pairs = (scores[mine][:, None] > scores[other]) + 0.5 * (scores[mine][:, None] == scores[other])
+    assert wins[a, b] == pairs.sum()
+
+
 def test_a_few_users_tell_nothing():
     users, labels, scores = data(n=120, users=clicks.LEAST_USERS - 1)
     found = clicks.resampled(users, labels, scores, 30, seed=3)
