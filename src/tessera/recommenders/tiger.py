@@ -7,6 +7,8 @@ next item, and the loss the cross-entropy of its tokens.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,10 @@ from tessera.training.batches import PrefixBatches, WindowBatches
 
 USERS_AT_ONCE = 64
 """Users that are decoded together: more are no faster on a CPU, and a GPU is busy with their beams."""
+PREFIXES_AT_ONCE = 16_384
+"""Prefixes times users that go through the decoder together when all are scored."""
+LOGITS = 1 << 26
+"""Most logits at a time. With a token a prefix, the last level has as many as there are items."""
 
 
 class CodeTokens(nn.Module):
@@ -199,12 +205,17 @@ class TIGERScorer:
         self.device = device
         self.max_history: int | None = model.settings.max_length
         self.reads_users = model.users is not None
+        places = model.items.places
+        widest = max(after - before for before, after in pairwise(places))
+        self.prefixes = max(1, min(PREFIXES_AT_ONCE, LOGITS // widest))
+        each = 1 if model.settings.scoring == "exact" else model.settings.beams
+        self.users = max(1, min(USERS_AT_ONCE, LOGITS // (widest * each)))
 
     @torch.no_grad()
     def __call__(self, histories: np.ndarray, lengths: np.ndarray, users: np.ndarray | None = None) -> Tensor:
         """(batch, items) scores for histories (batch, length) padded on the right."""
         found = []
-        for part in parts(len(histories), USERS_AT_ONCE):
+        for part in parts(len(histories), self.users):
             rows = torch.from_numpy(histories[part, : max(1, int(lengths[part].max()))]).long().to(self.device)
             who = None if users is None else torch.from_numpy(users[part]).long().to(self.device)
             found.append(self._score(rows, torch.from_numpy(lengths[part]).to(self.device), who))
@@ -214,7 +225,7 @@ class TIGERScorer:
         model, settings = self.model, self.model.settings
         memory = model.read(histories, lengths, users)
         if settings.scoring == "exact":
-            leaves = exact_scores(model, memory, model.trie, settings.normalize)
+            leaves = exact_scores(model, memory, model.trie, settings.normalize, self.prefixes)
         else:
             leaves = beam_search(model, memory, model.trie, settings.beams, settings.normalize)
         scores = item_scores(leaves, model.trie)

@@ -277,3 +277,18 @@ def test_it_goes_on_after_a_stop_to_the_digit(inputs, data, tmp_path):
     assert len(history) == 2
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("scoring", ["beam", "exact"])
+def test_many_items_are_scored_for_fewer_users_at_a_time(
+    inputs: RunInputs, scoring: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token a prefix means a logit an item and beam: memory is bounded, and the scores are those of all at once."""
+    model = build(make_run({"tokens": "prefixes", "scoring": scoring}), inputs)
+    histories, lengths = np.array([[1, 2, 3], [4, 5, 0], [6, 0, 0]]), np.array([3, 2, 1])
+    whole = tiger.TIGERScorer(model, torch.device("cpu"))
+    monkeypatch.setattr(tiger, "LOGITS", 1)
+    few = tiger.TIGERScorer(model, torch.device("cpu"))
+    assert whole.users > few.users == few.prefixes == 1
+    with torch.no_grad():
+        torch.testing.assert_close(few(histories, lengths), whole(histories, lengths))
