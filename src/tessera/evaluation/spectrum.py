@@ -11,6 +11,8 @@ COLLAPSED = 1e-4
 """A direction whose singular value is below this share of the largest counts as dead."""
 _ROUNDING = 1e-12
 _SHOWN = 256
+_CHUNK = 8192
+"""Rows in 64 bits at a time."""
 
 Floats = NDArray[np.float64]
 
@@ -21,11 +23,17 @@ def singular_values(vectors: np.ndarray, *, centred: bool) -> Floats:
     Args:
         centred: take the mean row off first; a direction that all rows share would be the largest by far.
     """
-    rows = vectors.astype(np.float64)
-    if centred:
-        rows -= rows.mean(0)
+    count, dim = vectors.shape
+    middle = vectors.mean(0, dtype=np.float64) if centred else np.zeros(dim)
     # the smaller of the two Gram matrices has the same singular values
-    gram = rows.T @ rows if rows.shape[1] <= len(rows) else rows @ rows.T
+    if dim <= count:
+        gram = np.zeros((dim, dim))
+        for start in range(0, count, _CHUNK):
+            rows = vectors[start : start + _CHUNK] - middle
+            gram += rows.T @ rows
+    else:
+        rows = vectors - middle
+        gram = rows @ rows.T
     squares = np.linalg.eigvalsh(gram)[::-1]
     found: Floats = np.sqrt(np.where(squares > squares.max(initial=0) * _ROUNDING, squares, 0))
     return found

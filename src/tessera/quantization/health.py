@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 
+_CHUNK = 8192
+"""Rows in 64 bits at a time."""
+
 
 def describe_codes(codes: Ints, part: Part) -> dict[str, Any]:
     """How the codes of one part are used.
@@ -103,21 +106,28 @@ def describe_reconstruction(vectors: np.ndarray, decoded: np.ndarray, seed: int 
         (mean over items), and `cosine_by_chance`: the same against the reconstruction of another item. A decoder
         that knows the cloud but not the items has both alike.
     """
-    error = np.square(vectors.astype(np.float64) - decoded)
-    spread = np.square(vectors - vectors.mean(0, dtype=np.float64)).sum()
+    middle = vectors.mean(0, dtype=np.float64)
     ring = np.random.default_rng(seed).permutation(len(vectors))  # nobody is paired with itself
+    error = spread = cosine = by_chance = 0.0
+    for start in range(0, len(vectors), _CHUNK):
+        rows, made = (array[start : start + _CHUNK].astype(np.float64) for array in (vectors, decoded))
+        error += float(np.square(rows - made).sum())
+        spread += float(np.square(rows - middle).sum())
+        cosine += _cosines(rows, made)
+        mine, others = ring[start : start + _CHUNK], np.roll(ring, 1)[start : start + _CHUNK]
+        by_chance += _cosines(vectors[mine].astype(np.float64), decoded[others].astype(np.float64))
     return {
-        "mse": float(error.mean()),
-        "unexplained": float(error.sum() / max(spread, 1e-12)),
-        "cosine": _mean_cosine(vectors, decoded),
-        "cosine_by_chance": _mean_cosine(vectors[ring], decoded[np.roll(ring, 1)]),
+        "mse": error / vectors.size,
+        "unexplained": error / max(spread, 1e-12),
+        "cosine": cosine / len(vectors),
+        "cosine_by_chance": by_chance / len(vectors),
     }
 
 
-def _mean_cosine(first: np.ndarray, second: np.ndarray) -> float:
-    first, second = first.astype(np.float64), second.astype(np.float64)
+def _cosines(first: np.ndarray, second: np.ndarray) -> float:
+    """The sum of the cosines of rows."""
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    return float((np.einsum("nd,nd->n", first, second) / np.maximum(norms, 1e-12)).mean())
+    return float((np.einsum("nd,nd->n", first, second) / np.maximum(norms, 1e-12)).sum())
 
 
 def describe_meaning(codes: Ints, part: Part, labels: Mapping[str, Ints]) -> dict[str, list[dict[str, float]]]:

@@ -15,6 +15,8 @@ import torch
 from tessera.artifacts.codes import ABSENT, Part, SemanticIds, write_codes
 from tessera.artifacts.models import write_model
 from tessera.artifacts.tables import ArtifactError, write_item_table, write_table
+from tessera.evaluation import spectrum
+from tessera.quantization import health
 from tessera.quantization.base import PartQuantizer, Quantizer
 from tessera.quantization.health import (
     describe_codes,
@@ -253,3 +255,18 @@ def test_equal_codes_have_one_reconstruction_and_tie(world: dict[str, Any], tmp_
     cases = [(1, np.arange(2, 40)), (7, np.arange(8, 60))]
     order = describe_kept(vectors, drifting, codes, np.arange(1, ITEMS + 1), cases)["order"]
     assert order["latent"]["tie_rate"] == order["reconstruction"]["tie_rate"] > 0.2
+
+
+def test_a_few_rows_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    vectors = rng.standard_normal((50, 8)).astype(np.float32) + 3
+    decoded = vectors + 0.3 * rng.standard_normal((50, 8)).astype(np.float32)
+    whole = health.describe_reconstruction(vectors, decoded), spectrum.describe_spectrum(vectors)
+    assert whole[0]["mse"] == pytest.approx(np.square(vectors - decoded).mean(), rel=1e-5)
+    monkeypatch.setattr(health, "_CHUNK", 7)
+    monkeypatch.setattr(spectrum, "_CHUNK", 7)
+    assert health.describe_reconstruction(vectors, decoded) == pytest.approx(whole[0])
+    for kind in ("raw", "centred"):
+        found, expected = spectrum.describe_spectrum(vectors)[kind], whole[1][kind]
+        assert found["effective_rank"] == pytest.approx(expected["effective_rank"])
+        np.testing.assert_allclose(found["singular"], expected["singular"])
