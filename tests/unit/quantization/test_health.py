@@ -16,7 +16,7 @@ from tessera.artifacts.codes import ABSENT, Part, SemanticIds, write_codes
 from tessera.artifacts.models import write_model
 from tessera.artifacts.tables import ArtifactError, write_item_table, write_table
 from tessera.evaluation import spectrum
-from tessera.quantization import health
+from tessera.quantization import health as module
 from tessera.quantization.base import PartQuantizer, Quantizer
 from tessera.quantization.health import (
     describe_codes,
@@ -261,11 +261,11 @@ def test_a_few_rows_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     rng = np.random.default_rng(3)
     vectors = rng.standard_normal((50, 8)).astype(np.float32) + 3
     decoded = vectors + 0.3 * rng.standard_normal((50, 8)).astype(np.float32)
-    whole = health.describe_reconstruction(vectors, decoded), spectrum.describe_spectrum(vectors)
+    whole = module.describe_reconstruction(vectors, decoded), spectrum.describe_spectrum(vectors)
     assert whole[0]["mse"] == pytest.approx(np.square(vectors - decoded).mean(), rel=1e-5)
-    monkeypatch.setattr(health, "_CHUNK", 7)
+    monkeypatch.setattr(module, "_CHUNK", 7)
     monkeypatch.setattr(spectrum, "_CHUNK", 7)
-    assert health.describe_reconstruction(vectors, decoded) == pytest.approx(whole[0])
+    assert module.describe_reconstruction(vectors, decoded) == pytest.approx(whole[0])
     for kind in ("raw", "centred"):
         found, expected = spectrum.describe_spectrum(vectors)[kind], whole[1][kind]
         assert found["effective_rank"] == pytest.approx(expected["effective_rank"])
