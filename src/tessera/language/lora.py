@@ -7,6 +7,7 @@ from typing import Literal
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from tessera.settings.embedding import LoRA
 
@@ -18,20 +19,25 @@ _FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 def add_lora(tower: nn.Module, settings: LoRA, where: Literal["all", "feed_forward"] = "all") -> None:
     """Put adapters on linear layers of a tower, in place, in float32; only they require gradients afterwards.
 
-    All are q, k, v, o, gate, up and down of Llama-like decoders, and query, key, value and dense of BERT-like
-    encoders. A pooler above the last layer is left alone: its output is not read.
+    All are q, k, v, o, gate, up and down of Llama-like decoders, c_attn, c_proj and c_fc of GPT-2, and query, key,
+    value and dense of BERT-like encoders. A pooler above the last layer is left alone: its output is not read.
 
     Args:
         tower: without adapters.
         settings: rank, scale and dropout.
         where: all of them, or only those of feed-forward layers (gate, up and down, as MME-SID).
     Raises:
-        ValueError: feed-forward layers were asked for and none is called gate_proj, up_proj or down_proj.
+        ValueError: there is no linear layer, or feed-forward layers were asked for and none is called gate_proj,
+            up_proj or down_proj.
     """
     linear = [
-        name for name, part in tower.named_modules() if isinstance(part, nn.Linear) and "pooler" not in name.split(".")
+        name
+        for name, part in tower.named_modules()
+        if isinstance(part, (nn.Linear, Conv1D)) and "pooler" not in name.split(".")
     ]
     targets = linear if where == "all" else [name for name in linear if name.rpartition(".")[2] in _FEED_FORWARD]
+    if not linear:
+        raise ValueError("LoRA adapts linear layers, and the model has none")
     if not targets:
         raise ValueError(
             f"LoRA on feed-forward layers looks for {', '.join(_FEED_FORWARD)}, which the model has not; its linear "
