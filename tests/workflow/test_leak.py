@@ -22,8 +22,9 @@ from tessera.language.pretraining import Pretraining, run_pretraining
 from tessera.quantization.quantize import quantize
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.train import train_run
-from tessera.settings.config import CollaborativeTable, Config, load
+from tessera.settings.config import Config, load
 from tessera.settings.embedding import CRRLTable, LRCLTable
+from tessera.settings.tables import CollaborativeTable
 
 pytestmark = pytest.mark.workflow
 

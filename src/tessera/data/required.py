@@ -9,11 +9,12 @@ from typing import Any
 
 from tessera.data.files import find, is_url
 from tessera.settings.base import ConfigError
-from tessera.settings.config import Config, VectorsTable
+from tessera.settings.config import Config
 from tessera.settings.evaluation import CandidatesFile
 from tessera.settings.language import FolderModel, PackageModel
 from tessera.settings.semantic_ids import GivenCodes
 from tessera.settings.systems import MMESIDSystem
+from tessera.settings.tables import VectorsTable
 
 # The keys of a dataset, nested ones included, that name a file or a folder.
 FILE_KEYS = {"path", "metadata", "businesses", "items_file", "images", "targets", "films", "film_ids"}

@@ -17,7 +17,7 @@ from tessera.artifacts.files import file_digest
 from tessera.artifacts.logs import log
 from tessera.artifacts.tables import LATENTS, ArtifactError, check_ids, read_table, write_item_table
 from tessera.settings.base import did_you_mean
-from tessera.settings.config import ItemTable, LatentTable
+from tessera.settings.tables import ItemTable, LatentTable
 
 
 def import_table(recipe: ItemTable, source: str | Path, items: str | Path, output: str | Path) -> None:

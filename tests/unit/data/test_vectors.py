@@ -14,8 +14,8 @@ from tessera.artifacts.tables import ArtifactError, describe, read_item_table, w
 from tessera.data.bazaar.attributes import SIZES
 from tessera.data.bazaar.generate import generate
 from tessera.data.vectors import import_table
-from tessera.settings.config import LatentTable, VectorsTable
 from tessera.settings.datasets import BazaarSource
+from tessera.settings.tables import LatentTable, VectorsTable
 
 RECIPE = VectorsTable(path="unused")
 
