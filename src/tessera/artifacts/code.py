@@ -15,7 +15,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2]
 
-# Left out of every hash. These two gather all sections, so an edit to the report's settings would retrain everything;
+# Left out of every hash. These three gather all sections, so an edit to the report's settings would retrain everything;
 # what they do to a stage is in the resolved settings that the rule carries beside the hash, and modules import the
 # section that they read directly. The version number alone changes no result.
 _LEFT_OUT = {"tessera.settings.config", "tessera.settings.systems", "tessera.settings.tables", "tessera.__version__"}
