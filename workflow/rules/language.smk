@@ -11,8 +11,8 @@ rule pretrain:
         "results/logs/pretrain/{dataset}/{model}.log",
     benchmark:
         "results/benchmarks/pretrain/{dataset}/{model}.tsv"
-    retries: CONFIG.resources.pretrain.retries
     priority: 30
+    retries: CONFIG.resources.pretrain.retries
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.pretrain.threads
@@ -35,8 +35,8 @@ rule caption:
         "results/logs/caption/{dataset}/{captions}.log",
     benchmark:
         "results/benchmarks/caption/{dataset}/{captions}.tsv"
-    retries: CONFIG.resources.caption.retries
     priority: 20
+    retries: CONFIG.resources.caption.retries
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.caption.threads
@@ -66,8 +66,8 @@ rule tune:
         "results/benchmarks/tune/{dataset}/{table}.tsv"
     wildcard_constraints:
         table=one_of(TUNED_TABLES),
-    retries: CONFIG.resources.tune.retries
     priority: 20
+    retries: CONFIG.resources.tune.retries
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.tune.threads
@@ -94,8 +94,8 @@ rule embed:
         "results/benchmarks/embed/{dataset}/{table}.tsv"
     wildcard_constraints:
         table=one_of(MADE_TABLES),
-    retries: CONFIG.resources.embed.retries
     priority: 10
+    retries: CONFIG.resources.embed.retries
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.embed.threads
