@@ -51,6 +51,7 @@ experiment:
 ```
 
     ./run --configfile my.yaml              # or, with the environment active: snakemake --cores 4 --configfile my.yaml
+    ./run --configfile my.yaml other.yaml   # the second file changes what the first one says, key by key
 
 An unknown key or name, an ill-typed value or a missing file is refused before anything runs, with the path to the key,
 the value and the nearest valid name. YAML reads `1e-4` as text: write `1.0e-4`. Paths are looked for under
