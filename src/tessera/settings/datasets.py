@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, TypeAdapter, field_validator, model_validator
 
 from tessera.settings.base import Settings
 from tessera.settings.language import ItemPrompt
@@ -61,6 +62,16 @@ class GlobalTemporal(Settings):
     """Which interaction of a user after the cut is the target."""
     seed: int = 0
     """Seed of `target: random`."""
+
+    @field_validator("valid", "test")
+    @classmethod
+    def _shares_or_days(cls, value: float | str) -> float | str:
+        if isinstance(value, str):
+            try:
+                date.fromisoformat(value)
+            except ValueError as error:
+                raise ValueError(f"{value!r} is neither a share nor a day 'YYYY-MM-DD' ({error})") from None
+        return value
 
 
 class GivenSplit(Settings):

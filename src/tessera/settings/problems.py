@@ -126,6 +126,13 @@ def _ctr(config: Config) -> list[str]:
     if ctr.semantic_ids not in config.semantic_ids:
         hint = did_you_mean(ctr.semantic_ids, config.semantic_ids)
         return [*found, f"ctr.semantic_ids: unknown name {ctr.semantic_ids!r}{hint}"]
+    codes = config.semantic_ids[ctr.semantic_ids]
+    if isinstance(codes, MMRQVAE) and len(codes.tables) > 1:
+        found.append(f"ctr.semantic_ids: {ctr.semantic_ids!r} has codes a table; click models read one sequence")
+    for name, model in ctr.models.items():
+        weights = getattr(model, "level_weights", None)
+        if weights is not None and not isinstance(codes, GivenCodes) and len(weights) != codes.levels:
+            found.append(f"ctr.models.{name}.level_weights: {weights}, expected {codes.levels} numbers, one a level")
     for table in config.quantized(ctr.semantic_ids):
         if isinstance(config.tables.get(table), (CollaborativeTable, *TRAINED_TABLES)):
             found.append(

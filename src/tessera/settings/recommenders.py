@@ -286,6 +286,12 @@ class DualViewItems(Settings):
             raise ValueError("combine: gated_sum makes one vector of the views: axis must be item, backbone joint")
         if self.axis == "sequence" and (self.backbone, self.fusion) != ("joint", "attention"):
             raise ValueError("axis: sequence needs backbone joint and fusion attention")
+        if self.axis == "sequence" and self.direction != "both":
+            raise ValueError(f"direction {self.direction} is for axis item; along the history both views read")
+        if self.alignment is not None and self.alignment.anchor and self.both is None:
+            raise ValueError("alignment.anchor draws image and text to both, which names no table")
+        if self.missing is not None and self.missing.image and self.image is None and self.both is None:
+            raise ValueError("missing.image takes pictures away, but neither image nor both names a table")
         return self
 
 

@@ -37,8 +37,9 @@ def save_checkpoint(
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"best/{name}": value for name, value in best.items()}
     tensors |= _moments(model, optimizer)
-    # safetensors refuses tensors that share memory
-    write_tensors(path, {name: value.clone() for name, value in tensors.items()}, {"progress": json.dumps(progress)})
+    # copies, for safetensors refuses tensors that share memory; not on a GPU, which may have no room for them
+    copies = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+    write_tensors(path, copies, {"progress": json.dumps(progress)})
 
 
 def load_checkpoint(

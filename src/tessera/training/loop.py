@@ -249,7 +249,9 @@ def event_writer(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise TrainingError("training.tensorboard needs the extra: pip install 'tessera-rec[tensorboard]'") from None
+        raise TrainingError(
+            "training.tensorboard needs the extra: pip install -e '.[tensorboard]' -c constraints.txt"
+        ) from None
     return SummaryWriter(str(folder))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,9 +61,15 @@ class Machine:
             raise ValueError(f"training.processes is {settings.processes}, but {self.world} were started")
         self.accelerator: Any = None
         if self.world > 1:
-            from accelerate import Accelerator
+            from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-            self.accelerator = Accelerator(cpu=settings.device == "cpu", mixed_precision="no")
+            pick_device(settings.device)  # refuses a GPU that is not there
+            # others wait while the first validates; buffers are frozen tables, the same everywhere
+            handlers = [
+                InitProcessGroupKwargs(timeout=timedelta(hours=12)),
+                DistributedDataParallelKwargs(broadcast_buffers=False),
+            ]
+            self.accelerator = Accelerator(cpu=settings.device == "cpu", mixed_precision="no", kwargs_handlers=handlers)
             self.device: torch.device = self.accelerator.device
         else:
             self.device = pick_device(settings.device)

@@ -20,10 +20,11 @@ from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.evaluation.judge import Scorer
 from tessera.recommenders.evaluate import evaluate_run, load_scorer
 from tessera.recommenders.inputs import RunInputs
+from tessera.recommenders.item_encoders import fusion
 from tessera.recommenders.item_encoders.dual_view import DualViewEncoder
 from tessera.recommenders.item_encoders.fusion import CrossAttention, SequenceFusion
 from tessera.recommenders.model import SequentialRecommender, build_backbone, build_model
-from tessera.recommenders.train import train_run
+from tessera.recommenders.train import launch, train_run
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
 from tessera.settings.evaluation import Evaluation
@@ -458,6 +459,37 @@ def test_text_alone_has_no_alignment(tmp_path: Path) -> None:
     assert model.items.further_loss(model.items(), torch.arange(1, 9)) is None
 
 
+@pytest.mark.parametrize("items", [{}, {"fine": None}, {"missing": {"image": 1.0}}])
+def test_two_processes_train_what_one_does(items: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    """Whichever parts a config leaves out: several processes wait for the gradient of all that is trained."""
+    inputs, found = write_views(tmp_path), []
+    for processes in (1, 2):
+        run = run_of(items, gradient_clip=0.5, processes=processes)
+        assert run.backbone is not None
+        run = run.model_copy(update={"backbone": run.backbone.model_copy(update={"dropout": 0.0})})
+        output = tmp_path / str(processes) / "model.safetensors"
+        launch(run, data, inputs, output, tmp_path / "state" / str(processes), "", None)
+        found.append(read_tensors(output))
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, atol=2e-4, rtol=2e-3, msg=name)
+
+
+def test_a_learned_vector_learns_where_pictures_are_lost() -> None:
+    model = encoder(missing={"image": 0.5})
+    model().pow(2).sum().backward()
+    assert float(model.absent["image"].grad.abs().max()) > 0
+
+
+def test_rows_in_parts_attend_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    attention = CrossAttention(8, 2)
+    queries, keys = torch.randn(7, 3, 8), torch.randn(7, 4, 8)
+    for visible in (None, torch.ones(1, 3, 4, dtype=torch.bool), torch.rand(7, 3, 4) < 2.0):
+        whole = attention(queries, keys, visible)
+        with monkeypatch.context() as patch:
+            patch.setattr(fusion, "_ROWS", 3)
+            torch.testing.assert_close(attention(queries, keys, visible), whole)
+
+
 def test_a_file_that_is_not_given_is_named(tmp_path: Path) -> None:
     inputs = write_views(tmp_path)
     few = RunInputs(tables={name: path for name, path in inputs.tables.items() if name != "fine"})
@@ -477,6 +509,9 @@ def test_a_file_that_is_not_given_is_named(tmp_path: Path) -> None:
         ({"axis": "sequence", "backbone": "shared"}, "axis: sequence needs backbone joint"),
         ({"heads": 3}, "heads: 3 does not divide width 16"),
         ({"axis": "sequence", "heads": 16}, "half of dim 16 of 'sasrec' must be a multiple of 16 heads"),
+        ({"axis": "sequence", "direction": "coarse"}, "direction coarse is for axis item"),
+        ({"both": None, "alignment": {"anchor": True}}, "alignment.anchor draws image and text to both"),
+        ({"image": None, "both": None, "missing": {"image": 0.5}}, "missing.image takes pictures away"),
         ({"missing": {"image": 1.5}}, "less than or equal to 1"),
         ({"missing": {"picture": 0.5}}, "unknown key 'picture'"),
     ],

@@ -62,6 +62,20 @@ def test_a_sequential_config_has_no_click_through_runs() -> None:
         ({"ctr__samples": {"source": "clicks"}}, "ctr.samples: unknown source 'clicks'"),
         ({"ctr__samples__split": {"past": 0.9, "test": 0.1}}, "none trains"),
         ({"ctr__evaluation__history_bins": [5, 5]}, "ascending positive whole numbers"),
+        ({"ctr__models": {"a": {"model": "din", "attention_hidden": []}}}, "ctr.models.a.attention_hidden"),
+        (
+            {"ctr__models": {"a": {"model": "r2led", "level_weights": [1.0] * 9}}},
+            "ctr.models.a.level_weights",
+        ),
+        (
+            {"tables__other": {"recipe": "latent"},
+             "semantic_ids__plain": {"quantizer": "mm_rq_vae", "tables": ["latent", "other"], "codes": 8}},
+            "ctr.semantic_ids: 'plain' has codes a table",
+        ),
+        (
+            {"datasets__lifelong__split": {"kind": "global_temporal", "valid": "x"}},
+            "'x' is neither a share nor a day",
+        ),
         ({"tables__latent": {"recipe": "collaborative"}}, "table 'latent' learned from histories, whose cuts"),
     ],
 )  # fmt: skip

@@ -6,6 +6,7 @@ same model without the published sampling limits (Petrov and Macdonald 2022 show
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from tessera.recommenders.backbones.attention import initialise
@@ -31,7 +32,10 @@ class GRU4Rec(CausalBackbone):
 
     def hidden(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """(batch, length, dim) states; what runs on over the padding on the right is never read."""
-        states, _ = self.recurrent(self.dropout(self.norm_in(inputs)))
+        read = self.dropout(self.norm_in(inputs))
+        # under autocast cuDNN would run it in float16, and nothing scales the loss for that
+        with torch.autocast(inputs.device.type, enabled=False):
+            states, _ = self.recurrent(read.to(self.norm_in.weight.dtype))
         out: Tensor = self.norm(self.project(self.dropout(states)))
         return out
 

@@ -49,6 +49,8 @@ class DualViewEncoder(ItemEncoder):
         self.shown = list(coarse)
         self.project = nn.ModuleDict({shown: nn.Linear(x.shape[1], width) for shown, (x, _) in coarse.items()})
         self.absent = nn.ParameterDict({s: nn.Parameter(torch.randn(width) * 0.02) for s in (*coarse, "fine")})
+        # several processes wait for the gradient of whatever is trained
+        self.absent["fine"].requires_grad_(fine is not None)
         items = len(fine[0]) if fine is not None else len(next(iter(coarse.values()))[0])
         self.fine = Attributes(*fine, width) if fine is not None else None
         if settings.missing is not None:
@@ -102,7 +104,8 @@ class DualViewEncoder(ItemEncoder):
         for shown in self.heads:
             targets = targets[self._present(shown)[targets]]
         if not len(targets):
-            return vectors.new_zeros(())
+            # still a part of every step: several processes wait for its gradient
+            return torch.stack([p.sum() for p in self.heads.parameters()]).sum() * 0
         compared = {shown: head(self._projected(shown, targets)) for shown, head in self.heads.items()}
         pairs = [("image", "text"), *([("image", "both"), ("text", "both")] if "both" in compared else [])]
         losses = [

@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_ROWS = 32768
+"""Rows attended at once: CUDA's kernels take 65,535 at most, and items are rows here."""
+
 
 class CrossAttention(nn.Module):
     """Multi-head attention of one sequence to another; no biases but the output's, as in LLM-ESR."""
@@ -37,6 +40,10 @@ class CrossAttention(nn.Module):
 
         The output layer is linear: who needs the mean over queries takes it before, and projects one vector.
         """
+        if len(queries) > _ROWS:
+            rows = [slice(start, start + _ROWS) for start in range(0, len(queries), _ROWS)]
+            shown = [visible if visible is None or len(visible) == 1 else visible[part] for part in rows]
+            return torch.cat([self.attend(queries[p], keys[p], v) for p, v in zip(rows, shown, strict=True)])
         key, value = (x.contiguous() for x in keys.chunk(2, dim=2))
         mask = None if visible is None else visible[:, None]
         seen = F.scaled_dot_product_attention(self._split(queries), self._split(key), self._split(value), mask)
