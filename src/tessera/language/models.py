@@ -71,7 +71,8 @@ class LanguageModel:
 
     def move(self, device: torch.device) -> None:
         """Put the weights elsewhere, unless they are there."""
-        if self.device != device:
+        # the first GPU goes by two names
+        if (self.device.type, self.device.index or 0) != (device.type, device.index or 0):
             self.full.to(device)
             self.device = device
 

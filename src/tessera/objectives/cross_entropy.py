@@ -20,32 +20,39 @@ _CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**28}
 class _CrossEntropySum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, states: Tensor, items: Tensor, targets: Tensor, rows: int) -> Tensor:
+        # sums over targets and items in 16 bits would lose what a chunk adds to them
+        full = torch.promote_types(states.dtype, torch.float32)
         grad_states = torch.empty_like(states)
-        grad_items = torch.zeros_like(items)
-        total = states.new_zeros((), dtype=torch.float64 if states.device.type == "cpu" else states.dtype)
+        grad_items = torch.zeros_like(items, dtype=full)
+        total = states.new_zeros((), dtype=torch.float64 if states.device.type == "cpu" else full)
         for start in range(0, len(targets), rows):
             part = slice(start, start + rows)
             target = targets[part, None]
             logits = states[part] @ items.T
             chosen = logits.gather(1, target)
             # one fused kernel for max, exp and sum; its logarithm is exact enough where it is not tiny
-            probabilities = torch.softmax(logits, dim=1)
+            probabilities = torch.softmax(logits, dim=1, dtype=full)
             hit = probabilities.gather(1, target)
             losses = -hit.log()
             lost = (hit < 1e-20).squeeze(1)
             if bool(lost.any()):
-                losses[lost] = torch.logsumexp(logits[lost], 1, keepdim=True) - chosen[lost]
+                losses[lost] = (torch.logsumexp(logits[lost], 1, keepdim=True) - chosen[lost]).to(full)
             total += losses.sum(dtype=total.dtype)
             probabilities.scatter_add_(1, target, torch.full_like(hit, -1.0))
-            torch.mm(probabilities, items, out=grad_states[part])
-            grad_items.addmm_(probabilities.T, states[part])
+            errors = probabilities.to(states.dtype)
+            torch.mm(errors, items, out=grad_states[part])
+            if full == states.dtype:
+                grad_items.addmm_(errors.T, states[part])
+            else:
+                grad_items += errors.T @ states[part]
         ctx.save_for_backward(grad_states, grad_items)
-        return total.to(states.dtype)
+        return total.to(full)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_states, grad_items = ctx.saved_tensors
-        return grad_states * gradient, grad_items * gradient, None, None
+        # autograd asks for the dtype of the inputs
+        return (grad_states * gradient).to(grad_states.dtype), (grad_items * gradient).to(grad_states.dtype), None, None
 
 
 def cross_entropy(states: Tensor, items: Tensor, targets: Tensor, chunk_rows: int | None = None) -> Tensor:

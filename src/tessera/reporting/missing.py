@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import altair as alt
@@ -54,7 +55,10 @@ def _lost(missing: Mapping[str, Any]) -> tuple[str, float]:
 
 
 def by_missing(table: Table, metric: str, systems: Mapping[str, Any]) -> Plot | None:
-    """Lines of the main metric over the share of items that lost something; None where no systems differ so."""
+    """Lines of the main metric over the share of items that lost something; None where no systems differ so.
+
+    The points of a line are means over the seeds that all of them ran under: others would add the noise of their own.
+    """
     entries = {(entry.system, entry.recommender): entry for entry in table.entries}
     rows: list[dict[str, Any]] = []
     for title, points in missing_lines(systems).items():
@@ -62,10 +66,15 @@ def by_missing(table: Table, metric: str, systems: Mapping[str, Any]) -> Plot | 
             shown = [(share, entries[name, recommender]) for share, name in points if (name, recommender) in entries]
             if len(shown) < 2:
                 continue
+            common = set.intersection(*({run.seed for run in entry.runs} for _, entry in shown))
+            if not common:
+                continue
+            line = f"{title}, {recommender}"
+            seeds = f"seed{'s' * (len(common) > 1)} {', '.join(map(str, sorted(common)))}"
             for share, entry in shown:
-                value = table.mean(entry, metric)
-                line = f"{title}, {recommender}"
-                says = f"{line}: {share:.0%} lost, {metric} {value:.4f}"
+                runs = tuple(run for run in entry.runs if run.seed in common)
+                value = float(replace(entry, runs=runs).values(metric).mean())
+                says = f"{line}: {share:.0%} lost, {metric} {value:.4f} ({seeds})"
                 rows.append({"run": line, "share": share, "value": value, "says": says})
     if not rows:
         return None

@@ -45,3 +45,30 @@ def test_bfloat16_autocast_is_close_and_gives_float32_gradients():
     loss.backward()
     assert loss.item() == pytest.approx(expected, rel=0.02)
     assert states.grad.dtype == torch.float32
+
+
+def test_bfloat16_sums_are_kept_in_float32():
+    """Whatever the chunks, no further from float32 than the plain form under the same autocast."""
+    states, vectors, targets = _case(torch.float32, targets=1024, items=300)
+
+    def relative(loss_of):
+        states.grad = vectors.grad = None
+        loss = loss_of()
+        loss.float().backward()
+        return loss.item(), vectors.grad.clone(), states.grad.clone()
+
+    exact = relative(lambda: F.cross_entropy(states @ vectors.T, targets, reduction="sum"))
+
+    def under_autocast(loss_of):
+        def found():
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return loss_of()
+
+        return relative(found)
+
+    plain = under_autocast(lambda: F.cross_entropy(states @ vectors.T, targets, reduction="sum"))
+    ours = under_autocast(lambda: cross_entropy(states, vectors, targets, 16))
+    assert ours[0] == pytest.approx(exact[0], rel=2e-3)
+    for index in (1, 2):
+        off = [float((found[index] - exact[index]).norm() / exact[index].norm()) for found in (plain, ours)]
+        assert off[1] < 1.5 * off[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,20 @@ def test_the_plot_holds_the_means_of_the_table(results: Path) -> None:
     assert plot is not None
     values = {entry.name: table.mean(entry, "NDCG@10") for entry in table.entries}
     expected = [
-        f"id without pictures, sasrec: {share} lost, NDCG@10 {values[name]:.4f}"
+        f"id without pictures, sasrec: {share} lost, NDCG@10 {values[name]:.4f} (seeds 1, 2, 3)"
         for share, name in (("0%", "id/sasrec"), ("50%", "semantic/sasrec"))
     ]
     assert plot.description.split("; ") == expected  # the other backbone has one point, which is no line
     assert all(re.search(re.escape(line), plot.svg) for line in expected)
     assert by_missing(table, "NDCG@10", {"id": {"items": "ids"}}) is None
+
+
+def test_points_of_a_line_are_of_the_same_seeds(results: Path) -> None:
+    table = load(results / "tables" / "bazaar.parquet", metric_files(results), ORDER)
+    ids = next(entry for entry in table.entries if entry.name == "id/sasrec")
+    entries = [replace(e, runs=e.runs[:1]) if e.name == "semantic/sasrec" else e for e in table.entries]
+    systems = {"id": system(), "semantic": system({"image": 0.5})}
+    plot = by_missing(replace(table, entries=entries), "NDCG@10", systems)
+    assert plot is not None
+    first = f"id without pictures, sasrec: 0% lost, NDCG@10 {ids.runs[0].metrics['NDCG@10']:.4f} (seed 1)"
+    assert plot.description.split("; ")[0] == first
