@@ -222,7 +222,8 @@ class CRRLTable(PresetSettings, Finish):
     kl: float = Field(0.0, ge=0)
     """Weight of the divergence from the reference policy."""
     reference: Literal["start", "live"] = "start"
-    """Reference of the divergence: the attention at the start, or the live one, as published (then it is always 0)."""
+    """Reference of the divergence: the attention at the start, or the live one, as published (then it is 0 at the
+    first of the `iterations`, and the distance to the policy that rolled out at the others)."""
     log_probability: Literal["shifted", "unshifted"] = "shifted"
     """Token policy: likelihood of the next token, or of the same, as published."""
     iterations: int = Field(2, ge=1)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from tessera.settings.base import did_you_mean, explain
 from tessera.settings.datasets import BazaarSource
 from tessera.settings.embedding import TRAINED_TABLES, AttributesTable, CRRLTable, HiddenTable, LRCLTable
-from tessera.settings.language import BuiltModel, PackageModel, ReadText
+from tessera.settings.language import BuiltModel, PackageModel, ReadText, Steps
 from tessera.settings.recommenders import DualViewItems, IdItems, TableItems, Training
 from tessera.settings.semantic_ids import MMRQVAE, GivenCodes
 from tessera.settings.systems import BackboneSystem, MMESIDSystem, NetworkSystem, TIGERSystem
@@ -159,6 +159,8 @@ def _language(config: Config) -> list[str]:
     for name, model in config.models.items():
         if isinstance(model, BuiltModel) and model.hidden % (2 * model.heads):
             found.append(f"models.{name}.heads: twice {model.heads} does not divide hidden {model.hidden}")
+        if isinstance(model, BuiltModel):
+            found += _shares(f"models.{name}.training", model.training)
     for name, captions in config.captions.items():
         check(f"captions.{name}.model", captions.model, config.models)
         shown = config.models.get(captions.model)
@@ -181,15 +183,18 @@ def _language(config: Config) -> list[str]:
         for index, caption in enumerate(getattr(table, "captions", [])):
             check(f"tables.{name}.captions.{index}", caption, config.captions)
         if isinstance(table, TRAINED_TABLES):
-            steps = table.training
-            if steps.batch % steps.processes:
-                found.append(
-                    f"tables.{name}.training.batch: {steps.batch} does not divide among {steps.processes} processes"
-                )
+            found += _shares(f"tables.{name}.training", table.training)
             reader = config.reader(name) if not found else None
             if reader is not None and isinstance(config.models[reader.model], PackageModel) and table.recipe != "scft":
                 found.append(f"tables.{name}: {table.recipe} needs a decoder; {reader.model!r} is an encoder")
     return found
+
+
+def _shares(path: str, steps: Steps) -> list[str]:
+    """Whether the processes of a training get equal shares of a batch."""
+    if steps.batch % steps.processes:
+        return [f"{path}.batch: {steps.batch} does not divide among {steps.processes} processes"]
+    return []
 
 
 def _teacher(config: Config, path: str, system: str, backbone: str) -> list[str]:

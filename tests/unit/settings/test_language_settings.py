@@ -72,6 +72,11 @@ WRONG = [
     ("systems.aligned.items.align", {"backbone": "sasrek"}, "unknown name 'sasrek'; did you mean 'sasrec'?"),
     ("backbones.gru4rec", {"dim": 32}, "dim 32 of 'gru4rec' differs from 64 of 'sasrec'"),
     ("models.odd", {"built": "qwen2.5-vl", "heads": 5}, "models.odd.heads: twice 5 does not divide hidden 96"),
+    (
+        "models.odd",
+        {"built": "qwen2.5-vl", "training": {"batch": 9, "processes": 2}},
+        "models.odd.training.batch: 9 does not divide among 2 processes",
+    ),
     ("models.odd", {"hub": "Qwen/Qwen2.5-0.5B"}, "models.odd.revision"),
     ("models.odd", {"package": "bert"}, "models.odd.package"),
     ("datasets.shop.prompt", {"domian": "film"}, "unknown key 'domian' (value 'film'); did you mean 'domain'?"),
