@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 TOP = "(top level)"
+_TYPE_TAG = re.compile(r"int|float|str|bool|list\[.*\]|dict\[.*\]")
 _EXPONENT_TEXT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
@@ -123,12 +124,13 @@ def _readable_path(location: tuple[Any, ...], config: Any, missing: bool) -> tup
     path: list[Any] = []
     for number, part in enumerate(location):
         here = _value_at(config, path)
-        last = number == len(location) - 1
+        # what follows may be the types that a value could have had, each told for itself
+        last = all(isinstance(p, str) and _TYPE_TAG.fullmatch(p) for p in location[number + 1 :])
         is_key = isinstance(here, Mapping) and part in here and (last or isinstance(here[part], (Mapping, list)))
         is_index = isinstance(here, list) and isinstance(part, int) and part < len(here)
         if is_key or is_index:
             path.append(part)
-        elif missing and last:
+        elif missing and number == len(location) - 1:
             return ".".join(map(str, [*path, part])), None  # a missing key
     return ".".join(map(str, path)) or TOP, _value_at(config, path)
 
@@ -141,7 +143,7 @@ def explain(error: ValidationError, config: Any, where: str = "config") -> str:
         if problem["type"] in {"unknown_key", "number_as_text"}:
             location = (*location, problem["ctx"]["key"])
         path, value = _readable_path(location, config, problem["type"] == "missing")
-        text = problem["msg"]
+        text = problem["msg"].removeprefix("Value error, ")
         if problem["type"] in {"literal_error", "enum", "union_tag_invalid"}:
             expected = re.findall(r"'([^']+)'", str(problem.get("ctx", {})))
             if problem["type"] == "union_tag_invalid":
