@@ -7,29 +7,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
 import torch
+from tiny_vision import WORDS, tiny_built, write_built, write_pictured
 
-from tessera.artifacts.tables import write_table
-from tessera.language.built import make_image_processor, make_model, save_built, train_tokenizer
-from tessera.language.drawn import draw
-from tessera.settings.language import BuiltModel, Steps
+from tessera.language.built import train_tokenizer
+from tessera.settings.language import BuiltModel
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
-
-WORDS = ["title is Oak lamp; category is lamp; brand is Dunlin", "a lamp in teal, pattern dots, shape star"] * 4
 
 
 @pytest.fixture
 def tiny() -> BuiltModel:
     """Settings of a built model that trains in a second."""
-    return BuiltModel(
-        built="qwen2.5-vl", hidden=32, layers=1, vision_layers=1, heads=2, vocabulary=500,
-        training=Steps(steps=6, batch=8, learning_rate=3e-3, warmup_steps=2, checkpoint_seconds=0, device="cpu"),
-    )  # fmt: skip
+    return tiny_built()
 
 
 def save_tokenizer(folder: Path, chat: bool = True) -> Any:
@@ -76,9 +68,7 @@ def bert(tmp_path: Path) -> Path:
 @pytest.fixture
 def built(tmp_path: Path, tiny: BuiltModel) -> Path:
     """A built model with random weights in a folder."""
-    tokenizer = train_tokenizer(WORDS, tiny)
-    save_built(tmp_path / "built", make_model(tiny, tokenizer), tokenizer, make_image_processor(tiny))
-    return tmp_path / "built"
+    return write_built(tmp_path / "built", tiny)
 
 
 @pytest.fixture
@@ -88,36 +78,6 @@ def catalogue(tmp_path: Path) -> Callable[..., Path]:
     def write(
         count: int, images: Sequence[str | None] | None = None, texts: Sequence[str | None] | None = None
     ) -> Path:
-        folder = tmp_path / "data"
-        (tmp_path / "pictures").mkdir(exist_ok=True)
-        for number, drawing in enumerate(draw(3, 0, count), 1):
-            drawing.picture.save(tmp_path / "pictures" / f"{number}.png")
-        rows = range(1, count + 1)
-        titles = list(texts) if texts is not None else [f"Oak lamp No. {row}" for row in rows]
-        told = [[("category", "lamp"), ("brand", "Dunlin")] if title else [] for title in titles]
-        shown = list(images) if images is not None else [f"{row}.png" for row in rows]
-        items = pa.table({
-            "item": pa.array(rows, pa.int32()), "raw_id": [f"i{row}" for row in rows], "title": titles,
-            "attributes": pa.array(told, pa.map_(pa.string(), pa.string())), "image": pa.array(shown, pa.string()),
-        })  # fmt: skip
-        write_table(folder / "items.parquet", items, "items", image_root=str(tmp_path / "pictures"))
-        users = 4
-        write_table(
-            folder / "users.parquet",
-            pa.table({"user": pa.array(range(1, users + 1), pa.int32()), "raw_id": [f"u{u}" for u in range(users)]}),
-            "users",
-        )
-        per_user = count - 1  # the last item is in nobody's training history
-        order = np.concatenate([np.random.default_rng(u).permutation(per_user) + 1 for u in range(users)])
-        kinds = (["train"] * per_user + ["test"]) * users
-        log = np.concatenate([np.append(part, count) for part in np.split(order, users)])
-        interactions = pa.table({
-            "user": pa.array(np.repeat(np.arange(1, users + 1), per_user + 1), pa.int32()),
-            "item": pa.array(log, pa.int32()), "timestamp": pa.nulls(len(log), pa.int64()),
-            "position": pa.array(list(range(per_user + 1)) * users, pa.int32()),
-            "rating": pa.nulls(len(log), pa.float32()), "split": kinds,
-        })  # fmt: skip
-        write_table(folder / "interactions.parquet", interactions, "interactions")
-        return folder
+        return write_pictured(tmp_path, count, images, texts)
 
     return write

@@ -1,0 +1,95 @@
+"""Looking into training from outside: the loss and weights of every step, an end in the middle, shared draws."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from tessera.artifacts.logs import Terminated
+from tessera.training.loop import Trainer
+from tessera.training.steps import StepTrainer
+
+STEPS = 20
+
+
+@dataclass
+class Watched:
+    """What a training did."""
+
+    losses: list[float] = field(default_factory=list)
+    """Mean loss of every step."""
+    first: dict[str, Tensor] = field(default_factory=dict)
+    """Weights before the first step."""
+    at: dict[str, Tensor] = field(default_factory=dict)
+    """Weights after step `STEPS`."""
+
+
+def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+
+
+@contextmanager
+def watching(stop: int | None = None, kill: bool = False) -> Iterator[Watched]:
+    """Watch every training within, of both trainers.
+
+    Args:
+        stop: end before this step of the first training (from 0), as a run that is asked to end does.
+        kill: end the process there by SIGKILL instead.
+    """
+    watched = Watched()
+
+    def sums(trainer: Any) -> tuple[float, int]:
+        if isinstance(trainer, Trainer):
+            return trainer.loss_sum, trainer.target_sum
+        return trainer.sums.get("loss", 0.0), trainer.counted
+
+    def around(step: Callable[..., None]) -> Callable[..., None]:
+        def run(self: Any, *arguments: Any) -> None:
+            weights = self.model if isinstance(self, Trainer) else self.trained
+            if stop is not None and len(watched.losses) == stop:
+                if kill:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                raise Terminated
+            if not watched.first:
+                watched.first = _copied(weights.state_dict())
+            before, counted = sums(self)
+            step(self, *arguments)
+            after, now = sums(self)
+            watched.losses.append((after - before) / max(1, now - counted))
+            if len(watched.losses) == STEPS:
+                watched.at = _copied(weights.state_dict())
+
+        return run
+
+    with (
+        mock.patch.object(Trainer, "_train_step", around(Trainer._train_step)),
+        mock.patch.object(StepTrainer, "_train_step", around(StepTrainer._train_step)),
+    ):
+        yield watched
+
+
+class SharedDraws(TorchFunctionMode):
+    """Random numbers of any device come from the CPU's generator: those of CUDA's differ at the same seed."""
+
+    PLAIN = (torch.rand, torch.randn, torch.randint, torch.randperm)
+    LIKE = (torch.rand_like, torch.randn_like)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in self.PLAIN and kwargs.get("device") is not None:
+            device = kwargs.pop("device")
+            return func(*args, **kwargs).to(device)
+        if func in self.LIKE:
+            return func(args[0].cpu(), *args[1:], **kwargs).to(args[0].device)
+        if func is torch.Tensor.exponential_:
+            return args[0].copy_(torch.empty_like(args[0], device="cpu").exponential_(*args[1:], **kwargs))
+        return func(*args, **kwargs)
