@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 # Before numpy or torch is imported: several test processes share few cores.
@@ -13,6 +14,28 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+NEEDED = {"unit": ("polars", "snakemake"), "workflow": ("polars", "snakemake"), "slurm": ("snakemake",),
+          "browser": ("polars", "playwright")}  # fmt: skip
+"""What the tests of a folder import. A CUDA image that lacks it still runs tests/gpu."""
+
+
+def _absent(package: str) -> bool:
+    try:
+        return find_spec(package) is None
+    except (ImportError, ValueError):
+        return True
+
+
+LACKING = {folder: lacking for folder, needed in NEEDED.items() if (lacking := [p for p in needed if _absent(p)])}
+collect_ignore = list(LACKING)
+
+
+def pytest_report_header() -> list[str]:
+    """Folders that are left out, and why."""
+    return [
+        f"tests/{folder} is left out: {', '.join(lacking)} cannot be imported" for folder, lacking in LACKING.items()
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 UNIT = Path(__file__).resolve().parents[1] / "unit"
-for part in ("recommenders", "embedding", "ctr", "quantization", "language"):
-    sys.path.append(str(UNIT / part))
+sys.path.extend(str(UNIT / part) for part in ("recommenders", "embedding", "ctr", "quantization", "language"))
 
 import pytest
 import torch

@@ -14,7 +14,6 @@ from typing import Any
 from unittest import mock
 
 import ctr_logs
-import numpy as np
 import pattern
 import test_ctr_models
 import test_ctr_training
@@ -30,7 +29,7 @@ from tiny_language import tiny_model, write_catalogue, write_data
 from tiny_vision import tiny_built, write_pictured
 from torch import Tensor
 
-from tessera.artifacts.models import read_tensors
+from tessera.artifacts.models import read_tensors, write_model
 from tessera.ctr.train import train_model
 from tessera.embedding.contrastive import embed_contrastive, train_contrastive
 from tessera.embedding.crrl import embed_crrl
@@ -124,9 +123,14 @@ def backbone_run(
     return run.model_copy(update={"backbone": shape}), inputs
 
 
+def _write_grid(folder: Path) -> None:
+    test_tiger.write_ids(folder / "codes.parquet", test_tiger.grid(), (6, 5))
+    write_model(folder / "model.safetensors", {}, {})
+
+
 def tiger_run(scoring: str, place: Place, folder: Path) -> tuple[Run, RunInputs]:
     """A run of TIGER, whose beam holds all items."""
-    codes = _once(folder.parent / "codes", lambda own: test_tiger.write_ids(own / "codes.parquet", test_tiger.grid(), (6, 5)))
+    codes = _once(folder.parent / "codes", _write_grid)
     method = {"dropout": 0.1 if place.drop else 0.0, "scoring": scoring, "beams": pattern.ITEMS}
     told = {"epochs": 2, "patience": 100, "validate_every": 2, **place.training}
     return test_tiger.make_run(method, **told), RunInputs(codes=str(codes / "codes.parquet"))

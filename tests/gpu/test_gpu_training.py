@@ -87,7 +87,9 @@ def apart(first: Result, second: Result, start: Result | None = None) -> tuple[f
 def same(first: Result, second: Result) -> list[str]:
     """Names of tensors of other bits."""
     assert first.keys() == second.keys()
-    as_bytes: Callable[[Tensor], bytes] = lambda tensor: tensor.contiguous().cpu().flatten().view(torch.uint8).numpy().tobytes()  # noqa: E501, E731
+    as_bytes: Callable[[Tensor], bytes] = lambda tensor: (
+        tensor.contiguous().cpu().flatten().view(torch.uint8).numpy().tobytes()
+    )
     return [name for name, value in first.items() if as_bytes(value) != as_bytes(second[name])]
 
 
