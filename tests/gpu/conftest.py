@@ -18,8 +18,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 UNIT = Path(__file__).resolve().parents[1] / "unit"
 sys.path.extend(str(UNIT / part) for part in ("recommenders", "embedding", "ctr", "quantization", "language"))
 
-import pytest
-import torch
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 ON = os.environ.get("TESSERA_GPU_TESTS_ON", "cuda")
 MEASURED = pytest.StashKey[dict[str, dict[str, float | str]]]()

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kinds import MADE, TRAINED, Place, Result, Train, quantize
+from kinds import MADE, TRAINED, Place, Result, Train
 from torch import Tensor
 from watch import STEPS, SharedDraws, Watched, watching
 
 from tessera.artifacts.logs import Terminated
+from tessera.quantization.kmeans import kmeans
 
 pytestmark = pytest.mark.gpu
 
@@ -87,9 +88,10 @@ def apart(first: Result, second: Result, start: Result | None = None) -> tuple[f
 def same(first: Result, second: Result) -> list[str]:
     """Names of tensors of other bits."""
     assert first.keys() == second.keys()
-    as_bytes: Callable[[Tensor], bytes] = lambda tensor: (
-        tensor.contiguous().cpu().flatten().view(torch.uint8).numpy().tobytes()
-    )
+
+    def as_bytes(tensor: Tensor) -> bytes:
+        return tensor.contiguous().cpu().flatten().view(torch.uint8).numpy().tobytes()
+
     return [name for name, value in first.items() if as_bytes(value) != as_bytes(second[name])]
 
 
@@ -236,12 +238,9 @@ def test_a_killed_process_is_resumed_to_the_same_bytes(
     assert not same(whole.made, rest.made)
 
 
-def test_clustering_of_a_large_table_gives_the_same_bits(device: str, tmp_path: Path) -> None:
+def test_clustering_of_a_large_table_gives_the_same_bits(device: str) -> None:
     """Atomic additions differ from run to run only where many blocks add at once."""
-    from tessera.quantization.kmeans import kmeans
-
     vectors = torch.from_numpy(np.random.default_rng(0).standard_normal((50_000, 32)).astype(np.float32)).to(device)
     first, second = (kmeans(vectors, 64, 3, (1,)) for _ in range(2))
     assert torch.equal(first.centres, second.centres)
     assert torch.equal(first.assigned, second.assigned)
-    assert quantize  # the kinds above are small

