@@ -78,8 +78,9 @@ def measure(arguments: argparse.Namespace) -> None:
     """Rows until the time is over; those of `--done` were measured before."""
     sys.stdout = sys.stderr  # what libraries print
     warnings.simplefilter("ignore")
-    import device_timing as timing
     import torch
+
+    import device_timing as timing
     from gpu_rows import SECTIONS, Place, all_rows
 
     name = arguments.device
@@ -90,7 +91,7 @@ def measure(arguments: argparse.Namespace) -> None:
     if tiny:
         torch.set_num_threads(1)
     place = Place(device, tiny, 0.05 if tiny else 0.6, not arguments.no_profile)
-    rows = all_rows()
+    rows = [row for row in all_rows() if not arguments.sections or row.section in arguments.sections]
     peak = timing.peak_flops(device)
     say(head=describe(device), plan=[[row.section, row.case, row.side, row.unit] for row in rows])
     done = {int(number) for number in arguments.done.split(",") if number}
@@ -133,8 +134,9 @@ def measure(arguments: argparse.Namespace) -> None:
         return True
 
     until = float(arguments.began)
-    for section, share in SECTIONS.items():
-        until = min(until + share * whole, arguments.end)
+    shares = {section: share for section, share in SECTIONS.items() if any(row.section == section for row in rows)}
+    for section, share in shares.items():
+        until = min(until + share / sum(shares.values()) * whole, arguments.end)
         numbers = [number for number, row in enumerate(rows) if row.section == section and number not in done]
         for number in numbers:
             attempt(number, until)
@@ -192,9 +194,7 @@ class Report:
             ratio = rate / self.plain[section, case]
         kernels, seconds = told.get("kernels"), told.get("seconds")
         host = max(0.0, 1 - kernels / seconds) if kernels and seconds else None
-        self._line(
-            {"section": section, "case": case, "side": side, "unit": unit, **told, "ratio": ratio, "host": host}
-        )
+        self._line({"section": section, "case": case, "side": side, "unit": unit, **told, "ratio": ratio, "host": host})
         milliseconds = [shown(told[name], 1000) if told.get(name) else "" for name in ("seconds", "bare", "kernels")]
         cells = [
             section, case, side, f"{rate:,.0f}" if rate and rate >= 100 else shown(rate), unit,
@@ -272,7 +272,7 @@ def supervise(arguments: argparse.Namespace) -> int:
         starts += 1
         worker = Worker(
             ["--worker", "--device", arguments.device, "--began", str(began), "--end", str(end),
-             "--done", ",".join(map(str, sorted(done))), *([] if profile else ["--no-profile"])],
+             "--sections", *arguments.sections, "--done", ",".join(map(str, sorted(done))), *([] if profile else ["--no-profile"])],
             arguments.out / "gpu.log",
         )  # fmt: skip
         running: tuple[int, float, float] | None = None
@@ -326,6 +326,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=6.0, help="the program ends within them")
     parser.add_argument("--out", type=Path, default=Path("gpu"), help="folder of gpu.md, gpu.jsonl and gpu.log")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--sections", nargs="*", default=[], help="these alone: training, evaluation, language, ...")
     for name in ("--worker", "--no-profile"):
         parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
     for name in ("--began", "--end"):

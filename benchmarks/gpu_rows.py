@@ -1,7 +1,8 @@
 """The rows of `gpu.py`: what is measured, in the order of its worth, each beside its plain form.
 
 A row is a function that a worker calls when its turn has come; it builds what it needs, measures, and says what it
-found. Sizes are those of the full program on CUDA and about a tenth of them on a CPU, so that every row is tested.
+found. Sizes are those of the full program on CUDA and about a tenth of them on a CPU, so that every row is tested. What
+one section alone needs is imported where it is used: the first row does not wait for the last.
 """
 
 from __future__ import annotations
@@ -15,36 +16,22 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import decoding
-import device_timing as timing
-import lifelong
-import mme_sid
 import numpy as np
-import quantization
-import reasoning
 import torch
 import torch.nn.functional as F
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from tessera.ctr.batch import Batch
-from tessera.ctr.task import build as build_click_model
+import device_timing as timing
 from tessera.data.dataset import Cases
 from tessera.data.padding import padded
 from tessera.evaluation.judge import evaluation_table, rank_cases, summarize
-from tessera.language.answers import answer
-from tessera.language.models import LanguageModel
-from tessera.language.questions import Pixels
 from tessera.objectives.catalogue import CatalogueLoss, catalogue_loss
-from tessera.quantization.rq_vae import fit
-from tessera.quantization.vectors import PartVectors, standard
 from tessera.recommenders.backbones.sasrec import SASRec
 from tessera.recommenders.item_encoders.ids import IdItemEncoder
 from tessera.recommenders.model import ModelScorer, SequentialRecommender
-from tessera.settings.ctr_models import CTRModel
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.recommenders import Loss, SASRecSettings, Training
-from tessera.settings.semantic_ids import RQVAE, QuantizerSteps
 from tessera.training.batches import WindowBatches
 from tessera.training.loop import Trainer
 from tessera.training.machine import Machine
@@ -187,7 +174,7 @@ def train(
     compiled: str = "", tf32: bool = False,
 ) -> Found:  # fmt: skip
     """Steps of the library's trainer, and bare steps of the same model on batches that lie on the device."""
-    items, tokens = place.tenth(items), place.tenth(tokens)
+    items, tokens = place.tenth(items), place.tenth(place.tenth(tokens))
     offsets, flat = histories(place.tenth(USERS), items)
     popularity = np.bincount(flat, minlength=items + 1)
     model = sasrec(items, length, loss, popularity, place.device)
@@ -361,6 +348,8 @@ def evaluation_rows() -> list[Row]:
 
 def language(place: Place, task: str, side: str, shape: str, length: int, frame: int, batch: int) -> Found:
     """A step of latent reasoning, in bfloat16, as `reasoning.py` has it."""
+    import reasoning
+
     if place.tiny:
         shape, length, frame, batch = "tiny", max(10, length // 10), frame // 5, max(2, batch // 10)
     dtype = torch.float32 if place.tiny else torch.bfloat16
@@ -371,18 +360,11 @@ def language(place: Place, task: str, side: str, shape: str, length: int, frame:
     return place.measure(step, units, count_flops=True)
 
 
-class Spoken(reasoning.Words):
-    """A tokenizer whose words are the numbers of tokens."""
-
-    def batch_decode(self, made: Tensor, skip_special_tokens: bool) -> list[str]:
-        return [" ".join(str(token) for token in row) for row in made.tolist()]
-
-
 @dataclass
 class Asked:
     """What `answer` reads of a question."""
 
-    model: LanguageModel
+    model: Any
     image_token: int
     pictured: bool = True
 
@@ -390,6 +372,17 @@ class Asked:
 def captions(place: Place, side: str, batch: int, new_tokens: int) -> Found:
     """Captions of pictures of 224 pixels a side: Qwen2.5-0.5B's text decoder behind a vision part of eight layers."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    import reasoning
+    from tessera.language.answers import answer
+    from tessera.language.models import LanguageModel
+    from tessera.language.questions import Pixels
+
+    class Spoken(reasoning.Words):
+        """A tokenizer whose words are the numbers of tokens."""
+
+        def batch_decode(self, made: Tensor, skip_special_tokens: bool) -> list[str]:
+            return [" ".join(str(token) for token in row) for row in made.tolist()]
 
     text = dict(reasoning.SHAPES["tiny" if place.tiny else "qwen"])
     if place.tiny:
@@ -474,6 +467,8 @@ def language_rows() -> list[Row]:
 
 def decode(place: Place, items: int, beams: int, side: str) -> Found:
     """Beams of 64 users, as `decoding.py` has it."""
+    import decoding
+
     model, given = decoding.build(place.tenth(items))
     model, given = model.to(place.device), given[: place.tenth(len(given))].to(place.device)
     note = ""
@@ -486,7 +481,7 @@ def decode(place: Place, items: int, beams: int, side: str) -> Found:
         with torch.no_grad():
             try:
                 apart = decoding.agree(decoding.ours(model, given, beams), step())
-                note = f"same codes; log probabilities differ by {apart:.1e}"
+                note = f"same codes as ours; log probabilities differ by {apart:.1e}"
             except SystemExit as error:
                 note = f"NOT THE SAME: {error}"
     else:
@@ -509,6 +504,11 @@ def decoding_rows() -> list[Row]:
 
 def quantize(place: Place, side: str) -> Found:
     """Steps of RQ-VAE on 12,000 vectors of width 768."""
+    import quantization
+    from tessera.quantization.rq_vae import fit
+    from tessera.quantization.vectors import PartVectors, standard
+    from tessera.settings.semantic_ids import RQVAE, QuantizerSteps
+
     vectors = quantization.catalogue(place.tenth(12_000), place.tenth(768))
     batch = place.tenth(1024)
     if side == "plain loop":
@@ -544,9 +544,9 @@ def quantization_rows() -> list[Row]:
 
 def mix(place: Place, states: int, train: bool, side: str) -> Found:
     """Scores, or loss and gradients, of states against 12,086 items of three tables, as `mme_sid.py` has it."""
-    sides = mme_sid.scores(
-        place.tenth(1024), place.tenth(states), train, place.tenth(mme_sid.ITEMS), place.device.type
-    )
+    import mme_sid
+
+    sides = mme_sid.scores(place.tenth(1024), place.tenth(states), train, place.tenth(mme_sid.ITEMS), place.device.type)
     return place.measure(sides[side] if train else torch.no_grad()(sides[side]), place.tenth(states))
 
 
@@ -562,9 +562,13 @@ def mixing_rows() -> list[Row]:
     ]  # fmt: skip
 
 
-@torch.inference_mode()
 def request(place: Place, length: int, candidates: int, side: str) -> Found:
     """Requests of one history and many candidates, as `lifelong.py` has them; or a row a candidate."""
+    import lifelong
+    from tessera.ctr.batch import Batch
+    from tessera.ctr.task import build as build_click_model
+    from tessera.settings.ctr_models import CTRModel
+
     items, length, candidates = place.tenth(20_000), place.tenth(length), place.tenth(candidates)
     torch.manual_seed(0)
     settings = TypeAdapter(CTRModel).validate_python(lifelong.MODELS["r2led"])
@@ -580,7 +584,12 @@ def request(place: Place, length: int, candidates: int, side: str) -> Found:
         note += f"prepare {found['prepare']:.3g} ms, score {found['score']:.3g} ms"
         (history, ages), wanted = asked[0], torch.arange(1, candidates + 1, device=place.device)
         seconds = found["p50"] / 1000
-        kernels, top = place.kernels(lambda: model.score_all(model.prepare(history, ages), wanted), seconds)
+
+        @torch.inference_mode()
+        def once() -> None:
+            model.score_all(model.prepare(history, ages), wanted)
+
+        kernels, top = place.kernels(once, seconds)
         return Found(candidates / seconds, seconds, None, kernels, None, note, top)
     wanted = torch.arange(1, candidates + 1, device=place.device)
     (history, ages), ones = asked[0], torch.ones(candidates, dtype=torch.int64, device=place.device)
@@ -590,7 +599,7 @@ def request(place: Place, length: int, candidates: int, side: str) -> Found:
             ones, wanted, history.repeat(candidates, 1), ones * len(history), ages.repeat(candidates, 1), ones.float()
         )
 
-    return place.measure(lambda: model.logits(rows()), candidates)
+    return place.measure(torch.inference_mode()(lambda: model.logits(rows())), candidates)
 
 
 def lifelong_rows() -> list[Row]:

@@ -81,9 +81,7 @@ class Words:
         return {str(number): number for number in range(100)}
 
 
-def build(
-    shape: str, device: str, dtype: torch.dtype = torch.float32
-) -> tuple[LanguageModel, ReasoningAttention]:
+def build(shape: str, device: str, dtype: torch.dtype = torch.float32) -> tuple[LanguageModel, ReasoningAttention]:
     """A decoder of random weights held in `dtype`, made where it stays, and an attention in float32."""
     torch.manual_seed(0)
     config = Qwen2Config(**SHAPES[shape], max_position_embeddings=1024, tie_word_embeddings=True)
