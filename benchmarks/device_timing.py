@@ -108,7 +108,7 @@ def _span(step: Step, steps: int, device: torch.device) -> float:
 
 
 def kernel_seconds(step: Step, device: torch.device, steps: int = 2) -> tuple[float, list[tuple[str, float]]] | None:
-    """Seconds a step that the device works on kernels and copies, and its largest kernels with theirs; None on a CPU."""
+    """Seconds a step of kernels and copies, and the largest kernels with theirs; None on a CPU."""
     if device.type != "cuda":
         return None
     synchronize(device)

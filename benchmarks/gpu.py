@@ -2,9 +2,9 @@
 
     python benchmarks/gpu.py --minutes 6 --out FOLDER
 
-The program ends within its minutes. Each row is written to FOLDER/gpu.md and FOLDER/gpu.jsonl as soon as it is there; one
-that fails (no memory, an error, too slow) is a row that says so, and those that the time did not reach stand at the
-end. Rows run in a process of their own, which is replaced when a row ends it or does not come back. Sections take turns
+The program ends within its minutes. Each row is written to FOLDER/gpu.md and FOLDER/gpu.jsonl as soon as it is there;
+one that fails (no memory, an error, too slow) is a row that says so, and those that the time did not reach stand at
+the end. Rows run in a process of their own, which is replaced when a row ends it or does not come back. Sections take turns
 by their share of the time, and what one leaves goes to rows that were put off. Without CUDA, or with `--device cpu`,
 sizes are a tenth: that is for testing this program, and its numbers mean nothing.
 """
@@ -171,8 +171,8 @@ class Report:
             "# One GPU", "", f"{datetime.now(UTC):%Y-%m-%d}; {head['card']}; driver {head.get('driver', 'none')}; "
             f"{head['versions']}; {head['machine']}.", "", f"    {self.command}", "",
             "A step's time is between device events after a warm-up, host and device side by side. Training is timed "
-            "through the library's trainer (batches made, loss read); `bare step` is the same model, loss and update on "
-            "batches that lie on the device; `kernels` is what the device works of a bare step (of any step in other "
+            "through the library's trainer (batches made, loss read); `bare step` is the same model, loss and update "
+            "on batches that lie on the device; `kernels` is what the device works of a bare step (of any step in other "
             "sections), `host's share` the part of the trainer's (or whole) step in which it does not. "
             "`share of peak`: operations of products and attentions that the side executes, as torch counts them, over "
             "the card's dense bfloat16 peak. `ratio` is to the plain form of the same case. Training is deterministic "
@@ -231,7 +231,8 @@ class Worker:
 
     def __init__(self, arguments: list[str], log: Path) -> None:
         environment = {
-            **os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
+            **os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
             # a row takes what the one before it gave back, whatever its shapes
             "PYTORCH_CUDA_ALLOC_CONF": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"),
@@ -272,7 +273,8 @@ def supervise(arguments: argparse.Namespace) -> int:
         starts += 1
         worker = Worker(
             ["--worker", "--device", arguments.device, "--began", str(began), "--end", str(end),
-             "--sections", *arguments.sections, "--done", ",".join(map(str, sorted(done))), *([] if profile else ["--no-profile"])],
+             "--sections", *arguments.sections, "--done", ",".join(map(str, sorted(done))),
+             *([] if profile else ["--no-profile"])],
             arguments.out / "gpu.log",
         )  # fmt: skip
         running: tuple[int, float, float] | None = None

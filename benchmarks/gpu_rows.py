@@ -352,8 +352,7 @@ def language(place: Place, task: str, side: str, shape: str, length: int, frame:
 
     if place.tiny:
         shape, length, frame, batch = "tiny", max(10, length // 10), frame // 5, max(2, batch // 10)
-    dtype = torch.float32 if place.tiny else torch.bfloat16
-    step = reasoning.prepare(task, side, shape, place.device.type, length, frame, batch, dtype)
+    step = reasoning.prepare(task, side, shape, place.device.type, length, frame, batch, torch.bfloat16)
     vocabulary = reasoning.SHAPES[shape]["vocab_size"]
     rows = reasoning.texts(reasoning.TEXTS if task == "CRRL step" else 2 * batch, length, frame, vocabulary)
     units = batch if task == "CRRL step" else sum(len(row) for row in rows)
@@ -405,7 +404,7 @@ def captions(place: Place, side: str, batch: int, new_tokens: int) -> Found:
     with torch.device(place.device):
         full = Qwen2_5_VLForConditionalGeneration(config).eval().requires_grad_(False)
     for weight in full.parameters():
-        weight.data = weight.data.to(torch.float32 if place.tiny else torch.bfloat16)
+        weight.data = weight.data.to(torch.bfloat16)
     model = LanguageModel(
         full, full.model.language_model, Spoken(), "vision", text["hidden_size"], 1024, None, place.device
     )
