@@ -4,9 +4,9 @@
 
 The program ends within its minutes. Each row is written to FOLDER/gpu.md and FOLDER/gpu.jsonl as soon as it is there;
 one that fails (no memory, an error, too slow) is a row that says so, and those that the time did not reach stand at
-the end. Rows run in a process of their own, which is replaced when a row ends it or does not come back. Sections take turns
-by their share of the time, and what one leaves goes to rows that were put off. Without CUDA, or with `--device cpu`,
-sizes are a tenth: that is for testing this program, and its numbers mean nothing.
+the end. Rows run in a process of their own, which is replaced when a row ends it or does not come back. Sections take
+turns by their share of the time, and what one leaves goes to rows that were put off. Without CUDA, or with
+`--device cpu`, sizes are a tenth: that is for testing this program, and its numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -172,8 +172,8 @@ class Report:
             f"{head['versions']}; {head['machine']}.", "", f"    {self.command}", "",
             "A step's time is between device events after a warm-up, host and device side by side. Training is timed "
             "through the library's trainer (batches made, loss read); `bare step` is the same model, loss and update "
-            "on batches that lie on the device; `kernels` is what the device works of a bare step (of any step in other "
-            "sections), `host's share` the part of the trainer's (or whole) step in which it does not. "
+            "on batches that lie on the device; `kernels` is what the device works of a bare step (of any step in "
+            "other sections), `host's share` the part of the trainer's (or whole) step in which it does not. "
             "`share of peak`: operations of products and attentions that the side executes, as torch counts them, over "
             "the card's dense bfloat16 peak. `ratio` is to the plain form of the same case. Training is deterministic "
             "as the library sets it unless the case says otherwise; `CUBLAS_WORKSPACE_CONFIG` is the same in all rows. "

@@ -11,12 +11,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKED = """
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("polars", "snakemake", "jinja2", "altair", "vl_convert", "faiss"):
-            raise ModuleNotFoundError(f"{name} is not on the machine")
-sys.meta_path.insert(0, Blocked())
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+def find_spec(name, path=None, target=None):
+    absent = ("polars", "snakemake", "jinja2", "altair", "vl_convert", "faiss")
+    return None if name.split(".")[0] in absent else find(name, path, target)
+PathFinder.find_spec = find_spec
 """
 
 
