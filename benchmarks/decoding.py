@@ -72,6 +72,7 @@ def build(items: int) -> tuple[TIGER, Tensor]:
 def transformers_model(model: TIGER) -> T5ForConditionalGeneration:
     """The same weights in transformers: tokens are ours, and two more end what is read and begin what is written."""
     settings = model.settings
+    assert model.output is not None
     tokens = len(model.items.weight)
     config = T5Config(
         vocab_size=tokens + 2, d_model=settings.dim, d_kv=settings.head_dim, d_ff=settings.inner_dim,
@@ -79,8 +80,9 @@ def transformers_model(model: TIGER) -> T5ForConditionalGeneration:
         feed_forward_proj="relu", scale_decoder_outputs=False, pad_token_id=0,
         eos_token_id=None, decoder_start_token_id=tokens + 1,
     )  # fmt: skip
-    other = T5ForConditionalGeneration(config).eval()
-    other.lm_head = nn.Linear(settings.dim, tokens + 2, bias=False)  # transformers ties it to the token vectors
+    other = T5ForConditionalGeneration(config).eval().to(model.output.device)
+    # transformers ties it to the token vectors
+    other.lm_head = nn.Linear(settings.dim, tokens + 2, bias=False, device=model.output.device)
     with torch.no_grad():
         other.shared.weight.copy_(
             torch.cat([model.items.weight * model.items.scale, model.end[None], model.start[None]])
@@ -123,11 +125,16 @@ def allowed(model: TIGER) -> Callable[[int, Tensor], list[int]]:
     return lambda _, written: following[tuple(written[1:].tolist())]
 
 
+def lengths(histories: Tensor) -> Tensor:
+    """(users,) all histories are full."""
+    return torch.full((len(histories),), HISTORY, device=histories.device)
+
+
 def encoded(model: TIGER, histories: Tensor) -> tuple[Tensor, Tensor]:
     """Encoder states of histories, and what of them may be looked at."""
     found: list[tuple[Tensor, Tensor]] = []
     hook = model.encoder.register_forward_hook(lambda _, inputs, states: found.append((states, inputs[1])))
-    model.read(histories, torch.full((len(histories),), HISTORY), None)
+    model.read(histories, lengths(histories), None)
     hook.remove()
     return found[0]
 
@@ -137,7 +144,7 @@ def ours(
 ) -> tuple[Tensor, Tensor]:
     """(users, beams) leaves and log probabilities, best first; from encoder states where they are given."""
     if read is None:
-        memory = model.read(histories, torch.full((len(histories),), HISTORY), None)
+        memory = model.read(histories, lengths(histories), None)
     else:
         memory = model.decoder.remember(read[0], hidden(read[1]))
     best = beam_search(model, memory, model.trie, beams, "catalogue").topk(beams)
@@ -161,8 +168,8 @@ def theirs(
         output_scores=True, return_dict_in_generate=True, do_sample=False,
     )  # fmt: skip
     written = found.sequences[:, 1:].view(len(histories), beams, -1)
-    codes = written - torch.tensor(model.items.places[:-1])
-    nodes = torch.zeros(codes.shape[:2], dtype=torch.long)
+    codes = written - torch.tensor(model.items.places[:-1], device=written.device)
+    nodes = torch.zeros(codes.shape[:2], dtype=torch.long, device=written.device)
     for level in range(codes.shape[2]):
         nodes = model.trie.step(nodes, codes[:, :, level])
     return nodes - model.trie.level_starts[-2], found.sequences_scores.view(len(histories), beams)
@@ -197,10 +204,10 @@ def one_side(side: str, items: int, beams: int) -> dict[str, float]:
         run: Callable[..., Any] = lambda rows, read=None: theirs(other, model, follow, rows, beams, read)  # noqa: E731
     elif side == "exact":
         run = lambda rows: exact_scores(  # noqa: E731
-            model, model.read(rows, torch.full((len(rows),), HISTORY), None), model.trie, "catalogue"
+            model, model.read(rows, lengths(rows), None), model.trie, "catalogue"
         )
     elif side == "encoder":
-        run = lambda rows: model.read(rows, torch.full((len(rows),), HISTORY), None)  # noqa: E731
+        run = lambda rows: model.read(rows, lengths(rows), None)  # noqa: E731
     else:
         run = lambda rows, read=None: ours(model, rows, beams, read)  # noqa: E731
     run(histories[:2])

@@ -19,11 +19,11 @@ import platform
 import statistics
 import subprocess
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import altair as alt
 import numpy as np
 import torch
 from pydantic import TypeAdapter
@@ -32,7 +32,6 @@ from tessera.artifacts.codes import ABSENT, Part, SemanticIds
 from tessera.ctr.batch import Catalogue
 from tessera.ctr.models.base import ClickModel
 from tessera.ctr.task import build
-from tessera.reporting.plots import Plot, inline, render
 from tessera.settings.ctr_models import CTRModel
 
 LENGTHS = [100, 1_000, 10_000, 100_000]
@@ -89,22 +88,27 @@ def quantile(values: list[float], share: float) -> float:
 
 @torch.inference_mode()
 def measure(
-    model: ClickModel, histories: list[tuple[torch.Tensor, torch.Tensor]], candidates: int, items: int, limit: float
+    model: ClickModel,
+    histories: list[tuple[torch.Tensor, torch.Tensor]],
+    candidates: int,
+    items: int,
+    limit: float,
+    clock: Callable[[], float] = time.process_time,
 ) -> dict[str, float]:
-    """CPU milliseconds of whole requests, and medians of their two parts."""
+    """Milliseconds of whole requests, and medians of their two parts; of CPU time unless another clock is given."""
     rng = np.random.default_rng(candidates)
     whole, first = [], []
-    started = time.process_time()
-    while len(whole) < 3 or (len(whole) < 100 and time.process_time() - started < limit / 10):
+    started = clock()
+    while len(whole) < 3 or (len(whole) < 100 and clock() - started < limit / 10):
         history, ages = histories[len(whole) % len(histories)]
-        wanted = torch.from_numpy(rng.integers(1, items + 1, candidates))
-        begin = time.process_time()
+        wanted = torch.from_numpy(rng.integers(1, items + 1, candidates)).to(history.device)
+        begin = clock()
         prepared = model.prepare(history, ages)
-        middle = time.process_time()
+        middle = clock()
         model.score_all(prepared, wanted)
-        whole.append(1000 * (time.process_time() - begin))
+        whole.append(1000 * (clock() - begin))
         first.append(1000 * (middle - begin))
-        if time.process_time() - started > limit and len(whole) > 1:
+        if clock() - started > limit and len(whole) > 1:
             break
     kept = slice(1, None) if len(whole) > 3 else slice(None)  # the first warms up
     return {
@@ -142,6 +146,10 @@ def table(rows: list[dict[str, Any]], names: list[str], candidates: int, lengths
 
 def curve(rows: list[dict[str, Any]], names: list[str], candidates: int) -> str:
     """Median latency by length as a chart for a file of its own."""
+    import altair as alt
+
+    from tessera.reporting.plots import Plot, inline, render
+
     points = [
         {"model": r["model"], "events": r["length"], "milliseconds": r["p50"]}
         for r in rows if r["candidates"] == candidates and "scan" not in r["model"]

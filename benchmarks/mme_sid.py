@@ -44,14 +44,14 @@ def branches(width: int, items: int = ITEMS) -> list[RawBranch]:
 # ---------------------------------------------------------------- scores
 
 
-def scores(width: int, states: int, train: bool) -> dict[str, Side]:
+def scores(width: int, states: int, train: bool, items: int = ITEMS, device: str = "cpu") -> dict[str, Side]:
     """Loss and gradients (train), or scores, of some states against the catalogue."""
     torch.manual_seed(0)
-    raw = branches(width)
-    popularity = torch.from_numpy(np.random.default_rng(0).zipf(1.5, ITEMS + 1).clip(max=431))
-    heads = ScoreHeads(ITEMS, width, PopularityGate(popularity, 4, 1.0), width**-0.5)
-    given = torch.randn(states, width)
-    targets = torch.randint(1, ITEMS + 1, (states,))
+    raw = [branch.to(device) for branch in branches(width, items)]
+    popularity = torch.from_numpy(np.random.default_rng(0).zipf(1.5, items + 1).clip(max=431))
+    heads = ScoreHeads(items, width, PopularityGate(popularity, 4, 1.0), width**-0.5).to(device)
+    given = torch.randn(states, width).to(device)
+    targets = torch.randint(1, items + 1, (states,)).to(device)
     parameters = [*heads.parameters(), *(p for b in raw for p in (b.projection.weight, b.projection.bias))]
 
     def finish(values: Tensor) -> list[Tensor]:

@@ -93,25 +93,37 @@ def judged(step: int, seconds: float, x: Tensor, made: Tensor, codes: np.ndarray
     return step, seconds, left, collisions(codes), LEVELS * CODES - used
 
 
-def others(quantizer: nn.Module, vectors: np.ndarray, steps: int, every: int, batch: int) -> Iterator[Row]:
-    """Train a side that is not ours."""
+def training(quantizer: nn.Module, x: Tensor, batch: int) -> tuple[nn.ModuleList, Callable[[int], None]]:
+    """Encoder, codebooks and decoder of a side that is not ours, and its step, for standardised rows x (n, width)."""
     torch.manual_seed(1)
-    x = torch.from_numpy(vectors)
-    x = standard(x, (x.shape[1],)).apply(x)
     widths = [x.shape[1], *HIDDEN, DIM]
     encoder, decoder = perceptron(widths), perceptron(widths[::-1])
-    model = nn.ModuleList([encoder, quantizer, decoder]).train()
+    model = nn.ModuleList([encoder, quantizer, decoder]).to(x.device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4, fused=True)
-    batches, seconds = Batches(len(x), batch, 1), 0.0
-    for step in range(steps):
-        started = time.process_time()
-        rows = x[torch.from_numpy(batches.rows(step))]
+    batches = Batches(len(x), batch, 1)
+
+    def work(step: int) -> None:
+        rows = x[torch.from_numpy(batches.rows(step)).to(x.device)]
         latent, _, loss = quantizer(encoder(rows))
         total = F.mse_loss(decoder(latent), rows) + loss
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+
+    return model, work
+
+
+def others(quantizer: nn.Module, vectors: np.ndarray, steps: int, every: int, batch: int) -> Iterator[Row]:
+    """Train a side that is not ours."""
+    x = torch.from_numpy(vectors)
+    x = standard(x, (x.shape[1],)).apply(x)
+    model, work = training(quantizer, x, batch)
+    encoder, _, decoder = model
+    seconds = 0.0
+    for step in range(steps):
+        started = time.process_time()
+        work(step)
         seconds += time.process_time() - started
         if (step + 1) % every == 0:
             model.eval()

@@ -46,6 +46,10 @@ from tessera.settings.language import Steps
 from tessera.training.machine import Machine
 
 SHAPES: dict[str, dict[str, int]] = {
+    "tiny": {
+        "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "intermediate_size": 128, "vocab_size": 500,
+    },
     "small": {
         "hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2,
         "intermediate_size": 1024, "vocab_size": 4000,
@@ -53,6 +57,10 @@ SHAPES: dict[str, dict[str, int]] = {
     "qwen": {
         "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
         "intermediate_size": 4864, "vocab_size": 151936,
+    },
+    "qwen 3B": {
+        "hidden_size": 2048, "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2,
+        "intermediate_size": 11008, "vocab_size": 151936,
     },
 }  # fmt: skip
 TASKS = {
@@ -73,10 +81,14 @@ class Words:
         return {str(number): number for number in range(100)}
 
 
-def build(shape: str, device: str) -> tuple[LanguageModel, ReasoningAttention]:
+def build(shape: str, device: str, dtype: torch.dtype = torch.float32) -> tuple[LanguageModel, ReasoningAttention]:
+    """A decoder of random weights held in `dtype`, made where it stays, and an attention in float32."""
     torch.manual_seed(0)
     config = Qwen2Config(**SHAPES[shape], max_position_embeddings=1024, tie_word_embeddings=True)
-    full = Qwen2ForCausalLM(config).to(device).eval().requires_grad_(False)
+    with torch.device(device):
+        full = Qwen2ForCausalLM(config).eval().requires_grad_(False)
+    for weight in full.parameters():  # buffers of positions stay exact
+        weight.data = weight.data.to(dtype)
     model = LanguageModel(full, full.model, Words(), "decoder", config.hidden_size, 1024, None, torch.device(device))
     return model, ReasoningAttention(config.hidden_size).to(device)
 
@@ -109,7 +121,7 @@ def plain_passes(
     if noise is not None:
         thought = thought + noise
     inputs = embedded.clone()
-    inputs[each, place] = thought
+    inputs[each, place] = thought.to(inputs.dtype)
     states = model.tower(inputs_embeds=inputs, attention_mask=mask, use_cache=False).last_hidden_state
     wide = mask[..., None].to(states.dtype)
     return (states * wide).sum(1) / wide.sum(1), states, place
@@ -173,9 +185,12 @@ def our_crrl(attention: ReasoningAttention, ours: CollaborativeTraining) -> Call
 # ---------------------------------------------------------------- tasks
 
 
-def prepare(task: str, side: str, shape: str, device: str, length: int, frame: int, batch: int) -> Callable[[], Any]:
+def prepare(
+    task: str, side: str, shape: str, device: str, length: int, frame: int, batch: int,
+    dtype: torch.dtype = torch.float32,
+) -> Callable[[], Any]:  # fmt: skip
     """A step that returns tensors to compare."""
-    model, attention = build(shape, device)
+    model, attention = build(shape, device, dtype)
     rows = texts(TEXTS if task == "CRRL step" else 2 * batch, length, frame, SHAPES[shape]["vocab_size"])
     start = LRCLTable(model="m", batch_tokens=8192)
     if task == "CRRL step":

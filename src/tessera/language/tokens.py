@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from jinja2.exceptions import TemplateError
 from torch import Tensor
 
 from tessera.artifacts.logs import log
@@ -86,6 +85,8 @@ def chat_text(tokenizer: Any, request: str, system: str = "", answer: bool = Tru
     Raises:
         ValueError: no form of the message comes through the template.
     """
+    from jinja2.exceptions import TemplateError  # models without a chat template do without jinja2
+
     forms: list[list[dict[str, Any]]] = []
     for said, own in ((request, system), (f"{system}\n{request}" if system else request, "")):
         parts = [*([{"type": "image"}] if pictured else []), {"type": "text", "text": said}]
