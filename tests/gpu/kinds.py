@@ -153,7 +153,9 @@ Recommender = Callable[[Place, Path], tuple[Run, RunInputs]]
 RECOMMENDERS: dict[str, Recommender] = {
     **{
         f"{backbone}/{items}": partial(backbone_run, items, backbone, None)
-        for backbone in ("sasrec", "gru4rec", "bert4rec") for items in ITEMS
+        for backbone in ("sasrec", "gru4rec", "bert4rec")
+        for items in ITEMS
+        if backbone == "sasrec" or items != "dual_view-sequence"
     },
     **{f"sasrec/ids/{name}": partial(backbone_run, "ids", "sasrec", loss) for name, loss in LOSSES.items()},
     "tiger": partial(tiger_run, "beam"),
