@@ -132,7 +132,7 @@ def tiger_run(scoring: str, place: Place, folder: Path) -> tuple[Run, RunInputs]
     """A run of TIGER, whose beam holds all items."""
     codes = _once(folder.parent / "codes", _write_grid)
     method = {"dropout": 0.1 if place.drop else 0.0, "scoring": scoring, "beams": pattern.ITEMS}
-    told = {"epochs": 2, "patience": 100, "validate_every": 2, **place.training}
+    told = {"epochs": 6, "patience": 100, "validate_every": 6, **place.training}
     return test_tiger.make_run(method, **told), RunInputs(codes=str(codes / "codes.parquet"))
 
 
@@ -153,7 +153,9 @@ Recommender = Callable[[Place, Path], tuple[Run, RunInputs]]
 RECOMMENDERS: dict[str, Recommender] = {
     **{
         f"{backbone}/{items}": partial(backbone_run, items, backbone, None)
-        for backbone in ("sasrec", "gru4rec", "bert4rec") for items in ITEMS
+        for backbone in ("sasrec", "gru4rec", "bert4rec")
+        for items in ITEMS
+        if backbone == "sasrec" or items != "dual_view-sequence"
     },
     **{f"sasrec/ids/{name}": partial(backbone_run, "ids", "sasrec", loss) for name, loss in LOSSES.items()},
     "tiger": partial(tiger_run, "beam"),

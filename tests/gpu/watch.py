@@ -82,6 +82,8 @@ class SharedDraws(TorchFunctionMode):
 
     PLAIN = (torch.rand, torch.randn, torch.randint, torch.randperm)
     LIKE = (torch.rand_like, torch.randn_like)
+    INPLACE = ("exponential_", "uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_",
+               "xavier_uniform_", "xavier_normal_")  # fmt: skip
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -90,6 +92,24 @@ class SharedDraws(TorchFunctionMode):
             return func(*args, **kwargs).to(device)
         if func in self.LIKE:
             return func(args[0].cpu(), *args[1:], **kwargs).to(args[0].device)
-        if func is torch.Tensor.exponential_:
-            return args[0].copy_(torch.empty_like(args[0], device="cpu").exponential_(*args[1:], **kwargs))
+        if getattr(func, "__name__", "") in self.INPLACE:
+            filled, rest = (args[0], args[1:]) if args else (kwargs.pop("tensor"), ())
+            if filled.device.type != "cpu":
+                drawn = filled.detach().cpu()
+                func(drawn, *rest, **kwargs)
+                filled.detach().copy_(drawn)
+                return filled
+            return func(filled, *rest, **kwargs)
+        if func is torch.nn.functional.gumbel_softmax:
+            return _gumbel_softmax(*args, **kwargs)
         return func(*args, **kwargs)
+
+
+def _gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
+    """Torch's own, which draws inside where no mode looks, with draws of the CPU's generator."""
+    draws = -torch.empty(logits.shape, dtype=logits.dtype).exponential_().log()
+    soft = ((logits + draws.to(logits.device)) / tau).softmax(dim)
+    if not hard:
+        return soft
+    index = soft.max(dim, keepdim=True)[1]
+    return torch.zeros_like(logits).scatter_(dim, index, 1.0) - soft.detach() + soft
