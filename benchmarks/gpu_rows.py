@@ -282,7 +282,7 @@ def training_rows() -> list[Row]:
 
 def evaluate(place: Place, items: int, side: str) -> Found:
     """Full ranking of every user's last item, with masks, lists of 20, metrics and groups."""
-    items, users = place.tenth(items), place.tenth(USERS)
+    items, users = place.tenth(items), place.tenth(place.tenth(USERS))
     offsets, flat = histories(users, items)
     ends = offsets[1:] - 1
     kept = np.ones(len(flat), bool)
