@@ -6,7 +6,7 @@ The program ends within its minutes. Each row is written to FOLDER/gpu.md and FO
 one that fails (no memory, an error, too slow) is a row that says so, and those that the time did not reach stand at
 the end. Rows run in a process of their own, which is replaced when a row ends it or does not come back. Sections take
 turns by their share of the time, and what one leaves goes to rows that were put off. Without CUDA, or with
-`--device cpu`, sizes are a tenth: that is for testing this program, and its numbers mean nothing.
+`--device cpu`, sizes are a tenth or less: that is for testing this program, and its numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def describe(device: Any) -> dict[str, str]:
         except (OSError, subprocess.TimeoutExpired):
             said["driver"] = "unknown"
     else:
-        said["card"] = "no GPU: a tenth of the sizes, one thread, only to test the program"
+        said["card"] = "no GPU: a tenth of the sizes or less, one thread, only to test the program"
     packages = []
     for name in ("transformers", "peft", "triton", "numpy"):
         try:

@@ -1,8 +1,8 @@
 """The rows of `gpu.py`: what is measured, in the order of its worth, each beside its plain form.
 
 A row is a function that a worker calls when its turn has come; it builds what it needs, measures, and says what it
-found. Sizes are those of the full program on CUDA and about a tenth of them on a CPU, so that every row is tested. What
-one section alone needs is imported where it is used: the first row does not wait for the last.
+found. Sizes are those of the full program on CUDA and a tenth of them or less on a CPU, so that every row is tested.
+What one section alone needs is imported where it is used: the first row does not wait for the last.
 """
 
 from __future__ import annotations
@@ -282,7 +282,7 @@ def training_rows() -> list[Row]:
 
 def evaluate(place: Place, items: int, side: str) -> Found:
     """Full ranking of every user's last item, with masks, lists of 20, metrics and groups."""
-    items, users = place.tenth(items), place.tenth(USERS)
+    items, users = place.tenth(items), place.tenth(place.tenth(USERS))
     offsets, flat = histories(users, items)
     ends = offsets[1:] - 1
     kept = np.ones(len(flat), bool)
@@ -334,12 +334,12 @@ def _plain_ranking(scorer: ModelScorer, cases: Cases, batch: int) -> float:
 
 
 def evaluation_rows() -> list[Row]:
-    """Three catalogues, three sides."""
-    sides = ("sort every user's scores", "judge", "judge alone, scores given")
+    """Three catalogues, three sides; that without a model is no form of the others."""
+    plain, alone = "sort every user's scores", "judge alone, scores given"
     return [
-        Row("evaluation", f"{items:,} items, L 200", side, "users", partial(evaluate, items=items, side=side),
-            number == 0, cost=3.0)
-        for items in (12_000, 3_000, 54_000) for number, side in enumerate(sides)
+        Row("evaluation", f"{items:,} items, {'no model' if side == alone else 'L 200'}", side, "users",
+            partial(evaluate, items=items, side=side), side == plain)
+        for items in (12_000, 3_000, 54_000) for side in (plain, "judge", alone)
     ]  # fmt: skip
 
 
