@@ -1,0 +1,347 @@
+"""Tables of text with a header and quoted fields (CSV), in which a stray quote costs one row, not the rest of the file.
+
+A block is parsed as a whole; where its records are not its lines one by one, it is read again with care. A quoted field
+may hold line breaks, but where most of the lines that it would take in look like rows themselves, its quote was a stray
+one: its line is rejected, and reading goes on with the next.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pc_csv
+
+from tessera.data.blocks import BLOCK_BYTES, Block, as_block, blocks
+from tessera.data.files import DataFileError
+from tessera.data.log import RawLog
+from tessera.settings.base import did_you_mean
+
+SEPARATORS = "\t,;|"
+UNCLOSED = "a quote is not closed on its line"
+_JUDGED_LINES = 50  # of a quoted field, before it is settled whether they are rows
+_PROFILED_LINES = 200
+_HALVES = re.compile("[\ud800-\udfff]+")
+csv.field_size_limit(2**31 - 1)
+
+
+class Header(NamedTuple):
+    """What the first line of a table says."""
+
+    names: list[str]
+    """Of the columns; unnamed ones at the end are left out."""
+    separator: str
+    line: int
+    """Number of the line, from 1; 0 where the names were given from outside."""
+
+
+def whole(text: str) -> str:
+    """A text with the halves of characters (lone surrogates, undecodable bytes) replaced, so that it can be written."""
+    if is_whole(text):
+        return text
+    joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    return _HALVES.sub("\ufffd", joined)
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text holds no halves of characters."""
+    return text.isascii() or _HALVES.search(text) is None
+
+
+def read_header(path: Path, separator: str | None = None, encoding: str | None = None) -> Header:
+    """The column names on the first line that is not blank; the separator is the most frequent one there."""
+    for block in blocks(path, 1 << 20, encoding):
+        for number, raw in enumerate(block.data.split(b"\n")[:-1], block.first):
+            line = raw.decode("utf-8", "surrogateescape").rstrip("\r")
+            if line.strip():
+                chosen = separator or max(SEPARATORS, key=line.count)
+                names = [name.strip() for name in parse(line, chosen)]
+                while names and not names[-1]:
+                    names.pop()
+                return Header(names, chosen, number)
+        break
+    raise DataFileError(f"{path}: is empty")
+
+
+def check_columns(path: Path, columns: dict[str, str], found: Sequence[str]) -> None:
+    """Refuse a table without one of the columns, or with it twice.
+
+    Raises:
+        DataFileError: so it is.
+    """
+    for name, column in columns.items():
+        if column not in found:
+            raise DataFileError(f"{path}: has no column {column!r} (for {name}){did_you_mean(column, found)}")
+        if list(found).count(column) > 1:
+            raise DataFileError(f"{path}: has the column {column!r} (for {name}) {list(found).count(column)} times")
+
+
+def parse(line: str, separator: str) -> list[str]:
+    """The fields of one line; a last field whose quote is not closed ends with a newline.
+
+    Raises:
+        csv.Error: a carriage return stands in the middle.
+    """
+    if '"' not in line:
+        return line.split(separator)
+    return next(csv.reader([line + "\n"], delimiter=separator), [])
+
+
+def is_open(fields: list[str]) -> bool:
+    """Whether the quote of the last field is still to be closed."""
+    return bool(fields) and fields[-1].endswith("\n")
+
+
+def fits(header: Header, fields: list[str]) -> bool:
+    """Whether a record has the right number of fields; empty ones beyond (a separator at the end) do no harm."""
+    width = len(header.names)
+    return len(fields) >= width and not any(field.strip() for field in fields[width:])
+
+
+class _Profile:
+    """What rows look like: the number of fields; which are numbers, and which never hold blanks."""
+
+    def __init__(self, header: Header, lines: list[str]) -> None:
+        self._header = header
+        found = (self._fields(line) for line in lines)
+        rows = [fields for fields in found if fields is not None and not is_open(fields) and fits(header, fields)]
+        columns = list(zip(*(row[: len(header.names)] for row in rows), strict=True))
+        self._numeric = [all(map(_is_number, filter(None, column))) and any(column) for column in columns]
+        self._spaced = [any(" " in field.strip() for field in column) for column in columns]
+
+    def _fields(self, line: str) -> list[str] | None:
+        try:
+            return parse(line, self._header.separator)
+        except csv.Error:
+            return None
+
+    def is_row(self, line: str) -> bool:
+        """Whether a line looks like a row of this table."""
+        fields = self._fields(line)
+        if fields is None or not fits(self._header, fields):
+            return False
+        kinds = zip(fields, self._numeric, self._spaced, strict=False)
+        return all(
+            not field or ((not numeric or _is_number(field)) and (spaced or " " not in field.strip()))
+            for field, numeric, spaced in kinds
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+class CarefulReader:
+    """Records of a table line by line."""
+
+    def __init__(self, path: Path, header: Header, log: RawLog) -> None:
+        self.path, self.header, self.log = path, header, log
+        self._profile: _Profile | None = None
+
+    def records(self, block: Block, last: bool) -> tuple[list[tuple[int, list[str]]], Block | None]:
+        """The records of a block with their line numbers; and its end, where a quoted field needs the lines after it.
+
+        Args:
+            last: no lines come after the block: a quote that is open then is a stray one.
+        """
+        lines = [raw.decode("utf-8", "surrogateescape").removesuffix("\r") for raw in block.data.split(b"\n")[:-1]]
+        width, separator = len(self.header.names), self.header.separator
+        self._profile = profile = self._profile or _Profile(self.header, lines[:_PROFILED_LINES])
+        found: list[tuple[int, list[str]]] = []
+        place = 0
+        while place < len(lines):
+            number, line = block.first + place, lines[place]
+            place += 1
+            if not line.strip():
+                continue
+            try:
+                fields = parse(line, separator)
+                if is_open(fields):
+                    end = self._end(lines, place, profile)
+                    if end is None and not last and len(block.data) < 4 * BLOCK_BYTES:
+                        return found, _rest(block, place - 1)
+                    if not end:
+                        self.log.reject(self.path, number, UNCLOSED, line)
+                        continue
+                    line = "\n".join(lines[place - 1 : end])
+                    fields, place = parse(line, separator), end
+            except csv.Error as error:
+                self.log.reject(self.path, number, f"no row: {error}", line)
+                continue
+            if not fits(self.header, fields):
+                told = f"{len(fields)} fields, expected {width}"
+                self.log.reject(self.path, number, told, line)
+                continue
+            found.append((number, fields[:width]))
+        return found, None
+
+    def _end(self, lines: list[str], start: int, profile: _Profile) -> int | None:
+        """Place behind the record whose quoted field is open before line `start`; 0 if the quote is a stray one.
+
+        None where the lines do not tell.
+        """
+        seen = alike = 0
+        for place in range(start, len(lines)):
+            line = lines[place]
+            if line.strip():
+                seen += 1
+                alike += profile.is_row(line)
+            stray = alike > 0 and 2 * alike >= seen
+            if '"' in line and not is_open(parse('"' + line, self.header.separator)):
+                return 0 if stray else place + 1
+            if seen == _JUDGED_LINES and stray:
+                return 0
+        return None
+
+
+def _rest(block: Block, place: int) -> Block:
+    start = int(block.ends[place - 1]) + 1 if place else 0
+    return as_block(block.first + place, block.data[start:])
+
+
+def _bodies(path: Path, header: Header, size: int, encoding: str | None) -> Iterator[tuple[Block, bool]]:
+    """The blocks behind the header, and whether each is the last."""
+    waiting: Block | None = None
+    for block in blocks(path, size, encoding):
+        if header.line and block.first == 1:
+            if block.lines == header.line:
+                continue
+            block = _rest(block, header.line)
+        if waiting is not None:
+            yield waiting, False
+        waiting = block
+    if waiting is not None:
+        yield waiting, True
+
+
+def _joined(rest: Block | None, block: Block) -> Block:
+    return block if rest is None else as_block(rest.first, rest.data + block.data)
+
+
+def csv_frames(
+    path: Path,
+    columns: dict[str, str],
+    header: Header,
+    log: RawLog,
+    encoding: str | None = None,
+    size: int = BLOCK_BYTES,
+) -> Iterator[pl.DataFrame]:
+    """The wanted columns of a table as frames of texts and `line`, the number of the line that a record begins on.
+
+    Args:
+        columns: name in the frame -> name in the file.
+    Raises:
+        DataFileError: a column is not there.
+    """
+    check_columns(path, columns, header.names)
+    places = {name: header.names.index(column) for name, column in columns.items()}
+    careful = CarefulReader(path, header, log)
+    rest: Block | None = None
+    for body, last in _bodies(path, header, size, encoding):
+        block = _joined(rest, body)
+        rest = None
+        frame = _plain(block, places, careful)
+        if frame is None:
+            records, rest = careful.records(block, last)
+            frame = _frame(path, records, places, log)
+        yield frame
+
+
+def _plain(block: Block, places: dict[str, int], careful: CarefulReader) -> pl.DataFrame | None:
+    """A block in which every line is a row, save blank lines and lines with other numbers of fields; else None."""
+    header = careful.header
+    ends_open = block.data.rfind(b"\n", 0, -1) + 1
+    try:
+        final = parse(block.data[ends_open:-1].decode("utf-8", "replace"), header.separator)
+        first = parse(block.data[: int(block.ends[0])].decode("utf-8", "replace").removesuffix("\r"), header.separator)
+    except csv.Error:
+        return None
+    if is_open(final):
+        return None
+    width = len(first) if fits(header, first) else len(header.names)
+    skipped: list[tuple[int, int, str]] = []
+
+    def wrong(row: Any) -> str:
+        skipped.append((row.number, row.actual_columns, row.text))
+        return "skip"
+
+    # rows are numbered on one thread only
+    names = [str(place) for place in range(width)]
+    read = pc_csv.ReadOptions(use_threads=False, block_size=len(block.data) + 1, column_names=names)
+    options = pc_csv.ParseOptions(delimiter=header.separator, newlines_in_values=True, invalid_row_handler=wrong)
+    wanted = [str(place) for place in dict.fromkeys(places.values())]
+    convert = pc_csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()),
+        include_columns=wanted,
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=True,
+        null_values=[""],
+    )
+    try:
+        table = pc_csv.read_csv(pa.BufferReader(block.data), read, options, convert)
+        if any(text.strip() and fits(header, parse(text, header.separator)) for _, _, text in skipped):
+            return None
+    except (pa.ArrowInvalid, UnicodeDecodeError, csv.Error):
+        return None
+    numbers = _line_numbers(block)
+    if len(numbers) != table.num_rows + len(skipped):
+        return None
+    for row, count, text in skipped:
+        if text.strip():
+            line = numbers[row - 1]
+            careful.log.reject(careful.path, line, f"{count} fields, expected {len(header.names)}", text)
+    gone = {row - 1 for row, _, _ in skipped}
+    kept = [number for place, number in enumerate(numbers) if place not in gone] if gone else numbers
+    frame = pl.DataFrame(pl.from_arrow(table))
+    selected = frame.select(**{name: pl.col(str(place)) for name, place in places.items()})
+    return selected.insert_column(0, pl.Series("line", kept, pl.Int64))
+
+
+def _line_numbers(block: Block) -> Sequence[int]:
+    """Numbers of the lines that are not empty."""
+    numbers = range(block.first, block.first + block.lines)
+    if b"\n\n" not in block.data and b"\n\r\n" not in block.data and block.data[:1] not in b"\r\n":
+        return numbers
+    lines = block.data.split(b"\n")[:-1]
+    return [number for number, line in zip(numbers, lines, strict=True) if line not in (b"", b"\r")]
+
+
+def _frame(path: Path, records: list[tuple[int, list[str]]], places: dict[str, int], log: RawLog) -> pl.DataFrame:
+    kept: list[tuple[Any, ...]] = []
+    for number, fields in records:
+        values = [fields[place] or None for place in places.values()]
+        broken = next((name for name, value in zip(places, values, strict=True) if value and not is_whole(value)), None)
+        if broken is not None:
+            log.reject(path, number, f"{broken} is not utf-8 text", whole(" ".join(map(str, values))))
+            continue
+        kept.append((number, *values))
+    schema = {"line": pl.Int64, **dict.fromkeys(places, pl.String)}
+    return pl.DataFrame(kept, schema, orient="row")
+
+
+def csv_records(
+    path: Path, wanted: dict[str, str], header: Header, log: RawLog, encoding: str | None = None
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and fields by name of every record; rows with other numbers of fields are rejected.
+
+    Args:
+        wanted: what for -> column; they must be there.
+    Raises:
+        DataFileError: a column is not there.
+    """
+    check_columns(path, wanted, header.names)
+    careful = CarefulReader(path, header, log)
+    rest: Block | None = None
+    for body, last in _bodies(path, header, BLOCK_BYTES, encoding):
+        records, rest = careful.records(_joined(rest, body), last)
+        for number, fields in records:
+            yield number, dict(zip(header.names, map(whole, fields), strict=True))
