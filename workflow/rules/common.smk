@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from tessera.artifacts.code import code_fingerprint
 from tessera.ctr.kinds import MODELS as CTR_MODULES
 from tessera.data.files import find, model_files
-from tessera.data.required import check_files, dataset_files
+from tessera.data.required import check_files, check_first_lines, dataset_files
 from tessera.embedding.task import RECIPES
 from tessera.quantization.task import QUANTIZERS
 from tessera.settings.base import ConfigError
@@ -27,6 +27,8 @@ WHERE = ", ".join(map(str, workflow.configfiles)) or "config"
 try:
     CONFIG = load(config, WHERE)
     check_files(CONFIG, WHERE)
+    if workflow.is_main_process:  # not again in every job
+        check_first_lines(CONFIG, WHERE)
 except ConfigError as error:
     sys.exit(f"ERROR: this config cannot be run:\n{error}")
 

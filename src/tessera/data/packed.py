@@ -59,7 +59,7 @@ _Opener = Callable[[Path], BinaryIO]
 _PACKINGS: dict[str, tuple[re.Pattern[bytes], _Opener]] = {
     "gzip": (re.compile(rb"\x1f\x8b"), lambda path: cast(BinaryIO, IGzipFile(path, "rb"))),  # type: ignore[no-untyped-call]
     "bzip2": (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), lambda path: cast(BinaryIO, bz2.BZ2File(path))),
-    "xz": (re.compile(rb"\xfd7zXZ\x00"), lambda path: cast(BinaryIO, lzma.LZMAFile(path))),
+    "xz": (re.compile(rb"\xfd7zXZ\x00"), lambda path: cast(BinaryIO, lzma.LZMAFile(path))),  # noqa: SIM115
     "zip": (re.compile(rb"PK(\x03\x04|\x05\x06)"), _zip_member),
     "zstandard": (
         re.compile(rb"\x28\xb5\x2f\xfd"),
@@ -81,7 +81,8 @@ class _Unpacking(io.RawIOBase):
         self._read: Callable[[int], bytes] = getattr(self._file, "read1", self._file.read)
 
     def _damaged(self, error: Exception) -> DataFileError:
-        told = f"the {self._kind} stream is damaged or breaks off after {self._done:,} bytes unpacked"
+        after = f" after {self._done:,} bytes" if self._done else ""
+        told = f"the {self._kind} stream is damaged or breaks off{after}"
         return DataFileError(f"{self._path}: {told} ({error}); fetch or copy the file again")
 
     def readable(self) -> bool:
@@ -105,14 +106,18 @@ class _Unpacking(io.RawIOBase):
 
 
 class _Recoded(io.RawIOBase):
-    """A text file as UTF-8 with newlines; what cannot be decoded becomes bytes that are no UTF-8, as the reader tells."""
+    """A text file as UTF-8 with newlines; what cannot be decoded becomes bytes that the readers refuse."""
 
     def __init__(self, path: Path, file: BinaryIO, form: TextForm) -> None:
         self._path, self._file, self._form = path, file, form
         self._wide = form.encoding.startswith(("utf-16", "utf-32"))
         errors = "surrogatepass" if self._wide else "surrogateescape"
         self._decoder = None if form.encoding == "utf-8" else codecs.getincrementaldecoder(form.encoding)(errors)
+        # a mark of UTF-8 stands before texts in other encodings, too
         self._rest = b""
+        start = file.read(len(codecs.BOM_UTF8))
+        if start != codecs.BOM_UTF8:
+            self._rest = self._recoded(start)
 
     def readable(self) -> bool:
         return True
@@ -213,7 +218,7 @@ def _text_form(path: Path, encoding: str | None, size: int, changed: int) -> Tex
         text = sample[: len(sample) // 4 * 4].decode(codec, "replace").encode("utf-8", "replace")
     form = TextForm(codec, b"\r" in text and b"\n" not in text)
     if encoding is None and codec != "utf-8":
-        log.warning("%s: read as %s, for it is no UTF-8; say `encoding` where that is wrong", path, codec)
+        log.warning("%s: read as %s, for it is no UTF-8; say `encoding` if that is wrong", path, codec)
     if form.carriage_returns:
         log.info("%s: carriage returns end its lines", path)
     return form
