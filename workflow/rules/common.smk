@@ -9,6 +9,9 @@ sys.path.insert(0, SOURCE)
 # Jobs import the library from here: nothing need be installed. Waiting threads must not spin beside other jobs.
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH")])))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Jobs know by it that an attempt before theirs was of this run (artifacts/logs.py).
+if workflow.is_main_process:
+    os.environ["TESSERA_RUN"] = os.urandom(8).hex()
 
 from tessera.artifacts.code import code_fingerprint
 from tessera.ctr.kinds import MODELS as CTR_MODULES

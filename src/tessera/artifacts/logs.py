@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import time
@@ -13,6 +14,9 @@ from pathlib import Path
 from types import TracebackType
 
 log = logging.getLogger("tessera")
+RUN = "TESSERA_RUN"
+"""Environment variable that all jobs of one run of the workflow share."""
+_PERMANENT = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
 class Terminated(SystemExit):
@@ -47,11 +51,25 @@ def unbroken() -> Iterator[None]:
         raise Terminated
 
 
+def _verdict() -> str:
+    return f"permanent in run {os.environ[RUN]}\n"
+
+
+def _ended_for_good(path: Path) -> bool:
+    """Whether the log says that an attempt of this run met an error that would be the same again."""
+    if RUN not in os.environ or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 4096, 0))
+        return _verdict().encode() in file.read()
+
+
 @contextmanager
 def stage(path: str | Path | None) -> Iterator[None]:
     """Run a stage: log to `path` and to stderr; tell expected errors (ValueError, OSError) in one line and exit 1.
 
-    The traceback of an unexpected error goes to both, of an expected one to the file alone.
+    The traceback of an unexpected error goes to both, of an expected one to the file alone. An error that would be the
+    same again (wrong settings, files that are damaged or missing) ends further attempts of the same run at once.
     """
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if path:
@@ -63,6 +81,9 @@ def stage(path: str | Path | None) -> Iterator[None]:
     log.setLevel(logging.INFO)
     log.propagate = False
     signal.signal(signal.SIGTERM, _terminate)
+    if path and _ended_for_good(Path(path)):
+        log.error("ERROR: not tried again: the error of the attempt before would be the same")
+        raise SystemExit(1)
     try:
         yield
     except (ValueError, OSError) as error:
@@ -70,6 +91,9 @@ def stage(path: str | Path | None) -> Iterator[None]:
             with Path(path).open("a", encoding="utf-8") as file:
                 traceback.print_exc(file=file)
         log.error("ERROR: %s", error)
+        if path and isinstance(error, _PERMANENT) and RUN in os.environ:
+            with Path(path).open("a", encoding="utf-8") as file:
+                file.write(_verdict())
         raise SystemExit(1) from None
     except Exception:
         log.exception("UNEXPECTED ERROR")

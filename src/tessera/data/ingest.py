@@ -21,7 +21,7 @@ from tessera.data.text import clean
 from tessera.settings.datasets import FileSource, read_ingest_settings
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-REFUSED = "refused.parquet"
+REFUSED = "refused"
 _CHUNK = 20_000
 
 
@@ -33,10 +33,10 @@ def ingest(settings: Mapping[str, Any], folder: Path) -> None:
     Raises:
         FileNotFoundError: a file of the config is not there.
         DataFileError: a file is not what the config says.
-        RejectedError: too many rows are unreadable; they are kept in `refused.parquet`, their counts beside it.
+        RejectedError: too many rows are unreadable; they are kept in `refused.parquet`, their counts in `refused.json`.
     """
     dataset, largest_share = read_ingest_settings(settings)
-    for kept in (folder / REFUSED, folder / f"{REFUSED}.json"):
+    for kept in (folder / f"{REFUSED}.parquet", folder / f"{REFUSED}.json"):
         kept.unlink(missing_ok=True)
     reader = source(dataset.source)  # type: ignore[attr-defined]
     with open_log(folder / "interactions.parquet", dict(settings)) as raw, _kept_when_refused(raw, folder):
@@ -76,9 +76,9 @@ def _kept_when_refused(raw: RawLog, folder: Path) -> Iterator[None]:
         yield
     except (ValueError, OSError):
         if raw.reasons:
-            raw.write_rejected(folder / REFUSED)
+            raw.write_rejected(folder / f"{REFUSED}.parquet")
             write_json(folder / f"{REFUSED}.json", {"interactions": raw.rows, **_rejected(raw)})
-            log.error("the rejected rows are kept in %s", folder / REFUSED)
+            log.error("the rejected rows are kept in %s", folder / f"{REFUSED}.parquet")
         raise
 
 

@@ -177,6 +177,7 @@ class RawLog:
             f"{file}: {count:,} of {count + accepted:,} rows ({share:.1%}) are unreadable, more than "
             f"cleaning.max_rejected = {largest_share:g}; {self.told_reasons()}; "
             f"first: line {line}: {reason}: {text!r}"
+            + ("; a file in another encoding needs the key `encoding`" if "utf-8" in reason else "")
         )
 
     def told_reasons(self) -> str:

@@ -258,8 +258,10 @@ def _is_western(sample: bytes) -> bool:
             line.decode()
         except UnicodeDecodeError:
             for run in _HIGH_RUN.finditer(line):
+                if run.end() - run.start() == 1 and line[run.start()] < 0xC0:
+                    continue  # a sign, such as a curly quote, which tells nothing
                 beside = {*line[max(run.start() - 1, 0) : run.start()], *line[run.end() : run.end() + 1]}
-                alike = run.end() - run.start() <= 2 and bool(beside & _LETTERS) and line[run.start()] >= 0xC0
+                alike = run.end() - run.start() <= 2 and bool(beside & _LETTERS)
                 western, other = western + alike, other + (not alike)
         else:
             good += 1

@@ -197,11 +197,7 @@ def _item_rows(path: Path, settings: ItemsFile, log: RawLog) -> Iterator[tuple[i
     wanted = _wanted(settings)
     if form == "csv":
         header = read_header(path, settings.separator, settings.encoding)
-        for line, row in csv_records(path, wanted, header, log, settings.encoding):
-            if "\ufffd" in row[settings.id]:
-                log.reject(path, line, "id is not utf-8 text", str(row))
-                continue
-            yield line, row
+        yield from csv_records(path, wanted, [settings.id], header, log, settings.encoding)
     elif form == "parquet":
         check_columns(path, wanted, parquet_schema(path).names)
         yield from enumerate(parquet_records(path, list(dict.fromkeys(wanted.values()))), 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,9 @@ from tessera.settings.base import did_you_mean
 SEPARATORS = "\t,;|"
 UNCLOSED = "a quote is not closed on its line"
 _JUDGED_LINES = 50  # of a quoted field, before it is settled whether they are rows
-_PROFILED_LINES = 200
+_PROFILED_BYTES = 1 << 16
+_PROFILED_LINES = 400
+_FEW_SHAPES = 4
 _HALVES = re.compile("[\ud800-\udfff]+")
 csv.field_size_limit(2**31 - 1)
 
@@ -104,32 +107,67 @@ def fits(header: Header, fields: list[str]) -> bool:
 
 
 class _Profile:
-    """What rows look like: the number of fields; which are numbers, and which never hold blanks."""
+    """What rows look like: the number of fields; which are numbers, which never hold blanks, how they are built."""
 
     def __init__(self, header: Header, lines: list[str]) -> None:
         self._header = header
-        found = (self._fields(line) for line in lines)
-        rows = [fields for fields in found if fields is not None and not is_open(fields) and fits(header, fields)]
+        rows = _single_rows(header, lines) or _rows_line_by_line(header, lines)
+        self._known = bool(rows)
         columns = list(zip(*(row[: len(header.names)] for row in rows), strict=True))
-        self._numeric = [all(map(_is_number, filter(None, column))) and any(column) for column in columns]
+        self._numeric = [any(column) and all(map(_is_number, filter(None, column))) for column in columns]
         self._spaced = [any(" " in field.strip() for field in column) for column in columns]
-
-    def _fields(self, line: str) -> list[str] | None:
-        try:
-            return parse(line, self._header.separator)
-        except csv.Error:
-            return None
+        shapes = [{_shape(field) for field in column} for column in columns]
+        self._shapes = [found if len(found) <= _FEW_SHAPES and len(rows) >= 20 else None for found in shapes]
 
     def is_row(self, line: str) -> bool:
         """Whether a line looks like a row of this table."""
-        fields = self._fields(line)
-        if fields is None or not fits(self._header, fields):
+        fields = _parse(line, self._header)
+        if not self._known or fields is None or not fits(self._header, fields):
             return False
-        kinds = zip(fields, self._numeric, self._spaced, strict=False)
-        return all(
-            not field or ((not numeric or _is_number(field)) and (spaced or " " not in field.strip()))
-            for field, numeric, spaced in kinds
-        )
+        return all(map(self._is_value, range(len(self._numeric)), fields))
+
+    def _is_value(self, column: int, field: str) -> bool:
+        if not field:
+            return True
+        if self._numeric[column]:
+            return _is_number(field)
+        shapes = self._shapes[column]
+        # the stray quote itself, and what was typed around it, may stand in the field
+        known = shapes is None or self._spaced[column] or _shape(field.replace('"', "")) in shapes
+        return known and (self._spaced[column] or " " not in field.strip())
+
+
+def _shape(field: str) -> str:
+    """How a value is built: `B00X4` is `A9A9`."""
+    return re.sub(
+        "9+", "9", re.sub("a+", "a", "".join("9" if c.isdigit() else "a" if c.isalpha() else c for c in field))
+    )
+
+
+def _parse(line: str, header: Header) -> list[str] | None:
+    try:
+        return parse(line, header.separator)
+    except csv.Error:
+        return None
+
+
+def _single_rows(header: Header, lines: list[str]) -> list[list[str]]:
+    """Rows of one line, where quoted fields may hold line breaks."""
+    found: list[list[str]] = []
+    inside = False
+    for line in lines:
+        fields = _parse('"' + line if inside else line, header) or []
+        if not inside and not is_open(fields) and fits(header, fields):
+            found.append(fields)
+        inside = is_open(fields)
+    return found
+
+
+def _rows_line_by_line(header: Header, lines: list[str]) -> list[list[str]]:
+    """Rows of one line, where most of the lines are such: otherwise all rows hold texts of several lines."""
+    parsed = [fields for line in lines if line.strip() and (fields := _parse(line, header)) is not None]
+    found = [fields for fields in parsed if fits(header, fields) and not is_open(fields)]
+    return found if len(found) >= 0.8 * len(parsed) else []
 
 
 def _is_number(text: str) -> bool:
@@ -143,9 +181,13 @@ def _is_number(text: str) -> bool:
 class CarefulReader:
     """Records of a table line by line."""
 
-    def __init__(self, path: Path, header: Header, log: RawLog) -> None:
-        self.path, self.header, self.log = path, header, log
-        self._profile: _Profile | None = None
+    def __init__(self, path: Path, header: Header, log: RawLog, encoding: str | None) -> None:
+        self.path, self.header, self.log, self._encoding = path, header, log, encoding
+
+    @cached_property
+    def _profile(self) -> _Profile:
+        body, _ = next(_bodies(self.path, self.header, _PROFILED_BYTES, self._encoding))
+        return _Profile(self.header, _texts(body)[:_PROFILED_LINES])
 
     def records(self, block: Block, last: bool) -> tuple[list[tuple[int, list[str]]], Block | None]:
         """The records of a block with their line numbers; and its end, where a quoted field needs the lines after it.
@@ -153,9 +195,8 @@ class CarefulReader:
         Args:
             last: no lines come after the block: a quote that is open then is a stray one.
         """
-        lines = [raw.decode("utf-8", "surrogateescape").removesuffix("\r") for raw in block.data.split(b"\n")[:-1]]
+        lines = _texts(block)
         width, separator = len(self.header.names), self.header.separator
-        self._profile = profile = self._profile or _Profile(self.header, lines[:_PROFILED_LINES])
         found: list[tuple[int, list[str]]] = []
         place = 0
         while place < len(lines):
@@ -166,7 +207,7 @@ class CarefulReader:
             try:
                 fields = parse(line, separator)
                 if is_open(fields):
-                    end = self._end(lines, place, profile)
+                    end = self._end(lines, place)
                     if end is None and not last and len(block.data) < 4 * BLOCK_BYTES:
                         return found, _rest(block, place - 1)
                     if not end:
@@ -184,7 +225,7 @@ class CarefulReader:
             found.append((number, fields[:width]))
         return found, None
 
-    def _end(self, lines: list[str], start: int, profile: _Profile) -> int | None:
+    def _end(self, lines: list[str], start: int) -> int | None:
         """Place behind the record whose quoted field is open before line `start`; 0 if the quote is a stray one.
 
         None where the lines do not tell.
@@ -194,13 +235,18 @@ class CarefulReader:
             line = lines[place]
             if line.strip():
                 seen += 1
-                alike += profile.is_row(line)
+                alike += self._profile.is_row(line)
             stray = alike > 0 and 2 * alike >= seen
             if '"' in line and not is_open(parse('"' + line, self.header.separator)):
                 return 0 if stray else place + 1
             if seen == _JUDGED_LINES and stray:
                 return 0
         return None
+
+
+def _texts(block: Block) -> list[str]:
+    lines = block.data.split(b"\n")[:-1]
+    return [raw.decode("utf-8", "surrogateescape").removesuffix("\r") for raw in lines]
 
 
 def _rest(block: Block, place: int) -> Block:
@@ -244,7 +290,7 @@ def csv_frames(
     """
     check_columns(path, columns, header.names)
     places = {name: header.names.index(column) for name, column in columns.items()}
-    careful = CarefulReader(path, header, log)
+    careful = CarefulReader(path, header, log, encoding)
     rest: Block | None = None
     for body, last in _bodies(path, header, size, encoding):
         block = _joined(rest, body)
@@ -329,19 +375,25 @@ def _frame(path: Path, records: list[tuple[int, list[str]]], places: dict[str, i
 
 
 def csv_records(
-    path: Path, wanted: dict[str, str], header: Header, log: RawLog, encoding: str | None = None
+    path: Path, wanted: dict[str, str], ids: Sequence[str], header: Header, log: RawLog, encoding: str | None = None
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and fields by name of every record; rows with other numbers of fields are rejected.
 
     Args:
         wanted: what for -> column; they must be there.
+        ids: columns in which bytes that are no text make a row a rejected one; elsewhere they are replaced.
     Raises:
         DataFileError: a column is not there.
     """
     check_columns(path, wanted, header.names)
-    careful = CarefulReader(path, header, log)
+    careful = CarefulReader(path, header, log, encoding)
     rest: Block | None = None
     for body, last in _bodies(path, header, BLOCK_BYTES, encoding):
         records, rest = careful.records(_joined(rest, body), last)
         for number, fields in records:
-            yield number, dict(zip(header.names, map(whole, fields), strict=True))
+            row = dict(zip(header.names, fields, strict=True))
+            broken = next((name for name in ids if not is_whole(row[name])), None)
+            if broken is not None:
+                log.reject(path, number, f"{broken} is not utf-8 text", whole(header.separator.join(fields)))
+                continue
+            yield number, dict(zip(row, map(whole, fields), strict=True))

@@ -75,9 +75,10 @@ def json_blocks(path: Path, size: int = BLOCK_BYTES, encoding: str | None = None
 
 
 def _objects(path: Path, encoding: str | None, array: bool) -> Iterator[str]:
-    """The texts of the objects; what cannot be read is handed over as it stands, up to the next object."""
+    """The texts of the objects; what cannot be read is handed over as it stands, up to the next like the first."""
     decode = json.JSONDecoder().raw_decode
     utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    keys: set[str] = set()
     count = 0
     with open_bytes(path, encoding) as file:
         text = utf8.decode(file.read(_PIECE).removeprefix(_BOM))
@@ -85,34 +86,49 @@ def _objects(path: Path, encoding: str | None, array: bool) -> Iterator[str]:
         ended = False
         while True:
             place = _SPACE.match(text, place).end()  # type: ignore[union-attr]
-            if place < len(text) and array and text[place] == "]":
+            if array and text.startswith("]", place):
+                if text[place + 1 :].strip() or file.read(_PIECE).strip():
+                    raise DataFileError(f"{path}: more stands behind the end of the JSON array, object {count:,}")
                 return
             end, sure = 0, False
             if place < len(text):
                 try:
-                    end = decode(text, place)[1]
+                    found, end = decode(text, place)
                     sure = end < len(text)
+                    keys = keys or (set(found) if isinstance(found, dict) else set())
                 except json.JSONDecodeError as error:
                     # an error before the end stays one; but a string may close in what is not read yet
                     sure = error.pos < len(text) - 64 and not error.msg.startswith("Unterminated string")
                 except RecursionError:
                     sure = True
-            if not (sure or ended) and len(text) - place < LARGEST_OBJECT:
+            following = _next_object(text, place, keys) if place < len(text) and not end and (sure or ended) else None
+            if not ended and (not sure or not (end or following)) and len(text) - place < LARGEST_OBJECT:
                 # twice as much each time, so that a large object is not begun too often
                 more = file.read(max(_PIECE, len(text) - place))
                 ended = not more
                 text, place = text[place:] + utf8.decode(more, final=ended), 0
                 continue
-            following = None if end else _NEXT_OBJECT.search(text, place + 1)
             if array and not end and not following:
-                told = f"the JSON array breaks off after object {count:,}"
+                told = f"the JSON array is damaged, or breaks off, after object {count:,}"
                 raise DataFileError(f"{path}: {told}; fetch or copy the file again")
             if place >= len(text):
                 return
-            stop = end or (following.start() if following else len(text))
+            stop = end or following or len(text)
             yield text[place:stop]
             count += 1
-            place = following.end() if following else stop
+            place = stop
+
+
+def _next_object(text: str, place: int, keys: set[str]) -> int | None:
+    """Where, behind a damaged object, the next one begins: it has keys of the first, as parts of objects do not."""
+    for start in _NEXT_OBJECT.finditer(text, place + 1):
+        try:
+            found = json.JSONDecoder().raw_decode(text, start.end())[0]
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, dict) and 2 * len(keys & set(found)) >= len(keys):
+            return start.end()
+    return None
 
 
 def is_histories(value: Mapping[str, Any], user: str, item: str) -> bool:

@@ -75,7 +75,8 @@ def _only(folder: Path, pattern: str, category: str | None) -> Path | None:
 
 
 def _samples(path: Path, part: str, log: RawLog, encoding: str | None) -> Iterator[tuple[str, Sample]]:
-    for line, row in csv_records(path, _COLUMNS, read_header(path, ",", encoding), log, encoding):
+    header = read_header(path, ",", encoding)
+    for line, row in csv_records(path, _COLUMNS, list(_COLUMNS.values()), header, log, encoding):
         user, target = row["user_id"].strip(), row["item_id"].strip()
         history = _list(row["history_item_id"])
         if not user or not target or not history:

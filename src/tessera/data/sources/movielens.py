@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tessera.artifacts.logs import log as told
-from tessera.data.blocks import lines
+from tessera.data.blocks import blocks, lines
 from tessera.data.files import DataFileError, find
 from tessera.data.log import Item, RawLog
 from tessera.data.packed import unpacked
@@ -113,8 +113,11 @@ def _first_line(path: Path, encoding: str | None) -> Header:
     name = _plain(path)
     if name != "ratings.dat":
         return read_header(path, "\t" if name == "u.data" else None, encoding)
-    number, line = next(((n, line) for n, line in lines(path, encoding or "latin-1") if line.strip()), (1, ""))
-    return Header(line.split("::"), "::", number)
+    for block in blocks(path, 1 << 16, encoding):
+        for number, raw in enumerate(block.data.split(b"\n"), block.first):
+            if raw.strip():
+                return Header(raw.decode("utf-8", "replace").strip().split("::"), "::", number)
+    raise DataFileError(f"{path}: is empty")
 
 
 def _by_name(header: list[str], known: dict[str, tuple[str, ...]]) -> dict[str, str]:
@@ -208,6 +211,6 @@ def _films_csv(path: Path, log: RawLog, encoding: str | None) -> _Films:
                 f"{path}: line {header.line}: the header {header.names} has no column {expected!r}; "
                 "expected movieId, title, genres in any order, or rows in this order and no header"
             )
-    for _, row in csv_records(path, columns, header, log, encoding):
+    for _, row in csv_records(path, columns, [columns["item"]], header, log, encoding):
         genres = row[columns["genres"]].split("|") if "genres" in columns else []
         yield row[columns["item"]].strip(), row[columns["title"]], [g for g in genres if g and not g.startswith("(no ")]

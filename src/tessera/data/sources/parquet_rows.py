@@ -38,6 +38,8 @@ def is_parquet(path: Path) -> bool:
 def _named(path: Path) -> Iterator[None]:
     try:
         yield
+    except pa.ArrowNotImplementedError as error:
+        raise DataFileError(f"{path}: Parquet of a kind that is not read ({error})") from None
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError | PermissionError):
             raise
