@@ -30,8 +30,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
              "tables": {}, "semantic_ids": {}, "systems": {}, "experiment__systems": ["popular"], "significance": {}},
             ["datasets.films.path: ", "nowhere/ml"],
         ),
+        (
+            {"datasets__own": {"source": "columns", "path": "README.md"}, "experiment__datasets": ["own"],
+             "tables": {}, "semantic_ids": {}, "systems": {}, "experiment__systems": ["popular"], "significance": {}},
+            ["datasets.own.path: ", "README.md: has no column 'user'"],
+        ),
     ],
-    ids=["unknown key", "text for a number", "unknown system", "missing file"],
+    ids=["unknown key", "text for a number", "unknown system", "missing file", "missing column"],
 )  # fmt: skip
 def test_refused(project: Project, changes: dict[str, Any], expected: list[str]) -> None:
     config = project.write_config(project.config(**changes))
