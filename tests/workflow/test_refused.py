@@ -31,9 +31,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
             ["datasets.films.path: ", "nowhere/ml"],
         ),
         (
-            {"datasets__own": {"source": "columns", "path": "README.md"}, "experiment__datasets": ["own"],
+            {"datasets__own": {"source": "columns", "path": "Snakefile"}, "experiment__datasets": ["own"],
              "tables": {}, "semantic_ids": {}, "systems": {}, "experiment__systems": ["popular"], "significance": {}},
-            ["datasets.own.path: ", "README.md: has no column 'user'"],
+            ["datasets.own.path: ", "Snakefile: has no column 'user'"],
         ),
     ],
     ids=["unknown key", "text for a number", "unknown system", "missing file", "missing column"],

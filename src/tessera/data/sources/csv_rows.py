@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pc_csv
@@ -29,6 +31,7 @@ _JUDGED_LINES = 50  # of a quoted field, before it is settled whether they are r
 _PROFILED_BYTES = 1 << 16
 _PROFILED_LINES = 400
 _FEW_SHAPES = 4
+_QUOTE = 34
 _HALVES = re.compile("[\ud800-\udfff]+")
 csv.field_size_limit(2**31 - 1)
 
@@ -121,8 +124,10 @@ class _Profile:
 
     def is_row(self, line: str) -> bool:
         """Whether a line looks like a row of this table."""
+        if not self._known or line.count(self._header.separator) < len(self._header.names) - 1:
+            return False
         fields = _parse(line, self._header)
-        if not self._known or fields is None or not fits(self._header, fields):
+        if fields is None or not fits(self._header, fields):
             return False
         return all(map(self._is_value, range(len(self._numeric)), fields))
 
@@ -189,6 +194,10 @@ class CarefulReader:
         body, _ = next(_bodies(self.path, self.header, _PROFILED_BYTES, self._encoding))
         return _Profile(self.header, _texts(body)[:_PROFILED_LINES])
 
+    def is_row(self, line: str) -> bool:
+        """Whether a line looks like a row of this table."""
+        return self._profile.is_row(line)
+
     def records(self, block: Block, last: bool) -> tuple[list[tuple[int, list[str]]], Block | None]:
         """The records of a block with their line numbers; and its end, where a quoted field needs the lines after it.
 
@@ -235,7 +244,7 @@ class CarefulReader:
             line = lines[place]
             if line.strip():
                 seen += 1
-                alike += self._profile.is_row(line)
+                alike += self.is_row(line)
             stray = alike > 0 and 2 * alike >= seen
             if '"' in line and not is_open(parse('"' + line, self.header.separator)):
                 return 0 if stray else place + 1
@@ -294,8 +303,8 @@ def csv_frames(
     rest: Block | None = None
     for body, last in _bodies(path, header, size, encoding):
         block = _joined(rest, body)
-        rest = None
-        frame = _plain(block, places, careful)
+        head, rest = (block, None) if last else _whole_records(block)
+        frame = _plain(head, places, careful)
         if frame is None:
             records, rest = careful.records(block, last)
             frame = _frame(path, records, places, log)
@@ -340,7 +349,9 @@ def _plain(block: Block, places: dict[str, int], careful: CarefulReader) -> pl.D
         return None
     numbers = _line_numbers(block)
     if len(numbers) != table.num_rows + len(skipped):
-        return None
+        numbers = _record_numbers(block, careful)
+        if len(numbers) != table.num_rows or skipped:
+            return None
     for row, count, text in skipped:
         if text.strip():
             line = numbers[row - 1]
@@ -359,6 +370,40 @@ def _line_numbers(block: Block) -> Sequence[int]:
         return numbers
     lines = block.data.split(b"\n")[:-1]
     return [number for number, line in zip(numbers, lines, strict=True) if line not in (b"", b"\r")]
+
+
+def _quoted(block: Block) -> npt.NDArray[np.bool_]:
+    """(lines + 1,) whether a quoted field is open where each line begins, and at the end, if every quote counts."""
+    starts = np.append(0, block.ends[:-1] + 1)
+    quotes = (np.frombuffer(block.data, np.uint8) == _QUOTE).view(np.uint8)
+    odd = np.add.reduceat(quotes, starts, dtype=np.int64) % 2
+    opened: npt.NDArray[np.bool_] = np.append(0, np.cumsum(odd)) % 2 == 1
+    return opened
+
+
+def _whole_records(block: Block) -> tuple[Block, Block | None]:
+    """A block up to a quoted field that is open at its end, and the lines from there on."""
+    if block.data.count(b'"') % 2 == 0:
+        return block, None
+    quoted = _quoted(block)
+    last = int(np.flatnonzero(~quoted[:-1])[-1])
+    if 2 * last < block.lines or not last:  # a stray quote, rather than a field that goes on in the next block
+        return block, None
+    return as_block(block.first, block.data[: int(block.ends[last - 1]) + 1]), _rest(block, last)
+
+
+def _record_numbers(block: Block, careful: CarefulReader) -> list[int]:
+    """Numbers of the lines that records begin on, where quoted fields hold line breaks; empty if one holds a row."""
+    quoted = _quoted(block)
+    starts = np.append(0, block.ends[:-1] + 1)
+    marks = (np.frombuffer(block.data, np.uint8) == ord(careful.header.separator)).view(np.uint8)
+    counts = np.add.reduceat(marks, starts, dtype=np.int64)
+    for place in np.flatnonzero(quoted[:-1] & (counts >= len(careful.header.names) - 1)):
+        line = block.data[int(starts[place]) : int(block.ends[place])].decode("utf-8", "surrogateescape")
+        if careful.is_row(line.removesuffix("\r")):
+            return []
+    empty = np.isin(block.ends - starts, (0, 1))  # a line of one character is no row, either
+    return [block.first + int(place) for place in np.flatnonzero(~quoted[:-1] & ~empty)]
 
 
 def _frame(path: Path, records: list[tuple[int, list[str]]], places: dict[str, int], log: RawLog) -> pl.DataFrame:
