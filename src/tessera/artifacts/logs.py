@@ -51,17 +51,21 @@ def unbroken() -> Iterator[None]:
         raise Terminated
 
 
-def _verdict() -> str:
-    return f"permanent in run {os.environ[RUN]}\n"
+def _verdict(path: Path) -> Path:
+    """Where an error that would be the same again is kept for further attempts, which find the log cleared."""
+    return path.with_name(f"{path.name}.permanent")
 
 
-def _ended_for_good(path: Path) -> bool:
-    """Whether the log says that an attempt of this run met an error that would be the same again."""
-    if RUN not in os.environ or not path.is_file():
-        return False
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - 4096, 0))
-        return _verdict().encode() in file.read()
+def _ended_for_good(path: Path) -> str | None:
+    """The error of an attempt before this one, of the same run, if it would be the same again."""
+    verdict = _verdict(path)
+    if not verdict.is_file():
+        return None
+    run, _, message = verdict.read_text(encoding="utf-8").partition("\n")
+    if run == os.environ.get(RUN):
+        return message
+    verdict.unlink(missing_ok=True)
+    return None
 
 
 @contextmanager
@@ -81,8 +85,8 @@ def stage(path: str | Path | None) -> Iterator[None]:
     log.setLevel(logging.INFO)
     log.propagate = False
     signal.signal(signal.SIGTERM, _terminate)
-    if path and _ended_for_good(Path(path)):
-        log.error("ERROR: not tried again: the error of the attempt before would be the same")
+    if path and (message := _ended_for_good(Path(path))) is not None:
+        log.error("ERROR: %s (not tried again: it would be the same)", message)
         raise SystemExit(1)
     try:
         yield
@@ -92,8 +96,7 @@ def stage(path: str | Path | None) -> Iterator[None]:
                 traceback.print_exc(file=file)
         log.error("ERROR: %s", error)
         if path and isinstance(error, _PERMANENT) and RUN in os.environ:
-            with Path(path).open("a", encoding="utf-8") as file:
-                file.write(_verdict())
+            _verdict(Path(path)).write_text(f"{os.environ[RUN]}\n{error}", encoding="utf-8", errors="replace")
         raise SystemExit(1) from None
     except Exception:
         log.exception("UNEXPECTED ERROR")

@@ -18,6 +18,7 @@ import polars as pl
 
 from tessera.data.files import DataFileError, find
 from tessera.data.log import Item, RawLog
+from tessera.data.packed import open_bytes
 from tessera.data.sources.csv_rows import check_columns, csv_records, read_header
 from tessera.data.sources.samples import Sample, longest_history, merged
 from tessera.data.text import as_text
@@ -107,7 +108,8 @@ def read_items(settings: MiniOneRecSource, log: RawLog) -> Iterator[Item]:
     if path is None:
         return
     try:
-        items = json.loads(path.read_text(encoding=settings.encoding or "utf-8-sig"))
+        with open_bytes(path, settings.encoding) as file:
+            items = json.loads(file.read().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise DataFileError(f"{path}: not JSON: {error}") from None
     if not isinstance(items, dict):
