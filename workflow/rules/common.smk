@@ -9,11 +9,14 @@ sys.path.insert(0, SOURCE)
 # Jobs import the library from here: nothing need be installed. Waiting threads must not spin beside other jobs.
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH")])))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Jobs know by it that an attempt before theirs was of this run (artifacts/logs.py).
+if workflow.is_main_process:
+    os.environ["TESSERA_RUN"] = os.urandom(8).hex()
 
 from tessera.artifacts.code import code_fingerprint
 from tessera.ctr.kinds import MODELS as CTR_MODULES
 from tessera.data.files import find, model_files
-from tessera.data.required import check_files, dataset_files
+from tessera.data.required import check_files, check_first_lines, dataset_files
 from tessera.embedding.task import RECIPES
 from tessera.quantization.task import QUANTIZERS
 from tessera.settings.base import ConfigError
@@ -27,6 +30,8 @@ WHERE = ", ".join(map(str, workflow.configfiles)) or "config"
 try:
     CONFIG = load(config, WHERE)
     check_files(CONFIG, WHERE)
+    if workflow.is_main_process:  # not again in every job
+        check_first_lines(CONFIG, WHERE)
 except ConfigError as error:
     sys.exit(f"ERROR: this config cannot be run:\n{error}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import time
@@ -13,6 +14,9 @@ from pathlib import Path
 from types import TracebackType
 
 log = logging.getLogger("tessera")
+RUN = "TESSERA_RUN"
+"""Environment variable that all jobs of one run of the workflow share."""
+_PERMANENT = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
 class Terminated(SystemExit):
@@ -47,11 +51,29 @@ def unbroken() -> Iterator[None]:
         raise Terminated
 
 
+def _verdict(path: Path) -> Path:
+    """Where an error that would be the same again is kept for further attempts, which find the log cleared."""
+    return path.with_name(f"{path.name}.permanent")
+
+
+def _ended_for_good(path: Path) -> str | None:
+    """The error of an attempt before this one, of the same run, if it would be the same again."""
+    verdict = _verdict(path)
+    if not verdict.is_file():
+        return None
+    run, _, message = verdict.read_text(encoding="utf-8").partition("\n")
+    if run == os.environ.get(RUN):
+        return message
+    verdict.unlink(missing_ok=True)
+    return None
+
+
 @contextmanager
 def stage(path: str | Path | None) -> Iterator[None]:
     """Run a stage: log to `path` and to stderr; tell expected errors (ValueError, OSError) in one line and exit 1.
 
-    The traceback of an unexpected error goes to both, of an expected one to the file alone.
+    The traceback of an unexpected error goes to both, of an expected one to the file alone. An error that would be the
+    same again (wrong settings, files that are damaged or missing) ends further attempts of the same run at once.
     """
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if path:
@@ -63,6 +85,9 @@ def stage(path: str | Path | None) -> Iterator[None]:
     log.setLevel(logging.INFO)
     log.propagate = False
     signal.signal(signal.SIGTERM, _terminate)
+    if path and (message := _ended_for_good(Path(path))) is not None:
+        log.error("ERROR: %s (not tried again: it would be the same)", message)
+        raise SystemExit(1)
     try:
         yield
     except (ValueError, OSError) as error:
@@ -70,6 +95,8 @@ def stage(path: str | Path | None) -> Iterator[None]:
             with Path(path).open("a", encoding="utf-8") as file:
                 traceback.print_exc(file=file)
         log.error("ERROR: %s", error)
+        if path and isinstance(error, _PERMANENT) and RUN in os.environ:
+            _verdict(Path(path)).write_text(f"{os.environ[RUN]}\n{error}", encoding="utf-8", errors="replace")
         raise SystemExit(1) from None
     except Exception:
         log.exception("UNEXPECTED ERROR")

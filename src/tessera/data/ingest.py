@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from tessera.artifacts.tables import RAW_ITEMS, metadata
 from tessera.data.files import DataFileError, find
 from tessera.data.log import Item, RawLog, open_log
 from tessera.data.sources.base import source
+from tessera.data.sources.csv_rows import whole
 from tessera.data.text import clean
 from tessera.settings.datasets import FileSource, read_ingest_settings
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+REFUSED = "refused"
 _CHUNK = 20_000
 
 
@@ -30,19 +33,22 @@ def ingest(settings: Mapping[str, Any], folder: Path) -> None:
     Raises:
         FileNotFoundError: a file of the config is not there.
         DataFileError: a file is not what the config says.
-        RejectedError: too many rows are unreadable.
+        RejectedError: too many rows are unreadable; they are kept in `refused.parquet`, their counts in `refused.json`.
     """
     dataset, largest_share = read_ingest_settings(settings)
+    for kept in (folder / f"{REFUSED}.parquet", folder / f"{REFUSED}.json"):
+        kept.unlink(missing_ok=True)
     reader = source(dataset.source)  # type: ignore[attr-defined]
-    with open_log(folder / "interactions.parquet", dict(settings)) as raw:
+    with open_log(folder / "interactions.parquet", dict(settings)) as raw, _kept_when_refused(raw, folder):
         reader.read_interactions(dataset, raw)
         raw.check_rejected(raw.rows, largest_share)
         if not raw.rows:
             raise DataFileError(f"{dataset.path}: holds no interactions")
     interactions = raw.reasons.total()
-    items = _Items(dataset, raw)
-    items.write(folder / "items.parquet", reader.read_items(dataset, raw), dict(settings))
-    raw.check_rejected(max(raw.described, items.read), largest_share, interactions)
+    with _kept_when_refused(raw, folder):
+        items = _Items(dataset, raw)
+        items.write(folder / "items.parquet", reader.read_items(dataset, raw), dict(settings))
+        raw.check_rejected(max(raw.described, items.read), largest_share, interactions)
     raw.write_rejected(folder / "rejected.parquet")
     counts = {
         "interactions": raw.rows,
@@ -50,12 +56,30 @@ def ingest(settings: Mapping[str, Any], folder: Path) -> None:
         "items_told": items.told,
         "items_repeated": items.repeated,
         "images": items.images,
-        "rejected": raw.reasons.total(),
+        **_rejected(raw),
         "rejected_interactions": interactions,
-        "reasons": dict(raw.reasons),
     }
     write_json(folder / "ingest.json", counts)
     log.info("read %s interactions of %s items", f"{raw.rows:,}", f"{len(raw.items):,}")
+    raw.tell_rejected(folder / "rejected.parquet")
+
+
+def _rejected(raw: RawLog) -> dict[str, Any]:
+    """How many rows are rejected, how many of them are kept to be looked at, and why."""
+    return {"rejected": raw.reasons.total(), "rejected_kept": raw.kept, "reasons": dict(raw.reasons)}
+
+
+@contextmanager
+def _kept_when_refused(raw: RawLog, folder: Path) -> Iterator[None]:
+    """Keep the rejected rows of a refused source under a name that a failed job does not take away."""
+    try:
+        yield
+    except (ValueError, OSError):
+        if raw.reasons:
+            raw.write_rejected(folder / f"{REFUSED}.parquet")
+            write_json(folder / f"{REFUSED}.json", {"interactions": raw.rows, **_rejected(raw)})
+            log.error("the rejected rows are kept in %s", folder / f"{REFUSED}.parquet")
+        raise
 
 
 class _Items:
@@ -133,12 +157,12 @@ class _Items:
 
     def _row(self, item: Item) -> dict[str, Any]:
         image = self._picture(item)
-        texts = ((clean(key), clean(value)) for key, value in item.attributes.items())
+        texts = ((clean(whole(key)), clean(whole(value))) for key, value in item.attributes.items())
         self.told += 1
         self.images += image is not None
         return {
             "raw_id": item.raw_id,
-            "title": clean(item.title or "") or None,
+            "title": clean(whole(item.title or "")) or None,
             "attributes": [(key, value) for key, value in texts if key and value],
             "image": image,
         }

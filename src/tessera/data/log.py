@@ -7,6 +7,7 @@ Nothing is held in memory but the item ids, the rejected rows and one frame.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tessera.artifacts.files import atomic
-from tessera.artifacts.logs import Progress
+from tessera.artifacts.logs import Progress, log
 from tessera.artifacts.tables import RAW_INTERACTIONS, metadata, write_table
 
 # `row` counts up: its differences take no room, while a dictionary of it is built in vain
@@ -29,6 +30,7 @@ _STORED: dict[str, Any] = {
     "column_encoding": {"row": "DELTA_BINARY_PACKED"},
 }
 TEXT_LENGTH = 300
+_FIELDS = re.compile(r"\d+ fields, expected")
 REJECTED_KEPT = 100_000
 _TIME_FORMATS = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f")
 _ZONED_FORMATS = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z")
@@ -169,13 +171,38 @@ class RawLog:
         share = count / max(count + accepted, 1)
         if share <= largest_share:
             return
-        told = ", ".join(f"{reason}: {n:,}" for reason, n in self.reasons.most_common(4))
         first = self._rejected[before : before + 1] or self._rejected[-1:]
         file, line, reason, text = first[0]
         raise RejectedError(
             f"{file}: {count:,} of {count + accepted:,} rows ({share:.1%}) are unreadable, more than "
-            f"cleaning.max_rejected = {largest_share:g}; {told}; first: line {line}: {reason}: {text!r}"
+            f"cleaning.max_rejected = {largest_share:g}; {self.told_reasons()}; "
+            f"first: line {line}: {reason}: {text!r}"
+            + ("; a file in another encoding needs the key `encoding`" if "utf-8" in reason else "")
         )
+
+    def told_reasons(self) -> str:
+        """The reasons with their numbers, most frequent first; beyond five the others together."""
+        ranked = self.reasons.most_common()
+        shown = [f"{reason}: {n:,}" for reason, n in ranked[:5]]
+        others = sum(n for _, n in ranked[5:])
+        return ", ".join([*shown, f"{len(ranked) - 5} other reasons: {others:,}"] if others else shown)
+
+    def tell_rejected(self, path: Path) -> None:
+        """Say on the console how many rows are rejected and why, with the first of them."""
+        count = self.reasons.total()
+        if not count:
+            return
+        file, line, reason, text = self._rejected[0]
+        kept = "" if count == len(self._rejected) else f" (the first {len(self._rejected):,})"
+        log.warning(
+            "rejected %s rows (%s), kept in %s%s; first: %s: line %s: %s: %r",
+            f"{count:,}", self.told_reasons(), path, kept, file, line, reason, text,
+        )  # fmt: skip
+
+    @property
+    def kept(self) -> int:
+        """Rejected rows that `write_rejected` writes: all, or of very many the first."""
+        return len(self._rejected)
 
     def write_rejected(self, path: Path) -> None:
         """Write the rejected rows (of very many, the first), by file and line."""
@@ -191,6 +218,8 @@ def _general(reason: str) -> str:
     for start in ("timestamp", "rating", "split"):
         if reason.startswith(start) and not reason.endswith("missing"):
             return f"{start} is unreadable"
+    if _FIELDS.match(reason):
+        return "wrong number of fields"
     return reason.split(" (", 1)[0].split(":", 1)[0]
 
 

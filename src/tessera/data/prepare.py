@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tessera.artifacts.files import file_digest, write_json
+from tessera.artifacts.files import file_digest, read_json, write_json
 from tessera.artifacts.logs import log
 from tessera.artifacts.tables import describe, read_table, write_table
 from tessera.data.cleaning import Funnel, cap_histories, filter_rows, k_core
@@ -49,7 +48,7 @@ def prepare(raw: Path, folder: Path, settings: Mapping[str, Any]) -> None:
         **describe_rows(rows, split),
         **describe_items(table),
         "funnel": funnel.steps,
-        "rejected": _rejected(raw / "rejected.parquet", funnel.steps[0]["interactions"]),
+        "rejected": _rejected(raw / "ingest.json"),
     }
     write_json(folder / "stats.json", stats)
     log.info("kept %(interactions)d interactions of %(users)d users and %(items)d items", stats["counts"])
@@ -131,7 +130,14 @@ def _items(path: Path, raw_ids: list[str]) -> pa.Table:
     )
 
 
-def _rejected(path: Path, kept: int) -> dict[str, Any]:
-    reasons = Counter(read_table(path, "rejected", ["reason"]).column("reason").to_pylist())
-    count = reasons.total()
-    return {"rows": count, "share": count / max(count + kept, 1), "reasons": dict(reasons.most_common(20))}
+def _rejected(path: Path) -> dict[str, Any]:
+    """What ingest counted: rows of the log and of files of items, the share of the log's, and every reason."""
+    counts = read_json(path)
+    rows = counts["rejected"]
+    of_log = counts.get("rejected_interactions", rows)
+    return {
+        "rows": rows,
+        "interactions": of_log,
+        "share": of_log / max(of_log + counts["interactions"], 1),
+        "reasons": counts["reasons"],
+    }

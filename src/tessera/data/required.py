@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from tessera.data.files import find, is_url
 from tessera.settings.base import ConfigError
 from tessera.settings.config import Config
+from tessera.settings.datasets import FileSource
 from tessera.settings.evaluation import CandidatesFile
 from tessera.settings.language import FolderModel, PackageModel
 from tessera.settings.semantic_ids import GivenCodes
@@ -18,6 +20,11 @@ from tessera.settings.tables import VectorsTable
 
 # The keys of a dataset, nested ones included, that name a file or a folder.
 FILE_KEYS = {"path", "metadata", "businesses", "items_file", "images", "targets", "films", "film_ids"}
+
+
+# Sources whose `path` is a folder of several files.
+FOLDER_SOURCES = {"movielens", "minionerec"}
+_NO_URL = "takes no URL: fetch the file, and name its place"
 
 
 def _named(settings: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
@@ -102,11 +109,75 @@ def check_files(config: Config, where: str = "config") -> None:
     Raises:
         ConfigError: one message with every missing file, a line each.
     """
-    missing = [*_missing_packages(config, where)]
+    missing = [*_missing_packages(config, where), *(f"{where}: {told}" for told in _wrong_urls(config))]
     for key, file in _needed(config):
+        if is_url(file):
+            missing.append(f"{where}: {key}: {_NO_URL}, got {file}")
+            continue
         try:
             find(file)
         except FileNotFoundError as error:
             missing.append(f"{where}: {key}: {error}")
     if missing:
         raise ConfigError("\n".join(missing))
+
+
+def _wrong_urls(config: Config) -> Iterator[str]:
+    """URLs of datasets without a checksum, or where none is taken."""
+    for dataset in config.experiment.datasets:
+        where = f"datasets.{dataset}"
+        settings = config.datasets[dataset]
+        for key, file, told in _urls(settings.model_dump(), where):
+            takes_one = key in (f"{where}.path", f"{where}.items.path") and settings.source not in FOLDER_SOURCES
+            if not takes_one:
+                yield f"{key}: {_NO_URL}, got {file}"
+            elif not told:
+                yield f"{key}: a URL needs the key 'sha256' beside it, the checksum of the file; got {file}"
+
+
+def _urls(settings: Mapping[str, Any], where: str) -> Iterator[tuple[str, str, bool]]:
+    """(path to the key, URL, whether a checksum stands beside it)."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _urls(value, f"{where}.{name}")
+        elif name in FILE_KEYS and isinstance(value, str) and is_url(value):
+            yield f"{where}.{name}", value, bool(settings.get("sha256"))
+
+
+def check_first_lines(config: Config, where: str = "config") -> None:
+    """Refuse a config whose files, by their first lines, are not what it says: columns, keys, damage.
+
+    Files behind URLs are not fetched for this.
+
+    Raises:
+        ConfigError: one message with every file that does not fit, a line each.
+    """
+    wrong: list[str] = []
+
+    def look(key: str, file: str, check: Callable[[], None]) -> None:
+        try:
+            if not is_url(file):
+                check()
+        except (ValueError, OSError) as error:
+            wrong.append(f"{where}: {key}: {error}")
+
+    for name in config.experiment.datasets:
+        dataset = config.datasets[name]
+        if not isinstance(dataset, FileSource):
+            continue
+        # here, for they bring libraries that a config without files does not need
+        from tessera.data.sources.base import source
+        from tessera.data.sources.columns import check_items_file
+
+        reader = source(dataset.source)
+        look(f"datasets.{name}.path", dataset.path, partial(reader.check, dataset))
+        if dataset.items is not None:
+            look(f"datasets.{name}.items", dataset.items.path, partial(check_items_file, dataset.items))
+    used = _tables(config)
+    for name, table in config.tables.items():
+        if name in used and isinstance(table, VectorsTable):
+            from tessera.data.vectors import check_vectors
+
+            look(f"tables.{name}.path", table.path, partial(check_vectors, find(table.path)))
+    if wrong:
+        raise ConfigError("\n".join(wrong))

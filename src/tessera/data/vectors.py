@@ -8,6 +8,7 @@ dense id; items without a vector are left out.
 from __future__ import annotations
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -51,14 +52,41 @@ def import_table(recipe: ItemTable, source: str | Path, items: str | Path, outpu
     write_item_table(output, chosen.astype(np.int32) + 1, vectors, settings, {"source": file_digest(source)})
 
 
-def _from_npy(path: Path, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of a two-dimensional array, numbered by raw id."""
+def check_vectors(path: Path) -> None:
+    """Refuse a file that holds no item vectors, by its first bytes.
+
+    Raises:
+        ArtifactError: so it is.
+    """
+    if path.suffix == ".npy":
+        _array(path)
+    elif path.suffix == ".parquet":
+        try:
+            pq.read_schema(path)
+        except (pa.ArrowException, OSError) as error:
+            raise ArtifactError(f"{path}: not a Parquet file ({error})") from None
+    else:
+        raise ArtifactError(f"{path}: item vectors are .npy or .parquet, not {path.suffix or 'without a suffix'!r}")
+
+
+def _array(path: Path) -> np.ndarray:
+    """A two-dimensional array of numbers, mapped into memory."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ArtifactError(f"{path}: not an array of numbers ({error})") from None
+    except (ValueError, EOFError, OSError, BadZipFile) as error:
+        raise ArtifactError(f"{path}: not an array of numbers, damaged or cut ({error})") from None
+    if not isinstance(array, np.ndarray):
+        names = ", ".join(array.files)
+        array.close()
+        raise ArtifactError(f"{path}: an .npz archive of {names}, expected one array (.npy, as `numpy.save` writes it)")
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
         raise ArtifactError(f"{path}: array {array.shape} of {array.dtype}, expected numbers (items, dim)")
+    return array
+
+
+def _from_npy(path: Path, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a two-dimensional array, numbered by raw id."""
+    array = _array(path)
     rows = np.empty(len(raw_ids), np.int64)
     for index, raw_id in enumerate(raw_ids):
         if not (raw_id.isascii() and raw_id.isdigit() and int(raw_id) < len(array)):
@@ -73,8 +101,8 @@ def _from_npy(path: Path, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
 def _from_parquet(path: Path, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
     try:
         table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise ArtifactError(f"{path}: not a Parquet file ({error})") from None
+    except (pa.ArrowException, OSError) as error:
+        raise ArtifactError(f"{path}: not a Parquet file, damaged or cut ({error})") from None
     if "raw_id" in table.column_names:
         return _by_raw_id(path, table, "embedding", raw_ids)
     if "item" not in table.column_names:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, field_validator, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, field_validator, model_validator
 
 from tessera.settings.base import Settings
 from tessera.settings.language import ItemPrompt
@@ -104,12 +104,25 @@ class DatasetSettings(Settings):
         return self
 
 
+def _is_encoding(value: str | None) -> str | None:
+    if value is not None:
+        try:
+            "a".encode(value)  # refuses codecs that are no encodings of text, too
+        except LookupError:
+            known = "utf-8, utf-16, latin-1, cp1252, cp1251, gb18030, shift_jis"
+            raise ValueError(f"{value!r} is no encoding that Python knows, such as {known}") from None
+    return value
+
+
+Encoding = Annotated[str | None, AfterValidator(_is_encoding)]
+
+
 class ItemsFile(Settings):
-    """A table of item texts and pictures (CSV, TSV, Parquet or JSON lines), joined to the items by raw id."""
+    """A table of item texts and pictures (CSV, TSV, Parquet or JSON), joined to the items by raw id."""
 
     path: str
     """The file, looked up like `path` of the dataset."""
-    sha256: str | None = None
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     """Checksum of the file when `path` is a URL."""
     id: str
     """Column of the raw item id; of repeated ids the first counts."""
@@ -121,6 +134,8 @@ class ItemsFile(Settings):
     """Column of the picture's file name, relative to `images`."""
     separator: str | None = Field(None, min_length=1, max_length=1)
     """Separator of a text table; null takes the most frequent of tab, comma, semicolon and | in its first line."""
+    encoding: Encoding = None
+    """Encoding of a text file, as Python names it; null tells it from the file (UTF-8, UTF-16, Latin-1)."""
 
 
 class FileSource(DatasetSettings):
@@ -130,6 +145,8 @@ class FileSource(DatasetSettings):
     """File, folder or URL. Relative paths are looked for under $TESSERA_DATA, then under the working directory."""
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     """Checksum of the file when `path` is a URL; it is downloaded once, into data/downloads."""
+    encoding: Encoding = None
+    """Encoding of the text files, as Python names it; null tells it from each file (UTF-8, UTF-16, Latin-1)."""
     images: str | None = None
     """Folder of pictures named by raw item id (`<id>.jpg`, .jpeg, .png, .webp)."""
     items: ItemsFile | None = None
@@ -240,7 +257,7 @@ class MiniOneRecSource(FileSource):
 
 
 class ColumnsSource(FileSource):
-    """Any CSV, Parquet or JSON lines file, by a mapping of columns."""
+    """Any CSV, Parquet or JSON file, or a folder of parts, by a mapping of columns."""
 
     source: Literal["columns"]
     user: str = "user"

@@ -41,6 +41,25 @@ def test_attempts_are_appended(tmp_path: Path) -> None:
     assert [line.split()[-1] for line in (tmp_path / "a.log").read_text().splitlines()] == ["first", "second"]
 
 
+def test_permanent_errors_end_further_attempts_of_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def attempt(run: str, ends: str) -> str:
+        monkeypatch.setenv("TESSERA_RUN", run)
+        code = STAGE + "print('ran')\n    " + ends
+        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+        return done.stdout + done.stderr
+
+    path = tmp_path / "log"
+    for passing in ("raise OSError('no space left')", "raise MemoryError", "raise RuntimeError('out of memory')"):
+        assert "ran" in attempt("a", passing), "what may pass is tried again"
+    assert "ran" in attempt("a", "raise ValueError('bad.csv: no column')")
+    path.unlink()  # as the workflow does before each attempt
+    again = attempt("a", "pass")
+    assert "ran" not in again
+    assert "ERROR: bad.csv: no column (not tried again" in again
+    assert "ran" in attempt("b", "raise FileNotFoundError('gone.csv')"), "another run tries again"
+    assert "ran" not in attempt("b", "pass")
+
+
 def test_sigterm_unwinds_and_exits_143(tmp_path: Path) -> None:
     body = "\n    ".join(
         [

@@ -78,7 +78,7 @@ def test_download(site: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.Mo
         find(f"{address}/log.txt")
     with pytest.raises(DataFileError, match=f"has sha256 {checksum}, expected 0000"):
         find(f"{address}/log.txt", "0" * 64)
-    with pytest.raises(OSError, match="404"):
+    with pytest.raises(DataFileError, match=r"other\.txt: cannot be downloaded: HTTP Error 404"):
         find(f"{address}/other.txt", checksum)
     assert [entry.name for entry in Path("data/downloads").iterdir()] == [path.name], "nothing half-written is left"
 

@@ -170,8 +170,8 @@ def test_movielens(make: Callable[..., Any], write: Callable[..., str], tmp_path
     assert made.items["296"]["title"] == "Good, Bad (1994)"
     assert made.items["296"]["attributes"] == {"year": "1994"}
 
-    write("d/rating.csv", "")
-    with pytest.raises(FileNotFoundError, match=r"expected a folder with one of u\.data.*holds: rating\.csv"):
+    write("d/rates.csv", "")
+    with pytest.raises(FileNotFoundError, match=r"expected a folder with one of u\.data.*holds: rates\.csv"):
         make(source="movielens", path=str(tmp_path / "d"))
 
 
@@ -394,5 +394,5 @@ def test_minionerec_folders_that_do_not_fit(make: Callable[..., Any], write: Cal
     with pytest.raises(DataFileError, match="holds no samples; expected train"):
         make(source="minionerec", path=str(folder), category="Toys")
     write("m/test/Tools_5.csv", "user,history_item_id,item_id\nA,[1],2\n")
-    with pytest.raises(DataFileError, match=r"Tools_5.csv: has no column 'user_id'; did you mean 'user'"):
+    with pytest.raises(DataFileError, match=r"Tools_5.csv: has no column 'user_id' \(for user\); did you mean 'user'"):
         make(source="minionerec", path=str(folder), category="Tools")

@@ -152,7 +152,8 @@ def test_missing_files_are_told_with_their_key(tmp_path: Path, monkeypatch: pyte
 
 
 def test_urls_are_not_looked_for() -> None:
-    config = changed("datasets.films.path", "https://example.org/ml.zip")
+    config = changed("datasets.films.path", "https://example.org/log.csv")
+    config["datasets"]["films"] |= {"source": "columns", "sha256": "0" * 64}
     config["experiment"] = {"datasets": ["films"], "systems": ["popular"]}
     config["tables"], config["systems"] = {}, {}
     check_files(load(config))

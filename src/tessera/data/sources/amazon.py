@@ -1,4 +1,4 @@
-"""Amazon reviews and product metadata (McAuley lab), 2014, 2018 and 2023: JSON lines, plain or gzip.
+"""Amazon reviews and product metadata (McAuley lab), 2014, 2018 and 2023: JSON lines, packed or not.
 
 Metadata of 2014 are Python literals, one a line. Titles, descriptions and prices hold pieces of web pages; ids repeat.
 He and McAuley, WWW 2016; Ni et al., EMNLP 2019; Hou et al., Bridging Language and Items for Retrieval and
@@ -12,7 +12,7 @@ from typing import Any
 
 from tessera.data.files import find
 from tessera.data.log import Item, RawLog
-from tessera.data.sources.json_lines import json_objects, json_rows
+from tessera.data.sources.json_lines import json_objects, json_rows, json_schema
 from tessera.data.text import as_text
 from tessera.settings.datasets import AmazonSource
 
@@ -29,10 +29,18 @@ _ATTRIBUTES = {
 }
 
 
+def _columns(settings: AmazonSource) -> dict[str, str]:
+    return _NEW if settings.source == "amazon_2023" else _OLD
+
+
 def read_interactions(settings: AmazonSource, log: RawLog) -> None:
     """Hand the reviews over."""
-    columns = _NEW if settings.source == "amazon_2023" else _OLD
-    json_rows(find(settings.path, settings.sha256), columns, log)
+    json_rows(find(settings.path, settings.sha256), _columns(settings), log, settings.encoding)
+
+
+def check(settings: AmazonSource) -> None:
+    """Read the first reviews, and refuse what has other keys."""
+    json_schema(find(settings.path, settings.sha256), _columns(settings), settings.encoding)
 
 
 def read_items(settings: AmazonSource, log: RawLog) -> Iterator[Item]:
@@ -41,7 +49,7 @@ def read_items(settings: AmazonSource, log: RawLog) -> Iterator[Item]:
         return
     path = find(settings.metadata)
     key = "parent_asin" if settings.source == "amazon_2023" else "asin"
-    for product in json_objects(path, log, literal=settings.source == "amazon_2014"):
+    for product in json_objects(path, log, settings.source == "amazon_2014", settings.encoding):
         raw_id = str(product.get(key) or "")
         if raw_id in log.items:
             attributes = {name: _first(product, keys) for name, keys in _ATTRIBUTES.items()}

@@ -1,4 +1,4 @@
-"""What a source is: a module with two readers, found by the name that the config says."""
+"""What a source is: a module with two readers and a check, found by the name that the config says."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from tessera.settings.datasets import source_module
 
 
 class Source(Protocol):
-    """The two functions that each module of this package offers."""
+    """The functions that each module of this package offers."""
 
     def read_interactions(self, settings: Any, log: RawLog) -> None:
         """Hand every row of the log over, in its order."""
+        ...
+
+    def check(self, settings: Any) -> None:
+        """Refuse files whose first lines are not what the settings say; nothing else is read."""
         ...
 
     def read_items(self, settings: Any, log: RawLog) -> Iterator[Item]:

@@ -1,35 +1,36 @@
-"""Any table: CSV, TSV, Parquet or JSON lines (CSV and JSON also .gz), with the columns that the config names."""
+"""Any table: CSV, TSV, Parquet or JSON, packed or not, with the columns that the config names."""
 
 from __future__ import annotations
 
 import ast
-import csv
-import io
 import json
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.csv as pc_csv
-import pyarrow.parquet as pq
 
-from tessera.data.blocks import BLOCK_BYTES, open_bytes
-from tessera.data.files import DataFileError, find
+from tessera.data.files import find, parts
 from tessera.data.log import Item, RawLog
-from tessera.data.sources.json_lines import json_objects, json_rows
+from tessera.data.packed import open_bytes
+from tessera.data.sources.csv_rows import check_columns, csv_frames, csv_records, read_header, whole
+from tessera.data.sources.json_forms import json_histories
+from tessera.data.sources.json_lines import first_objects, holds_histories, json_objects, json_rows, json_schema
+from tessera.data.sources.parquet_rows import (
+    check_types,
+    is_parquet,
+    parquet_frames,
+    parquet_records,
+    parquet_schema,
+)  # fmt: skip
 from tessera.data.text import as_text
-from tessera.settings.base import did_you_mean
 from tessera.settings.datasets import ColumnsSource, ItemsFile
 
-SEPARATORS = "\t,;|"
+Format = Literal["csv", "json", "parquet"]
 
 
-def read_interactions(settings: ColumnsSource, log: RawLog) -> None:
-    """Hand the rows over; where the item column holds lists, each entry is an interaction, in the order of the list."""
-    path = find(settings.path, settings.sha256)
+def _columns(settings: ColumnsSource) -> dict[str, str]:
     named = {
         "user": settings.user,
         "item": settings.item,
@@ -37,14 +38,44 @@ def read_interactions(settings: ColumnsSource, log: RawLog) -> None:
         "rating": settings.rating,
         "split": settings.split_column,
     }
-    columns = {name: column for name, column in named.items() if column is not None}
-    form = _format(path)
-    if form == "json":
-        json_rows(path, columns, log)
-        return
-    frames = _parquet(path, columns) if form == "parquet" else _csv(path, columns, settings.separator, log)
-    for frame in frames:
-        log.add(_without_lists(frame, path, log), path)
+    return {name: column for name, column in named.items() if column is not None}
+
+
+def read_interactions(settings: ColumnsSource, log: RawLog) -> None:
+    """Hand the rows over; where the item column holds lists, each entry is an interaction, in the order of the list."""
+    columns, encoding = _columns(settings), settings.encoding
+    lists = _Lists(log)
+    for path in parts(find(settings.path, settings.sha256)):
+        form = format_of(path, encoding)
+        if form == "json":
+            if holds_histories(path, encoding, settings.user, settings.item):
+                json_histories(path, log, encoding)
+            else:
+                json_rows(path, columns, log, encoding)
+            continue
+        if form == "parquet":
+            frames = parquet_frames(path, columns)
+        else:
+            frames = csv_frames(path, columns, read_header(path, settings.separator, encoding), log, encoding)
+        for frame in frames:
+            log.add(lists.without(frame, path), path)
+
+
+def check(settings: ColumnsSource) -> None:
+    """Read the first lines of the files, and refuse what cannot be read as the config says.
+
+    Raises:
+        DataFileError: a file is damaged, or lacks a column.
+    """
+    columns, encoding = _columns(settings), settings.encoding
+    for path in parts(find(settings.path, settings.sha256)):
+        form = format_of(path, encoding)
+        if form == "parquet":
+            check_types(path, columns, parquet_schema(path))
+        elif form == "csv":
+            check_columns(path, columns, read_header(path, settings.separator, encoding).names)
+        elif not holds_histories(path, encoding, settings.user, settings.item):
+            json_schema(path, columns, encoding)
 
 
 def read_items(settings: ColumnsSource, log: RawLog) -> Iterator[Item]:
@@ -52,112 +83,44 @@ def read_items(settings: ColumnsSource, log: RawLog) -> Iterator[Item]:
     yield from ()
 
 
-def _format(path: Path) -> str:
-    """Parquet by its first bytes, JSON lines by its first character, else text with separators."""
-    with open_bytes(path) as file:
-        start = file.read(64)
-    if start.startswith(b"PAR1"):
+def format_of(path: Path, encoding: str | None = None) -> Format:
+    """Parquet by its first bytes, JSON by its first character, else text with separators."""
+    if is_parquet(path):
         return "parquet"
-    return "json" if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{") else "csv"
+    with open_bytes(path, encoding) as file:
+        start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    is_array = start.startswith(b"[") and start[1:].lstrip()[:1] in (b"{", b"]")
+    return "json" if is_array or start.startswith(b"{") else "csv"
 
 
-def _check(path: Path, columns: dict[str, str], found: list[str]) -> None:
-    for name, column in columns.items():
-        if column not in found:
-            raise DataFileError(f"{path}: has no column {column!r} (for {name}){did_you_mean(column, found)}")
+class _Lists:
+    """A row for each entry of a list of items; texts are read as JSON or Python lists where most of them look so."""
 
+    def __init__(self, log: RawLog) -> None:
+        self._log = log
+        self._are_lists: bool | None = None
 
-def _parquet(path: Path, columns: dict[str, str]) -> Iterator[pl.DataFrame]:
-    file = pq.ParquetFile(path)
-    _check(path, columns, file.schema_arrow.names)
-    line = 1
-    for batch in file.iter_batches(columns=list(dict.fromkeys(columns.values()))):
-        frame = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
-        yield (
-            frame.select(**{name: pl.col(column) for name, column in columns.items()})
-            .with_row_index("line", offset=line)
-            .with_columns(pl.col("line").cast(pl.Int64))
-        )
-        line += frame.height
-
-
-def _csv(path: Path, columns: dict[str, str], separator: str | None, log: RawLog) -> Iterator[pl.DataFrame]:
-    """Frames of texts; `line` counts records (the header is 1), which are lines unless a field holds a line break."""
-    separator = separator or separator_of(path)
-    names = _header(path, separator)
-    _check(path, columns, names)
-    skipped: list[int] = []
-
-    def wrong(row: Any) -> str:
-        log.reject(path, row.number, f"{row.actual_columns} fields, expected {row.expected_columns}", row.text)
-        skipped.append(row.number)
-        return "skip"
-
-    # rows are numbered on one thread only
-    read = pc_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=names, skip_rows=1)
-    parse = pc_csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=wrong)
-    wanted = list(dict.fromkeys(columns.values()))
-    convert = pc_csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()),
-        include_columns=wanted,
-        strings_can_be_null=True,
-        quoted_strings_can_be_null=True,
-        null_values=[""],
-    )
-    line = 2
-    try:
-        for batch in pc_csv.open_csv(open_bytes(path), read, parse, convert):
-            frame = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
-            numbers, line = _numbers(frame.height, line, skipped)
-            selected = frame.select(**{name: pl.col(column) for name, column in columns.items()})
-            yield selected.insert_column(0, pl.Series("line", numbers, pl.Int64))
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise DataFileError(f"{path}: not a table separated by {separator!r}: {error}") from None
-
-
-def _numbers(count: int, start: int, skipped: list[int]) -> tuple[list[int], int]:
-    """Record numbers of the next `count` rows, those of skipped rows left out, and the one after them."""
-    gone = sorted(number for number in skipped if number >= start)
-    numbers = range(start, start + count)
-    for place, number in enumerate(gone):
-        if number - start - place >= count:
-            gone = gone[:place]
-            break
-    if not gone:
-        return list(numbers), start + count
-    out = set(gone)
-    found = [number for number in range(start, start + count + len(gone)) if number not in out]
-    return found, start + count + len(gone)
-
-
-def separator_of(path: Path) -> str:
-    """The most frequent of tab, comma, semicolon and | in the first line."""
-    return max(SEPARATORS, key=_first_line(path).count)
-
-
-def _first_line(path: Path) -> str:
-    with open_bytes(path) as file:
-        return file.readline(1 << 20).decode("utf-8-sig", "replace").rstrip("\r\n")
-
-
-def _header(path: Path, separator: str) -> list[str]:
-    return next(csv.reader([_first_line(path)], delimiter=separator), [])
-
-
-def _without_lists(frame: pl.DataFrame, path: Path, log: RawLog) -> pl.DataFrame:
-    """A row for each entry of a list of items; texts that look like lists are read as JSON or Python lists."""
-    if isinstance(frame.schema["item"], pl.List):
-        return frame.explode("item")
-    if frame.schema["item"] != pl.String or not frame["item"].str.starts_with("[").any():
-        return frame
-    kept: list[list[str] | None] = []
-    for line, text in frame.select("line", "item").iter_rows():
-        entries = _list(text)
-        if entries is None:
-            log.reject(path, line, "item is no list like the others", str(text))
-        kept.append(entries)
-    lists = pl.Series("item", kept, pl.List(pl.String))
-    return frame.with_columns(lists).filter(pl.col("item").is_not_null()).explode("item")
+    def without(self, frame: pl.DataFrame, path: Path) -> pl.DataFrame:
+        """The rows of a frame, lists taken apart."""
+        if isinstance(frame.schema["item"], pl.List):
+            return frame.explode("item")
+        if frame.schema["item"] != pl.String:
+            return frame
+        texts = frame["item"].drop_nulls().str.strip_chars()
+        if self._are_lists is None and len(texts):
+            # an id may begin with a bracket, and look like a list: the first rows settle what the column holds
+            shaped = (texts.str.starts_with("[") & texts.str.ends_with("]")).sum()
+            self._are_lists = 2 * shaped > len(texts)
+        if not self._are_lists:
+            return frame
+        kept: list[list[str] | None] = []
+        for line, text in frame.select("line", "item").iter_rows():
+            entries = _list(text)
+            if entries is None:
+                self._log.reject(path, line, "item is no list like the others", str(text))
+            kept.append(entries)
+        lists = pl.Series("item", kept, pl.List(pl.String))
+        return frame.with_columns(lists).filter(pl.col("item").is_not_null()).explode("item")
 
 
 def _list(text: str | None) -> list[str] | None:
@@ -179,46 +142,77 @@ def read_items_file(settings: ItemsFile, log: RawLog) -> Iterator[Item]:
     Raises:
         DataFileError: a column is not there.
     """
-    path = find(settings.path, settings.sha256)
-    form = _format(path)
-    rows: Iterator[dict[str, Any]]
-    if form == "json":
-        rows = json_objects(path, log)
-    elif form == "parquet":
-        batches = pq.ParquetFile(path).iter_batches()
-        rows = (row for batch in batches for row in batch.to_pylist())
-    else:
-        rows = _records(path, settings.separator, log)
+    for path in parts(find(settings.path, settings.sha256)):
+        for number, row in _item_rows(path, settings, log):
+            raw_id = row.get(settings.id)
+            if raw_id is None or not str(raw_id).strip():
+                if any(value not in (None, "") for value in row.values()):
+                    log.reject(path, number, "id is missing", whole(str(row)))
+                continue
+            texts = {name: as_text(row.get(name)) for name in settings.text}
+            image = row.get(settings.image) if settings.image else None
+            yield Item(
+                str(raw_id).strip(),
+                as_text(row.get(settings.title)) if settings.title else None,
+                {name: text for name, text in texts.items() if text},
+                [str(image)] if image else [],
+            )
+
+
+def _wanted(settings: ItemsFile) -> dict[str, str]:
     wanted = {"id": settings.id, **{f"text {name}": name for name in settings.text}}
-    wanted |= {key: name for key in ("title", "image") if (name := getattr(settings, key)) is not None}
+    return wanted | {key: name for key in ("title", "image") if (name := getattr(settings, key)) is not None}
+
+
+def check_items_file(settings: ItemsFile) -> None:
+    """Read the first lines of a table of items.
+
+    Raises:
+        DataFileError: the file is damaged, or lacks a column.
+    """
+    for path in parts(find(settings.path, settings.sha256)):
+        form = format_of(path, settings.encoding)
+        if form == "parquet":
+            check_columns(path, _wanted(settings), parquet_schema(path).names)
+        elif form == "csv":
+            check_columns(path, _wanted(settings), read_header(path, settings.separator, settings.encoding).names)
+        elif first := first_objects(path, settings.encoding):
+            _check_keys(path, settings, first[0])
+
+
+def _check_keys(path: Path, settings: ItemsFile, first: dict[str, Any]) -> None:
+    # objects of JSON may leave keys out, tables may not
+    if not _is_by_id(first, settings):
+        check_columns(path, {"id": settings.id}, list(first))
+
+
+def _is_by_id(value: dict[str, Any], settings: ItemsFile) -> bool:
+    """Whether an object holds items by id: `{id: {title: ...}}`."""
+    return settings.id not in value and bool(value) and all(isinstance(entry, dict) for entry in value.values())
+
+
+def _item_rows(path: Path, settings: ItemsFile, log: RawLog) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number (line of a CSV, else row) and fields of every row."""
+    form = format_of(path, settings.encoding)
+    wanted = _wanted(settings)
+    if form == "csv":
+        header = read_header(path, settings.separator, settings.encoding)
+        yield from csv_records(path, wanted, [settings.id], header, log, settings.encoding)
+    elif form == "parquet":
+        check_columns(path, wanted, parquet_schema(path).names)
+        yield from enumerate(parquet_records(path, list(dict.fromkeys(wanted.values()))), 1)
+    else:
+        yield from enumerate(_json_items(path, settings, log), 1)
+
+
+def _json_items(path: Path, settings: ItemsFile, log: RawLog) -> Iterator[dict[str, Any]]:
+    rows = json_objects(path, log, encoding=settings.encoding)
     first = next(rows, None)
     if first is None:
         return
-    # objects of JSON lines may leave keys out, tables may not
-    _check(path, {"id": settings.id} if form == "json" else wanted, list(first))
+    _check_keys(path, settings, first)
     for row in chain([first], rows):
-        raw_id = row.get(settings.id)
-        if raw_id is None or not str(raw_id).strip():
-            continue
-        texts = {name: as_text(row.get(name)) for name in settings.text}
-        image = row.get(settings.image) if settings.image else None
-        yield Item(
-            str(raw_id).strip(),
-            as_text(row.get(settings.title)) if settings.title else None,
-            {name: text for name, text in texts.items() if text},
-            [str(image)] if image else [],
-        )
-
-
-def _records(path: Path, separator: str | None, log: RawLog) -> Iterator[dict[str, Any]]:
-    separator = separator or separator_of(path)
-    with io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter=separator)
-        try:
-            for row in reader:
-                if None in row or None in row.values():
-                    log.reject(path, reader.line_num, "wrong number of fields", separator.join(map(str, row.values())))
-                    continue
-                yield row
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise DataFileError(f"{path}: line {reader.line_num}: {error}") from None
+        if _is_by_id(row, settings):
+            yield from ({settings.id: raw_id, **entry} for raw_id, entry in row.items())
+        else:
+            yield row

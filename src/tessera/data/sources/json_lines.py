@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from tessera.data.blocks import Block, as_block, blocks
+from tessera.data.blocks import BLOCK_BYTES, Block, as_block
 from tessera.data.files import DataFileError
 from tessera.data.log import RawLog
+from tessera.data.packed import open_bytes
+from tessera.data.sources.csv_rows import is_whole, whole
+from tessera.data.sources.json_forms import is_histories, json_blocks
 from tessera.data.sources.typed_lines import TypedLines
 from tessera.settings.base import did_you_mean
 
 FEW_LINES = 64
 ROWS_BYTES = 1 << 18  # small enough to stay in the processor's cache while it is decoded
 _PYTHON_TYPES: dict[Any, tuple[type, ...]] = {pl.String: (str, int), pl.Float64: (int, float)}
+
+
+_RECORDS = "; expected an object a row (in pandas: orient='records')"
+# an escaped half of a character; the two halves of one
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+_PAIR = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..")
+
+
+def _other_form(sample: dict[str, Any]) -> str:
+    return _RECORDS if sample and all(isinstance(value, dict | list) for value in sample.values()) else ""
 
 
 class BadLine(ValueError):
@@ -49,9 +63,11 @@ def parse_line(raw: bytes, literal: bool = False) -> dict[str, Any]:
     return found
 
 
-def json_objects(path: Path, log: RawLog, literal: bool = False) -> Iterator[dict[str, Any]]:
+def json_objects(
+    path: Path, log: RawLog, literal: bool = False, encoding: str | None = None
+) -> Iterator[dict[str, Any]]:
     """The objects of a file one by one, for what needs all of their keys; bad lines are rejected."""
-    for block in blocks(path):
+    for block in json_blocks(path, BLOCK_BYTES, encoding):
         for line, raw in enumerate(block.data.split(b"\n")[:-1], block.first):
             if not raw.strip():
                 continue
@@ -64,7 +80,7 @@ def json_objects(path: Path, log: RawLog, literal: bool = False) -> Iterator[dic
             yield found
 
 
-def json_rows(path: Path, columns: Mapping[str, str], log: RawLog) -> None:
+def json_rows(path: Path, columns: Mapping[str, str], log: RawLog, encoding: str | None = None) -> None:
     """Hand the rows of a file of interactions over.
 
     Args:
@@ -73,10 +89,10 @@ def json_rows(path: Path, columns: Mapping[str, str], log: RawLog) -> None:
     Raises:
         DataFileError: the first object lacks the user or the item.
     """
-    schema = _schema(path, columns)
+    schema = json_schema(path, columns, encoding)
     typed = TypedLines(path, columns, schema, log)
     reader = _Reader(path, schema, log)
-    for block in blocks(path, ROWS_BYTES):
+    for block in json_blocks(path, ROWS_BYTES, encoding):
         if typed.take(block):
             continue
         typed.flush()
@@ -99,22 +115,44 @@ def _line_text(block: Block) -> Callable[[int], str]:
     return text
 
 
-def _schema(path: Path, columns: Mapping[str, str]) -> dict[str, Any]:
-    """Polars types of the keys, from the first objects of the file; ids are texts."""
+def first_objects(path: Path, encoding: str | None = None) -> list[dict[str, Any]]:
+    """The good ones among the first thousand objects of a file."""
     samples: list[dict[str, Any]] = []
-    for block in blocks(path, 1 << 20):
+    for block in json_blocks(path, 1 << 20, encoding):
         for raw in block.data.split(b"\n")[:1000]:
             try:
                 samples.append(parse_line(raw))
             except BadLine:
                 continue
         break
+    return samples
+
+
+def holds_histories(path: Path, encoding: str | None = None, user: str = "user", item: str = "item") -> bool:
+    """Whether a file holds lists of items by user (`{user: [item, ...]}`), and not rows with these two keys."""
+    with open_bytes(path, encoding) as file:
+        if not file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+            return False
+    first = first_objects(path, encoding)[:1]
+    return bool(first) and is_histories(first[0], user, item)
+
+
+def json_schema(path: Path, columns: Mapping[str, str], encoding: str | None = None) -> dict[str, Any]:
+    """Polars types of the keys, from the first objects of the file; ids are texts.
+
+    Raises:
+        DataFileError: there are none, or none of them has the user or the item.
+    """
+    samples = first_objects(path, encoding)
     if not samples:
         raise DataFileError(f"{path}: the first lines hold no JSON objects")
     for name in ("user", "item"):
         if not any(columns[name] in sample for sample in samples):
             key = columns[name]
-            raise DataFileError(f"{path}: the objects have no key {key!r} (for {name}){did_you_mean(key, samples[0])}")
+            hint = did_you_mean(key, samples[0]) or _other_form(samples[0])
+            raise DataFileError(f"{path}: the objects have no key {key!r} (for {name}){hint}")
+        if len(samples) == 1 and isinstance(samples[0].get(columns["user"]), dict | list):
+            raise DataFileError(f"{path}: one object of columns{_RECORDS}")
     schema: dict[str, Any] = {}
     for name, key in columns.items():
         value = next((sample[key] for sample in samples if sample.get(key) is not None), None)
@@ -123,6 +161,12 @@ def _schema(path: Path, columns: Mapping[str, str]) -> dict[str, Any]:
         if isinstance(value, list) and name == "item":
             schema[key] = pl.List(pl.String)
     return schema
+
+
+def _lone(data: bytes) -> bool:
+    """Whether a text may hold half of a character (`\\ud83d` without what belongs to it)."""
+    pairs = _PAIR.sub(b"", data)
+    return _HALF.search(pairs) is not None
 
 
 class _Reader:
@@ -134,7 +178,9 @@ class _Reader:
     def parse(self, block: Block) -> Iterator[pl.DataFrame]:
         """Frames in the order of the lines."""
         try:
-            frame = pl.read_ndjson(block.data, schema=self.schema)
+            # halves of characters would be left out without a word
+            halves = b"\\u" in block.data and _lone(block.data)
+            frame = None if halves else pl.read_ndjson(block.data, schema=self.schema)
         except pl.exceptions.PolarsError:
             frame = None
         if frame is not None and frame.height == block.lines:
@@ -168,10 +214,14 @@ class _Reader:
         if isinstance(dtype, pl.List):
             if not isinstance(value, list):
                 raise BadLine(f"{key} is no list: {value!r}")
+            if not all(is_whole(str(entry)) for entry in value):
+                raise BadLine(f"{key} holds half of a character: {whole(str(value))!r}")
             return [str(entry) for entry in value]
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise BadLine(f"{key} is neither text nor number: {value!r}")
         if dtype == pl.String:
+            if isinstance(value, str) and not is_whole(value):
+                raise BadLine(f"{key} holds half of a character: {whole(value)!r}")
             return str(value)
         try:
             return float(value)

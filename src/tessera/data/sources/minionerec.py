@@ -9,32 +9,23 @@ sample, are not known.
 from __future__ import annotations
 
 import ast
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
 from tessera.data.files import DataFileError, find
 from tessera.data.log import Item, RawLog
+from tessera.data.packed import open_bytes
+from tessera.data.sources.csv_rows import check_columns, csv_records, read_header
+from tessera.data.sources.samples import Sample, longest_history, merged
 from tessera.data.text import as_text
-from tessera.settings.base import did_you_mean
 from tessera.settings.datasets import MiniOneRecSource
 
 PARTS = ("train", "valid", "test")
-_COLUMNS = ("user_id", "history_item_id", "item_id")
-
-
-class Sample(NamedTuple):
-    """One row of a file."""
-
-    file: Path
-    line: int
-    part: str
-    history: list[str]
-    target: str
+_COLUMNS = {"user": "user_id", "history": "history_item_id", "item": "item_id"}
 
 
 def read_interactions(settings: MiniOneRecSource, log: RawLog) -> None:
@@ -43,20 +34,32 @@ def read_interactions(settings: MiniOneRecSource, log: RawLog) -> None:
     Raises:
         DataFileError: no part is there, or a file lacks a column.
     """
+    folder, files = _files(settings)
+    by_user: dict[str, list[Sample]] = {}
+    for part, path in files.items():
+        for user, sample in _samples(path, part, log, settings.encoding):
+            by_user.setdefault(user, []).append(sample)
+    longest = longest_history(by_user)
+    rows: list[tuple[int, str, str, str]] = []
+    for user, samples in by_user.items():
+        rows += [(line, user, item, part) for line, item, part in merged(user, samples, longest, log)]
+    schema = {"line": pl.Int64, "user": pl.String, "item": pl.String, "split": pl.String}
+    log.add(pl.DataFrame(rows, schema, orient="row"), folder)
+
+
+def check(settings: MiniOneRecSource) -> None:
+    """Look for the files and their columns."""
+    for path in _files(settings)[1].values():
+        check_columns(path, _COLUMNS, read_header(path, ",", settings.encoding).names)
+
+
+def _files(settings: MiniOneRecSource) -> tuple[Path, dict[str, Path]]:
+    """The folder, and its files of samples by part."""
     folder = find(settings.path, settings.sha256)
     files = {part: path for part in PARTS if (path := _only(folder, f"{part}/*.csv", settings.category)) is not None}
     if not files:
         raise DataFileError(f"{folder}: holds no samples; expected train/*.csv, valid/*.csv or test/*.csv")
-    by_user: dict[str, list[Sample]] = {}
-    for part, path in files.items():
-        for user, sample in _samples(path, part, log):
-            by_user.setdefault(user, []).append(sample)
-    longest = max((len(sample.history) for samples in by_user.values() for sample in samples), default=0)
-    rows: list[tuple[int, str, str, str]] = []
-    for user, samples in by_user.items():
-        rows += [(line, user, item, part) for line, item, part in _merged(user, samples, longest, log)]
-    schema = {"line": pl.Int64, "user": pl.String, "item": pl.String, "split": pl.String}
-    log.add(pl.DataFrame(rows, schema, orient="row"), folder)
+    return folder, files
 
 
 def _only(folder: Path, pattern: str, category: str | None) -> Path | None:
@@ -72,24 +75,17 @@ def _only(folder: Path, pattern: str, category: str | None) -> Path | None:
     return found[0] if found else None
 
 
-def _samples(path: Path, part: str, log: RawLog) -> Iterator[tuple[str, Sample]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        for column in _COLUMNS:
-            if column not in (reader.fieldnames or []):
-                raise DataFileError(f"{path}: has no column {column!r}{did_you_mean(column, reader.fieldnames or [])}")
-        try:
-            for row in reader:
-                user, target = (row["user_id"] or "").strip(), (row["item_id"] or "").strip()
-                history = _list(row["history_item_id"])
-                if not user or not target or not history:
-                    name = "user_id" if not user else "item_id" if not target else "history_item_id"
-                    reason = f"{name} is missing" if not row[name] else f"{name} is no list of items"
-                    log.reject(path, reader.line_num, reason, ",".join(map(str, row.values())))
-                    continue
-                yield user, Sample(path, reader.line_num, part, history, target)
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise DataFileError(f"{path}: line {reader.line_num}: {error}") from None
+def _samples(path: Path, part: str, log: RawLog, encoding: str | None) -> Iterator[tuple[str, Sample]]:
+    header = read_header(path, ",", encoding)
+    for line, row in csv_records(path, _COLUMNS, list(_COLUMNS.values()), header, log, encoding):
+        user, target = row["user_id"].strip(), row["item_id"].strip()
+        history = _list(row["history_item_id"])
+        if not user or not target or not history:
+            name = "user_id" if not user else "item_id" if not target else "history_item_id"
+            reason = f"{name} is missing" if not row[name] else f"{name} is no list of items"
+            log.reject(path, line, reason, ",".join(row.values()))
+            continue
+        yield user, Sample(path, line, part, history, target)
 
 
 def _list(text: str | None) -> list[str]:
@@ -105,29 +101,6 @@ def _literal(text: str) -> Any:
         return None
 
 
-def _merged(user: str, samples: list[Sample], longest: int, log: RawLog) -> Iterator[tuple[int, str, str]]:
-    """(line, item, part) of a user's history; samples that do not continue those before them are rejected."""
-    known: list[str] = []
-    for sample in samples:
-        shared = _overlap(known, sample.history)
-        # a history holds all items before its target, or the last `longest` of them
-        if known and (not shared or len(sample.history) < min(len(known), longest)):
-            shown = f"{sample.history} -> {sample.target}"
-            log.reject(sample.file, sample.line, f"does not continue the samples before it (user {user})", shown)
-            continue
-        added = sample.history[shared:]
-        # what a sample that could not be read would have told belongs to its part or this one, never to train
-        yield from ((sample.line, item, sample.part if known else "train") for item in added)
-        yield sample.line, sample.target, sample.part
-        known += [*added, sample.target]
-
-
-def _overlap(known: list[str], history: list[str]) -> int:
-    """How many items at the end of `known` begin the history."""
-    most = min(len(known), len(history))
-    return next((count for count in range(most, 0, -1) if known[-count:] == history[:count]), 0)
-
-
 def read_items(settings: MiniOneRecSource, log: RawLog) -> Iterator[Item]:
     """Title, brand, categories and description, known to the log or not."""
     folder = find(settings.path, settings.sha256)
@@ -135,8 +108,9 @@ def read_items(settings: MiniOneRecSource, log: RawLog) -> Iterator[Item]:
     if path is None:
         return
     try:
-        items = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        with open_bytes(path, settings.encoding) as file:
+            items = json.loads(file.read().decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise DataFileError(f"{path}: not JSON: {error}") from None
     if not isinstance(items, dict):
         raise DataFileError(f"{path}: expected an object of items by id, got {type(items).__name__}")

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import polars as pl
+
+from tessera.artifacts.logs import log as told
 from tessera.data.files import DataFileError, find
 from tessera.data.log import Item, RawLog
+from tessera.data.sources.csv_rows import read_header
+from tessera.data.sources.samples import Sample, longest_history, merged
 from tessera.data.sources.text_rows import add_rows, field, text_rows
 from tessera.settings.base import did_you_mean
 from tessera.settings.datasets import RecBoleSource
@@ -26,20 +32,79 @@ def _plain(names: list[str]) -> list[str]:
 
 
 def read_interactions(settings: RecBoleSource, log: RawLog) -> None:
-    """Hand the rows of the `.inter` file over.
+    """Hand the rows of the `.inter` file over; rows that hold a history besides their item are merged by user.
 
     Raises:
         DataFileError: there is no column of users or items.
     """
     path = find(settings.path, settings.sha256)
-    for names, frame in text_rows(path, "\t", log):
-        plain = _plain(names)
-        places = {key: plain.index(n) for key, known in _NAMES.items() for n in known if n in plain}
-        for key in ("user", "item"):
-            if key not in places:
-                expected = _NAMES[key][0]
-                raise DataFileError(f"{path}: line 1: no column {expected!r}{did_you_mean(expected, plain)}")
-        add_rows(log, path, frame, **{key: field(place) for key, place in places.items()})
+    by_user: dict[str, list[tuple[float, Sample]]] = {}
+    for names, frame in text_rows(path, "\t", log, encoding=settings.encoding):
+        places = _places(path, names)
+        lists = _list_place(names)
+        if lists is None:
+            add_rows(log, path, frame, **{key: field(place) for key, place in places.items()})
+        else:
+            _collect(path, frame, places, lists, by_user, log)
+    if by_user:
+        _add_samples(path, by_user, log)
+
+
+def check(settings: RecBoleSource) -> None:
+    """Read the header."""
+    path = find(settings.path, settings.sha256)
+    _places(path, read_header(path, "\t", settings.encoding).names)
+
+
+def _places(path: Path, names: list[str]) -> dict[str, int]:
+    plain = _plain(names)
+    places = {key: plain.index(n) for key, known in _NAMES.items() for n in known if n in plain}
+    for key in ("user", "item"):
+        if key not in places:
+            expected = _NAMES[key][0]
+            raise DataFileError(f"{path}: line 1: no column {expected!r}{did_you_mean(expected, plain)}")
+    return places
+
+
+def _list_place(names: list[str]) -> int | None:
+    plain = _plain(names)
+    return next((plain.index(f"{name}_list") for name in _NAMES["item"] if f"{name}_list" in plain), None)
+
+
+def _collect(
+    path: Path,
+    frame: pl.DataFrame,
+    places: dict[str, int],
+    lists: int,
+    by_user: dict[str, list[tuple[float, Sample]]],
+    log: RawLog,
+) -> None:
+    """The samples of a file that RecBole split into histories and targets, with the time of the target."""
+    for line, text, fields in frame.select("line", "text", "fields").iter_rows():
+        user, target = fields[places["user"]].strip(), fields[places["item"]].strip()
+        if not user or not target:
+            log.reject(path, line, f"{'item' if user else 'user'} is missing", text)
+            continue
+        try:
+            time = float(fields[places["timestamp"]]) if "timestamp" in places else 0.0
+        except ValueError:
+            log.reject(path, line, f"timestamp {fields[places['timestamp']]} is no time", text)
+            continue
+        by_user.setdefault(user, []).append((time, Sample(path, line, "train", fields[lists].split(), target)))
+
+
+def _add_samples(path: Path, by_user: dict[str, list[tuple[float, Sample]]], log: RawLog) -> None:
+    told.warning("%s: its histories (item_id_list) are merged by user; times and ratings of targets are not kept", path)
+    in_order = {
+        user: [sample for _, sample in sorted(samples, key=lambda pair: pair[0])] for user, samples in by_user.items()
+    }
+    longest = longest_history(in_order)
+    rows = [
+        (line, user, item)
+        for user, samples in in_order.items()
+        for line, item, _ in merged(user, samples, longest, log)
+    ]
+    log.add(pl.DataFrame(rows, {"line": pl.Int64, "user": pl.String, "item": pl.String}, orient="row"), path)
 
 
 def read_items(settings: RecBoleSource, log: RawLog) -> Iterator[Item]:
@@ -47,7 +112,7 @@ def read_items(settings: RecBoleSource, log: RawLog) -> Iterator[Item]:
     if settings.items_file is None:
         return
     path = find(settings.items_file)
-    for names, frame in text_rows(path, "\t", log):
+    for names, frame in text_rows(path, "\t", log, encoding=settings.encoding):
         plain = _plain(names)
         key = next((name for name in _NAMES["item"] if name in plain), None)
         if key is None:

@@ -15,6 +15,9 @@ import polars as pl
 from tessera.data.blocks import blocks, lines
 from tessera.data.files import DataFileError, find
 from tessera.data.log import Item, RawLog
+from tessera.data.packed import text_form
+from tessera.data.sources.json_forms import json_histories
+from tessera.data.sources.json_lines import holds_histories
 from tessera.data.sources.text_rows import text_lines
 from tessera.settings.datasets import SequencesSource
 
@@ -22,14 +25,19 @@ from tessera.settings.datasets import SequencesSource
 def read_interactions(settings: SequencesSource, log: RawLog) -> None:
     """Hand the histories over, and the held-out items of `targets` behind them as test rows."""
     path = find(settings.path, settings.sha256)
+    if holds_histories(path, settings.encoding):
+        if settings.targets is not None:
+            raise DataFileError(f"{path}: holds lists by user as JSON, which take no `targets`")
+        json_histories(path, log, settings.encoding)
+        return
     users = 0
-    for frame in _words(path, log):
+    for frame in _words(path, log, settings.encoding):
         users = max(users, _last_line(frame))
         _add(frame, path, settings.layout, log, None)
     if settings.targets is None:
         return
     targets = find(settings.targets)
-    for frame in _words(targets, log):
+    for frame in _words(targets, log, settings.encoding):
         layout = "lines_without_user" if (frame["words"].list.len() == 1).all() else "lines"
         if layout == "lines_without_user" and settings.layout != layout:
             raise DataFileError(
@@ -40,12 +48,17 @@ def read_interactions(settings: SequencesSource, log: RawLog) -> None:
         _add(frame, targets, layout, log, "test")
 
 
+def check(settings: SequencesSource) -> None:
+    """Look whether the files are text."""
+    text_form(find(settings.path, settings.sha256), settings.encoding)
+
+
 def _last_line(frame: pl.DataFrame) -> int:
     return int(frame["line"][-1]) if frame.height else 0
 
 
-def _words(path: Path, log: RawLog) -> Iterator[pl.DataFrame]:
-    for block in blocks(path):
+def _words(path: Path, log: RawLog, encoding: str | None) -> Iterator[pl.DataFrame]:
+    for block in blocks(path, encoding=encoding):
         frame = text_lines(block, path, log)
         yield frame.with_columns(words=pl.col("text").str.strip_chars().str.replace_all(r"[\s]+", " ").str.split(" "))
 
@@ -76,11 +89,11 @@ def read_items(settings: SequencesSource, log: RawLog) -> Iterator[Item]:
     named: dict[str, list[str]] = {}
     if settings.film_ids is not None:
         path = find(settings.film_ids)
-        for number, line in lines(path):
+        for number, line in lines(path, settings.encoding):
             words = line.split()
             if len(words) != 2:
                 raise DataFileError(f"{path}: line {number}: {line!r}, expected `item film`")
             named.setdefault(words[1], []).append(words[0])
-    for film in films(find(settings.films)):
+    for film in films(find(settings.films), log, settings.encoding):
         for own in named.get(film.raw_id, []) if settings.film_ids is not None else [film.raw_id]:
             yield replace(film, raw_id=own, attributes=dict(film.attributes))

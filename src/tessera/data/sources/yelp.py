@@ -7,7 +7,7 @@ from typing import Any
 
 from tessera.data.files import find
 from tessera.data.log import Item, RawLog
-from tessera.data.sources.json_lines import json_objects, json_rows
+from tessera.data.sources.json_lines import json_objects, json_rows, json_schema
 from tessera.data.text import as_text
 from tessera.settings.datasets import YelpSource
 
@@ -16,14 +16,19 @@ _COLUMNS = {"user": "user_id", "item": "business_id", "timestamp": "date", "rati
 
 def read_interactions(settings: YelpSource, log: RawLog) -> None:
     """Hand the reviews or tips over; tips have no rating."""
-    json_rows(find(settings.path, settings.sha256), _COLUMNS, log)
+    json_rows(find(settings.path, settings.sha256), _COLUMNS, log, settings.encoding)
+
+
+def check(settings: YelpSource) -> None:
+    """Read the first reviews or tips, and refuse what has other keys."""
+    json_schema(find(settings.path, settings.sha256), _COLUMNS, settings.encoding)
 
 
 def read_items(settings: YelpSource, log: RawLog) -> Iterator[Item]:
     """Name, categories, place and attributes of the businesses."""
     if settings.businesses is None:
         return
-    for business in json_objects(find(settings.businesses), log):
+    for business in json_objects(find(settings.businesses), log, encoding=settings.encoding):
         raw_id = str(business.get("business_id") or "")
         if raw_id in log.items:
             yield Item(raw_id, as_text(business.get("name")), _attributes(business))

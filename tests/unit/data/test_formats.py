@@ -1,0 +1,740 @@
+"""One log in all the forms in which files come, over every source that reads them; each must give the same rows."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import random
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from tessera.data import packed
+from tessera.data.files import DataFileError, parts
+from tessera.data.log import RejectedError
+from tessera.data.packed import text_form
+from tessera.data.sources import csv_rows
+from tessera.data.sources.base import source
+from tessera.data.sources.json_forms import json_blocks
+from tessera.settings.datasets import Dataset
+
+Make = Callable[..., Any]
+Write = Callable[[str, str | bytes], str]
+LOOSE = {"max_rejected": 0.9, "core": None}
+ROWS = [(f"u{n % 7}", f"Zoé{n % 5}", 1_400_000_000 + 60 * n, float(n % 5 + 1)) for n in range(40)]
+
+
+def zipped(data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("inner.txt", data)
+        archive.writestr("__MACOSX/._inner.txt", b"junk")
+    return buffer.getvalue()
+
+
+PACKINGS: dict[str, Callable[[bytes], bytes]] = {
+    "plain": lambda data: data,
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": lambda data: pa.compress(data, "zstd", asbytes=True),
+    "zip": zipped,
+}
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"]
+
+
+def _json(user: str, item: str, time: str, rating: str) -> str:
+    return "".join(json.dumps({user: u, item: i, time: t, rating: r}, ensure_ascii=False) + "\n" for u, i, t, r in ROWS)
+
+
+TEXTS: dict[str, tuple[dict[str, Any], str, str]] = {
+    # source -> its section, name of the file, text
+    "columns": (
+        {"source": "columns", "timestamp": "t", "rating": "r"},
+        "log.csv",
+        "user,item,t,r\n" + "".join(f"{u},{i},{t},{r}\n" for u, i, t, r in ROWS),
+    ),
+    "columns json": (
+        {"source": "columns", "timestamp": "t", "rating": "r"},
+        "log.json",
+        _json("user", "item", "t", "r"),
+    ),
+    "amazon": ({"source": "amazon_2018"}, "log.json", _json("reviewerID", "asin", "unixReviewTime", "overall")),
+    "yelp": ({"source": "yelp"}, "log.json", _json("user_id", "business_id", "date", "stars")),
+    "recbole": (
+        {"source": "recbole"},
+        "x.inter",
+        "user_id:token\titem_id:token\ttimestamp:float\trating:float\n"
+        + "".join(f"{u}\t{i}\t{t}\t{r}\n" for u, i, t, r in ROWS),
+    ),
+    "sequences": ({"source": "sequences"}, "x.txt", "".join(f"{u} {i}\n" for u, i, _, _ in ROWS)),
+    "movielens csv": (
+        {"source": "movielens"},
+        "ml/ratings.csv",
+        "userId,movieId,rating,timestamp\n" + "".join(f"{u},{i},{r},{t}\n" for u, i, t, r in ROWS),
+    ),
+    "movielens dat": (
+        {"source": "movielens"},
+        "ml/ratings.dat",
+        "".join(f"{u}::{i}::{r}::{t}\n" for u, i, t, r in ROWS),
+    ),
+    "movielens 100k": (
+        {"source": "movielens"},
+        "ml/u.data",
+        "".join(f"{u}\t{i}\t{r}\t{t}\n" for u, i, t, r in ROWS),
+    ),
+    "minionerec": (
+        {"source": "minionerec"},
+        "one/train/x.csv",
+        "user_id,history_item_id,item_id\n"
+        + "".join(f"u{n},\"['Zoé', '{n}']\",{n + 1}\n" for n in range(20)),
+    ),
+}  # fmt: skip
+
+
+def section(kind: str, write: Write, change: Callable[[str], bytes], **more: Any) -> dict[str, Any]:
+    """The section of a source over a file of its own that `change` makes of the text."""
+    settings, name, text = TEXTS[kind]
+    path = Path(write(name, change(text)))
+    if settings["source"] == "movielens":
+        path = path.parent
+    if settings["source"] == "minionerec":
+        path = path.parents[1]
+    return {**settings, "path": str(path), "cleaning": LOOSE, **more}
+
+
+def check(**section: Any) -> None:
+    settings = TypeAdapter[Any](Dataset).validate_python(section)
+    source(settings.source).check(settings)
+
+
+@pytest.fixture
+def plain(make: Make, write: Write) -> Callable[[str], list[tuple[Any, ...]]]:
+    """The rows of a source as its plain file gives them."""
+
+    def run(kind: str) -> list[tuple[Any, ...]]:
+        made = make(only_raw=True, **section(kind, write, str.encode))
+        assert made.rejected == []
+        assert len(made.log) >= 40
+        return list(made.log)
+
+    return run
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_packings_encodings_and_line_ends(
+    kind: str, make: Make, write: Write, plain: Callable[[str], list[tuple[Any, ...]]]
+) -> None:
+    expected = plain(kind)
+    forms: list[tuple[str, Callable[[str], bytes]]] = []
+    for name, pack in PACKINGS.items():
+        forms.append((name, lambda text, pack=pack: pack(text.encode())))  # type: ignore[misc]
+    for encoding in ENCODINGS:
+        forms.append((encoding, lambda text, encoding=encoding: text.encode(encoding)))  # type: ignore[misc]
+    for end in ("\r\n", "\r"):
+        forms.append((repr(end), lambda text, end=end: text.replace("\n", end).encode()))  # type: ignore[misc]
+    forms.append(("no end", lambda text: text.rstrip("\n").encode()))
+    forms.append(("all", lambda text: lzma.compress(text.replace("\n", "\r").encode("utf-16"))))
+    for name, change in forms:
+        settings = section(kind, write, change)
+        check(**settings)
+        made = make(only_raw=True, **settings)
+        assert made.log == expected, name
+        assert made.rejected == [], name
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_an_encoding_that_is_said(
+    kind: str, make: Make, write: Write, plain: Callable[[str], list[tuple[Any, ...]]]
+) -> None:
+    russian = section(kind, write, lambda text: text.replace("é", "я").encode("cp1251"), encoding="cp1251")
+    made = make(only_raw=True, **russian)
+    assert [tuple(str(v).replace("я", "é") for v in row) for row in made.log] == [
+        tuple(map(str, row)) for row in plain(kind)
+    ]
+
+
+def test_encodings_that_are_none() -> None:
+    for wrong in ("utf8000", "rot13", "base64"):
+        with pytest.raises(ValidationError, match="is no encoding that Python knows"):
+            TypeAdapter[Any](Dataset).validate_python({"source": "yelp", "path": "x", "encoding": wrong})
+
+
+@pytest.mark.parametrize(
+    ("raw", "encoding"),
+    [
+        (b"plain\n", "utf-8"),
+        ("Café\nnaïve\n".encode("latin-1"), "cp1252"),
+        ("Café “quoted”\n".encode("cp1252"), "cp1252"),
+        ("商品\n".encode() * 3 + b"caf\xe9\n", "utf-8"),  # UTF-8 with one damaged line
+        (b"\xff 1\n", "utf-8"),
+        ("Привет мир\nкниги\n".encode("cp1251"), "utf-8"),  # refused line by line, not read as something else
+        ("商品目录\n".encode("gb18030"), "utf-8"),
+    ],
+)
+def test_what_is_told_of_an_encoding(tmp_path: Path, raw: bytes, encoding: str) -> None:
+    (tmp_path / "x").write_bytes(raw)
+    assert text_form(tmp_path / "x").encoding == encoding
+
+
+def test_other_encodings_are_refused_with_a_word(make: Make, write: Write) -> None:
+    text = "user,item\n" + "пользователь,книга\n" * 9
+    with pytest.raises(RejectedError, match=r"utf-8 text: 9.*`encoding`"):
+        make(source="columns", path=write("a.csv", text.encode("cp1251")), cleaning={"core": None})
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_every_packing_that_breaks_off_is_named(kind: str, make: Make, write: Write) -> None:
+    for name in ("gz", "bz2", "xz", "zst", "zip"):
+        big = lambda text, pack=PACKINGS[name]: pack((text * 3).encode())  # noqa: E731
+        settings = section(kind, write, lambda text, big=big: big(text)[: int(0.7 * len(big(text)))])  # type: ignore[misc]
+        for act in (check, make):
+            with pytest.raises(DataFileError, match=r"stream is damaged or breaks off"):
+                act(**settings)
+
+
+def test_files_that_are_no_text(make: Make, write: Write, tmp_path: Path) -> None:
+    two = io.BytesIO()
+    with zipfile.ZipFile(two, "w") as archive:
+        archive.writestr("a.csv", "x")
+        archive.writestr("b.csv", "x")
+    book = io.BytesIO()
+    with zipfile.ZipFile(book, "w") as archive:
+        archive.writestr("[Content_Types].xml", "x")
+        archive.writestr("xl/workbook.xml", "x")
+    pl.DataFrame({"user": [1], "item": [1]}).write_parquet(tmp_path / "p.parquet")
+    cases = {
+        two.getvalue(): r"a zip of 2 files \(a\.csv, b\.csv\), expected one",
+        book.getvalue(): "an Excel workbook; save its sheet as CSV",
+        b"ARROW1" + bytes(50): "an Arrow or Feather file",
+        b"\x80\x04\x95" + bytes(50): "a Python pickle",
+        bytes(range(256)) * 9: "no text",
+        gzip.compress((tmp_path / "p.parquet").read_bytes()): "Parquet that is packed once more; unpack it",
+        b"": "is empty",
+    }
+    for data, expected in cases.items():
+        path = write("x.csv", data)
+        for act in (check, make):
+            with pytest.raises(DataFileError, match=rf"x\.csv: {expected}"):
+                act(source="columns", path=path)
+
+
+# quotes
+
+
+def rows_text(quoted: bool = False) -> list[str]:
+    mark = '"' if quoted else ""
+    return [f"{mark}u{n % 7}{mark},{mark}i{n % 5}{mark},{1_400_000_000 + n},{mark}fine {n}{mark}" for n in range(60)]
+
+
+STRAYS: dict[str, dict[int, str]] = {
+    "never closed": {20: 'u6,i0,1400000020,"great'},
+    "in the last line": {59: 'u3,i4,1400000059,"great'},
+    "in the first line": {0: 'u0,i0,1400000000,"great'},
+    "two that make a pair": {20: 'u6,i0,1400000020,"great', 40: 'u5,i0,1400000040,fine"'},
+    "two next to each other": {20: 'u6,i0,1400000020,"great', 21: 'u0,i1,1400000021,fine"'},
+    "in a column that is read": {20: '"u6,i0,1400000020,x', 40: 'u5",i0,1400000040,x'},
+    "a pair around a quoted one": {20: 'u6,i0,1400000020,"great', 30: 'u2,i0,1400000030,"all well"'},
+    "three": {10: 'u3,i0,1400000010,"a', 11: 'u4,i1,1400000011,"b', 12: 'u5,i2,1400000012,"c'},
+}
+
+
+@pytest.mark.parametrize("quoted", [False, True])
+@pytest.mark.parametrize("name", STRAYS)
+@pytest.mark.parametrize("size", [16 << 20, 300])
+def test_stray_quotes_swallow_nothing(
+    name: str, quoted: bool, size: int, make: Make, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_rows, "BLOCK_BYTES", size)
+    monkeypatch.setattr(csv_rows.csv_frames, "__defaults__", (None, size))
+    rows = rows_text(quoted)
+    for place, line in STRAYS[name].items():
+        rows[place] = line
+    path = write("a.csv", "user,item,t,note\n" + "\n".join(rows) + "\n")
+    strays = {place + 2 for place in STRAYS[name]}
+    items = {"path": path, "id": "item", "title": "note"}
+    made = make(only_raw=True, source="columns", path=path, timestamp="t", items=items, cleaning=LOOSE)
+    rejected = {line for _, line, _, _ in made.rejected}
+    assert rejected <= strays, "only the lines with the quotes"
+    assert made.raw("interactions").num_rows == 60 - len(rejected)
+    times = made.raw("interactions")["timestamp"].to_pylist()
+    assert times == [1_400_000_000 + n for n in range(60) if n + 2 not in rejected]
+    assert len(made.rejected) == 2 * len(rejected), "the table of items has lost as many"
+
+
+def test_stray_quotes_in_the_files_of_other_sources(make: Make, write: Write) -> None:
+    ratings = [f"{n},{n % 9 + 1},4.0,{1_400_000_000 + n}" for n in range(50)]
+    ratings[10], ratings[30] = '10,"2,4.0,1400000010', '30,4",4.0,1400000030'
+    films = [f"{n},Film {n} (1999),Drama|War" for n in range(1, 10)]
+    films[2], films[6] = '3,"Film 3 (1999),Drama', '7,Film 7" (1999),Drama'
+    folder = Path(write("ml/ratings.csv", "userId,movieId,rating,timestamp\n" + "\n".join(ratings))).parent
+    write("ml/movies.csv", "movieId,title,genres\n" + "\n".join(films))
+    made = make(only_raw=True, source="movielens", path=str(folder), cleaning=LOOSE)
+    lost = [(file, line) for file, line, _, _ in made.rejected]
+    assert {("ratings.csv", 12), ("movies.csv", 4)} <= set(lost) <= {
+        ("ratings.csv", 12), ("ratings.csv", 32), ("movies.csv", 4), ("movies.csv", 8)
+    }  # fmt: skip
+    assert len(made.log) == 50 - sum(file == "ratings.csv" for file, _ in lost)
+    assert len(made.items) == 9 - sum(file == "movies.csv" for file, _ in lost)
+
+    samples = [f'u{n},"[{n}, {n + 1}]",{n + 2}' for n in range(30)]
+    samples[5] = 'u5,"[5, 6],7'
+    folder = Path(write("one/train/x.csv", "user_id,history_item_id,item_id\n" + "\n".join(samples))).parents[1]
+    made = make(only_raw=True, source="minionerec", path=str(folder), cleaning=LOOSE)
+    assert [line for _, line, _, _ in made.rejected] == [7]
+    assert len({user for user, *_ in made.log}) == 29
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_quoted_fields_against_the_standard_library(
+    seed: int, make: Make, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts with separators, quotes and line breaks are read as Python's csv module does, whatever the blocks."""
+    draw = random.Random(seed)
+    words = ["good", 'so "nice"', "a, b", "line\nbreak", "two\n\nbreaks", "crlf\r\nhere", "tab\there", "é", "", " x "]
+    rows = [(f"u{draw.randrange(9)}", " ".join(draw.choices(words, k=draw.randrange(8))), f"i{n}") for n in range(150)]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator=draw.choice(["\n", "\r\n"]), quoting=draw.choice([0, 1]))
+    writer.writerow(("user", "text", "item"))
+    writer.writerows(rows)
+    size = draw.choice([64, 200, 1000, 1 << 20])
+    monkeypatch.setattr(csv_rows, "BLOCK_BYTES", size)
+    monkeypatch.setattr(csv_rows.csv_frames, "__defaults__", (None, size))
+    path = write("a.csv", buffer.getvalue())
+    items = {"path": path, "id": "item", "text": ["text"]}
+    made = make(only_raw=True, source="columns", path=path, items=items)
+    assert made.rejected == []
+    assert [row[:2] for row in made.log] == [(user, item) for user, _, item in rows]
+    texts = {item: " ".join(text.split()) for _, text, item in rows}
+    assert {item: row["attributes"].get("text", "") for item, row in made.items.items()} == texts
+
+
+def test_a_field_of_a_million_characters(make: Make, write: Write) -> None:
+    long = "x " * 500_000
+    text = f'user,item,note\nu,1,"{long}"\nu,2,{long}\nv,1,"a\n{long}"\n'
+    path = write("a.csv", text)
+    made = make(only_raw=True, source="columns", path=path, items={"path": path, "id": "item", "text": ["note"]})
+    assert [row[:2] for row in made.log] == [("u", "1"), ("u", "2"), ("v", "1")]
+    assert made.rejected == []
+    assert made.items["1"]["attributes"]["note"][:3] == "x x"
+
+
+@pytest.mark.parametrize("end", ["{s}", "{s}{s}", "{s} "])
+@pytest.mark.parametrize("in_header", [False, True])
+@pytest.mark.parametrize("some", [False, True])
+def test_separators_at_the_end_of_rows(end: str, in_header: bool, some: bool, make: Make, write: Write) -> None:
+    """On all rows or on some, in the header or not: of every source whose rows have separators."""
+
+    def ended(text: str, separator: str, header: bool) -> str:
+        lines = text.splitlines()
+        for number, line in enumerate(lines):
+            if (number or not header or in_header) and (not some or number % 3):
+                lines[number] = line + end.replace("{s}", separator)
+        return "\n".join(lines) + "\n"
+
+    for kind, separator, header in (
+        ("columns", ",", True), ("recbole", "\t", True), ("movielens csv", ",", True),
+        ("movielens dat", "::", False), ("movielens 100k", "\t", False), ("minionerec", ",", True),
+    ):  # fmt: skip
+        expected = make(only_raw=True, **section(kind, write, str.encode)).log
+        change = lambda text, s=separator, h=header: ended(text, s, h).encode()  # noqa: E731
+        made = make(only_raw=True, **section(kind, write, change))
+        assert made.rejected == [], kind
+        assert made.log == expected, kind
+
+
+def test_bad_bytes_in_columns_that_are_not_read_do_no_harm(make: Make, write: Write) -> None:
+    good = "商品".encode()
+    text = b"user,item,note\n" + b"".join(b"u%d,%s,%s\n" % (n, good, good) for n in range(20))
+    text += b"u20,i,half \xed\xa0\xbd of a smile\nu\xff,i,x\nu21,i,\xff\n"
+    items = {"path": write("a.csv", text), "id": "item", "title": "note"}
+    made = make(only_raw=True, source="columns", path=write("a.csv", text), items=items, cleaning=LOOSE)
+    assert [user for user, *_ in made.log] == [*(f"u{n}" for n in range(21)), "u21"]
+    assert [(line, reason) for _, line, reason, _ in made.rejected] == [(23, "user is not utf-8 text")]
+    assert made.items["i"]["title"] == "half \ufffd of a smile"
+
+
+# JSON
+
+
+def json_forms() -> dict[str, str]:
+    rows = [{"user": u, "item": i, "t": t, "r": r, "more": {"a": [1, {"b": "}\n{"}]}} for u, i, t, r in ROWS]
+    return {
+        "lines": "".join(json.dumps(row) + "\n" for row in rows),
+        "array": json.dumps(rows),
+        "array of lines": "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n",
+        "pretty array": json.dumps(rows, indent=2, ensure_ascii=False),
+        "pretty objects": "\n".join(json.dumps(row, indent=4) for row in rows),
+        "pretty objects with commas": ",\n".join(json.dumps(row, indent="\t") for row in rows),
+    }
+
+
+@pytest.mark.parametrize("form", json_forms())
+def test_forms_of_json(form: str, make: Make, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = json_forms()[form]
+    expected = [(u, i, t, r, None) for u, i, t, r in ROWS]
+    for piece in (1 << 20, 37):
+        monkeypatch.setattr("tessera.data.sources.json_forms._PIECE", piece)
+        path = write("x.json", text)
+        items = {"path": path, "id": "item", "text": ["user"]}
+        settings = {"source": "columns", "path": path, "timestamp": "t", "rating": "r", "items": items}
+        check(**settings)
+        made = make(only_raw=True, **settings)
+        assert made.log == expected
+        assert made.rejected == []
+        assert len(made.items) == 5
+    renamed = text.replace('"item"', '"business_id"').replace('"user"', '"user_id"').replace('"t"', '"date"')
+    assert len(make(only_raw=True, source="yelp", path=write("y.json", renamed)).log) == 40
+    renamed = text.replace('"item"', '"asin"').replace('"user"', '"reviewerID"').replace('"t"', '"unixReviewTime"')
+    assert len(make(only_raw=True, source="amazon_2014", path=write("y.json", renamed)).log) == 40
+
+
+@pytest.mark.parametrize("form", ["array of lines", "pretty array", "pretty objects"])
+def test_one_damaged_object_costs_one(form: str, make: Make, write: Write) -> None:
+    text = json_forms()[form]
+    place = text.index('"t": 1400000600')
+    text = text[:place] + '"t": oops' + text[place + 15 :]
+    made = make(only_raw=True, source="columns", path=write("x.json", text), timestamp="t", cleaning=LOOSE)
+    assert [line for _, line, _, _ in made.rejected] == [11]
+    kept = {row[2] for row in made.log}
+    assert kept == {t for _, _, t, _ in ROWS} - {1_400_000_600}
+
+
+def test_arrays_that_break_off_are_refused(make: Make, write: Write) -> None:
+    text = json_forms()["array"]
+    for cut in (len(text) - 1, len(text) - 30, len(text) // 2):
+        with pytest.raises(DataFileError, match=r"x\.json: the JSON array is damaged, or breaks off, after object \d+"):
+            make(source="columns", path=write("x.json", text[:cut]))
+
+
+def test_json_of_columns_is_told(make: Make, write: Write) -> None:
+    lists = {"user": ["u", "v"], "item": ["a", "b"]}
+    for value in (lists, {key: dict(enumerate(column)) for key, column in lists.items()}):
+        for text in (json.dumps(value), json.dumps(value, indent=1)):
+            for act in (check, make):
+                with pytest.raises(DataFileError, match=r"expected an object a row \(in pandas: orient='records'\)"):
+                    act(source="columns", path=write("x.json", text))
+
+
+def test_lists_by_user(make: Make, write: Write) -> None:
+    value = {"a": [3, 1, 2], "b": ["x"], "c": "none", "d": [], "e": [[1, 2]]}
+    good = [("a", "3"), ("a", "1"), ("a", "2"), ("b", "x")]
+    first = {key: value[key] for key in "ab"}
+    for text in (json.dumps(first), json.dumps(first, indent=4), '{"a": [3, 1]}\n{"a": [2]}\n{"b": ["x"]}\n'):
+        for reader in ("columns", "sequences"):
+            made = make(only_raw=True, source=reader, path=write("x.json", text))
+            assert [row[:2] for row in made.log] == good
+    text = '{"a": [3, 1, 2], "b": ["x"]}\n' + json.dumps({key: value[key] for key in "cde"})
+    made = make(only_raw=True, source="columns", path=write("x.json", text), cleaning=LOOSE)
+    assert [(line, reason) for _, line, reason, _ in made.rejected] == [
+        (3, "not a list of items"),
+        (5, "not a list of items"),
+    ]
+    twice = make(only_raw=True, source="columns", path=write("x.json", '{"a": [3], "a": [1]}'))
+    assert [row[:2] for row in twice.log] == [("a", "3"), ("a", "1")]
+
+
+def test_items_by_id_as_json(make: Make, write: Write) -> None:
+    log = write("a.csv", "user,item\nu,1\nu,2\n")
+    items = {"path": write("i.json", json.dumps({"1": {"name": "A"}, "2": {"name": "B"}})), "id": "id", "title": "name"}
+    made = make(only_raw=True, source="columns", path=log, items=items)
+    assert {key: row["title"] for key, row in made.items.items()} == {"1": "A", "2": "B"}
+
+
+def test_halves_of_characters(make: Make, write: Write) -> None:
+    """Half an emoji in a text is replaced; in an id, it makes the row a rejected one, and merges with nobody."""
+    lines = [
+        '{"user": "u", "item": "1", "more": "half \\ud83d"}',
+        '{"user": "u\\ud83d", "item": "1"}',
+        '{"user": "u", "item": "\\ude00"}',
+        '{"user": "u\\ud83d\\ude00", "item": "2"}',
+    ]
+    items = ['{"id": "1", "name": "Tea \\ud83d"}', '{"id": "2", "name": "\\ud83d\\ude00", "note": ["\\ude00"]}']
+    made = make(
+        only_raw=True,
+        source="columns",
+        path=write("x.jsonl", "\n".join(lines)),
+        items={"path": write("i.jsonl", "\n".join(items)), "id": "id", "title": "name", "text": ["note"]},
+        cleaning=LOOSE,
+    )
+    assert [row[:2] for row in made.log] == [("u", "1"), ("u\U0001f600", "2")]
+    assert [line for _, line, _, _ in made.rejected] == [2, 3]
+    assert {key: row["title"] for key, row in made.items.items()} == {"1": "Tea \ufffd", "2": "\U0001f600"}
+    product = '{"asin": "1", "title": "Tea \\ud83d", "brand": "\\ud83d"}'
+    review = '{"reviewerID": "u", "asin": "1", "unixReviewTime": 5, "overall": 1}'
+    made = make(only_raw=True, source="amazon_2018", path=write("r.json", review), metadata=write("m.json", product))
+    assert made.items["1"]["title"] == "Tea \ufffd"
+
+
+def test_objects_larger_than_the_pieces_in_which_they_are_read(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tessera.data.sources.json_forms._PIECE", 64)
+    rows = [{"n": n, "text": 'é}{[\\" ,\n' * n} for n in range(60)]
+    path = Path(write("x.json", json.dumps(rows, indent=3, ensure_ascii=False)))
+    raw = b"".join(block.data for block in json_blocks(path))
+    assert [json.loads(line) for line in raw.splitlines()] == rows
+
+
+# Parquet
+
+
+def test_parquet_types(make: Make, tmp_path: Path) -> None:
+    size = 6
+    users = pa.array(["a", "b", "a", "b", "a", None]).dictionary_encode()
+    table = pa.table(
+        {
+            "user": users,
+            "number": pa.array([1, 2, 1, 2, 1, 2]).dictionary_encode(),
+            "bytes": pa.array([b"x", b"y", b"x", b"y", b"x", "é".encode()]),
+            "pairs": pa.FixedSizeListArray.from_arrays(pa.array(range(2 * size)), 2),
+            "words": pa.array([["p", "q"]] * size, pa.large_list(pa.string())),
+            "t": pa.array([1_400_000_000 + n for n in range(size)]).cast(pa.timestamp("s")),
+            "clock": pa.array([3600 * n for n in range(size)], pa.time32("s")),
+            "took": pa.array(range(size), pa.duration("s")),
+            "kinds": pa.array([[("k", "v")]] * size, pa.map_(pa.string(), pa.string())),
+        }
+    )
+    path = tmp_path / "x.parquet"
+    pq.write_table(table, path, row_group_size=2)
+
+    def log(**more: Any) -> list[tuple[Any, ...]]:
+        check(source="columns", path=str(path), **more)
+        made = make(only_raw=True, source="columns", path=str(path), cleaning=LOOSE, **more)
+        return [row[:3] for row in made.log]
+
+    t = [1_400_000_000 + n for n in range(size)]
+    assert log(item="number", timestamp="t") == list(zip("ababa", "12121", t[:5], strict=True))
+    assert log(user="bytes", item="number")[-1] == ("é", "2", None)
+    assert log(user="number", item="pairs")[:3] == [("1", "0", None), ("1", "1", None), ("2", "2", None)]
+    assert [row[1] for row in log(user="number", item="words")] == ["p", "q"] * size
+    for column, kind in (("clock", "time32"), ("took", "duration"), ("kinds", "map")):
+        for act in (check, make):
+            with pytest.raises(DataFileError, match=rf"x\.parquet: column '{column}' \(for timestamp\) holds {kind}"):
+                act(source="columns", path=str(path), item="number", timestamp=column)
+    with pytest.raises(
+        DataFileError, match=r"column 'took' \(for user\) holds duration\[s\], expected texts or numbers"
+    ):
+        make(source="columns", path=str(path), user="took", item="number")
+    items = {"path": str(path), "id": "number", "title": "user", "text": ["clock", "pairs", "words", "t"]}
+    made = make(only_raw=True, source="columns", path=str(path), item="number", items=items, cleaning=LOOSE)
+    assert made.items["1"]["title"] == "a"
+    assert made.items["1"]["attributes"]["clock"] == "00:00:00"
+    assert made.items["1"]["attributes"]["words"] == "p, q"
+
+
+def test_folders_of_parts(make: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "spark"
+    expected = []
+    for day in range(3):
+        for part in range(11):
+            sub = folder / f"day={day}"
+            sub.mkdir(parents=True, exist_ok=True)
+            row = (f"u{day}", f"i{part}")
+            expected.append((*row, str(day)))
+            pl.DataFrame({"user": [row[0]], "item": [row[1]]}).write_parquet(sub / f"part.{part}.parquet")
+            (sub / f".part.{part}.parquet.crc").write_bytes(b"crc")
+    (folder / "_SUCCESS").write_bytes(b"")
+    (folder / "_metadata").write_bytes(b"PAR1")
+    made = make(only_raw=True, source="columns", path=str(folder), split_column="day", cleaning=LOOSE)
+    parts_of = {"0": "train", "1": "valid", "2": "test"}
+    assert [(row[0], row[1], row[4]) for row in made.log] == [(u, i, parts_of[d]) for u, i, d in expected]
+    made = make(
+        only_raw=True, source="columns", path=str(folder), items={"path": str(folder), "id": "item", "text": ["day"]}
+    )
+    assert made.items["i3"]["attributes"] == {"day": "0"}
+
+    text = tmp_path / "texts"
+    text.mkdir()
+    for part in (0, 1):
+        (text / f"part-0000{part}.csv.gz").write_bytes(gzip.compress(f"user,item\nu,{part}\n".encode()))
+    (text / "part-00002.csv").write_bytes(b"")  # Spark writes empty parts, too
+    assert [row[1] for row in make(only_raw=True, source="columns", path=str(text)).log] == ["0", "1"]
+    (text / "part-00003.csv").write_text("user,thing\nu,1\n")
+    with pytest.raises(DataFileError, match=r"part-00003\.csv: has no column 'item'"):
+        check(source="columns", path=str(text))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "readme.md").write_text("x")
+    with pytest.raises(DataFileError, match=r"other: a folder without part-\* or \*\.parquet files.*holds: readme\.md"):
+        parts(tmp_path / "other")
+    for reader in ("amazon_2018", "yelp", "recbole", "sequences"):
+        with pytest.raises(DataFileError, match="texts: a folder, expected a file"):
+            check(source=reader, path=str(text))
+
+
+def test_damaged_parquet(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    users = [f"user {n * 7919 % 10_007}" for n in range(20_000)]
+    pl.DataFrame({"user": users, "item": users}).write_parquet(path, compression="zstd", row_group_size=5000)
+    data = path.read_bytes()
+    for name, broken in {
+        "cut": data[: len(data) // 2],
+        "in the middle": data[: len(data) // 2] + bytes(2000) + data[len(data) // 2 + 2000 :],
+        "footer": data[:-40] + bytes(36) + data[-4:],
+        "head only": b"PAR1",
+    }.items():
+        path.write_bytes(broken)
+        with pytest.raises(DataFileError, match=r"x\.parquet: damaged or incomplete Parquet") as caught:
+            make(source="columns", path=str(path))
+        assert "\n" not in str(caught.value), name
+
+
+# MovieLens
+
+COLUMNS = {"userId": 0, "movieId": 1, "rating": 2, "timestamp": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "separator"), [("ratings.csv", ","), ("ratings.csv", ";"), ("ratings.dat", "::"), ("u.data", "\t")]
+)
+@pytest.mark.parametrize(
+    "header",
+    [None, "userId movieId rating timestamp", "movieId userId rating timestamp", "timestamp rating movieId userId",
+     "User_ID Movie_ID Rating Timestamp", "user item rating time", "UserID ItemID Rating Date"],
+)  # fmt: skip
+def test_movielens_by_header(name: str, separator: str, header: str | None, make: Make, write: Write) -> None:
+    """Neither are users and films swapped, nor is the first row lost."""
+    rows = [(f"{n}", f"{100 + n % 3}", "4.5", f"{1_400_000_000 + n}") for n in range(10)]
+    order = [0, 1, 2, 3]
+    if header is not None:
+        kinds = ["user", "movie|item", "rating", "time|date"]
+        order = [
+            next(n for n, kind in enumerate(kinds) if any(k in word.lower() for k in kind.split("|")))
+            for word in header.split()
+        ]
+    lines = [separator.join(row[place] for place in order) for row in rows]
+    if header is not None:
+        lines.insert(0, separator.join(header.split()))
+    folder = Path(write(f"ml/{name}", "\n".join(lines) + "\n")).parent
+    settings = {"source": "movielens", "path": str(folder)}
+    check(**settings)
+    made = make(only_raw=True, **settings)
+    assert made.log == [(u, i, int(t), float(r), None) for u, i, r, t in rows]
+    assert made.rejected == []
+
+
+def test_movielens_headers_that_do_not_fit(make: Make, write: Write) -> None:
+    folder = str(Path(write("ml/ratings.csv", "usr,movieId,rating,timestamp\n1,2,3,4\n")).parent)
+    for act in (check, make):
+        with pytest.raises(DataFileError, match=r"ratings\.csv: line 1: the header .* has no column 'userId'"):
+            act(source="movielens", path=folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["movieId,title,genres\n1,A (1999),Drama|War\n", "title,genres,movieId\nA (1999),Drama|War,1\n",
+     "1,A (1999),Drama|War\n", "movie_id;Title;Genre\n1;A (1999);Drama|War\n"],
+)  # fmt: skip
+def test_films_by_header(text: str, make: Make, write: Write) -> None:
+    folder = str(Path(write("ml/ratings.csv", "1,1,3,4\n")).parent)
+    write("ml/movies.csv", text)
+    made = make(only_raw=True, source="movielens", path=folder)
+    assert made.items["1"]["title"] == "A (1999)"
+    assert made.items["1"]["attributes"] == {"genres": "Drama, War", "year": "1999"}
+
+
+def test_films_that_cannot_be_read_are_counted(make: Make, write: Write) -> None:
+    for ratings, films, text in (
+        ("ratings.dat", "movies.dat", "1::A::Drama\n2::B\n"),
+        ("u.data", "u.item", "1|A|||" + "|0" * 20 + "\n2|B\n"),
+        ("ratings.csv", "movies.csv", "movieId,title,genres\n1,A,Drama\n2,B\n"),
+    ):
+        separator = {"ratings.dat": "::", "u.data": "\t", "ratings.csv": ","}[ratings]
+        folder = Path(write(f"{ratings}/{ratings}", separator.join("1135") + "\n")).parent
+        write(f"{ratings}/{films}", text)
+        made = make(only_raw=True, source="movielens", path=str(folder), cleaning=LOOSE)
+        assert [row[0] for row in made.rejected] == [films]
+        assert made.items["1"]["title"] == "A"
+    log = write("s.txt", "u 1\n")
+    with pytest.raises(DataFileError, match=r"names\.txt: expected MovieLens' films"):
+        make(source="sequences", path=log, films=write("names.txt", "1::A::Drama\n"))
+
+
+# RecBole
+
+
+def test_histories_of_recbole(make: Make, write: Write) -> None:
+    """Rows of a history and a target, as RecBole's benchmark files hold them, in any order of their times."""
+    lives = {"u": list("abcdefgh"), "v": list("hgfe")}
+    rows = []
+    for user, items in lives.items():
+        for place in range(1, len(items)):
+            history = " ".join(items[max(0, place - 3) : place])
+            rows.append(f"{user}\t{history}\t{items[place]}\t{1000 + place}")
+    random.Random(3).shuffle(rows)
+    text = "user_id:token\titem_id_list:token_seq\titem_id:token\ttimestamp:float\n" + "\n".join(rows)
+    made = make(only_raw=True, source="recbole", path=write("x.inter", text))
+    assert made.rejected == []
+    for user, items in lives.items():
+        assert [item for who, item, *_ in made.log if who == user] == items
+
+
+# what is rejected
+
+
+def test_one_source_of_the_numbers(make: Make, write: Write, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """Beyond the cap of what is kept, and beyond twenty reasons, the counts stay whole; and they are told."""
+    monkeypatch.setattr("tessera.data.log.REJECTED_KEPT", 50)
+    rows = [f"u{n % 5},i{n % 7},{n}" for n in range(100)]
+    rows += [f"u,i,never {n}" for n in range(60)] + ["a" + ",b" * (n + 3) for n in range(30)]
+    items = write("i.csv", "id,title\ni1,x\ni2\n")
+    made = make(
+        source="columns",
+        path=write("a.csv", "user,item,t\n" + "\n".join(rows)),
+        timestamp="t",
+        items={"path": items, "id": "id", "title": "title"},
+        cleaning=LOOSE,
+    )
+    counts = json.loads((made.folder / "raw" / "ingest.json").read_text())
+    reasons = {"timestamp is unreadable": 60, "wrong number of fields": 31}
+    assert counts["reasons"] == reasons
+    assert (counts["rejected"], counts["rejected_interactions"], counts["rejected_kept"]) == (91, 90, 50)
+    assert len(made.rejected) == 50
+    assert made.stats["rejected"] == {"rows": 91, "interactions": 90, "share": 90 / 190, "reasons": reasons}
+    assert "rejected 91 rows (timestamp is unreadable: 60, wrong number of fields: 31)" in caplog.text
+    assert "(the first 50)" in caplog.text
+
+
+def test_rejected_rows_are_kept_after_a_refusal(make: Make, write: Write, tmp_path: Path) -> None:
+    path = write("a.csv", "user,item\n" + "u,i\n" * 5 + "alone\n" * 5)
+    with pytest.raises(RejectedError):
+        make(source="columns", path=path)
+    kept = pq.read_table(tmp_path / "made-1" / "raw" / "refused.parquet").to_pylist()
+    assert [(row["line"], row["text"]) for row in kept] == [(line, "alone") for line in range(7, 12)]
+    counts = json.loads((tmp_path / "made-1" / "raw" / "refused.json").read_text())
+    assert counts["reasons"] == {"wrong number of fields": 5}
+    assert not (tmp_path / "made-1" / "raw" / "interactions.parquet").exists()
+
+
+def test_no_row_is_lost_without_a_count(make: Make, write: Write) -> None:
+    """Whatever is done to the bytes of a table: rows read and rejected are the lines, unless quotes join some."""
+    rows = [f"u{n % 5},i{n % 7},{1_400_000_000 + n},note {n}" for n in range(80)]
+    draw = random.Random(5)
+    for _ in range(25):
+        changed = list(rows)
+        for _ in range(draw.randrange(1, 5)):
+            place = draw.randrange(80)
+            cut = draw.randrange(len(changed[place]))
+            changed[place] = changed[place][:cut] + draw.choice(['"', '""', ",", "é", "\\"]) + changed[place][cut:]
+        path = write("a.csv", "user,item,t,note\n" + "\n".join(changed) + "\n")
+        made = make(only_raw=True, source="columns", path=path, timestamp="t", cleaning=LOOSE)
+        assert len(made.log) + len(made.rejected) == 80
+        assert len(made.rejected) <= 4
+
+
+def test_the_files_of_a_source_stay_as_they_are_read_twice(write: Write) -> None:
+    """What was told of a file is looked up again when the file changes."""
+    path = Path(write("x.csv", "a,b\n"))
+    assert text_form(path).encoding == "utf-8"
+    path.write_bytes("é,b\n".encode("utf-16"))
+    assert text_form(path).encoding == "utf-16"
+    assert packed.head(path, 2) == b"\xff\xfe"

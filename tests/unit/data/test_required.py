@@ -1,0 +1,148 @@
+"""What the config and the first lines of files tell is refused before anything runs, each with its key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tessera.data import files
+from tessera.data.required import check_files, check_first_lines
+from tessera.settings.base import ConfigError
+from tessera.settings.config import load
+
+Write = Callable[[str, str | bytes], str]
+LOG = "user,item,time\nu,1,5\n"
+
+
+def config(systems: dict[str, Any] | None = None, tables: dict[str, Any] | None = None, **datasets: Any) -> Any:
+    return load(
+        {
+            "datasets": datasets,
+            "tables": tables or {},
+            "systems": systems or {},
+            "experiment": {"datasets": list(datasets), "systems": list(systems or ["popular"])},
+            "significance": {},
+        }
+    )
+
+
+def test_every_dataset_that_does_not_fit_has_its_line(write: Write, tmp_path: Path) -> None:
+    log = write("log.csv", LOG)
+    pl.DataFrame({"user": ["u"], "item": [1]}).write_parquet(tmp_path / "whole.parquet")
+    cut = write("cut.parquet", (tmp_path / "whole.parquet").read_bytes()[:-20])
+    wrong = config(
+        good={"source": "columns", "path": log, "items": {"path": log, "id": "item", "title": "time"}},
+        typo={"source": "columns", "path": log, "timestamp": "tiem"},
+        items={"source": "columns", "path": log, "items": {"path": log, "id": "item", "title": "name"}},
+        cut={"source": "columns", "path": cut},
+        keys={"source": "yelp", "path": write("x.json", '{"user": "u", "business": "b"}\n')},
+        films={"source": "movielens", "path": str(Path(write("ml/ratings.csv", "a,b,c,d\n")).parent)},
+        atoms={"source": "recbole", "path": write("x.inter", "users:token\titem_id:token\n")},
+        samples={"source": "minionerec", "path": str(Path(write("one/test/x.csv", "user_id,item_id\n")).parents[1])},
+        text={"source": "sequences", "path": write("x.txt", bytes(100))},
+    )
+    check_files(wrong)
+    with pytest.raises(ConfigError) as caught:
+        check_first_lines(wrong, "my.yaml")
+    lines = str(caught.value).splitlines()
+    expected = [
+        r"datasets.typo.path: .*log.csv: has no column 'tiem' (for timestamp); did you mean 'time'?",
+        r"datasets.items.items: .*log.csv: has no column 'name' (for title)",
+        r"datasets.cut.path: .*cut.parquet: damaged or incomplete Parquet",
+        r"datasets.keys.path: .*x.json: the objects have no key 'user_id' (for user)",
+        r"datasets.films.path: .*ratings.csv: line 1: the header",
+        r"datasets.atoms.path: .*x.inter: line 1: no column 'user_id'; did you mean 'users'?",
+        r"datasets.samples.path: .*x.csv: has no column 'history_item_id'",
+        r"datasets.text.path: .*x.txt: no text",
+    ]
+    assert len(lines) == len(expected)
+    for line, told in zip(lines, expected, strict=True):
+        key, message = told.split(".*")
+        assert line.startswith(f"my.yaml: {key}")
+        assert message in line
+
+
+def test_good_files_are_passed(write: Write) -> None:
+    log = write("log.csv", LOG)
+    good = config(good={"source": "columns", "path": log, "items": {"path": log, "id": "item"}})
+    check_files(good)
+    check_first_lines(good)
+
+
+def test_urls(write: Write) -> None:
+    """Without a sum, or where no file is taken from a URL; nothing is fetched to find that out."""
+    url, log = "https://example.invalid/log.csv", write("log.csv", LOG)
+    sha = "0" * 64
+    wrong = config(
+        fine={"source": "columns", "path": url, "sha256": sha, "items": {"path": url, "sha256": sha, "id": "item"}},
+        bare={"source": "columns", "path": url},
+        items={"source": "columns", "path": log, "items": {"path": url, "id": "item"}},
+        pictures={"source": "columns", "path": log, "images": url},
+        films={"source": "movielens", "path": url, "sha256": sha},
+        amazon={"source": "amazon_2018", "path": log, "metadata": url},
+    )
+    with pytest.raises(ConfigError) as caught:
+        check_files(wrong)
+    assert [line.split(": ", 2)[1:] for line in str(caught.value).splitlines()] == [
+        ["datasets.bare.path", f"a URL needs the key 'sha256' beside it, the checksum of the file; got {url}"],
+        ["datasets.items.items.path", f"a URL needs the key 'sha256' beside it, the checksum of the file; got {url}"],
+        ["datasets.pictures.images", f"takes no URL: fetch the file, and name its place, got {url}"],
+        ["datasets.films.path", f"takes no URL: fetch the file, and name its place, got {url}"],
+        ["datasets.amazon.metadata", f"takes no URL: fetch the file, and name its place, got {url}"],
+    ]
+    check_first_lines(config(fine={"source": "columns", "path": url, "sha256": sha}))
+    with pytest.raises(ConfigError, match=r"datasets\.x\.items\.sha256"):
+        config(x={"source": "columns", "path": log, "items": {"path": url, "sha256": "../../x", "id": "item"}})
+
+
+def test_homes_of_nobody() -> None:
+    with pytest.raises(ConfigError, match=r"datasets\.x\.path: ~nobody-has-this-name/log\.csv: no such user"):
+        check_files(config(x={"source": "columns", "path": "~nobody-has-this-name/log.csv"}))
+
+
+def test_downloads_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "big.csv").write_bytes(bytes(5000))
+    monkeypatch.setattr(files, "LARGEST_DOWNLOAD", 1000)
+    with pytest.raises(files.DataFileError, match=r"big\.csv: more than 1,000 bytes"):
+        files.download((tmp_path / "big.csv").as_uri(), "0" * 64)
+    assert not any((tmp_path / "data" / "downloads").iterdir()), "nothing half-written is left"
+    with pytest.raises(files.DataFileError, match=r"none\.csv: cannot be downloaded"):
+        files.download((tmp_path / "none.csv").as_uri(), "0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("archive.npy", "an .npz archive of a, b, expected one array"),
+        ("cut.npy", "not an array of numbers, damaged or cut"),
+        ("text.npy", "not an array of numbers, damaged or cut"),
+        ("half.npy", "not an array of numbers, damaged or cut"),
+        ("cut.parquet", "not a Parquet file"),
+        ("v.txt", "item vectors are .npy or .parquet, not '.txt'"),
+    ],
+)
+def test_vectors(name: str, expected: str, write: Write, tmp_path: Path) -> None:
+    with (tmp_path / "archive.npy").open("wb") as file:
+        np.savez(file, a=np.ones((2, 2)), b=np.ones(2))
+    np.save(tmp_path / "good.npy", np.ones((20, 20)))
+    whole = (tmp_path / "good.npy").read_bytes()
+    (tmp_path / "cut.npy").write_bytes(whole[:-100])
+    (tmp_path / "half.npy").write_bytes((tmp_path / "archive.npy").read_bytes()[:100])
+    (tmp_path / "text.npy").write_text("no numbers")
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1 and nothing more")
+    (tmp_path / "v.txt").write_text("1 2")
+    made = {"source": "columns", "path": write("log.csv", LOG)}
+    tables = {"given": {"recipe": "vectors", "path": str(tmp_path / name)}}
+    wrong = config({"given": {"items": {"table": "given"}}}, tables, x=made)
+    with pytest.raises(ConfigError) as caught:
+        check_first_lines(wrong)
+    assert str(caught.value).startswith(f"config: tables.given.path: {tmp_path / name}: {expected}")
+    assert "\n" not in str(caught.value)
+    tables["given"]["path"] = str(tmp_path / "good.npy")
+    check_first_lines(config({"given": {"items": {"table": "given"}}}, tables, x=made))
