@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from tessera.data.blocks import BLOCK_BYTES, open_bytes
 from tessera.data.files import DataFileError, find
+from tessera.data.identifiers import id_text
 from tessera.data.log import Item, RawLog
 from tessera.data.sources.json_lines import json_objects, json_rows
 from tessera.data.text import as_text
@@ -150,7 +151,7 @@ def _without_lists(frame: pl.DataFrame, path: Path, log: RawLog) -> pl.DataFrame
         return frame.explode("item")
     if frame.schema["item"] != pl.String or not frame["item"].str.starts_with("[").any():
         return frame
-    kept: list[list[str] | None] = []
+    kept: list[list[str | None] | None] = []
     for line, text in frame.select("line", "item").iter_rows():
         entries = _list(text)
         if entries is None:
@@ -160,7 +161,7 @@ def _without_lists(frame: pl.DataFrame, path: Path, log: RawLog) -> pl.DataFrame
     return frame.with_columns(lists).filter(pl.col("item").is_not_null()).explode("item")
 
 
-def _list(text: str | None) -> list[str] | None:
+def _list(text: str | None) -> list[str | None] | None:
     if text is None or not text.startswith("["):
         return None
     try:
@@ -170,7 +171,7 @@ def _list(text: str | None) -> list[str] | None:
             found = ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return None
-    return [str(entry) for entry in found] if isinstance(found, list) else None
+    return [id_text(entry) for entry in found] if isinstance(found, list) else None
 
 
 def read_items_file(settings: ItemsFile, log: RawLog) -> Iterator[Item]:
@@ -196,14 +197,16 @@ def read_items_file(settings: ItemsFile, log: RawLog) -> Iterator[Item]:
         return
     # objects of JSON lines may leave keys out, tables may not
     _check(path, {"id": settings.id} if form == "json" else wanted, list(first))
-    for row in chain([first], rows):
-        raw_id = row.get(settings.id)
-        if raw_id is None or not str(raw_id).strip():
+    refused = log.reasons.total()
+    for number, row in enumerate(chain([first], rows), 1 if form == "parquet" else 2 if form == "csv" else 1):
+        raw_id = id_text(row.get(settings.id))
+        if raw_id is None:
+            log.reject(path, number + log.reasons.total() - refused, f"{settings.id} is missing", str(row))
             continue
         texts = {name: as_text(row.get(name)) for name in settings.text}
         image = row.get(settings.image) if settings.image else None
         yield Item(
-            str(raw_id).strip(),
+            raw_id,
             as_text(row.get(settings.title)) if settings.title else None,
             {name: text for name, text in texts.items() if text},
             [str(image)] if image else [],
