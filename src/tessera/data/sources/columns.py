@@ -197,11 +197,12 @@ def read_items_file(settings: ItemsFile, log: RawLog) -> Iterator[Item]:
         return
     # objects of JSON lines may leave keys out, tables may not
     _check(path, {"id": settings.id} if form == "json" else wanted, list(first))
-    refused = log.reasons.total()
-    for number, row in enumerate(chain([first], rows), 1 if form == "parquet" else 2 if form == "csv" else 1):
+    refused = log.reasons.total()  # by whoever reads the rows: they are none of those counted here
+    for number, row in enumerate(chain([first], rows), 2 if form == "csv" else 1):
         raw_id = id_text(row.get(settings.id))
         if raw_id is None:
             log.reject(path, number + log.reasons.total() - refused, f"{settings.id} is missing", str(row))
+            refused += 1
             continue
         texts = {name: as_text(row.get(name)) for name in settings.text}
         image = row.get(settings.image) if settings.image else None
