@@ -92,7 +92,7 @@ def _from_parquet(path: Path, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarra
 def _by_raw_id(path: Path, table: pa.Table, column: str, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Rows joined to the items by raw id; rows of other items are passed over."""
     ids = id_series(pl.Series(table.column("raw_id"))).to_list()
-    _check_once(path, "raw_id", np.array([raw_id for raw_id in ids if raw_id is not None], str))
+    _check_once(path, "raw_id", np.array([raw_id for raw_id in ids if raw_id is not None], object))
     found = np.array(places(ids, raw_ids), np.int64)
     if not (found >= 0).any():
         raise ArtifactError(

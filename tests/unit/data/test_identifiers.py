@@ -191,7 +191,7 @@ def test_codes_meet(make: Callable[..., Any], write: Callable[..., str]) -> None
 
 
 def test_candidates_meet(write: Callable[..., str]) -> None:
-    path = write("candidates.txt", "7.0 1.0 30\n8 2 1\n")
+    path = write("candidates.txt", "7.0 1.0 30.0\n8.0 2.0 1.0\n")
     table = parse_candidates(path, ["", "7", "8"], ["", "1", "2", "30"])
     assert table.to_pylist() == [{"user": 1, "items": [1, 3]}, {"user": 2, "items": [2, 1]}]
 
