@@ -141,7 +141,7 @@ class RawLog:
     def _start(self) -> None:
         sample = [frame["timestamp"] for frame, _, _ in self._waiting]
         self._times = TimeColumn(sample)
-        for column in sample:  # the unit of all of them
+        for column in sample if len(sample) > 1 else []:  # the unit of all of them, before the first is written
             self._times.read(column)
         for rows in self._waiting:
             self._take(*rows)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tessera.artifacts.files import atomic
 from tessera.artifacts.logs import log
 from tessera.artifacts.tables import RAW_INTERACTIONS, metadata
 from tessera.data.clock import SECONDS, UNITS, Clock
@@ -95,8 +96,8 @@ class RawFile:
 
     def _amend(self, stripped: Iterable[str], clock: Clock) -> None:
         """Write the file again, group of rows by group of rows."""
-        source, amended = pq.ParquetFile(self._path), self._path.with_name(f"{self._path.name}.amended")
-        with self._new(amended, clock) as writer:
+        source = pq.ParquetFile(self._path)
+        with atomic(self._path) as amended, self._new(amended, clock) as writer:
             done = 0
             for number in range(source.num_row_groups):
                 group = source.read_row_group(number)
@@ -108,4 +109,3 @@ class RawFile:
                 for name in stripped:
                     columns[name] = pc.replace_substring_regex(columns[name], r"\.0$", "")
                 writer.write_table(pa.table(columns, RAW_INTERACTIONS))
-        amended.replace(self._path)

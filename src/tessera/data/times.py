@@ -35,6 +35,7 @@ _UNIX_FIRST, _UNIX_END = 10**8, 7_258_118_400
 _EXCEL_EPOCH = 25_569  # the serial of 1970-01-01
 _EXCEL_FIRST, _EXCEL_LAST = 29_221, 54_789  # 1980 to 2049
 _YEARS = (1900, 2100)
+_COMPACT_FIRST = 1_900_000_000  # smaller unix seconds are no dates in one number
 _MOST, _HALF = 0.95, 0.5  # shares of a sample
 
 
@@ -278,14 +279,16 @@ class TimeColumn:
         if self._form is None and self._why is None:  # nothing was there to learn from
             self._form, self._why = _form(_joined([column]))
         seconds, nanos, valid = self._moments(column)
-        used = nanos[valid]
+        used = nanos[valid] if nanos.any() else nanos[:0]
         self.unit = next(
             unit for unit, ticks in UNITS.items()
             if ticks >= UNITS[self.unit] and (ticks == _BILLION or not (used % (_BILLION // ticks)).any())
         )  # fmt: skip
-        ticks = UNITS[self.unit]
-        values = np.where(valid, seconds, 0) * ticks + np.where(valid, nanos, 0) // (_BILLION // ticks)
-        return pl.select(pl.when(pl.Series(valid)).then(pl.Series(values))).to_series()
+        values, ticks = np.where(valid, seconds, 0), UNITS[self.unit]
+        if ticks > 1:
+            values = values * ticks + np.where(valid, nanos, 0) // (_BILLION // ticks)
+        found = pl.Series(values)
+        return found if valid.all() else pl.select(pl.when(pl.Series(valid)).then(found)).to_series()
 
     def _moments(self, column: pl.Series) -> _Moments:
         none = np.zeros(len(column), np.int64)
@@ -331,14 +334,14 @@ def _form(column: pl.Series) -> tuple[str | None, str | None]:
     if not _readable(column):
         return None, f"is no time (the column holds {column.dtype})"
     if column.dtype.is_numeric():
-        return _number_form(_numbers(column))
-    column = _plain(column)
-    numbers = _numbers(column)
-    counts = {name: int(column.str.contains(pattern).sum()) for name, pattern in _PATTERNS.items()}
+        return _number_form(_numbers(column.head(SAMPLE_ROWS)))
+    first = _plain(column.head(SAMPLE_ROWS))
+    numbers = _numbers(first)
+    counts = {name: int(first.str.contains(pattern).sum()) for name, pattern in _PATTERNS.items()}
     best = max(counts, key=lambda name: counts[name])
     if numbers.valid.sum() >= counts[best]:
         return _number_form(numbers) if numbers.valid.any() else (None, None)
-    return _slashed(column) if best in _SLASHED else (best, None)
+    return _slashed(_plain(column)) if best in _SLASHED else (best, None)
 
 
 def _slashed(column: pl.Series) -> tuple[str | None, str | None]:
@@ -356,6 +359,8 @@ def _number_form(numbers: _Numbers) -> tuple[str | None, str | None]:
         zeros = numbers.valid.any()
         return None, "is no time (all are 0): leave `timestamp` out where the rows are in order" if zeros else None
     numbers = _Numbers(numbers.whole[told], numbers.rest[told], told[told])
+    if numbers.whole.min() >= _UNIX_FIRST and numbers.whole.max() < _COMPACT_FIRST:
+        return "unix time", None
 
     def share(name: str) -> float:
         return float(_NUMBER_FORMS[name](numbers).valid.mean())
