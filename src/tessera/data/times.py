@@ -75,7 +75,7 @@ def _float_numbers(values: npt.NDArray[np.float64]) -> _Numbers:
 
 
 def _plain(column: pl.Series) -> pl.Series:
-    return column.cast(pl.String).str.strip_chars()
+    return column.cast(pl.String, strict=False).str.strip_chars()
 
 
 def _numbers(column: pl.Series) -> _Numbers:
@@ -314,7 +314,7 @@ class TimeColumn:
 def _readable(column: pl.Series) -> bool:
     """Whether a type may hold times as numbers or texts."""
     dtype = column.dtype
-    return dtype.is_numeric() or dtype in (pl.String, pl.Categorical, pl.Enum)
+    return dtype.is_numeric() or dtype in (pl.String, pl.Categorical, pl.Enum, pl.Binary)
 
 
 def _joined(sample: Sequence[pl.Series]) -> pl.Series:

@@ -88,6 +88,18 @@ def test_missing_ids_are_rejected(
     assert [reason for *_, reason, _ in made.rejected] == ["item is missing"] * len(missing)
 
 
+@pytest.mark.parametrize(
+    "dtype", [pl.Int8, pl.UInt64, pl.Float32, pl.Decimal(10, 2), pl.Categorical, pl.Binary, pl.String]
+)
+def test_types_of_parquet(make: Callable[..., Any], tmp_path: Path, dtype: Any) -> None:
+    values = [b"7", None, b"12"] if dtype == pl.Binary else ["7", None, "12"]
+    users = pl.Series("user", values, dtype=pl.Binary if dtype == pl.Binary else pl.String).cast(dtype)
+    pl.DataFrame({"user": users, "item": ["a", "b", "c"]}).write_parquet(tmp_path / "log.parquet")
+    made = make(only_raw=True, source="columns", path=str(tmp_path / "log.parquet"), cleaning=LOOSE)
+    assert ids(made) == [("7", "a"), ("12", "c")]
+    assert [row[1:3] for row in made.rejected] == [(2, "user is missing")]
+
+
 def test_all_missing_is_refused(make: Callable[..., Any], write: Callable[..., str], tmp_path: Path) -> None:
     path = written("parquet", [NAN, NAN], [1, 2], write, tmp_path)
     with pytest.raises(RejectedError, match="user is missing: 2"):

@@ -115,6 +115,7 @@ def test_resolution_is_that_of_the_source(
         ("datetime ns", lambda t: pl.Series([x + 7 for x in t]).cast(pl.Datetime("ns")), "ns"),
         ("texts", lambda t: pl.Series([f"{moment(x):%Y-%m-%d %H:%M:%S.%f}" for x in t]), "ms"),
         ("categories", lambda t: pl.Series([f"{moment(x):%F %T.%f}" for x in t], dtype=pl.Categorical), "ms"),
+        ("bytes", lambda t: pl.Series([f"{x // 10**6}".encode() for x in t]), "ms"),
     ],
 )  # fmt: skip
 def test_types_of_parquet(make: Callable[..., Any], tmp_path: Path, name: str, column: Any, unit: str) -> None:
