@@ -123,9 +123,10 @@ CTR_PREDICTIONS = pa.schema(
     ]
 )
 
+# times are int64 in the unit that the metadata field `time_unit` says (s, ms, us, ns); `dated`: whether they are dates
 # kind -> (version, schema or None when the columns depend on the settings)
 KINDS: dict[str, tuple[int, pa.Schema | None]] = {
-    "interactions": (1, INTERACTIONS),
+    "interactions": (2, INTERACTIONS),
     "items": (1, ITEMS),
     "users": (1, USERS),
     "rejected": (1, REJECTED),
@@ -135,13 +136,13 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "candidates": (1, CANDIDATES),
     "captions": (1, CAPTIONS),
     "semantic_ids": (1, None),
-    "raw_interactions": (1, RAW_INTERACTIONS),
+    "raw_interactions": (2, RAW_INTERACTIONS),
     "raw_items": (1, RAW_ITEMS),
     "metrics": (1, None),
     "latents": (1, LATENTS),
     "truth": (1, TRUTH),
     "click_truth": (1, CLICK_TRUTH),
-    "ctr_samples": (1, CTR_SAMPLES),
+    "ctr_samples": (2, CTR_SAMPLES),
     "ctr_catalogue": (2, CTR_CATALOGUE),
     "ctr_predictions": (1, CTR_PREDICTIONS),
 }

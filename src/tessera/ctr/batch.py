@@ -56,7 +56,7 @@ class Batch:
     lengths: Tensor
     """(batch,) int64: events of each history; 0 for an empty one."""
     ages: Tensor
-    """(batch, length) int64: seconds between event and impression, or events where the log has no times; 0 at
+    """(batch, length) int64: whole seconds between event and impression, or events where the log has no times; 0 at
     padding."""
     labels: Tensor
     """(batch,) float32: 1 clicked, 0 not."""

@@ -14,7 +14,8 @@ import torch
 from tessera.artifacts.codes import read_codebooks, read_codes
 from tessera.artifacts.tables import ArtifactError, check_ids, describe, read_table
 from tessera.ctr.batch import Batch, Catalogue
-from tessera.ctr.samples import PARTS
+from tessera.ctr.samples import EVENTS, PARTS
+from tessera.data.clock import read_clock
 from tessera.data.padding import padded
 
 Longs = npt.NDArray[np.int64]
@@ -29,7 +30,7 @@ class SampleSet:
     items: npt.NDArray[np.int32]
     """(events,) mapped from disk."""
     times: Longs
-    """(events,) unix seconds, or places in the user's log; mapped from disk."""
+    """(events,) times as the log counts them, `ticks` a second, or places in the user's log; mapped from disk."""
     users: Longs
     targets: Longs
     labels: npt.NDArray[np.float32]
@@ -37,6 +38,8 @@ class SampleSet:
     """(samples,) the history of a sample is `offsets[user]:end`."""
     moments: Longs
     parts: npt.NDArray[np.int8]
+    ticks: int = 1
+    """Units of `times` and `moments` a second; 1 for places in the log."""
 
     def of(self, part: str) -> Longs:
         """Numbers of the samples of a part."""
@@ -57,6 +60,8 @@ class SampleSet:
         histories = padded(self.items, starts, lengths)
         real = np.arange(histories.shape[1]) < lengths[:, None]
         ages = np.where(real, self.moments[numbers][:, None] - padded(self.times, starts, lengths), 0)
+        if self.ticks > 1:
+            ages //= self.ticks
         return Batch(
             users=torch.from_numpy(self.users[numbers]),
             items=torch.from_numpy(self.targets[numbers]),
@@ -104,6 +109,7 @@ def load_samples(folder: Path) -> SampleSet:
         ends=ends,
         moments=table.column("timestamp").to_numpy().astype(np.int64),
         parts=parts.astype(np.int8),
+        ticks=1 if describe(path).get("time_unit") == EVENTS else read_clock(path).ticks,
     )
 
 

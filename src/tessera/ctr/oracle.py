@@ -37,7 +37,7 @@ def judge_oracle(
     # a user of the world is never shown two items at once
     keys = users * _TIMES + table.column("timestamp").to_numpy()
     order = np.argsort(keys, kind="stable")
-    wanted = samples.users[test] * _TIMES + samples.moments[test]
+    wanted = samples.users[test] * _TIMES + samples.moments[test] // samples.ticks  # a world's times are seconds
     places = order[np.minimum(np.searchsorted(keys[order], wanted), len(order) - 1)]
     missing = np.flatnonzero((keys[places] != wanted) | (items[places] != samples.targets[test]))
     if len(missing):

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from tessera.artifacts.files import atomic, file_digest, write_json
 from tessera.artifacts.logs import log
 from tessera.artifacts.tables import ArtifactError, check_ids, read_table, write_table
+from tessera.data.clock import read_clock
 from tessera.settings.ctr import CTRSplit, ImpressionSamples, PositiveSamples, RatingSamples, Samples
 
 Longs = npt.NDArray[np.int64]
@@ -27,6 +28,8 @@ Bools = npt.NDArray[np.bool_]
 
 PARTS = ("train", "valid", "test")
 """Codes 0..2 of a sample's part."""
+EVENTS = "events"
+"""Unit of moments that are places in a user's log."""
 PAST = -1
 """Part of rows before the first training impression: events of histories, and no samples."""
 _ROUNDS = 20
@@ -87,7 +90,8 @@ def make_samples(settings: Samples, data: Path, folder: Path) -> dict[str, Any]:
     _write_array(folder / "items.npy", items[event].astype(np.int32))
     _write_array(folder / "times.npy", times[event])
     part = pa.DictionaryArray.from_arrays(pa.array(rows.pop("part"), pa.int8()), list(PARTS)).cast(pa.string())
-    write_table(folder / "samples.parquet", pa.table({**rows, "split": part}), "ctr_samples", made_by, inputs)
+    clock = read_clock(path).described() if settings.split.by == "time" else {"time_unit": EVENTS}
+    write_table(folder / "samples.parquet", pa.table({**rows, "split": part}), "ctr_samples", made_by, inputs, **clock)
     catalogue = pa.table(
         {
             "item": np.arange(1, counts["item"] + 1),
@@ -106,7 +110,7 @@ def make_samples(settings: Samples, data: Path, folder: Path) -> dict[str, Any]:
 
 
 def _moments(path: Path, table: pa.Table, users: Longs, split: CTRSplit) -> Longs:
-    """(rows,) unix seconds, or, for a split by position, each row's place in its user's log."""
+    """(rows,) times as the log counts them, or, for a split by position, each row's place in its user's log."""
     if split.by == "position":
         return np.arange(len(users)) - np.searchsorted(users, users)
     column = table.column("timestamp")

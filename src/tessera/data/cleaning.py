@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tessera.data.clock import SECONDS, Clock
 from tessera.data.rows import LogError, Mask, Rows
 from tessera.settings.datasets import Cleaning, Core
 
@@ -30,17 +31,19 @@ class Funnel:
         return rows
 
 
-def midnight(day: str) -> int:
-    """Unix seconds of the start of a day (UTC), given as 'YYYY-MM-DD'.
+def midnight(day: str, clock: Clock = SECONDS) -> int:
+    """The start of a day (UTC), given as 'YYYY-MM-DD', as a clock counts it.
 
     Raises:
-        LogError: there is no such day.
+        LogError: there is no such day, or the clock knows no days.
     """
+    if not clock.dated:
+        raise LogError(f"{day!r} is asked of a log whose times are no dates but numbers that say an order")
     try:
         found = date.fromisoformat(day)
     except ValueError as error:
         raise LogError(f"{day!r} is not a day 'YYYY-MM-DD' ({error})") from None
-    return int(datetime(found.year, found.month, found.day, tzinfo=UTC).timestamp())
+    return int(datetime(found.year, found.month, found.day, tzinfo=UTC).timestamp()) * clock.ticks
 
 
 def filter_rows(rows: Rows, settings: Cleaning, funnel: Funnel) -> Rows:
@@ -57,8 +60,8 @@ def filter_rows(rows: Rows, settings: Cleaning, funnel: Funnel) -> Rows:
             continue
         if rows.times is None:
             raise LogError(f"cleaning.{name} is {day!r}, but the log has no times")
-        start = midnight(day)
-        end = start + int(timedelta(days=1).total_seconds())
+        start = midnight(day, rows.clock)
+        end = start + int(timedelta(days=1).total_seconds()) * rows.clock.ticks
         rows = funnel.count(f"{name} {day}", rows.take(rows.times >= start if name == "since" else rows.times < end))
     if settings.duplicates == "drop" and rows.times is not None:
         rows = funnel.count("exact duplicates dropped", rows.take(~_duplicates(rows)))

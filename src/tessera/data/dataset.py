@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tessera.artifacts.tables import ArtifactError, check_ids, read_table
+from tessera.data.clock import SECONDS, Clock, read_clock
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
@@ -62,9 +63,11 @@ class Dataset:
     items: Ints
     """(rows,) in time order within a user."""
     timestamps: Longs
-    """(rows,) unix seconds; -1 where the source has no time."""
+    """(rows,) times as `clock` counts them, unix seconds unless the log is finer; -1 where the source has no time."""
     split: npt.NDArray[np.uint8]
     """(rows,) index into `SPLITS`. The train rows of a user come before all its other rows."""
+    clock: Clock = SECONDS
+    """What `timestamps` count."""
 
     @cached_property
     def users(self) -> Ints:
@@ -149,6 +152,7 @@ def load_dataset(folder: str | Path) -> Dataset:
         items=np.ascontiguousarray(table.column("item").to_numpy()[order]),
         timestamps=pc.fill_null(table.column("timestamp"), -1).to_numpy()[order],
         split=split,
+        clock=read_clock(path),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tessera.artifacts.files import atomic, write_json
 from tessera.artifacts.logs import Progress, log
 from tessera.artifacts.tables import RAW_ITEMS, metadata
 from tessera.data.files import DataFileError, find
+from tessera.data.identifiers import twin
 from tessera.data.log import Item, RawLog, open_log
 from tessera.data.sources.base import source
 from tessera.data.sources.csv_rows import whole
@@ -41,6 +43,7 @@ def ingest(settings: Mapping[str, Any], folder: Path) -> None:
     reader = source(dataset.source)  # type: ignore[attr-defined]
     with open_log(folder / "interactions.parquet", dict(settings)) as raw, _kept_when_refused(raw, folder):
         reader.read_interactions(dataset, raw)
+        raw.finish()
         raw.check_rejected(raw.rows, largest_share)
         if not raw.rows:
             raise DataFileError(f"{dataset.path}: holds no interactions")
@@ -98,21 +101,33 @@ class _Items:
         from tessera.data.sources.columns import read_items_file
 
         more: dict[str, Item] = {}
-        for item in read_items_file(dataset.items, self.raw):
-            self.read += 1
-            if item.raw_id not in self.raw.items:
-                continue
+        for item in self._known(read_items_file(dataset.items, self.raw)):
             self.repeated += item.raw_id in more
             more.setdefault(item.raw_id, item)
         return more
 
+    def _known(self, told: Iterator[Item]) -> Iterator[Item]:
+        """The items that the log knows, under the log's ids.
+
+        A whole number that stands in the other way in the log (`1.0` and `1`) comes last, and only where no item has
+        the very id of the log.
+        """
+        exact: set[str] = set()
+        others: dict[str, Item] = {}
+        for item in told:
+            self.read += 1
+            if item.raw_id in self.raw.items:
+                exact.add(item.raw_id)
+                yield item
+            elif (other := twin(item.raw_id)) in self.raw.items and other is not None:
+                self.repeated += other in others
+                others.setdefault(other, replace(item, raw_id=other))
+        yield from (item for raw_id, item in others.items() if raw_id not in exact)
+
     def _joined(self, own: Iterator[Item]) -> Iterator[Item]:
         """Known items, each once: the source's words first, then those of the items file."""
         seen: set[str] = set()
-        for item in own:
-            self.read += 1
-            if item.raw_id not in self.raw.items:
-                continue
+        for item in self._known(own):
             if item.raw_id in seen:
                 self.repeated += 1
                 continue

@@ -1,7 +1,8 @@
 """The raw log: what every source is turned into before anything is decided about it.
 
 Sources hand over frames of rows as they read them; rows that cannot be used are set aside with file, line and reason.
-Nothing is held in memory but the item ids, the rejected rows and one frame.
+Nothing is held in memory but the item ids, the rejected rows, one frame, and at the start as many rows as it takes to
+see what the times mean.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,23 +18,19 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tessera.artifacts.files import atomic
 from tessera.artifacts.logs import Progress, log
-from tessera.artifacts.tables import RAW_INTERACTIONS, metadata, write_table
+from tessera.artifacts.tables import write_table
+from tessera.data.clock import SECONDS, Clock
+from tessera.data.identifiers import id_texts, twin
+from tessera.data.raw_file import RawFile
+from tessera.data.times import ACCEPTED, SAMPLE_ROWS, TimeColumn
 
-# `row` counts up: its differences take no room, while a dictionary of it is built in vain
-_STORED: dict[str, Any] = {
-    "compression": "zstd",
-    "use_dictionary": [name for name in RAW_INTERACTIONS.names if name != "row"],
-    "column_encoding": {"row": "DELTA_BINARY_PACKED"},
-}
+LineText = Callable[[int], str | None]
 TEXT_LENGTH = 300
 _FIELDS = re.compile(r"\d+ fields, expected")
 REJECTED_KEPT = 100_000
-_TIME_FORMATS = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f")
-_ZONED_FORMATS = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z")
 _SPLITS = {
     "train": "train",
     "valid": "valid",
@@ -60,37 +57,19 @@ class Item:
     """File names that its picture may have in the `images` folder, besides the raw id."""
 
 
-def seconds(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Unix seconds from numbers (seconds, or milli-, micro-, nanoseconds, told by their size), dates or ISO texts."""
-    if dtype.is_temporal():
-        return column.cast(pl.Datetime("us")).dt.epoch("s")
-    number = column.cast(pl.Float64, strict=False)
-    size = number.abs()
-    scale = pl.when(size < 1e11).then(1.0).when(size < 1e14).then(1e3).when(size < 1e17).then(1e6).otherwise(1e9)
-    whole = (number / scale).floor().cast(pl.Int64, strict=False)
-    if dtype != pl.String:
-        return whole
-    plain = [column.str.to_datetime(form, strict=False, time_unit="us") for form in _TIME_FORMATS]
-    zoned = [
-        column.str.to_datetime(form, strict=False, time_unit="us", time_zone="UTC").dt.replace_time_zone(None)
-        for form in _ZONED_FORMATS
-    ]
-    return pl.coalesce(whole, *(moment.dt.epoch("s") for moment in [*plain, *zoned]))
-
-
-def _checked(frame: pl.DataFrame) -> pl.DataFrame:
+def _checked(frame: pl.DataFrame, times: TimeColumn | None) -> pl.DataFrame:
     """The columns of the log as they could be read, with `bad`: whether something in the row could not."""
     has = frame.schema
     columns = {
-        "user": pl.col("user").cast(pl.String).str.strip_chars(),
-        "item": pl.col("item").cast(pl.String).str.strip_chars(),
+        "user": id_texts(pl.col("user"), has["user"]),
+        "item": id_texts(pl.col("item"), has["item"]),
         "timestamp": pl.lit(None, pl.Int64),
         "rating": pl.lit(None, pl.Float32),
         "split": pl.lit(None, pl.String),
     }
-    bad = (pl.col("user").fill_null("") == "") | (pl.col("item").fill_null("") == "")
-    if "timestamp" in has:
-        columns["timestamp"] = seconds(pl.col("timestamp"), has["timestamp"])
+    bad = pl.col("user").is_null() | pl.col("item").is_null()
+    if "timestamp" in has and times is not None:
+        columns["timestamp"] = pl.lit(times.read(frame["timestamp"]))
         bad |= pl.col("timestamp").is_null()
     if "rating" in has:
         columns["rating"] = pl.col("rating").cast(pl.Float32, strict=False)
@@ -106,13 +85,13 @@ def _checked(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select("line", **columns).with_columns(bad=bad)
 
 
-def _reason(said: dict[str, Any], read: dict[str, Any]) -> str:
+def _reason(said: dict[str, Any], read: dict[str, Any], times: TimeColumn | None) -> str:
     """Why a row is bad, from what the source said and what was read of it."""
     for name in ("user", "item"):
         if not read[name]:
             return f"{name} is missing"
-    if "timestamp" in said and read["timestamp"] is None:
-        return f"timestamp {said['timestamp']} is no time" if said["timestamp"] is not None else "timestamp is missing"
+    if times is not None and "timestamp" in said and read["timestamp"] is None:
+        return times.reason(said["timestamp"])
     rating = read["rating"]
     if said.get("rating") not in (None, "") and (rating is None or math.isnan(rating)):
         return f"rating {said['rating']} is no number"
@@ -122,18 +101,28 @@ def _reason(said: dict[str, Any], read: dict[str, Any]) -> str:
 class RawLog:
     """Takes frames of rows and writes them on; use inside `open_log`."""
 
-    def __init__(self, writer: pq.ParquetWriter, progress: Progress) -> None:
-        self._writer = writer
+    def __init__(self, path: Path, settings: Mapping[str, Any], progress: Progress) -> None:
+        self._file = RawFile(path, settings)
         self._progress = progress
+        self._times: TimeColumn | None = None
+        self._waiting: list[tuple[pl.DataFrame, Path, LineText | None]] = []
         self._rejected: list[tuple[str, int, str, str]] = []
         self.reasons: Counter[str] = Counter()
-        self.rows = 0
         self.items: set[str] = set()
-        """Raw ids of the items met so far."""
+        """Raw ids of the items; complete after `finish`."""
         self.described = 0
         """Readable objects of files that describe items."""
 
-    def add(self, frame: pl.DataFrame, file: Path, text: Callable[[int], str] | None = None) -> None:
+    @property
+    def _clock(self) -> Clock:
+        return self._times.clock if self._times is not None else SECONDS
+
+    @property
+    def rows(self) -> int:
+        """Rows taken; complete after `finish`."""
+        return self._file.rows
+
+    def add(self, frame: pl.DataFrame, file: Path, text: LineText | None = None) -> None:
         """Take rows in the order of the source.
 
         Args:
@@ -142,18 +131,50 @@ class RawLog:
             file: what rejected rows are said to come from.
             text: the source's own text of a line number, for rejected rows; without it the values are shown.
         """
-        checked = _checked(frame)
+        self._progress.update(frame.height)
+        if self._times is None and "timestamp" in frame.schema:
+            # what the times mean is decided from many rows
+            self._waiting.append((frame, file, text))
+            if sum(rows.height for rows, _, _ in self._waiting) >= SAMPLE_ROWS:
+                self._start()
+            return
+        self._take(frame, file, text)
+
+    def _start(self) -> None:
+        sample = [frame["timestamp"] for frame, _, _ in self._waiting]
+        self._times = TimeColumn(sample)
+        for column in sample if len(sample) > 1 else []:  # the unit of all of them, before the first is written
+            self._times.read(column)
+        for rows in self._waiting:
+            self._take(*rows)
+        self._waiting.clear()
+
+    def _take(self, frame: pl.DataFrame, file: Path, text: LineText | None) -> None:
+        checked = _checked(frame, self._times)
         if checked["bad"].any():
             said = frame.filter(checked["bad"]).iter_rows(named=True)
             for values, read in zip(said, checked.filter("bad").iter_rows(named=True), strict=True):
                 line = values.pop("line")
-                self.reject(file, line, _reason(values, read), text(line) if text else str(values))
+                shown = (text(line) if text else None) or str(values)
+                self.reject(file, line, _reason(values, read, self._times), shown)
             checked = checked.filter(~pl.col("bad"))
-        rows = checked.with_row_index("row", offset=self.rows)
-        self._writer.write_table(rows.select(RAW_INTERACTIONS.names).to_arrow().cast(RAW_INTERACTIONS))
-        self.rows += rows.height
-        self.items.update(rows["item"].unique().to_list())
-        self._progress.update(frame.height)
+        self._file.write(checked, self._clock)
+        self.items.update(checked["item"].unique().to_list())
+
+    def finish(self) -> None:
+        """Write what waits, and settle what all rows together say: the unit of the times, ids that are numbers."""
+        if self._waiting:
+            self._start()
+        if "item" in self._file.close(self._clock):
+            self.items = {raw_id.removesuffix(".0") for raw_id in self.items}
+
+    def abandon(self) -> None:
+        """Close the file as it is; without effect after `finish`."""
+        self._file.abandon()
+
+    def knows(self, raw_id: str | None) -> bool:
+        """Whether the log has an item, by this id or the other way to write its number."""
+        return raw_id is not None and (raw_id in self.items or twin(raw_id) in self.items)
 
     def reject(self, file: Path, line: int, reason: str, text: str) -> None:
         """Set a row aside."""
@@ -177,6 +198,7 @@ class RawLog:
             f"{file}: {count:,} of {count + accepted:,} rows ({share:.1%}) are unreadable, more than "
             f"cleaning.max_rejected = {largest_share:g}; {self.told_reasons()}; "
             f"first: line {line}: {reason}: {text!r}"
+            + (f"; accepted times: {ACCEPTED}" if reason.startswith("timestamp") else "")
             + ("; a file in another encoding needs the key `encoding`" if "utf-8" in reason else "")
         )
 
@@ -226,10 +248,10 @@ def _general(reason: str) -> str:
 @contextmanager
 def open_log(path: Path, settings: dict[str, Any]) -> Iterator[RawLog]:
     """Write raw interactions to `path`, atomically, while the block runs."""
-    schema = RAW_INTERACTIONS.with_metadata(metadata("raw_interactions", settings))
-    with (
-        atomic(path) as temporary,
-        pq.ParquetWriter(temporary, schema, **_STORED) as writer,
-        Progress("reading interactions", unit="rows") as progress,
-    ):
-        yield RawLog(writer, progress)
+    with atomic(path) as temporary, Progress("reading interactions", unit="rows") as progress:
+        raw = RawLog(temporary, settings, progress)
+        try:
+            yield raw
+            raw.finish()
+        finally:
+            raw.abandon()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,10 @@ def prepare(raw: Path, folder: Path, settings: Mapping[str, Any]) -> None:
     rows, split = clean_and_split(funnel.count("read", rows), dataset.cleaning, dataset.split, funnel)
     users, user_codes = _dense(rows.users)
     items, item_codes = _dense(rows.items)
-    rows = Rows(user_codes, item_codes, rows.times, rows.ratings, rows.given)
+    rows = replace(rows, users=user_codes, items=item_codes)
     inputs = {"raw_interactions": file_digest(path), "raw_items": file_digest(raw / "items.parquet")}
-    write_table(folder / "interactions.parquet", _interactions(rows, split), "interactions", settings, inputs)
+    table, told = _interactions(rows, split), rows.clock.described()
+    write_table(folder / "interactions.parquet", table, "interactions", settings, inputs, **told)
     raw_users = pa.table({"user": np.arange(1, len(users) + 1), "raw_id": [user_ids[i] for i in users]})
     write_table(folder / "users.parquet", raw_users, "users", settings, inputs)
     table = _items(raw / "items.parquet", [item_ids[i] for i in items])
@@ -60,7 +62,7 @@ def clean_and_split(rows: Rows, cleaning: Cleaning, split: Split, funnel: Funnel
     core = cleaning.core
     if core is not None and core.on == "all":
         rows = funnel.count(_told(core.users, core.items, "all rows"), rows.take(k_core(rows, core)))
-    moments = cuts(rows.times, split) if isinstance(split, GlobalTemporal) else None
+    moments = cuts(rows.times, split, rows.clock) if isinstance(split, GlobalTemporal) else None
     if core is not None and core.on == "train":
         kept = k_core(rows, core, _train_part(rows, moments))
         rows = funnel.count(_told(core.users, core.items, "train rows"), rows.take(kept))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tessera.artifacts.tables import read_table
+from tessera.data.clock import SECONDS, Clock, read_clock
 from tessera.data.dataset import SPLITS, TRAIN, Ints, Longs
 
 UNSAID = 255
@@ -34,23 +35,26 @@ class Rows:
     items: Ints
     """Codes 0..n-1, in the order of the raw ids."""
     times: Longs | None
-    """Unix seconds; None for a log without times, whose rows are in order as they stand."""
+    """Times as `clock` counts them; None for a log without times, whose rows are in order as they stand."""
     ratings: npt.NDArray[np.float32]
     """NaN where there is none."""
     given: npt.NDArray[np.uint8]
     """The source's own split: index into `SPLITS`, or `UNSAID`."""
+    clock: Clock = SECONDS
+    """What `times` count."""
 
     def __len__(self) -> int:
         return len(self.users)
 
     def take(self, which: Mask | Longs) -> Rows:
         """Some of the rows, by mask or by place."""
-        return Rows(
-            self.users[which],
-            self.items[which],
-            None if self.times is None else self.times[which],
-            self.ratings[which],
-            self.given[which],
+        return replace(
+            self,
+            users=self.users[which],
+            items=self.items[which],
+            times=None if self.times is None else self.times[which],
+            ratings=self.ratings[which],
+            given=self.given[which],
         )
 
     def counts(self) -> dict[str, int]:
@@ -134,4 +138,4 @@ def read_rows(path: Path, by_part: bool) -> tuple[Rows, list[str], list[str]]:
     if by_part:
         keys.append(np.where(parts == UNSAID, TRAIN, parts))
     order = stable_order(*keys, users)
-    return Rows(users, items, times, ratings, parts).take(order), user_ids, item_ids
+    return Rows(users, items, times, ratings, parts, read_clock(path)).take(order), user_ids, item_ids

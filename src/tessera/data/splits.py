@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tessera.data.cleaning import midnight
+from tessera.data.clock import SECONDS, Clock
 from tessera.data.dataset import HISTORY, TEST, TRAIN, VALID, Longs
 from tessera.data.rows import UNSAID, LogError, Mask, Rows
 from tessera.settings.datasets import GlobalTemporal
@@ -30,8 +31,8 @@ def leave_one_out(rows: Rows) -> Codes:
     return split
 
 
-def cuts(times: Longs | None, settings: GlobalTemporal) -> tuple[int, int]:
-    """The two moments (unix seconds) from which rows validate and test; a share counts interactions.
+def cuts(times: Longs | None, settings: GlobalTemporal, clock: Clock = SECONDS) -> tuple[int, int]:
+    """The two moments, as the clock counts, from which rows validate and test; a share counts interactions.
 
     Rows at the very moment of a cut fall after it, so equal times never stand on both sides.
 
@@ -44,7 +45,7 @@ def cuts(times: Longs | None, settings: GlobalTemporal) -> tuple[int, int]:
 
     def moment(name: str, value: float | str, before: int) -> int:
         if isinstance(value, str):
-            return midnight(value)
+            return midnight(value, clock)
         if not 0 < value < 1:
             raise LogError(f"split.{name}: {value} is not a share between 0 and 1")
         return int(ordered[max(0, before - math.ceil(value * len(ordered)))])
@@ -55,14 +56,10 @@ def cuts(times: Longs | None, settings: GlobalTemporal) -> tuple[int, int]:
     for name, size in zip(("train", "valid", "test"), sizes, strict=True):
         if size <= 0:
             raise LogError(
-                f"split global_temporal leaves no {name} rows: cuts at {_day(valid)} and {_day(test)}, "
-                f"log from {_day(int(ordered[0]))} to {_day(int(ordered[-1]))}"
+                f"split global_temporal leaves no {name} rows: cuts at {clock.text(valid)} and {clock.text(test)}, "
+                f"log from {clock.text(int(ordered[0]))} to {clock.text(int(ordered[-1]))}"
             )
     return valid, test
-
-
-def _day(moment: int) -> str:
-    return str(np.datetime64(moment, "s"))
 
 
 def global_temporal(rows: Rows, moments: tuple[int, int], settings: GlobalTemporal) -> Codes:

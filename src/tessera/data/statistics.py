@@ -36,8 +36,16 @@ def describe_rows(rows: Rows, split: Codes) -> dict[str, Any]:
         "cold_test_targets": int((train[targets] == 0).sum()),
         "cold_test_share": float((train[targets] == 0).mean()) if len(targets) else 0.0,
         "repeat_share": repeat_share(rows),
-        "period": None if rows.times is None else [int(rows.times.min()), int(rows.times.max())],
+        **_times(rows),
     }
+
+
+def _times(rows: Rows) -> dict[str, Any]:
+    """First and last time in unix seconds, where the times are dates, and the unit they are kept in."""
+    if rows.times is None:
+        return {"period": None, "time_unit": None}
+    ends = [rows.clock.seconds(int(rows.times.min())), rows.clock.seconds(int(rows.times.max()))]
+    return {"period": ends if rows.clock.dated else None, "time_unit": rows.clock.unit}
 
 
 def repeat_share(rows: Rows) -> float:

@@ -11,12 +11,14 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tessera.artifacts.files import file_digest
 from tessera.artifacts.logs import log
 from tessera.artifacts.tables import LATENTS, ArtifactError, check_ids, read_table, write_item_table
+from tessera.data.identifiers import id_series, places
 from tessera.settings.base import did_you_mean
 from tessera.settings.tables import ItemTable, LatentTable
 
@@ -110,23 +112,22 @@ def _from_parquet(path: Path, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarra
             f"{path}: has the columns {table.column_names}, expected 'raw_id' or 'item', and 'embedding'"
         )
     check_ids(path, table, "item", len(raw_ids))
-    places = table.column("item").to_numpy().astype(np.int64) - 1
-    _check_once(path, "item", places + 1)
-    return _known_rows(path, table, "embedding", places)
+    found = table.column("item").to_numpy().astype(np.int64) - 1
+    _check_once(path, "item", found + 1)
+    return _known_rows(path, table, "embedding", found)
 
 
 def _by_raw_id(path: Path, table: pa.Table, column: str, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Rows joined to the items by raw id; rows of other items are passed over."""
-    keys = table.column("raw_id").cast(pa.string()).to_numpy(zero_copy_only=False)
-    _check_once(path, "raw_id", keys)
-    place = {raw_id: index for index, raw_id in enumerate(raw_ids)}
-    places = np.array([place.get(key, -1) for key in keys], np.int64)
-    if not (places >= 0).any():
+    ids = id_series(pl.Series(table.column("raw_id"))).to_list()
+    _check_once(path, "raw_id", np.array([raw_id for raw_id in ids if raw_id is not None], object))
+    found = np.array(places(ids, raw_ids), np.int64)
+    if not (found >= 0).any():
         raise ArtifactError(
-            f"{path}: knows none of the {len(raw_ids)} items; its first raw_id is {keys[0] if len(keys) else None!r}, "
+            f"{path}: knows none of the {len(raw_ids)} items; its first raw_id is {ids[0] if ids else None!r}, "
             f"the dataset's is {raw_ids[0]!r}"
         )
-    return _known_rows(path, table, column, places)
+    return _known_rows(path, table, column, found)
 
 
 def _known_rows(path: Path, table: pa.Table, column: str, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from tessera.artifacts.tables import ArtifactError, check_ids, read_table
 from tessera.data.dataset import Cases
+from tessera.data.identifiers import places
 from tessera.data.padding import padded
 from tessera.settings.base import did_you_mean
 from tessera.settings.evaluation import SampledRanking
@@ -50,22 +51,25 @@ def parse_candidates(path: str | Path, raw_users: list[str], raw_items: list[str
     Raises:
         ArtifactError: a user or an item of the file is not in the dataset; names file, line and id.
     """
-    user_ids = {raw: dense for dense, raw in enumerate(raw_users) if dense}
-    item_ids = {raw: dense for dense, raw in enumerate(raw_items) if dense}
-    users, lists = [], []
     with Path(path).open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            parts = line.split()
-            if not parts:
-                continue
-            if parts[0] not in user_ids:
-                raise ArtifactError(f"{path}: line {number}: user {parts[0]!r} is not in the dataset")
-            for raw in parts[1:]:
-                if raw not in item_ids:
-                    raise ArtifactError(f"{path}: line {number}: item {raw!r} is not in the dataset")
-            users.append(user_ids[parts[0]])
-            lists.append([item_ids[raw] for raw in parts[1:]])
+        lines = [(number, parts) for number, line in enumerate(file, 1) if (parts := line.split())]
+    user_ids = _dense_ids({parts[0] for _, parts in lines}, raw_users)
+    item_ids = _dense_ids({raw for _, parts in lines for raw in parts[1:]}, raw_items)
+    users, lists = [], []
+    for number, (user, *negatives) in lines:
+        if not user_ids[user]:
+            raise ArtifactError(f"{path}: line {number}: user {user!r} is not in the dataset")
+        for raw in negatives:
+            if not item_ids[raw]:
+                raise ArtifactError(f"{path}: line {number}: item {raw!r} is not in the dataset")
+        users.append(user_ids[user])
+        lists.append([item_ids[raw] for raw in negatives])
     return pa.table({"user": pa.array(users, pa.int32()), "items": pa.array(lists, pa.list_(pa.int32()))})
+
+
+def _dense_ids(found: set[str], raw_ids: list[str]) -> dict[str, int]:
+    """Dense ids of the raw ids of a file, 0 for those that the dataset does not know."""
+    return {raw: place + 1 for raw, place in zip(found, places(found, raw_ids[1:]), strict=True)}
 
 
 def read_candidates(path: str | Path, cases: Cases, items: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from tessera.artifacts.codes import ABSENT, Part, SemanticIds
 from tessera.artifacts.logs import log
 from tessera.data.dataset import read_raw_ids
+from tessera.data.identifiers import places
 from tessera.quantization.conflicts import resolve
 from tessera.settings.semantic_ids import GivenCodes
 
@@ -40,8 +41,8 @@ def read_given(settings: GivenCodes, source: Path, items_parquet: Path) -> Seman
     if settings.offset:
         raw_ids = [_shifted(source, raw, settings.offset) for raw in raw_ids]
     known = read_raw_ids(items_parquet.parent, "items")
-    place = {raw: item for item, raw in enumerate(known) if item}
-    found = [(place[raw], row) for raw, row in zip(raw_ids, rows.tolist(), strict=True) if raw in place]
+    items_of = places(raw_ids, known[1:])
+    found = [(item + 1, row) for item, row in zip(items_of, rows.tolist(), strict=True) if item >= 0]
     if not found:
         raise GivenCodesError(
             f"{source}: none of its {len(raw_ids):,} ids ({_examples(raw_ids)}) is an item of the dataset "
@@ -52,8 +53,8 @@ def read_given(settings: GivenCodes, source: Path, items_parquet: Path) -> Seman
     items, rows_found = items[order], np.array([row for _, row in found], np.int64)[order]
     if len(found) < len(raw_ids):
         log.info("%s: left out %d ids that are no items of the dataset", source, len(raw_ids) - len(found))
-    if len(found) < len(place):
-        log.info("%s: %d of %d items have no codes", source, len(place) - len(found), len(place))
+    if len(found) < len(known) - 1:
+        log.info("%s: %d of %d items have no codes", source, len(known) - 1 - len(found), len(known) - 1)
     resolved = resolve(settings.conflicts, rows_found, None, [int(size) for size in rows.max(0) + 1])
     log.info("%s: %d items, %d collisions, %d after", source, len(found), resolved.before, resolved.after)
     codes = np.full((len(known), len(resolved.sizes)), ABSENT, np.int64)
@@ -103,7 +104,7 @@ def _code(source: Path, raw: str, code: Any) -> int:
 
 def _shifted(source: Path, raw: str, offset: int) -> str:
     try:
-        return str(int(raw) + offset)
+        return str(int(raw.removesuffix(".0")) + offset)
     except ValueError:
         raise GivenCodesError(f"{source}: id {raw!r} is no number, so no offset can be added to it") from None
 

@@ -197,8 +197,7 @@ def _facts(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
     if stats.get("density") is not None:
         found.append(("density", f"{stats['density']:.3%}"))
     if stats.get("period"):
-        first_day, last_day = map(_day, stats["period"])
-        found.append(("period", f"{first_day} to {last_day}"))
+        found.append(("period", _period(*stats["period"])))
     shares = {
         "text_share": "items with text",
         "image_share": "items with a picture",
@@ -231,8 +230,12 @@ def seconds_text(value: float) -> str:
     return f"{value:.1f} s" if value < 10 else duration(value)
 
 
-def _day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
+def _period(first: float, last: float) -> str:
+    """First and last day, or moment where both are of one day."""
+    start, end = (datetime.fromtimestamp(seconds, UTC) for seconds in (first, last))
+    if start.date() != end.date():
+        return f"{start:%Y-%m-%d} to {end:%Y-%m-%d}"
+    return f"{start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S}"
 
 
 def _reasons(rejected: Any) -> list[tuple[str, int]]:

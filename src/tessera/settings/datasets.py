@@ -35,7 +35,7 @@ class Cleaning(Settings):
     until: str | None = Field(None, pattern=r"^\d{4}-\d{2}-\d{2}$")
     """Last day kept (UTC)."""
     duplicates: Literal["drop", "keep"] = "drop"
-    """Rows equal in user, item and timestamp (for logs without timestamps: nothing is a duplicate)."""
+    """Rows equal in user, item and timestamp to its last digit (logs without timestamps have no duplicates)."""
     repeats: Literal["keep", "first", "last"] = "keep"
     """Items that a user meets again: keep all, the first, or the last meeting."""
     core: Core | None = Field(default_factory=Core)
@@ -265,7 +265,7 @@ class ColumnsSource(FileSource):
     item: str = "item"
     """Column of the item (or of a list of items in time order: JSON, Python or Parquet list)."""
     timestamp: str | None = None
-    """Column of the time (unix seconds to nanoseconds, told by size, or ISO date); null takes the order of the rows."""
+    """Column of the time (unix time of any unit, dates in one of many forms); null takes the order of the rows."""
     rating: str | None = None
     """Column of the rating."""
     split_column: str | None = None

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from tessera.data.clock import Clock, read_clock
 from tessera.data.files import DataFileError
 from tessera.data.log import RejectedError
 
@@ -117,7 +118,8 @@ def test_amazon_2023(make: Callable[..., Any], write: Callable[..., str]) -> Non
         metadata=write("m.jsonl", jsonl(product)),
         images=str(Path(write("pics/other.jpg", b"")).parent),
     )
-    assert made.log == [("U", "P", 1_588_687_728, 4.0, None)]
+    assert made.log == [("U", "P", 1_588_687_728_923, 4.0, None)]
+    assert read_clock(made.folder / "raw" / "interactions.parquet") == Clock("ms")
     assert made.items["P"]["attributes"] == {"brand": "S", "price": "9.5", "features": "f", "details": "Size: 1"}
     assert made.items["P"]["image"] == "2.jpg"
 

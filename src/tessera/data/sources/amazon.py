@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tessera.data.files import find
+from tessera.data.identifiers import id_text
 from tessera.data.log import Item, RawLog
 from tessera.data.sources.json_lines import json_objects, json_rows, json_schema
 from tessera.data.text import as_text
@@ -50,8 +51,8 @@ def read_items(settings: AmazonSource, log: RawLog) -> Iterator[Item]:
     path = find(settings.metadata)
     key = "parent_asin" if settings.source == "amazon_2023" else "asin"
     for product in json_objects(path, log, settings.source == "amazon_2014", settings.encoding):
-        raw_id = str(product.get(key) or "")
-        if raw_id in log.items:
+        raw_id = id_text(product.get(key))
+        if raw_id is not None and log.knows(raw_id):
             attributes = {name: _first(product, keys) for name, keys in _ATTRIBUTES.items()}
             told = {name: text for name, text in attributes.items() if text}
             yield Item(raw_id, as_text(product.get("title")), told, list(_pictures(product)))

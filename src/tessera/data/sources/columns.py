@@ -12,6 +12,7 @@ from typing import Any, Literal
 import polars as pl
 
 from tessera.data.files import find, parts
+from tessera.data.identifiers import id_text
 from tessera.data.log import Item, RawLog
 from tessera.data.packed import open_bytes
 from tessera.data.sources.csv_rows import check_columns, csv_frames, csv_records, read_header, whole
@@ -113,7 +114,7 @@ class _Lists:
             self._are_lists = 2 * shaped > len(texts)
         if not self._are_lists:
             return frame
-        kept: list[list[str] | None] = []
+        kept: list[list[str | None] | None] = []
         for line, text in frame.select("line", "item").iter_rows():
             entries = _list(text)
             if entries is None:
@@ -123,7 +124,7 @@ class _Lists:
         return frame.with_columns(lists).filter(pl.col("item").is_not_null()).explode("item")
 
 
-def _list(text: str | None) -> list[str] | None:
+def _list(text: str | None) -> list[str | None] | None:
     if text is None or not text.startswith("["):
         return None
     try:
@@ -133,7 +134,7 @@ def _list(text: str | None) -> list[str] | None:
             found = ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return None
-    return [str(entry) for entry in found] if isinstance(found, list) else None
+    return [id_text(entry) for entry in found] if isinstance(found, list) else None
 
 
 def read_items_file(settings: ItemsFile, log: RawLog) -> Iterator[Item]:
@@ -144,15 +145,15 @@ def read_items_file(settings: ItemsFile, log: RawLog) -> Iterator[Item]:
     """
     for path in parts(find(settings.path, settings.sha256)):
         for number, row in _item_rows(path, settings, log):
-            raw_id = row.get(settings.id)
-            if raw_id is None or not str(raw_id).strip():
+            raw_id = id_text(row.get(settings.id))
+            if raw_id is None:
                 if any(value not in (None, "") for value in row.values()):
                     log.reject(path, number, "id is missing", whole(str(row)))
                 continue
             texts = {name: as_text(row.get(name)) for name in settings.text}
             image = row.get(settings.image) if settings.image else None
             yield Item(
-                str(raw_id).strip(),
+                raw_id,
                 as_text(row.get(settings.title)) if settings.title else None,
                 {name: text for name, text in texts.items() if text},
                 [str(image)] if image else [],

@@ -288,12 +288,13 @@ def csv_frames(
     header: Header,
     log: RawLog,
     encoding: str | None = None,
-    size: int = BLOCK_BYTES,
+    size: int | None = None,
 ) -> Iterator[pl.DataFrame]:
     """The wanted columns of a table as frames of texts and `line`, the number of the line that a record begins on.
 
     Args:
         columns: name in the frame -> name in the file.
+        size: of the blocks that are read, in bytes.
     Raises:
         DataFileError: a column is not there.
     """
@@ -301,7 +302,7 @@ def csv_frames(
     places = {name: header.names.index(column) for name, column in columns.items()}
     careful = CarefulReader(path, header, log, encoding)
     rest: Block | None = None
-    for body, last in _bodies(path, header, size, encoding):
+    for body, last in _bodies(path, header, size or BLOCK_BYTES, encoding):
         block = _joined(rest, body)
         head, rest = (block, None) if last else _whole_records(block)
         frame = _plain(head, places, careful)

@@ -13,6 +13,7 @@ import polars as pl
 
 from tessera.data.blocks import BLOCK_BYTES, Block, as_block
 from tessera.data.files import DataFileError
+from tessera.data.identifiers import id_text
 from tessera.data.log import RawLog
 from tessera.data.packed import open_bytes
 from tessera.data.sources.csv_rows import is_whole, whole
@@ -22,7 +23,6 @@ from tessera.settings.base import did_you_mean
 
 FEW_LINES = 64
 ROWS_BYTES = 1 << 18  # small enough to stay in the processor's cache while it is decoded
-_PYTHON_TYPES: dict[Any, tuple[type, ...]] = {pl.String: (str, int), pl.Float64: (int, float)}
 
 
 _RECORDS = "; expected an object a row (in pandas: orient='records')"
@@ -157,7 +157,8 @@ def json_schema(path: Path, columns: Mapping[str, str], encoding: str | None = N
     for name, key in columns.items():
         value = next((sample[key] for sample in samples if sample.get(key) is not None), None)
         number = isinstance(value, int | float) and name in ("timestamp", "rating")
-        schema[key] = pl.Float64 if number else pl.String
+        # Int64: numbers, whole ones kept to the last digit
+        schema[key] = (pl.Int64 if name == "timestamp" else pl.Float64) if number else pl.String
         if isinstance(value, list) and name == "item":
             schema[key] = pl.List(pl.String)
     return schema
@@ -173,7 +174,9 @@ class _Reader:
     """Turns blocks into frames of the wanted keys and `line`."""
 
     def __init__(self, path: Path, schema: dict[str, Any], log: RawLog) -> None:
-        self.path, self.schema, self.log = path, schema, log
+        self.path, self.log = path, log
+        self._times = [key for key, dtype in schema.items() if dtype == pl.Int64]
+        self.schema = {key: pl.String if key in self._times else dtype for key, dtype in schema.items()}
 
     def parse(self, block: Block) -> Iterator[pl.DataFrame]:
         """Frames in the order of the lines."""
@@ -182,6 +185,8 @@ class _Reader:
             halves = b"\\u" in block.data and _lone(block.data)
             frame = None if halves else pl.read_ndjson(block.data, schema=self.schema)
         except pl.exceptions.PolarsError:
+            frame = None
+        if frame is not None and any(_no_numbers(frame[key]) for key in self._times):
             frame = None
         if frame is not None and frame.height == block.lines:
             yield frame.with_row_index("line", offset=block.first).with_columns(pl.col("line").cast(pl.Int64))
@@ -216,14 +221,21 @@ class _Reader:
                 raise BadLine(f"{key} is no list: {value!r}")
             if not all(is_whole(str(entry)) for entry in value):
                 raise BadLine(f"{key} holds half of a character: {whole(str(value))!r}")
-            return [str(entry) for entry in value]
+            return [id_text(entry) for entry in value]
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise BadLine(f"{key} is neither text nor number: {value!r}")
-        if dtype == pl.String:
-            if isinstance(value, str) and not is_whole(value):
-                raise BadLine(f"{key} holds half of a character: {whole(value)!r}")
-            return str(value)
+        if isinstance(value, str) and not is_whole(value):
+            raise BadLine(f"{key} holds half of a character: {whole(value)!r}")
+        if dtype == pl.String and key not in self._times:
+            # the text that numbers get in blocks, so that one bad line changes no other
+            return value if isinstance(value, str) else id_text(value)
         try:
-            return float(value)
+            number = float(value)
         except ValueError:
             raise BadLine(f"{key} is no number: {value!r}") from None
+        return str(value) if key in self._times else number
+
+
+def _no_numbers(column: pl.Series) -> bool:
+    """Whether some text is no number."""
+    return column.cast(pl.Float64, strict=False).null_count() > column.null_count()

@@ -17,10 +17,11 @@ from typing import Any
 import polars as pl
 
 from tessera.data.files import DataFileError, find
+from tessera.data.identifiers import id_text
 from tessera.data.log import Item, RawLog
 from tessera.data.packed import open_bytes
 from tessera.data.sources.csv_rows import check_columns, csv_records, read_header
-from tessera.data.sources.samples import Sample, longest_history, merged
+from tessera.data.sources.samples import Sample, by_whole_columns, longest_history, merged
 from tessera.data.text import as_text
 from tessera.settings.datasets import MiniOneRecSource
 
@@ -39,6 +40,7 @@ def read_interactions(settings: MiniOneRecSource, log: RawLog) -> None:
     for part, path in files.items():
         for user, sample in _samples(path, part, log, settings.encoding):
             by_user.setdefault(user, []).append(sample)
+    by_user = by_whole_columns(by_user)
     longest = longest_history(by_user)
     rows: list[tuple[int, str, str, str]] = []
     for user, samples in by_user.items():
@@ -78,20 +80,21 @@ def _only(folder: Path, pattern: str, category: str | None) -> Path | None:
 def _samples(path: Path, part: str, log: RawLog, encoding: str | None) -> Iterator[tuple[str, Sample]]:
     header = read_header(path, ",", encoding)
     for line, row in csv_records(path, _COLUMNS, list(_COLUMNS.values()), header, log, encoding):
-        user, target = row["user_id"].strip(), row["item_id"].strip()
+        user, target = id_text(row["user_id"]), id_text(row["item_id"])
         history = _list(row["history_item_id"])
         if not user or not target or not history:
             name = "user_id" if not user else "item_id" if not target else "history_item_id"
-            reason = f"{name} is missing" if not row[name] else f"{name} is no list of items"
+            reason = f"{name} is missing" if id_text(row[name]) is None else f"{name} is no list of items"
             log.reject(path, line, reason, ",".join(row.values()))
             continue
         yield user, Sample(path, line, part, history, target)
 
 
 def _list(text: str | None) -> list[str]:
-    """The items of a Python list of numbers or texts; empty where it is something else."""
+    """The items of a Python list of numbers or texts; empty where it is something else, or an item is missing."""
     found = _literal(text or "")
-    return [str(entry) for entry in found] if isinstance(found, list) else []
+    items = [id_text(entry) for entry in found] if isinstance(found, list) else []
+    return [item for item in items if item is not None] if None not in items else []
 
 
 def _literal(text: str) -> Any:

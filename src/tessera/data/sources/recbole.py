@@ -9,10 +9,12 @@ import polars as pl
 
 from tessera.artifacts.logs import log as told
 from tessera.data.files import DataFileError, find
+from tessera.data.identifiers import id_text
 from tessera.data.log import Item, RawLog
 from tessera.data.sources.csv_rows import read_header
-from tessera.data.sources.samples import Sample, longest_history, merged
+from tessera.data.sources.samples import Sample, by_whole_columns, longest_history, merged
 from tessera.data.sources.text_rows import add_rows, field, text_rows
+from tessera.data.times import TimeColumn
 from tessera.settings.base import did_you_mean
 from tessera.settings.datasets import RecBoleSource
 
@@ -38,16 +40,16 @@ def read_interactions(settings: RecBoleSource, log: RawLog) -> None:
         DataFileError: there is no column of users or items.
     """
     path = find(settings.path, settings.sha256)
-    by_user: dict[str, list[tuple[float, Sample]]] = {}
+    samples: list[tuple[str, str | None, Sample]] = []
     for names, frame in text_rows(path, "\t", log, encoding=settings.encoding):
         places = _places(path, names)
         lists = _list_place(names)
         if lists is None:
             add_rows(log, path, frame, **{key: field(place) for key, place in places.items()})
         else:
-            _collect(path, frame, places, lists, by_user, log)
-    if by_user:
-        _add_samples(path, by_user, log)
+            _collect(path, frame, places, lists, samples, log)
+    if samples:
+        _add_samples(path, samples, log)
 
 
 def check(settings: RecBoleSource) -> None:
@@ -76,28 +78,28 @@ def _collect(
     frame: pl.DataFrame,
     places: dict[str, int],
     lists: int,
-    by_user: dict[str, list[tuple[float, Sample]]],
+    samples: list[tuple[str, str | None, Sample]],
     log: RawLog,
 ) -> None:
-    """The samples of a file that RecBole split into histories and targets, with the time of the target."""
+    """The samples of a file that RecBole split into histories and targets, with their user and the target's time."""
     for line, text, fields in frame.select("line", "text", "fields").iter_rows():
-        user, target = fields[places["user"]].strip(), fields[places["item"]].strip()
+        user, target = id_text(fields[places["user"]]), id_text(fields[places["item"]])
         if not user or not target:
             log.reject(path, line, f"{'item' if user else 'user'} is missing", text)
             continue
-        try:
-            time = float(fields[places["timestamp"]]) if "timestamp" in places else 0.0
-        except ValueError:
-            log.reject(path, line, f"timestamp {fields[places['timestamp']]} is no time", text)
-            continue
-        by_user.setdefault(user, []).append((time, Sample(path, line, "train", fields[lists].split(), target)))
+        time = fields[places["timestamp"]] if "timestamp" in places else None
+        samples.append((user, time, Sample(path, line, "train", fields[lists].split(), target)))
 
 
-def _add_samples(path: Path, by_user: dict[str, list[tuple[float, Sample]]], log: RawLog) -> None:
+def _add_samples(path: Path, samples: list[tuple[str, str | None, Sample]], log: RawLog) -> None:
     told.warning("%s: its histories (item_id_list) are merged by user; times and ratings of targets are not kept", path)
-    in_order = {
-        user: [sample for _, sample in sorted(samples, key=lambda pair: pair[0])] for user, samples in by_user.items()
-    }
+    by_user: dict[str, list[tuple[int, Sample]]] = {}
+    for (user, _, sample), time in zip(samples, _times(path, samples, log), strict=True):
+        if time is not None:
+            by_user.setdefault(user, []).append((time, sample))
+    in_order = by_whole_columns(
+        {user: [sample for _, sample in sorted(found, key=lambda pair: pair[0])] for user, found in by_user.items()}
+    )
     longest = longest_history(in_order)
     rows = [
         (line, user, item)
@@ -105,6 +107,20 @@ def _add_samples(path: Path, by_user: dict[str, list[tuple[float, Sample]]], log
         for line, item, _ in merged(user, samples, longest, log)
     ]
     log.add(pl.DataFrame(rows, {"line": pl.Int64, "user": pl.String, "item": pl.String}, orient="row"), path)
+
+
+def _times(path: Path, samples: list[tuple[str, str | None, Sample]], log: RawLog) -> list[int | None]:
+    """Of every target, 0 where the file tells none; those of a row that is rejected are None."""
+    texts = pl.Series([time for _, time, _ in samples], dtype=pl.String)
+    if texts.null_count() == len(texts):
+        return [0] * len(texts)
+    column = TimeColumn([texts])
+    column.read(texts)  # the unit of all of them
+    read: list[int | None] = column.read(texts).to_list()
+    for (user, text, sample), time in zip(samples, read, strict=True):
+        if time is None:
+            log.reject(path, sample.line, column.reason(text), f"{user}: {sample.history} -> {sample.target}")
+    return read
 
 
 def read_items(settings: RecBoleSource, log: RawLog) -> Iterator[Item]:

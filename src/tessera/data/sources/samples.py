@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import polars as pl
+
+from tessera.data.identifiers import whole_numbers
 from tessera.data.log import RawLog
 
 
@@ -20,6 +23,29 @@ class Sample(NamedTuple):
     part: str
     history: list[str]
     target: str
+
+
+def by_whole_columns(by_user: dict[str, list[Sample]]) -> dict[str, list[Sample]]:
+    """The samples with the ids of histories and of targets each by the rule of whole columns: `5.0` continues a `5`."""
+    samples = [sample for found in by_user.values() for sample in found]
+    told = _pointed({sample.target for sample in samples})
+    lists = _pointed({item for sample in samples for item in sample.history})
+    if not (told or lists):
+        return by_user
+    return {
+        user: [
+            sample._replace(
+                target=sample.target.removesuffix(".0") if told else sample.target,
+                history=[item.removesuffix(".0") for item in sample.history] if lists else sample.history,
+            )
+            for sample in found
+        ]
+        for user, found in by_user.items()
+    }
+
+
+def _pointed(ids: set[str]) -> bool:
+    return bool(whole_numbers(pl.Series(sorted(ids), dtype=pl.String)))
 
 
 def longest_history(by_user: dict[str, list[Sample]]) -> int:

@@ -22,9 +22,9 @@ from tessera.data.log import RawLog
 WAITING_ROWS = 1 << 18
 OBJECT_ROWS = 1 << 13  # as Python objects; beyond, they would leave the processor's cache
 WAITING_BLOCKS = 64
-_FAR = 1e27  # numbers beyond are no nanoseconds that 64 bits hold
+_TIMES = 10**8, 2**63  # numbers outside may not be unix times, so that the log has to look at their lines
 _OPEN, _CLOSE = b"{}"
-_TYPES: dict[Any, Any] = {pl.String: str | None, pl.Float64: float | None}
+_TYPES: dict[Any, Any] = {pl.String: str | None, pl.Float64: float | None, pl.Int64: int | float | None}
 
 
 class TypedLines:
@@ -36,8 +36,7 @@ class TypedLines:
         self._decode = _decoder(columns, self._types)
         # The log itself finds out whether a text is a time or a number, and then asks for the text of a bad line. Where
         # nothing of that kind can come, no block needs to be kept, and the next one finds its memory warm.
-        judged = (self._types.get(name, pl.Float64) for name in ("timestamp", "rating", "split"))
-        self._keeps_blocks = any(dtype != pl.Float64 for dtype in judged)
+        self._keeps_blocks = any(self._types.get(name) == pl.String for name in ("timestamp", "rating", "split"))
         self._start()
 
     def _start(self) -> None:
@@ -71,7 +70,7 @@ class TypedLines:
         return True
 
     def _pack(self) -> None:
-        columns = [pl.Series(name, values, self._types[name]) for name, values in self._values.items()]
+        columns = [_series(name, values, self._types[name]) for name, values in self._values.items()]
         self._frames.append(pl.DataFrame(columns))
         for values in self._values.values():
             values.clear()
@@ -81,15 +80,25 @@ class TypedLines:
         if not self._rows:
             return
         self._pack()
-        numbered = pl.concat(self._frames).with_row_index("line", offset=self._first)
+        numbered = pl.concat(self._frames, how="vertical_relaxed").with_row_index("line", offset=self._first)
         frame, waiting = numbered.with_columns(pl.col("line").cast(pl.Int64)), self._waiting
         self._log.add(frame, self._path, lambda number: _line(waiting, number))
         self._start()
 
 
-def _line(blocks: list[Block], number: int) -> str:
-    """Text of a line."""
-    block = next(block for block in reversed(blocks) if block.first <= number)
+def _series(name: str, values: list[Any], dtype: Any) -> pl.Series:
+    """A column; numbers of which some are fractions become floats."""
+    try:
+        return pl.Series(name, values, dtype)
+    except TypeError:
+        return pl.Series(name, values, pl.Float64, strict=False)
+
+
+def _line(blocks: list[Block], number: int) -> str | None:
+    """Text of a line, where its block was kept."""
+    block = next((block for block in reversed(blocks) if block.first <= number), None)
+    if block is None:
+        return None
     place = number - block.first
     start = int(block.ends[place - 1]) + 1 if place else 0
     return block.data[start : int(block.ends[place])].decode("utf-8", "replace")
@@ -100,7 +109,9 @@ def _usable(name: str, values: list[Any]) -> bool:
     if name in ("user", "item"):
         return None not in values and all(map(str.strip, values))
     if name == "timestamp":
-        return None not in values and (isinstance(values[0], str) or max(map(abs, values)) < _FAR)
+        if None in values or isinstance(values[0], str):
+            return None not in values
+        return bool(_TIMES[0] <= min(values) and max(values) < _TIMES[1])
     return True
 
 

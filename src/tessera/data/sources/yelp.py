@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tessera.data.files import find
+from tessera.data.identifiers import id_text
 from tessera.data.log import Item, RawLog
 from tessera.data.sources.json_lines import json_objects, json_rows, json_schema
 from tessera.data.text import as_text
@@ -29,8 +30,8 @@ def read_items(settings: YelpSource, log: RawLog) -> Iterator[Item]:
     if settings.businesses is None:
         return
     for business in json_objects(find(settings.businesses), log, encoding=settings.encoding):
-        raw_id = str(business.get("business_id") or "")
-        if raw_id in log.items:
+        raw_id = id_text(business.get("business_id"))
+        if raw_id is not None and log.knows(raw_id):
             yield Item(raw_id, as_text(business.get("name")), _attributes(business))
 
 
