@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from tessera.settings.base import Settings
+from tessera.settings.base import Seed, Settings
 
 
 class FullRanking(Settings):
@@ -23,7 +23,7 @@ class SampledRanking(Settings):
     """Negatives a user, never items of the user's history."""
     distribution: Literal["uniform", "popularity"] = "uniform"
     """Where they are drawn from."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the drawing."""
 
 
@@ -82,5 +82,5 @@ class Significance(Settings):
     """Resamples of the first two."""
     level: float = Field(0.05, gt=0, lt=1)
     """Significance level after the Holm correction."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the resampling."""
