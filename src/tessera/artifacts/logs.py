@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+
+from tessera.artifacts.files import NO_ROOM
 
 log = logging.getLogger("tessera")
 
@@ -20,6 +23,11 @@ class Terminated(SystemExit):
 
     def __init__(self) -> None:
         super().__init__(143)
+
+
+PERMANENT = "not tried again: it would end in the same way"
+"""Stands in the log of a stage behind an error that another attempt would meet as well."""
+_ATTEMPT = "---- attempt"
 
 
 class _Ending:
@@ -47,16 +55,43 @@ def unbroken() -> Iterator[None]:
         raise Terminated
 
 
+class _LogFile(logging.FileHandler):
+    """A log on a disk that is full says nothing, and says it quietly: the stage has the error to tell."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        pass
+
+
+def _write(path: str | Path | None, text: str) -> None:
+    """Add to a log file alone; a disk that is full is told by the stage, not by its log."""
+    if path:
+        with suppress(OSError), Path(path).open("a", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _last_attempt(path: str | Path | None) -> str:
+    """What a log says of the attempt before this one."""
+    with suppress(OSError):
+        return Path(path or "").read_text(encoding="utf-8", errors="replace").rpartition(_ATTEMPT)[2]
+    return ""
+
+
 @contextmanager
-def stage(path: str | Path | None) -> Iterator[None]:
+def stage(path: str | Path | None, attempt: int | None = None) -> Iterator[None]:
     """Run a stage: log to `path` and to stderr; tell expected errors (ValueError, OSError) in one line and exit 1.
 
-    The traceback of an unexpected error goes to both, of an expected one to the file alone.
+    The traceback of an unexpected error goes to both, of an expected one to the file alone. What is wrong with a config
+    or a file stays wrong: with the number of the `attempt` given, later ones end at once after such an error.
     """
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if path:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path, mode="a", encoding="utf-8"))
+        with suppress(OSError):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(_LogFile(path, mode="a", encoding="utf-8"))
+    if attempt is not None:
+        if attempt > 1 and PERMANENT in _last_attempt(path):
+            raise SystemExit(1)
+        _write(path, f"{_ATTEMPT} {attempt}\n")
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.handlers[:] = handlers
@@ -66,10 +101,14 @@ def stage(path: str | Path | None) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        if path:
-            with Path(path).open("a", encoding="utf-8") as file:
-                traceback.print_exc(file=file)
-        log.error("ERROR: %s", error)
+        _write(path, traceback.format_exc())
+        log.error("ERROR: %s", _told(error))
+        if isinstance(error, (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)):
+            _write(path, f"({PERMANENT})\n")
+        raise SystemExit(1) from None
+    except MemoryError as error:
+        _write(path, traceback.format_exc())
+        log.error("ERROR: not enough memory%s", f" ({error})" if str(error) else "")
         raise SystemExit(1) from None
     except Exception:
         log.exception("UNEXPECTED ERROR")
@@ -77,6 +116,16 @@ def stage(path: str | Path | None) -> Iterator[None]:
     finally:
         for handler in handlers:
             handler.flush()
+
+
+def _told(error: Exception) -> str:
+    """An error as a person reads it; the system's own begin with the file, not with a number."""
+    if isinstance(error, OSError) and error.errno and error.strerror:
+        if error.filename is not None:
+            return f"{error.filename}: {error.strerror}"
+        if error.errno in NO_ROOM:
+            return f"{error.strerror}, below {Path.cwd()} or {tempfile.gettempdir()}"
+    return str(error) or type(error).__name__
 
 
 class Progress:

@@ -37,10 +37,10 @@ def check_files_of_config(paths: Iterable[str | Path]) -> None:
 
 
 def _problems(path: Path) -> list[str]:
-    if path.is_fifo():
-        return []  # `--configfile <(command)` can be read once, and not by us
     try:
         text = _text(path)
+        if text is None:
+            return []
         node = _compose(text)
         if node is None:
             raise _Bad("holds no keys")
@@ -67,8 +67,10 @@ def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
 
-def _text(path: Path) -> str:
+def _text(path: Path) -> str | None:
     try:
+        if path.is_fifo():
+            return None  # `--configfile <(command)` can be read once, and not by us
         with path.open("rb") as file:
             raw = file.read(LARGEST_FILE + 1)
     except FileNotFoundError:
