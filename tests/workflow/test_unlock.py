@@ -42,7 +42,12 @@ def test_the_lock_of_another_user_is_left_alone(tmp_path: Path) -> None:
 
 def test_what_killed_runs_left_is_cleaned_and_nothing_else(tmp_path: Path) -> None:
     lock = make_lock(tmp_path)
-    kept = ["state/a/checkpoint.safetensors", "results/x/data/.hidden", "results/x/raw/items.parquet", "notes/.a.b_c_d_e_"]
+    kept = [
+        "state/a/checkpoint.safetensors",
+        "results/x/data/.hidden",
+        "results/x/raw/items.parquet",
+        "notes/.a.b_c_d_e_",
+    ]
     left = [
         "state/a/.checkpoint.safetensors.abc_1234.safetensors",
         "state/b/.checkpoint.safetensors.abcdefgh.safetensors",

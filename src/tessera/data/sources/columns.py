@@ -179,7 +179,7 @@ def read_items_file(settings: ItemsFile, log: RawLog) -> Iterator[Item]:
     Raises:
         DataFileError: a column is not there.
     """
-    path = find(settings.path, settings.sha256)
+    path = find(settings.path, settings.sha256, "items.path")
     form = _format(path)
     rows: Iterator[dict[str, Any]]
     if form == "json":
