@@ -8,4 +8,9 @@ from tessera.artifacts.logs import stage
 with stage(snakemake.log[0]):
     from tessera.data.prepare import prepare
 
-    prepare(Path(snakemake.input[0]).parent, Path(snakemake.output[0]).parent, json.loads(snakemake.params.cfg))
+    prepare(
+        Path(snakemake.input[0]).parent,
+        Path(snakemake.output[0]).parent,
+        json.loads(snakemake.params.cfg),
+        snakemake.params.judged,
+    )
