@@ -74,8 +74,8 @@ class Significance(Settings):
     """Paired tests over users against the named baseline, Holm-corrected over the table."""
 
     baseline: str | None = None
-    """A run, as `system/recommender` (e.g. `id/sasrec`), or a system (`id`): every run is then compared with it under
-    its own recommender, heuristics under its first; null takes the first trained run of the experiment."""
+    """A system (`popular`, `id`): every run is then compared with it under its own recommender, heuristics under its
+    first; or one run, as `system/recommender` (`id/sasrec`); null takes the first trained run of the experiment."""
     method: Literal["randomization", "bootstrap", "t_test"] = "randomization"
     """Paired sign-flip randomisation, paired bootstrap, or the paired t-test."""
     resamples: int = Field(10_000, ge=100)

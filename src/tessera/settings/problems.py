@@ -85,7 +85,11 @@ def find_problems(config: Config) -> list[str]:
     baseline = config.significance.baseline
     if not found and baseline is not None and config.task == "sequential":
         runs = {f"{run.system}/{run.recommender}": run for d in config.experiment.datasets for run in config.runs(d)}
-        check("significance.baseline", baseline, runs | {run.system: run for run in runs.values()})
+        systems = {run.system for run in runs.values()}
+        if baseline not in systems | set(runs):
+            # a heuristic has one name, its system's
+            known = systems | {name for name, run in runs.items() if not run.heuristic}
+            found.append(f"significance.baseline: unknown name {baseline!r}{did_you_mean(baseline, known)}")
     return found
 
 

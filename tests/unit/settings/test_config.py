@@ -120,6 +120,16 @@ def test_shipped_configs_are_good(path: Path) -> None:
     assert all(config.runs(dataset) or config.ctr_runs() for dataset in config.experiment.datasets)
 
 
+@pytest.mark.parametrize("name", ["popular", "id", "seen", "id/sasrec", "popular/popular"])
+def test_a_systems_own_name_is_a_baseline(name: str) -> None:
+    assert load(changed("significance.baseline", name)).significance.baseline == name
+
+
+def test_a_heuristic_has_one_name() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean 'popular'\? \(known: id, id/sasrec, id/wide, popular, seen"):
+        load(changed("significance.baseline", "populer"))
+
+
 def test_nearest_name() -> None:
     assert did_you_mean("sasrek", ["sasrec", "gru4rec"]).startswith("; did you mean 'sasrec'?")
     assert "did you mean" not in did_you_mean("zzz", ["sasrec"])
