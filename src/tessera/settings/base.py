@@ -34,7 +34,7 @@ Width = Annotated[int, Field(ge=1, le=2**16)]
 Seed = Annotated[int, Field(ge=0)]
 """Of a random generator."""
 
-_LONGEST_LINE, _MOST_LINES = 1000, 30
+_LONGEST_LINE, _LONGEST_VALUE, _MOST_LINES = 1000, 200, 30
 _TOLD = reprlib.Repr()
 _TOLD.maxlevel, _TOLD.maxdict, _TOLD.maxlist, _TOLD.maxtuple = 3, 6, 6, 6
 _TOLD.maxstring = _TOLD.maxother = _TOLD.maxlong = 120
@@ -46,7 +46,8 @@ class ConfigError(ValueError):
 
 def told(value: object) -> str:
     """A value as a message shows it: like `repr`, but never long, however large the value is."""
-    return _TOLD.repr(value)
+    text = _TOLD.repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]} ..."
 
 
 def cut(line: str) -> str:
