@@ -29,6 +29,9 @@ FARTHEST = 1.0e9
 NEAREST = 1.0e-12
 """To zero, of numbers that are not zero."""
 
+MOST_VALUES = 200_000
+"""Of a config, those that aliases repeat counted again."""
+
 Width = Annotated[int, Field(ge=1, le=2**16)]
 """Of a layer or a vector."""
 Seed = Annotated[int, Field(ge=0)]
@@ -61,6 +64,35 @@ def message(lines: Iterable[str]) -> str:
     found = list(lines)
     more = [f"... and {len(found) - _MOST_LINES} more"] if len(found) > _MOST_LINES else []
     return "\n".join([*map(cut, found[:_MOST_LINES]), *more])
+
+
+def check_size(config: Any, where: str = "config") -> None:
+    """Refuse a config of more values than a person writes: YAML's aliases make 10^9 of ten lines, in no more memory.
+
+    Raises:
+        ConfigError: there are more than `MOST_VALUES`, or a value holds itself.
+    """
+    counts: dict[int, int] = {}
+    within: set[int] = set()
+
+    def count(value: Any) -> int:
+        if not isinstance(value, (Mapping, list, tuple)):
+            return 1
+        if id(value) in within:
+            raise ConfigError(f"{where}: a value holds itself")
+        if id(value) not in counts:
+            within.add(id(value))
+            parts = value.values() if isinstance(value, Mapping) else value
+            counts[id(value)] = 1 + sum(map(count, parts))
+            within.discard(id(value))
+        return counts[id(value)]
+
+    try:
+        if count(config) <= MOST_VALUES:
+            return
+    except RecursionError:
+        raise ConfigError(f"{where}: is nested too deeply") from None
+    raise ConfigError(f"{where}: aliases (*name) make more than {MOST_VALUES:,} values of it")
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from tessera.settings.base import ConfigError, PresetSettings, Seed, Settings, explain, message
+from tessera.settings.base import ConfigError, PresetSettings, Seed, Settings, check_size, explain, message
 from tessera.settings.ctr import CTR, CTRRun
 from tessera.settings.datasets import Dataset
 from tessera.settings.embedding import (
@@ -338,6 +338,7 @@ def load(config: Any, where: str = "config") -> Config:
     Raises:
         ConfigError: one message with every problem, a line each: file, path, value, what was expected.
     """
+    check_size(config, where)
     try:
         found = Config.model_validate(config)
     except ValidationError as error:

@@ -13,12 +13,10 @@ from typing import Any
 
 import yaml
 
-from tessera.settings.base import ConfigError, cut, message, told
+from tessera.settings.base import MOST_VALUES, ConfigError, cut, message, told
 
 LARGEST_FILE = 10_000_000
 """Bytes of a config file."""
-MOST_VALUES = 200_000
-"""Values of a config file, those that aliases repeat counted again."""
 
 _MERGE = "tag:yaml.org,2002:merge"
 

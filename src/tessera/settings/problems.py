@@ -88,8 +88,8 @@ def find_problems(config: Config) -> list[str]:
         systems = {run.system for run in runs.values()}
         if baseline not in systems | set(runs):
             # a heuristic has one name, its system's
-            known = systems | {name for name, run in runs.items() if not run.heuristic}
-            found.append(f"significance.baseline: unknown name {baseline!r}{did_you_mean(baseline, known)}")
+            names = systems | {name for name, run in runs.items() if not run.heuristic}
+            found.append(f"significance.baseline: unknown name {baseline!r}{did_you_mean(baseline, names)}")
     return found
 
 
