@@ -25,9 +25,8 @@ class Terminated(SystemExit):
         super().__init__(143)
 
 
-PERMANENT = "not tried again: it would end in the same way"
-"""Stands in the log of a stage behind an error that another attempt would meet as well."""
-_ATTEMPT = "---- attempt"
+_LASTING = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+"""Errors that another attempt would meet as well."""
 
 
 class _Ending:
@@ -69,29 +68,33 @@ def _write(path: str | Path | None, text: str) -> None:
             file.write(text)
 
 
-def _last_attempt(path: str | Path | None) -> str:
-    """What a log says of the attempt before this one."""
-    with suppress(OSError):
-        return Path(path or "").read_text(encoding="utf-8", errors="replace").rpartition(_ATTEMPT)[2]
-    return ""
+def _kept(path: str | Path) -> Path:
+    """Where a lasting error waits for the next attempt: Snakemake removes the log of the last one."""
+    return Path(path).with_name(f".{Path(path).name}.lasting")
 
 
 @contextmanager
 def stage(path: str | Path | None, attempt: int | None = None) -> Iterator[None]:
     """Run a stage: log to `path` and to stderr; tell expected errors (ValueError, OSError) in one line and exit 1.
 
-    The traceback of an unexpected error goes to both, of an expected one to the file alone. What is wrong with a config
-    or a file stays wrong: with the number of the `attempt` given, later ones end at once after such an error.
+    The traceback of an unexpected error goes to both, of an expected one to the file alone.
+
+    Args:
+        attempt: what is wrong with a config or a file stays wrong: after such an error, a second attempt and later ones
+            say so in the log and end at once. 0 is a process that takes part in an attempt.
     """
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if path:
         with suppress(OSError):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             handlers.append(_LogFile(path, mode="a", encoding="utf-8"))
-    if attempt is not None:
-        if attempt > 1 and PERMANENT in _last_attempt(path):
-            raise SystemExit(1)
-        _write(path, f"{_ATTEMPT} {attempt}\n")
+    if path and attempt:
+        with suppress(OSError):
+            if attempt > 1 and _kept(path).is_file():
+                said = _kept(path).read_text(encoding="utf-8")
+                _write(path, f"{said}(not tried again: it would end in the same way)\n")
+                raise SystemExit(1)
+            _kept(path).unlink(missing_ok=True)
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.handlers[:] = handlers
@@ -103,8 +106,9 @@ def stage(path: str | Path | None, attempt: int | None = None) -> Iterator[None]
     except (ValueError, OSError) as error:
         _write(path, traceback.format_exc())
         log.error("ERROR: %s", _told(error))
-        if isinstance(error, (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)):
-            _write(path, f"({PERMANENT})\n")
+        if path and attempt is not None and isinstance(error, _LASTING):
+            now = time.strftime("%Y-%m-%d %H:%M:%S")
+            _write(_kept(path), f"{traceback.format_exc()}{now} ERROR: {_told(error)}\n")
         raise SystemExit(1) from None
     except MemoryError as error:
         _write(path, traceback.format_exc())
@@ -115,7 +119,8 @@ def stage(path: str | Path | None, attempt: int | None = None) -> Iterator[None]
         raise SystemExit(1) from None
     finally:
         for handler in handlers:
-            handler.flush()
+            with suppress(OSError):
+                handler.flush()
 
 
 def _told(error: Exception) -> str:

@@ -141,7 +141,7 @@ def launch(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path, c
 def main() -> None:
     """One of several processes, started by `launch`."""
     job = json.loads(sys.argv[1])
-    with stage(job["log"]):
+    with stage(job["log"], 0):
         train_run(
             Run.model_validate(job["run"]), Path(job["data"]), RunInputs.model_validate(job["inputs"]),
             Path(job["output"]), Path(job["state"]), job["code"],
