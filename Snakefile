@@ -1,13 +1,49 @@
 # Tessera: from raw logs to metric tables. What happens is in workflow/rules; what it is called with, in config/.
+import atexit
+import os
+import shlex
+import sys
+import time
 from pathlib import Path
 
 from snakemake.utils import min_version
 
 min_version("9.20")
 
+SOURCE = os.path.join(workflow.basedir, "src")
+sys.path.insert(0, SOURCE)
+
+from tessera.artifacts.failures import framed, summary
+from tessera.settings.base import ConfigError
+from tessera.settings.files import check_files_of_config
+
+# Snakemake calls Python by its path, unquoted: where a shell would cut the path, by its name.
+if shlex.quote(sys.executable) != sys.executable:
+    os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
+    sys.executable = os.path.basename(sys.executable)
+
+
+def refuse(error):
+    """End before anything runs, with what is wrong with the config."""
+    sys.exit(framed(f"ERROR: this config cannot be run:\n{error}"))
+
+
+BEGAN = time.time()
+
+
+# At the very end: what a stage said of its failure would otherwise stand above the last lines of Snakemake.
+onerror:
+    atexit.register(lambda: print(end=summary(Path("results/logs"), BEGAN), file=sys.stderr, flush=True))
+
+
 # The working directory's own config, else the embedded default; a --configfile replaces either.
 OWN = Path("config/config.yaml")
 EMBEDDED = Path(workflow.basedir, OWN)
+
+try:
+    check_files_of_config(workflow.overwrite_configfiles or [OWN if OWN.is_file() else EMBEDDED])
+except ConfigError as error:
+    refuse(error)
 
 if not workflow.overwrite_configfiles:
 

@@ -5,7 +5,12 @@ from pathlib import Path
 
 from tessera.artifacts.logs import stage
 
-with stage(snakemake.log[0]):
+with stage(snakemake.log[0], snakemake.resources.attempt):
     from tessera.data.prepare import prepare
 
-    prepare(Path(snakemake.input[0]).parent, Path(snakemake.output[0]).parent, json.loads(snakemake.params.cfg))
+    prepare(
+        Path(snakemake.input[0]).parent,
+        Path(snakemake.output[0]).parent,
+        json.loads(snakemake.params.cfg),
+        snakemake.params.judged,
+    )

@@ -25,6 +25,7 @@ make_environment() {
         case " $have " in *" $extra "*) ;; *) complete=no ;; esac
     done
     case "$have" in "$wanted "*) ;; *) complete=no ;; esac
+    [ -x .venv/bin/python ] || complete=no
     if [ "$complete" = no ]; then
         if [ ! -x .venv/bin/python ]; then
             python=$(find_python) || return 1
@@ -45,9 +46,12 @@ make_environment() {
         case "$have" in "$wanted "*) kept=${have#"$wanted"} ;; *) kept= ;; esac
         echo "$wanted $kept $(echo "$extras" | tr ',' ' ')" >.venv/tessera-stamp
     fi
+    grep -qF -- "$PWD/.venv" .venv/pyvenv.cfg || .venv/bin/python tools/moved.py
     PATH="$PWD/.venv/bin:$PATH"
     VIRTUAL_ENV="$PWD/.venv"
     # Waiting threads sleep: they would otherwise spin against the other jobs.
     OMP_WAIT_POLICY=PASSIVE
-    export PATH VIRTUAL_ENV OMP_WAIT_POLICY
+    # The library of this folder, whatever folder the environment was made in.
+    PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
+    export PATH VIRTUAL_ENV OMP_WAIT_POLICY PYTHONPATH
 }

@@ -1,17 +1,12 @@
 # The checked config, its runs, and the params, resources and code hashes that the stages carry.
+import hashlib
 import json
 import os
 import re
-import sys
 
-SOURCE = os.path.join(workflow.basedir, "src")
-sys.path.insert(0, SOURCE)
 # Jobs import the library from here: nothing need be installed. Waiting threads must not spin beside other jobs.
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH")])))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# Jobs know by it that an attempt before theirs was of this run (artifacts/logs.py).
-if workflow.is_main_process:
-    os.environ["TESSERA_RUN"] = os.urandom(8).hex()
 
 from tessera.artifacts.code import code_fingerprint
 from tessera.ctr.kinds import MODELS as CTR_MODULES
@@ -19,7 +14,6 @@ from tessera.data.files import find, model_files
 from tessera.data.required import check_files, check_first_lines, dataset_files
 from tessera.embedding.task import RECIPES
 from tessera.quantization.task import QUANTIZERS
-from tessera.settings.base import ConfigError
 from tessera.settings.config import load
 from tessera.settings.ctr_models import Retrieval
 from tessera.settings.datasets import BazaarSource
@@ -33,7 +27,7 @@ try:
     if workflow.is_main_process:  # not again in every job
         check_first_lines(CONFIG, WHERE)
 except ConfigError as error:
-    sys.exit(f"ERROR: this config cannot be run:\n{error}")
+    refuse(error)
 
 ENVIRONMENT = "../envs/tessera.yaml"
 DATASETS = CONFIG.experiment.datasets
@@ -63,9 +57,19 @@ wildcard_constraints:
     seed=r"\d+",
 
 
+class Told(str):
+    """A text that a rule reads; where it is long, Snakemake records it, and tells of a change, by its hash."""
+
+    def __repr__(self):
+        return str.__repr__(self) if len(self) < 500 else f"sha256:{hashlib.sha256(self.encode()).hexdigest()[:16]}"
+
+    def __reduce__(self):
+        return str, (str(self),)
+
+
 def canonical(value):
     """Params as sorted JSON: Snakemake compares dicts in the order of their keys."""
-    return json.dumps(value, sort_keys=True)
+    return Told(json.dumps(value, sort_keys=True))
 
 
 def code(script, *modules):
@@ -78,6 +82,8 @@ def resources(stage):
     """A stage's resources; memory doubles at every attempt, and `gpu` is asked for only where it is wanted."""
     wanted = getattr(CONFIG.resources, stage)
     found = {"mem_mb": lambda wildcards, attempt: wanted.mem_mb * 2 ** (attempt - 1), "runtime": wanted.runtime}
+    # no resource, but the way to tell a script which attempt it is
+    found |= {"attempt": lambda wildcards, attempt: attempt}
     return found | ({"gpu": wanted.gpu} if wanted.gpu else {})
 
 
@@ -482,7 +488,7 @@ def ctr_edges():
 def rule_graph():
     """The stages of this config and what flows between them, as a Mermaid flow chart."""
     if CONFIG.task == "ctr":
-        return "\n".join(["flowchart TB", *(f"    {a} --> {b}" for a, b in dict.fromkeys(ctr_edges()))])
+        return Told("\n".join(["flowchart TB", *(f"    {a} --> {b}" for a, b in dict.fromkeys(ctr_edges()))]))
     methods = [run.method for runs in RUNS.values() for run in runs.values()]
     first = (["generate"] if GENERATED else []) + (["ingest"] if set(DATASETS) - set(GENERATED) else [])
     edges = [(source, "prepare") for source in first]
@@ -498,4 +504,4 @@ def rule_graph():
     edges += [("prepare", "tables"), ("prepare", "report"), ("train", "report"), ("tables", "report")]
     edges += [("rulegraph", "report")]
     edges = dict.fromkeys(edges)
-    return "\n".join(["flowchart TB", *(f"    {source} --> {target}" for source, target in edges)])
+    return Told("\n".join(["flowchart TB", *(f"    {source} --> {target}" for source, target in edges)]))

@@ -25,7 +25,7 @@ rule samples:
     resources:
         **resources("prepare"),
     params:
-        cfg=CONFIG.ctr.samples.canonical(),
+        cfg=lambda wildcards: Told(CONFIG.ctr.samples.canonical()),
         code=code("samples.py"),
     script:
         "../../scripts/samples.py"
@@ -54,7 +54,7 @@ rule train_ctr:
     resources:
         **resources("train"),
     params:
-        cfg=lambda wildcards: ctr_run(wildcards).canonical(),
+        cfg=lambda wildcards: Told(ctr_run(wildcards).canonical()),
         code=lambda wildcards: code("train_ctr.py", CTR_MODULES[ctr_run(wildcards).model.model]),
     script:
         "../../scripts/train_ctr.py"
@@ -117,7 +117,7 @@ rule oracle_ctr:
     resources:
         **resources("evaluate"),
     params:
-        cfg=CONFIG.ctr.evaluation.canonical(),
+        cfg=lambda wildcards: Told(CONFIG.ctr.evaluation.canonical()),
         code=code("oracle_ctr.py"),
     script:
         "../../scripts/oracle_ctr.py"
@@ -177,7 +177,7 @@ rule report_ctr:
     resources:
         **resources("report"),
     params:
-        cfg=ctr_report_settings(),
+        cfg=lambda wildcards: ctr_report_settings(),
         code=code("report_ctr.py"),
     script:
         "../../scripts/report_ctr.py"

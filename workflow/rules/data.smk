@@ -74,6 +74,7 @@ rule prepare:
         **resources("prepare"),
     params:
         cfg=preparation_settings,
+        judged=CONFIG.task == "sequential",
         code=code("prepare.py"),
     script:
         "../../scripts/prepare.py"

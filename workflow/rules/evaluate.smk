@@ -17,7 +17,7 @@ rule candidates:
     resources:
         **resources("evaluate"),
     params:
-        cfg=CANDIDATES.canonical(),
+        cfg=lambda wildcards: Told(CANDIDATES.canonical()),
         code=code("candidates.py"),
     script:
         "../../scripts/candidates.py"
@@ -74,7 +74,7 @@ rule oracle:
     resources:
         **resources("evaluate"),
     params:
-        cfg=evaluation_settings(),
+        cfg=lambda wildcards: evaluation_settings(),
         code=code("oracle.py"),
     script:
         "../../scripts/oracle.py"

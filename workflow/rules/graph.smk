@@ -7,6 +7,6 @@ rule rulegraph:
     conda:
         ENVIRONMENT
     params:
-        graph=rule_graph(),
+        graph=lambda wildcards: rule_graph(),
     shell:
         "printf '%s\\n' {params.graph:q} > {output} 2> {log}"

@@ -20,7 +20,7 @@ rule train:
     resources:
         **resources("train"),
     params:
-        cfg=lambda wildcards: run_of(wildcards).canonical(),
+        cfg=lambda wildcards: Told(run_of(wildcards).canonical()),
         code=lambda wildcards: code("train.py", *run_modules(run_of(wildcards))),
     script:
         "../../scripts/train.py"

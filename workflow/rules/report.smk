@@ -58,7 +58,7 @@ rule report:
     resources:
         **resources("report"),
     params:
-        cfg=report_settings(),
+        cfg=lambda wildcards: report_settings(),
         code=code("report.py"),
     script:
         "../../scripts/report.py"

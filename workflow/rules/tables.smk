@@ -17,7 +17,7 @@ rule table:
     resources:
         **resources("prepare"),
     params:
-        cfg=lambda wildcards: CONFIG.tables[wildcards.table].canonical(),
+        cfg=lambda wildcards: Told(CONFIG.tables[wildcards.table].canonical()),
         code=code("table.py"),
     script:
         "../../scripts/table.py"

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""Errors of a disk, a quota or a limit that takes no more."""
+
+
+# `.NAME.SUFFIX.abcd1234.SUFFIX`, as `atomic` names what it writes
+_TEMPORARY = re.compile(r"\.[^/]*?(?P<suffix>(?:\.[^./]+)?)\.[a-z0-9_]{8}(?P=suffix)")
 
 
 @contextmanager
@@ -21,7 +30,13 @@ def atomic(path: str | Path) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
+        try:
+            yield temporary
+        except Exception as error:
+            full = _of_the_disk(error, path)
+            if full is None:
+                raise
+            raise full from error
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         umask = os.umask(0)
@@ -31,6 +46,39 @@ def atomic(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def _of_the_disk(error: BaseException, path: Path) -> OSError | None:
+    """The error of a disk that takes no more, with the path: libraries tell it in words of their own, without one."""
+    while True:
+        code = getattr(error, "errno", None)
+        told = re.search(r"errno (\d+)|os error (\d+)", str(error))
+        code = code if code is not None else int(told[1] or told[2]) if told else None
+        if code is None and re.fullmatch(r"\d+ requested and \d+ written", str(error)):  # numpy
+            code = errno.ENOSPC
+        if code in NO_ROOM:
+            return OSError(code, f"cannot be written: {os.strerror(code)}", str(path))
+        if error.__context__ is None:
+            return None
+        error = error.__context__
+
+
+def half_written(folder: Path) -> list[Path]:
+    """Files below a folder that `atomic` was writing when its process was killed, or is writing at this moment."""
+    return sorted(path for path in folder.rglob(".*") if _TEMPORARY.fullmatch(path.name) and path.is_file())
+
+
+def forget(files: Iterable[Path]) -> None:
+    """Remove files that are no longer needed, what was half-written beside them, and folders that then hold nothing."""
+    folders = set()
+    for file in files:
+        file.unlink(missing_ok=True)
+        folders.add(file.parent)
+    for folder in filter(Path.is_dir, folders):
+        for leftover in half_written(folder):
+            leftover.unlink(missing_ok=True)
+        with suppress(OSError):  # it holds something else
+            folder.rmdir()
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
+from tessera.artifacts.files import NO_ROOM
+
 log = logging.getLogger("tessera")
-RUN = "TESSERA_RUN"
-"""Environment variable that all jobs of one run of the workflow share."""
-_PERMANENT = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
 class Terminated(SystemExit):
@@ -24,6 +23,10 @@ class Terminated(SystemExit):
 
     def __init__(self) -> None:
         super().__init__(143)
+
+
+_LASTING = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+"""Errors that another attempt would meet as well."""
 
 
 class _Ending:
@@ -51,59 +54,83 @@ def unbroken() -> Iterator[None]:
         raise Terminated
 
 
-def _verdict(path: Path) -> Path:
-    """Where an error that would be the same again is kept for further attempts, which find the log cleared."""
-    return path.with_name(f"{path.name}.permanent")
+class _LogFile(logging.FileHandler):
+    """A log on a disk that is full says nothing, and says it quietly: the stage has the error to tell."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        pass
 
 
-def _ended_for_good(path: Path) -> str | None:
-    """The error of an attempt before this one, of the same run, if it would be the same again."""
-    verdict = _verdict(path)
-    if not verdict.is_file():
-        return None
-    run, _, message = verdict.read_text(encoding="utf-8").partition("\n")
-    if run == os.environ.get(RUN):
-        return message
-    verdict.unlink(missing_ok=True)
-    return None
+def _write(path: str | Path | None, text: str) -> None:
+    """Add to a log file alone; a disk that is full is told by the stage, not by its log."""
+    if path:
+        with suppress(OSError), Path(path).open("a", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _kept(path: str | Path) -> Path:
+    """Where a lasting error waits for the next attempt: Snakemake removes the log of the last one."""
+    return Path(path).with_name(f".{Path(path).name}.lasting")
 
 
 @contextmanager
-def stage(path: str | Path | None) -> Iterator[None]:
+def stage(path: str | Path | None, attempt: int | None = None) -> Iterator[None]:
     """Run a stage: log to `path` and to stderr; tell expected errors (ValueError, OSError) in one line and exit 1.
 
-    The traceback of an unexpected error goes to both, of an expected one to the file alone. An error that would be the
-    same again (wrong settings, files that are damaged or missing) ends further attempts of the same run at once.
+    The traceback of an unexpected error goes to both, of an expected one to the file alone.
+
+    Args:
+        attempt: what is wrong with a config or a file stays wrong: after such an error, a second attempt and later ones
+            say so in the log and end at once. 0 is a process that takes part in an attempt.
     """
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if path:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path, mode="a", encoding="utf-8"))
+        with suppress(OSError):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(_LogFile(path, mode="a", encoding="utf-8"))
+    if path and attempt:
+        with suppress(OSError):
+            if attempt > 1 and _kept(path).is_file():
+                said = _kept(path).read_text(encoding="utf-8")
+                _write(path, f"{said}(not tried again: it would end in the same way)\n")
+                raise SystemExit(1)
+            _kept(path).unlink(missing_ok=True)
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.handlers[:] = handlers
     log.setLevel(logging.INFO)
     log.propagate = False
     signal.signal(signal.SIGTERM, _terminate)
-    if path and (message := _ended_for_good(Path(path))) is not None:
-        log.error("ERROR: %s (not tried again: it would be the same)", message)
-        raise SystemExit(1)
     try:
         yield
     except (ValueError, OSError) as error:
-        if path:
-            with Path(path).open("a", encoding="utf-8") as file:
-                traceback.print_exc(file=file)
-        log.error("ERROR: %s", error)
-        if path and isinstance(error, _PERMANENT) and RUN in os.environ:
-            _verdict(Path(path)).write_text(f"{os.environ[RUN]}\n{error}", encoding="utf-8", errors="replace")
+        _write(path, traceback.format_exc())
+        log.error("ERROR: %s", _told(error))
+        if path and attempt is not None and isinstance(error, _LASTING):
+            now = time.strftime("%Y-%m-%d %H:%M:%S")
+            _write(_kept(path), f"{traceback.format_exc()}{now} ERROR: {_told(error)}\n")
+        raise SystemExit(1) from None
+    except MemoryError as error:
+        _write(path, traceback.format_exc())
+        log.error("ERROR: not enough memory%s", f" ({error})" if str(error) else "")
         raise SystemExit(1) from None
     except Exception:
         log.exception("UNEXPECTED ERROR")
         raise SystemExit(1) from None
     finally:
         for handler in handlers:
-            handler.flush()
+            with suppress(OSError):
+                handler.flush()
+
+
+def _told(error: Exception) -> str:
+    """An error as a person reads it; the system's own begin with the file, not with a number."""
+    if isinstance(error, OSError) and error.errno and error.strerror:
+        if error.filename is not None:
+            return f"{error.filename}: {error.strerror}"
+        if error.errno in NO_ROOM:
+            return f"{error.strerror}, below {Path.cwd()} or {tempfile.gettempdir()}"
+    return str(error) or type(error).__name__
 
 
 class Progress:

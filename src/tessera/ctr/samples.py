@@ -84,6 +84,7 @@ def make_samples(settings: Samples, data: Path, folder: Path) -> dict[str, Any]:
             f"{path}: no sample is left to {' and '.join(missing)}; "
             f"samples.split cuts at {settings.split.model_dump(mode='json')}"
         )
+    _check_classes(path, rows, settings)
     made_by = settings.model_dump(mode="json")
     inputs = {"interactions": file_digest(path), "items": file_digest(data / "items.parquet")}
     _write_array(folder / "offsets.npy", offsets)
@@ -140,6 +141,32 @@ def _labels(path: Path, table: pa.Table, settings: Samples) -> tuple[Bools, Bool
     assert isinstance(settings, RatingSamples)
     high = ratings >= settings.threshold
     return high, (high if settings.history == "positives" else everything)
+
+
+def _check_classes(path: Path, rows: Mapping[str, npt.NDArray[Any]], settings: Samples) -> None:
+    """Whether there are clicks and others: without both nothing is learned, and no AUC is defined.
+
+    Raises:
+        SampleError: training has one of them alone; the message says how the log is read, and how it may be meant.
+    """
+    alone = {}
+    for code, part in enumerate(PARTS):
+        labels = rows["label"][rows["part"] == code]
+        if labels.min() == labels.max():
+            alone[part] = f"all {len(labels):,} samples of {part} are {'clicks' if labels[0] else 'no clicks'}"
+    if "train" not in alone:
+        for said in alone.values():
+            log.warning("%s: it has no AUC", said)
+        return
+    hint = "of a user who had all items nothing can be drawn that was not clicked"
+    if isinstance(settings, ImpressionSamples):
+        hint = (
+            "a rating above 0 is a click, one of 0 an impression without one; a log of stars is read by "
+            "samples: {source: ratings, threshold: 4}, a log of clicks alone by samples: {source: positives}"
+        )
+    elif isinstance(settings, RatingSamples):
+        hint = f"a rating of {settings.threshold:g} or more is a click; choose another threshold"
+    raise SampleError(f"{path}: {'; '.join(alone.values())}. Under samples.source {settings.source} {hint}")
 
 
 def _tie_starts(users: Longs, times: Longs) -> Longs:

@@ -2,50 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import shutil
-import urllib.request
-from http.client import HTTPException
 from pathlib import Path
 
-from tessera.artifacts.files import atomic
-from tessera.artifacts.logs import Progress, log
-from tessera.settings.base import did_you_mean
+from tessera.data.downloads import DataFileError, download, is_url
+from tessera.settings.base import cut, did_you_mean
 
-DOWNLOADS = Path("data/downloads")
-LARGEST_DOWNLOAD = 200 << 30
-"""Bytes of a file that is fetched."""
+__all__ = ["DataFileError", "find", "is_url", "model_files", "parts"]
 
 
-class DataFileError(ValueError):
-    """A raw file that cannot be read as what the config says it is."""
-
-
-def is_url(path: str) -> bool:
-    """Whether a path of the config is to be downloaded."""
-    return path.startswith(("http://", "https://", "ftp://"))
-
-
-def find(path: str, sha256: str | None = None) -> Path:
+def find(path: str, sha256: str | None = None, key: str = "path") -> Path:
     """The local place of a file or folder of the config; a URL is downloaded once and verified.
 
+    Args:
+        key: of the config, for messages about a URL.
     Raises:
         FileNotFoundError: nothing is there; the message names the places looked at and the nearest name.
-        DataFileError: a URL without a checksum, or with another one than the config says.
+        DataFileError: no path at all; a URL that cannot be fetched, or whose file has another checksum.
     """
     if is_url(path):
-        return download(path, sha256)
+        return download(path, sha256, key)
+    if not path.strip() or "\0" in path:
+        raise DataFileError(f"{path!r} is no path")
     try:
         given = Path(path).expanduser()
     except RuntimeError:
-        raise FileNotFoundError(f"{path}: no such user, whose home `~` stands for") from None
+        raise FileNotFoundError(f"{path}: there is no user {path.split('/')[0][1:]!r}, whose home ~ would be") from None
     bases = [Path(os.environ["TESSERA_DATA"])] if os.environ.get("TESSERA_DATA") else []
     places = [given] if given.is_absolute() else [base / given for base in [*bases, Path()]]
     for place in places:
-        if place.exists():
-            return place
+        try:
+            if place.exists():
+                return place
+        except OSError as error:  # a folder on the way may not be read, or a name is too long
+            raise DataFileError(f"{cut(path)}: cannot be looked for ({error.strerror})") from None
     looked = " and ".join(str(place) for place in places)
     unset = "" if bases or given.is_absolute() else " (TESSERA_DATA is not set)"
     raise FileNotFoundError(f"{path}: no such file or folder; looked at {looked}{unset}{_nearest(places)}")
@@ -100,48 +91,3 @@ def _nearest(places: list[Path]) -> str:
             if hint:
                 return f"; {parent} holds no {wrong.name!r}{hint}"
     return ""
-
-
-def download(url: str, sha256: str | None) -> Path:
-    """Fetch a URL into `data/downloads` unless it is there with the right checksum.
-
-    Raises:
-        DataFileError: there is no checksum, or the bytes have another one.
-    """
-    if sha256 is None:
-        raise DataFileError(f"{url}: a URL needs the key 'sha256' beside it, the checksum of the file")
-    name = re.sub(r"[^\w.-]+", "_", url.split("?")[0].rstrip("/").rsplit("/", 1)[-1])[-80:]
-    target = DOWNLOADS / f"{sha256[:12]}-{name}"
-    if target.is_file() and _checksum(target) == sha256:
-        return target
-    log.info("downloading %s", url)
-    with atomic(target) as temporary:
-        try:
-            _fetch(url, temporary)
-        except (OSError, HTTPException) as error:  # among the first: HTTP errors, no connection, time is over
-            raise DataFileError(f"{url}: cannot be downloaded: {error}") from None
-        found = _checksum(temporary)
-        if found != sha256:
-            raise DataFileError(f"{url}: the file has sha256 {found}, expected {sha256}")
-    return target
-
-
-def _fetch(url: str, target: Path) -> None:
-    with urllib.request.urlopen(url, timeout=60) as answer, target.open("wb") as file:
-        total = int(answer.headers.get("Content-Length") or 0) or None
-        bound = min(LARGEST_DOWNLOAD, shutil.disk_usage(target.parent).free)
-        with Progress("download", total, "bytes") as progress:
-            done = total or 0
-            while done <= bound and (block := answer.read(1 << 20)):
-                file.write(block)
-                progress.update(len(block))
-                done = max(done, progress.done)
-        if done > bound:
-            raise DataFileError(f"{url}: more than {bound:,} bytes, which is all that may be or that the disk holds")
-        if total and progress.done != total:
-            raise DataFileError(f"{url}: broke off after {progress.done:,} of {total:,} bytes")
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,27 +14,30 @@ from tessera.artifacts.files import file_digest, read_json, write_json
 from tessera.artifacts.logs import log
 from tessera.artifacts.tables import describe, read_table, write_table
 from tessera.data.cleaning import Funnel, cap_histories, filter_rows, k_core
-from tessera.data.dataset import SPLITS, Ints, Longs
-from tessera.data.rows import Mask, Rows, read_rows
+from tessera.data.dataset import SPLITS, TEST, VALID, Ints, Longs
+from tessera.data.rows import LogError, Mask, Rows, read_rows
 from tessera.data.splits import DROPPED, Codes, cuts, given, global_temporal, leave_one_out
 from tessera.data.statistics import describe_items, describe_rows
 from tessera.settings.datasets import Cleaning, GivenSplit, GlobalTemporal, Split, read_prepare_settings
 
 
-def prepare(raw: Path, folder: Path, settings: Mapping[str, Any]) -> None:
+def prepare(raw: Path, folder: Path, settings: Mapping[str, Any], judged: bool = True) -> None:
     """Write `interactions`, `items`, `users` (.parquet) and `stats.json` into `folder`.
 
     Args:
         raw: the folder that ingest wrote.
         settings: what `prepare_settings` of a dataset gives.
+        judged: whether the test users of the split are used, so that there must be some (not for clicks).
     Raises:
-        LogError: the settings ask for what the log does not have, or leave nothing of it.
+        LogError: the settings ask for what the log does not have, or leave nothing of it, or no test user.
     """
     dataset = read_prepare_settings(settings)
     path = raw / "interactions.parquet"
     rows, user_ids, item_ids = read_rows(path, by_part=isinstance(dataset.split, GivenSplit))
     funnel = Funnel()
     rows, split = clean_and_split(funnel.count("read", rows), dataset.cleaning, dataset.split, funnel)
+    if judged:
+        _check_targets(rows, split, dataset.split)
     users, user_codes = _dense(rows.users)
     items, item_codes = _dense(rows.items)
     rows = replace(rows, users=user_codes, items=item_codes)
@@ -80,6 +83,23 @@ def clean_and_split(rows: Rows, cleaning: Cleaning, split: Split, funnel: Funnel
         rows, codes = rows.take(kept), codes[kept]
         funnel.count("rows after the last target dropped", rows)
     return rows, codes
+
+
+def _check_targets(rows: Rows, codes: Codes, split: Split) -> None:
+    """Whether there is a test user at all; that nobody validates is only said, for heuristics need none."""
+    needs = {
+        "leave_one_out": "no user has three interactions (one to train, one to validate, one to test)",
+        "global_temporal": "no user with an interaction after the last cut has an earlier one",
+        "given": "no user with a row that the source marks as test has a row before it",
+    }
+    if not (codes == TEST).any():
+        longest = int(np.bincount(rows.users).max())
+        raise LogError(
+            f"there is no test user under split {split.kind}: {needs[split.kind]}; after cleaning there are "
+            f"{len(np.unique(rows.users)):,} users with {longest} interactions at most"
+        )
+    if not (codes == VALID).any():
+        log.warning("no user validates under split %s: nothing but heuristics can be trained", split.kind)
 
 
 def _dense(codes: Ints) -> tuple[Longs, Ints]:

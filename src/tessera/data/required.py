@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tessera.data.files import find, is_url
-from tessera.settings.base import ConfigError
+from tessera.data.downloads import DataFileError, is_url, shown, url_problem
+from tessera.data.files import find
+from tessera.settings.base import ConfigError, message
 from tessera.settings.config import Config
 from tessera.settings.datasets import FileSource
 from tessera.settings.evaluation import CandidatesFile
@@ -22,17 +24,31 @@ from tessera.settings.tables import VectorsTable
 FILE_KEYS = {"path", "metadata", "businesses", "items_file", "images", "targets", "films", "film_ids"}
 
 
-# Sources whose `path` is a folder of several files.
-FOLDER_SOURCES = {"movielens", "minionerec"}
-_NO_URL = "takes no URL: fetch the file, and name its place"
+# Sources whose `path` is a folder of several files, which no URL gives.
+_FOLDER_SOURCES = {"movielens", "minionerec"}
 
 
-def _named(settings: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
+@dataclass(frozen=True)
+class Needed:
+    """A file or folder that the config names."""
+
+    key: str
+    file: str
+    url: bool = False
+    """Whether a URL may stand there."""
+    sha256: str | None = None
+    folder: bool | None = None
+    """Whether it must be a folder, or must be none; None takes either."""
+
+
+def _named(settings: Mapping[str, Any], where: str) -> Iterator[Needed]:
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from _named(value, f"{where}.{name}")
-        elif name in FILE_KEYS and isinstance(value, str) and not is_url(value):
-            yield f"{where}.{name}", value
+        elif name in FILE_KEYS and isinstance(value, str):
+            url = name == "path" and "sha256" in settings and settings.get("source") not in _FOLDER_SOURCES
+            folder = True if name == "images" else None if name == "path" else False
+            yield Needed(f"{where}.{name}", value, url, settings.get("sha256") if url else None, folder)
 
 
 def dataset_files(config: Config, dataset: str) -> list[Path]:
@@ -41,27 +57,28 @@ def dataset_files(config: Config, dataset: str) -> list[Path]:
     Raises:
         FileNotFoundError: one of them is missing.
     """
-    return [find(file) for _, file in _named(config.datasets[dataset].model_dump(), f"datasets.{dataset}")]
+    named = _named(config.datasets[dataset].model_dump(), f"datasets.{dataset}")
+    return [find(needed.file) for needed in named if not is_url(needed.file)]
 
 
-def _needed(config: Config) -> Iterator[tuple[str, str]]:
-    """(path to the key, file) of everything that the experiment reads."""
+def _needed(config: Config) -> Iterator[Needed]:
+    """Everything that the experiment reads."""
     for dataset in config.experiment.datasets:
         yield from _named(config.datasets[dataset].model_dump(), f"datasets.{dataset}")
     used = _tables(config)
     for name, table in config.tables.items():
         if name in used and isinstance(table, VectorsTable):
-            yield f"tables.{name}.path", table.path
+            yield Needed(f"tables.{name}.path", table.path, folder=False)
     for name in sorted(_used_models(config, used)):
         model = config.models[name]
         if isinstance(model, FolderModel):
-            yield f"models.{name}.folder", model.folder
+            yield Needed(f"models.{name}.folder", model.folder, folder=True)
     for name in sorted(_codes(config)):
         codes = config.semantic_ids[name]
         if isinstance(codes, GivenCodes):
-            yield f"semantic_ids.{name}.path", codes.path
+            yield Needed(f"semantic_ids.{name}.path", codes.path, folder=False)
     if isinstance(config.evaluation.candidates, CandidatesFile):
-        yield "evaluation.candidates.path", config.evaluation.candidates.path
+        yield Needed("evaluation.candidates.path", config.evaluation.candidates.path, folder=False)
 
 
 def _used_models(config: Config, tables: set[str]) -> set[str]:
@@ -103,45 +120,34 @@ def _missing_packages(config: Config, where: str) -> Iterator[str]:
             yield f"{where}: semantic_ids.{name}.engine: faiss is not installed; {mend}"
 
 
+def _problem(needed: Needed) -> str | None:
+    """What is wrong with a file before it is read."""
+    if is_url(needed.file):
+        if not needed.url:
+            return f"{shown(needed.file)}: a URL is not taken here; fetch it and give the path"
+        return url_problem(needed.file, needed.sha256)
+    try:
+        found = find(needed.file)
+        if needed.folder is None or found.is_dir() == needed.folder:
+            return None
+    except (FileNotFoundError, DataFileError) as error:
+        return str(error)
+    return f"{found}: is {'no' if needed.folder else 'a'} folder, expected {'one' if needed.folder else 'a file'}"
+
+
 def check_files(config: Config, where: str = "config") -> None:
-    """Refuse a config whose experiment needs files that are not there.
+    """Refuse a config whose experiment needs files that are not there, or that cannot be what they should be.
 
     Raises:
-        ConfigError: one message with every missing file, a line each.
+        ConfigError: one message with every such file, a line each.
     """
-    missing = [*_missing_packages(config, where), *(f"{where}: {told}" for told in _wrong_urls(config))]
-    for key, file in _needed(config):
-        if is_url(file):
-            missing.append(f"{where}: {key}: {_NO_URL}, got {file}")
-            continue
-        try:
-            find(file)
-        except FileNotFoundError as error:
-            missing.append(f"{where}: {key}: {error}")
-    if missing:
-        raise ConfigError("\n".join(missing))
-
-
-def _wrong_urls(config: Config) -> Iterator[str]:
-    """URLs of datasets without a checksum, or where none is taken."""
-    for dataset in config.experiment.datasets:
-        where = f"datasets.{dataset}"
-        settings = config.datasets[dataset]
-        for key, file, told in _urls(settings.model_dump(), where):
-            takes_one = key in (f"{where}.path", f"{where}.items.path") and settings.source not in FOLDER_SOURCES
-            if not takes_one:
-                yield f"{key}: {_NO_URL}, got {file}"
-            elif not told:
-                yield f"{key}: a URL needs the key 'sha256' beside it, the checksum of the file; got {file}"
-
-
-def _urls(settings: Mapping[str, Any], where: str) -> Iterator[tuple[str, str, bool]]:
-    """(path to the key, URL, whether a checksum stands beside it)."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _urls(value, f"{where}.{name}")
-        elif name in FILE_KEYS and isinstance(value, str) and is_url(value):
-            yield f"{where}.{name}", value, bool(settings.get("sha256"))
+    problems = [*_missing_packages(config, where)]
+    for needed in _needed(config):
+        problem = _problem(needed)
+        if problem is not None:
+            problems.append(f"{where}: {needed.key}: {problem}")
+    if problems:
+        raise ConfigError(message(problems))
 
 
 def check_first_lines(config: Config, where: str = "config") -> None:
@@ -180,4 +186,4 @@ def check_first_lines(config: Config, where: str = "config") -> None:
 
             look(f"tables.{name}.path", table.path, partial(check_vectors, find(table.path)))
     if wrong:
-        raise ConfigError("\n".join(wrong))
+        raise ConfigError(message(wrong))

@@ -43,15 +43,13 @@ def cuts(times: Longs | None, settings: GlobalTemporal, clock: Clock = SECONDS) 
         raise LogError("split global_temporal needs times, but the log has none; use leave_one_out or given")
     ordered = np.sort(times)
 
-    def moment(name: str, value: float | str, before: int) -> int:
+    def moment(value: float | str, before: int) -> int:
         if isinstance(value, str):
             return midnight(value, clock)
-        if not 0 < value < 1:
-            raise LogError(f"split.{name}: {value} is not a share between 0 and 1")
         return int(ordered[max(0, before - math.ceil(value * len(ordered)))])
 
-    test = moment("test", settings.test, len(ordered))
-    valid = moment("valid", settings.valid, int(np.searchsorted(ordered, test)))
+    test = moment(settings.test, len(ordered))
+    valid = moment(settings.valid, int(np.searchsorted(ordered, test)))
     sizes = np.diff(np.searchsorted(ordered, [valid, test]), prepend=0, append=len(ordered))
     for name, size in zip(("train", "valid", "test"), sizes, strict=True):
         if size <= 0:

@@ -62,7 +62,7 @@ def launch(task: Task, places: Places, output: Path, state: Path, code: str, log
 def main() -> None:
     """One of several processes, started by `launch`."""
     job = json.loads(sys.argv[1])
-    with stage(job["log"]):
+    with stage(job["log"], 0):
         task = Task.model_validate(job["task"])
         tune(task, Places.model_validate(job["places"]), Path(job["output"]), Path(job["state"]), job["code"])
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tessera.artifacts.files import read_json, write_json
+from tessera.artifacts.files import forget, read_json, write_json
 from tessera.artifacts.logs import Progress, log
 from tessera.artifacts.tables import write_table
 from tessera.language.answers import answer
@@ -74,8 +74,7 @@ def write_captions(
     write_table(
         output, made, "captions", settings.model_dump(mode="json"), counts=dict(counts), cut=cut, domain=prompt.domain
     )
-    for number in range(len(starts)):
-        (state / f"captions-{number:05d}.json").unlink(missing_ok=True)
+    forget(state / f"captions-{number:05d}.json" for number in range(len(starts)))
 
 
 def _example(rows: Sequence[Sequence[Any]]) -> str:

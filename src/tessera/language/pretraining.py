@@ -48,7 +48,7 @@ def launch_pretraining(
 def main() -> None:
     """One of several processes, started by `launch_pretraining`."""
     job = json.loads(sys.argv[1])
-    with stage(job["log"]):
+    with stage(job["log"], 0):
         task = Pretraining.model_validate(job["task"])
         run_pretraining(task, Path(job["data"]), Path(job["output"]), Path(job["state"]), job["code"])
 

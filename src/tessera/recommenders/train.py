@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tessera.artifacts.files import file_digest, identity
+from tessera.artifacts.files import file_digest, forget, identity
 from tessera.artifacts.logs import log, stage
 from tessera.artifacts.models import write_model
 from tessera.data.dataset import Cases, Dataset, load_dataset
@@ -74,7 +74,7 @@ def train_run(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path
     description |= {"best_epoch": best["epoch"], "epochs": len(history), "validation": best["NDCG@10"]}
     write_history(output.with_name("history.jsonl"), history)
     write_model(output, weights, description)
-    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    forget([folder / "checkpoint.safetensors"])
     log.info("best epoch %d of %d, validation NDCG@10 %.4f", best["epoch"], len(history), best["NDCG@10"])
 
 
@@ -141,7 +141,7 @@ def launch(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path, c
 def main() -> None:
     """One of several processes, started by `launch`."""
     job = json.loads(sys.argv[1])
-    with stage(job["log"]):
+    with stage(job["log"], 0):
         train_run(
             Run.model_validate(job["run"]), Path(job["data"]), RunInputs.model_validate(job["inputs"]),
             Path(job["output"]), Path(job["state"]), job["code"],

@@ -91,7 +91,7 @@ class Entry:
 
 def label(entry: Entry) -> str:
     """The name of an entry; of a heuristic or the oracle, only the system."""
-    return entry.system if entry.recommender in (entry.system, "oracle") else entry.name
+    return entry.system if entry.recommender in (entry.system, ORACLE, *HEURISTICS) else entry.name
 
 
 def read_run(path: str | Path) -> Run:
@@ -179,7 +179,7 @@ def baselines_of(found: Sequence[Entry], named: str | None) -> list[Entry]:
         return (trained or real)[:1]
     chosen = [entry for entry in real if named in (entry.name, entry.system)]
     if not chosen:
-        known = {name for entry in real for name in (entry.name, entry.system)}
+        known = {name for entry in real for name in (label(entry), entry.system)}
         raise ValueError(f"significance.baseline: no run {named!r}{did_you_mean(named, known)}")
     return chosen
 

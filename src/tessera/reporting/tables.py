@@ -15,7 +15,16 @@ from tessera.artifacts.files import file_digest, write_text
 from tessera.artifacts.logs import log
 from tessera.artifacts.tables import ArtifactError, describe, read_table, write_table
 from tessera.evaluation.significance import enough_resamples, holm, p_values
-from tessera.reporting.runs import Entry, UserMetrics, baselines_of, check_same_users, entries, opponent, user_metrics
+from tessera.reporting.runs import (
+    Entry,
+    UserMetrics,
+    baselines_of,
+    check_same_users,
+    entries,
+    label,
+    opponent,
+    user_metrics,
+)
 from tessera.settings.base import did_you_mean
 from tessera.settings.evaluation import Evaluation, Significance
 
@@ -144,7 +153,7 @@ class Table:
             }[self.significance.method]
             resamples = enough_resamples(self.significance, self.comparisons)
             one = len(self.baselines) == 1
-            against = self.baseline.name if one else f"{self.baseline.system} under the same recommender"
+            against = label(self.baseline) if one else f"{self.baseline.system} under the same recommender"
             drawn = "" if self.significance.method == "t_test" else f", {resamples:,} resamples"
             found.append(
                 f"* better (↑) or worse (↓) than {against}: {test} over users{drawn}, "

@@ -8,27 +8,98 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
-from collections.abc import Iterable, Mapping
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
 from types import UnionType
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 TOP = "(top level)"
 _TYPE_TAG = re.compile(r"int|float|str|bool|list\[.*\]|dict\[.*\]")
 _EXPONENT_TEXT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
+LARGEST = 2**31 - 1
+"""Of whole numbers: what any array, seed or counter of a library below takes."""
+FARTHEST = 1.0e9
+"""From zero, of other numbers: beyond it, float32 and the squares of optimisers lose their meaning."""
+NEAREST = 1.0e-12
+"""To zero, of numbers that are not zero."""
+
+MOST_VALUES = 200_000
+"""Of a config, those that aliases repeat counted again."""
+
+Width = Annotated[int, Field(ge=1, le=2**16)]
+"""Of a layer or a vector."""
+Seed = Annotated[int, Field(ge=0)]
+"""Of a random generator."""
+
+_LONGEST_LINE, _LONGEST_VALUE, _MOST_LINES = 1000, 200, 30
+_TOLD = reprlib.Repr()
+_TOLD.maxlevel, _TOLD.maxdict, _TOLD.maxlist, _TOLD.maxtuple = 3, 6, 6, 6
+_TOLD.maxstring = _TOLD.maxother = _TOLD.maxlong = 120
+
 
 class ConfigError(ValueError):
     """A config that cannot be run. The text is meant for the person who wrote it."""
 
 
+def told(value: object) -> str:
+    """A value as a message shows it: like `repr`, but never long, however large the value is."""
+    text = _TOLD.repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]} ..."
+
+
+def cut(line: str) -> str:
+    """A line of a message, its middle left out where it is too long to be read."""
+    half = _LONGEST_LINE // 2
+    return line if len(line) <= _LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
+
+
+def message(lines: Iterable[str]) -> str:
+    """Problems as one message, a line each: as many as a person can read, each cut to what a person can read."""
+    found = list(lines)
+    more = [f"... and {len(found) - _MOST_LINES} more"] if len(found) > _MOST_LINES else []
+    return "\n".join([*map(cut, found[:_MOST_LINES]), *more])
+
+
+def check_size(config: Any, where: str = "config") -> None:
+    """Refuse a config of more values than a person writes: YAML's aliases make 10^9 of ten lines, in no more memory.
+
+    Raises:
+        ConfigError: there are more than `MOST_VALUES`, or a value holds itself.
+    """
+    counts: dict[int, int] = {}
+    within: set[int] = set()
+
+    def count(value: Any) -> int:
+        if not isinstance(value, (Mapping, list, tuple)):
+            return 1
+        if id(value) in within:
+            raise ConfigError(f"{where}: a value holds itself")
+        if id(value) not in counts:
+            within.add(id(value))
+            parts = value.values() if isinstance(value, Mapping) else value
+            counts[id(value)] = 1 + sum(map(count, parts))
+            within.discard(id(value))
+        return counts[id(value)]
+
+    try:
+        if count(config) <= MOST_VALUES:
+            return
+    except RecursionError:
+        raise ConfigError(f"{where}: is nested too deeply") from None
+    raise ConfigError(f"{where}: aliases (*name) make more than {MOST_VALUES:,} values of it")
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """The end of an error message: the nearest valid name, and all of them when they are few."""
     names = sorted(map(str, known))
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    wanted = str(name)
+    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.5) if len(wanted) <= _LONGEST_LINE else []
     hint = f"; did you mean {near[0]!r}?" if near else ""
     listed = f" (known: {', '.join(names)})" if names and len(names) <= 24 else ""
     return hint + listed
@@ -41,6 +112,16 @@ def _accepts_text(annotation: Any) -> bool:
 def _members(annotation: Any) -> tuple[Any, ...]:
     """The members of a union; a type is its own only member."""
     return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    """The numbers of a value that is one, or a list of them."""
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            if not isinstance(part, (list, tuple)):
+                yield from _numbers(part)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield value
 
 
 class Settings(BaseModel):
@@ -58,7 +139,7 @@ class Settings(BaseModel):
                 raise PydanticCustomError(
                     "unknown_key",
                     "unknown key '{key}' (value {value}){hint}",
-                    {"key": str(key), "value": repr(value), "hint": did_you_mean(key, cls.model_fields)},
+                    {"key": str(key), "value": told(value), "hint": did_you_mean(key, cls.model_fields)},
                 )
             text_wanted = _accepts_text(cls.model_fields[key].annotation)
             if isinstance(value, str) and not text_wanted and _EXPONENT_TEXT.fullmatch(value):
@@ -68,6 +149,22 @@ class Settings(BaseModel):
                     {"key": str(key), "value": value},
                 )
         return data
+
+    @field_validator("*")
+    @classmethod
+    def _refuse_absurd_numbers(cls, value: Any) -> Any:
+        """The bounds of every number, whatever else its field says: finite, and of a size that can be computed with."""
+        for number in _numbers(value):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise PydanticCustomError("absurd_number", "expected a finite number")
+            limit = LARGEST if isinstance(number, int) else FARTHEST
+            if abs(number) > limit:
+                raise PydanticCustomError(
+                    "absurd_number", "expected a number between -{limit} and {limit}", {"limit": f"{limit:,}"}
+                )
+            if 0 < abs(number) < NEAREST:
+                raise PydanticCustomError("absurd_number", "expected 0, or a number of 1.0e-12 or more")
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -136,33 +233,44 @@ def _readable_path(location: tuple[Any, ...], config: Any, missing: bool) -> tup
 
 
 def explain(error: ValidationError, config: Any, where: str = "config") -> str:
-    """All problems of a config, a line each: `file: path: problem (got value)`."""
+    """All problems of a config, a line each: `file: path: problem (got value)`; `message` bounds them."""
     lines: list[str] = []
     for problem in error.errors(include_url=False):
         location = problem["loc"]
         if problem["type"] in {"unknown_key", "number_as_text"}:
             location = (*location, problem["ctx"]["key"])
-        path, value = _readable_path(location, config, problem["type"] == "missing")
-        text = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] in {"literal_error", "enum", "union_tag_invalid"}:
-            expected = re.findall(r"'([^']+)'", str(problem.get("ctx", {})))
-            if problem["type"] == "union_tag_invalid":
-                tag = str(problem["ctx"]["tag"])
-                expected = re.findall(r"'([^']+)'", problem["ctx"]["expected_tags"])
-                key = str(problem["ctx"]["discriminator"]).strip("'").replace("_system_tag()", "recommender")
-                text = f"unknown {key} {tag!r}{did_you_mean(tag, expected)}"
-            elif isinstance(value, str):
-                expected = re.findall(r"'([^']+)'", problem["ctx"]["expected"])
-                text = f"{value!r} is not one of the choices{did_you_mean(value, expected)}"
-        elif problem["type"] == "union_tag_not_found":
-            key = str(problem["ctx"]["discriminator"]).strip("'")
-            text = f"needs a key {key!r} that says which kind it is (got {value!r})"
-        elif problem["type"] not in {"unknown_key", "number_as_text", "missing", "value_error"}:
-            text = f"{text} (got {value!r})"
-        line = f"{where}: {path}: {text}"
+        if location and location[-1] == "[key]":
+            path, _ = _readable_path(location[:-2], config, missing=False)
+            line = (
+                f"{where}: {path}: {told(location[-2])} is no name; a name is text, in quotes where YAML reads a number"
+            )
+        else:
+            path, value = _readable_path(location, config, problem["type"] == "missing")
+            line = f"{where}: {path}: {_problem(problem, value)}"
         if line not in lines:
             lines.append(line)
-    return "\n".join(lines)
+    return message(lines)
+
+
+def _problem(problem: Any, value: Any) -> str:
+    """What is wrong, and what was expected."""
+    text: str = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in {"literal_error", "enum", "union_tag_invalid"}:
+        if problem["type"] == "union_tag_invalid":
+            tag = str(problem["ctx"]["tag"])
+            expected = re.findall(r"'([^']+)'", problem["ctx"]["expected_tags"])
+            key = str(problem["ctx"]["discriminator"]).strip("'").replace("_system_tag()", "recommender")
+            return f"unknown {key} {told(tag)}{did_you_mean(tag, expected)}"
+        if isinstance(value, str):
+            expected = re.findall(r"'([^']+)'", problem["ctx"]["expected"])
+            return f"{told(value)} is not one of the choices{did_you_mean(value, expected)}"
+        return f"{text} (got {told(value)})"
+    if problem["type"] == "union_tag_not_found":
+        key = str(problem["ctx"]["discriminator"]).strip("'")
+        return f"needs a key {key!r} that says which kind it is (got {told(value)})"
+    if problem["type"] not in {"unknown_key", "number_as_text", "missing", "value_error"}:
+        return f"{text} (got {told(value)})"
+    return text
 
 
 def choices(annotation: Any) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from tessera.settings.base import ConfigError, PresetSettings, Settings, explain
+from tessera.settings.base import ConfigError, PresetSettings, Seed, Settings, check_size, explain, message
 from tessera.settings.ctr import CTR, CTRRun
 from tessera.settings.datasets import Dataset
 from tessera.settings.embedding import (
@@ -94,7 +94,7 @@ class Experiment(Settings):
     """Names under `systems`, or the built-in popular, item_knn, markov and id."""
     backbones: list[str] = Field(default_factory=lambda: ["sasrec"], min_length=1)
     """Names under `backbones`, or the built-in sasrec, gru4rec and bert4rec."""
-    seeds: list[int] = Field(default_factory=lambda: [1, 2, 3], min_length=1)
+    seeds: list[Seed] = Field(default_factory=lambda: [1, 2, 3], min_length=1)
     """One training of every run a seed."""
 
 
@@ -338,10 +338,11 @@ def load(config: Any, where: str = "config") -> Config:
     Raises:
         ConfigError: one message with every problem, a line each: file, path, value, what was expected.
     """
+    check_size(config, where)
     try:
         found = Config.model_validate(config)
     except ValidationError as error:
         raise ConfigError(explain(error, config, where)) from None
     if found.problems:
-        raise ConfigError("\n".join(f"{where}: {problem}" for problem in found.problems))
+        raise ConfigError(message(f"{where}: {problem}" for problem in found.problems))
     return found

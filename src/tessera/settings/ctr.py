@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tessera.settings.base import Settings
+from tessera.settings.base import Seed, Settings
 from tessera.settings.ctr_models import CTRModel
 
 
@@ -122,7 +122,7 @@ class CTREvaluation(Settings):
     """Candidates of such a request."""
     recall_samples: int = Field(500, ge=0)
     """Test impressions on which retrieval is compared with the attention of `reference`."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the resampling."""
 
     @field_validator("history_bins")

@@ -6,15 +6,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tessera.settings.base import PresetSettings, Settings
+from tessera.settings.base import PresetSettings, Settings, Width
 
 
 class ClickModel(Settings):
     """What all click-through models share: item vectors and the network on top."""
 
-    dim: int = Field(16, ge=1)
+    dim: Width = 16
     """Width of the vector of an item id."""
-    category_dim: int = Field(16, ge=0)
+    category_dim: int = Field(16, ge=0, le=2**16)
     """Width of the vector of a category; 0 reads no categories."""
     read_codes: bool = False
     """Item vectors also hold those of the item's semantic ID: what R2LED knows of items, for fair comparisons."""
@@ -22,13 +22,13 @@ class ClickModel(Settings):
     """The logit also has a part told by how many events of the whole history are of the target's item and of its
     category and, where codes are read, share each of its prefixes: what R2LED's `histogram` knows, for fair
     comparisons."""
-    code_dim: int = Field(16, ge=1)
+    code_dim: Width = 16
     """Width of code vectors where no codebook gives it."""
     start: Literal["codebooks", "random"] = "codebooks"
     """Code vectors start as the quantiser's codebooks, or at random."""
     combine: Literal["sum", "concat"] = "concat"
     """Add the vectors of the levels, or lay them side by side."""
-    hidden: list[int] = Field(default_factory=lambda: [200, 80])
+    hidden: list[Width] = Field(default_factory=lambda: [200, 80])
     """Hidden widths of the network that scores target and interests."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout in that network."""
@@ -39,7 +39,7 @@ class ShortTerm(ClickModel):
 
     short: int = Field(20, ge=0)
     """Last events behind a DIN attention of their own; 0 has none."""
-    attention_hidden: list[int] = Field(default_factory=lambda: [32], min_length=1)
+    attention_hidden: list[Width] = Field(default_factory=lambda: [32], min_length=1)
     """Hidden widths of DIN's attention network."""
 
 
@@ -48,9 +48,9 @@ class Retrieval(ShortTerm):
 
     k: int = Field(50, ge=1)
     """Events retrieved."""
-    heads: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1, le=2**16)
     """Heads of the attention over them."""
-    attention_dim: int = Field(32, ge=1)
+    attention_dim: Width = 32
     """Width of all heads together."""
 
     @model_validator(mode="after")
@@ -82,7 +82,7 @@ class DINSettings(ClickModel):
     model: Literal["din"] = "din"
     window: int | None = Field(50, ge=1)
     """Last events read; null reads all."""
-    attention_hidden: list[int] = Field(default_factory=lambda: [32], min_length=1)
+    attention_hidden: list[Width] = Field(default_factory=lambda: [32], min_length=1)
     """Hidden widths of the attention network."""
     activation: Literal["dice", "relu"] = "dice"
     """Inside the attention network."""

@@ -8,8 +8,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter, field_validator, model_validator
 
-from tessera.settings.base import Settings
+from tessera.settings.base import Seed, Settings, cut, told
 from tessera.settings.language import ItemPrompt
+
+
+def _day(value: str, expected: str = "no day") -> date:
+    try:
+        return date.fromisoformat(value)
+    except ValueError as error:
+        raise ValueError(f"{told(value)} is {expected} 'YYYY-MM-DD' ({cut(str(error))})") from None
 
 
 class Core(Settings):
@@ -43,6 +50,19 @@ class Cleaning(Settings):
     max_history: int | None = Field(None, ge=3)
     """Keep the most recent interactions of a user (under global_temporal: of its training part)."""
 
+    @field_validator("since", "until")
+    @classmethod
+    def _days(cls, value: str | None) -> str | None:
+        if value is not None:
+            _day(value)
+        return value
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Cleaning:
+        if self.since is not None and self.until is not None and self.since > self.until:
+            raise ValueError(f"since {self.since} is after until {self.until}: no row could be kept")
+        return self
+
 
 class LeaveOneOut(Settings):
     """A user's last interaction tests, the one before validates, the rest trains (users shorter than 3 only train)."""
@@ -60,18 +80,25 @@ class GlobalTemporal(Settings):
     """Share of the interactions after the last cut, or its day."""
     target: Literal["last", "first", "random"] = "first"
     """Which interaction of a user after the cut is the target."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of `target: random`."""
 
     @field_validator("valid", "test")
     @classmethod
     def _shares_or_days(cls, value: float | str) -> float | str:
         if isinstance(value, str):
-            try:
-                date.fromisoformat(value)
-            except ValueError as error:
-                raise ValueError(f"{value!r} is neither a share nor a day 'YYYY-MM-DD' ({error})") from None
+            _day(value, "neither a share nor a day")
+        elif not 0 < value < 1:
+            raise ValueError(f"expected a share between 0 and 1, or a day 'YYYY-MM-DD' (got {value})")
         return value
+
+    @model_validator(mode="after")
+    def _something_trains(self) -> GlobalTemporal:
+        if isinstance(self.valid, float) and isinstance(self.test, float) and self.valid + self.test >= 1:
+            raise ValueError(f"valid and test are {self.valid + self.test:g} of the interactions; none trains")
+        if isinstance(self.valid, str) and isinstance(self.test, str) and _day(self.valid) > _day(self.test):
+            raise ValueError(f"valid {self.valid} is after test {self.test}; it is the day of the first cut")
+        return self
 
 
 class GivenSplit(Settings):

@@ -54,7 +54,8 @@ experiment:
     ./run --configfile my.yaml other.yaml   # the second file changes what the first one says, key by key
 
 An unknown key or name, an ill-typed value or a missing file is refused before anything runs, with the path to the key,
-the value and the nearest valid name. YAML reads `1e-4` as text: write `1.0e-4`. Paths are looked for under
+the value and the nearest valid name; so is a key that stands twice in a file. Numbers are finite: whole ones below
+2^31, others within 1.0e+9 of zero. YAML reads `1e-4` as text: write `1.0e-4`. Paths are looked for under
 `$TESSERA_DATA`, then under the working directory.
 
 Every stage re-runs when the keys that it reads change, and only then: an edit to `report` makes the page anew, one to
@@ -152,13 +153,17 @@ def _section(title: str, model: type[BaseModel]) -> str:
 
 
 def _type(field: FieldInfo) -> str:
-    limits = [
+    return ", ".join([_name(field.annotation), *_limits(field)])
+
+
+def _limits(field: FieldInfo) -> list[str]:
+    """The bounds of a number, as they are read."""
+    return [
         f"{sign} {getattr(limit, key)}"
         for limit in field.metadata
         for key, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
         if getattr(limit, key, None) is not None
     ]
-    return ", ".join([_name(field.annotation), *limits])
 
 
 def _name(annotation: Any) -> str:
@@ -167,7 +172,8 @@ def _name(annotation: Any) -> str:
     if annotation in simple:
         return simple[annotation]
     if origin is Annotated:
-        return _name(parts[0])
+        limits = [limit for part in parts[1:] if isinstance(part, FieldInfo) for limit in _limits(part)]
+        return " ".join([_name(parts[0]), *limits])
     if origin is Literal:
         return " / ".join(f"`{part}`" for part in parts)
     if origin in (Union, types.UnionType):

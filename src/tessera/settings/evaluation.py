@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from tessera.settings.base import Settings
+from tessera.settings.base import Seed, Settings
 
 
 class FullRanking(Settings):
@@ -23,7 +23,7 @@ class SampledRanking(Settings):
     """Negatives a user, never items of the user's history."""
     distribution: Literal["uniform", "popularity"] = "uniform"
     """Where they are drawn from."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the drawing."""
 
 
@@ -74,13 +74,13 @@ class Significance(Settings):
     """Paired tests over users against the named baseline, Holm-corrected over the table."""
 
     baseline: str | None = None
-    """A run, as `system/recommender` (e.g. `id/sasrec`), or a system (`id`): every run is then compared with it under
-    its own recommender, heuristics under its first; null takes the first trained run of the experiment."""
+    """A system (`popular`, `id`): every run is then compared with it under its own recommender, heuristics under its
+    first; or one run, as `system/recommender` (`id/sasrec`); null takes the first trained run of the experiment."""
     method: Literal["randomization", "bootstrap", "t_test"] = "randomization"
     """Paired sign-flip randomisation, paired bootstrap, or the paired t-test."""
     resamples: int = Field(10_000, ge=100)
     """Resamples of the first two."""
     level: float = Field(0.05, gt=0, lt=1)
     """Significance level after the Holm correction."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the resampling."""

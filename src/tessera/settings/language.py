@@ -51,13 +51,13 @@ class BuiltModel(Settings):
 
     built: Literal["qwen2.5-vl"]
     """The architecture."""
-    hidden: int = Field(96, ge=16, multiple_of=8)
+    hidden: int = Field(96, ge=16, le=2**16, multiple_of=8)
     """Width of the language part (and of the vision part)."""
-    layers: int = Field(2, ge=1)
+    layers: int = Field(2, ge=1, le=1000)
     """Layers of the language part."""
-    vision_layers: int = Field(4, ge=1)
+    vision_layers: int = Field(4, ge=1, le=1000)
     """Layers of the vision part."""
-    heads: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1, le=2**16)
     """Attention heads of either part; `hidden` is a multiple of four times as many."""
     vocabulary: int = Field(1500, ge=400)
     """Most tokens of its own byte-level BPE tokenizer."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from tessera.settings.base import did_you_mean, explain
+from tessera.settings.base import did_you_mean, explain, told
 from tessera.settings.datasets import BazaarSource
 from tessera.settings.embedding import TRAINED_TABLES, AttributesTable, CRRLTable, HiddenTable, LRCLTable
 from tessera.settings.language import BuiltModel, PackageModel, ReadText, Steps
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Names become folders below results/; these are there already.
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+_MOST_CODES = 2**20
 _RESERVED = {"datasets": ("benchmarks", "logs", "report", "tables"), "systems": ("oracle",)}
 
 
@@ -84,8 +85,11 @@ def find_problems(config: Config) -> list[str]:
     baseline = config.significance.baseline
     if not found and baseline is not None and config.task == "sequential":
         runs = {f"{run.system}/{run.recommender}": run for d in config.experiment.datasets for run in config.runs(d)}
-        trained = {run.system: run for run in runs.values() if not run.heuristic}
-        check("significance.baseline", baseline, runs | trained)
+        systems = {run.system for run in runs.values()}
+        if baseline not in systems | set(runs):
+            # a heuristic has one name, its system's
+            names = systems | {name for name, run in runs.items() if not run.heuristic}
+            found.append(f"significance.baseline: unknown name {baseline!r}{did_you_mean(baseline, names)}")
     return found
 
 
@@ -228,8 +232,11 @@ def _semantic_ids(config: Config) -> list[str]:
                 found.append(f"{path}.tables.{index}: unknown name {table!r}{did_you_mean(table, config.tables)}")
         if len(set(codes.tables)) < len(codes.tables):
             found.append(f"{path}.tables: names something twice: {codes.tables}")
-        if len(codes.sizes) != codes.levels or min(codes.sizes) < 2:
-            found.append(f"{path}.codes: {codes.codes} is not a number above 1 for each of {codes.levels} levels")
+        if len(codes.sizes) != codes.levels or min(codes.sizes) < 2 or max(codes.sizes) > _MOST_CODES:
+            found.append(
+                f"{path}.codes: {told(codes.codes)} is not a number above 1 for each of {codes.levels} levels "
+                f"(at most {_MOST_CODES:,})"
+            )
     for name, system in config.systems.items():
         if not isinstance(system, NetworkSystem):
             continue

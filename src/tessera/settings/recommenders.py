@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tessera.settings.base import PresetSettings, Settings
+from tessera.settings.base import PresetSettings, Settings, Width
 
 # ---------------------------------------------------------------- backbones
 
@@ -25,13 +25,13 @@ class SASRecSettings(PresetSettings, BackboneSettings):
     OFFICIAL: ClassVar[dict[str, Any]] = {"causal": False}
 
     kind: Literal["sasrec"] = "sasrec"
-    dim: int = Field(64, ge=1)
+    dim: Width = 64
     """Width of item vectors and hidden states."""
-    layers: int = Field(2, ge=1)
+    layers: int = Field(2, ge=1, le=1000)
     """Number of attention blocks."""
-    heads: int = Field(2, ge=1)
+    heads: int = Field(2, ge=1, le=2**16)
     """Attention heads a block; `dim` is a multiple of it."""
-    inner_dim: int = Field(256, ge=1)
+    inner_dim: Width = 256
     """Width of the feed-forward layer."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout on embeddings and on the outputs of attention and feed-forward layers."""
@@ -47,11 +47,11 @@ class GRU4RecSettings(PresetSettings, BackboneSettings):
     OFFICIAL: ClassVar[dict[str, Any]] = {"targets": "last"}
 
     kind: Literal["gru4rec"] = "gru4rec"
-    dim: int = Field(64, ge=1)
+    dim: Width = 64
     """Width of item vectors; the state is projected back to it."""
-    hidden_dim: int = Field(128, ge=1)
+    hidden_dim: Width = 128
     """Width of the recurrent state."""
-    layers: int = Field(1, ge=1)
+    layers: int = Field(1, ge=1, le=1000)
     """Number of recurrent layers."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout on embeddings and on the output state."""
@@ -65,13 +65,13 @@ class BERT4RecSettings(BackboneSettings):
     """Bidirectional encoder trained on a Cloze task (Sun et al., CIKM 2019)."""
 
     kind: Literal["bert4rec"] = "bert4rec"
-    dim: int = Field(64, ge=1)
+    dim: Width = 64
     """Width of item vectors and hidden states."""
-    layers: int = Field(2, ge=1)
+    layers: int = Field(2, ge=1, le=1000)
     """Number of attention blocks."""
-    heads: int = Field(2, ge=1)
+    heads: int = Field(2, ge=1, le=2**16)
     """Attention heads a block; `dim` is a multiple of it."""
-    inner_dim: int = Field(256, ge=1)
+    inner_dim: Width = 256
     """Width of the feed-forward layer."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout on embeddings and on the outputs of attention and feed-forward layers."""
@@ -151,7 +151,7 @@ class TableItems(PresetSettings):
     kind: Literal["table"] = "table"
     table: str
     """Name under `tables`."""
-    adapter: list[int] = Field(default_factory=lambda: [256])
+    adapter: list[Width] = Field(default_factory=lambda: [256])
     """Hidden widths of the adapter; [] is one linear map."""
     activation: Literal["gelu", "none"] = "gelu"
     """Between the layers of the adapter; none as in LLMEmb's and ReaEmb's code, which makes it one linear map."""
@@ -185,11 +185,11 @@ class SemanticIdItems(Settings):
     """Add the vectors of the levels, or lay them side by side, before the adapter."""
     start: Literal["codebooks", "random"] = "codebooks"
     """Code vectors start as the quantiser's codebooks, or at random."""
-    code_dim: int = Field(64, ge=1)
+    code_dim: Width = 64
     """Width of code vectors where no codebook gives it."""
     table: str | None = None
     """Name under `tables`: a frozen table read beside the codes."""
-    adapter: list[int] = Field(default_factory=lambda: [256])
+    adapter: list[Width] = Field(default_factory=lambda: [256])
     """Hidden widths between code vectors (and table) and item vectors; [] is one linear map."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout inside the adapter."""
@@ -204,7 +204,7 @@ class ViewAlignment(Settings):
     """Weight beside the loss of the recommender."""
     temperature: float = Field(0.07, gt=0)
     """Temperature of the contrastive loss; fixed."""
-    dim: int = Field(64, ge=1)
+    dim: Width = 64
     """Width of the space in which the two are compared."""
     anchor: bool = False
     """Also draw both towards what is said of picture and text together."""
@@ -243,11 +243,11 @@ class DualViewItems(Settings):
     """Which view reads the other: each (bidirectional), what the model says (coarse), or the text (fine)."""
     axis: Literal["item", "sequence"] = "item"
     """Views read each other within an item, or along the history (LLM-ESR), where a position sees none after it."""
-    heads: int = Field(2, ge=1)
+    heads: int = Field(2, ge=1, le=2**16)
     """Heads of the cross-attention."""
-    width: int = Field(64, ge=1)
+    width: Width = 64
     """Width of the projected vectors that are fused."""
-    adapter: list[int] = Field(default_factory=lambda: [256])
+    adapter: list[Width] = Field(default_factory=lambda: [256])
     """Hidden widths between a fused view and its part of the item vector; [] is one linear map."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout inside the adapters."""

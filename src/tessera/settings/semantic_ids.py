@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema, model_validator
 
-from tessera.settings.base import PresetSettings, Settings
+from tessera.settings.base import PresetSettings, Settings, Width
 from tessera.settings.language import Steps
 
 _NAMES = {"type": "array", "items": {"type": "string"}, "minItems": 1}
@@ -21,7 +21,7 @@ class Codes(Settings):
 
     tables: Annotated[list[str], _ONE_OR_MORE] = Field(min_length=1)
     """Names under `tables`; one name may stand alone. Several are laid side by side, each scaled to the same size."""
-    levels: int = Field(3, ge=1)
+    levels: int = Field(3, ge=1, le=1000)
     """Codes an item: residual levels, or subspaces of product quantisation."""
     codes: int | list[int] = 256
     """Codes to choose from at a level; a list says it for every level."""
@@ -62,9 +62,9 @@ class QuantizerSteps(Steps):
 class LearnedCodes(Codes):
     """What quantisers with an encoder and a decoder share."""
 
-    hidden: list[int] = Field(default_factory=lambda: [512, 256, 128])
+    hidden: list[Width] = Field(default_factory=lambda: [512, 256, 128])
     """Widths between the table and the latent vector; the decoder mirrors them."""
-    dim: int = Field(32, ge=1)
+    dim: Width = 32
     """Width of the latent vector and of the codes."""
     estimator: Literal["straight_through", "rotation", "gumbel"] = "straight_through"
     """How the gradient passes the choice of a code: straight through, rotated (Fifty et al., 2024), or that of a soft

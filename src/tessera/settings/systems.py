@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from tessera.settings.base import PresetSettings, Settings
+from tessera.settings.base import PresetSettings, Seed, Settings, Width
 from tessera.settings.embedding import LoRA
 from tessera.settings.language import LanguageModel
 from tessera.settings.recommenders import (
@@ -35,7 +35,7 @@ class BackboneSystem(Settings):
     """Keys of `training` that differ for this system."""
     backbones: list[str] | None = None
     """Only under these backbones; null takes the experiment's."""
-    seeds: list[int] | None = Field(None, min_length=1)
+    seeds: list[Seed] | None = Field(None, min_length=1)
     """Only these seeds; null takes the experiment's."""
 
     @model_validator(mode="before")
@@ -59,7 +59,7 @@ class NetworkSystem(Settings):
     """Name under `semantic_ids`."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Keys of `training` that differ for this system."""
-    seeds: list[int] | None = Field(None, min_length=1)
+    seeds: list[Seed] | None = Field(None, min_length=1)
     """Only these seeds; null takes the experiment's."""
 
 
@@ -67,15 +67,15 @@ class TIGERSystem(NetworkSystem):
     """Generative retrieval: an encoder-decoder writes the codes of the next item (Rajput et al., NeurIPS 2023)."""
 
     recommender: Literal["tiger"] = "tiger"
-    dim: int = Field(64, ge=1)
+    dim: Width = 64
     """Width of token vectors and hidden states (128 in the paper)."""
-    inner_dim: int = Field(256, ge=1)
+    inner_dim: Width = 256
     """Width of the feed-forward layers (1024 in the paper)."""
-    layers: int = Field(2, ge=1)
+    layers: int = Field(2, ge=1, le=1000)
     """Layers of the encoder and of the decoder (4 in the paper)."""
-    heads: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1, le=2**16)
     """Attention heads a layer (6 in the paper)."""
-    head_dim: int = Field(16, ge=1)
+    head_dim: Width = 16
     """Width of a head (64 in the paper)."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout on embeddings, attention and outputs (0.1 in the paper)."""
@@ -148,7 +148,7 @@ class MMESIDSystem(NetworkSystem, PresetSettings):
     standardize: bool = True
     """Centre each raw table and scale it, and the codebooks of each table, to unit mean square; false leaves them as
     they are, as published."""
-    fusion: list[int] | None = None
+    fusion: list[Width] | None = None
     """Hidden widths between the branches of an item and its token; null is half of all branches, as published."""
     scoring: Literal["fused", "id"] = "fused"
     """Score by an ID head and one head a raw table, tied to its projection, or by the ID head alone."""

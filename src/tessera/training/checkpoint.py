@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from tessera.artifacts.files import half_written
 from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.artifacts.tables import ArtifactError
 
@@ -52,6 +53,8 @@ def load_checkpoint(
     Raises:
         ArtifactError: the file is not a checkpoint of this model.
     """
+    for leftover in half_written(path.parent):  # of a trainer that was killed while it saved
+        leftover.unlink(missing_ok=True)
     if not path.is_file():
         return None
     tensors = read_tensors(path)

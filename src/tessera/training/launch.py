@@ -12,7 +12,7 @@ def run_processes(module: str, job: dict[str, Any], processes: int) -> None:
     """Run `python -m module JOB` in several processes that know of one another (torch.distributed.run).
 
     Raises:
-        ValueError: one of them failed; its log says why.
+        ChildProcessError: one of them failed; its log says why.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     launched = subprocess.Popen([*command, "-m", module, json.dumps(job)])
@@ -24,4 +24,4 @@ def run_processes(module: str, job: dict[str, Any], processes: int) -> None:
         launched.wait()
         raise
     if failed:
-        raise ValueError(f"training in {processes} processes failed with exit code {failed}")
+        raise ChildProcessError(f"training in {processes} processes failed with exit code {failed}")

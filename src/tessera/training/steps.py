@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tessera.artifacts.files import forget
 from tessera.artifacts.logs import Progress, Terminated, log, unbroken
 from tessera.settings.language import Steps
 from tessera.training.checkpoint import load_checkpoint, save_checkpoint
@@ -144,7 +145,7 @@ class StepTrainer:
     def clear(self) -> None:
         """Remove the checkpoint: what it led to has been written."""
         if self.machine.first:
-            self.checkpoint.unlink(missing_ok=True)
+            forget([self.checkpoint])
 
     def _train_step(self) -> None:
         for group in self.optimizer.param_groups:

@@ -41,25 +41,6 @@ def test_attempts_are_appended(tmp_path: Path) -> None:
     assert [line.split()[-1] for line in (tmp_path / "a.log").read_text().splitlines()] == ["first", "second"]
 
 
-def test_permanent_errors_end_further_attempts_of_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def attempt(run: str, ends: str) -> str:
-        monkeypatch.setenv("TESSERA_RUN", run)
-        code = STAGE + "print('ran')\n    " + ends
-        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
-        return done.stdout + done.stderr
-
-    path = tmp_path / "log"
-    for passing in ("raise OSError('no space left')", "raise MemoryError", "raise RuntimeError('out of memory')"):
-        assert "ran" in attempt("a", passing), "what may pass is tried again"
-    assert "ran" in attempt("a", "raise ValueError('bad.csv: no column')")
-    path.unlink()  # as the workflow does before each attempt
-    again = attempt("a", "pass")
-    assert "ran" not in again
-    assert "ERROR: bad.csv: no column (not tried again" in again
-    assert "ran" in attempt("b", "raise FileNotFoundError('gone.csv')"), "another run tries again"
-    assert "ran" not in attempt("b", "pass")
-
-
 def test_sigterm_unwinds_and_exits_143(tmp_path: Path) -> None:
     body = "\n    ".join(
         [
@@ -94,3 +75,74 @@ def test_progress_lines_have_count_rate_and_time_left(caplog: pytest.LogCaptureF
 @pytest.mark.parametrize(("seconds", "text"), [(-1, "0 s"), (42.4, "42 s"), (185, "3 min 05 s"), (7620, "2 h 07 min")])
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+ATTEMPT = "import sys\nfrom tessera.artifacts.logs import log, stage\nwith stage(sys.argv[1], int(sys.argv[2])):\n    "
+
+
+def attempt(number: int, body: str, log: Path) -> subprocess.CompletedProcess[str]:
+    """As Snakemake runs it: the log of the attempt before is removed."""
+    log.unlink(missing_ok=True)
+    command = [sys.executable, "-c", ATTEMPT + body, str(log), str(number)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_what_stays_wrong_is_not_tried_again(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    assert "ERROR: no user" in attempt(1, "raise ValueError('no user')", log).stderr
+    for number in (2, 3):
+        done = attempt(number, "print('worked')", log)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+        assert "ERROR: no user" in log.read_text()
+        assert "Traceback" in log.read_text()
+        assert "not tried again" in log.read_text()
+    assert attempt(1, "print('worked')", log).stdout == "worked\n", "a run that is started again tries again"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.log"]
+
+
+@pytest.mark.parametrize("error", ["OSError('no answer')", "MemoryError()", "ChildProcessError('killed')", "{}['x']"])
+def test_what_may_pass_is_tried_again(tmp_path: Path, error: str) -> None:
+    assert attempt(1, f"raise {error}" if "Error" in error else error, tmp_path / "a.log").returncode == 1
+    assert attempt(2, "print('worked')", tmp_path / "a.log").stdout == "worked\n"
+
+
+def test_a_process_that_takes_part_keeps_its_error(tmp_path: Path) -> None:
+    inner = "raise ValueError('no user')"
+    assert attempt(0, inner, tmp_path / "a.log").returncode == 1
+    assert attempt(2, "print('worked')", tmp_path / "a.log").stdout == ""
+
+
+FULL = """import numpy as np, pyarrow as pa, pyarrow.parquet as pq, resource, torch
+    from pathlib import Path
+    from tessera.artifacts.files import atomic, write_text
+    from tessera.artifacts.models import write_tensors
+    numbers = np.arange(100_000)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+    out = Path(sys.argv[1]).with_name("out.bin")
+    """
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        "write_text(out, 'x' * 1_000_000)",
+        "write_tensors(out, {'a': torch.from_numpy(numbers)})",
+        "with atomic(out) as path: pq.write_table(pa.table({'a': numbers}), path)",
+        "with atomic(out) as path, path.open('wb') as file: np.save(file, numbers)",
+        "with atomic(out) as path, path.open('w') as file: [file.write('line ' * 100) for _ in range(1000)]",
+    ],
+)
+def test_a_full_disk_is_told_by_its_path(tmp_path: Path, write: str) -> None:
+    done = run(FULL + write, tmp_path / "a.log")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"ERROR: {tmp_path / 'out.bin'}: cannot be written: " in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.log"]
+
+
+def test_a_log_that_cannot_be_written_adds_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.log").symlink_to("/dev/full")
+    done = run("log.info('hello'); raise ValueError('no user')", tmp_path / "a.log")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 2
+    assert "Traceback" not in done.stderr

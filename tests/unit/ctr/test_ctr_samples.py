@@ -51,6 +51,7 @@ def test_impressions_are_those_of_a_plain_loop(tmp_path, ties):
 def test_no_event_is_in_its_own_history(tmp_path):
     # every item comes once, so that an event found in a history can be told
     rows = [(1 + n // 50, 1 + n, (n % 50) // 3, 1.0) for n in range(200)]
+    rows += [(5, 1 + time, time, 0.0) for time in range(17)]
     samples = make(tmp_path, rows, items=200, **CUTS)
     for number in range(len(samples.users)):
         batch = samples.batch(np.array([number]))
@@ -61,7 +62,7 @@ def test_no_event_is_in_its_own_history(tmp_path):
 
 
 def test_the_cut_is_the_same_moment_for_all(tmp_path):
-    rows = [(user, 1 + (n * 7 + user) % 30, 100 * n + user, 1.0) for user in range(1, 9) for n in range(40)]
+    rows = [(user, 1 + (n * 7 + user) % 30, 100 * n + user, float(user < 8)) for user in range(1, 9) for n in range(40)]
     samples = make(tmp_path, rows, **CUTS)
     bounds = [
         (samples.moments[samples.of(p)].min(), samples.moments[samples.of(p)].max()) for p in ("train", "valid", "test")
@@ -155,13 +156,30 @@ def test_the_latest_rows_of_each_part_are_kept(tmp_path):
 
 
 def test_empty_histories_and_unknown_items_are_samples(tmp_path):
-    rows = [(user, 1 + n % 20, 10 * n + user, 1.0) for user in (1, 2) for n in range(40)]
+    rows = [(user, 1 + n % 20, 10 * n + user, float(n % 4 > 0)) for user in (1, 2) for n in range(40)]
     rows += [(3, 25, 395, 1.0), (3, 3, 396, 0.0)]  # a user of the last moment, with an item of its own
     samples = make(tmp_path, rows, **CUTS)
     mine = np.flatnonzero(samples.users == 3)
     assert samples.lengths[mine].tolist() == [0, 1]
     assert samples.batch(mine[:1]).histories.shape == (1, 1)
     assert int(load_catalogue(tmp_path / "samples").popularity[25]) == 0
+
+
+@pytest.mark.parametrize(
+    ("ratings", "settings", "expected"),
+    [
+        ([1.0], {}, ["are clicks", "source: positives"]),
+        ([0.0, 1.0], {"source": "ratings", "threshold": 2.0, "history": "all"}, ["are no clicks", "threshold"]),
+        ([1.0, 3.0, 5.0], {}, ["are clicks", "source: ratings"]),
+    ],
+)
+def test_one_class_alone_is_told(tmp_path, ratings, settings, expected):
+    rows = [(user, 1 + n % 20, 10 * n, ratings[n % len(ratings)]) for user in (1, 2) for n in range(40)]
+    with pytest.raises(SampleError) as caught:
+        make(tmp_path, rows, **CUTS, **settings)
+    for part in ["interactions.parquet: all", "samples of train", *expected]:
+        assert part in str(caught.value)
+    assert not (tmp_path / "samples").exists()
 
 
 def test_histories_may_be_cut_to_their_end(tmp_path):

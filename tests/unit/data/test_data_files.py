@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tessera.data import downloads
 from tessera.data.blocks import blocks, lines
 from tessera.data.files import DataFileError, find
 
@@ -40,7 +44,28 @@ class Quiet(SimpleHTTPRequestHandler):
 
     def do_GET(self) -> None:
         Quiet.requests += 1
-        super().do_GET()
+        kind = self.path.strip("/").partition("?")[0]
+        if kind == "error":
+            self.send_error(503)
+        elif kind == "loop":
+            self.send_response(302)
+            self.send_header("Location", self.path)
+            self.end_headers()
+        elif kind in ("short", "huge"):
+            self.send_response(200)
+            self.send_header("Content-Length", "1000" if kind == "short" else str(1 << 60))
+            self.end_headers()
+            self.wfile.write(b"1 5\n")
+        elif kind == "endless":
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                while True:
+                    self.wfile.write(b"1 5\n" * 10_000)
+        elif kind == "nonsense":
+            self.wfile.write(b"what?\r\n\r\n")
+        else:
+            super().do_GET()
 
     def log_message(self, *_: object) -> None:
         pass
@@ -78,9 +103,51 @@ def test_download(site: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.Mo
         find(f"{address}/log.txt")
     with pytest.raises(DataFileError, match=f"has sha256 {checksum}, expected 0000"):
         find(f"{address}/log.txt", "0" * 64)
-    with pytest.raises(DataFileError, match=r"other\.txt: cannot be downloaded: HTTP Error 404"):
-        find(f"{address}/other.txt", checksum)
+    with pytest.raises(DataFileError, match=r"items\.path: http://127.*/other\.txt: cannot be fetched \(.*404"):
+        find(f"{address}/other.txt", checksum, "items.path")
     assert [entry.name for entry in Path("data/downloads").iterdir()] == [path.name], "nothing half-written is left"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("error", "503"),
+        ("loop", "cannot be fetched"),
+        ("short", "broke off after 4 of 1,000 bytes"),
+        ("huge", "has 1,152,921,504,606,846,976 bytes; there is room for 5,000,000"),
+        ("endless", "sends more than 5,000,000 bytes"),
+        ("nonsense", "cannot be fetched"),
+    ],
+)
+def test_what_a_server_does_wrong_is_told(
+    site: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(downloads, "LARGEST", 5_000_000)
+    with pytest.raises(DataFileError) as caught:
+        find(f"{site[1]}/{kind}?key=secret", "0" * 64)
+    assert str(caught.value).startswith(f"path: {site[1]}/{kind}?...: ")
+    assert expected in str(caught.value)
+    assert list(Path("data/downloads").iterdir()) == []
+
+
+def test_a_server_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(DataFileError, match=f"http://127.0.0.1:{port}/x: cannot be fetched .*refused"):
+        find(f"http://127.0.0.1:{port}/x", "0" * 64)
+
+
+@pytest.mark.parametrize("end", ["log.txt?a=/../../../x.csv", "..", "a%2F..%2Fb", "log.txt?" + "x" * 500, "log.txt#/é"])
+def test_names_of_urls_stay_inside(end: str, site: tuple[Path, str], tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: list[Path] = []
+    monkeypatch.setattr(downloads, "_fetch", lambda url, target: seen.append(target.resolve()))
+    with pytest.raises(DataFileError, match="expected 0000"):
+        find(f"{site[1]}/{end}", "0" * 64)
+    assert [path.parent for path in seen] == [tmp_path / "data/downloads"]
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 64, 1 << 20])

@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tessera.data import files
 from tessera.data.required import check_files, check_first_lines
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
@@ -89,11 +88,11 @@ def test_urls(write: Write) -> None:
     with pytest.raises(ConfigError) as caught:
         check_files(wrong)
     assert [line.split(": ", 2)[1:] for line in str(caught.value).splitlines()] == [
-        ["datasets.bare.path", f"a URL needs the key 'sha256' beside it, the checksum of the file; got {url}"],
-        ["datasets.items.items.path", f"a URL needs the key 'sha256' beside it, the checksum of the file; got {url}"],
-        ["datasets.pictures.images", f"takes no URL: fetch the file, and name its place, got {url}"],
-        ["datasets.films.path", f"takes no URL: fetch the file, and name its place, got {url}"],
-        ["datasets.amazon.metadata", f"takes no URL: fetch the file, and name its place, got {url}"],
+        ["datasets.bare.path", f"{url}: a URL needs the key 'sha256' beside it, the checksum of the file"],
+        ["datasets.items.items.path", f"{url}: a URL needs the key 'sha256' beside it, the checksum of the file"],
+        ["datasets.pictures.images", f"{url}: a URL is not taken here; fetch it and give the path"],
+        ["datasets.films.path", f"{url}: a URL is not taken here; fetch it and give the path"],
+        ["datasets.amazon.metadata", f"{url}: a URL is not taken here; fetch it and give the path"],
     ]
     check_first_lines(config(fine={"source": "columns", "path": url, "sha256": sha}))
     with pytest.raises(ConfigError, match=r"datasets\.x\.items\.sha256"):
@@ -101,19 +100,8 @@ def test_urls(write: Write) -> None:
 
 
 def test_homes_of_nobody() -> None:
-    with pytest.raises(ConfigError, match=r"datasets\.x\.path: ~nobody-has-this-name/log\.csv: no such user"):
+    with pytest.raises(ConfigError, match=r"datasets\.x\.path: ~nobody-has-this-name/log\.csv: there is no user"):
         check_files(config(x={"source": "columns", "path": "~nobody-has-this-name/log.csv"}))
-
-
-def test_downloads_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "big.csv").write_bytes(bytes(5000))
-    monkeypatch.setattr(files, "LARGEST_DOWNLOAD", 1000)
-    with pytest.raises(files.DataFileError, match=r"big\.csv: more than 1,000 bytes"):
-        files.download((tmp_path / "big.csv").as_uri(), "0" * 64)
-    assert not any((tmp_path / "data" / "downloads").iterdir()), "nothing half-written is left"
-    with pytest.raises(files.DataFileError, match=r"none\.csv: cannot be downloaded"):
-        files.download((tmp_path / "none.csv").as_uri(), "0" * 64)
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,8 @@ def test_cuts() -> None:
         cuts(np.arange(0, 400_000, 1000), GlobalTemporal(valid="1970-01-02", test="1971-01-01"))
     with pytest.raises(LogError, match="leaves no train rows"):
         cuts(np.zeros(5, np.int64), GlobalTemporal())
-    with pytest.raises(LogError, match=r"split\.test: 1\.5 is not a share"):
-        cuts(times, GlobalTemporal(test=1.5))
+    with pytest.raises(ValueError, match="expected a share between 0 and 1"):
+        GlobalTemporal(test=1.5)
 
 
 def log_text(rows: list[tuple[str, str, int]]) -> str:

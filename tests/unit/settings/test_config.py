@@ -120,6 +120,16 @@ def test_shipped_configs_are_good(path: Path) -> None:
     assert all(config.runs(dataset) or config.ctr_runs() for dataset in config.experiment.datasets)
 
 
+@pytest.mark.parametrize("name", ["popular", "id", "seen", "id/sasrec", "popular/popular"])
+def test_a_systems_own_name_is_a_baseline(name: str) -> None:
+    assert load(changed("significance.baseline", name)).significance.baseline == name
+
+
+def test_a_heuristic_has_one_name() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean 'popular'\? \(known: id, id/sasrec, id/wide, popular, seen"):
+        load(changed("significance.baseline", "populer"))
+
+
 def test_nearest_name() -> None:
     assert did_you_mean("sasrek", ["sasrec", "gru4rec"]).startswith("; did you mean 'sasrec'?")
     assert "did you mean" not in did_you_mean("zzz", ["sasrec"])
@@ -152,11 +162,58 @@ def test_missing_files_are_told_with_their_key(tmp_path: Path, monkeypatch: pyte
 
 
 def test_urls_are_not_looked_for() -> None:
-    config = changed("datasets.films.path", "https://example.org/log.csv")
-    config["datasets"]["films"] |= {"source": "columns", "sha256": "0" * 64}
-    config["experiment"] = {"datasets": ["films"], "systems": ["popular"]}
-    config["tables"], config["systems"] = {}, {}
+    config = with_dataset({"source": "columns", "path": "https://example.org/log.csv", "sha256": "0" * 64})
     check_files(load(config))
+
+
+def with_dataset(settings: dict[str, Any]) -> dict[str, Any]:
+    return {"datasets": {"own": settings}, "experiment": {"datasets": ["own"], "systems": ["popular"]}}
+
+
+URL = "https://someone:secret@example.org/log.csv?token=secret"
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "expected"),
+    [
+        ({"source": "columns", "path": URL}, "path", "needs the key 'sha256'"),
+        ({"source": "columns", "path": "s3://bucket/log.csv", "sha256": "0" * 64}, "path", "only http, https and ftp"),
+        ({"source": "columns", "path": "https:///log.csv", "sha256": "0" * 64}, "path", "is no URL"),
+        ({"source": "columns", "path": "http://[x/log.csv", "sha256": "0" * 64}, "path", "is no URL"),
+        ({"source": "movielens", "path": URL, "sha256": "0" * 64}, "path", "a URL is not taken here"),
+        ({"source": "amazon_2018", "path": "log.csv", "metadata": URL}, "metadata", "a URL is not taken here"),
+        ({"source": "columns", "path": "log.csv", "images": URL}, "images", "a URL is not taken here"),
+        ({"source": "columns", "path": "log.csv", "images": "log.csv"}, "images", "is no folder"),
+        ({"source": "amazon_2018", "path": "log.csv", "metadata": "."}, "metadata", "is a folder, expected a file"),
+        ({"source": "columns", "path": "log.csv", "items": {"path": URL, "id": "x"}}, "items.path", "'sha256'"),
+        ({"source": "columns", "path": "~nouser/log.csv"}, "path", "there is no user 'nouser'"),
+        ({"source": "columns", "path": " "}, "path", "is no path"),
+        ({"source": "columns", "path": "a\0b"}, "path", "is no path"),
+        ({"source": "columns", "path": "x" * 300}, "path", "name too long"),
+        ({"source": "columns", "path": "log.csv/x"}, "path", "no such file or folder"),
+    ],
+)  # fmt: skip
+def test_what_is_no_file_is_told_before_anything_runs(
+    settings: dict[str, Any], key: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TESSERA_DATA", raising=False)
+    (tmp_path / "log.csv").write_text("user,item\n")
+    with pytest.raises(ConfigError) as caught:
+        check_files(load(with_dataset(settings)), "my.yaml")
+    said = str(caught.value)
+    assert len(said.splitlines()) == 1
+    assert said.startswith(f"my.yaml: datasets.own.{key}: ")
+    assert expected in said.replace("Name", "name")
+    assert "secret" not in said
+
+
+@pytest.mark.parametrize("sum_", ["x", "../../etc/passwd", "A" * 64, "0" * 63])
+@pytest.mark.parametrize("place", ["sha256", "items.sha256"])
+def test_a_checksum_is_64_digits(place: str, sum_: str) -> None:
+    config = with_dataset({"source": "columns", "path": URL, "items": {"path": URL, "id": "x"}})
+    with pytest.raises(ConfigError, match=f"datasets.own.{place}: "):
+        load(with_key(config, f"datasets.own.{place}", sum_))
 
 
 def test_settings_are_frozen() -> None:

@@ -33,5 +33,5 @@ def test_the_launcher_is_asked_to_end_and_waited_for(monkeypatch: pytest.MonkeyP
 
 
 def test_a_failed_process_is_told() -> None:
-    with pytest.raises(ValueError, match="training in 2 processes failed with exit code 1"):
+    with pytest.raises(ChildProcessError, match="training in 2 processes failed with exit code 1"):
         run_processes("tessera.recommenders.train", {"log": None}, 2)

@@ -143,7 +143,7 @@ def read_items_file(settings: ItemsFile, log: RawLog) -> Iterator[Item]:
     Raises:
         DataFileError: a column is not there.
     """
-    for path in parts(find(settings.path, settings.sha256)):
+    for path in parts(find(settings.path, settings.sha256, "items.path")):
         for number, row in _item_rows(path, settings, log):
             raw_id = id_text(row.get(settings.id))
             if raw_id is None:
@@ -171,7 +171,7 @@ def check_items_file(settings: ItemsFile) -> None:
     Raises:
         DataFileError: the file is damaged, or lacks a column.
     """
-    for path in parts(find(settings.path, settings.sha256)):
+    for path in parts(find(settings.path, settings.sha256, "items.path")):
         form = format_of(path, settings.encoding)
         if form == "parquet":
             check_columns(path, _wanted(settings), parquet_schema(path).names)

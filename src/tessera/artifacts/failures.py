@@ -1,0 +1,62 @@
+"""What went wrong in a run, told last and framed: no job's message stands above the workflow's own lines."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import textwrap
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (UNEXPECTED ERROR|ERROR: .*)")
+_MOST = 5
+_TAIL = 200_000
+
+
+def framed(text: str) -> str:
+    """A text between two lines."""
+    width = min(max(map(len, text.splitlines()), default=0), shutil.get_terminal_size((100, 24)).columns)
+    rule = "─" * max(width, 20)
+    return f"{rule}\n{text}\n{rule}"
+
+
+def failures(logs: Path, since: float) -> list[str]:
+    """What the stages below a folder of logs said went wrong since a time (unix seconds), the newest first."""
+    found: list[tuple[float, str]] = []
+    for path in logs.rglob("*.log"):
+        with suppress(OSError):
+            changed = path.stat().st_mtime
+            if changed < since:
+                continue
+            said = _errors(path, since)
+            if said:
+                stage = path.relative_to(logs).with_suffix("").as_posix()
+                told = textwrap.indent("\n".join(said), "  ")
+                found.append((changed, f"{stage} failed:\n{told}\n  all of its log: {path}"))
+    return [text for _, text in sorted(found, reverse=True)]
+
+
+def _errors(path: Path, since: float) -> list[str]:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        lines = file.read().decode("utf-8", errors="replace").splitlines()
+    said: list[str] = []
+    for number, line in enumerate(lines):
+        match = _LINE.match(line)
+        if match is None or datetime.fromisoformat(match[1]).timestamp() < int(since):
+            continue
+        text = match[2].removeprefix("ERROR: ")
+        if match[2] == "UNEXPECTED ERROR":  # the last line of its traceback says what it is
+            rest = [other for other in lines[number + 1 :] if other.strip()]
+            end = next((i for i, other in enumerate(rest) if _LINE.match(other)), len(rest))
+            text = f"an error that nobody expected: {rest[end - 1]}" if end else "an error that nobody expected"
+        said.append(text)
+    return list(dict.fromkeys(said))[:_MOST]
+
+
+def summary(logs: Path, since: float) -> str:
+    """The framed message at the end of a run that failed; empty where no stage said why."""
+    found = failures(logs, since)
+    more = [f"... and {len(found) - _MOST} stages more"] if len(found) > _MOST else []
+    return framed("\n".join([*found[:_MOST], *more])) + "\n" if found else ""

@@ -1,0 +1,85 @@
+"""What `./run` does once the environment is there: look at the config, free a lock that nobody holds, call Snakemake.
+
+    python tools/run.py [any option of Snakemake]
+
+Configs and targets may stand in any order: `--configfile my.yaml results/tables/shop.md` reads one config and makes one
+table, where Snakemake itself would take the table for a second config.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import unlock
+
+from tessera.artifacts.failures import framed
+from tessera.settings.base import ConfigError
+from tessera.settings.files import check_files_of_config
+
+REPORT = Path("results/report/index.html")
+_CORES = re.compile(r"--(cores|jobs|profile|workflow-profile|executor)(=.*)?|-[cje].*")
+_TELLS = {"-h", "--help", "-v", "--version", "--lint", "--unlock", "--list", "-l"}
+_DRY = re.compile(r"--dry-?run|-[npqFk]*n[npqFk]*")
+
+
+def sort(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Arguments as Snakemake takes them: targets first, and the config files among them."""
+    targets: list[str] = []
+    others: list[str] = []
+    configs: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        name, _, value = argument.partition("=")
+        if name in ("--configfile", "--configfiles"):
+            values = [value] if value else []
+            while waiting and not waiting[0].startswith("-"):
+                values.append(waiting.pop(0))
+            files = [one for number, one in enumerate(values) if number == 0 or _is_config(one)]
+            targets += [one for one in values if one not in files]
+            configs += files
+        elif name in ("--config", "-C"):
+            pairs = []
+            while waiting and not waiting[0].startswith("-"):
+                (pairs if "=" in waiting[0] else targets).append(waiting.pop(0))
+            others += [argument, *pairs]
+        else:
+            others.append(argument)
+    return [*targets, *others, *(["--configfile", *configs] if configs else [])], configs
+
+
+def _is_config(argument: str) -> bool:
+    """Whether what follows a config file is another one, and no target."""
+    return Path(argument).suffix in (".yaml", ".yml", ".json") and Path(argument).parts[:1] != ("results",)
+
+
+def main(given: list[str]) -> int:
+    """Run Snakemake; its exit code."""
+    arguments, configs = sort(given)
+    try:
+        check_files_of_config(configs)
+    except ConfigError as error:
+        print(framed(f"ERROR: this config cannot be run:\n{error}"), file=sys.stderr)
+        return 1
+    if held := unlock.main():
+        return held
+    if not any(map(_CORES.fullmatch, arguments)):
+        arguments = ["--cores", "all", *arguments]
+    # as a module: the program `snakemake` of an environment knows the folder that it was made in, by its path
+    process = subprocess.Popen([sys.executable, "-m", "snakemake", *arguments])
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: process.send_signal(number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to Snakemake, too
+    code = process.wait()
+    quiet = _TELLS.intersection(arguments) or any(map(_DRY.fullmatch, arguments))
+    if code == 0 and not quiet and REPORT.is_file():
+        print(f"The report: {REPORT.resolve()}")
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
