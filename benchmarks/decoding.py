@@ -33,7 +33,7 @@ from tessera.artifacts.codes import ABSENT, Part, SemanticIds
 from tessera.recommenders.decoding import beam_search, exact_scores
 from tessera.recommenders.t5 import Attention, Decoder, Encoder, hidden
 from tessera.recommenders.tiger import TIGER
-from tessera.settings.systems import TIGERSystem
+from tessera.settings.systems.tiger import TIGERSystem
 
 SIZES = (256, 256, 256)
 HISTORY = 20

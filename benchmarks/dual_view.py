@@ -25,7 +25,8 @@ from torch import Tensor
 from tessera.recommenders.backbones.sasrec import SASRec
 from tessera.recommenders.item_encoders.dual_view import DualViewEncoder
 from tessera.recommenders.item_encoders.fusion import CrossAttention, masked_mean
-from tessera.settings.recommenders import DualViewItems, SASRecSettings
+from tessera.settings.backbones.sasrec import SASRecSettings
+from tessera.settings.items.dual_view import DualViewItems
 
 ITEMS, BATCH, LENGTH, DIM = 12_000, 128, 50, 64
 TABLE_WIDTH = 384

@@ -30,8 +30,10 @@ from tessera.objectives.catalogue import CatalogueLoss, catalogue_loss
 from tessera.recommenders.backbones.sasrec import SASRec
 from tessera.recommenders.item_encoders.ids import IdItemEncoder
 from tessera.recommenders.model import ModelScorer, SequentialRecommender
+from tessera.settings.backbones.sasrec import SASRecSettings
 from tessera.settings.evaluation import Evaluation
-from tessera.settings.recommenders import Loss, SASRecSettings, Training
+from tessera.settings.losses.base import Loss
+from tessera.settings.training import Training
 from tessera.training.batches import WindowBatches
 from tessera.training.loop import Trainer
 from tessera.training.machine import Machine
@@ -506,7 +508,8 @@ def quantize(place: Place, side: str) -> Found:
     import quantization
     from tessera.quantization.rq_vae import fit
     from tessera.quantization.vectors import PartVectors, standard
-    from tessera.settings.semantic_ids import RQVAE, QuantizerSteps
+    from tessera.settings.quantizers.learned_base import QuantizerSteps
+    from tessera.settings.quantizers.rq_vae import RQVAE
 
     vectors = quantization.catalogue(place.tenth(12_000), place.tenth(768))
     batch = place.tenth(1024)
@@ -566,7 +569,7 @@ def request(place: Place, length: int, candidates: int, side: str) -> Found:
     import lifelong
     from tessera.ctr.batch import Batch
     from tessera.ctr.task import build as build_click_model
-    from tessera.settings.ctr_models import CTRModel
+    from tessera.settings.clicks.base import CTRModel
 
     items, length, candidates = place.tenth(20_000), place.tenth(length), place.tenth(candidates)
     torch.manual_seed(0)

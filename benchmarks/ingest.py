@@ -100,7 +100,8 @@ def tessera(path: Path, folder: Path) -> None:
 
     from tessera.data.ingest import ingest
     from tessera.data.prepare import prepare
-    from tessera.settings.datasets import AmazonSource, ingest_settings, prepare_settings
+    from tessera.settings.sources.amazon_base import AmazonSource
+    from tessera.settings.sources.base import ingest_settings, prepare_settings
 
     settings = TypeAdapter(AmazonSource).validate_python({**SECTION, "path": str(path)})
     ingest(ingest_settings(settings), folder / "raw")

@@ -32,7 +32,7 @@ from tessera.artifacts.codes import ABSENT, Part, SemanticIds
 from tessera.ctr.batch import Catalogue
 from tessera.ctr.models.base import ClickModel
 from tessera.ctr.task import build
-from tessera.settings.ctr_models import CTRModel
+from tessera.settings.clicks.base import CTRModel
 
 LENGTHS = [100, 1_000, 10_000, 100_000]
 CANDIDATES = [1, 10, 100, 1_000]

@@ -32,7 +32,8 @@ from tessera.quantization.residual import ResidualCodebooks
 from tessera.quantization.rq_kmeans import faiss_kmeans
 from tessera.quantization.rq_vae import fit
 from tessera.quantization.vectors import PartVectors, standard
-from tessera.settings.semantic_ids import RQVAE, QuantizerSteps
+from tessera.settings.quantizers.learned_base import QuantizerSteps
+from tessera.settings.quantizers.rq_vae import RQVAE
 
 LEVELS, CODES, DIM = 3, 256, 32
 HIDDEN = [512, 256, 128]

@@ -41,8 +41,9 @@ from tessera.language.models import LanguageModel
 from tessera.language.reasoning import LatentReasoner, ReasoningAttention
 from tessera.language.tokens import pad_rows
 from tessera.objectives.contrastive import soft_contrastive
-from tessera.settings.embedding import CRRLTable, LRCLTable
-from tessera.settings.language import Steps
+from tessera.settings.recipes.crrl import CRRLTable
+from tessera.settings.recipes.lrcl import LRCLTable
+from tessera.settings.steps import Steps
 from tessera.training.machine import Machine
 
 SHAPES: dict[str, dict[str, int]] = {

@@ -45,7 +45,7 @@ def ours(histories: list[list[int]], epochs: int, inner: int) -> dict[str, float
     from tessera.recommenders.model import ModelScorer, build_model
     from tessera.settings.config import load
     from tessera.settings.evaluation import Evaluation
-    from tessera.settings.recommenders import Training
+    from tessera.settings.training import Training
     from tessera.training.batches import WindowBatches
     from tessera.training.loop import Trainer
     from tessera.training.machine import Machine

@@ -7,7 +7,7 @@ from tessera.artifacts.logs import stage
 from tessera.recommenders.evaluate import evaluate_run
 from tessera.recommenders.inputs import run_inputs
 from tessera.settings.evaluation import Evaluation
-from tessera.settings.systems import Run
+from tessera.settings.runs import Run
 
 with stage(snakemake.log[0], snakemake.resources.attempt):
     settings = json.loads(snakemake.params.cfg)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tessera.artifacts.logs import stage
 from tessera.data.bazaar.generate import generate
-from tessera.settings.datasets import BazaarSource
+from tessera.settings.sources.bazaar import BazaarSource
 
 with stage(snakemake.log[0]):
     settings = json.loads(snakemake.params.cfg)

@@ -7,7 +7,8 @@ from pydantic import TypeAdapter
 from tessera.artifacts.logs import stage
 from tessera.data.collaborative import collaborative_table
 from tessera.data.vectors import import_table
-from tessera.settings.tables import CollaborativeTable, ItemTable
+from tessera.settings.recipes.base import ItemTable
+from tessera.settings.recipes.collaborative import CollaborativeTable
 
 with stage(snakemake.log[0]):
     recipe = TypeAdapter(ItemTable).validate_json(snakemake.params.cfg)

@@ -5,7 +5,7 @@ from pathlib import Path
 from tessera.artifacts.logs import stage
 from tessera.recommenders.inputs import run_inputs
 from tessera.recommenders.train import launch
-from tessera.settings.systems import Run
+from tessera.settings.runs import Run
 
 with stage(snakemake.log[0], snakemake.resources.attempt):
     run = Run.model_validate_json(snakemake.params.cfg)

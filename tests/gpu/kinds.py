@@ -40,8 +40,9 @@ from tessera.quantization.base import Quantizer
 from tessera.quantization.task import QUANTIZERS
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.train import train_run
-from tessera.settings.embedding import LRCLTable, TextTable
-from tessera.settings.systems import Run
+from tessera.settings.recipes.lrcl import LRCLTable
+from tessera.settings.recipes.text import TextTable
+from tessera.settings.runs import Run
 from tessera.training.machine import Machine
 
 Result = dict[str, Tensor]

@@ -24,7 +24,7 @@ from tessera.ctr.task import build
 from tessera.recommenders.item_encoders.dual_view import DualViewEncoder
 from tessera.recommenders.model import SequentialRecommender
 from tessera.recommenders.network import build_network, network_scorer
-from tessera.settings.recommenders import DualViewItems
+from tessera.settings.items.dual_view import DualViewItems
 from tessera.training.machine import seed_step
 
 pytestmark = pytest.mark.gpu

@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tessera.settings.backbones.gru4rec import GRU4RecSettings
+from tessera.settings.backbones.sasrec import SASRecSettings
 from tessera.settings.base import PresetSettings
 from tessera.settings.config import load
-from tessera.settings.embedding import CRRLTable, LRCLTable, SCFTTable
-from tessera.settings.recommenders import GRU4RecSettings, SASRecSettings, TableItems
-from tessera.settings.systems import MMESIDSystem
+from tessera.settings.items.table import TableItems
+from tessera.settings.recipes.crrl import CRRLTable
+from tessera.settings.recipes.lrcl import LRCLTable
+from tessera.settings.recipes.scft import SCFTTable
+from tessera.settings.systems.mme_sid import MMESIDSystem
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -23,8 +23,9 @@ from tessera.quantization.quantize import quantize
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.train import train_run
 from tessera.settings.config import Config, load
-from tessera.settings.embedding import CRRLTable, LRCLTable
-from tessera.settings.tables import CollaborativeTable
+from tessera.settings.recipes.collaborative import CollaborativeTable
+from tessera.settings.recipes.crrl import CRRLTable
+from tessera.settings.recipes.lrcl import LRCLTable
 
 pytestmark = pytest.mark.workflow
 

@@ -8,7 +8,7 @@ import pytest
 from tiny_project import Project
 
 from tessera.settings.config import Config
-from tessera.settings.datasets import DatasetSettings
+from tessera.settings.sources.base import DatasetSettings
 
 pytestmark = pytest.mark.workflow
 

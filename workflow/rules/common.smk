@@ -15,9 +15,9 @@ from tessera.data.required import check_files, check_first_lines, dataset_files
 from tessera.embedding.task import RECIPES
 from tessera.quantization.task import QUANTIZERS
 from tessera.settings.config import load
-from tessera.settings.ctr_models import Retrieval
-from tessera.settings.datasets import BazaarSource
-from tessera.settings.embedding import TRAINED_TABLES
+from tessera.settings.clicks.retrieval_base import Retrieval
+from tessera.settings.sources.bazaar import BazaarSource
+from tessera.settings.DROP import TRAINED_TABLES
 from tessera.settings.language import BuiltModel, FolderModel
 
 WHERE = ", ".join(map(str, workflow.configfiles)) or "config"

@@ -19,7 +19,7 @@ from torch import nn
 
 from tessera.ctr.batch import Catalogue
 from tessera.ctr.kinds import MODELS
-from tessera.settings.ctr_models import CTRModel
+from tessera.settings.clicks.base import CTRModel
 
 
 def build(settings: CTRModel, catalogue: Catalogue) -> nn.Module:

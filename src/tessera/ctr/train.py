@@ -19,7 +19,7 @@ from tessera.ctr.data import Longs, SampleSet, load_catalogue, load_samples
 from tessera.ctr.task import build
 from tessera.evaluation.clicks import summarize
 from tessera.settings.ctr import CTRRun
-from tessera.settings.language import Steps
+from tessera.settings.steps import Steps
 from tessera.training.loop import write_history
 from tessera.training.machine import Machine, seed_step
 from tessera.training.steps import StepTrainer

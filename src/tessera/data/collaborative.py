@@ -9,7 +9,7 @@ import numpy as np
 from tessera.artifacts.files import file_digest
 from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.data.dataset import load_dataset
-from tessera.settings.tables import CollaborativeTable
+from tessera.settings.recipes.collaborative import CollaborativeTable
 
 
 def collaborative_table(recipe: CollaborativeTable, weights: Path, data: Path, output: Path) -> None:

@@ -20,7 +20,7 @@ from tessera.data.log import Item, RawLog, open_log
 from tessera.data.sources.base import source
 from tessera.data.sources.csv_rows import whole
 from tessera.data.text import clean
-from tessera.settings.datasets import FileSource, read_ingest_settings
+from tessera.settings.sources.base import FileSource, read_ingest_settings
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 REFUSED = "refused"

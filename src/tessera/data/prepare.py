@@ -18,7 +18,8 @@ from tessera.data.dataset import SPLITS, TEST, VALID, Ints, Longs
 from tessera.data.rows import LogError, Mask, Rows, read_rows
 from tessera.data.splits import DROPPED, Codes, cuts, given, global_temporal, leave_one_out
 from tessera.data.statistics import describe_items, describe_rows
-from tessera.settings.datasets import Cleaning, GivenSplit, GlobalTemporal, Split, read_prepare_settings
+from tessera.settings.datasets import Cleaning, GivenSplit, GlobalTemporal, Split
+from tessera.settings.sources.base import read_prepare_settings
 
 
 def prepare(raw: Path, folder: Path, settings: Mapping[str, Any], judged: bool = True) -> None:

@@ -13,12 +13,12 @@ from tessera.data.downloads import DataFileError, is_url, shown, url_problem
 from tessera.data.files import find
 from tessera.settings.base import ConfigError, message
 from tessera.settings.config import Config
-from tessera.settings.datasets import FileSource
 from tessera.settings.evaluation import CandidatesFile
 from tessera.settings.language import FolderModel, PackageModel
-from tessera.settings.semantic_ids import GivenCodes
-from tessera.settings.systems import MMESIDSystem
-from tessera.settings.tables import VectorsTable
+from tessera.settings.quantizers.given import GivenCodes
+from tessera.settings.recipes.vectors import VectorsTable
+from tessera.settings.sources.base import FileSource
+from tessera.settings.systems.mme_sid import MMESIDSystem
 
 # The keys of a dataset, nested ones included, that name a file or a folder.
 FILE_KEYS = {"path", "metadata", "businesses", "items_file", "images", "targets", "films", "film_ids"}

@@ -20,7 +20,8 @@ from tessera.artifacts.logs import log
 from tessera.artifacts.tables import LATENTS, ArtifactError, check_ids, read_table, write_item_table
 from tessera.data.identifiers import id_series, places
 from tessera.settings.base import did_you_mean
-from tessera.settings.tables import ItemTable, LatentTable
+from tessera.settings.recipes.base import ItemTable
+from tessera.settings.recipes.latent import LatentTable
 
 
 def import_table(recipe: ItemTable, source: str | Path, items: str | Path, output: str | Path) -> None:

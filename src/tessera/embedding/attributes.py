@@ -15,8 +15,8 @@ from tessera.embedding.text import Items, Vectors, embed_rows, told_items
 from tessera.language.prompts import attribute_text
 from tessera.language.states import pool, read_states
 from tessera.language.tokens import plain_frame, tokenize
-from tessera.settings.embedding import AttributesTable
 from tessera.settings.language import ItemPrompt
+from tessera.settings.recipes.attributes import AttributesTable
 
 if TYPE_CHECKING:
     from tessera.language.models import LanguageModel

@@ -28,8 +28,9 @@ from tessera.language.reasoning import LatentReasoner, ReasoningAttention
 from tessera.language.states import pool, read_states
 from tessera.language.tokens import Frame, length_batches, pad_rows, tokenize
 from tessera.objectives.contrastive import LEAST_TEMPERATURE, retrieval_accuracy, soft_contrastive
-from tessera.settings.embedding import LRCLTable, SCFTTable
 from tessera.settings.language import ItemPrompt
+from tessera.settings.recipes.lrcl import LRCLTable
+from tessera.settings.recipes.scft import SCFTTable
 from tessera.training.loop import write_history
 from tessera.training.machine import Machine, seed_step
 from tessera.training.steps import StepTrainer, Update

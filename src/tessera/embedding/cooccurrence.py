@@ -10,7 +10,7 @@ from scipy import sparse
 from tessera.artifacts.logs import log
 from tessera.data.cooccurrence import cooccurrence
 from tessera.data.dataset import Dataset
-from tessera.settings.embedding import CRRLTable
+from tessera.settings.recipes.crrl import CRRLTable
 
 MAX_HISTORY = 1000
 """Pairs are counted among so many items at the end of a history: a history of n items takes n squared entries."""

@@ -52,8 +52,9 @@ from tessera.embedding.text import Items, Vectors, embed_rows, item_rows, told_i
 from tessera.language.prompts import Attributes
 from tessera.language.reasoning import LatentReasoner, Prefix, ReasoningAttention
 from tessera.language.tokens import chat_frame, plain_frame
-from tessera.settings.embedding import CRRLTable, LRCLTable
 from tessera.settings.language import ItemPrompt
+from tessera.settings.recipes.crrl import CRRLTable
+from tessera.settings.recipes.lrcl import LRCLTable
 from tessera.training.loop import write_history
 from tessera.training.machine import Machine, seed_step
 from tessera.training.steps import StepTrainer, Update

@@ -14,7 +14,10 @@ from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.embedding.finish import finish
 from tessera.embedding.task import RECIPES, Places, Task
 from tessera.language.models import load_model
-from tessera.settings.embedding import AttributesTable, CRRLTable, HiddenTable, TextTable
+from tessera.settings.recipes.attributes import AttributesTable
+from tessera.settings.recipes.crrl import CRRLTable
+from tessera.settings.recipes.hidden import HiddenTable
+from tessera.settings.recipes.text import TextTable
 
 
 def embed(task: Task, places: Places, output: Path) -> None:

@@ -20,8 +20,9 @@ from tessera.language.lora import add_lora, lora_weights, merge_lora
 from tessera.language.prompts import REQUEST, domain_sentence
 from tessera.language.reasoning import ReasoningAttention
 from tessera.language.tokens import Frame, chat_frame, plain_frame
-from tessera.settings.embedding import LoRA, LRCLTable
 from tessera.settings.language import ItemPrompt
+from tessera.settings.lora import LoRA
+from tessera.settings.recipes.lrcl import LRCLTable
 
 if TYPE_CHECKING:
     from tessera.language.models import LanguageModel

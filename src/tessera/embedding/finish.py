@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from tessera.artifacts.logs import log
 from tessera.data.principal import principal_directions
-from tessera.settings.embedding import Finish
+from tessera.settings.recipes.base import Finish
 
 Vectors = npt.NDArray[np.floating]
 

@@ -16,8 +16,8 @@ from tessera.language.questions import Question, lengths, picture_inputs, read_p
 from tessera.language.shown import ShownCatalogue
 from tessera.language.states import pool, read_states
 from tessera.language.tokens import pad_rows
-from tessera.settings.embedding import HiddenTable
 from tessera.settings.language import ItemPrompt
+from tessera.settings.recipes.hidden import HiddenTable
 
 if TYPE_CHECKING:
     from tessera.language.models import LanguageModel

@@ -8,8 +8,13 @@ from pydantic import Field
 
 from tessera.artifacts.files import file_digest
 from tessera.settings.base import Settings
-from tessera.settings.embedding import AttributesTable, CRRLTable, HiddenTable, LRCLTable, SCFTTable, TextTable
 from tessera.settings.language import ItemPrompt, LanguageModel
+from tessera.settings.recipes.attributes import AttributesTable
+from tessera.settings.recipes.crrl import CRRLTable
+from tessera.settings.recipes.hidden import HiddenTable
+from tessera.settings.recipes.lrcl import LRCLTable
+from tessera.settings.recipes.scft import SCFTTable
+from tessera.settings.recipes.text import TextTable
 
 # recipe -> module, loaded when used: the workflow names it, so that an edit to one re-runs only its own tables
 RECIPES = {

@@ -15,8 +15,8 @@ from tessera.artifacts.logs import Progress, log
 from tessera.language.prompts import Attributes, attribute_text, domain_sentence, item_attributes
 from tessera.language.states import pool, read_states
 from tessera.language.tokens import Frame, length_batches, pad_rows, plain_frame, tokenize
-from tessera.settings.embedding import TextTable
 from tessera.settings.language import ItemPrompt
+from tessera.settings.recipes.text import TextTable
 
 if TYPE_CHECKING:
     from tessera.language.models import LanguageModel

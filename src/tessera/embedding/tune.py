@@ -11,7 +11,8 @@ from tessera.artifacts.files import identity
 from tessera.artifacts.logs import stage
 from tessera.embedding.task import RECIPES, Places, Task
 from tessera.language.models import fingerprint, load_model
-from tessera.settings.embedding import TRAINED_TABLES, CRRLTable
+from tessera.settings.DROP import TRAINED_TABLES
+from tessera.settings.recipes.crrl import CRRLTable
 from tessera.training.launch import run_processes
 from tessera.training.machine import Machine
 

@@ -9,7 +9,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from tessera.settings.embedding import LoRA
+from tessera.settings.lora import LoRA
 
 # peft names a layer's matrices after the adapter; files do without
 _ADAPTER = ".default."

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tessera.artifacts.logs import log
 from tessera.language.cache import Cache, filled, kept, spread
 from tessera.language.states import at_last, pool_with_tail, token_positions, told, total
-from tessera.settings.embedding import LRCLTable
+from tessera.settings.recipes.lrcl import LRCLTable
 
 if TYPE_CHECKING:
     from tessera.language.models import LanguageModel

@@ -9,7 +9,12 @@ from torch import Tensor
 
 from tessera.objectives import sampled
 from tessera.objectives.cross_entropy import cross_entropy
-from tessera.settings.recommenders import BCE, BPR, GBCE, CrossEntropy, Loss, SampledSoftmax
+from tessera.settings.losses.base import Loss
+from tessera.settings.losses.bce import BCE
+from tessera.settings.losses.bpr import BPR
+from tessera.settings.losses.cross_entropy import CrossEntropy
+from tessera.settings.losses.gbce import GBCE
+from tessera.settings.losses.sampled_softmax import SampledSoftmax
 
 
 class CatalogueLoss(Protocol):

@@ -17,7 +17,7 @@ from tessera.quantization.base import CHUNK, Fitted, PartQuantizer, stored_codeb
 from tessera.quantization.principal import start_at_components
 from tessera.quantization.residual import Quantized, ResidualCodebooks, forget
 from tessera.quantization.vectors import PartVectors, Standard, standard
-from tessera.settings.semantic_ids import LearnedCodes
+from tessera.settings.quantizers.learned_base import LearnedCodes
 from tessera.training.machine import Machine, seed_step
 from tessera.training.steps import StepTrainer, Update
 

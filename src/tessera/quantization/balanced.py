@@ -19,7 +19,7 @@ from tessera.quantization.base import Fitted, PartQuantizer, squared_distances, 
 from tessera.quantization.kmeans import Clusters, kmeans
 from tessera.quantization.rq_kmeans import residual_levels
 from tessera.quantization.vectors import PartVectors, Standard, standard
-from tessera.settings.semantic_ids import BalancedRQKMeans
+from tessera.settings.quantizers.balanced_rq_kmeans import BalancedRQKMeans
 
 EXACT_ROWS = 600
 """Most rows that are assigned exactly."""

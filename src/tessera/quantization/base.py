@@ -18,7 +18,8 @@ from tessera.artifacts.models import read_model
 from tessera.artifacts.tables import ArtifactError
 from tessera.quantization.task import QUANTIZERS
 from tessera.quantization.vectors import Standard
-from tessera.settings.semantic_ids import GivenCodes, SemanticIds
+from tessera.settings.quantizers.base import SemanticIds
+from tessera.settings.quantizers.given import GivenCodes
 
 Codes = NDArray[np.int64]
 Vectors = NDArray[np.float32]

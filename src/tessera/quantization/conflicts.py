@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import logsumexp
 
 from tessera.artifacts.logs import log
-from tessera.settings.semantic_ids import Conflicts
+from tessera.settings.quantizers.base import Conflicts
 
 Ints = NDArray[np.int64]
 Distances = Callable[[Ints], np.ndarray] | np.ndarray

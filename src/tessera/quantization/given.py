@@ -14,7 +14,7 @@ from tessera.artifacts.logs import log
 from tessera.data.dataset import read_raw_ids
 from tessera.data.identifiers import places
 from tessera.quantization.conflicts import resolve
-from tessera.settings.semantic_ids import GivenCodes
+from tessera.settings.quantizers.given import GivenCodes
 
 # <a_12>, a_12 or 12
 _CODE = re.compile(r"<?(?:[A-Za-z]+_)?(\d+)>?")

@@ -15,7 +15,7 @@ from tessera.objectives.mmd import mmd
 from tessera.quantization.autoencoder import Part, Passed, fit_autoencoders
 from tessera.quantization.base import Fitted
 from tessera.quantization.vectors import PartVectors
-from tessera.settings.semantic_ids import MMRQVAE
+from tessera.settings.quantizers.mm_rq_vae import MMRQVAE
 
 __all__ = ["Part", "fit"]
 

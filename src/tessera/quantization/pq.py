@@ -11,7 +11,7 @@ from torch import Tensor
 from tessera.quantization.base import Fitted, PartQuantizer, nearest
 from tessera.quantization.kmeans import kmeans
 from tessera.quantization.vectors import PartVectors, standard
-from tessera.settings.semantic_ids import ProductQuantization
+from tessera.settings.quantizers.pq import ProductQuantization
 from tessera.training.machine import pick_device
 
 

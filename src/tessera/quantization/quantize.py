@@ -22,7 +22,8 @@ from tessera.quantization.given import read_given
 from tessera.quantization.task import QUANTIZERS
 from tessera.quantization.vectors import PartVectors, read_parts
 from tessera.settings import semantic_ids as kinds
-from tessera.settings.semantic_ids import MMRQVAE, GivenCodes
+from tessera.settings.quantizers.given import GivenCodes
+from tessera.settings.quantizers.mm_rq_vae import MMRQVAE
 
 
 def quantize(

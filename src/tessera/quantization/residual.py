@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tessera.quantization.base import nearest, squared_distances
 from tessera.quantization.estimators import gumbel, rotation, straight_through
 from tessera.quantization.kmeans import kmeans, sums
-from tessera.settings.semantic_ids import LearnedCodes
+from tessera.settings.quantizers.learned_base import LearnedCodes
 
 LAPLACE = 1e-5
 """Added to counts of moving averages (Laplace smoothing)."""

@@ -15,7 +15,7 @@ from tessera.artifacts.logs import log
 from tessera.quantization.base import Fitted, PartQuantizer, nearest, stored_codebooks
 from tessera.quantization.kmeans import Clusters, assign, kmeans
 from tessera.quantization.vectors import PartVectors, Standard, standard
-from tessera.settings.semantic_ids import RQKMeans
+from tessera.settings.quantizers.rq_kmeans import RQKMeans
 from tessera.training.machine import pick_device
 
 Cluster = Callable[[Tensor, int, int], Clusters]

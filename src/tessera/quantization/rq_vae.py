@@ -11,7 +11,7 @@ from torch import Tensor
 from tessera.quantization.autoencoder import Part, Passed, fit_autoencoders
 from tessera.quantization.base import Fitted
 from tessera.quantization.vectors import PartVectors
-from tessera.settings.semantic_ids import RQVAE
+from tessera.settings.quantizers.rq_vae import RQVAE
 
 __all__ = ["Part", "fit"]
 

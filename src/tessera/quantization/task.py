@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tessera.settings.base import Settings
-from tessera.settings.semantic_ids import SemanticIds
+from tessera.settings.quantizers.base import SemanticIds
 
 # quantizer -> module, loaded when used: the workflow names it, so that an edit to one re-runs only its own codes
 QUANTIZERS = {

@@ -21,7 +21,7 @@ from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.network import build_network, network_scorer
 from tessera.recommenders.train import HEURISTICS
 from tessera.settings.evaluation import Evaluation
-from tessera.settings.systems import Run
+from tessera.settings.runs import Run
 from tessera.training.machine import pick_device
 
 

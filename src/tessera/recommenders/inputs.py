@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tessera.artifacts.files import file_digest
 from tessera.settings.base import Settings
-from tessera.settings.systems import Run
+from tessera.settings.runs import Run
 
 
 class RunInputs(Settings):

@@ -22,7 +22,8 @@ from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_tokens import CodeBranch, ItemTokens, RawBranch, unit_codebooks
 from tessera.recommenders.score_heads import PopularityGate, ScoreHeads
 from tessera.settings.base import did_you_mean
-from tessera.settings.systems import MMESIDSystem, Run
+from tessera.settings.runs import Run
+from tessera.settings.systems.mme_sid import MMESIDSystem
 from tessera.training.batches import WindowBatches
 from tessera.training.machine import pick_device
 

@@ -20,8 +20,11 @@ from tessera.recommenders.backbones.base import Backbone
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.base import ItemEncoder
 from tessera.settings.base import Settings
-from tessera.settings.recommenders import DualViewItems, SemanticIdItems, TableItems
-from tessera.settings.systems import BackboneSystem, Run
+from tessera.settings.items.dual_view import DualViewItems
+from tessera.settings.items.semantic_ids import SemanticIdItems
+from tessera.settings.items.table import TableItems
+from tessera.settings.runs import Run
+from tessera.settings.systems.backbone import BackboneSystem
 
 # kind -> (module, class): loaded when used, and named to the workflow so that an edit to one re-runs only its own runs
 BACKBONES = {

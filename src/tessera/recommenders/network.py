@@ -12,7 +12,7 @@ from torch import nn
 from tessera.evaluation.judge import Scorer
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.model import ModelScorer, SequentialRecommender, build_model
-from tessera.settings.systems import Run
+from tessera.settings.runs import Run
 from tessera.training.batches import WindowBatches
 from tessera.training.loop import Batches
 

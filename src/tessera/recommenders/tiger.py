@@ -20,7 +20,8 @@ from tessera.recommenders.decoding import beam_search, continuations, exact_scor
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.t5 import START, Cache, Decoder, Encoder, Memory, T5Shape, hidden
 from tessera.recommenders.trie import CodeTrie
-from tessera.settings.systems import Run, TIGERSystem
+from tessera.settings.runs import Run
+from tessera.settings.systems.tiger import TIGERSystem
 from tessera.training.batches import PrefixBatches, WindowBatches
 
 USERS_AT_ONCE = 64

@@ -21,7 +21,7 @@ from tessera.language.models import fingerprint
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.network import build_network, network_batches, network_scorer
 from tessera.settings.evaluation import Evaluation
-from tessera.settings.systems import Run
+from tessera.settings.runs import Run
 from tessera.training.launch import run_processes
 from tessera.training.loop import Trainer, write_history
 from tessera.training.machine import Machine, seed_step

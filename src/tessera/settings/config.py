@@ -8,37 +8,32 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from tessera.settings.backbones.base import Backbone
+from tessera.settings.backbones.gru4rec import GRU4RecSettings
+from tessera.settings.backbones.sasrec import SASRecSettings
 from tessera.settings.base import ConfigError, PresetSettings, Seed, Settings, check_size, explain, message
+from tessera.settings.config import BUILT_IN_SYSTEMS
 from tessera.settings.ctr import CTR, CTRRun
-from tessera.settings.datasets import Dataset
-from tessera.settings.embedding import (
-    CRRLTable,
-    LRCLTable,
-    SCFTTable,
-)
 from tessera.settings.evaluation import Evaluation, Significance
+from tessera.settings.items.dual_view import DualViewItems
 from tessera.settings.language import Captions, LanguageModel, ReadText
+from tessera.settings.losses.base import Loss
+from tessera.settings.losses.cross_entropy import CrossEntropy
 from tessera.settings.problems import find_problems
-from tessera.settings.recommenders import (
-    Backbone,
-    CrossEntropy,
-    DualViewItems,
-    GRU4RecSettings,
-    Loss,
-    SASRecSettings,
-    Training,
-)
+from tessera.settings.quantizers.base import SemanticIds
+from tessera.settings.quantizers.mm_rq_vae import MMRQVAE
+from tessera.settings.recipes.base import ItemTable
+from tessera.settings.recipes.collaborative import CollaborativeTable
+from tessera.settings.recipes.crrl import CRRLTable
+from tessera.settings.recipes.lrcl import LRCLTable
+from tessera.settings.recipes.scft import SCFTTable
 from tessera.settings.reporting import Report
-from tessera.settings.semantic_ids import MMRQVAE, SemanticIds
-from tessera.settings.systems import (
-    BUILT_IN_SYSTEMS,
-    BackboneSystem,
-    MMESIDSystem,
-    NetworkSystem,
-    Run,
-    System,
-)
-from tessera.settings.tables import CollaborativeTable, ItemTable
+from tessera.settings.runs import Run
+from tessera.settings.sources.base import Dataset
+from tessera.settings.systems.backbone import BackboneSystem
+from tessera.settings.systems.base import NetworkSystem, System
+from tessera.settings.systems.mme_sid import MMESIDSystem
+from tessera.settings.training import Training
 
 BACKBONE_KINDS = ("sasrec", "gru4rec", "bert4rec")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tessera.settings.base import Seed, Settings
-from tessera.settings.ctr_models import CTRModel
+from tessera.settings.clicks.base import CTRModel
 
 
 class CTRSplit(Settings):

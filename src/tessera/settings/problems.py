@@ -9,13 +9,26 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from tessera.settings.base import did_you_mean, explain, told
-from tessera.settings.datasets import BazaarSource
-from tessera.settings.embedding import TRAINED_TABLES, AttributesTable, CRRLTable, HiddenTable, LRCLTable
-from tessera.settings.language import BuiltModel, PackageModel, ReadText, Steps
-from tessera.settings.recommenders import DualViewItems, IdItems, TableItems, Training
-from tessera.settings.semantic_ids import MMRQVAE, GivenCodes
-from tessera.settings.systems import BackboneSystem, MMESIDSystem, NetworkSystem, TIGERSystem
-from tessera.settings.tables import CollaborativeTable, LatentTable
+from tessera.settings.DROP import TRAINED_TABLES
+from tessera.settings.items.dual_view import DualViewItems
+from tessera.settings.items.ids import IdItems
+from tessera.settings.items.table import TableItems
+from tessera.settings.language import BuiltModel, PackageModel, ReadText
+from tessera.settings.quantizers.given import GivenCodes
+from tessera.settings.quantizers.mm_rq_vae import MMRQVAE
+from tessera.settings.recipes.attributes import AttributesTable
+from tessera.settings.recipes.collaborative import CollaborativeTable
+from tessera.settings.recipes.crrl import CRRLTable
+from tessera.settings.recipes.hidden import HiddenTable
+from tessera.settings.recipes.latent import LatentTable
+from tessera.settings.recipes.lrcl import LRCLTable
+from tessera.settings.sources.bazaar import BazaarSource
+from tessera.settings.steps import Steps
+from tessera.settings.systems.backbone import BackboneSystem
+from tessera.settings.systems.base import NetworkSystem
+from tessera.settings.systems.mme_sid import MMESIDSystem
+from tessera.settings.systems.tiger import TIGERSystem
+from tessera.settings.training import Training
 
 if TYPE_CHECKING:
     from tessera.settings.config import Config

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tessera.artifacts.files import write_text
 from tessera.artifacts.logs import Progress, Terminated, duration, log, unbroken
-from tessera.settings.recommenders import Training
+from tessera.settings.training import Training
 from tessera.training.checkpoint import load_checkpoint, save_checkpoint
 from tessera.training.machine import Machine, seed_step
 

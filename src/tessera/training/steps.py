@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tessera.artifacts.files import forget
 from tessera.artifacts.logs import Progress, Terminated, log, unbroken
-from tessera.settings.language import Steps
+from tessera.settings.steps import Steps
 from tessera.training.checkpoint import load_checkpoint, save_checkpoint
 from tessera.training.loop import TrainingError
 from tessera.training.machine import Machine, seed_step

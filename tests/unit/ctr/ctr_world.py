@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from tessera.artifacts.codes import ABSENT, Part, SemanticIds
 from tessera.ctr.batch import Batch, Catalogue
-from tessera.settings.ctr_models import CTRModel
+from tessera.settings.clicks.base import CTRModel
 
 ITEMS, LENGTH = 60, 90
 

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from tessera.artifacts.files import read_json
 from tessera.data.ingest import ingest
 from tessera.data.prepare import prepare
-from tessera.settings.datasets import Dataset, ingest_settings, prepare_settings
+from tessera.settings.sources.base import Dataset, ingest_settings, prepare_settings
 
 
 class Made:

@@ -25,7 +25,7 @@ from tessera.data.bazaar.pictures import SIDE, draw_picture
 from tessera.data.bazaar.text import write_texts
 from tessera.data.bazaar.world import INTERESTS, World, build_world
 from tessera.settings.config import ConfigError, load
-from tessera.settings.datasets import BazaarSource
+from tessera.settings.sources.bazaar import BazaarSource
 
 SMALL = BazaarSource(users=200, items=150, tastes=30, missing=0.1, duplicated=0.05, malformed=0.04)
 

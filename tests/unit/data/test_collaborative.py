@@ -12,7 +12,7 @@ import torch
 from tessera.artifacts.models import write_tensors
 from tessera.artifacts.tables import ArtifactError, describe, read_item_table, write_table
 from tessera.data.collaborative import collaborative_table
-from tessera.settings.tables import CollaborativeTable
+from tessera.settings.recipes.collaborative import CollaborativeTable
 
 ITEMS = 5
 

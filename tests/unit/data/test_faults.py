@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from tessera.data.files import DataFileError
 from tessera.data.log import RejectedError
 from tessera.data.sources.base import source
-from tessera.settings.datasets import Dataset
+from tessera.settings.sources.base import Dataset
 
 Root = Callable[..., Path]
 Make = Callable[..., Any]

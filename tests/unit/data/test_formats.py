@@ -27,7 +27,7 @@ from tessera.data.packed import text_form
 from tessera.data.sources import csv_rows
 from tessera.data.sources.base import source
 from tessera.data.sources.json_forms import json_blocks
-from tessera.settings.datasets import Dataset
+from tessera.settings.sources.base import Dataset
 
 Make = Callable[..., Any]
 Write = Callable[[str, str | bytes], str]

@@ -18,8 +18,8 @@ from tessera.data.log import RejectedError
 from tessera.data.vectors import import_table
 from tessera.evaluation.candidates import parse_candidates
 from tessera.quantization.given import read_given
-from tessera.settings.semantic_ids import GivenCodes
-from tessera.settings.tables import VectorsTable
+from tessera.settings.quantizers.given import GivenCodes
+from tessera.settings.recipes.vectors import VectorsTable
 
 LOOSE = {"core": None, "max_rejected": 0.9}
 NAN = float("nan")

@@ -19,7 +19,8 @@ from tessera.data.bazaar.log import OPENING, YEARS
 from tessera.data.bazaar.world import build_world
 from tessera.data.prepare import prepare
 from tessera.settings.ctr import CTREvaluation, ImpressionSamples
-from tessera.settings.datasets import BazaarSource, prepare_settings
+from tessera.settings.sources.base import prepare_settings
+from tessera.settings.sources.bazaar import BazaarSource
 
 SMALL = BazaarSource.model_validate(
     {"users": CHUNK + 6, "items": 150, "tastes": 30, "cleaning": {"core": None},

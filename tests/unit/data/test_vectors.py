@@ -14,8 +14,9 @@ from tessera.artifacts.tables import ArtifactError, describe, read_item_table, w
 from tessera.data.bazaar.attributes import SIZES
 from tessera.data.bazaar.generate import generate
 from tessera.data.vectors import import_table
-from tessera.settings.datasets import BazaarSource
-from tessera.settings.tables import LatentTable, VectorsTable
+from tessera.settings.recipes.latent import LatentTable
+from tessera.settings.recipes.vectors import VectorsTable
+from tessera.settings.sources.bazaar import BazaarSource
 
 RECIPE = VectorsTable(path="unused")
 

@@ -9,7 +9,7 @@ import pytest
 
 from tessera.data.dataset import HISTORY, TEST, TRAIN, VALID, Dataset
 from tessera.embedding.cooccurrence import Candidates, build_candidates
-from tessera.settings.embedding import CRRLTable
+from tessera.settings.recipes.crrl import CRRLTable
 
 
 def dataset(histories: list[list[int]], n_items: int, held_out: int = 2) -> Dataset:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tessera.embedding.finish import finish, principal_components
-from tessera.settings.embedding import Finish
+from tessera.settings.recipes.base import Finish
 
 
 def vectors(n: int, width: int) -> np.ndarray:

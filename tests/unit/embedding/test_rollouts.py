@@ -15,8 +15,8 @@ from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig
 from tessera.embedding.prefixes import Prefixes
 from tessera.embedding.rollouts import embeddings, tail_states
 from tessera.language.reasoning import LatentReasoner, ReasoningAttention
-from tessera.settings.embedding import LRCLTable
-from tessera.settings.language import Steps
+from tessera.settings.recipes.lrcl import LRCLTable
+from tessera.settings.steps import Steps
 from tessera.training.machine import Machine
 
 ROWS = [[5, 6, 7, 8, 9, 10], [11, 12], [13, 14, 15, 16], [9, 5, 7]]

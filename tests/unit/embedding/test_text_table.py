@@ -15,8 +15,8 @@ from tessera.artifacts.tables import read_table, write_table
 from tessera.embedding.text import embed_text
 from tessera.language.models import load_model
 from tessera.language.prompts import attribute_text, item_attributes
-from tessera.settings.embedding import TextTable
 from tessera.settings.language import ItemPrompt, PackageModel
+from tessera.settings.recipes.text import TextTable
 
 PROMPT = ItemPrompt(domain="household item")
 

@@ -26,8 +26,11 @@ from tessera.embedding.embedder import load_embedder, reasoning_frame, scft_fram
 from tessera.embedding.text import told_items
 from tessera.language.lora import add_lora, lora_weights, merge_lora
 from tessera.language.models import LanguageModel
-from tessera.settings.embedding import LoRA, LRCLTable, SCFTTable
-from tessera.settings.language import ItemPrompt, Steps
+from tessera.settings.language import ItemPrompt
+from tessera.settings.lora import LoRA
+from tessera.settings.recipes.lrcl import LRCLTable
+from tessera.settings.recipes.scft import SCFTTable
+from tessera.settings.steps import Steps
 from tessera.training.loop import TrainingError
 from tessera.training.machine import Machine
 

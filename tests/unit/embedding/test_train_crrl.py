@@ -26,8 +26,10 @@ from tessera.embedding.embedder import make_attention, save_embedder
 from tessera.embedding.prefixes import Prefixes
 from tessera.language.lora import add_lora, lora_weights
 from tessera.language.reasoning import LatentReasoner
-from tessera.settings.embedding import CRRLTable, LRCLTable
-from tessera.settings.language import ItemPrompt, Steps
+from tessera.settings.language import ItemPrompt
+from tessera.settings.recipes.crrl import CRRLTable
+from tessera.settings.recipes.lrcl import LRCLTable
+from tessera.settings.steps import Steps
 from tessera.training.machine import Machine
 
 ITEMS = 24

@@ -25,8 +25,10 @@ from tessera.language.drawn import draw
 from tessera.language.models import LanguageModel, LanguageModelError, load_model
 from tessera.language.pictures import open_picture
 from tessera.language.prompts import item_attributes
-from tessera.settings.embedding import AttributesTable, HiddenTable, TextTable
 from tessera.settings.language import BuiltModel, ItemPrompt
+from tessera.settings.recipes.attributes import AttributesTable
+from tessera.settings.recipes.hidden import HiddenTable
+from tessera.settings.recipes.text import TextTable
 
 PROMPT = ItemPrompt(domain="lamp")
 

@@ -17,8 +17,8 @@ from tessera.data.bazaar.world import build_world
 from tessera.data.dataset import load_dataset, read_raw_ids
 from tessera.evaluation.groups import item_groups
 from tessera.evaluation.oracle import judge_oracle
-from tessera.settings.datasets import BazaarSource
 from tessera.settings.evaluation import Evaluation, SampledRanking
+from tessera.settings.sources.bazaar import BazaarSource
 
 SETTINGS = BazaarSource(users=400, items=120, tastes=30, mean_history=15.0, oracle_users=300)
 

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 
 from tessera.language.lora import add_lora, lora_weights, merge_lora
-from tessera.settings.embedding import LoRA
+from tessera.settings.lora import LoRA
 
 torch.set_num_threads(1)
 

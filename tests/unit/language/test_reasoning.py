@@ -13,7 +13,7 @@ from transformers import BertConfig, BertModel, Qwen2_5_VLForConditionalGenerati
 from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig
 
 from tessera.language.reasoning import LatentReasoner, ReasoningAttention
-from tessera.settings.embedding import LRCLTable
+from tessera.settings.recipes.lrcl import LRCLTable
 
 WIDTH = 32
 LENGTHS = [11, 6, 3, 9]

@@ -12,7 +12,8 @@ import pyarrow as pa
 from tessera.artifacts.tables import write_table
 from tessera.language.built import make_image_processor, make_model, save_built, train_tokenizer
 from tessera.language.drawn import draw
-from tessera.settings.language import BuiltModel, Steps
+from tessera.settings.language import BuiltModel
+from tessera.settings.steps import Steps
 
 WORDS = ["title is Oak lamp; category is lamp; brand is Dunlin", "a lamp in teal, pattern dots, shape star"] * 4
 

@@ -6,7 +6,10 @@ import torch.nn.functional as F
 
 from tessera.objectives import sampled
 from tessera.objectives.catalogue import catalogue_loss
-from tessera.settings.recommenders import BCE, BPR, GBCE, SampledSoftmax
+from tessera.settings.losses.bce import BCE
+from tessera.settings.losses.bpr import BPR
+from tessera.settings.losses.gbce import GBCE
+from tessera.settings.losses.sampled_softmax import SampledSoftmax
 
 
 def test_sampled_softmax_with_every_item_once_is_the_full_softmax():

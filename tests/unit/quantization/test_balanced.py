@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from tessera.quantization.balanced import STEP, _auction, bounded_assignment, capacity, fit
 from tessera.quantization.vectors import PartVectors
-from tessera.settings.semantic_ids import BalancedRQKMeans
+from tessera.settings.quantizers.balanced_rq_kmeans import BalancedRQKMeans
 
 torch.set_num_threads(1)
 

@@ -14,7 +14,7 @@ import pytest
 from tessera.artifacts.tables import write_table
 from tessera.quantization.conflicts import collisions
 from tessera.quantization.given import GivenCodesError, read_given
-from tessera.settings.semantic_ids import GivenCodes
+from tessera.settings.quantizers.given import GivenCodes
 
 
 def items_file(folder: Path, raw_ids: list[str]) -> Path:

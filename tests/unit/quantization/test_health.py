@@ -27,7 +27,8 @@ from tessera.quantization.health import (
     residual_ratios,
 )
 from tessera.quantization.vectors import PartVectors, Standard
-from tessera.settings.semantic_ids import GivenCodes, RQKMeans
+from tessera.settings.quantizers.given import GivenCodes
+from tessera.settings.quantizers.rq_kmeans import RQKMeans
 
 ITEMS, USERS, SIZE, DIM = 60, 40, 4, 6
 

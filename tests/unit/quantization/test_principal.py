@@ -14,7 +14,7 @@ from tessera.quantization.base import Quantizer
 from tessera.quantization.principal import start_at_components
 from tessera.quantization.rq_vae import fit
 from tessera.quantization.vectors import PartVectors
-from tessera.settings.semantic_ids import RQVAE
+from tessera.settings.quantizers.rq_vae import RQVAE
 
 torch.set_num_threads(1)
 

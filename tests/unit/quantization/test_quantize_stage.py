@@ -16,7 +16,7 @@ from tessera.artifacts.codes import ABSENT, read_codebooks, read_codes
 from tessera.artifacts.tables import ArtifactError, describe, read_item_table, write_item_table, write_table
 from tessera.quantization.base import load_quantizer
 from tessera.quantization.quantize import quantize
-from tessera.settings.semantic_ids import SemanticIds
+from tessera.settings.quantizers.base import SemanticIds
 
 torch.set_num_threads(1)
 

@@ -17,7 +17,7 @@ from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.quantization.base import Fitted, Quantizer, load_quantizer
 from tessera.quantization.task import QUANTIZERS, QuantizeTask
 from tessera.quantization.vectors import PartVectors, read_parts, standard
-from tessera.settings.semantic_ids import SemanticIds
+from tessera.settings.quantizers.base import SemanticIds
 
 torch.set_num_threads(1)
 

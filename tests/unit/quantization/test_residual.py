@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tessera.quantization.residual import ResidualCodebooks, forget
-from tessera.settings.semantic_ids import RQVAE
+from tessera.settings.quantizers.rq_vae import RQVAE
 
 N, DIM, LEVELS, CODES = 40, 4, 3, 8
 

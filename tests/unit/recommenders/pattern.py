@@ -10,7 +10,7 @@ import pyarrow as pa
 from tessera.artifacts.tables import write_table
 from tessera.recommenders.inputs import RunInputs
 from tessera.settings.config import load
-from tessera.settings.systems import Run
+from tessera.settings.runs import Run
 
 ITEMS = 30
 

@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from tessera.recommenders.model import BACKBONES, build_backbone
-from tessera.settings.recommenders import BERT4RecSettings, GRU4RecSettings, SASRecSettings
+from tessera.settings.backbones.bert4rec import BERT4RecSettings
+from tessera.settings.backbones.gru4rec import GRU4RecSettings
+from tessera.settings.backbones.sasrec import SASRecSettings
 
 SETTINGS = {
     "sasrec": SASRecSettings(dim=16, max_length=8, dropout=0.0),

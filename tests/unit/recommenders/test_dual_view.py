@@ -25,11 +25,14 @@ from tessera.recommenders.item_encoders.dual_view import DualViewEncoder
 from tessera.recommenders.item_encoders.fusion import CrossAttention, SequenceFusion
 from tessera.recommenders.model import SequentialRecommender, build_backbone, build_model
 from tessera.recommenders.train import launch, train_run
+from tessera.settings.backbones.bert4rec import BERT4RecSettings
+from tessera.settings.backbones.gru4rec import GRU4RecSettings
+from tessera.settings.backbones.sasrec import SASRecSettings
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
 from tessera.settings.evaluation import Evaluation
-from tessera.settings.recommenders import BERT4RecSettings, DualViewItems, GRU4RecSettings, SASRecSettings
-from tessera.settings.systems import Run
+from tessera.settings.items.dual_view import DualViewItems
+from tessera.settings.runs import Run
 
 WIDTH, DIM = 8, 12
 NO_PICTURE, NO_TEXT, NOTHING = 3, 4, 5

@@ -5,7 +5,9 @@ import torch
 
 from tessera.data.padding import padded
 from tessera.recommenders.backbones import item_knn, markov, popular
-from tessera.settings.recommenders import ItemKNNSettings, MarkovSettings, PopularSettings
+from tessera.settings.systems.item_knn import ItemKNNSettings
+from tessera.settings.systems.markov import MarkovSettings
+from tessera.settings.systems.popular import PopularSettings
 
 RNG = np.random.default_rng(0)
 COUNT = 15

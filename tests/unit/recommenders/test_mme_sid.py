@@ -24,7 +24,7 @@ from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.mme_sid import MMESID, HistoryBatches
 from tessera.recommenders.train import train_run
 from tessera.settings.evaluation import Evaluation
-from tessera.settings.systems import MMESIDSystem
+from tessera.settings.systems.mme_sid import MMESIDSystem
 from tessera.training.loop import Trainer
 from tessera.training.machine import Machine, seed_step
 

@@ -10,7 +10,9 @@ import torch
 from tessera.recommenders.backbones.gru4rec import GRU4Rec
 from tessera.recommenders.backbones.sasrec import SASRec
 from tessera.recommenders.item_encoders.table import TableItemEncoder
-from tessera.settings.recommenders import GRU4RecSettings, SASRecSettings, TableItems
+from tessera.settings.backbones.gru4rec import GRU4RecSettings
+from tessera.settings.backbones.sasrec import SASRecSettings
+from tessera.settings.items.table import TableItems
 
 HISTORIES = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 0, 0, 0]])
 

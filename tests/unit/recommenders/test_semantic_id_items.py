@@ -18,7 +18,7 @@ from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.semantic_ids import SemanticIdEncoder
 from tessera.recommenders.train import train_run
 from tessera.settings.evaluation import Evaluation
-from tessera.settings.recommenders import SemanticIdItems
+from tessera.settings.items.semantic_ids import SemanticIdItems
 
 
 def two_parts() -> SemanticIds:

@@ -16,8 +16,8 @@ from tessera.evaluation.judge import rank_cases, validation_metrics
 from tessera.recommenders import tiger
 from tessera.recommenders.inputs import RunInputs
 from tessera.settings.evaluation import Evaluation
-from tessera.settings.recommenders import Training
-from tessera.settings.systems import Run
+from tessera.settings.runs import Run
+from tessera.settings.training import Training
 from tessera.training.batches import PrefixBatches
 from tessera.training.loop import Trainer
 from tessera.training.machine import Machine, seed_step

@@ -92,7 +92,7 @@ from pathlib import Path
 from tessera.artifacts.logs import stage
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.train import train_run
-from tessera.settings.systems import Run
+from tessera.settings.runs import Run
 run = Run.model_validate_json(sys.argv[1])
 with stage(None):
     train_run(run, Path(sys.argv[2]), RunInputs(), Path(sys.argv[3]), Path(sys.argv[4]))

@@ -14,9 +14,11 @@ from tessera.artifacts.models import write_model
 from tessera.artifacts.tables import write_item_table
 from tessera.language.built import make_image_processor, make_model, save_built, train_tokenizer
 from tessera.recommenders.inputs import RunInputs
-from tessera.settings.language import BuiltModel, Steps
-from tessera.settings.recommenders import Training
-from tessera.settings.systems import MMESIDSystem, Run
+from tessera.settings.language import BuiltModel
+from tessera.settings.runs import Run
+from tessera.settings.steps import Steps
+from tessera.settings.systems.mme_sid import MMESIDSystem
+from tessera.settings.training import Training
 
 WIDTH = 32
 TABLES = {"ids": 8, "text": 12}

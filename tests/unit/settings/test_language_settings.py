@@ -12,7 +12,9 @@ from changing import with_key
 from tessera.data.required import check_files
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
-from tessera.settings.embedding import CRRLTable, LRCLTable, SCFTTable
+from tessera.settings.recipes.crrl import CRRLTable
+from tessera.settings.recipes.lrcl import LRCLTable
+from tessera.settings.recipes.scft import SCFTTable
 
 GOOD: dict[str, Any] = {
     "datasets": {"shop": {"source": "bazaar", "users": 50, "prompt": {"domain": "product"}}},

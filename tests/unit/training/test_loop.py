@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tessera.artifacts.logs import Terminated, stage, unbroken
-from tessera.settings.recommenders import Training
+from tessera.settings.training import Training
 from tessera.training.loop import Trainer
 from tessera.training.machine import Machine
 

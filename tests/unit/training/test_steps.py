@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from tessera.artifacts.logs import Terminated
-from tessera.settings.language import Steps
+from tessera.settings.steps import Steps
 from tessera.training.loop import TrainingError
 from tessera.training.machine import Machine
 from tessera.training.steps import StepTrainer, Update, schedule

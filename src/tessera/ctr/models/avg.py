@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tessera.ctr.batch import Batch, Catalogue
 from tessera.ctr.models.base import ClickModel, Tower, places
-from tessera.settings.ctr_models import AverageSettings
+from tessera.settings.clicks.avg import AverageSettings
 
 
 class Model(ClickModel):

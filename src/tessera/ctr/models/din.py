@@ -9,7 +9,7 @@ from tessera.ctr.attention import DINAttention
 from tessera.ctr.batch import Batch, Catalogue
 from tessera.ctr.models.base import ClickModel, Tower, filled, places
 from tessera.ctr.retrieval import latest
-from tessera.settings.ctr_models import DINSettings
+from tessera.settings.clicks.din import DINSettings
 
 
 class Model(ClickModel):

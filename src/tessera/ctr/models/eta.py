@@ -11,7 +11,7 @@ from tessera.ctr.batch import Batch, Catalogue
 from tessera.ctr.models.retrieving import TwoStage
 from tessera.ctr.retrieval import Groups, Selected, best
 from tessera.ctr.simhash import SimHash, agreement
-from tessera.settings.ctr_models import ETASettings
+from tessera.settings.clicks.eta import ETASettings
 
 
 class Model(TwoStage):

@@ -18,7 +18,7 @@ from tessera.ctr.batch import Batch, Catalogue
 from tessera.ctr.models.base import RoutedModel, ShortTerm, Tower, filled, places
 from tessera.ctr.retrieval import Groups, Selected, best, latest
 from tessera.ctr.simhash import SimHash, agreement
-from tessera.settings.ctr_models import MIRRNSettings
+from tessera.settings.clicks.mirrn import MIRRNSettings
 
 _POSITION_SCALE = 0.02
 """How much of a position's vector is added to an event's, as published."""

@@ -28,7 +28,7 @@ from tessera.ctr.models.base import CodeVectors, ItemVectors, RoutedModel, Short
 from tessera.ctr.retrieval import Groups, Selected, best, latest, union
 from tessera.ctr.sid_index import UNIT, Prefixes, PrefixIndex
 from tessera.ctr.simhash import SimHash, agreement
-from tessera.settings.ctr_models import R2LEDSettings
+from tessera.settings.clicks.r2led import R2LEDSettings
 
 _FINE = 1 << 38
 """Sums of both scores are compared to this fineness."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from tessera.ctr.batch import Batch, Catalogue
 from tessera.ctr.models.base import ClickModel, ShortTerm, Tower, filled, places
 from tessera.ctr.simhash import GroupedHash
-from tessera.settings.ctr_models import SDIMSettings
+from tessera.settings.clicks.sdim import SDIMSettings
 
 
 class Model(ClickModel):

@@ -8,7 +8,7 @@ from torch import Tensor
 from tessera.ctr.batch import Batch, Catalogue
 from tessera.ctr.models.retrieving import TwoStage
 from tessera.ctr.retrieval import Groups, Selected, best
-from tessera.settings.ctr_models import SIMHardSettings
+from tessera.settings.clicks.sim_hard import SIMHardSettings
 
 
 class Model(TwoStage):

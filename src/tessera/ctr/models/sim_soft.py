@@ -13,7 +13,7 @@ from tessera.ctr.batch import Batch, Catalogue
 from tessera.ctr.models.base import ItemVectors, Tower, filled, places
 from tessera.ctr.models.retrieving import TwoStage
 from tessera.ctr.retrieval import Groups, Selected, best, ordered
-from tessera.settings.ctr_models import SIMSoftSettings
+from tessera.settings.clicks.sim_soft import SIMSoftSettings
 
 
 class Model(TwoStage):

@@ -17,7 +17,7 @@ from tessera.ctr.attention import AGES, age_buckets, heads_apart, masked_softmax
 from tessera.ctr.batch import Batch, Catalogue
 from tessera.ctr.models.base import ClickModel, ShortTerm, Tower, filled, places
 from tessera.ctr.retrieval import Selected, best, ordered
-from tessera.settings.ctr_models import TWINSettings
+from tessera.settings.clicks.twin import TWINSettings
 
 
 @dataclass

@@ -34,7 +34,7 @@ from tessera.data.bazaar.log import item_ids, user_ids, write_log
 from tessera.data.bazaar.pictures import draw_pictures
 from tessera.data.bazaar.text import write_texts
 from tessera.data.bazaar.world import INTERESTS, World, build_world
-from tessera.settings.datasets import BazaarSource
+from tessera.settings.sources.bazaar import BazaarSource
 
 
 def generate(settings: BazaarSource, folder: str | Path, max_rejected: float = 1.0) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tessera.data.bazaar.world import INTERESTS, NOISE_SHARE, World, stream
-from tessera.settings.datasets import BazaarSource
+from tessera.settings.sources.bazaar import BazaarSource
 
 CHUNK = 8192
 """Users drawn together. Part of the process: another value gives another world."""

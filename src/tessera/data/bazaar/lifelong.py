@@ -21,7 +21,7 @@ from tessera.artifacts.tables import CLICK_TRUTH, RAW_INTERACTIONS
 from tessera.data.bazaar.histories import Sampler
 from tessera.data.bazaar.log import OPENING, YEARS, item_ids, user_ids
 from tessera.data.bazaar.world import World, stream
-from tessera.settings.datasets import Lifelong
+from tessera.settings.sources.bazaar import Lifelong
 
 CHUNK = 64
 """Users drawn together. Part of the process: another value gives another world."""

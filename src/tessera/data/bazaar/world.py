@@ -15,7 +15,7 @@ import numpy as np
 
 from tessera.artifacts.tables import TASTES_HELD
 from tessera.data.bazaar.attributes import ATTRIBUTES, IMAGE, SIZES, TEXT
-from tessera.settings.datasets import BazaarSource
+from tessera.settings.sources.bazaar import BazaarSource
 
 # How much a liked value adds to the log-affinity of a taste, and how many values of the attribute a taste likes.
 LIKING = {"category": 3.4, "brand": 1.2, "material": 1.2, "style": 2.4, "price": 1.0,

@@ -15,7 +15,7 @@ from tessera.data.identifiers import id_text
 from tessera.data.log import Item, RawLog
 from tessera.data.sources.json_lines import json_objects, json_rows, json_schema
 from tessera.data.text import as_text
-from tessera.settings.datasets import AmazonSource
+from tessera.settings.sources.amazon_base import AmazonSource
 
 _OLD = {"user": "reviewerID", "item": "asin", "timestamp": "unixReviewTime", "rating": "overall"}
 _NEW = {"user": "user_id", "item": "parent_asin", "timestamp": "timestamp", "rating": "rating"}

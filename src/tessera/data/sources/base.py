@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
 from tessera.data.log import Item, RawLog
-from tessera.settings.datasets import source_module
+from tessera.settings.DROP import source_module
 
 
 class Source(Protocol):

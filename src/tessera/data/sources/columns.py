@@ -26,7 +26,8 @@ from tessera.data.sources.parquet_rows import (
     parquet_schema,
 )  # fmt: skip
 from tessera.data.text import as_text
-from tessera.settings.datasets import ColumnsSource, ItemsFile
+from tessera.settings.sources.base import ItemsFile
+from tessera.settings.sources.columns import ColumnsSource
 
 Format = Literal["csv", "json", "parquet"]
 

@@ -23,7 +23,7 @@ from tessera.data.packed import open_bytes
 from tessera.data.sources.csv_rows import check_columns, csv_records, read_header
 from tessera.data.sources.samples import Sample, by_whole_columns, longest_history, merged
 from tessera.data.text import as_text
-from tessera.settings.datasets import MiniOneRecSource
+from tessera.settings.sources.minionerec import MiniOneRecSource
 
 PARTS = ("train", "valid", "test")
 _COLUMNS = {"user": "user_id", "history": "history_item_id", "item": "item_id"}

@@ -19,7 +19,7 @@ from tessera.data.packed import unpacked
 from tessera.data.sources.csv_rows import Header, csv_frames, csv_records, read_header
 from tessera.data.sources.text_rows import add_rows, field, text_rows
 from tessera.settings.base import did_you_mean
-from tessera.settings.datasets import MovieLensSource
+from tessera.settings.sources.movielens import MovieLensSource
 
 # ratings file -> file of the films
 _FILES = {"u.data": "u.item", "ratings.dat": "movies.dat", "ratings.csv": "movies.csv", "rating.csv": "movie.csv"}

@@ -16,7 +16,7 @@ from tessera.data.sources.samples import Sample, by_whole_columns, longest_histo
 from tessera.data.sources.text_rows import add_rows, field, text_rows
 from tessera.data.times import TimeColumn
 from tessera.settings.base import did_you_mean
-from tessera.settings.datasets import RecBoleSource
+from tessera.settings.sources.recbole import RecBoleSource
 
 _NAMES = {
     "user": ("user_id", "userID", "session_id"),

@@ -19,7 +19,7 @@ from tessera.data.packed import text_form
 from tessera.data.sources.json_forms import json_histories
 from tessera.data.sources.json_lines import holds_histories
 from tessera.data.sources.text_rows import text_lines
-from tessera.settings.datasets import SequencesSource
+from tessera.settings.sources.sequences import SequencesSource
 
 
 def read_interactions(settings: SequencesSource, log: RawLog) -> None:

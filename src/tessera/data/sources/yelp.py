@@ -10,7 +10,7 @@ from tessera.data.identifiers import id_text
 from tessera.data.log import Item, RawLog
 from tessera.data.sources.json_lines import json_objects, json_rows, json_schema
 from tessera.data.text import as_text
-from tessera.settings.datasets import YelpSource
+from tessera.settings.sources.yelp import YelpSource
 
 _COLUMNS = {"user": "user_id", "item": "business_id", "timestamp": "date", "rating": "stars"}
 

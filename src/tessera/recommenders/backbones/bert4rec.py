@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tessera.recommenders.backbones.attention import Block, initialise
 from tessera.recommenders.backbones.base import Backbone, Examples, at_places
 from tessera.recommenders.backbones.dropout import Dropout
-from tessera.settings.recommenders import BERT4RecSettings
+from tessera.settings.backbones.bert4rec import BERT4RecSettings
 
 
 class BERT4Rec(Backbone):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tessera.recommenders.backbones.attention import initialise
 from tessera.recommenders.backbones.base import CausalBackbone, Examples
 from tessera.recommenders.backbones.dropout import Dropout
-from tessera.settings.recommenders import GRU4RecSettings
+from tessera.settings.backbones.gru4rec import GRU4RecSettings
 
 
 class GRU4Rec(CausalBackbone):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tessera.data.cooccurrence import meetings
-from tessera.settings.recommenders import ItemKNNSettings
+from tessera.settings.systems.item_knn import ItemKNNSettings
 
 # scores of items x items made at once
 _BLOCK = 2**25

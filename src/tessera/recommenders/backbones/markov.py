@@ -7,7 +7,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from tessera.settings.recommenders import MarkovSettings
+from tessera.settings.systems.markov import MarkovSettings
 
 
 def fit(settings: MarkovSettings, offsets: np.ndarray, items: np.ndarray, count: int) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tessera.settings.recommenders import PopularSettings
+from tessera.settings.systems.popular import PopularSettings
 
 
 def fit(settings: PopularSettings, offsets: np.ndarray, items: np.ndarray, count: int) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tessera.recommenders.backbones.attention import Block, initialise
 from tessera.recommenders.backbones.base import CausalBackbone
 from tessera.recommenders.backbones.dropout import Dropout
-from tessera.settings.recommenders import SASRecSettings
+from tessera.settings.backbones.sasrec import SASRecSettings
 
 
 class SASRec(CausalBackbone):

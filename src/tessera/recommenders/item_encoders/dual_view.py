@@ -18,7 +18,7 @@ from tessera.objectives.contrastive import soft_contrastive
 from tessera.recommenders.item_encoders.base import ItemEncoder
 from tessera.recommenders.item_encoders.fusion import CrossAttention, masked_mean
 from tessera.recommenders.item_encoders.parts import make_adapter, of_all_processes, standardized
-from tessera.settings.recommenders import DualViewItems, MissingViews
+from tessera.settings.items.dual_view import DualViewItems, MissingViews
 
 Table = tuple[Tensor, Tensor]
 """Vectors (items + 1, width) and present (items + 1,); of the fine view (items + 1, n, width) and (items + 1, n)."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tessera.artifacts.codes import ABSENT, SemanticIds
 from tessera.recommenders.item_encoders.base import ItemEncoder
 from tessera.recommenders.item_encoders.parts import make_adapter, standardized
-from tessera.settings.recommenders import SemanticIdItems
+from tessera.settings.items.semantic_ids import SemanticIdItems
 
 
 class SemanticIdEncoder(ItemEncoder):

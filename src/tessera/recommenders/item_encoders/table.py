@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tessera.objectives.contrastive import soft_contrastive
 from tessera.recommenders.item_encoders.base import ItemEncoder
 from tessera.recommenders.item_encoders.parts import make_adapter, of_all_processes, standardized
-from tessera.settings.recommenders import TableItems
+from tessera.settings.items.table import TableItems
 
 
 class TableItemEncoder(ItemEncoder):

@@ -1,0 +1,34 @@
+"""Settings of BERT4Rec."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tessera.settings.backbones.base import BackboneSettings
+from tessera.settings.base import Width
+
+
+class BERT4RecSettings(BackboneSettings):
+    """Bidirectional encoder trained on a Cloze task (Sun et al., CIKM 2019)."""
+
+    kind: Literal["bert4rec"] = "bert4rec"
+    dim: Width = 64
+    """Width of item vectors and hidden states."""
+    layers: int = Field(2, ge=1, le=1000)
+    """Number of attention blocks."""
+    heads: int = Field(2, ge=1, le=2**16)
+    """Attention heads a block; `dim` is a multiple of it."""
+    inner_dim: Width = 256
+    """Width of the feed-forward layer."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Dropout on embeddings and on the outputs of attention and feed-forward layers."""
+    max_length: int = Field(50, ge=2)
+    """Longest history read at once, the mask at its end included."""
+    mask_probability: float = Field(0.3, gt=0, lt=1)
+    """Share of the items of a history that the Cloze task hides."""
+    last_only_probability: float = Field(0.2, ge=0, le=1)
+    """Share of histories in which the last item alone is hidden, as it is when scoring."""
+    distance_bias: bool = True
+    """Let attention favour near items from the start (the paper has none, and takes far longer to train)."""

@@ -1,0 +1,38 @@
+"""What click-through models share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tessera.settings.base import Settings, Width
+from tessera.settings.kinds import KindOf
+
+
+class ClickModel(Settings):
+    """What all click-through models share: item vectors and the network on top."""
+
+    dim: Width = 16
+    """Width of the vector of an item id."""
+    category_dim: int = Field(16, ge=0, le=2**16)
+    """Width of the vector of a category; 0 reads no categories."""
+    read_codes: bool = False
+    """Item vectors also hold those of the item's semantic ID: what R2LED knows of items, for fair comparisons."""
+    counts: bool = False
+    """The logit also has a part told by how many events of the whole history are of the target's item and of its
+    category and, where codes are read, share each of its prefixes: what R2LED's `histogram` knows, for fair
+    comparisons."""
+    code_dim: Width = 16
+    """Width of code vectors where no codebook gives it."""
+    start: Literal["codebooks", "random"] = "codebooks"
+    """Code vectors start as the quantiser's codebooks, or at random."""
+    combine: Literal["sum", "concat"] = "concat"
+    """Add the vectors of the levels, or lay them side by side."""
+    hidden: list[Width] = Field(default_factory=lambda: [200, 80])
+    """Hidden widths of the network that scores target and interests."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout in that network."""
+
+
+CTRModel = Annotated[ClickModel, KindOf("clicks")]

@@ -1,0 +1,53 @@
+"""Settings of R2LED."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tessera.settings.clicks.retrieval_base import Hashed
+
+Route = Literal["target", "recent", "global", "levels"]
+
+
+class R2LEDSettings(Hashed):
+    """Retrieval and refinement with semantic IDs: a reconstruction from the abstract of R2LED (arXiv 2602.06622)."""
+
+    model: Literal["r2led"] = "r2led"
+    read_codes: Literal[True] = True
+    """Always: codes are half of the model."""
+    routes: list[Route] = Field(default_factory=lambda: list[Route](["target", "recent", "global"]), min_length=1)
+    """Queries: the target, the last events, all events; `levels` is one route for each level of the codes."""
+    k: int = Field(16, ge=1)
+    """Events retrieved by each route."""
+    recent: int = Field(16, ge=1)
+    """Last events that make the recent query."""
+    views: Literal["mixed", "collaborative", "semantic"] = "mixed"
+    """Which scores retrieve: hash codes of trained vectors, semantic IDs, or both."""
+    mixing: Literal["quota", "fuse"] = "quota"
+    """Both scores: half of the events by each, or all by their weighted sum."""
+    alpha: float = Field(0.5, ge=0, le=1)
+    """Weight of the collaborative score where they are summed."""
+    level_weights: list[float] | None = None
+    """What each level that agrees adds to the semantic score; null is the same for all."""
+    matches_only: bool = True
+    """The semantic half takes only events that share a prefix with the query; else the latest events fill it up."""
+    histogram: bool = True
+    """The network also reads how many events of the whole history share each prefix with the target: how much of an
+    interest there is, which attention over `k` events cannot tell."""
+    gate: Literal["elementwise", "levels", "sum", "concat", "none"] = "elementwise"
+    """How an item's two sides become one: a gate for each number, a softmax over the id and each level, their sum, a
+    linear map of both, or the collaborative side alone."""
+    fusion: Literal["attention", "mean"] = "attention"
+    """How the routes become one: target-aware cross-attention, or their mean."""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> R2LEDSettings:
+        if len(set(self.routes)) < len(self.routes):
+            raise ValueError(f"routes {self.routes} name one twice")
+        if self.level_weights is not None and (min(self.level_weights) < 0 or sum(self.level_weights) <= 0):
+            raise ValueError(f"level_weights {self.level_weights}, expected numbers from 0 with a positive sum")
+        if self.views == "mixed" and self.mixing == "quota" and self.k < 2:
+            raise ValueError(f"k {self.k} cannot be halved between the two scores, expected at least 2")
+        return self

@@ -1,0 +1,13 @@
+"""Settings of SIM, hard search."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tessera.settings.clicks.retrieval_base import Retrieval
+
+
+class SIMHardSettings(Retrieval):
+    """Search-based interest model (Pi et al., CIKM 2020), hard search: events of the target's category."""
+
+    model: Literal["sim_hard"] = "sim_hard"

@@ -1,0 +1,13 @@
+"""Settings of TWIN."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tessera.settings.clicks.retrieval_base import Retrieval
+
+
+class TWINSettings(Retrieval):
+    """Two-stage interest network (Chang et al., KDD 2023): one attention score retrieves and weighs."""
+
+    model: Literal["twin"] = "twin"

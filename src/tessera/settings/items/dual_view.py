@@ -1,0 +1,107 @@
+"""Items as two views that read each other (DMESR)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tessera.settings.base import Settings, Width
+
+
+class ViewAlignment(Settings):
+    """Contrastive alignment of what a multimodal model says of an item's picture and of its text (DMESR)."""
+
+    weight: float = Field(0.1, gt=0)
+    """Weight beside the loss of the recommender."""
+    temperature: float = Field(0.07, gt=0)
+    """Temperature of the contrastive loss; fixed."""
+    dim: Width = 64
+    """Width of the space in which the two are compared."""
+    anchor: bool = False
+    """Also draw both towards what is said of picture and text together."""
+
+
+class MissingViews(Settings):
+    """An experiment: items lose their picture or their text at random, as if they had never had one."""
+
+    image: float = Field(0.0, ge=0, le=1)
+    """Share of the items that lose their picture, and with it all that was said of it."""
+    text: float = Field(0.0, ge=0, le=1)
+    """Share of the items that lose their text."""
+    when: Literal["training", "test", "both"] = "both"
+    """Lost while training, when the run is judged (validation included), or always."""
+    seed: int = Field(0, ge=0)
+    """Which items: those that lose something at one share also lose it at every higher one."""
+
+
+class DualViewItems(Settings):
+    """Two views of an item, fused by cross-attention: what a multimodal model says of it, and its text (DMESR)."""
+
+    kind: Literal["dual_view"] = "dual_view"
+    image: str | None = None
+    """Name under `tables`: what a model says of the picture alone."""
+    text: str | None = None
+    """Name under `tables`: what a model says of the text alone."""
+    both: str | None = None
+    """Name under `tables`: what a model says of picture and text together."""
+    fine: str | None = None
+    """Name of a table of recipe `attributes`: the text itself, a vector an attribute."""
+    alignment: ViewAlignment | None = Field(default_factory=ViewAlignment)
+    """Contrastive alignment of `image` and `text`, where there are both; null leaves it out."""
+    fusion: Literal["attention", "concat"] = "attention"
+    """How a view reads the other: cross-attention, or the other's mean laid beside its own."""
+    direction: Literal["both", "coarse", "fine"] = "both"
+    """Which view reads the other: each (bidirectional), what the model says (coarse), or the text (fine)."""
+    axis: Literal["item", "sequence"] = "item"
+    """Views read each other within an item, or along the history (LLM-ESR), where a position sees none after it."""
+    heads: int = Field(2, ge=1, le=2**16)
+    """Heads of the cross-attention."""
+    width: Width = 64
+    """Width of the projected vectors that are fused."""
+    adapter: list[Width] = Field(default_factory=lambda: [256])
+    """Hidden widths between a fused view and its part of the item vector; [] is one linear map."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout inside the adapters."""
+    combine: Literal["concat", "gated_sum"] = "concat"
+    """Two views of half the width side by side, or two of full width in a learned mixture."""
+    backbone: Literal["joint", "shared", "separate"] = "joint"
+    """One backbone reads both views at once; the same one of half the width reads each (LLM-ESR); or one for each."""
+    missing: MissingViews | None = None
+    """Take pictures or texts away from some items; null takes none."""
+
+    @property
+    def coarse(self) -> dict[str, str]:
+        """The tables of what a model says, by what it was shown."""
+        named = {"image": self.image, "text": self.text, "both": self.both}
+        return {shown: table for shown, table in named.items() if table is not None}
+
+    @property
+    def tables(self) -> list[str]:
+        """All tables that are read, each once."""
+        return list(dict.fromkeys([*self.coarse.values(), *([self.fine] if self.fine else [])]))
+
+    @property
+    def views(self) -> int:
+        """How many views an item has: two, or one where the other has no table."""
+        return bool(self.coarse) + bool(self.fine)
+
+    @model_validator(mode="after")
+    def _fits(self) -> DualViewItems:
+        if not self.views:
+            raise ValueError("needs a table: one of image, text, both and fine at least")
+        if self.width % self.heads:
+            raise ValueError(f"heads: {self.heads} does not divide width {self.width}")
+        if self.views < 2 and (self.axis, self.combine, self.backbone) != ("item", "concat", "joint"):
+            raise ValueError("axis, combine and backbone say what becomes of two views, but tables give only one")
+        if self.combine == "gated_sum" and (self.axis, self.backbone) != ("item", "joint"):
+            raise ValueError("combine: gated_sum makes one vector of the views: axis must be item, backbone joint")
+        if self.axis == "sequence" and (self.backbone, self.fusion) != ("joint", "attention"):
+            raise ValueError("axis: sequence needs backbone joint and fusion attention")
+        if self.axis == "sequence" and self.direction != "both":
+            raise ValueError(f"direction {self.direction} is for axis item; along the history both views read")
+        if self.alignment is not None and self.alignment.anchor and self.both is None:
+            raise ValueError("alignment.anchor draws image and text to both, which names no table")
+        if self.missing is not None and self.missing.image and self.image is None and self.both is None:
+            raise ValueError("missing.image takes pictures away, but neither image nor both names a table")
+        return self

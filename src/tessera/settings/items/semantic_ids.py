@@ -1,0 +1,31 @@
+"""Items as the vectors of their codes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tessera.settings.base import Settings, Width
+
+
+class SemanticIdItems(Settings):
+    """Items as the vectors of their codes, level by level, with or without the raw table beside them."""
+
+    kind: Literal["semantic_ids"] = "semantic_ids"
+    semantic_ids: str
+    """Name under `semantic_ids`."""
+    combine: Literal["sum", "concat"] = "sum"
+    """Add the vectors of the levels, or lay them side by side, before the adapter."""
+    start: Literal["codebooks", "random"] = "codebooks"
+    """Code vectors start as the quantiser's codebooks, or at random."""
+    code_dim: Width = 64
+    """Width of code vectors where no codebook gives it."""
+    table: str | None = None
+    """Name under `tables`: a frozen table read beside the codes."""
+    adapter: list[Width] = Field(default_factory=lambda: [256])
+    """Hidden widths between code vectors (and table) and item vectors; [] is one linear map."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout inside the adapter."""
+    id_residual: bool = False
+    """Add a trainable ID vector."""

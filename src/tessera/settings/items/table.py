@@ -1,0 +1,60 @@
+"""Items as rows of a table behind an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from tessera.settings.base import PresetSettings, Settings, Width
+
+
+class Alignment(Settings):
+    """Draws adapted item vectors towards those of a trained ID run: recommendation adaptation training of LLMEmb."""
+
+    system: str = "id"
+    """The system whose item vectors are aligned to; it has `items: ids` and is trained first, under the same seed."""
+    backbone: str = "sasrec"
+    """The backbone under which it was trained (LLMEmb aligns every backbone to SASRec), of the same `dim`."""
+    weight: float = Field(0.01, gt=0)
+    """Weight of the alignment beside the loss of the recommender."""
+    temperature: float = Field(2.0, gt=0)
+    """Temperature of the contrastive loss; fixed."""
+    deduplicate: bool = True
+    """An item that is a target several times counts once; otherwise it is a negative of itself, as published."""
+    normalize: bool = False
+    """Cosines instead of dot products."""
+    target_temperature: Literal["divide", "multiply"] = "divide"
+    """The targets' temperature divides, or multiplies, as in the published code."""
+
+
+class TableItems(PresetSettings):
+    """A frozen item table behind a trainable adapter."""
+
+    OFFICIAL: ClassVar[dict[str, Any]] = {"activation": "none", "standardize": False, "shift_last_item": True}
+    kind: Literal["table"] = "table"
+    table: str
+    """Name under `tables`."""
+    adapter: list[Width] = Field(default_factory=lambda: [256])
+    """Hidden widths of the adapter; [] is one linear map."""
+    activation: Literal["gelu", "none"] = "gelu"
+    """Between the layers of the adapter; none as in LLMEmb's and ReaEmb's code, which makes it one linear map."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout inside the adapter."""
+    standardize: bool = True
+    """Centre the table and scale it to unit mean square before the adapter."""
+    id_residual: bool = False
+    """Add a trainable ID vector to the adapted one."""
+    shift_last_item: bool = False
+    """Zero the last item's vector, as an off-by-one in the published code does."""
+    align: Alignment | None = None
+    """Also align the adapted vectors with those of a trained ID run (LLMEmb); null does not."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _official_alignment(cls, data: Any) -> Any:
+        """The published habits of the alignment, where there is one: the preset does not switch it on."""
+        if isinstance(data, Mapping) and data.get("preset") == "official" and isinstance(data.get("align"), Mapping):
+            return {**data, "align": {"deduplicate": False, "target_temperature": "multiply", **data["align"]}}
+        return data

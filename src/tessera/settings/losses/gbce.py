@@ -1,0 +1,21 @@
+"""Generalised binary cross-entropy."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tessera.settings.base import Settings
+
+
+class GBCE(Settings):
+    """Generalised binary cross-entropy (gSASRec, Petrov and Macdonald, RecSys 2023, eq. 9-11)."""
+
+    kind: Literal["gbce"] = "gbce"
+    negatives: int = Field(256, ge=1)
+    """Uniform negatives a target."""
+    calibration: float = Field(0.75, ge=0, le=1)
+    """t of the paper: 0 is plain BCE, 1 makes scores fully calibrated."""
+    shared: bool = False
+    """Share the negatives among the targets of a step (faster, more correlated)."""

@@ -1,0 +1,19 @@
+"""Sampled softmax."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tessera.settings.base import Settings
+
+
+class SampledSoftmax(Settings):
+    """Softmax over the target and shared negatives, corrected by log Q (Bengio and Senecal 2008; Yi et al. 2019)."""
+
+    kind: Literal["sampled_softmax"] = "sampled_softmax"
+    negatives: int = Field(1024, ge=1)
+    """Negatives a step, shared by all its targets."""
+    distribution: Literal["uniform", "popularity", "mixed"] = "mixed"
+    """Where they are drawn from; mixed is half of each."""

@@ -1,0 +1,36 @@
+"""Settings of the multimodal RQ-VAE."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from tessera.settings.base import PresetSettings
+from tessera.settings.quantizers.base import Conflicts
+from tessera.settings.quantizers.learned_base import LearnedCodes
+
+
+class MMRQVAE(LearnedCodes, PresetSettings):
+    """Multimodal RQ-VAE of MME-SID (CIKM 2025): codes of their own for every table, aligned with the first table's."""
+
+    OFFICIAL: ClassVar[dict[str, Any]] = {
+        "first_weights": "random", "commitment": 0.01, "residual_gradient": "straight_through",
+        "mse": 0.0, "align": "mmd",
+    }  # fmt: skip
+    quantizer: Literal["mm_rq_vae"] = "mm_rq_vae"
+    conflicts: Conflicts = "none"
+    """Items with the same codes: see the other quantisers; codes that are inputs alone may collide."""
+    mmd: float = Field(1.0, ge=0)
+    """Weight of the reconstruction by maximum mean discrepancy, which compares clouds of vectors and not pairs."""
+    mse: float = Field(1.0, ge=0)
+    """Weight of the reconstruction by squared errors, item by item; the paper has none."""
+    rec: float = Field(3.0, ge=0)
+    """Weight of both reconstructions together."""
+    align: Literal["infonce", "mmd", "none"] = "infonce"
+    """How quantised vectors of the first table are drawn to those of the others: item by item (the paper), as clouds
+    (its code), or not."""
+    align_weight: float = Field(0.01, ge=0)
+    """Weight of the alignment."""
+    align_temperature: float = Field(0.1, gt=0)
+    """Temperature of InfoNCE."""

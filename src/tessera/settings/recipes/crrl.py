@@ -1,0 +1,89 @@
+"""Settings of ReaEmb's stage II."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from tessera.settings.base import PresetSettings
+from tessera.settings.recipes.base import Finish
+from tessera.settings.steps import Steps
+
+
+class CRRLTable(PresetSettings, Finish):
+    """Collaborative-reward reinforcement learning: stage II of ReaEmb; only the reasoning attention learns."""
+
+    OFFICIAL: ClassVar[dict[str, Any]] = {
+        "cooccurrence": "all", "policy": "token", "advantage": "batch", "log_probability": "unshifted",
+        "reference": "live", "prompts": "by_stage", "noise_free": "rollout", "lonely_items": "keep",
+        "noise_scale": "absolute", "similarity": "dot", "whiten": 0.0,
+    }  # fmt: skip
+    recipe: Literal["crrl"] = "crrl"
+    start: str | None = None
+    """The `lrcl` table under `tables` whose model goes on learning; null starts from `model`, without stage I."""
+    model: str | None = None
+    """Name under `models`, where there is no `start`."""
+    captions: list[str] = Field(default_factory=list)
+    """Names under `captions`, where there is no `start`."""
+    pca: int | None = Field(512, ge=1)
+    """Keep so many principal components (all, where there are fewer); null keeps the vectors as they are."""
+    objective: Literal["policy", "contrastive"] = "policy"
+    """Policy gradient, or the control: a supervised contrastive loss on the same pairs."""
+    policy: Literal["gaussian", "token"] = "gaussian"
+    """What is made likelier: the thought under a Gaussian, or the tokens after it, as published."""
+    group: int = Field(8, ge=2)
+    """Rollouts of an item."""
+    noise_std: float = Field(0.1, gt=0)
+    """Standard deviation of the thought's noise."""
+    noise_scale: Literal["relative", "absolute"] = "relative"
+    """`noise_std` is relative to the root mean square of the thoughts at the start, or absolute, as published."""
+    noise_free: Literal["baseline", "rollout"] = "baseline"
+    """The first rollout has no noise: it is left out of the gradient, or counts like the others, as published."""
+    candidates: int = Field(10, ge=2)
+    """Items that a rollout is ranked among, positives included."""
+    positives: int = Field(1, ge=1)
+    """The most co-occurring items of an item that count as right."""
+    cooccurrence: Literal["train", "all"] = "train"
+    """Count pairs in training histories, or in all, held-out interactions included (published, and a leak)."""
+    lonely_items: Literal["skip", "keep"] = "skip"
+    """Items that co-occur with none: left out, or rewarded for a random one, as published."""
+    negatives: Literal["fixed", "fresh"] = "fixed"
+    """Negatives drawn once, as published, or at every step."""
+    similarity: Literal["cosine", "dot"] = "cosine"
+    """How a rollout is compared with candidates; dot as published."""
+    reward: Literal["rank", "softmax"] = "rank"
+    """Published reward of the positives' ranks, or their continuous share of a softmax."""
+    advantage: Literal["group", "batch"] = "group"
+    """Rewards relative to the item's other rollouts, or to the whole batch, as published."""
+    clip_low: float = Field(0.2, gt=0)
+    """The ratio of policies is clipped at 1 - clip_low."""
+    clip_high: float = Field(0.28, gt=0)
+    """... and at 1 + clip_high."""
+    kl: float = Field(0.0, ge=0)
+    """Weight of the divergence from the reference policy."""
+    reference: Literal["start", "live"] = "start"
+    """Reference of the divergence: the attention at the start, or the live one, as published (then it is 0 at the
+    first of the `iterations`, and the distance to the policy that rolled out at the others)."""
+    log_probability: Literal["shifted", "unshifted"] = "shifted"
+    """Token policy: likelihood of the next token, or of the same, as published."""
+    iterations: int = Field(2, ge=1)
+    """Optimisation steps on each batch of rollouts."""
+    prompts: Literal["one", "by_stage"] = "one"
+    """One prompt for all stages, or a format of its own, as published."""
+    cache_gib: float = Field(4.0, ge=0)
+    """Memory for the constants of all items (states and keys of their texts); beyond it, made batch by batch."""
+    training: Steps = Field(
+        default_factory=lambda: Steps(steps=2000, batch=32, learning_rate=1.0e-4, warmup_steps=200, schedule="cosine")
+    )
+    """The training loop; a step is a batch of rollouts of so many items and all iterations on it."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> CRRLTable:
+        if (self.start is None) == (self.model is None):
+            raise ValueError("needs either 'start', an lrcl table, or 'model'")
+        if self.start is not None and self.captions:
+            raise ValueError("'captions' are those of 'start'; name them there")
+        if self.positives >= self.candidates:
+            raise ValueError(f"positives ({self.positives}) must be fewer than candidates ({self.candidates})")
+        return self

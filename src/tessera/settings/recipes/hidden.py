@@ -1,0 +1,32 @@
+"""Settings of states of a model that is asked."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tessera.settings.language import MAX_PIXELS, ReadText
+from tessera.settings.recipes.base import Finish
+
+
+class HiddenTable(ReadText, Finish):
+    """Pooled states of a model that is asked to describe an item, before it answers: DMESR without generated text."""
+
+    recipe: Literal["hidden"] = "hidden"
+    source: Literal["image", "text", "both"] = "image"
+    """What the model is shown: the picture, the text, or both. Items that lack it have no row."""
+    instruction: str | None = None
+    """What it is asked; null takes the instruction of the source."""
+    pooling: Literal["mean", "last"] = "mean"
+    """Mean over all tokens, pieces of the picture included, or the last one, where the answer would begin."""
+    batch: int = Field(64, ge=1)
+    """Items read at once, of like length."""
+    max_pixels: int = Field(MAX_PIXELS, ge=1024)
+    """Larger pictures are made smaller: memory and tokens go with pixels."""
+
+    @model_validator(mode="after")
+    def _plain(self) -> HiddenTable:
+        if self.captions or self.states != "last":
+            raise ValueError("reads an item as the model is asked about it: captions and states cannot be given")
+        return self

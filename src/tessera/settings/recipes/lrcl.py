@@ -1,0 +1,41 @@
+"""Settings of ReaEmb's stage I."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from tessera.settings.recipes.contrastive_base import ContrastiveTable, SoftContrastive
+from tessera.settings.steps import Steps
+
+
+class LRCLTable(ContrastiveTable):
+    """Latent reasoning by contrastive learning: stage I of ReaEmb (2026)."""
+
+    OFFICIAL: ClassVar[dict[str, Any]] = {
+        "views": "static", "rope": "mixed", "positions": "padded", "two_pass": True, "prompts": "by_stage",
+        "whiten": 0.0, "loss": {"temperature": 1.0, "normalize": False, "targets": "attached"},
+    }  # fmt: skip
+    recipe: Literal["lrcl"] = "lrcl"
+    pooling: Literal["mean", "last", "balanced"] = "mean"
+    """Mean over all tokens, as published (the thought is one of a hundred); the last token; or balanced: half the mean
+    of the text, half that of thoughts and end token."""
+    thoughts: int = Field(1, ge=0)
+    """Latent thought tokens, made one after the other; 0 leaves reasoning out."""
+    last_tokens: int | None = Field(None, ge=1)
+    """The thought looks at so many tokens at the end of the text; null at all of them."""
+    rope: Literal["rotate_half", "mixed"] = "rotate_half"
+    """Rotary positions in the reasoning attention: the proper ones, or the published mixture of two conventions."""
+    positions: Literal["true", "padded"] = "true"
+    """Positions count tokens, or padding too, as published."""
+    two_pass: bool = False
+    """Run the language model twice, as published, instead of once with its cache: other LoRA dropout in each pass."""
+    through_first_pass: bool = False
+    """Let gradients flow through the making of the thought (the paper stops them)."""
+    prompts: Literal["one", "by_stage"] = "one"
+    """One prompt for all stages, or a format of its own for each, as published."""
+    loss: SoftContrastive = Field(default_factory=SoftContrastive)
+    """The contrastive loss."""
+    training: Steps = Field(default_factory=lambda: Steps(steps=2000, batch=512))
+    """The training loop."""

@@ -1,0 +1,30 @@
+"""Settings of pooled states of an untrained model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from tessera.settings.language import ReadText
+from tessera.settings.recipes.base import Finish
+
+
+class TextTable(ReadText, Finish):
+    """Pooled states of a model that nothing was trained on."""
+
+    recipe: Literal["text"] = "text"
+    pooling: Literal["mean", "last"] = "mean"
+    """Mean over the tokens of the text, or the last one."""
+    layer: int = -1
+    """Which states: -1 the last layer's, after its norm; 0 the token embeddings."""
+    instruction: str | None = None
+    """Told before the text, e.g. for instruct encoders; null tells none."""
+    only_captions: bool = False
+    """Read the captions alone, without the item's own text."""
+
+    @model_validator(mode="after")
+    def _reads_something(self) -> TextTable:
+        if self.only_captions and not self.captions:
+            raise ValueError("only_captions: names no captions to read")
+        return self

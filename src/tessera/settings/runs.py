@@ -1,0 +1,42 @@
+"""One training with every default resolved."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tessera.settings.backbones.base import Backbone
+from tessera.settings.base import Settings
+from tessera.settings.language import LanguageModel
+from tessera.settings.losses.base import Loss
+from tessera.settings.losses.cross_entropy import CrossEntropy
+from tessera.settings.systems.backbone import BackboneSystem
+from tessera.settings.systems.base import NetworkSystem, System
+from tessera.settings.training import Training
+
+
+class Run(Settings):
+    """One training, with every default resolved: what the train rule carries in its params."""
+
+    system: str
+    recommender: str
+    seed: int
+    method: System
+    backbone: Backbone | None = None
+    model: LanguageModel | None = None
+    """The language model of a network that has one."""
+    loss: Loss = Field(default_factory=CrossEntropy)
+    training: Training = Field(default_factory=Training)
+    tables: list[str] = Field(default_factory=list)
+    """Item tables that are read, in the order of the run's inputs."""
+    remarks: list[str] = Field(default_factory=list)
+    """What every table that shows the run says about it."""
+
+    @property
+    def path(self) -> str:
+        """Folder of the run below `results/<dataset>/runs/`."""
+        return f"{self.system}/{self.recommender}/seed-{self.seed}"
+
+    @property
+    def heuristic(self) -> bool:
+        """Fitted by counting: one run, whatever the seed."""
+        return not isinstance(self.method, (BackboneSystem, NetworkSystem))

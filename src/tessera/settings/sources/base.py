@@ -1,0 +1,113 @@
+"""What the sources of raw logs share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, TypeAdapter, model_validator
+
+from tessera.settings.base import Settings
+from tessera.settings.datasets import Cleaning, LeaveOneOut, Split
+from tessera.settings.kinds import KindOf
+from tessera.settings.language import ItemPrompt
+
+
+class DatasetSettings(Settings):
+    """What every source shares."""
+
+    cleaning: Cleaning = Field(default_factory=Cleaning)
+    """Filters and counts between the log and the dataset."""
+    split: Split = Field(default_factory=LeaveOneOut)
+    """How interactions are divided into train, valid and test."""
+    prompt: ItemPrompt = Field(default_factory=ItemPrompt)
+    """How an item is told to a language model."""
+
+    @model_validator(mode="after")
+    def _train_core_needs_a_fixed_train_part(self) -> DatasetSettings:
+        core = self.cleaning.core
+        if core is not None and core.on == "train" and isinstance(self.split, LeaveOneOut):
+            raise ValueError(
+                "cleaning.core.on: 'train' needs split global_temporal or given; under leave_one_out every row removed "
+                "would move the split"
+            )
+        return self
+
+
+def _is_encoding(value: str | None) -> str | None:
+    if value is not None:
+        try:
+            "a".encode(value)  # refuses codecs that are no encodings of text, too
+        except LookupError:
+            known = "utf-8, utf-16, latin-1, cp1252, cp1251, gb18030, shift_jis"
+            raise ValueError(f"{value!r} is no encoding that Python knows, such as {known}") from None
+    return value
+
+
+Encoding = Annotated[str | None, AfterValidator(_is_encoding)]
+
+
+class ItemsFile(Settings):
+    """A table of item texts and pictures (CSV, TSV, Parquet or JSON), joined to the items by raw id."""
+
+    path: str
+    """The file, looked up like `path` of the dataset."""
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    """Checksum of the file when `path` is a URL."""
+    id: str
+    """Column of the raw item id; of repeated ids the first counts."""
+    title: str | None = None
+    """Column of the title."""
+    text: list[str] = Field(default_factory=list)
+    """Columns that become attributes, in this order."""
+    image: str | None = None
+    """Column of the picture's file name, relative to `images`."""
+    separator: str | None = Field(None, min_length=1, max_length=1)
+    """Separator of a text table; null takes the most frequent of tab, comma, semicolon and | in its first line."""
+    encoding: Encoding = None
+    """Encoding of a text file, as Python names it; null tells it from the file (UTF-8, UTF-16, Latin-1)."""
+
+
+class FileSource(DatasetSettings):
+    """A source that reads files."""
+
+    path: str
+    """File, folder or URL. Relative paths are looked for under $TESSERA_DATA, then under the working directory."""
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    """Checksum of the file when `path` is a URL; it is downloaded once, into data/downloads."""
+    encoding: Encoding = None
+    """Encoding of the text files, as Python names it; null tells it from each file (UTF-8, UTF-16, Latin-1)."""
+    images: str | None = None
+    """Folder of pictures named by raw item id (`<id>.jpg`, .jpeg, .png, .webp)."""
+    items: ItemsFile | None = None
+    """A file with more texts or pictures of the items."""
+
+
+Dataset = Annotated[DatasetSettings, KindOf("sources")]
+
+
+def ingest_settings(dataset: DatasetSettings) -> dict[str, Any]:
+    """What the ingest stage reads: all but cleaning, split and prompt, and the largest share of rejected rows."""
+    settings = dataset.model_dump(mode="json", exclude={"cleaning", "split", "prompt"})
+    return {**settings, "max_rejected": dataset.cleaning.max_rejected}
+
+
+def prepare_settings(dataset: DatasetSettings) -> dict[str, Any]:
+    """What the prepare stage reads."""
+    settings = dataset.model_dump(mode="json", include={"cleaning", "split"})
+    del settings["cleaning"]["max_rejected"]
+    return settings
+
+
+def read_ingest_settings(settings: Mapping[str, Any]) -> tuple[FileSource, float]:
+    """The inverse of `ingest_settings`: the source and the largest share of rejected rows."""
+    source = {key: value for key, value in settings.items() if key != "max_rejected"}
+    dataset = TypeAdapter[Any](Dataset).validate_python(source)
+    if not isinstance(dataset, FileSource):
+        raise ValueError(f"source {settings['source']!r} reads no files")
+    return dataset, float(settings["max_rejected"])
+
+
+def read_prepare_settings(settings: Mapping[str, Any]) -> DatasetSettings:
+    """The inverse of `prepare_settings`."""
+    return DatasetSettings.model_validate(dict(settings))

@@ -1,0 +1,61 @@
+"""Settings of the demo world."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tessera.settings.base import Settings
+from tessera.settings.sources.base import DatasetSettings
+
+
+class Lifelong(Settings):
+    """Long lives in the demo world, for click-through rate: interests that sleep and come back, and chance clicks.
+
+    The log then holds impressions: rating 1 is a click, rating 0 is none (logged in the last part of the time alone).
+    """
+
+    clicks: int = Field(1200, ge=20)
+    """Mean number of clicks a user (log-normal)."""
+    interests: int = Field(12, ge=1)
+    """Tastes of a user, which stay all its life."""
+    session: float = Field(15.0, ge=1)
+    """Mean impressions of a session, in which one interest is awake."""
+    noise: float = Field(0.2, ge=0, lt=1)
+    """Share of impressions that are clicked by chance, whatever they show."""
+    logged: float = Field(0.3, gt=0, le=1)
+    """Share of the time, its end, in which impressions without a click are logged too."""
+
+
+class BazaarSource(DatasetSettings):
+    """The demo world: a generated shop whose process, and so whose best reachable metric, is known."""
+
+    source: Literal["bazaar"] = "bazaar"
+    users: int = Field(2000, ge=10)
+    """Number of users."""
+    items: int = Field(1200, ge=20)
+    """Number of items."""
+    seed: int = Field(7, ge=0)
+    """Seed of the world."""
+    mean_history: float = Field(12.0, ge=6, le=500)
+    """Mean number of interactions a user (log-normal, 5 to 10 times the mean, at most half of the items)."""
+    tastes: int = Field(120, ge=4)
+    """Tastes that users draw their interests from; memory grows with tastes x items (8 bytes each)."""
+    popularity: float = Field(1.3, ge=0, le=3)
+    """Exponent of the Zipf law of item popularity; 0 makes all items equally popular."""
+    drift: float = Field(0.03, ge=0, le=1)
+    """Probability, at every step, that one of a user's interests gives way to another taste."""
+    transitions: float = Field(0.45, ge=0, le=0.9)
+    """Share of the steps that follow from the item before rather than from an interest."""
+    missing: float = Field(0.03, ge=0, le=1)
+    """Share of the items without a picture, and, drawn apart, without a description."""
+    duplicated: float = Field(0.01, ge=0, le=1)
+    """Share of the log's rows that stand in it twice."""
+    malformed: float = Field(0.005, ge=0, le=1)
+    """Unreadable lines in the log, as a share of the interactions."""
+    oracle_users: int = Field(20_000, ge=0)
+    """The truth behind each step is kept for so many users, for the oracle."""
+    lifelong: Lifelong | None = None
+    """Long histories of clicks and impressions, for `task: ctr`: instead of `mean_history`, `drift` and `transitions`
+    it is this that says how users go on; nothing of their log is malformed or doubled."""

@@ -1,0 +1,15 @@
+"""Settings of MiniOneRec's files."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tessera.settings.sources.base import FileSource
+
+
+class MiniOneRecSource(FileSource):
+    """MiniOneRec's Amazon samples and item texts; `path` is the folder with train, valid, test and index."""
+
+    source: Literal["minionerec"]
+    category: str | None = None
+    """Start of the file names, e.g. `Industrial_and_Scientific`, where the folder holds several categories."""

@@ -1,0 +1,13 @@
+"""Settings of MovieLens' files."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tessera.settings.sources.base import FileSource
+
+
+class MovieLensSource(FileSource):
+    """MovieLens 100K (`u.data`), 1M (`ratings.dat`) or latest (`ratings.csv`); `path` is the folder."""
+
+    source: Literal["movielens"]

@@ -1,0 +1,15 @@
+"""Settings of RecBole's files."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tessera.settings.sources.base import FileSource
+
+
+class RecBoleSource(FileSource):
+    """RecBole or MMRec atomic files; `path` is the `.inter` file."""
+
+    source: Literal["recbole"]
+    items_file: str | None = None
+    """The `.item` file, looked up like `path`."""
