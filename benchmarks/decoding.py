@@ -31,8 +31,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from tessera.artifacts.codes import ABSENT, Part, SemanticIds
 from tessera.recommenders.decoding import beam_search, exact_scores
+from tessera.recommenders.systems.tiger import TIGER
 from tessera.recommenders.t5 import Attention, Decoder, Encoder, hidden
-from tessera.recommenders.tiger import TIGER
 from tessera.settings.systems.tiger import TIGERSystem
 
 SIZES = (256, 256, 256)

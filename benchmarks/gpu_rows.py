@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import TypeAdapter
+from tessera.recommenders.model import ModelScorer, SequentialRecommender
 from torch import Tensor
 
 import device_timing as timing
@@ -29,7 +30,6 @@ from tessera.evaluation.judge import evaluation_table, rank_cases, summarize
 from tessera.objectives.catalogue import CatalogueLoss, catalogue_loss
 from tessera.recommenders.backbones.sasrec import SASRec
 from tessera.recommenders.item_encoders.ids import IdItemEncoder
-from tessera.recommenders.model import ModelScorer, SequentialRecommender
 from tessera.settings.backbones.sasrec import SASRecSettings
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.losses.base import Loss

@@ -42,7 +42,9 @@ def ours(histories: list[list[int]], epochs: int, inner: int) -> dict[str, float
 
     from tessera.data.dataset import Cases
     from tessera.evaluation.judge import evaluation_table, rank_cases, summarize
-    from tessera.recommenders.model import ModelScorer, build_model
+    from tessera.plan.graph import Plan
+    from tessera.recommenders.inputs import RunInputs
+    from tessera.recommenders.systems.backbone import ModelScorer, build
     from tessera.settings.config import load
     from tessera.settings.evaluation import Evaluation
     from tessera.settings.training import Training
@@ -56,13 +58,13 @@ def ours(histories: list[list[int]], epochs: int, inner: int) -> dict[str, float
         "backbones": {"sasrec": {"inner_dim": inner}},
         "experiment": {"datasets": ["x"], "systems": ["id"], "seeds": [1]},
     }
-    run = load(config).runs("x")[0]
+    run = Plan(load(config)).runs[0]
     items = max(map(max, histories))
     train = [h[:-2] for h in histories]
     offsets = np.concatenate([[0], np.cumsum([len(h) for h in train])])
     flat = np.concatenate(train).astype(np.int32)
     popularity = np.bincount(flat, minlength=items + 1)
-    model = build_model(run, popularity, None)
+    model = build(run, RunInputs(), popularity)
     batches = WindowBatches(offsets, flat, 51, 1, 6400)
     settings = Training(epochs=epochs, device="cpu")
     with tempfile.TemporaryDirectory() as state:

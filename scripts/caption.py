@@ -9,7 +9,7 @@ with stage(snakemake.log[0], snakemake.resources.attempt):
     caption(
         Captioning.model_validate_json(snakemake.params.cfg),
         Path(snakemake.input.catalogue),
-        Path(snakemake.input.model) if snakemake.input.get("model") else None,
+        Path(snakemake.input.language_model) if snakemake.input.get("language_model") else None,
         Path(snakemake.output[0]),
         Path("state"),
         snakemake.params.code,

@@ -10,7 +10,7 @@ with stage(snakemake.log[0], snakemake.resources.attempt):
     places = Places(
         catalogue=snakemake.input.catalogue,
         captions=dict(zip(snakemake.params.captions, snakemake.input.get("captions", []), strict=True)),
-        model=snakemake.input.get("model"),
+        model=snakemake.input.get("language_model"),
         embedder=snakemake.input.get("embedder"),
     )
     embed(Task.model_validate_json(snakemake.params.cfg), places, Path(snakemake.output[0]))

@@ -1,16 +1,19 @@
 """Make semantic IDs."""
 
+import json
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from tessera.artifacts.logs import stage
 from tessera.quantization.quantize import quantize
-from tessera.quantization.task import QuantizeTask
+from tessera.settings.quantizers.base import SemanticIds
 
 with stage(snakemake.log[0], snakemake.resources.attempt):
-    task = QuantizeTask.model_validate_json(snakemake.params.cfg)
+    settings = TypeAdapter(SemanticIds).validate_python(json.loads(snakemake.params.cfg)["settings"])
     quantize(
-        task.settings,
-        dict(zip(getattr(task.settings, "tables", []), map(Path, snakemake.input.get("tables", [])), strict=True)),
+        settings,
+        dict(zip(getattr(settings, "tables", []), map(Path, snakemake.input.get("tables", [])), strict=True)),
         Path(snakemake.input.source) if snakemake.input.get("source") else None,
         Path(snakemake.input.interactions).parent,
         Path(snakemake.output.codes),

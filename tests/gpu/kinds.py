@@ -25,6 +25,7 @@ import test_train_contrastive
 import test_train_crrl
 import tiny_mme_sid
 import torch
+from tessera.quantization.task import QUANTIZERS
 from tiny_language import tiny_model, write_catalogue, write_data
 from tiny_vision import tiny_built, write_pictured
 from torch import Tensor
@@ -37,7 +38,6 @@ from tessera.embedding.text import embed_text
 from tessera.language import pretrain as pretraining
 from tessera.quantization import pq, rq_kmeans
 from tessera.quantization.base import Quantizer
-from tessera.quantization.task import QUANTIZERS
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.train import train_run
 from tessera.settings.recipes.lrcl import LRCLTable

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from kinds import CLICKS, RECOMMENDERS, Place, Recommender, click_run, dataset, samples, tiger_run
+from tessera.recommenders.network import build_network
 from tiny_vision import tiny_built, write_built, write_pictured
 
 from tessera.artifacts.models import write_model
@@ -23,7 +24,6 @@ from tessera.evaluation.judge import rank_cases
 from tessera.language.captions import write_captions
 from tessera.language.models import load_model
 from tessera.recommenders.evaluate import load_scorer
-from tessera.recommenders.network import build_network
 from tessera.settings.ctr import CTREvaluation
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.language import Captions, ItemPrompt

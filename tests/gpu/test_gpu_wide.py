@@ -18,12 +18,12 @@ from ctr_world import ITEMS as CTR_ITEMS
 from ctr_world import make_batch, make_catalogue, settings
 from kinds import CLICKS, RECOMMENDERS, Place
 from pattern import ITEMS
+from tessera.recommenders.model import SequentialRecommender
+from tessera.recommenders.network import build_network, network_scorer
 from torch import Tensor
 
 from tessera.ctr.task import build
 from tessera.recommenders.item_encoders.dual_view import DualViewEncoder
-from tessera.recommenders.model import SequentialRecommender
-from tessera.recommenders.network import build_network, network_scorer
 from tessera.settings.items.dual_view import DualViewItems
 from tessera.training.machine import seed_step
 

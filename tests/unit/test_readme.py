@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tessera.plan.graph import Plan
 from tessera.settings.backbones.gru4rec import GRU4RecSettings
 from tessera.settings.backbones.sasrec import SASRecSettings
 from tessera.settings.base import PresetSettings
@@ -36,18 +37,18 @@ def test_the_python_code_runs() -> None:
 
 def test_the_config_of_own_data_is_valid() -> None:
     config = yaml.safe_load(blocks("yaml")[0])
-    assert {run.recommender for run in load(config).runs("shop")} >= {"sasrec", "gru4rec", "popular"}
+    assert {run.recommender for run in Plan(load(config)).runs} >= {"sasrec", "gru4rec", "popular"}
 
 
 def test_the_config_of_language_models_is_valid() -> None:
     config = load(yaml.safe_load(blocks("yaml")[1]))
-    assert {run.system for run in config.runs("bazaar")} == {"id", "text", "llmemb", "reaemb"}
+    assert {run.system for run in Plan(config).runs} == {"id", "text", "llmemb", "reaemb"}
     assert {config.tables[name].recipe for name in config.tables} == {"text", "scft", "lrcl", "crrl"}
 
 
 def test_the_config_of_semantic_ids_is_valid() -> None:
     config = load(yaml.safe_load(blocks("yaml")[2]))
-    assert {run.recommender for run in config.runs("bazaar")} == {"sasrec", "tiger", "mme_sid"}
+    assert {run.recommender for run in Plan(config).runs} == {"sasrec", "tiger", "mme_sid"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -19,6 +19,7 @@ from tessera.embedding.task import Places, Task
 from tessera.embedding.tune import tune
 from tessera.language.captioning import Captioning, caption
 from tessera.language.pretraining import Pretraining, run_pretraining
+from tessera.plan.graph import Plan
 from tessera.quantization.quantize import quantize
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.train import train_run
@@ -45,7 +46,7 @@ def permuted(source: Path, target: Path) -> None:
 
 
 def task(config: Config, name: str) -> Task:
-    table, reader = config.tables[name], config.reader(name)
+    table, reader = config.tables[name], Plan(config).reader(name)
     assert reader is not None
     start = reader if isinstance(table, CRRLTable) else None
     assert start is None or isinstance(start, LRCLTable)
@@ -68,7 +69,7 @@ def again(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
         said = Captioning.model_validate({"captions": config.captions["looks"], "model": small, "prompt": prompt})
         caption(said, catalogue, model, folder / "looks.parquet", state, "")
         for name in ("text", "said", "pieces", "llmemb", "lrcl", "reaemb"):
-            reader = config.reader(name)
+            reader = Plan(config).reader(name)
             assert reader is not None
             captions = {found: str(folder / f"{found}.parquet") for found in reader.captions}
             own, start = folder / name / "model.safetensors", folder / "lrcl/model.safetensors"
@@ -120,7 +121,7 @@ def codes_again(finished: Project, again: Path) -> Path:
     # when the ID run stopped may depend on validation targets, as it may: its vectors are taken as they are
     collaborative_table(recipe, finished.folder / TEACHER, again / "data", again / "collaborative.parquet")
     for name, settings in config.semantic_ids.items():
-        tables = {table: again / f"{table}.parquet" for table in config.quantized(name)}
+        tables = {table: again / f"{table}.parquet" for table in Plan(config).quantized(name)}
         output = again / "codes" / name / "codes.parquet"
         quantize(settings, tables, None, again / "data", output, again / "state", "")
     return again / "codes"
@@ -147,12 +148,12 @@ def test_semantic_ids(name: str, finished: Project, codes_again: Path) -> None:
 def test_recommenders_but_for_when_they_stop(path: str, finished: Project, again: Path, codes_again: Path) -> None:
     # validation targets choose the epoch, as they may: with one epoch, nothing is chosen
     config = load(yaml.safe_load((finished.folder / "config/tiny.yaml").read_text()))
-    run = next(run for run in config.runs("bazaar") if run.path == path)
+    run = next(run for run in Plan(config).runs if run.path == path)
     run = run.model_copy(update={"training": run.training.model_copy(update={"epochs": 1})})
-    codes = config.codes(run)
+    codes = next(iter(Plan(config).codes(run)), None)
     inputs = RunInputs(
         tables={name: str(again / f"{name}.parquet") for name in run.tables},
-        teacher=str(finished.folder / TEACHER) if config.teacher(run) else None,
+        teacher=str(finished.folder / TEACHER) if Plan(config).referred(run.method, run.seed) else None,
         codes=str(codes_again / codes / "codes.parquet") if codes else None,
         model=str(again / "model") if run.model is not None else None,
     )

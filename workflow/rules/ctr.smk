@@ -33,7 +33,7 @@ rule samples:
 
 rule train_ctr:
     input:
-        unpack(ctr_codes),
+        unpack(inputs("click_run")),
         samples="results/{dataset}/ctr/samples/samples.parquet",
         catalogue="results/{dataset}/ctr/samples/catalogue.parquet",
         offsets="results/{dataset}/ctr/samples/offsets.npy",
@@ -54,16 +54,15 @@ rule train_ctr:
     resources:
         **resources("train"),
     params:
-        cfg=lambda wildcards: Told(ctr_run(wildcards).canonical()),
-        code=lambda wildcards: code("train_ctr.py", CTR_MODULES[ctr_run(wildcards).model.model]),
+        cfg=settings("click_run"),
+        code=noun_code("train_ctr.py", "click_run"),
     script:
         "../../scripts/train_ctr.py"
 
 
 rule evaluate_ctr:
     input:
-        unpack(ctr_judged_codes),
-        unpack(ctr_reference_model),
+        unpack(lambda wildcards: JOBS.judged_click_run(noun("click_run", wildcards), wildcards.dataset)),
         model="results/{dataset}/ctr/runs/{name}/seed-{seed}/model.safetensors",
         description="results/{dataset}/ctr/runs/{name}/seed-{seed}/model.json",
         samples="results/{dataset}/ctr/samples/samples.parquet",
@@ -85,8 +84,8 @@ rule evaluate_ctr:
     resources:
         **resources("evaluate"),
     params:
-        cfg=ctr_evaluation_settings,
-        code=lambda wildcards: code("evaluate_ctr.py", *ctr_modules(wildcards)),
+        cfg=lambda wildcards: JOBS.click_evaluation(noun("click_run", wildcards)),
+        code=lambda wildcards: code("evaluate_ctr.py", *JOBS.judging_modules(noun("click_run", wildcards))),
     script:
         "../../scripts/evaluate_ctr.py"
 
@@ -110,7 +109,7 @@ rule oracle_ctr:
     benchmark:
         "results/benchmarks/oracle_ctr/{dataset}.tsv"
     wildcard_constraints:
-        dataset=one_of(filter(lifelong, DATASETS)),
+        dataset=one_of(filter(PLAN.lifelong, DATASETS)),
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
@@ -125,8 +124,8 @@ rule oracle_ctr:
 
 rule tables_ctr:
     input:
-        runs=lambda wildcards: ctr_files(wildcards.dataset, "metrics.json"),
-        predictions=lambda wildcards: ctr_files(wildcards.dataset, "predictions.parquet"),
+        runs=lambda wildcards: click_files(wildcards.dataset, "metrics.json"),
+        predictions=lambda wildcards: click_files(wildcards.dataset, "predictions.parquet"),
     output:
         parquet="results/tables/{dataset}-ctr.parquet",
         csv=report(
@@ -147,7 +146,7 @@ rule tables_ctr:
     resources:
         **resources("report"),
     params:
-        cfg=ctr_table_settings,
+        cfg=lambda wildcards: JOBS.table(wildcards.dataset),
         code=code("tables_ctr.py"),
     script:
         "../../scripts/tables_ctr.py"
@@ -159,11 +158,11 @@ rule report_ctr:
         samples=expand("results/{dataset}/ctr/samples/samples.json", dataset=DATASETS),
         catalogue=expand("results/{dataset}/data/items.parquet", dataset=DATASETS),
         interactions=expand("results/{dataset}/data/interactions.parquet", dataset=DATASETS),
-        metrics=[path for dataset in DATASETS for path in ctr_files(dataset, "metrics.json")],
-        predictions=[path for dataset in DATASETS for path in ctr_files(dataset, "predictions.parquet")],
-        histories=expand("results/{dataset}/ctr/runs/{run}/history.jsonl", dataset=DATASETS, run=CTR_RUNS),
-        codes=expand("results/{dataset}/semantic_ids/{codes}/codes.parquet", dataset=DATASETS, codes=read_codes()),
-        health=expand("results/{dataset}/semantic_ids/{codes}/health.json", dataset=DATASETS, codes=read_codes()),
+        metrics=[path for dataset in DATASETS for path in click_files(dataset, "metrics.json")],
+        predictions=[path for dataset in DATASETS for path in click_files(dataset, "predictions.parquet")],
+        histories=every("click_run", "history.jsonl"),
+        codes=every("semantic_ids"),
+        health=every("semantic_ids", "health.json"),
         rulegraph="results/report/rulegraph.mmd",
     output:
         report("results/report/index.html", caption="../report/report.rst", category="Report"),
@@ -177,7 +176,7 @@ rule report_ctr:
     resources:
         **resources("report"),
     params:
-        cfg=lambda wildcards: ctr_report_settings(),
+        cfg=lambda wildcards: JOBS.report(config),
         code=code("report_ctr.py"),
     script:
         "../../scripts/report_ctr.py"

@@ -19,8 +19,8 @@ rule ingest:
     resources:
         **resources("ingest"),
     params:
-        cfg=dataset_settings,
-        code=lambda wildcards: code("ingest.py", *source_modules(wildcards.dataset)),
+        cfg=lambda wildcards: JOBS.ingest(wildcards.dataset),
+        code=lambda wildcards: code("ingest.py", *JOBS.source_modules(wildcards.dataset)),
     script:
         "../../scripts/ingest.py"
 
@@ -46,7 +46,7 @@ rule generate:
     resources:
         **resources("ingest"),
     params:
-        cfg=dataset_settings,
+        cfg=lambda wildcards: JOBS.ingest(wildcards.dataset),
         code=code("generate.py"),
     script:
         "../../scripts/generate.py"
@@ -73,7 +73,7 @@ rule prepare:
     resources:
         **resources("prepare"),
     params:
-        cfg=preparation_settings,
+        cfg=lambda wildcards: JOBS.prepare(wildcards.dataset),
         judged=CONFIG.task == "sequential",
         code=code("prepare.py"),
     script:

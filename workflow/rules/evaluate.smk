@@ -25,7 +25,7 @@ rule candidates:
 
 rule evaluate:
     input:
-        unpack(run_inputs),
+        unpack(inputs("run", judged=True)),
         unpack(stored_candidates),
         model="results/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.safetensors",
         description="results/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.json",
@@ -46,8 +46,8 @@ rule evaluate:
     resources:
         **resources("evaluate"),
     params:
-        cfg=lambda wildcards: evaluation_settings(run_of(wildcards)),
-        code=lambda wildcards: code("evaluate.py", *run_modules(run_of(wildcards))),
+        cfg=lambda wildcards: JOBS.evaluation(noun("run", wildcards)),
+        code=noun_code("evaluate.py", "run"),
     script:
         "../../scripts/evaluate.py"
 
@@ -74,7 +74,7 @@ rule oracle:
     resources:
         **resources("evaluate"),
     params:
-        cfg=lambda wildcards: evaluation_settings(),
+        cfg=lambda wildcards: JOBS.evaluation(),
         code=code("oracle.py"),
     script:
         "../../scripts/oracle.py"

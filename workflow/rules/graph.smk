@@ -7,6 +7,6 @@ rule rulegraph:
     conda:
         ENVIRONMENT
     params:
-        graph=lambda wildcards: rule_graph(),
+        graph=lambda wildcards: Told(flow_chart(PLAN)),
     shell:
         "printf '%s\\n' {params.graph:q} > {output} 2> {log}"

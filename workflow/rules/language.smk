@@ -19,7 +19,7 @@ rule pretrain:
     resources:
         **resources("pretrain"),
     params:
-        cfg=pretraining_settings,
+        cfg=settings("model"),
         code=code("pretrain.py"),
     script:
         "../../scripts/pretrain.py"
@@ -27,7 +27,7 @@ rule pretrain:
 
 rule caption:
     input:
-        unpack(lambda wildcards: built_model(wildcards, CONFIG.captions[wildcards.captions].model)),
+        unpack(inputs("captions")),
         catalogue="results/{dataset}/data/items.parquet",
     output:
         "results/{dataset}/captions/{captions}.parquet",
@@ -43,7 +43,7 @@ rule caption:
     resources:
         **resources("caption"),
     params:
-        cfg=captioning_settings,
+        cfg=settings("captions"),
         code=code("caption.py"),
     script:
         "../../scripts/caption.py"
@@ -51,8 +51,7 @@ rule caption:
 
 rule tune:
     input:
-        unpack(read_inputs),
-        unpack(start_embedder),
+        unpack(inputs("embedder")),
         interactions="results/{dataset}/data/interactions.parquet",
         catalogue="results/{dataset}/data/items.parquet",
         users="results/{dataset}/data/users.parquet",
@@ -65,7 +64,7 @@ rule tune:
     benchmark:
         "results/benchmarks/tune/{dataset}/{table}.tsv"
     wildcard_constraints:
-        table=one_of(TUNED_TABLES),
+        table=one_of(name for name in CONFIG.tables if CONFIG.tables[name].TRAINS),
     priority: 20
     retries: CONFIG.resources.tune.retries
     conda:
@@ -74,17 +73,16 @@ rule tune:
     resources:
         **resources("tune"),
     params:
-        cfg=lambda wildcards: task_settings(wildcards, FINISH),
-        captions=lambda wildcards: CONFIG.reader(wildcards.table).captions,
-        code=lambda wildcards: code("tune.py", *recipe_modules(wildcards.table)),
+        cfg=settings("embedder"),
+        captions=lambda wildcards: PLAN.reader(wildcards.table).captions,
+        code=noun_code("tune.py", "embedder"),
     script:
         "../../scripts/tune.py"
 
 
 rule embed:
     input:
-        unpack(read_inputs),
-        unpack(own_embedder),
+        unpack(inputs("table")),
         catalogue="results/{dataset}/data/items.parquet",
     output:
         "results/{dataset}/tables/{table}.parquet",
@@ -102,9 +100,9 @@ rule embed:
     resources:
         **resources("embed"),
     params:
-        cfg=lambda wildcards: task_settings(wildcards),
-        captions=lambda wildcards: CONFIG.reader(wildcards.table).captions,
-        code=lambda wildcards: code("embed.py", *recipe_modules(wildcards.table)),
+        cfg=settings("table"),
+        captions=lambda wildcards: PLAN.reader(wildcards.table).captions,
+        code=noun_code("embed.py", "table"),
     script:
         "../../scripts/embed.py"
 

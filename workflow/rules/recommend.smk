@@ -1,8 +1,7 @@
 # Training: one job a run. The trainer's resumable state lies in state/, which is no rule's output.
 rule train:
     input:
-        unpack(run_inputs),
-        unpack(run_teacher),
+        unpack(inputs("run")),
         interactions="results/{dataset}/data/interactions.parquet",
         catalogue="results/{dataset}/data/items.parquet",
     output:
@@ -20,7 +19,7 @@ rule train:
     resources:
         **resources("train"),
     params:
-        cfg=lambda wildcards: Told(run_of(wildcards).canonical()),
-        code=lambda wildcards: code("train.py", *run_modules(run_of(wildcards))),
+        cfg=settings("run"),
+        code=noun_code("train.py", "run"),
     script:
         "../../scripts/train.py"

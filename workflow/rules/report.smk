@@ -24,7 +24,7 @@ rule tables:
     resources:
         **resources("report"),
     params:
-        cfg=table_settings,
+        cfg=lambda wildcards: JOBS.table(wildcards.dataset),
         code=code("tables.py"),
     script:
         "../../scripts/tables.py"
@@ -37,14 +37,14 @@ rule report:
         catalogue=expand("results/{dataset}/data/items.parquet", dataset=DATASETS),
         interactions=expand("results/{dataset}/data/interactions.parquet", dataset=DATASETS),
         users=expand("results/{dataset}/data/users.parquet", dataset=DATASETS),
-        metrics=every("metrics.json"),
-        evaluations=every("evaluation.parquet"),
-        histories=histories(),
-        diagnostics=expand("results/{dataset}/diagnostics/{table}.json", dataset=DATASETS, table=diagnosed_tables()),
-        captions=expand("results/{dataset}/captions/{captions}.parquet", dataset=DATASETS, captions=read_captions()),
-        embedders=expand("results/{dataset}/embedders/{table}/history.jsonl", dataset=DATASETS, table=tuned_tables()),
-        codes=expand("results/{dataset}/semantic_ids/{codes}/codes.parquet", dataset=DATASETS, codes=read_codes()),
-        health=expand("results/{dataset}/semantic_ids/{codes}/health.json", dataset=DATASETS, codes=read_codes()),
+        metrics=[path for dataset in DATASETS for path in run_files(dataset, "metrics.json")],
+        evaluations=[path for dataset in DATASETS for path in run_files(dataset, "evaluation.parquet")],
+        histories=[f"results/{dataset}/runs/{run.path}/history.jsonl" for dataset in DATASETS for run in PLAN.runs],
+        diagnostics=diagnosed(),
+        captions=every("captions"),
+        embedders=every("embedder", "history.jsonl"),
+        codes=every("semantic_ids"),
+        health=every("semantic_ids", "health.json"),
         rulegraph="results/report/rulegraph.mmd",
     output:
         report("results/report/index.html", caption="../report/report.rst", category="Report"),
@@ -58,7 +58,7 @@ rule report:
     resources:
         **resources("report"),
     params:
-        cfg=lambda wildcards: report_settings(),
+        cfg=lambda wildcards: JOBS.report(config),
         code=code("report.py"),
     script:
         "../../scripts/report.py"

@@ -1,7 +1,7 @@
 # Semantic IDs: item tables as codes, and what is told of the codes.
 rule quantize:
     input:
-        unpack(quantizer_inputs),
+        unpack(inputs("semantic_ids")),
         interactions="results/{dataset}/data/interactions.parquet",
         catalogue="results/{dataset}/data/items.parquet",
         users="results/{dataset}/data/users.parquet",
@@ -21,15 +21,15 @@ rule quantize:
     resources:
         **resources("quantize"),
     params:
-        cfg=quantizer_settings,
-        code=lambda wildcards: code("quantize.py", *quantizer_modules(wildcards.codes)),
+        cfg=settings("semantic_ids"),
+        code=noun_code("quantize.py", "semantic_ids"),
     script:
         "../../scripts/quantize.py"
 
 
 rule health:
     input:
-        unpack(quantizer_inputs),
+        unpack(inputs("semantic_ids")),
         codes="results/{dataset}/semantic_ids/{codes}/codes.parquet",
         model="results/{dataset}/semantic_ids/{codes}/model.safetensors",
         description="results/{dataset}/semantic_ids/{codes}/model.json",
@@ -49,7 +49,7 @@ rule health:
     resources:
         **resources("quantize"),
     params:
-        tables=lambda wildcards: CONFIG.quantized(wildcards.codes),
-        code=lambda wildcards: code("health.py", *quantizer_modules(wildcards.codes)),
+        tables=lambda wildcards: PLAN.quantized(wildcards.codes),
+        code=noun_code("health.py", "semantic_ids"),
     script:
         "../../scripts/health.py"

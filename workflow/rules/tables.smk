@@ -1,7 +1,7 @@
 # Item tables from vectors that exist already.
 rule table:
     input:
-        unpack(table_source),
+        unpack(inputs("table")),
         catalogue="results/{dataset}/data/items.parquet",
     output:
         "results/{dataset}/tables/{table}.parquet",
@@ -17,7 +17,7 @@ rule table:
     resources:
         **resources("prepare"),
     params:
-        cfg=lambda wildcards: Told(CONFIG.tables[wildcards.table].canonical()),
-        code=code("table.py"),
+        cfg=settings("table"),
+        code=noun_code("table.py", "table"),
     script:
         "../../scripts/table.py"

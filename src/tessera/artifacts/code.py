@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2]
 
-# Left out of every hash. These three gather all sections, so an edit to the report's settings would retrain everything;
-# what they do to a stage is in the resolved settings that the rule carries beside the hash, and modules import the
-# section that they read directly. The version number alone changes no result.
-_LEFT_OUT = {"tessera.settings.config", "tessera.settings.systems", "tessera.settings.tables", "tessera.__version__"}
+# Left out of every hash: the version number alone changes no result.
+_LEFT_OUT = {"tessera.__version__"}
 
 
-def _module_file(name: str) -> Path | None:
-    base = SOURCE.joinpath(*name.split("."))
-    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
-        if candidate.is_file():
-            return candidate
+def _module_file(name: str, roots: Iterable[Path]) -> Path | None:
+    for root in roots:
+        base = root.joinpath(*name.split("."))
+        for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+            if candidate.is_file():
+                return candidate
     return None
+
+
+def _roots(path: Path) -> tuple[Path, ...]:
+    """Where the imports of a file are looked for: in the library, and, of a file outside of it, beside its own too."""
+    return (SOURCE,) if path.is_relative_to(SOURCE) else (SOURCE, Path.cwd())
 
 
 def _without_docstrings(tree: ast.AST) -> ast.AST:
@@ -39,37 +43,66 @@ def _without_docstrings(tree: ast.AST) -> ast.AST:
     return tree
 
 
+def _for_types_alone(node: ast.AST) -> bool:
+    """Whether a statement is `if TYPE_CHECKING:`, whose imports never run."""
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those that are there for type checkers alone."""
+    for node in ast.iter_child_nodes(tree):
+        if not _for_types_alone(node):
+            yield node
+            yield from _statements(node)
+
+
+def _package(path: Path, level: int) -> str:
+    """The package that a relative import of a file starts from, as seen from its root."""
+    root = next(root for root in _roots(path) if path.is_relative_to(root))
+    parts = path.relative_to(root).parent.parts
+    return ".".join(parts[: len(parts) - level + 1])
+
+
 @cache
 def _parse(path: Path) -> tuple[str, tuple[str, ...]]:
-    """Hash of a file's meaning, and the Tessera modules that it imports (at the top or inside a function)."""
+    """Hash of a file's meaning, and the modules that it imports (at the top or inside a function)."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     imported: list[str] = []
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             imported += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            imported.append(node.module)
-            imported += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = ".".join(filter(None, [_package(path, node.level) if node.level else "", node.module]))
+            imported.append(module)
+            imported += [f"{module}.{alias.name}" for alias in node.names]
     digest = hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest()
-    return digest, tuple(sorted({name for name in imported if name.startswith("tessera.") and name not in _LEFT_OUT}))
+    return digest, tuple(sorted({name for name in imported if name != "tessera"} - _LEFT_OUT))
 
 
 def code_modules(script: str | Path, plugins: Iterable[str] = ()) -> list[Path]:
-    """The script and every Tessera module that it reaches, plus `plugins` (modules loaded by name) and theirs."""
+    """The script and every module that it reaches, plus `plugins` (modules loaded by name) and theirs.
+
+    Modules are Tessera's and, of plugins that lie in the working directory, those beside them.
+
+    Raises:
+        ValueError: a plugin is in neither place.
+    """
     waiting = [Path(script).resolve()]
     for name in plugins:
-        path = _module_file(name)
+        path = _module_file(name, (SOURCE, Path.cwd()))
         if path is None:
-            raise ValueError(f"no module {name!r} under {SOURCE}")
+            raise ValueError(f"no module {name!r} under {SOURCE} or {Path.cwd()}")
         waiting.append(path)
+    stage = waiting[0]  # it imports the library alone, wherever it is run
     seen: set[Path] = set()
     while waiting:
         path = waiting.pop()
         if path in seen:
             continue
         seen.add(path)
+        roots = (SOURCE,) if path == stage else _roots(path)
         for name in _parse(path)[1]:
-            found = _module_file(name)
+            found = _module_file(name, roots)
             if found is not None:
                 waiting.append(found)
     return sorted(seen)

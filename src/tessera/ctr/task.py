@@ -12,14 +12,11 @@ A module of `ctr/models` has a class `Model(settings, catalogue)`: a torch modul
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
-
 from torch import nn
 
 from tessera.ctr.batch import Catalogue
-from tessera.ctr.kinds import MODELS
 from tessera.settings.clicks.base import CTRModel
+from tessera.settings.kinds import implementation
 
 
 def build(settings: CTRModel, catalogue: Catalogue) -> nn.Module:
@@ -28,6 +25,5 @@ def build(settings: CTRModel, catalogue: Catalogue) -> nn.Module:
     Raises:
         ValueError: the model reads codes and the catalogue has none.
     """
-    kind: Any = import_module(MODELS[settings.model]).Model
-    model: nn.Module = kind(settings, catalogue)
+    model: nn.Module = implementation(settings)(settings, catalogue)
     return model

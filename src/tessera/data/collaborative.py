@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -34,3 +35,8 @@ def collaborative_table(recipe: CollaborativeTable, weights: Path, data: Path, o
     items = np.flatnonzero(counts > 0)
     settings = recipe.model_dump(mode="json")
     write_item_table(output, items.astype(np.int32), vectors[items], settings, {"run": file_digest(weights)})
+
+
+def make_table(recipe: CollaborativeTable, files: Mapping[str, str], output: str) -> None:
+    """Write the item table of a recipe from the files of its job: the run (`teacher`) and the dataset (`catalogue`)."""
+    collaborative_table(recipe, Path(files["teacher"]), Path(files["catalogue"]).parent, Path(output))

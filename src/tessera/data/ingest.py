@@ -40,7 +40,7 @@ def ingest(settings: Mapping[str, Any], folder: Path) -> None:
     dataset, largest_share = read_ingest_settings(settings)
     for kept in (folder / f"{REFUSED}.parquet", folder / f"{REFUSED}.json"):
         kept.unlink(missing_ok=True)
-    reader = source(dataset.source)  # type: ignore[attr-defined]
+    reader = source(dataset)
     with open_log(folder / "interactions.parquet", dict(settings)) as raw, _kept_when_refused(raw, folder):
         reader.read_interactions(dataset, raw)
         raw.finish()

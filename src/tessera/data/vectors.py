@@ -7,7 +7,9 @@ dense id; items without a vector are left out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -53,6 +55,11 @@ def import_table(recipe: ItemTable, source: str | Path, items: str | Path, outpu
     log.info("%s: %d of %d items have a vector of width %d", source, len(chosen), len(raw_ids), vectors.shape[1])
     settings = recipe.model_dump(mode="json")
     write_item_table(output, chosen.astype(np.int32) + 1, vectors, settings, {"source": file_digest(source)})
+
+
+def make_table(recipe: Any, files: Mapping[str, str], output: str) -> None:
+    """Write the item table of a recipe from the files of its job: `source` and `catalogue`."""
+    import_table(recipe, files["source"], files["catalogue"], output)
 
 
 def check_vectors(path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tessera.artifacts.logs import log
+from tessera.embedding.recipe import Recipe, Rows
 from tessera.embedding.text import Items, Vectors, embed_rows, told_items
 from tessera.language.prompts import attribute_text
 from tessera.language.states import pool, read_states
@@ -50,3 +51,14 @@ def embed_attributes(
     place = {text: number for number, text in enumerate(distinct)}
     chosen = np.array([place[text] for text in texts], np.int64)
     return np.array([item for item, _, _ in pairs], np.int64), [name for _, name, _ in pairs], vectors[chosen]
+
+
+class AttributesRecipe(Recipe):
+    """A row an attribute."""
+
+    def rows(self) -> Rows:
+        """See `Recipe.rows`."""
+        items, names, vectors = embed_attributes(
+            self.settings, self.given.prompt, self.given.model, self.given.catalogue, self.given.captions
+        )
+        return Rows(items, vectors, names)

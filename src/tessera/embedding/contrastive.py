@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from tessera.artifacts.logs import log
 from tessera.data.dataset import load_dataset
 from tessera.embedding.embedder import load_embedder, make_attention, reasoning_frame, save_embedder, scft_frame
+from tessera.embedding.recipe import Recipe, Rows
 from tessera.embedding.text import Items, Vectors, embed_rows, item_rows, told_items
 from tessera.embedding.views import two_views
 from tessera.language.lora import add_lora, drop_out, lora_weights
@@ -295,3 +296,23 @@ def embed_contrastive(
     # the published tokenizer pads on the left when it exports, and positions count the padding then
     side: Literal["left", "right"] = "left" if isinstance(table, LRCLTable) and table.positions == "padded" else "right"
     return items, embed_rows(rows, encoder, model, table.batch_tokens, side)
+
+
+class ContrastiveRecipe(Recipe):
+    """SCFT and LRCL."""
+
+    def rows(self) -> Rows:
+        """See `Recipe.rows`."""
+        given = self.given
+        assert given.embedder is not None
+        items, vectors = embed_contrastive(
+            self.settings, given.prompt, given.model, given.catalogue, given.captions, given.embedder
+        )
+        return Rows(items, vectors)
+
+    def train(self, data: Path, output: Path, state: Path, machine: Machine) -> None:
+        """See `Recipe.train`."""
+        given = self.given
+        train_contrastive(
+            self.settings, given.prompt, given.model, given.catalogue, given.captions, data, output, state, machine
+        )

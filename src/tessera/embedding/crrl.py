@@ -38,6 +38,7 @@ from tessera.embedding.policy import (
     token_log_probability,
 )
 from tessera.embedding.prefixes import Prefixes
+from tessera.embedding.recipe import Recipe, Rows
 from tessera.embedding.rewards import (
     batch_advantages,
     degenerate,
@@ -462,3 +463,30 @@ def embed_crrl(
         return embeddings(reasoner, prefix, reasoner.think(prefix)[:, None], end)[:, 0]
 
     return items, embed_rows(rows, encode, model, start.batch_tokens)
+
+
+class CRRLRecipe(Recipe):
+    """Stage II of ReaEmb."""
+
+    def rows(self) -> Rows:
+        """See `Recipe.rows`."""
+        given = self.given
+        assert given.embedder is not None
+        return Rows(
+            *embed_crrl(
+                self.settings, self._start, given.prompt, given.model, given.catalogue, given.captions, given.embedder
+            )
+        )
+
+    def train(self, data: Path, output: Path, state: Path, machine: Machine) -> None:
+        """See `Recipe.train`."""
+        given = self.given
+        train_crrl(
+            self.settings, self._start, given.prompt, given.model, given.catalogue, given.captions, data,
+            given.embedder, output, state, machine,
+        )  # fmt: skip
+
+    @property
+    def _start(self) -> LRCLTable:
+        assert isinstance(self.given.start, LRCLTable)
+        return self.given.start

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,8 @@ from tessera.artifacts.logs import log
 from tessera.artifacts.sequences import write_item_sequences
 from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.embedding.finish import finish
-from tessera.embedding.task import RECIPES, Places, Task
-from tessera.language.models import load_model
-from tessera.settings.recipes.attributes import AttributesTable
-from tessera.settings.recipes.crrl import CRRLTable
-from tessera.settings.recipes.hidden import HiddenTable
-from tessera.settings.recipes.text import TextTable
+from tessera.embedding.task import Places, Task
+from tessera.settings.recipes.base import Finish
 
 
 def embed(task: Task, places: Places, output: Path) -> None:
@@ -26,37 +21,21 @@ def embed(task: Task, places: Places, output: Path) -> None:
     Raises:
         ArtifactError: no item has a text, or a vector is not finite.
     """
-    table = task.table
-    model = load_model(task.model, places.model_folder)
-    module = import_module(RECIPES[table.recipe])
-    catalogue, captions = Path(places.catalogue), places.caption_files
-    names: list[str] | None = None
-    if isinstance(table, TextTable):
-        items, vectors = module.embed_text(table, task.prompt, model, catalogue, captions)
-    elif isinstance(table, HiddenTable):
-        items, vectors = module.embed_hidden(table, task.prompt, model, catalogue, captions)
-    elif isinstance(table, AttributesTable):
-        items, names, vectors = module.embed_attributes(table, task.prompt, model, catalogue, captions)
-    elif isinstance(table, CRRLTable):
-        items, vectors = module.embed_crrl(
-            table, task.start, task.prompt, model, catalogue, captions, Path(str(places.embedder))
-        )
-    else:
-        items, vectors = module.embed_contrastive(
-            table, task.prompt, model, catalogue, captions, Path(str(places.embedder))
-        )
+    items, vectors, names = task.recipe(places).rows()
     bad = ~np.isfinite(vectors).all(1)
     if bad.any():
         raise ArtifactError(f"{output}: the model gives NaN or infinity for item {items[bad][0]}; nothing was written")
-    finished = finish(vectors, table)
+    shape = task.table
+    assert isinstance(shape, Finish)
+    finished = finish(vectors, shape)
     log.info(
         "%d items have %d vectors of width %d (from %d)",
         len(np.unique(items)), len(items), finished.shape[1], vectors.shape[1],
     )  # fmt: skip
     digests = {str(number): digest for number, digest in enumerate(places.digests())}
     settings = task.model_dump(mode="json")
-    if table.shuffle is not None:
-        items = shuffled(items, table.shuffle)
+    if shape.shuffle is not None:
+        items = shuffled(items, shape.shuffle)
     if names is None:
         write_item_table(output, items, finished, settings, digests)
     else:

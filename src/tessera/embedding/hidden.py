@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tessera.artifacts.logs import Progress, log
+from tessera.embedding.recipe import Recipe, Rows
 from tessera.embedding.text import Items, Vectors
 from tessera.language.questions import Question, lengths, picture_inputs, read_pixels
 from tessera.language.shown import ShownCatalogue
@@ -83,3 +84,13 @@ def _states(table: HiddenTable, question: Question, rows: list[list[int]], pixel
         states = read_states(model, ids, mask)
     pooled: Vectors = pool(states, mask, table.pooling).float().cpu().numpy()
     return pooled
+
+
+class HiddenRecipe(Recipe):
+    """A model that is asked."""
+
+    def rows(self) -> Rows:
+        """See `Recipe.rows`."""
+        return Rows(
+            *embed_hidden(self.settings, self.given.prompt, self.given.model, self.given.catalogue, self.given.captions)
+        )

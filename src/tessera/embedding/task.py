@@ -4,37 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
-
 from tessera.artifacts.files import file_digest
+from tessera.embedding.recipe import Given, Recipe
+from tessera.language.models import load_model
 from tessera.settings.base import Settings
-from tessera.settings.language import ItemPrompt, LanguageModel
-from tessera.settings.recipes.attributes import AttributesTable
-from tessera.settings.recipes.crrl import CRRLTable
-from tessera.settings.recipes.hidden import HiddenTable
-from tessera.settings.recipes.lrcl import LRCLTable
-from tessera.settings.recipes.scft import SCFTTable
-from tessera.settings.recipes.text import TextTable
-
-# recipe -> module, loaded when used: the workflow names it, so that an edit to one re-runs only its own tables
-RECIPES = {
-    "text": "tessera.embedding.text",
-    "attributes": "tessera.embedding.attributes",
-    "hidden": "tessera.embedding.hidden",
-    "scft": "tessera.embedding.contrastive",
-    "lrcl": "tessera.embedding.contrastive",
-    "crrl": "tessera.embedding.crrl",
-}
-
-
-class Task(Settings):
-    """What makes one table on one dataset, every name resolved."""
-
-    table: TextTable | AttributesTable | HiddenTable | SCFTTable | LRCLTable | CRRLTable = Field(discriminator="recipe")
-    start: LRCLTable | None = None
-    """Of a crrl table: the lrcl table it goes on from, or the defaults of one."""
-    model: LanguageModel
-    prompt: ItemPrompt
+from tessera.settings.kinds import implementation
+from tessera.settings.language import ItemPrompt, LanguageModel, ReadText
+from tessera.settings.recipes.base import ItemTable
 
 
 class Places(Settings):
@@ -47,7 +23,7 @@ class Places(Settings):
     data: str = ""
     """Folder of the prepared dataset, for training."""
     embedder: str | None = None
-    """Weights of a trained recipe: what embeds, or what a crrl table starts from."""
+    """Weights of a trained recipe: what embeds, or what a table starts from."""
 
     def digests(self) -> list[str]:
         """Fingerprints of the files that training reads."""
@@ -57,12 +33,27 @@ class Places(Settings):
         files += [self.embedder] if self.embedder else []
         return [file_digest(file) for file in files]
 
-    @property
-    def model_folder(self) -> Path | None:
-        """The folder of a model that was built."""
-        return Path(self.model) if self.model else None
 
-    @property
-    def caption_files(self) -> dict[str, Path]:
-        """Captions by name."""
-        return {name: Path(path) for name, path in self.captions.items()}
+class Task(Settings):
+    """What makes one table on one dataset, every name resolved."""
+
+    table: ItemTable
+    start: ItemTable | None = None
+    """The table it goes on from, or the defaults of one; null for a recipe that starts from itself."""
+    model: LanguageModel
+    prompt: ItemPrompt
+
+    def recipe(self, places: Places) -> Recipe:
+        """The recipe with its model and its files."""
+        start = self.start or self.table
+        assert isinstance(start, ReadText)
+        given = Given(
+            start=start,
+            prompt=self.prompt,
+            model=load_model(self.model, Path(places.model) if places.model else None),
+            catalogue=Path(places.catalogue),
+            captions={name: Path(path) for name, path in places.captions.items()},
+            embedder=Path(places.embedder) if places.embedder else None,
+        )
+        made: Recipe = implementation(self.table)(self.table, given)
+        return made

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tessera.artifacts.logs import Progress, log
+from tessera.embedding.recipe import Recipe, Rows
 from tessera.language.prompts import Attributes, attribute_text, domain_sentence, item_attributes
 from tessera.language.states import pool, read_states
 from tessera.language.tokens import Frame, length_batches, pad_rows, plain_frame, tokenize
@@ -95,3 +96,13 @@ def embed_text(
         return pool(read_states(model, ids, mask, table.layer, table.states), mask, table.pooling)
 
     return items, embed_rows(rows, encode, model, table.batch_tokens)
+
+
+class TextRecipe(Recipe):
+    """A model as it is."""
+
+    def rows(self) -> Rows:
+        """See `Recipe.rows`."""
+        return Rows(
+            *embed_text(self.settings, self.given.prompt, self.given.model, self.given.catalogue, self.given.captions)
+        )

@@ -1,63 +1,42 @@
-"""Training an embedder, in one process or several; the recipe's module is loaded by name."""
+"""Training an embedder, in one process or several; whichever recipe it is of."""
 
 from __future__ import annotations
 
 import json
 import sys
-from importlib import import_module
 from pathlib import Path
 
 from tessera.artifacts.files import identity
 from tessera.artifacts.logs import stage
-from tessera.embedding.task import RECIPES, Places, Task
-from tessera.language.models import fingerprint, load_model
-from tessera.settings.DROP import TRAINED_TABLES
-from tessera.settings.recipes.crrl import CRRLTable
+from tessera.embedding.task import Places, Task
+from tessera.language.models import fingerprint
+from tessera.settings.steps import Steps
 from tessera.training.launch import run_processes
 from tessera.training.machine import Machine
 
 
 def tune(task: Task, places: Places, output: Path, state: Path, code: str) -> None:
     """Train the embedder of a task: `output` (model.safetensors), model.json and history.jsonl beside it."""
-    table = task.table
-    assert isinstance(table, TRAINED_TABLES)
     folder = state / identity(task.canonical(), code, *places.digests(), *fingerprint(task.model))
-    machine = Machine(table.training)
-    model = load_model(task.model, places.model_folder)
-    module = import_module(RECIPES[table.recipe])
-    catalogue, data = Path(places.catalogue), Path(places.data)
-    if isinstance(table, CRRLTable):
-        embedder = Path(places.embedder) if places.embedder else None
-        module.train_crrl(
-            table,
-            task.start,
-            task.prompt,
-            model,
-            catalogue,
-            places.caption_files,
-            data,
-            embedder,
-            output,
-            folder,
-            machine,
-        )
-    else:
-        module.train_contrastive(
-            table, task.prompt, model, catalogue, places.caption_files, data, output, folder, machine
-        )  # fmt: skip
+    machine = Machine(_steps(task))
+    task.recipe(places).train(Path(places.data), output, folder, machine)
+
+
+def _steps(task: Task) -> Steps:
+    steps: Steps = task.table.training  # type: ignore[attr-defined]
+    return steps
 
 
 def launch(task: Task, places: Places, output: Path, state: Path, code: str, logfile: Path | None) -> None:
     """`tune` in this process, or in as many as `training.processes` says (one a GPU)."""
-    assert isinstance(task.table, TRAINED_TABLES)
-    if task.table.training.processes == 1:
+    if _steps(task).processes == 1:
         tune(task, places, output, state, code)
         return
     job = {
         "task": task.model_dump(mode="json"), "places": places.model_dump(), "output": str(output),
         "state": str(state), "code": code, "log": str(logfile) if logfile else None,
     }  # fmt: skip
-    run_processes("tessera.embedding.tune", job, task.table.training.processes)
+    run_processes("tessera.embedding.tune", job, _steps(task).processes)
 
 
 def main() -> None:

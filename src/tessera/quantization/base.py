@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ from torch import Tensor
 
 from tessera.artifacts.models import read_model
 from tessera.artifacts.tables import ArtifactError
-from tessera.quantization.task import QUANTIZERS
 from tessera.quantization.vectors import Standard
+from tessera.settings.kinds import implementation
 from tessera.settings.quantizers.base import SemanticIds
-from tessera.settings.quantizers.given import GivenCodes
 
 Codes = NDArray[np.int64]
 Vectors = NDArray[np.float32]
@@ -190,13 +188,14 @@ class Quantizer:
         Raises:
             ValueError: given codes have no quantiser.
         """
-        if isinstance(settings, GivenCodes):
+        code = implementation(settings)
+        if not hasattr(code, "Part"):
             raise ValueError("given codes have no quantiser")
         parts: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             first, number, *rest = name.split(".")
             parts.setdefault(int(number), {})[".".join([first, *rest])] = tensor
-        kind: type[PartQuantizer] = import_module(QUANTIZERS[settings.quantizer]).Part
+        kind: type[PartQuantizer] = code.Part
         return cls(settings, [kind.from_tensors(settings, parts[number]) for number in sorted(parts)])
 
 

@@ -24,7 +24,7 @@ class GivenCodesError(ValueError):
     """A file of codes is not what it should be."""
 
 
-def read_given(settings: GivenCodes, source: Path, items_parquet: Path) -> SemanticIds:
+def read(settings: GivenCodes, source: Path, items_parquet: Path) -> SemanticIds:
     """Codes of the dataset's items from a file, collisions dealt with as the settings say.
 
     A level has as many codes as the largest of the whole file says, and one for zero. Items that the file does not name

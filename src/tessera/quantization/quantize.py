@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,15 @@ from tessera.artifacts.tables import ArtifactError, describe
 from tessera.data.dataset import load_dataset
 from tessera.quantization.base import Codes, Fitted, Quantizer
 from tessera.quantization.conflicts import Resolved, resolve
-from tessera.quantization.given import read_given
-from tessera.quantization.task import QUANTIZERS
 from tessera.quantization.vectors import PartVectors, read_parts
-from tessera.settings import semantic_ids as kinds
-from tessera.settings.quantizers.given import GivenCodes
-from tessera.settings.quantizers.mm_rq_vae import MMRQVAE
+from tessera.settings.kinds import implementation
+from tessera.settings.quantizers.base import Codes as CodeSettings
+from tessera.settings.quantizers.base import QuantizerSettings
+from tessera.settings.references import CODES_A_TABLE
 
 
 def quantize(
-    settings: kinds.SemanticIds,
+    settings: QuantizerSettings,
     tables: Mapping[str, Path],
     source: Path | None,
     data: Path,
@@ -49,22 +47,21 @@ def quantize(
         ArtifactError: a table is not one of this dataset, is constant, or leaves too few items to fit.
         ValueError: collisions cannot be settled as asked for, or training failed.
     """
-    if isinstance(settings, GivenCodes):
+    code_of = implementation(settings)
+    if not isinstance(settings, CodeSettings):
         assert source is not None
-        ids = read_given(settings, source, data / "items.parquet")
+        ids = code_of.read(settings, source, data / "items.parquet")
         digests = {"source": file_digest(source)}
         _write(output, settings, ids, digests, Quantizer(settings, []), [], [{} for _ in ids.parts])
         return
     dataset = load_dataset(data)
-    parts = read_parts(tables, dataset.n_items, together=not isinstance(settings, MMRQVAE))
+    parts = read_parts(tables, dataset.n_items, together=CODES_A_TABLE not in settings.offers())
     digests = {name: file_digest(path) for name, path in tables.items()}
     folder = state / identity(
         settings.canonical(), code, *digests.values(), file_digest(data / "interactions.parquet")
     )  # fmt: skip
     fitting = fit_items(parts, tables, dataset.train_counts, max(settings.sizes))
-    fitted: Fitted = import_module(QUANTIZERS[settings.quantizer]).fit(
-        settings, [part.rows(fitting) for part in parts], folder
-    )
+    fitted: Fitted = code_of.fit(settings, [part.rows(fitting) for part in parts], folder)
     quantizer = Quantizer(settings, fitted.parts)
     ids, counts = assign_items(quantizer, parts)
     _write(output, settings, ids, digests, quantizer, fitted.history, counts)
@@ -124,7 +121,7 @@ def assign_items(quantizer: Quantizer, parts: Sequence[PartVectors]) -> tuple[Se
 
 def _write(
     output: Path,
-    settings: kinds.SemanticIds,
+    settings: QuantizerSettings,
     ids: SemanticIds,
     digests: Mapping[str, str],
     quantizer: Quantizer,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from tessera.data.dataset import Cases, load_dataset
 from tessera.evaluation.candidates import read_candidates
 from tessera.evaluation.judge import Scorer, evaluation_table, protocol_name, rank_cases, summarize
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.network import build_network, network_scorer
-from tessera.recommenders.train import HEURISTICS
+from tessera.recommenders.systems.base import counted, system
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
 from tessera.training.machine import pick_device
@@ -35,12 +33,11 @@ def load_scorer(model: Path, run: Run, popularity: np.ndarray, inputs: RunInputs
     if description["items"] != len(popularity) - 1:
         raise ArtifactError(f"{model}: trained on {description['items']} items, the dataset has {len(popularity) - 1}")
     if run.heuristic:
-        scorer: Scorer = import_module(HEURISTICS[run.method.recommender]).Scorer(run.method, tensors)
-        return scorer
+        return counted(run).Scorer(run.method, tensors)
     device = pick_device(run.training.device)
-    network = build_network(run, popularity, inputs)
+    network = system(run).build(run, inputs, popularity)
     network.load_state_dict(tensors)
-    return network_scorer(network.to(device), run, device)
+    return system(run).scorer(network.to(device), run, device)
 
 
 def evaluate_run(

@@ -1,16 +1,26 @@
-"""The files that a run reads besides the dataset, told as one value: to train, to judge, and to another process."""
+"""The files that a run reads besides the dataset, told as one value, and opened when they are asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from tessera.artifacts.codes import SemanticIds, read_codebooks, read_codes
 from tessera.artifacts.files import file_digest
+from tessera.artifacts.models import read_tensors
+from tessera.artifacts.sequences import read_item_sequences
+from tessera.artifacts.tables import ArtifactError, read_item_table
 from tessera.settings.base import Settings
 from tessera.settings.runs import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Table = tuple["Tensor", "Tensor"]
+"""Vectors (items + 1, width) and present (items + 1,); of several rows an item (items + 1, n, ...) both."""
 
 
 class RunInputs(Settings):
@@ -33,10 +43,64 @@ class RunInputs(Settings):
         files += [str(Path(self.model, "model.safetensors"))] if self.model else []
         return [file_digest(file) for file in files]
 
+    def read_table(self, name: str, items: int) -> Table:
+        """An item table of one row an item.
+
+        Raises:
+            ValueError: it was not given.
+            ArtifactError: it is not one of this catalogue.
+        """
+        return self._table(name, items, read_item_table)
+
+    def read_sequences(self, name: str, items: int) -> Table:
+        """An item table of several rows an item; raises as `read_table`."""
+        return self._table(name, items, read_item_sequences)
+
+    def _table(self, name: str, items: int, read: Callable[[str, int], Any]) -> Table:
+        import torch
+
+        if name not in self.tables:
+            raise ValueError(f"the item table {name!r} is read, but no file was given")
+        vectors, present = read(self.tables[name], items)
+        return torch.from_numpy(vectors), torch.from_numpy(present)
+
+    def read_codes(self, name: str, items: int) -> tuple[SemanticIds, Mapping[tuple[int, int], Tensor]]:
+        """Semantic IDs, and the codebooks of their quantiser by (part, level).
+
+        Raises:
+            ValueError: they were not given.
+            ArtifactError: they are not those of this catalogue.
+        """
+        if self.codes is None:
+            raise ValueError(f"the semantic IDs {name!r} are read, but no file was given")
+        return read_codes(self.codes, items), read_codebooks(self.codes)
+
+    def read_teacher(self, items: int, dim: int) -> Tensor | None:
+        """The trained item vectors of the run to align with, (items + 1, dim); None where none is given.
+
+        Raises:
+            ArtifactError: the run has none, or those of another catalogue, or of another width.
+        """
+        if self.teacher is None:
+            return None
+        weight = read_tensors(self.teacher).get("items.weight")
+        if weight is None:
+            raise ArtifactError(
+                f"{self.teacher}: has no trained item vectors to align with; expected a run of `items: ids`"
+            )
+        if len(weight) != items + 1:
+            raise ArtifactError(f"{self.teacher}: has vectors of {len(weight) - 1} items, the dataset has {items}")
+        if weight.shape[1] != dim:
+            raise ArtifactError(
+                f"{self.teacher}: its item vectors have width {weight.shape[1]}, but the aligned backbone has "
+                f"dim {dim}; give both backbones the same dim"
+            )
+        return weight
+
 
 def run_inputs(run: Run, files: Mapping[str, Any]) -> RunInputs:
-    """The inputs of a run from the named inputs of its rule: `tables`, `teacher`, `codes` and `model`, if any."""
+    """The inputs of a run from the named inputs of its rule: `tables`, `teacher`, `codes`, `language_model`."""
     tables = dict(zip(run.tables, map(str, files.get("tables", [])), strict=True))
     return RunInputs(
-        tables=tables, teacher=files.get("teacher"), codes=files.get("codes"), model=files.get("model_folder")
+        tables=tables, teacher=files.get("teacher"), codes=files.get("codes"), model=files.get("language_model")
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,12 @@ from tessera.data.dataset import Cases, Dataset, load_dataset
 from tessera.evaluation.judge import validation_metrics
 from tessera.language.models import fingerprint
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.network import build_network, network_batches, network_scorer
+from tessera.recommenders.systems.base import counted, system
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
 from tessera.training.launch import run_processes
 from tessera.training.loop import Trainer, write_history
 from tessera.training.machine import Machine, seed_step
-
-HEURISTICS = {
-    "popular": "tessera.recommenders.backbones.popular",
-    "item_knn": "tessera.recommenders.backbones.item_knn",
-    "markov": "tessera.recommenders.backbones.markov",
-}
 
 
 def run_identity(run: Run, data: Path, inputs: RunInputs, code: str) -> str:
@@ -80,10 +73,7 @@ def train_run(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path
 
 def _fit_heuristic(run: Run, dataset: Dataset) -> dict[str, torch.Tensor]:
     offsets, items = dataset.train_histories()
-    fitted: dict[str, torch.Tensor] = import_module(HEURISTICS[run.method.recommender]).fit(
-        run.method, offsets, items, dataset.n_items
-    )
-    return fitted
+    return counted(run).fit(run.method, offsets, items, dataset.n_items)
 
 
 def _train_network(
@@ -91,8 +81,8 @@ def _train_network(
 ) -> tuple[list[dict[str, Any]], Mapping[str, torch.Tensor]]:
     seed_step(run.seed)
     offsets, items = dataset.train_histories()
-    model = build_network(run, dataset.train_counts, inputs)
-    batches = network_batches(model, run, offsets, items)
+    model = system(run).build(run, inputs, dataset.train_counts)
+    batches = system(run).batches(model, run, offsets, items)
     cases = _sample(dataset.cases("valid"), run.training.validation_users)
     if not len(cases):
         raise ValueError(f"{run.system}: the dataset has no validation case, so nothing can decide when to stop")
@@ -104,7 +94,7 @@ def _train_network(
     judged = Evaluation(batch_users=512)
 
     def validate() -> dict[str, float]:
-        return validation_metrics(network_scorer(model, run, machine.device), cases, judged)
+        return validation_metrics(system(run).scorer(model, run, machine.device), cases, judged)
 
     trainer = Trainer(model, batches, run.training, run.seed, validate, folder, machine)
     history = trainer.fit()

@@ -15,7 +15,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 TOP = "(top level)"
@@ -182,6 +190,14 @@ class Settings(BaseModel):
                 kept[key] = {**default.model_dump(exclude_defaults=True), **value}
         return {**data, **kept} if kept else data
 
+    def offers(self) -> frozenset[Any]:
+        """What those may count on who name these settings (`Need`s of `settings/references.py`)."""
+        return frozenset()
+
+    def problems(self, config: Any) -> Iterator[tuple[str, str]]:
+        """What a single field cannot know, as (key, what is wrong), given the whole config; no key means all of it."""
+        yield from ()
+
     def canonical(self) -> str:
         """The settings as sorted JSON: what rules carry in `params` and what identities are made from."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True)
@@ -194,11 +210,19 @@ class PresetSettings(Settings):
     preset: Literal["correct", "official"] = "correct"
     """`official` switches every published habit on that is thought wrong (docs/systems); tables then say so."""
 
+    @staticmethod
+    def _wants_official(data: Any, info: ValidationInfo) -> bool:
+        """Whether these settings, or the config that they stand in, ask for the published habits."""
+        if not isinstance(data, Mapping):
+            return False
+        everywhere = (info.context or {}).get("preset") == "official"
+        return bool(data.get("preset", "official" if everywhere else "correct") == "official")
+
     @model_validator(mode="before")
     @classmethod
-    def _official(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("preset") == "official":
-            merged = {**cls.OFFICIAL, **data}
+    def _official(cls, data: Any, info: ValidationInfo) -> Any:
+        if cls._wants_official(data, info):
+            merged = {**cls.OFFICIAL, **data, "preset": "official"}
             for key, value in cls.OFFICIAL.items():
                 if isinstance(value, Mapping) and isinstance(data.get(key), Mapping):
                     merged[key] = {**value, **data[key]}

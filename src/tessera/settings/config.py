@@ -1,126 +1,51 @@
-"""The whole config: what is learned from, what is compared, how it is judged, and which runs follow from it."""
+"""The whole config: what is learned from, what is compared, how it is judged."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from tessera.settings.backbones.base import Backbone
-from tessera.settings.backbones.gru4rec import GRU4RecSettings
-from tessera.settings.backbones.sasrec import SASRecSettings
-from tessera.settings.base import ConfigError, PresetSettings, Seed, Settings, check_size, explain, message
-from tessera.settings.config import BUILT_IN_SYSTEMS
-from tessera.settings.ctr import CTR, CTRRun
+from tessera.settings.base import ConfigError, Seed, Settings, check_size, did_you_mean, explain, message
+from tessera.settings.ctr import CTR
 from tessera.settings.evaluation import Evaluation, Significance
-from tessera.settings.items.dual_view import DualViewItems
-from tessera.settings.language import Captions, LanguageModel, ReadText
+from tessera.settings.kinds import tags
+from tessera.settings.language import Captions, LanguageModel
 from tessera.settings.losses.base import Loss
 from tessera.settings.losses.cross_entropy import CrossEntropy
 from tessera.settings.problems import find_problems
 from tessera.settings.quantizers.base import SemanticIds
-from tessera.settings.quantizers.mm_rq_vae import MMRQVAE
 from tessera.settings.recipes.base import ItemTable
-from tessera.settings.recipes.collaborative import CollaborativeTable
-from tessera.settings.recipes.crrl import CRRLTable
-from tessera.settings.recipes.lrcl import LRCLTable
-from tessera.settings.recipes.scft import SCFTTable
+from tessera.settings.references import BackboneName, DatasetName, SystemName
 from tessera.settings.reporting import Report
-from tessera.settings.runs import Run
+from tessera.settings.resources import StageResources
 from tessera.settings.sources.base import Dataset
 from tessera.settings.systems.backbone import BackboneSystem
-from tessera.settings.systems.base import NetworkSystem, System
-from tessera.settings.systems.mme_sid import MMESIDSystem
+from tessera.settings.systems.base import System
 from tessera.settings.training import Training
 
-BACKBONE_KINDS = ("sasrec", "gru4rec", "bert4rec")
-
-# ---------------------------------------------------------------- the experiment
-
-
-class Resources(Settings):
-    """What a stage asks of the machine or the cluster. Results do not depend on it."""
-
-    threads: int = Field(1, ge=1)
-    """CPU threads."""
-    mem_mb: int = Field(2000, ge=1)
-    """Memory in MB; doubled at every retry."""
-    runtime: int = Field(60, ge=1)
-    """Minutes."""
-    gpu: int = Field(0, ge=0)
-    """GPUs."""
-    retries: int = Field(0, ge=0)
-    """Further attempts after a failure (not of ingest, prepare and report)."""
-
-
-class StageResources(Settings):
-    """Resources by stage."""
-
-    ingest: Resources = Field(default_factory=Resources)
-    """Reading raw logs, or generating the demo world."""
-    prepare: Resources = Field(default_factory=Resources)
-    """Cleaning and splitting; item tables that are imported; diagnostics of all of them."""
-    pretrain: Resources = Field(default_factory=lambda: Resources(mem_mb=4000, runtime=720, retries=2))
-    """Pre-training a model that is built on the spot."""
-    caption: Resources = Field(default_factory=lambda: Resources(mem_mb=4000, runtime=720, retries=2))
-    """Captions of a catalogue."""
-    quantize: Resources = Field(default_factory=lambda: Resources(mem_mb=3000, runtime=240, retries=2))
-    """Making semantic IDs, and what is told of them."""
-    tune: Resources = Field(default_factory=lambda: Resources(mem_mb=6000, runtime=720, retries=2))
-    """Training an embedder: SCFT, LRCL, CRRL."""
-    embed: Resources = Field(default_factory=lambda: Resources(mem_mb=4000, runtime=240, retries=1))
-    """Embedding a catalogue."""
-    train: Resources = Field(default_factory=lambda: Resources(mem_mb=3000, runtime=720, retries=2))
-    """Training one run."""
-    evaluate: Resources = Field(default_factory=lambda: Resources(mem_mb=3000, retries=1))
-    """Judging one run."""
-    report: Resources = Field(default_factory=Resources)
-    """Metric tables and the page."""
+BUILT_IN_MODELS: dict[str, Any] = {"small": {"built": "qwen2.5-vl"}}
+BUILT_IN_SYSTEMS: dict[str, Any] = {
+    "popular": {"recommender": "popular"},
+    "item_knn": {"recommender": "item_knn"},
+    "markov": {"recommender": "markov"},
+    "id": {"items": "ids"},
+}
 
 
 class Experiment(Settings):
     """What is compared: every system under every backbone, on every dataset, for every seed."""
 
-    datasets: list[str] = Field(min_length=1)
+    datasets: list[DatasetName] = Field(min_length=1)
     """Names under `datasets`."""
-    systems: list[str] = Field(default_factory=lambda: ["popular", "item_knn", "markov", "id"], min_length=1)
+    systems: list[SystemName] = Field(default_factory=lambda: ["popular", "item_knn", "markov", "id"], min_length=1)
     """Names under `systems`, or the built-in popular, item_knn, markov and id."""
-    backbones: list[str] = Field(default_factory=lambda: ["sasrec"], min_length=1)
+    backbones: list[BackboneName] = Field(default_factory=lambda: ["sasrec"], min_length=1)
     """Names under `backbones`, or the built-in sasrec, gru4rec and bert4rec."""
     seeds: list[Seed] = Field(default_factory=lambda: [1, 2, 3], min_length=1)
     """One training of every run a seed."""
-
-
-BUILT_IN_MODELS: dict[str, Any] = {"small": {"built": "qwen2.5-vl"}}
-
-
-def _preset_everywhere(data: dict[str, Any]) -> dict[str, Any]:
-    """`preset: official` in every section that knows it and does not name another."""
-
-    def given(section: Any, known: Mapping[str, type[Settings]], key: str) -> Any:
-        if not isinstance(section, Mapping):
-            return section
-        kinds = {name: known.get(str(value.get(key))) for name, value in section.items() if isinstance(value, Mapping)}
-        fits = {name for name, kind in kinds.items() if kind is not None and issubclass(kind, PresetSettings)}
-        return {name: {"preset": "official", **value} if name in fits else value for name, value in section.items()}
-
-    recipes: dict[str, type[Settings]] = {"scft": SCFTTable, "lrcl": LRCLTable, "crrl": CRRLTable}
-    data["tables"] = given(data.get("tables"), recipes, "recipe") or {}
-    quantizers: dict[str, type[Settings]] = {"mm_rq_vae": MMRQVAE}
-    data["semantic_ids"] = given(data.get("semantic_ids"), quantizers, "quantizer") or {}
-    backbones: dict[str, type[Settings]] = {"sasrec": SASRecSettings, "gru4rec": GRU4RecSettings}
-    data["backbones"] = given(data["backbones"], backbones, "kind")
-    systems = {}
-    for name, system in data["systems"].items():
-        items = system.get("items") if isinstance(system, Mapping) else None
-        if isinstance(items, Mapping) and "table" in items and "semantic_ids" not in items:
-            system = {**system, "items": {"preset": "official", **items}}
-        elif isinstance(system, Mapping) and system.get("recommender") == "mme_sid":
-            system = {"preset": "official", **system}
-        systems[name] = system
-    return data | {"systems": systems}
 
 
 class Config(Settings):
@@ -162,169 +87,53 @@ class Config(Settings):
     experiment: Experiment
     """What is run."""
 
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """A task without its section, a metric that is not measured."""
+        if self.task == "ctr" and self.ctr is None:
+            yield "ctr", "task 'ctr' needs this section, with `models`"
+        measured = [f"{name}@{k}" for name in ("Hit", "NDCG") for k in self.evaluation.cutoffs] + ["MRR"]
+        if (wanted := self.report.main_metric) not in measured:
+            yield "report.main_metric", f"unknown name {wanted!r}{did_you_mean(wanted, measured)}"
+        baseline = self.significance.baseline
+        if self.task == "sequential" and baseline is not None and not _is_compared(self, baseline):
+            yield "significance.baseline", f"unknown name {baseline!r}{did_you_mean(baseline, compared(self))}"
+
     @model_validator(mode="before")
     @classmethod
     def _built_ins(cls, data: Any) -> Any:
+        """What a config need not name: a small model, heuristics and IDs, and a backbone of each kind by its tag."""
         if not isinstance(data, Mapping):
             return data
         data = dict(data)
-        systems = data.get("systems") or {}
-        models = data.get("models") or {}
-        if isinstance(models, Mapping):
-            data["models"] = {**BUILT_IN_MODELS, **models}
+        for section, known in (("models", BUILT_IN_MODELS), ("systems", BUILT_IN_SYSTEMS)):
+            given = data.get(section) or {}
+            if isinstance(given, Mapping):
+                data[section] = {**known, **given}
         backbones = data.get("backbones") or {}
-        if isinstance(systems, Mapping):
-            data["systems"] = {**BUILT_IN_SYSTEMS, **systems}
         if isinstance(backbones, Mapping):
-            named = {kind: {} for kind in BACKBONE_KINDS} | {k: v or {} for k, v in backbones.items()}
+            named = {kind: {} for kind in tags("backbones")} | {name: keys or {} for name, keys in backbones.items()}
             data["backbones"] = {
-                name: {"kind": name, **settings}
-                if name in BACKBONE_KINDS and isinstance(settings, Mapping)
-                else settings
-                for name, settings in named.items()
+                name: {"kind": name, **keys} if name in tags("backbones") and isinstance(keys, Mapping) else keys
+                for name, keys in named.items()
             }
-        return _preset_everywhere(data) if data.get("preset") == "official" else data
+        return data
 
-    @cached_property
-    def problems(self) -> list[str]:
-        """What a single field cannot know: names that point nowhere, overrides that do not fit."""
-        return find_problems(self)
 
-    def reads_codes(self, model: str) -> bool:
-        """Whether a click-through model is given semantic IDs."""
-        assert self.ctr is not None
-        settings = self.ctr.models[model]
-        return settings.model == "r2led" or settings.read_codes
+def compared(config: Config) -> list[str]:
+    """What a baseline is called: a system, or a system under a backbone."""
+    found: list[str] = []
+    for name in config.experiment.systems:
+        system = config.systems[name]
+        under = (system.backbones or config.experiment.backbones) if isinstance(system, BackboneSystem) else []
+        found += [name, *(f"{name}/{backbone}" for backbone in under)]
+    return list(dict.fromkeys(found))
 
-    def ctr_runs(self) -> list[CTRRun]:
-        """Every click-through run on a dataset, defaults resolved."""
-        if self.ctr is None or self.task != "ctr":
-            return []
-        return [
-            CTRRun(
-                name=name,
-                seed=seed,
-                model=model,
-                training=self.ctr.training,
-                semantic_ids=self.reads_codes(name),
-                max_history=self.ctr.samples.max_history,
-            )
-            for name, model in self.ctr.models.items()
-            for seed in self.experiment.seeds
-        ]
 
-    def reader(self, table: str) -> ReadText | None:
-        """The recipe that says which model reads which text for a table; None for tables that no model makes."""
-        recipe = self.tables[table]
-        if isinstance(recipe, CRRLTable):
-            if recipe.start is not None:
-                return self.reader(recipe.start)
-            return LRCLTable(model=recipe.model or "", captions=recipe.captions, prompts=recipe.prompts)
-        return recipe if isinstance(recipe, ReadText) else None
-
-    def teacher(self, run: Run) -> Run | None:
-        """The ID run whose item vectors a run is aligned to, of the same seed."""
-        align = getattr(getattr(run.method, "items", None), "align", None)
-        return None if align is None else self._run(align.system, align.backbone, run.seed)
-
-    def collaborative(self, table: str) -> Run | None:
-        """The ID run whose item vectors a table holds; None for other tables."""
-        recipe = self.tables[table]
-        return (
-            self._run(recipe.system, recipe.backbone, recipe.seed) if isinstance(recipe, CollaborativeTable) else None
-        )
-
-    def quantized(self, codes: str) -> list[str]:
-        """The item tables that codes are made of."""
-        return list(getattr(self.semantic_ids[codes], "tables", []))
-
-    def codes(self, run: Run) -> str | None:
-        """The semantic IDs that a run reads."""
-        found: str | None = getattr(getattr(run.method, "items", run.method), "semantic_ids", None)
-        return found
-
-    def trained(self, dataset: str) -> list[Run]:
-        """Every run that is trained: those of the experiment, and those whose item vectors they read."""
-        found = {run.path: run for run in self.runs(dataset)}
-        for run in list(found.values()):
-            codes = self.codes(run)
-            tables = run.tables + (self.quantized(codes) if codes else [])
-            for read in (self.teacher(run), *map(self.collaborative, tables)):
-                if read is not None:
-                    found.setdefault(read.path, read)
-        return list(found.values())
-
-    def _remarks(self, system: BackboneSystem | NetworkSystem, backbone: str | None) -> list[str]:
-        """What must be said beside every number of a system under a backbone."""
-        found: list[str] = []
-        if backbone is not None and getattr(self.backbones[backbone], "preset", "correct") == "official":
-            found.append(f"backbone {backbone} runs under preset official")
-        if getattr(system, "preset", "correct") == "official":
-            found.append("runs under preset official")
-        items = getattr(system, "items", system)
-        if items is not system and getattr(items, "preset", "correct") == "official":
-            found.append("items enter under preset official")
-        codes = getattr(items, "semantic_ids", None)
-        if codes and getattr(self.semantic_ids[codes], "preset", "correct") == "official":
-            found.append(f"codes {codes} were made under preset official")
-        name: str | None
-        for name in dict.fromkeys([*self._tables_of(system), *(self.quantized(codes) if codes else [])]):
-            while name is not None:
-                table = self.tables[name]
-                if getattr(table, "cooccurrence", "train") == "all":
-                    found.append(f"table {name} was trained with held-out interactions")
-                if isinstance(table, PresetSettings) and table.preset == "official":
-                    found.append(f"table {name} was made under preset official")
-                name = getattr(table, "start", None)
-        return found
-
-    def _tables_of(self, system: BackboneSystem | NetworkSystem) -> list[str]:
-        """The item tables that a system reads itself."""
-        if isinstance(system, MMESIDSystem):  # a language model reads the tables that its codes were made of
-            return self.quantized(system.semantic_ids)
-        items = getattr(system, "items", None)
-        if isinstance(items, DualViewItems):
-            return items.tables
-        table = getattr(items, "table", None)
-        return [table] if table else []
-
-    def _run(self, name: str, backbone_name: str | None, seed: int) -> Run:
-        """A trained run: of a system under a backbone, or of one that is a network of its own."""
-        system = self.systems[name]
-        assert isinstance(system, (BackboneSystem, NetworkSystem))
-        backbone = self.backbones[backbone_name] if backbone_name is not None else None
-        training = {**self.training.model_dump(), **(backbone.training if backbone else {}), **system.training}
-        model = getattr(system, "model", None)
-        return Run(
-            system=name,
-            recommender=backbone_name or system.recommender,
-            seed=seed,
-            method=system,
-            backbone=backbone,
-            model=self.models[model] if model is not None else None,
-            # a network of its own has a loss of its own
-            loss=(system.loss or self.loss) if isinstance(system, BackboneSystem) else CrossEntropy(),
-            training=Training.model_validate(training),
-            tables=self._tables_of(system),
-            remarks=self._remarks(system, backbone_name),
-        )
-
-    def runs(self, dataset: str) -> list[Run]:
-        """Every run of the experiment on a dataset, defaults resolved; heuristics run once, under seed 0."""
-        found: list[Run] = []
-        if self.task == "ctr":
-            return found
-        for name in self.experiment.systems:
-            system = self.systems[name]
-            if not isinstance(system, (BackboneSystem, NetworkSystem)):
-                found.append(Run(system=name, recommender=system.recommender, seed=0, method=system))
-                continue
-            seeds = system.seeds or self.experiment.seeds
-            named: list[str] | list[None] = [None]
-            if isinstance(system, BackboneSystem):
-                named = system.backbones or self.experiment.backbones
-            found += [self._run(name, backbone, seed) for backbone in named for seed in seeds]
-        return found
+def _is_compared(config: Config, name: str) -> bool:
+    """Whether a baseline is one of the experiment; `popular/popular`, as tables say it, is one too."""
+    system = config.systems.get(name.partition("/")[0])
+    alone = system is not None and not isinstance(system, BackboneSystem) and name.endswith(f"/{system.label}")
+    return name in compared(config) or (alone and name.partition("/")[0] in config.experiment.systems)
 
 
 def load(config: Any, where: str = "config") -> Config:
@@ -334,10 +143,11 @@ def load(config: Any, where: str = "config") -> Config:
         ConfigError: one message with every problem, a line each: file, path, value, what was expected.
     """
     check_size(config, where)
+    preset = config.get("preset") if isinstance(config, Mapping) else None
     try:
-        found = Config.model_validate(config)
+        found = Config.model_validate(config, context={"preset": preset})
     except ValidationError as error:
         raise ConfigError(explain(error, config, where)) from None
-    if found.problems:
-        raise ConfigError(message(f"{where}: {problem}" for problem in found.problems))
+    if problems := find_problems(found):
+        raise ConfigError(message(f"{where}: {problem}" for problem in problems))
     return found

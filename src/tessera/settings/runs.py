@@ -9,8 +9,7 @@ from tessera.settings.base import Settings
 from tessera.settings.language import LanguageModel
 from tessera.settings.losses.base import Loss
 from tessera.settings.losses.cross_entropy import CrossEntropy
-from tessera.settings.systems.backbone import BackboneSystem
-from tessera.settings.systems.base import NetworkSystem, System
+from tessera.settings.systems.base import System, TrainedSystem
 from tessera.settings.training import Training
 
 
@@ -23,7 +22,7 @@ class Run(Settings):
     method: System
     backbone: Backbone | None = None
     model: LanguageModel | None = None
-    """The language model of a network that has one."""
+    """The language model of a system that has one."""
     loss: Loss = Field(default_factory=CrossEntropy)
     training: Training = Field(default_factory=Training)
     tables: list[str] = Field(default_factory=list)
@@ -39,4 +38,4 @@ class Run(Settings):
     @property
     def heuristic(self) -> bool:
         """Fitted by counting: one run, whatever the seed."""
-        return not isinstance(self.method, (BackboneSystem, NetworkSystem))
+        return not isinstance(self.method, TrainedSystem)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -38,3 +39,8 @@ class Steps(Settings):
     """Processes (one a GPU) that share every step."""
     checkpoint_seconds: float = Field(60.0, ge=0)
     """Least time between two checkpoints of the trainer's state; 0 writes one after every step."""
+
+    def problems(self, config: Any) -> Iterator[tuple[str, str]]:
+        """Processes get equal shares of a batch."""
+        if self.batch % self.processes:
+            yield "batch", f"{self.batch} does not divide among {self.processes} processes"

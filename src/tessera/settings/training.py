@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from tessera.settings.base import Settings
+from tessera.settings.base import Settings, explain
 
 
 class Training(Settings):
@@ -40,3 +41,13 @@ class Training(Settings):
     """Least time between two checkpoints of the trainer's state; 0 writes one after every epoch."""
     tensorboard: bool = False
     """Also write TensorBoard events, to `state/<run>/tensorboard`."""
+
+
+def override_problems(training: Training, override: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is wrong with keys of `training` that differ for a system or a backbone, as (key, what)."""
+    try:
+        Training.model_validate({**training.model_dump(), **override})
+    except ValidationError as error:
+        for line in explain(error, override, "").splitlines():
+            key, _, text = line.removeprefix(": ").partition(": ")
+            yield f"training.{key}", text

@@ -17,7 +17,8 @@ from tessera.ctr.attention import Dice, DINAttention, TargetAttention, age_bucke
 from tessera.ctr.batch import Batch
 from tessera.ctr.models.base import CodeVectors, ItemVectors
 from tessera.ctr.models.mirrn import FourierFilter
-from tessera.ctr.task import MODELS, build
+from tessera.ctr.task import build
+from tessera.settings.kinds import tags
 
 R2LED_KINDS: list[dict[str, Any]] = [
     {},
@@ -63,7 +64,7 @@ def make(keys: dict[str, Any], **catalogue: Any) -> Any:
 
 
 def test_every_kind_is_tested() -> None:
-    assert {keys["model"] for keys in KINDS} == set(MODELS)
+    assert {keys["model"] for keys in KINDS} == set(tags("clicks"))
 
 
 @pytest.mark.parametrize("scanned", [0, 1 << 16])
@@ -470,7 +471,7 @@ def test_codes_without_an_order_are_compared_level_by_level() -> None:
     assert not torch.equal(model.selected(batch), other.selected(batch))
 
 
-@pytest.mark.parametrize("kind", sorted(MODELS))
+@pytest.mark.parametrize("kind", tags("clicks"))
 def test_many_candidates_are_scored_in_turn(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = make({"model": kind}), make_batch([90] * 30, shared=True)
     request = (batch.histories[0], batch.ages[0], batch.items)

@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tessera.data.required import check_files, check_first_lines
+from tessera.plan.graph import Plan
+from tessera.plan.required import check_files, check_first_lines
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
 
@@ -94,14 +95,14 @@ def test_urls(write: Write) -> None:
         ["datasets.films.path", f"{url}: a URL is not taken here; fetch it and give the path"],
         ["datasets.amazon.metadata", f"{url}: a URL is not taken here; fetch it and give the path"],
     ]
-    check_first_lines(config(fine={"source": "columns", "path": url, "sha256": sha}))
+    check_first_lines(Plan(config(fine={"source": "columns", "path": url, "sha256": sha})))
     with pytest.raises(ConfigError, match=r"datasets\.x\.items\.sha256"):
         config(x={"source": "columns", "path": log, "items": {"path": url, "sha256": "../../x", "id": "item"}})
 
 
 def test_homes_of_nobody() -> None:
     with pytest.raises(ConfigError, match=r"datasets\.x\.path: ~nobody-has-this-name/log\.csv: there is no user"):
-        check_files(config(x={"source": "columns", "path": "~nobody-has-this-name/log.csv"}))
+        check_files(Plan(config(x={"source": "columns", "path": "~nobody-has-this-name/log.csv"})))
 
 
 @pytest.mark.parametrize(
@@ -133,4 +134,4 @@ def test_vectors(name: str, expected: str, write: Write, tmp_path: Path) -> None
     assert str(caught.value).startswith(f"config: tables.given.path: {tmp_path / name}: {expected}")
     assert "\n" not in str(caught.value)
     tables["given"]["path"] = str(tmp_path / "good.npy")
-    check_first_lines(config({"given": {"items": {"table": "given"}}}, tables, x=made))
+    check_first_lines(Plan(config({"given": {"items": {"table": "given"}}}, tables, x=made)))

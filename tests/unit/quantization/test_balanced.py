@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from tessera.quantization.balanced import STEP, _auction, bounded_assignment, capacity, fit
+from tessera.quantization.balanced_rq_kmeans import STEP, _auction, bounded_assignment, capacity, fit
 from tessera.quantization.vectors import PartVectors
 from tessera.settings.quantizers.balanced_rq_kmeans import BalancedRQKMeans
 

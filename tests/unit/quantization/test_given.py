@@ -13,7 +13,8 @@ import pytest
 
 from tessera.artifacts.tables import write_table
 from tessera.quantization.conflicts import collisions
-from tessera.quantization.given import GivenCodesError, read_given
+from tessera.quantization.given import GivenCodesError
+from tessera.quantization.given import read as read_given
 from tessera.settings.quantizers.given import GivenCodes
 
 

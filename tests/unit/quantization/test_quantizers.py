@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from tessera.artifacts.codes import read_codebooks
 from tessera.artifacts.models import write_model
 from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.quantization.base import Fitted, Quantizer, load_quantizer
-from tessera.quantization.task import QUANTIZERS, QuantizeTask
 from tessera.quantization.vectors import PartVectors, read_parts, standard
+from tessera.settings.kinds import implementation
 from tessera.settings.quantizers.base import SemanticIds
+from tessera.settings.quantizers.given import GivenCodes
 
 torch.set_num_threads(1)
 
@@ -53,7 +53,7 @@ def part(name: str, seed: int, dim: int = DIM, scale: float = 1.0) -> PartVector
 def fitted(kind: str, state: Path, **more: Any) -> tuple[Quantizer, list[PartVectors], Fitted]:
     settings = settings_of(kind, **more)
     data = [part(name, number, DIM + 3 * number) for number, name in enumerate(settings.tables)]
-    found = import_module(QUANTIZERS[settings.quantizer]).fit(settings, data, state)
+    found = implementation(settings).fit(settings, data, state)
     return Quantizer(settings, found.parts), data, found
 
 
@@ -133,7 +133,7 @@ def test_residuals_that_are_zero_have_no_length_to_forget(tmp_path: Path) -> Non
     vectors = np.repeat(np.random.default_rng(0).standard_normal((6, DIM)), 10, 0).astype(np.float32)
     settings = settings_of("rq_kmeans unit", conflicts="extra_level")
     data = PartVectors("a", vectors, np.ones(60, bool), (DIM,))
-    quantizer = Quantizer(settings, import_module(QUANTIZERS["rq_kmeans"]).fit(settings, [data], tmp_path).parts)
+    quantizer = Quantizer(settings, implementation(settings).fit(settings, [data], tmp_path).parts)
     (codes,) = quantizer.assign([vectors])
     assert len(np.unique(codes, axis=0)) == 6
     assert np.isfinite(quantizer.decode([codes])[0]).all()
@@ -168,7 +168,7 @@ def test_a_stopped_training_ends_with_the_same_numbers(kind: str, tmp_path: Path
 def test_an_item_that_lacks_a_part_changes_nothing_of_it(tmp_path: Path) -> None:
     settings = settings_of("mm_rq_vae", training={**TRAINING, "batch": 500})
     a, b = part("a", 0), part("b", 1)
-    fit = import_module(QUANTIZERS["mm_rq_vae"]).fit
+    fit = implementation(settings).fit
     some = np.arange(N) % 3 > 0
     tensors = []
     for filling in (0.0, 77.0):
@@ -209,7 +209,7 @@ def test_tables_are_read_side_by_side_or_apart(tmp_path: Path) -> None:
 
 
 def test_given_codes_have_no_quantiser(tmp_path: Path) -> None:
-    settings = QuantizeTask.model_validate({"settings": {"quantizer": "given", "path": "x.json"}}).settings
+    settings = GivenCodes(path="x.json")
     write_model(tmp_path / "model.safetensors", {}, {"settings": settings.model_dump(mode="json")})
     with pytest.raises(ArtifactError, match="given codes have no quantiser"):
         load_quantizer(tmp_path / "model.safetensors")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import yaml
 
+from tessera.plan.graph import Plan
 from tessera.quantization.conflicts import EPSILON, ITERATIONS, ROUNDS
-from tessera.quantization.task import QUANTIZERS
 from tessera.settings.config import load
+from tessera.settings.kinds import tags
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "semantic-ids.md").read_text(encoding="utf-8")
@@ -23,7 +24,7 @@ def blocks(language: str) -> list[str]:
 
 def test_the_config_is_valid() -> None:
     (shown,) = blocks("yaml")
-    assert {run.system for run in load(yaml.safe_load(shown)).runs("bazaar")} == {"tiger", "codes_in"}
+    assert {run.system for run in Plan(load(yaml.safe_load(shown))).runs} == {"tiger", "codes_in"}
 
 
 def test_what_the_python_code_imports_is_there() -> None:
@@ -34,7 +35,7 @@ def test_what_the_python_code_imports_is_there() -> None:
 
 
 def test_every_quantiser_and_constant_is_told() -> None:
-    for name in QUANTIZERS:
+    for name in tags("quantizers"):
         assert f"| `{name}` |" in PAGE
     assert f"ε {EPSILON}" in PAGE
     assert f"{ITERATIONS} iterations" in PAGE

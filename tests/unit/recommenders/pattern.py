@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from tessera.artifacts.tables import write_table
+from tessera.plan.graph import Plan
 from tessera.recommenders.inputs import RunInputs
 from tessera.settings.config import load
 from tessera.settings.runs import Run
@@ -63,4 +64,4 @@ def make_run(recommender: str = "sasrec", system: dict | None = None, **training
         "training": {"epochs": 4, "batch_tokens": 200, "learning_rate": 0.01, "device": "cpu", **training},
         "experiment": {"datasets": ["x"], "systems": ["s"], "backbones": [recommender], "seeds": [1]},
     }
-    return load(config).runs("x")[0]
+    return Plan(load(config)).runs[0]

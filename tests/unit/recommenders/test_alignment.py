@@ -13,7 +13,7 @@ from test_train import judge, make_table
 
 from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.artifacts.tables import ArtifactError
-from tessera.recommenders.model import build_model
+from tessera.recommenders.systems.backbone import build
 from tessera.recommenders.train import launch, run_identity, train_run
 
 DIM = 16
@@ -56,7 +56,7 @@ def test_the_loss_is_that_of_the_paper(deduplicate, target_temperature, tmp_path
     run = aligned_run(align=align)
     path = tmp_path / "model.safetensors"
     write_tensors(path, {"items.weight": torch.randn(ITEMS + 1, DIM)})
-    model = build_model(run, np.ones(ITEMS + 1, np.int64), reads(make_table(tmp_path, skip=(3,)), path)).double()
+    model = build(run, reads(make_table(tmp_path, skip=(3,)), path), np.ones(ITEMS + 1, np.int64)).double()
     targets = torch.tensor([5, 9, 5, 3, 21])  # 3 has no row in the table: left out
     kept = [5, 9, 21] if deduplicate else [5, 9, 5, 21]
     vectors = model.items() * 20  # away from zero, where every softmax is flat
@@ -72,8 +72,8 @@ def test_the_model_adds_it_to_the_mean_loss_and_only_the_adapter_learns_from_it(
     run = aligned_run(align={"weight": 0.3})
     run = run.model_copy(update={"backbone": run.backbone.model_copy(update={"dropout": 0.0})})
     table, popularity = make_table(tmp_path), np.ones(ITEMS + 1, np.int64)
-    model = build_model(run, popularity, reads(table, teacher))
-    plain = build_model(run, popularity, reads(table))  # as when judging: without a teacher
+    model = build(run, reads(table, teacher), popularity)
+    plain = build(run, reads(table), popularity)  # as when judging: without a teacher
     plain.load_state_dict(model.state_dict())
     histories = torch.tensor([[1, 2, 3, 4], [5, 6, 2, 0]])
     (total, count), (bare, _) = model(histories), plain(histories)
@@ -97,7 +97,7 @@ def test_alignment_brings_items_nearer_to_the_teacher(recommender, data, teacher
         tensors = read_tensors(output)
         assert not any("teacher" in name for name in tensors)
         judge(run, data, output, table)  # asks for no teacher
-        model = build_model(run, np.ones(ITEMS + 1, np.int64), reads(table))
+        model = build(run, reads(table), np.ones(ITEMS + 1, np.int64))
         model.load_state_dict(tensors)
         with torch.no_grad():
             own, others = model.items()[1:], read_tensors(teacher)["items.weight"][1:]

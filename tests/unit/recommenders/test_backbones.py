@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from tessera.recommenders.model import BACKBONES, build_backbone
 from tessera.settings.backbones.bert4rec import BERT4RecSettings
 from tessera.settings.backbones.gru4rec import GRU4RecSettings
 from tessera.settings.backbones.sasrec import SASRecSettings
+from tessera.settings.kinds import implementation
 
 SETTINGS = {
     "sasrec": SASRecSettings(dim=16, max_length=8, dropout=0.0),
@@ -13,10 +13,10 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(params=sorted(BACKBONES))
+@pytest.fixture(params=sorted(SETTINGS))
 def backbone(request):
     torch.manual_seed(0)
-    return build_backbone(SETTINGS[request.param]).eval()
+    return implementation(SETTINGS[request.param])(SETTINGS[request.param]).eval()
 
 
 VECTORS = torch.randn(21, 16, generator=torch.Generator().manual_seed(5))
@@ -42,7 +42,7 @@ def test_the_padding_vector_is_never_read(backbone):
 @pytest.mark.parametrize("kind", ["sasrec", "gru4rec"])
 def test_a_causal_state_does_not_see_later_items(kind):
     torch.manual_seed(0)
-    model = build_backbone(SETTINGS[kind]).eval()
+    model = implementation(SETTINGS[kind])(SETTINGS[kind]).eval()
     inputs = torch.randn(1, 6, 16)
     changed = inputs.clone()
     changed[:, 4:] = torch.randn(1, 2, 16)
@@ -53,7 +53,7 @@ def test_a_causal_state_does_not_see_later_items(kind):
 
 def test_sasrec_encode_is_the_last_state_of_the_full_pass():
     torch.manual_seed(0)
-    model = build_backbone(SETTINGS["sasrec"]).double().eval()
+    model = implementation(SETTINGS["sasrec"])(SETTINGS["sasrec"]).double().eval()
     vectors = VECTORS.double()
     full = model.hidden(vectors[HISTORIES], LENGTHS)[torch.arange(3), LENGTHS - 1]
     torch.testing.assert_close(model.encode(HISTORIES, LENGTHS, vectors), full, atol=1e-12, rtol=1e-12)
@@ -72,7 +72,7 @@ def test_causal_examples_are_all_next_items(backbone):
 
 def test_cloze_hides_at_least_one_item_of_each_history_and_never_padding():
     torch.manual_seed(0)
-    model = build_backbone(SETTINGS["bert4rec"]).train()
+    model = implementation(SETTINGS["bert4rec"])(SETTINGS["bert4rec"]).train()
     shares = []
     for _ in range(200):
         hidden = model.draw(HISTORIES)
@@ -85,7 +85,7 @@ def test_cloze_hides_at_least_one_item_of_each_history_and_never_padding():
 
 def test_cloze_targets_do_not_leak_into_their_own_state():
     torch.manual_seed(0)
-    model = build_backbone(SETTINGS["bert4rec"]).eval()
+    model = implementation(SETTINGS["bert4rec"])(SETTINGS["bert4rec"]).eval()
     hidden = torch.tensor([[False, True, False]])
     states = []
     for target in (7, 8):
@@ -97,7 +97,7 @@ def test_cloze_targets_do_not_leak_into_their_own_state():
 
 def test_the_mask_sees_what_stands_on_both_sides():
     torch.manual_seed(0)
-    model = build_backbone(SETTINGS["bert4rec"]).eval()
+    model = implementation(SETTINGS["bert4rec"])(SETTINGS["bert4rec"]).eval()
     model.draw = lambda _: torch.tensor([[False, True, False]])
     first = model.examples(torch.tensor([[3, 7, 1]]), VECTORS).states
     second = model.examples(torch.tensor([[3, 7, 2]]), VECTORS).states
@@ -108,7 +108,7 @@ def test_the_mask_sees_what_stands_on_both_sides():
 def test_bert4rec_encode_is_the_full_pass_with_a_hidden_item_at_the_end(bias):
     torch.manual_seed(0)
     settings = SETTINGS["bert4rec"].model_copy(update={"distance_bias": bias, "heads": 4})
-    model = build_backbone(settings).double().eval()
+    model = implementation(settings)(settings).double().eval()
     vectors = VECTORS.double()
     histories = torch.nn.functional.pad(HISTORIES, (0, 1))
     rows = torch.arange(3)
@@ -121,7 +121,7 @@ def test_bert4rec_encode_is_the_full_pass_with_a_hidden_item_at_the_end(bias):
 
 
 def test_the_distance_bias_falls_with_distance_and_differs_by_head():
-    model = build_backbone(SETTINGS["bert4rec"])
+    model = implementation(SETTINGS["bert4rec"])(SETTINGS["bert4rec"])
     visible = torch.tensor([[True, True, True, False]])
     bias = model._attention(visible, torch.tensor([[0, 2]]))
     assert bias.shape == (1, 2, 2, 4)

@@ -10,7 +10,7 @@ from torch import Tensor
 from tessera.artifacts.codes import ABSENT, Part, SemanticIds
 from tessera.evaluation.ranking import mask_seen, ranks
 from tessera.recommenders.decoding import beam_search, exact_scores, item_scores, keep_share
-from tessera.recommenders.tiger import TIGER
+from tessera.recommenders.systems.tiger import TIGER
 from tessera.settings.systems.tiger import TIGERSystem
 
 SMALL = {"dim": 16, "inner_dim": 24, "layers": 2, "heads": 2, "head_dim": 8, "dropout": 0.0}

@@ -18,12 +18,13 @@ from tessera.artifacts.models import read_tensors
 from tessera.artifacts.sequences import read_item_sequences, write_item_sequences
 from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.evaluation.judge import Scorer
+from tessera.plan.graph import Plan
 from tessera.recommenders.evaluate import evaluate_run, load_scorer
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders import fusion
 from tessera.recommenders.item_encoders.dual_view import DualViewEncoder
 from tessera.recommenders.item_encoders.fusion import CrossAttention, SequenceFusion
-from tessera.recommenders.model import SequentialRecommender, build_backbone, build_model
+from tessera.recommenders.systems.backbone import SequentialRecommender, build
 from tessera.recommenders.train import launch, train_run
 from tessera.settings.backbones.bert4rec import BERT4RecSettings
 from tessera.settings.backbones.gru4rec import GRU4RecSettings
@@ -32,6 +33,7 @@ from tessera.settings.base import ConfigError
 from tessera.settings.config import load
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.items.dual_view import DualViewItems
+from tessera.settings.kinds import implementation
 from tessera.settings.runs import Run
 
 WIDTH, DIM = 8, 12
@@ -278,7 +280,8 @@ SHAPES = {
 @torch.no_grad()
 def test_views_read_apart_have_scores_that_add(kind: str, backbone: str) -> None:
     torch.manual_seed(0)
-    two = build_backbone(SHAPES[kind], settings(backbone=backbone)).double().eval()
+    shape = SHAPES[kind]
+    two = DualViewEncoder.backbone(settings(backbone=backbone), shape, implementation(shape)).double().eval()
     vectors = torch.randn(10, DIM, dtype=torch.float64)
     histories, lengths = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]]), torch.tensor([4, 2])
     states = two.encode(histories, lengths, vectors)
@@ -333,7 +336,7 @@ def config(items: dict[str, Any], recommender: str = "sasrec", **training: Any) 
 
 
 def run_of(items: dict[str, Any], recommender: str = "sasrec", **training: Any) -> Run:
-    return load(config(items, recommender, **training)).runs("x")[0]
+    return Plan(load(config(items, recommender, **training))).runs[0]
 
 
 def trained(run: Run, data: Path, inputs: RunInputs, folder: Path) -> Path:
@@ -436,7 +439,7 @@ def test_one_modality_that_tells_nothing_does_no_harm(data: Path, tmp_path: Path
     ids = np.arange(1, ITEMS + 1)
     write_item_table(tmp_path / "image.parquet", ids, np.ones((ITEMS, 3)))
     run = run_of({}, epochs=12, patience=100)
-    model = build_model(run, np.ones(ITEMS + 1, np.int64), inputs)
+    model = build(run, inputs, np.ones(ITEMS + 1, np.int64))
     loss = model.items.further_loss(model.items(), torch.arange(1, 9))
     assert loss is not None
     assert torch.isfinite(loss)
@@ -449,16 +452,16 @@ def test_no_picture_at_all_says_so(tmp_path: Path) -> None:
     empty = np.zeros(0, np.int64)
     write_item_table(tmp_path / "image.parquet", empty, np.zeros((0, 3)))
     with pytest.raises(ValueError, match=r"items.image: the table 'image' has no row"):
-        build_model(run_of({}), np.ones(ITEMS + 1, np.int64), inputs)
+        build(run_of({}), inputs, np.ones(ITEMS + 1, np.int64))
     write_item_sequences(tmp_path / "fine.parquet", empty, [], np.zeros((0, 11)))
     with pytest.raises(ValueError, match=r"items.fine: the table has no row"):
-        build_model(run_of({"image": None}), np.ones(ITEMS + 1, np.int64), inputs)
+        build(run_of({"image": None}), inputs, np.ones(ITEMS + 1, np.int64))
 
 
 def test_text_alone_has_no_alignment(tmp_path: Path) -> None:
     """A dataset without pictures: the image branch is left out of the config, and nothing else changes."""
     inputs = write_views(tmp_path)
-    model = build_model(run_of({"image": None, "both": None}), np.ones(ITEMS + 1, np.int64), inputs)
+    model = build(run_of({"image": None, "both": None}), inputs, np.ones(ITEMS + 1, np.int64))
     assert model.items.further_loss(model.items(), torch.arange(1, 9)) is None
 
 
@@ -496,15 +499,15 @@ def test_rows_in_parts_attend_as_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_file_that_is_not_given_is_named(tmp_path: Path) -> None:
     inputs = write_views(tmp_path)
     few = RunInputs(tables={name: path for name, path in inputs.tables.items() if name != "fine"})
-    with pytest.raises(ValueError, match=r"reads the item table 'fine', but no file was given"):
-        build_model(run_of({}), np.ones(ITEMS + 1, np.int64), few)
+    with pytest.raises(ValueError, match=r"the item table 'fine' is read, but no file was given"):
+        build(run_of({}), few, np.ones(ITEMS + 1, np.int64))
 
 
 @pytest.mark.parametrize(
     ("items", "message"),
     [
         ({"image": "imag"}, r"systems.s.items.image: unknown name 'imag'; did you mean 'image'\?"),
-        ({"image": "fine"}, r"systems.s.items.image: 'fine' has several rows an item; it can only be 'fine'"),
+        ({"image": "fine"}, r"systems.s.items.image: 'fine' has several rows an item; only one is read here"),
         ({"fine": "text"}, r"systems.s.items.fine: 'text' is no table of recipe attributes"),
         ({"image": None, "text": None, "both": None, "fine": None}, "needs a table"),
         ({"fine": None, "backbone": "shared"}, "tables give only one"),

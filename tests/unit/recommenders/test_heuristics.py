@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from tessera.data.padding import padded
-from tessera.recommenders.backbones import item_knn, markov, popular
+from tessera.recommenders.systems import item_knn, markov, popular
 from tessera.settings.systems.item_knn import ItemKNNSettings
 from tessera.settings.systems.markov import MarkovSettings
 from tessera.settings.systems.popular import PopularSettings

@@ -17,11 +17,11 @@ from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.data.dataset import load_dataset
 from tessera.language.models import LanguageModel
 from tessera.language.tokens import Frame
-from tessera.recommenders import mme_sid
 from tessera.recommenders.evaluate import evaluate_run
 from tessera.recommenders.history_reader import HistoryReader
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.mme_sid import MMESID, HistoryBatches
+from tessera.recommenders.systems import mme_sid
+from tessera.recommenders.systems.mme_sid import MMESID, HistoryBatches
 from tessera.recommenders.train import train_run
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.systems.mme_sid import MMESIDSystem

@@ -100,7 +100,7 @@ def test_backbones_learn_the_pattern_from_codes(recommender: str, system: dict, 
 
 def test_a_run_without_its_codes_is_refused(data: Path, tmp_path: Path) -> None:
     run = make_run("sasrec", {"items": {"semantic_ids": "c"}})
-    with pytest.raises(ValueError, match="reads the semantic IDs 'c', but no file was given"):
+    with pytest.raises(ValueError, match="the semantic IDs 'c' are read, but no file was given"):
         train_run(run, data, RunInputs(), tmp_path / "m.safetensors", tmp_path)
 
 

@@ -13,8 +13,8 @@ from tessera.artifacts.codes import ABSENT, Part, SemanticIds, write_codes
 from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.data.dataset import load_dataset
 from tessera.evaluation.judge import rank_cases, validation_metrics
-from tessera.recommenders import tiger
 from tessera.recommenders.inputs import RunInputs
+from tessera.recommenders.systems import tiger
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
 from tessera.settings.training import Training

@@ -173,11 +173,11 @@ def test_a_frozen_table_with_an_adapter_learns_the_pattern(data, tmp_path):
 
 
 def test_the_adapter_over_all_items_equals_the_adapter_at_each_position(data, tmp_path):
-    from tessera.recommenders.model import build_model
+    from tessera.recommenders.systems.backbone import build
 
     torch.manual_seed(0)
     run = make_run(system={"items": {"table": "t", "id_residual": True}})
-    model = build_model(run, np.ones(ITEMS + 1, np.int64), reads(make_table(tmp_path, skip=(3,)))).double()
+    model = build(run, reads(make_table(tmp_path, skip=(3,))), np.ones(ITEMS + 1, np.int64)).double()
     ids = torch.randint(1, ITEMS + 1, (5, 6))
     weights = torch.randn(5, 6, 16, dtype=torch.float64)
     encoder = model.items

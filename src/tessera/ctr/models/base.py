@@ -21,7 +21,7 @@ from tessera.ctr.attention import DINAttention
 from tessera.ctr.batch import Batch, Catalogue
 from tessera.ctr.counts import Counts
 from tessera.ctr.retrieval import Selected, latest
-from tessera.settings import ctr_models
+from tessera.settings.clicks import base as click_settings
 
 CELLS = 1 << 22
 """Most numbers of a table of candidates by events when serving: more candidates are scored in turn."""
@@ -34,7 +34,7 @@ class CodeVectors(nn.Module):
     distances stays, and they enter as small as other vectors.
     """
 
-    def __init__(self, settings: ctr_models.ClickModel, catalogue: Catalogue, scale: float) -> None:
+    def __init__(self, settings: click_settings.ClickModel, catalogue: Catalogue, scale: float) -> None:
         super().__init__()
         ids = catalogue.codes
         if ids is None:
@@ -82,7 +82,7 @@ class ItemVectors(nn.Module):
     An item that training never met has no id vector: what stands there would be random.
     """
 
-    def __init__(self, settings: ctr_models.ClickModel, catalogue: Catalogue, codes: bool) -> None:
+    def __init__(self, settings: click_settings.ClickModel, catalogue: Catalogue, codes: bool) -> None:
         super().__init__()
         scale = settings.dim**-0.5
         self.ids = nn.Embedding(catalogue.items + 1, settings.dim, padding_idx=0)
@@ -126,7 +126,7 @@ class Tower(nn.Module):
 class ClickModel(nn.Module, ABC):
     """A click-through model. `items` makes the vectors that all of its parts read."""
 
-    def __init__(self, settings: ctr_models.ClickModel, catalogue: Catalogue) -> None:
+    def __init__(self, settings: click_settings.ClickModel, catalogue: Catalogue) -> None:
         super().__init__()
         self.items = ItemVectors(settings, catalogue, settings.read_codes)
         self.counts = Counts(catalogue, prefixes=settings.read_codes) if settings.counts else None

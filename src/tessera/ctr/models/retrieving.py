@@ -13,7 +13,7 @@ from tessera.ctr.attention import AGES, TargetAttention, age_buckets
 from tessera.ctr.batch import Batch, Catalogue
 from tessera.ctr.models.base import ClickModel, ShortTerm, Tower, filled, places
 from tessera.ctr.retrieval import Selected
-from tessera.settings import ctr_models
+from tessera.settings.clicks import retrieval_base as click_settings
 
 
 @dataclass
@@ -39,7 +39,7 @@ class TwoStage(ClickModel):
     An event enters attention as its item's vector plus one for its age.
     """
 
-    def __init__(self, settings: ctr_models.Retrieval, catalogue: Catalogue) -> None:
+    def __init__(self, settings: click_settings.Retrieval, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
         self.k = settings.k
         width = self.items.width

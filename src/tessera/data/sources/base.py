@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
 from tessera.data.log import Item, RawLog
-from tessera.settings.DROP import source_module
+from tessera.settings.kinds import implementation
+from tessera.settings.sources.base import FileSource
 
 
 class Source(Protocol):
@@ -26,6 +26,6 @@ class Source(Protocol):
         ...
 
 
-def source(name: str) -> Source:
+def source(settings: FileSource) -> Source:
     """The reader of a source, imported when it is needed."""
-    return cast(Source, importlib.import_module(source_module(name)))
+    return cast(Source, implementation(settings))

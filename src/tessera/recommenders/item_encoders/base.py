@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any, Self
 
 from torch import Tensor, nn
+
+from tessera.recommenders.backbones.base import Backbone
+from tessera.recommenders.inputs import RunInputs
+from tessera.settings.backbones.base import BackboneSettings
 
 
 class ItemEncoder(nn.Module, ABC):
     """Makes the vectors of all items once a step, for the histories and for the scores alike."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, settings: Any, inputs: RunInputs, items: int, dim: int) -> Self:
+        """The encoder that settings describe, with the files that it reads, for vectors of width `dim`."""
+
+    @classmethod
+    def backbone(cls, settings: Any, backbone: BackboneSettings, kind: Any) -> Backbone:
+        """The backbone as the items enter it; `kind` makes one from its settings."""
+        made: Backbone = kind(backbone)
+        return made
 
     @abstractmethod
     def forward(self) -> Tensor:

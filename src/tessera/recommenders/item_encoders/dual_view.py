@@ -9,19 +9,21 @@ items pass once a step, and a value that many items share (`brand is Oxbow`) is 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tessera.objectives.contrastive import soft_contrastive
+from tessera.recommenders.backbones.base import Backbone
+from tessera.recommenders.backbones.two_views import TwoViews
+from tessera.recommenders.inputs import RunInputs, Table
 from tessera.recommenders.item_encoders.base import ItemEncoder
-from tessera.recommenders.item_encoders.fusion import CrossAttention, masked_mean
+from tessera.recommenders.item_encoders.fusion import CrossAttention, SequenceFusion, masked_mean
 from tessera.recommenders.item_encoders.parts import make_adapter, of_all_processes, standardized
+from tessera.settings.backbones.base import BackboneSettings
 from tessera.settings.items.dual_view import DualViewItems, MissingViews
-
-Table = tuple[Tensor, Tensor]
-"""Vectors (items + 1, width) and present (items + 1,); of the fine view (items + 1, n, width) and (items + 1, n)."""
 
 
 class DualViewEncoder(ItemEncoder):
@@ -69,6 +71,25 @@ class DualViewEncoder(ItemEncoder):
         if settings.alignment is not None and {"image", "text"} <= set(coarse):
             compared = [shown for shown in coarse if shown != "both" or settings.alignment.anchor]
             self.heads = nn.ModuleDict({shown: nn.Linear(width, settings.alignment.dim) for shown in compared})
+
+    @classmethod
+    def build(cls, settings: DualViewItems, inputs: RunInputs, items: int, dim: int) -> DualViewEncoder:
+        """See `ItemEncoder.build`."""
+        coarse = {shown: inputs.read_table(table, items) for shown, table in settings.coarse.items()}
+        return cls(settings, coarse, inputs.read_sequences(settings.fine, items) if settings.fine else None, dim)
+
+    @classmethod
+    def backbone(cls, settings: DualViewItems, backbone: BackboneSettings, kind: Any) -> Backbone:
+        """One that reads both views at once, or one of half the width a view, sharing weights or not."""
+        made: Backbone
+        if settings.backbone == "joint":
+            made = kind(backbone)
+        else:
+            half = backbone.model_copy(update={"dim": backbone.dim // 2})
+            made = TwoViews([kind(half) for _ in range(1 if settings.backbone == "shared" else 2)])
+        if settings.axis == "sequence":
+            made.fusion = SequenceFusion(made.dim, settings.heads, made.causal)
+        return made
 
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""

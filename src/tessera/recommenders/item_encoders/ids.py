@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.base import ItemEncoder
+from tessera.settings.items.ids import IdItems
 
 
 class IdItemEncoder(ItemEncoder):
@@ -16,6 +18,11 @@ class IdItemEncoder(ItemEncoder):
         self.weight = nn.Parameter(torch.randn(items + 1, dim) * 0.02)
         with torch.no_grad():
             self.weight[0] = 0
+
+    @classmethod
+    def build(cls, settings: IdItems, inputs: RunInputs, items: int, dim: int) -> IdItemEncoder:
+        """See `ItemEncoder.build`."""
+        return cls(items, dim)
 
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tessera.artifacts.codes import ABSENT, SemanticIds
+from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.base import ItemEncoder
 from tessera.recommenders.item_encoders.parts import make_adapter, standardized
 from tessera.settings.items.semantic_ids import SemanticIdItems
@@ -65,6 +66,12 @@ class SemanticIdEncoder(ItemEncoder):
         inner = [sum(entering) + (self.table.width if self.table else 0), *settings.adapter]
         self.adapter = make_adapter(inner, dim, settings.dropout, norm=True)
         self.residual = nn.Parameter(torch.randn(len(ids.codes), dim) * 0.02) if settings.id_residual else None
+
+    @classmethod
+    def build(cls, settings: SemanticIdItems, inputs: RunInputs, items: int, dim: int) -> SemanticIdEncoder:
+        """See `ItemEncoder.build`."""
+        beside = inputs.read_table(settings.table, items) if settings.table else None
+        return cls(settings, *inputs.read_codes(settings.semantic_ids, items), dim, beside)
 
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tessera.objectives.contrastive import soft_contrastive
+from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.base import ItemEncoder
 from tessera.recommenders.item_encoders.parts import make_adapter, of_all_processes, standardized
 from tessera.settings.items.table import TableItems
@@ -46,6 +47,12 @@ class TableItemEncoder(ItemEncoder):
         self.adapter = make_adapter([vectors.shape[1], *settings.adapter], dim, settings.dropout, settings.activation)
         self.absent = nn.Parameter(torch.randn(dim) * 0.02)
         self.residual = nn.Parameter(torch.randn(len(vectors), dim) * 0.02) if settings.id_residual else None
+
+    @classmethod
+    def build(cls, settings: TableItems, inputs: RunInputs, items: int, dim: int) -> TableItemEncoder:
+        """See `ItemEncoder.build`."""
+        vectors, present = inputs.read_table(settings.table, items)
+        return cls(settings, vectors, present, dim, inputs.read_teacher(items, dim) if settings.align else None)
 
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from tessera.settings.base import Settings
-from tessera.settings.kinds import KindOf
+from tessera.settings.kinds import Kind, KindOf
+from tessera.settings.training import override_problems
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
-class BackboneSettings(Settings):
+class BackboneSettings(Kind):
     """What every backbone may say besides its own shape."""
 
+    kind: str
+    """Which kind it is."""
+    dim: int = Field(64, ge=1)
+    """Width of item vectors and hidden states."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Keys of `training` that differ for this backbone."""
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Keys of `training` that are none, and heads that do not divide the width."""
+        yield from override_problems(config.training, self.training)
+        heads = getattr(self, "heads", 1)
+        if self.dim % heads:
+            yield "heads", f"{heads} does not divide dim {self.dim}"
 
 
 Backbone = Annotated[BackboneSettings, KindOf("backbones")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ from tessera.settings.base import Width
 class BERT4RecSettings(BackboneSettings):
     """Bidirectional encoder trained on a Cloze task (Sun et al., CIKM 2019)."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.backbones.bert4rec:BERT4Rec"
     kind: Literal["bert4rec"] = "bert4rec"
     dim: Width = 64
     """Width of item vectors and hidden states."""

@@ -13,6 +13,7 @@ from tessera.settings.base import PresetSettings, Width
 class GRU4RecSettings(PresetSettings, BackboneSettings):
     """Recurrent recommendation (Hidasi et al., ICLR 2016), with the loss chosen freely."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.backbones.gru4rec:GRU4Rec"
     OFFICIAL: ClassVar[dict[str, Any]] = {"targets": "last"}
 
     kind: Literal["gru4rec"] = "gru4rec"

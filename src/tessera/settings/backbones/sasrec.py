@@ -13,6 +13,7 @@ from tessera.settings.base import PresetSettings, Width
 class SASRecSettings(PresetSettings, BackboneSettings):
     """Self-attentive sequential recommendation (Kang and McAuley, ICDM 2018), pre-norm blocks."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.backbones.sasrec:SASRec"
     OFFICIAL: ClassVar[dict[str, Any]] = {"causal": False}
 
     kind: Literal["sasrec"] = "sasrec"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tessera.settings.clicks.base import ClickModel
 
@@ -10,4 +10,5 @@ from tessera.settings.clicks.base import ClickModel
 class AverageSettings(ClickModel):
     """The mean of the whole history."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.ctr.models.avg:Model"
     model: Literal["avg"] = "avg"

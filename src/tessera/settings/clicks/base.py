@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from tessera.settings.base import Settings, Width
-from tessera.settings.kinds import KindOf
+from tessera.settings.base import Width
+from tessera.settings.kinds import Kind, KindOf
 
 
-class ClickModel(Settings):
+class ClickModel(Kind):
     """What all click-through models share: item vectors and the network on top."""
 
+    model: str
+    """What reads the history."""
+    attends: ClassVar[bool] = False
+    """Whether it attends to all events that it reads."""
+    retrieves: ClassVar[bool] = False
+    """Whether it retrieves a few events, which can be compared with attention to all."""
     dim: Width = 16
     """Width of the vector of an item id."""
     category_dim: int = Field(16, ge=0, le=2**16)

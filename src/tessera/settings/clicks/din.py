@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,8 @@ from tessera.settings.clicks.base import ClickModel
 class DINSettings(ClickModel):
     """Deep interest network (Zhou et al., KDD 2018)."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.ctr.models.din:Model"
+    attends: ClassVar[bool] = True
     model: Literal["din"] = "din"
     window: int | None = Field(50, ge=1)
     """Last events read; null reads all."""

@@ -13,6 +13,7 @@ from tessera.settings.clicks.retrieval_base import Hashed
 class MIRRNSettings(PresetSettings, Hashed):
     """Multi-granularity interest retrieval and refinement network (Xu et al., KDD 2025)."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.ctr.models.mirrn:Model"
     OFFICIAL: ClassVar[dict[str, Any]] = {"filter": "diagonal", "mask": False}
     model: Literal["mirrn"] = "mirrn"
     k: int = Field(16, ge=1)

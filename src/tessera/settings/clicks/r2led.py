@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,7 @@ Route = Literal["target", "recent", "global", "levels"]
 class R2LEDSettings(Hashed):
     """Retrieval and refinement with semantic IDs: a reconstruction from the abstract of R2LED (arXiv 2602.06622)."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.ctr.models.r2led:Model"
     model: Literal["r2led"] = "r2led"
     read_codes: Literal[True] = True
     """Always: codes are half of the model."""
@@ -51,3 +52,7 @@ class R2LEDSettings(Hashed):
         if self.views == "mixed" and self.mixing == "quota" and self.k < 2:
             raise ValueError(f"k {self.k} cannot be halved between the two scores, expected at least 2")
         return self
+
+    def remarks(self) -> list[str]:
+        """No code was published."""
+        return ["a reconstruction from the abstract"]

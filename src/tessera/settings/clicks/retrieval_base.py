@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field, model_validator
 
 from tessera.settings.base import Width
@@ -20,6 +22,7 @@ class ShortTerm(ClickModel):
 class Retrieval(ShortTerm):
     """Models that attend to a few retrieved events."""
 
+    retrieves: ClassVar[bool] = True
     k: int = Field(50, ge=1)
     """Events retrieved."""
     heads: int = Field(4, ge=1, le=2**16)

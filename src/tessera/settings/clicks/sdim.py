@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,7 @@ from tessera.settings.clicks.retrieval_base import ShortTerm
 class SDIMSettings(ShortTerm):
     """Sampling-based deep interest model (Cao et al., CIKM 2022): events whose hash collides with the target's."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.ctr.models.sdim:Model"
     model: Literal["sdim"] = "sdim"
     bits: int = Field(48, ge=1)
     """Hash functions."""

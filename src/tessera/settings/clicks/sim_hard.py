@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tessera.settings.clicks.retrieval_base import Retrieval
 
@@ -10,4 +10,5 @@ from tessera.settings.clicks.retrieval_base import Retrieval
 class SIMHardSettings(Retrieval):
     """Search-based interest model (Pi et al., CIKM 2020), hard search: events of the target's category."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.ctr.models.sim_hard:Model"
     model: Literal["sim_hard"] = "sim_hard"

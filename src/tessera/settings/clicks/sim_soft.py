@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,7 @@ from tessera.settings.clicks.retrieval_base import Retrieval
 class SIMSoftSettings(Retrieval):
     """Search-based interest model (Pi et al., CIKM 2020), soft search: largest inner products."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.ctr.models.sim_soft:Model"
     model: Literal["sim_soft"] = "sim_soft"
     search_weight: float = Field(1.0, gt=0)
     """Weight of the loss that trains the vectors of the search."""

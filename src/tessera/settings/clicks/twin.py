@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tessera.settings.clicks.retrieval_base import Retrieval
 
@@ -10,4 +10,5 @@ from tessera.settings.clicks.retrieval_base import Retrieval
 class TWINSettings(Retrieval):
     """Two-stage interest network (Chang et al., KDD 2023): one attention score retrieves and weighs."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.ctr.models.twin:Model"
     model: Literal["twin"] = "twin"

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from tessera.settings.base import Settings, Width
+from tessera.settings.items.base import ItemSettings
+from tessera.settings.references import SeveralRowsTableName, TableName
+
+if TYPE_CHECKING:
+    from tessera.settings.backbones.base import BackboneSettings
+    from tessera.settings.config import Config
 
 
 class ViewAlignment(Settings):
@@ -35,17 +42,18 @@ class MissingViews(Settings):
     """Which items: those that lose something at one share also lose it at every higher one."""
 
 
-class DualViewItems(Settings):
+class DualViewItems(ItemSettings):
     """Two views of an item, fused by cross-attention: what a multimodal model says of it, and its text (DMESR)."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.item_encoders.dual_view:DualViewEncoder"
     kind: Literal["dual_view"] = "dual_view"
-    image: str | None = None
+    image: TableName | None = None
     """Name under `tables`: what a model says of the picture alone."""
-    text: str | None = None
+    text: TableName | None = None
     """Name under `tables`: what a model says of the text alone."""
-    both: str | None = None
+    both: TableName | None = None
     """Name under `tables`: what a model says of picture and text together."""
-    fine: str | None = None
+    fine: SeveralRowsTableName | None = None
     """Name of a table of recipe `attributes`: the text itself, a vector an attribute."""
     alignment: ViewAlignment | None = Field(default_factory=ViewAlignment)
     """Contrastive alignment of `image` and `text`, where there are both; null leaves it out."""
@@ -105,3 +113,17 @@ class DualViewItems(Settings):
         if self.missing is not None and self.missing.image and self.image is None and self.both is None:
             raise ValueError("missing.image takes pictures away, but neither image nor both names a table")
         return self
+
+    def misfits(self, backbones: Mapping[str, BackboneSettings], config: Config) -> Iterator[tuple[str, str]]:
+        """Two views share a width, and heads divide their halves."""
+        if self.views < 2 or self.combine != "concat":
+            return
+        for name, backbone in backbones.items():
+            heads = self.heads if self.axis == "sequence" else getattr(backbone, "heads", 1)
+            heads = 1 if (self.axis, self.backbone) == ("item", "joint") else heads
+            if backbone.dim % (2 * heads):
+                yield "", f"half of dim {backbone.dim} of {name!r} must be a multiple of {heads} heads"
+
+    def remarks(self) -> list[str]:
+        """No code was published."""
+        return ["a reconstruction: its code was not published"]

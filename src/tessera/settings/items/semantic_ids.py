@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from tessera.settings.base import Settings, Width
+from tessera.settings.base import Width
+from tessera.settings.items.base import ItemSettings
+from tessera.settings.references import CodesName, TableName
 
 
-class SemanticIdItems(Settings):
+class SemanticIdItems(ItemSettings):
     """Items as the vectors of their codes, level by level, with or without the raw table beside them."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.item_encoders.semantic_ids:SemanticIdEncoder"
     kind: Literal["semantic_ids"] = "semantic_ids"
-    semantic_ids: str
+    semantic_ids: CodesName
     """Name under `semantic_ids`."""
     combine: Literal["sum", "concat"] = "sum"
     """Add the vectors of the levels, or lay them side by side, before the adapter."""
@@ -21,7 +24,7 @@ class SemanticIdItems(Settings):
     """Code vectors start as the quantiser's codebooks, or at random."""
     code_dim: Width = 64
     """Width of code vectors where no codebook gives it."""
-    table: str | None = None
+    table: TableName | None = None
     """Name under `tables`: a frozen table read beside the codes."""
     adapter: list[Width] = Field(default_factory=lambda: [256])
     """Hidden widths between code vectors (and table) and item vectors; [] is one linear map."""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
-from tessera.settings.base import PresetSettings, Settings, Width
+from tessera.settings.base import PresetSettings, Width
+from tessera.settings.items.base import ItemSettings
+from tessera.settings.references import RunReference, TableName
+
+if TYPE_CHECKING:
+    from tessera.settings.backbones.base import BackboneSettings
+    from tessera.settings.config import Config
 
 
-class Alignment(Settings):
+class Alignment(RunReference):
     """Draws adapted item vectors towards those of a trained ID run: recommendation adaptation training of LLMEmb."""
 
-    system: str = "id"
-    """The system whose item vectors are aligned to; it has `items: ids` and is trained first, under the same seed."""
-    backbone: str = "sasrec"
-    """The backbone under which it was trained (LLMEmb aligns every backbone to SASRec), of the same `dim`."""
     weight: float = Field(0.01, gt=0)
     """Weight of the alignment beside the loss of the recommender."""
     temperature: float = Field(2.0, gt=0)
@@ -29,12 +31,13 @@ class Alignment(Settings):
     """The targets' temperature divides, or multiplies, as in the published code."""
 
 
-class TableItems(PresetSettings):
+class TableItems(PresetSettings, ItemSettings):
     """A frozen item table behind a trainable adapter."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.item_encoders.table:TableItemEncoder"
     OFFICIAL: ClassVar[dict[str, Any]] = {"activation": "none", "standardize": False, "shift_last_item": True}
     kind: Literal["table"] = "table"
-    table: str
+    table: TableName
     """Name under `tables`."""
     adapter: list[Width] = Field(default_factory=lambda: [256])
     """Hidden widths of the adapter; [] is one linear map."""
@@ -53,8 +56,17 @@ class TableItems(PresetSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _official_alignment(cls, data: Any) -> Any:
+    def _official_alignment(cls, data: Any, info: ValidationInfo) -> Any:
         """The published habits of the alignment, where there is one: the preset does not switch it on."""
-        if isinstance(data, Mapping) and data.get("preset") == "official" and isinstance(data.get("align"), Mapping):
+        if cls._wants_official(data, info) and isinstance(data.get("align"), Mapping):
             return {**data, "align": {"deduplicate": False, "target_temperature": "multiply", **data["align"]}}
         return data
+
+    def misfits(self, backbones: Mapping[str, BackboneSettings], config: Config) -> Iterator[tuple[str, str]]:
+        """Vectors are aligned with those of a run of the same width."""
+        teacher = config.backbones.get(self.align.backbone) if self.align is not None else None
+        if self.align is None or teacher is None:
+            return
+        for name, backbone in backbones.items():
+            if backbone.dim != teacher.dim:
+                yield "align", f"dim {backbone.dim} of {name!r} differs from {teacher.dim} of {self.align.backbone!r}"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from tessera.settings.base import Settings
+from tessera.settings.losses.base import LossSettings
 
 
-class BPR(Settings):
+class BPR(LossSettings):
     """Bayesian personalised ranking (Rendle et al., UAI 2009)."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.objectives.losses.bpr:BPRLoss"
     kind: Literal["bpr"] = "bpr"
     negatives: int = Field(1, ge=1)
     """Uniform negatives a target, never items of the same training window."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from tessera.settings.base import Settings
+from tessera.settings.losses.base import LossSettings
 
 
-class CrossEntropy(Settings):
+class CrossEntropy(LossSettings):
     """Softmax cross-entropy over the whole catalogue, in chunks of targets (never targets x items in memory)."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.objectives.losses.cross_entropy:CrossEntropyLoss"
     kind: Literal["cross_entropy"] = "cross_entropy"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from tessera.settings.base import Settings
+from tessera.settings.losses.base import LossSettings
 
 
-class GBCE(Settings):
+class GBCE(LossSettings):
     """Generalised binary cross-entropy (gSASRec, Petrov and Macdonald, RecSys 2023, eq. 9-11)."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.objectives.losses.gbce:GBCELoss"
     kind: Literal["gbce"] = "gbce"
     negatives: int = Field(256, ge=1)
     """Uniform negatives a target."""

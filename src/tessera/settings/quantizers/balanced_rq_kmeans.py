@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,7 @@ from tessera.settings.quantizers.base import Codes
 class BalancedRQKMeans(Codes):
     """Residual k-means whose clusters hold like many items: a bound on the largest, kept by assignment."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.quantization.balanced_rq_kmeans"
     quantizer: Literal["balanced_rq_kmeans"] = "balanced_rq_kmeans"
     iterations: int = Field(20, ge=1)
     """Most iterations a level."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema, model_validator
 
-from tessera.settings.base import Settings
-from tessera.settings.kinds import KindOf
+from tessera.settings.base import told
+from tessera.settings.kinds import Kind, KindOf
+from tessera.settings.references import ONE_SEQUENCE, Need, TableName
 
+_MOST_CODES = 2**20
 _NAMES = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 
 
@@ -19,10 +21,26 @@ _ONE_OR_MORE = WithJsonSchema({"anyOf": [_NAMES, {"type": "string"}]})
 Conflicts = Literal["none", "extra_level", "nearest", "sinkhorn"]
 
 
-class Codes(Settings):
+class QuantizerSettings(Kind):
+    """What makes semantic IDs."""
+
+    READS_OF_DATASET: ClassVar[dict[str, str]] = {}
+    """Files of the dataset that the codes come from, by the name of the input."""
+
+    quantizer: str
+    """What makes the codes."""
+    conflicts: Conflicts = "nearest"
+    """Items with the same codes."""
+
+    def offers(self) -> frozenset[Need]:
+        """One sequence of codes an item."""
+        return frozenset({ONE_SEQUENCE})
+
+
+class Codes(QuantizerSettings):
     """What every quantiser may say."""
 
-    tables: Annotated[list[str], _ONE_OR_MORE] = Field(min_length=1)
+    tables: Annotated[list[TableName], _ONE_OR_MORE] = Field(min_length=1)
     """Names under `tables`; one name may stand alone. Several are laid side by side, each scaled to the same size."""
     levels: int = Field(3, ge=1, le=1000)
     """Codes an item: residual levels, or subspaces of product quantisation."""
@@ -45,6 +63,17 @@ class Codes(Settings):
     def sizes(self) -> list[int]:
         """Codes to choose from, a level each."""
         return [self.codes] * self.levels if isinstance(self.codes, int) else list(self.codes)
+
+    def problems(self, config: Any) -> Iterator[tuple[str, str]]:
+        """Tables that stand twice, and sizes that are not one for each level."""
+        if len(set(self.tables)) < len(self.tables):
+            yield "tables", f"names something twice: {self.tables}"
+        if len(self.sizes) != self.levels or min(self.sizes) < 2 or max(self.sizes) > _MOST_CODES:
+            yield (
+                "codes",
+                f"{told(self.codes)} is not a number above 1 for each of {self.levels} levels "
+                f"(at most {_MOST_CODES:,})",
+            )
 
 
 SemanticIds = Annotated[QuantizerSettings, KindOf("quantizers")]

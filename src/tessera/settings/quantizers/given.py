@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from tessera.settings.base import Settings
+from tessera.settings.quantizers.base import QuantizerSettings
 
 
-class GivenCodes(Settings):
+class GivenCodes(QuantizerSettings):
     """Codes that exist already: JSON of raw id to a list of codes, as `<a_12>` or numbers (LETTER, MiniOneRec)."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.quantization.given"
     quantizer: Literal["given"] = "given"
     path: str
     """The file, looked up like data files."""

@@ -9,11 +9,13 @@ from pydantic import Field
 from tessera.settings.base import PresetSettings
 from tessera.settings.quantizers.base import Conflicts
 from tessera.settings.quantizers.learned_base import LearnedCodes
+from tessera.settings.references import CODES_A_TABLE, ONE_SEQUENCE, Need
 
 
-class MMRQVAE(LearnedCodes, PresetSettings):
+class MMRQVAE(PresetSettings, LearnedCodes):
     """Multimodal RQ-VAE of MME-SID (CIKM 2025): codes of their own for every table, aligned with the first table's."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.quantization.mm_rq_vae"
     OFFICIAL: ClassVar[dict[str, Any]] = {
         "first_weights": "random", "commitment": 0.01, "residual_gradient": "straight_through",
         "mse": 0.0, "align": "mmd",
@@ -34,3 +36,7 @@ class MMRQVAE(LearnedCodes, PresetSettings):
     """Weight of the alignment."""
     align_temperature: float = Field(0.1, gt=0)
     """Temperature of InfoNCE."""
+
+    def offers(self) -> frozenset[Need]:
+        """Codes of their own for every table; those of one table are a sequence too."""
+        return frozenset({CODES_A_TABLE} | ({ONE_SEQUENCE} if len(self.tables) == 1 else set()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,7 @@ from tessera.settings.quantizers.base import Codes
 class RQKMeans(Codes):
     """Residual k-means: no encoder, no gradient (faiss where it is installed, for large catalogues)."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.quantization.rq_kmeans"
     quantizer: Literal["rq_kmeans"] = "rq_kmeans"
     iterations: int = Field(50, ge=1)
     """Most iterations of k-means a level."""

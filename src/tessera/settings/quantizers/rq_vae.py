@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tessera.settings.quantizers.learned_base import LearnedCodes
 
@@ -10,4 +10,5 @@ from tessera.settings.quantizers.learned_base import LearnedCodes
 class RQVAE(LearnedCodes):
     """Residual-quantised autoencoder (Lee et al., CVPR 2022; TIGER, NeurIPS 2023)."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.quantization.rq_vae"
     quantizer: Literal["rq_vae"] = "rq_vae"

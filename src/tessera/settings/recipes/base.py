@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
 from tessera.settings.base import Settings
-from tessera.settings.kinds import KindOf
+from tessera.settings.kinds import Kind, KindOf
+from tessera.settings.language import ReadText
+from tessera.settings.references import ONE_ROW, Need
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
+
+
+class RecipeSettings(Kind):
+    """How an item table is made."""
+
+    LEARNS: ClassVar[bool] = False
+    """Whether histories shape it: what is cut off for one test may then be known to another."""
+    TRAINS: ClassVar[bool] = False
+    """Whether an embedder is trained first, which then embeds."""
+
+    READS_OF_DATASET: ClassVar[dict[str, str]] = {}
+    """Files of the dataset that the rows come from, by the name of the input, where no model makes them."""
+
+    recipe: str
+    """How the table is made."""
+
+    def reader(self, config: Config) -> ReadText | None:
+        """The settings that say which model reads which text; None where no model makes the rows."""
+        return self if isinstance(self, ReadText) else None
+
+    def offers(self) -> frozenset[Need]:
+        """One row an item, as most recipes make them."""
+        return frozenset({ONE_ROW})
 
 
 class Finish(Settings):

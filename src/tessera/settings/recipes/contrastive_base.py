@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from tessera.settings.base import PresetSettings, Settings
 from tessera.settings.language import ReadText
 from tessera.settings.lora import LoRA
-from tessera.settings.recipes.base import Finish
+from tessera.settings.recipes.base import Finish, RecipeSettings
 
 
 class SoftContrastive(Settings):
@@ -29,9 +29,11 @@ class SoftContrastive(Settings):
     """Soft targets: the temperature divides, as in ReaEmb's code, or multiplies, as in LLMEmb's."""
 
 
-class ContrastiveTable(PresetSettings, ReadText, Finish):
+class ContrastiveTable(PresetSettings, ReadText, Finish, RecipeSettings):
     """What SCFT and LRCL share: two views of an item with attributes left out, brought together."""
 
+    LEARNS: ClassVar[bool] = True
+    TRAINS: ClassVar[bool] = True
     drop: float = Field(0.4, ge=0, lt=1)
     """Share of the attributes that a view leaves out."""
     views: Literal["fresh", "static"] = "fresh"

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from tessera.settings.base import PresetSettings
-from tessera.settings.recipes.base import Finish
+from tessera.settings.language import ReadText
+from tessera.settings.recipes.base import Finish, RecipeSettings
+from tessera.settings.recipes.lrcl import LRCLTable
+from tessera.settings.references import CaptionsName, DecoderName, ReasoningTableName
 from tessera.settings.steps import Steps
 
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
-class CRRLTable(PresetSettings, Finish):
+
+class CRRLTable(PresetSettings, Finish, RecipeSettings):
     """Collaborative-reward reinforcement learning: stage II of ReaEmb; only the reasoning attention learns."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.embedding.crrl:CRRLRecipe"
+    LEARNS: ClassVar[bool] = True
+    TRAINS: ClassVar[bool] = True
     OFFICIAL: ClassVar[dict[str, Any]] = {
         "cooccurrence": "all", "policy": "token", "advantage": "batch", "log_probability": "unshifted",
         "reference": "live", "prompts": "by_stage", "noise_free": "rollout", "lonely_items": "keep",
         "noise_scale": "absolute", "similarity": "dot", "whiten": 0.0,
     }  # fmt: skip
     recipe: Literal["crrl"] = "crrl"
-    start: str | None = None
+    start: ReasoningTableName | None = None
     """The `lrcl` table under `tables` whose model goes on learning; null starts from `model`, without stage I."""
-    model: str | None = None
+    model: DecoderName | None = None
     """Name under `models`, where there is no `start`."""
-    captions: list[str] = Field(default_factory=list)
+    captions: list[CaptionsName] = Field(default_factory=list)
     """Names under `captions`, where there is no `start`."""
     pca: int | None = Field(512, ge=1)
     """Keep so many principal components (all, where there are fewer); null keeps the vectors as they are."""
@@ -87,3 +96,13 @@ class CRRLTable(PresetSettings, Finish):
         if self.positives >= self.candidates:
             raise ValueError(f"positives ({self.positives}) must be fewer than candidates ({self.candidates})")
         return self
+
+    def reader(self, config: Config) -> ReadText | None:
+        """What the table reads that it starts from; where it starts from none, that of a table like it."""
+        if self.start is not None:
+            return config.tables[self.start].reader(config)
+        return LRCLTable(model=self.model or "", captions=self.captions, prompts=self.prompts)
+
+    def remarks(self) -> list[str]:
+        """Pairs of held-out interactions leak."""
+        return ["was trained with held-out interactions"] if self.cooccurrence == "all" else []

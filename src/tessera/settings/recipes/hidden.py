@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from tessera.settings.language import MAX_PIXELS, ReadText
-from tessera.settings.recipes.base import Finish
+from tessera.settings.recipes.base import Finish, RecipeSettings
+from tessera.settings.references import DecoderName
 
 
-class HiddenTable(ReadText, Finish):
+class HiddenTable(ReadText, Finish, RecipeSettings):
     """Pooled states of a model that is asked to describe an item, before it answers: DMESR without generated text."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.embedding.hidden:HiddenRecipe"
     recipe: Literal["hidden"] = "hidden"
+    model: DecoderName
+    """Name under `models`: a model that can be asked."""
     source: Literal["image", "text", "both"] = "image"
     """What the model is shown: the picture, the text, or both. Items that lack it have no row."""
     instruction: str | None = None

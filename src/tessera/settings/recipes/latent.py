@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tessera.settings.base import Settings
+from tessera.settings.recipes.base import RecipeSettings
+from tessera.settings.references import TRUTH
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
-class LatentTable(Settings):
+class LatentTable(RecipeSettings):
     """The demo world's own attributes, one-hot: what a perfect reader of one channel could know."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.data.vectors:make_table"
+    READS_OF_DATASET: ClassVar[dict[str, str]] = {"source": "raw/latents.parquet"}
     recipe: Literal["latent"] = "latent"
     view: Literal["all", "text", "image"] = "all"
     """Every attribute, only those told by the text, or only those shown by the picture."""
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Only a generated world has true attributes."""
+        for name in config.experiment.datasets:
+            if name in config.datasets and TRUTH not in config.datasets[name].offers():
+                yield "", f"latent tables need source bazaar; {name!r} is another"

@@ -7,17 +7,21 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from tessera.settings.recipes.contrastive_base import ContrastiveTable, SoftContrastive
+from tessera.settings.references import REASONING, DecoderName, Need
 from tessera.settings.steps import Steps
 
 
 class LRCLTable(ContrastiveTable):
     """Latent reasoning by contrastive learning: stage I of ReaEmb (2026)."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.embedding.contrastive:ContrastiveRecipe"
     OFFICIAL: ClassVar[dict[str, Any]] = {
         "views": "static", "rope": "mixed", "positions": "padded", "two_pass": True, "prompts": "by_stage",
         "whiten": 0.0, "loss": {"temperature": 1.0, "normalize": False, "targets": "attached"},
     }  # fmt: skip
     recipe: Literal["lrcl"] = "lrcl"
+    model: DecoderName
+    """Name under `models`: a decoder."""
     pooling: Literal["mean", "last", "balanced"] = "mean"
     """Mean over all tokens, as published (the thought is one of a hundred); the last token; or balanced: half the mean
     of the text, half that of thoughts and end token."""
@@ -39,3 +43,7 @@ class LRCLTable(ContrastiveTable):
     """The contrastive loss."""
     training: Steps = Field(default_factory=lambda: Steps(steps=2000, batch=512))
     """The training loop."""
+
+    def offers(self) -> frozenset[Need]:
+        """Also a model that reasons, for stage II."""
+        return super().offers() | ({REASONING} if self.thoughts else set())

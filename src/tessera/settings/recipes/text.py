@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
 from tessera.settings.language import ReadText
-from tessera.settings.recipes.base import Finish
+from tessera.settings.recipes.base import Finish, RecipeSettings
 
 
-class TextTable(ReadText, Finish):
+class TextTable(ReadText, Finish, RecipeSettings):
     """Pooled states of a model that nothing was trained on."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.embedding.text:TextRecipe"
     recipe: Literal["text"] = "text"
     pooling: Literal["mean", "last"] = "mean"
     """Mean over the tokens of the text, or the last one."""

@@ -9,22 +9,20 @@ from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
 from tessera.settings.base import Settings
 from tessera.settings.datasets import Cleaning, LeaveOneOut, Split
-from tessera.settings.kinds import KindOf
+from tessera.settings.kinds import Kind, KindOf
 from tessera.settings.language import ItemPrompt
 
 
-class DatasetSettings(Settings):
-    """What every source shares."""
+class Preparation(Settings):
+    """How a log becomes a dataset: what the prepare stage reads."""
 
     cleaning: Cleaning = Field(default_factory=Cleaning)
     """Filters and counts between the log and the dataset."""
     split: Split = Field(default_factory=LeaveOneOut)
     """How interactions are divided into train, valid and test."""
-    prompt: ItemPrompt = Field(default_factory=ItemPrompt)
-    """How an item is told to a language model."""
 
     @model_validator(mode="after")
-    def _train_core_needs_a_fixed_train_part(self) -> DatasetSettings:
+    def _train_core_needs_a_fixed_train_part(self) -> Preparation:
         core = self.cleaning.core
         if core is not None and core.on == "train" and isinstance(self.split, LeaveOneOut):
             raise ValueError(
@@ -45,6 +43,15 @@ def _is_encoding(value: str | None) -> str | None:
 
 
 Encoding = Annotated[str | None, AfterValidator(_is_encoding)]
+
+
+class DatasetSettings(Preparation, Kind):
+    """What every source shares."""
+
+    source: str
+    """Where the dataset comes from."""
+    prompt: ItemPrompt = Field(default_factory=ItemPrompt)
+    """How an item is told to a language model."""
 
 
 class ItemsFile(Settings):
@@ -108,6 +115,6 @@ def read_ingest_settings(settings: Mapping[str, Any]) -> tuple[FileSource, float
     return dataset, float(settings["max_rejected"])
 
 
-def read_prepare_settings(settings: Mapping[str, Any]) -> DatasetSettings:
+def read_prepare_settings(settings: Mapping[str, Any]) -> Preparation:
     """The inverse of `prepare_settings`."""
-    return DatasetSettings.model_validate(dict(settings))
+    return Preparation.model_validate(dict(settings))

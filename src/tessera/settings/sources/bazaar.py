@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from tessera.settings.base import Settings
+from tessera.settings.references import TRUTH, Need
 from tessera.settings.sources.base import DatasetSettings
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
 class Lifelong(Settings):
@@ -31,6 +36,7 @@ class Lifelong(Settings):
 class BazaarSource(DatasetSettings):
     """The demo world: a generated shop whose process, and so whose best reachable metric, is known."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.data.bazaar.generate"
     source: Literal["bazaar"] = "bazaar"
     users: int = Field(2000, ge=10)
     """Number of users."""
@@ -59,3 +65,13 @@ class BazaarSource(DatasetSettings):
     lifelong: Lifelong | None = None
     """Long histories of clicks and impressions, for `task: ctr`: instead of `mean_history`, `drift` and `transitions`
     it is this that says how users go on; nothing of their log is malformed or doubled."""
+
+    def offers(self) -> frozenset[Need]:
+        """The truth behind every step."""
+        return frozenset({TRUTH})
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """A log of impressions is for click-through rate."""
+        used = any(config.datasets.get(name) is self for name in config.experiment.datasets)
+        if used and self.lifelong is not None and config.task == "sequential":
+            yield "lifelong", "its log holds impressions that nobody clicked, which needs task: ctr"

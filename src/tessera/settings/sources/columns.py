@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,7 @@ from tessera.settings.sources.base import FileSource
 class ColumnsSource(FileSource):
     """Any CSV, Parquet or JSON file, or a folder of parts, by a mapping of columns."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.data.sources.columns"
     source: Literal["columns"]
     user: str = "user"
     """Column of the user."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tessera.settings.sources.base import FileSource
 
@@ -10,4 +10,5 @@ from tessera.settings.sources.base import FileSource
 class MovieLensSource(FileSource):
     """MovieLens 100K (`u.data`), 1M (`ratings.dat`) or latest (`ratings.csv`); `path` is the folder."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.data.sources.movielens"
     source: Literal["movielens"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tessera.settings.sources.base import FileSource
 
@@ -10,6 +10,7 @@ from tessera.settings.sources.base import FileSource
 class SequencesSource(FileSource):
     """Text of histories in time order: `user item` a line, or `user item item ...` a line."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.data.sources.sequences"
     source: Literal["sequences"]
     layout: Literal["pairs", "lines", "lines_without_user"] = "pairs"
     """One pair a line; a user and all its items a line; or only items, the user being the line number."""

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tessera.settings.base import Seed, Settings
 from tessera.settings.items.base import ItemEncoder
 from tessera.settings.items.ids import IdItems
 from tessera.settings.losses.base import Loss
+from tessera.settings.references import BackboneName, Need
+from tessera.settings.systems.base import TrainedSystem
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
-class BackboneSystem(Settings):
+class BackboneSystem(TrainedSystem):
     """Items that enter a backbone through an item encoder; trained under every backbone of the experiment."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.backbone"
     recommender: Literal["backbone"] = "backbone"
     items: ItemEncoder = Field(default_factory=IdItems)
     """`ids`, `{table: NAME, adapter: [256]}`, or `{semantic_ids: NAME}`."""
     loss: Loss | None = None
     """Overrides the experiment's `loss`."""
-    training: dict[str, Any] = Field(default_factory=dict)
-    """Keys of `training` that differ for this system."""
-    backbones: list[str] | None = None
+    backbones: list[BackboneName] | None = None
     """Only under these backbones; null takes the experiment's."""
-    seeds: list[Seed] | None = Field(None, min_length=1)
-    """Only these seeds; null takes the experiment's."""
 
     @model_validator(mode="before")
     @classmethod
@@ -40,3 +41,14 @@ class BackboneSystem(Settings):
                 items = {"kind": kind, **items} if kind else items
             return {**data, "items": items}
         return data
+
+    def offers(self) -> frozenset[Need]:
+        """What the items offer."""
+        return self.items.offers()
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Also items that do not fit a backbone that reads them."""
+        yield from super().problems(config)
+        named = self.backbones or config.experiment.backbones
+        used = {name: config.backbones[name] for name in named if name in config.backbones}
+        yield from ((f"items.{key}" if key else "items", text) for key, text in self.items.misfits(used, config))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from tessera.settings.base import Settings
+from tessera.settings.systems.base import SystemSettings
 
 
-class ItemKNNSettings(Settings):
+class ItemKNNSettings(SystemSettings):
     """Cosine of train co-occurrence between the history's items and the candidate."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.item_knn"
     recommender: Literal["item_knn"] = "item_knn"
     neighbours: int = Field(100, ge=1)
     """Neighbours kept an item."""

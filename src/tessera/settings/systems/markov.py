@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from tessera.settings.base import Settings
+from tessera.settings.systems.base import SystemSettings
 
 
-class MarkovSettings(Settings):
+class MarkovSettings(SystemSettings):
     """First-order Markov chain over train transitions, backed off to popularity."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.markov"
     recommender: Literal["markov"] = "markov"
     smoothing: float = Field(5.0, ge=0)
     """Pseudo-count of the popularity prior in each row."""

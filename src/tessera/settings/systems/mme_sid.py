@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tessera.settings.base import PresetSettings, Width
+from tessera.settings.base import PresetSettings, Width, did_you_mean
 from tessera.settings.lora import LoRA
-from tessera.settings.systems.base import NetworkSystem
+from tessera.settings.references import CODES_A_TABLE, CodesATableName, DecoderName, named
+from tessera.settings.systems.base import TrainedSystem
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
-class MMESIDSystem(NetworkSystem, PresetSettings):
+class MMESIDSystem(PresetSettings, TrainedSystem):
     """Items as raw tables and code sums in front of a language model that encodes the history (MME-SID, CIKM 2025)."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.mme_sid"
     OFFICIAL: ClassVar[dict[str, Any]] = {
         "prompt": "short", "readout": "response", "adapt": "feed_forward", "standardize": False,
         "gate_temperature": 1.0e-3, "scale_scores": False,
         "empty_history": True, "padding_class": True,
     }  # fmt: skip
     recommender: Literal["mme_sid"] = "mme_sid"
-    model: str
+    semantic_ids: CodesATableName
+    """Name under `semantic_ids`, made by `mm_rq_vae`."""
+    model: DecoderName
     """Name under `models`: a decoder, or a vision-language model, of which the text part is used."""
     tables: list[str] | None = None
     """Of the tables that the codes were made from, only these, raw and as codes; null takes all."""
@@ -74,3 +82,19 @@ class MMESIDSystem(NetworkSystem, PresetSettings):
         if self.tables is not None and not self.tables:
             raise ValueError("tables is empty: an item would have nothing to tell; null takes all")
         return self
+
+    def item_tables(self, config: Config) -> list[str]:
+        """The language model reads the tables that its codes were made of."""
+        return named(config.semantic_ids[self.semantic_ids], "tables")
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Also tables that its codes were not made of."""
+        yield from super().problems(config)
+        codes = config.semantic_ids.get(self.semantic_ids)
+        parts = named(codes, "tables")
+        if codes is None or CODES_A_TABLE not in codes.offers():
+            return
+        for index, table in enumerate(self.tables or []):
+            if table not in parts:
+                hint = did_you_mean(table, parts)
+                yield f"tables.{index}", f"{table!r} is none of the tables of {self.semantic_ids!r}{hint}"

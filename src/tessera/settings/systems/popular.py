@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from tessera.settings.base import Settings
+from tessera.settings.systems.base import SystemSettings
 
 
-class PopularSettings(Settings):
+class PopularSettings(SystemSettings):
     """Every user gets the items with the most training interactions."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.popular"
     recommender: Literal["popular"] = "popular"

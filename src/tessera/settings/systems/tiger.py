@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tessera.settings.base import Width
-from tessera.settings.systems.base import NetworkSystem
+from tessera.settings.references import SequenceCodesName
+from tessera.settings.systems.base import TrainedSystem
 
 
-class TIGERSystem(NetworkSystem):
+class TIGERSystem(TrainedSystem):
     """Generative retrieval: an encoder-decoder writes the codes of the next item (Rajput et al., NeurIPS 2023)."""
 
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.tiger"
     recommender: Literal["tiger"] = "tiger"
+    semantic_ids: SequenceCodesName
+    """Name under `semantic_ids`."""
     dim: Width = 64
     """Width of token vectors and hidden states (128 in the paper)."""
     inner_dim: Width = 256

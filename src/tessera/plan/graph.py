@@ -1,0 +1,255 @@
+"""The plan of a config: which nouns it needs, what each reads, and what its job depends on. Pure: no file is opened.
+
+A noun is something that a job makes for a dataset: a language model, captions, an embedder, an item table, semantic
+IDs, a run, a click-through run. Nouns read nouns; what they read is told by the names in their settings
+(`settings/references.py`), so that a new kind is read, fingerprinted and drawn without a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tessera.settings.backbones.base import BackboneSettings
+from tessera.settings.base import PresetSettings, Settings
+from tessera.settings.config import Config
+from tessera.settings.ctr import CTRRun
+from tessera.settings.kinds import Kind
+from tessera.settings.language import BuiltModel, ReadText
+from tessera.settings.losses.cross_entropy import CrossEntropy
+from tessera.settings.recipes.base import RecipeSettings
+from tessera.settings.references import TRUTH, RunReference, named, walk
+from tessera.settings.runs import Run
+from tessera.settings.systems.backbone import BackboneSystem
+from tessera.settings.systems.base import TrainedSystem
+from tessera.settings.training import Training
+
+
+@dataclass(frozen=True, order=True)
+class Noun:
+    """Something that a job makes for a dataset."""
+
+    kind: str
+    """model, captions, embedder, table, semantic_ids, run or click_run."""
+    name: str
+    """Its name in the config; a run's is its folder."""
+
+
+class Plan:
+    """What a config needs, noun by noun."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    # ------------------------------------------------------------ runs
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """Every run of the experiment on a dataset, defaults resolved; heuristics run once, under seed 0."""
+        config, found = self.config, list[Run]()
+        if config.task == "ctr":
+            return found
+        for name in config.experiment.systems:
+            system = config.systems[name]
+            if not isinstance(system, TrainedSystem):
+                counted = {"system": name, "recommender": system.label, "seed": 0, "method": system}
+                found.append(Run.model_validate({**counted, "remarks": system.remarks()}))
+                continue
+            seeds = system.seeds or config.experiment.seeds
+            under: list[str | None] = [None]
+            if isinstance(system, BackboneSystem):
+                under = [*(system.backbones or config.experiment.backbones)]
+            found += [self.run(name, backbone, seed) for backbone in under for seed in seeds]
+        return found
+
+    def run(self, name: str, backbone_name: str | None, seed: int) -> Run:
+        """A trained run: of a system under a backbone, or of one that brings its own network."""
+        config, system = self.config, self.config.systems[name]
+        assert isinstance(system, TrainedSystem)
+        backbone = config.backbones[backbone_name] if backbone_name is not None else None
+        training = {**config.training.model_dump(), **(backbone.training if backbone else {}), **system.training}
+        models = named(system, "models")
+        # a network of its own has a loss of its own
+        loss = (system.loss or config.loss) if isinstance(system, BackboneSystem) else CrossEntropy()
+        return Run(
+            system=name,
+            recommender=backbone_name or system.label,
+            seed=seed,
+            method=system,
+            backbone=backbone,
+            model=config.models[models[0]] if models else None,
+            loss=loss,
+            training=Training.model_validate(training),
+            tables=system.item_tables(config),
+            remarks=self._remarks(system, backbone_name, backbone),
+        )
+
+    @cached_property
+    def trained(self) -> dict[str, Run]:
+        """Every run that is trained, by folder: those of the experiment, and those whose item vectors they read."""
+        found = {run.path: run for run in self.runs}
+        waiting = list(found.values())
+        while waiting:
+            for run in self._runs_behind(waiting.pop(0)):
+                if run.path not in found:
+                    found[run.path] = run
+                    waiting.append(run)
+        return found
+
+    def _runs_behind(self, run: Run) -> Iterator[Run]:
+        """The runs whose item vectors a run reads, itself or through its tables and codes."""
+        yield from self.referred(run.method, run.seed)
+        tables = [*run.tables, *(table for codes in self.codes(run) for table in self.quantized(codes))]
+        for table in dict.fromkeys(tables):
+            yield from self.referred(self.config.tables[table], run.seed)
+
+    def referred(self, settings: Settings, seed: int) -> list[Run]:
+        """The runs whose item vectors settings read; `seed` is that of the reader."""
+        found = (part for _, part in walk(settings) if isinstance(part, RunReference))
+        return [self.run(one.system, one.backbone, seed if one.seed is None else one.seed) for one in found]
+
+    @cached_property
+    def click_runs(self) -> dict[str, CTRRun]:
+        """Every click-through run on a dataset, defaults resolved, by folder."""
+        ctr = self.config.ctr
+        if ctr is None or self.config.task != "ctr":
+            return {}
+        found = [
+            CTRRun(
+                name=name, seed=seed, model=model, training=ctr.training, semantic_ids=model.read_codes,
+                max_history=ctr.samples.max_history, remarks=model.remarks(),
+            )
+            for name, model in ctr.models.items()
+            for seed in self.config.experiment.seeds
+        ]  # fmt: skip
+        return {run.path: run for run in found}
+
+    # ------------------------------------------------------------ what nouns read
+
+    def codes(self, run: Run) -> list[str]:
+        """The semantic IDs that a run reads."""
+        return named(run.method, "semantic_ids")
+
+    def quantized(self, codes: str) -> list[str]:
+        """The item tables that semantic IDs are made of."""
+        return named(self.config.semantic_ids[codes], "tables")
+
+    def reader(self, table: str) -> ReadText | None:
+        """The settings that say which model reads which text for a table; None where no model does."""
+        return self.config.tables[table].reader(self.config)
+
+    def start(self, table: str) -> str | None:
+        """The table whose embedder another's goes on from."""
+        starts = named(self.config.tables[table], "tables")
+        return starts[0] if starts else None
+
+    def _starts(self, table: str | None) -> list[str]:
+        """A table, and those whose embedders its own goes on from."""
+        return [table, *self._starts(self.start(table))] if table is not None else []
+
+    def reads(self, noun: Noun) -> list[Noun]:
+        """The nouns that a noun's job reads, besides the dataset, in the order of its inputs."""
+        return list(dict.fromkeys(self._reads(noun)))
+
+    def _reads(self, noun: Noun) -> Iterator[Noun]:
+        config = self.config
+        if noun.kind == "run":
+            run = self.trained[noun.name]
+            yield from (Noun("semantic_ids", name) for name in self.codes(run))
+            yield from (Noun("table", name) for name in run.tables)
+            yield from (Noun("model", name) for name in named(run.method, "models"))
+            yield from (Noun("run", teacher.path) for teacher in self.referred(run.method, run.seed))
+        elif noun.kind == "click_run":
+            if self.click_runs[noun.name].semantic_ids and config.ctr is not None and config.ctr.semantic_ids:
+                yield Noun("semantic_ids", config.ctr.semantic_ids)
+        elif noun.kind == "semantic_ids":
+            yield from (Noun("table", name) for name in self.quantized(noun.name))
+        elif noun.kind in ("table", "embedder"):
+            yield from self._made_of(noun)
+        elif noun.kind == "captions":
+            yield Noun("model", config.captions[noun.name].model)
+
+    def _made_of(self, noun: Noun) -> Iterator[Noun]:
+        recipe, reader = self.config.tables[noun.name], self.reader(noun.name)
+        if noun.kind == "table" and recipe.TRAINS:
+            yield Noun("embedder", noun.name)
+        elif noun.kind == "embedder" and (start := self.start(noun.name)):
+            yield Noun("embedder", start)
+        if reader is not None:
+            yield from (Noun("captions", name) for name in reader.captions)
+            yield Noun("model", reader.model)
+        else:
+            yield from (Noun("run", run.path) for run in self.referred(recipe, 0))
+
+    def closure(self, wanted: Iterable[Noun]) -> list[Noun]:
+        """Everything that the wanted nouns need, themselves included; what is read stands before its readers."""
+        found: dict[Noun, None] = {}
+
+        def visit(noun: Noun) -> None:
+            if noun not in found:
+                for read in self.reads(noun):
+                    visit(read)
+                found[noun] = None
+
+        for noun in wanted:
+            visit(noun)
+        return list(found)
+
+    @cached_property
+    def nouns(self) -> list[Noun]:
+        """Everything that the experiment needs."""
+        runs = [Noun("run", run.path) for run in self.runs]
+        return self.closure([*runs, *(Noun("click_run", path) for path in self.click_runs)])
+
+    def needed(self, kind: str) -> list[str]:
+        """The names of the needed nouns of a kind, in the order in which runs and their tables name them."""
+        return [noun.name for noun in self.nouns if noun.kind == kind]
+
+    def built(self, model: str) -> bool:
+        """Whether a language model is made on the spot, for each dataset its own."""
+        return isinstance(self.config.models[model], BuiltModel)
+
+    def generated(self, dataset: str) -> bool:
+        """Whether the truth behind a dataset is known."""
+        return TRUTH in self.config.datasets[dataset].offers()
+
+    def lifelong(self, dataset: str) -> bool:
+        """Whether the true chance of every click is known."""
+        return getattr(self.config.datasets[dataset], "lifelong", None) is not None
+
+    # ------------------------------------------------------------ what is told
+
+    def _remarks(
+        self, system: TrainedSystem, backbone_name: str | None, backbone: BackboneSettings | None
+    ) -> list[str]:
+        """What must be said beside every number of a system under a backbone."""
+        found: list[str] = []
+        if _official(backbone):
+            found.append(f"backbone {backbone_name} runs under preset official")
+        if _official(system):
+            found.append("runs under preset official")
+        if _official(getattr(system, "items", None)):
+            found.append("items enter under preset official")
+        for _, part in walk(system):
+            found += part.remarks() if isinstance(part, Kind) else []
+        codes = named(system, "semantic_ids")
+        for name in codes:
+            found += [f"codes {name} were made under preset official"] * _official(self.config.semantic_ids[name])
+        tables = [*system.item_tables(self.config), *(table for name in codes for table in self.quantized(name))]
+        for table in [made for first in tables for made in self._starts(first)]:
+            recipe: RecipeSettings = self.config.tables[table]
+            found += [f"table {table} {remark}" for remark in recipe.remarks()]
+            found += [f"table {table} was made under preset official"] * _official(recipe)
+        return list(dict.fromkeys(found))
+
+
+def _official(settings: Any) -> bool:
+    return isinstance(settings, PresetSettings) and settings.preset == "official"
+
+
+def kind_modules(*settings: Any) -> list[str]:
+    """Library modules, and modules of others, that are loaded by name for settings: those of every kind in them."""
+    kinds = (part for given in settings for _, part in walk(given) if isinstance(part, Kind))
+    return list(dict.fromkeys(module for kind in kinds for module in type(kind).modules()))

@@ -1,0 +1,238 @@
+"""What a noun's job gets: files as named inputs, settings as JSON, and the modules that it loads by name.
+
+Rules carry these as inputs and params; a job whose params are unchanged is not run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from tessera.data.files import find, model_files
+from tessera.plan.graph import Noun, Plan, kind_modules
+from tessera.settings.base import Settings
+from tessera.settings.ctr import CTRRun
+from tessera.settings.language import FolderModel
+from tessera.settings.references import ONE_ROW
+from tessera.settings.sources.base import ingest_settings, prepare_settings
+
+Files = dict[str, str | list[str]]
+
+FINISH = ("pca", "whiten", "l2", "shuffle")
+"""Keys of a recipe that training does not read."""
+
+
+class Told(str):
+    """A text that a rule reads; where it is long, Snakemake records it, and tells of a change, by its hash."""
+
+    def __repr__(self) -> str:
+        return str.__repr__(self) if len(self) < 500 else f"sha256:{hashlib.sha256(self.encode()).hexdigest()[:16]}"
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str(self),)
+
+
+def canonical(value: Any) -> Told:
+    """Params as sorted JSON: Snakemake compares dicts in the order of their keys."""
+    return Told(json.dumps(value, sort_keys=True))
+
+
+def _told(settings: Settings, without: Iterable[str] = ()) -> dict[str, Any]:
+    return {key: value for key, value in settings.model_dump(mode="json").items() if key not in set(without)}
+
+
+class Jobs:
+    """Inputs, settings and modules of every stage of a plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.config = plan.config
+
+    # ------------------------------------------------------------ files
+
+    def file(self, noun: Noun, dataset: str, name: str = "") -> str:
+        """The path of what a noun's job makes, or of another file (`name`) in the folder that it makes."""
+        root = f"results/{dataset}"
+        if noun.kind == "run":
+            return f"{root}/runs/{noun.name}/{name or 'model.safetensors'}"
+        if noun.kind == "click_run":
+            return f"{root}/ctr/runs/{noun.name}/{name or 'model.safetensors'}"
+        if noun.kind == "embedder":
+            return f"{root}/embedders/{noun.name}/{name or 'model.safetensors'}"
+        if noun.kind == "semantic_ids":
+            return f"{root}/semantic_ids/{noun.name}/{name or 'codes.parquet'}"
+        if noun.kind == "model":
+            return f"{root}/models/{noun.name}"
+        return f"{root}/{noun.kind}{'s' * (noun.kind == 'table')}/{noun.name}.parquet"
+
+    def inputs(self, noun: Noun, dataset: str, judged: bool = False) -> Files:
+        """What a noun's job reads besides the dataset, as named inputs.
+
+        Args:
+            judged: for the job that judges a run, which reads no other run.
+        """
+        found: Files = {}
+        for read in self.plan.reads(noun):
+            if read.kind == "model":
+                found |= self._model(read.name, dataset)
+            elif read.kind == "semantic_ids":
+                found |= {"codes": self.file(read, dataset), "codebooks": self.file(read, dataset, "model.safetensors")}
+            elif read.kind in ("table", "captions"):
+                key = "tables" if read.kind == "table" else "captions"
+                found[key] = [*found.get(key, []), self.file(read, dataset)]
+            elif read.kind == "embedder":
+                found["embedder"] = self.file(read, dataset)
+            elif read.kind == "run" and not judged:
+                found["teacher"] = self.file(read, dataset)
+        return found | self._source(noun, dataset)
+
+    def _model(self, name: str, dataset: str) -> Files:
+        """The folder of a model that is built on the spot, or the files of one that is there already."""
+        model = self.config.models[name]
+        if isinstance(model, FolderModel):
+            return {"language_model_files": [str(path) for path in model_files(find(model.folder))]}
+        return {"language_model": self.file(Noun("model", name), dataset)} if self.plan.built(name) else {}
+
+    def _source(self, noun: Noun, dataset: str) -> Files:
+        """The file that given codes or vectors, or the truth, come from."""
+        if noun.kind not in ("table", "semantic_ids"):
+            return {}
+        settings = (self.config.tables if noun.kind == "table" else self.config.semantic_ids)[noun.name]
+        if (path := getattr(settings, "path", None)) is not None:
+            return {"source": str(find(path))}
+        return {name: f"results/{dataset}/{file}" for name, file in settings.READS_OF_DATASET.items()}
+
+    # ------------------------------------------------------------ settings
+
+    def ingest(self, dataset: str) -> str:
+        """What reading or generating a dataset depends on: not its cleaning, split or prompt."""
+        return canonical(ingest_settings(self.config.datasets[dataset]))
+
+    def prepare(self, dataset: str) -> str:
+        """How a log becomes a dataset."""
+        return canonical(prepare_settings(self.config.datasets[dataset]))
+
+    def settings(self, noun: Noun, dataset: str) -> str:
+        """What a noun's job depends on besides its inputs and its code."""
+        prompt = _told(self.config.datasets[dataset].prompt)
+        if noun.kind == "run":
+            return canonical(_told(self.plan.trained[noun.name], ["remarks"]))
+        if noun.kind == "click_run":
+            return canonical(_told(self.plan.click_runs[noun.name], ["remarks"]))
+        if noun.kind == "semantic_ids":
+            return canonical({"settings": _told(self.config.semantic_ids[noun.name])})
+        if noun.kind == "model":
+            source = self.config.datasets[dataset].source
+            return canonical({"model": _told(self.config.models[noun.name]), "prompt": prompt, "source": source})
+        if noun.kind == "captions":
+            captions = self.config.captions[noun.name]
+            model = _told(self.config.models[captions.model])
+            return canonical({"captions": _told(captions), "model": model, "prompt": prompt})
+        return self._recipe(noun, prompt)
+
+    def _recipe(self, noun: Noun, prompt: dict[str, Any]) -> str:
+        """A recipe with its names resolved; training reads no key of what is done to the vectors afterwards."""
+        recipe: Settings = self.config.tables[noun.name]
+        reader = self.plan.reader(noun.name)
+        if reader is None:
+            return canonical(_told(recipe))
+        without = FINISH if noun.kind == "embedder" else ()
+        task = {"table": _told(recipe, without), "model": _told(self.config.models[reader.model]), "prompt": prompt}
+        return canonical(task | ({"start": _told(reader, without)} if reader is not recipe else {}))
+
+    def evaluation(self, noun: Noun | None = None) -> str:
+        """What judging a run depends on; the oracle has no noun."""
+        evaluation = _told(self.config.evaluation)
+        run = self.plan.trained[noun.name] if noun is not None else None
+        return canonical({"evaluation": evaluation} | ({"run": _told(run)} if run is not None else {}))
+
+    # ------------------------------------------------------------ code
+
+    def modules(self, noun: Noun) -> list[str]:
+        """Modules that a noun's job loads by name."""
+        if noun.kind == "run":
+            return kind_modules(self.plan.trained[noun.name])
+        if noun.kind == "click_run":
+            return kind_modules(self.plan.click_runs[noun.name])
+        if noun.kind == "semantic_ids":
+            return kind_modules(self.config.semantic_ids[noun.name])
+        if noun.kind in ("table", "embedder"):
+            return kind_modules(self.config.tables[noun.name], self.plan.reader(noun.name))
+        return []
+
+    def source_modules(self, dataset: str) -> list[str]:
+        """Modules that reading a dataset loads by name."""
+        return kind_modules(self.config.datasets[dataset])
+
+    # ------------------------------------------------------------ tables and page
+
+    def judged(self, dataset: str) -> list[str]:
+        """Folders of the runs that are judged on a dataset, the oracle's last where the truth is known."""
+        return [*(run.path for run in self.plan.runs), *["oracle/oracle/seed-0"] * self.plan.generated(dataset)]
+
+    def judged_clicks(self, dataset: str) -> list[str]:
+        """Folders of the click-through runs on a dataset, the oracle's last where the truth is known."""
+        return [*self.plan.click_runs, *["oracle/seed-0"] * self.plan.lifelong(dataset)]
+
+    def diagnosed(self) -> list[str]:
+        """Item tables with one row an item, which can be judged before a recommender learns from them."""
+        return [name for name in self.plan.needed("table") if ONE_ROW in self.config.tables[name].offers()]
+
+    def table(self, dataset: str) -> str:
+        """What a metric table depends on besides the evaluations."""
+        config = self.config
+        if config.ctr is not None and config.task == "ctr":
+            shown = {"against": config.ctr.against, "evaluation": _told(config.ctr.evaluation)}
+            return canonical({"dataset": dataset, **shown})
+        order = list(dict.fromkeys(path.rpartition("/")[0] for path in self.judged(dataset)))
+        shown = {"evaluation": _told(config.evaluation), "significance": _told(config.significance)}
+        return canonical({"dataset": dataset, "order": order, **shown})
+
+    def report(self, config: dict[str, Any]) -> str:
+        """What the page depends on besides its inputs; `resources` change no result, and so are not shown.
+
+        Args:
+            config: the config as it was written, which the page shows.
+        """
+        shown = {
+            "report": _told(self.config.report),
+            "datasets": self.config.experiment.datasets,
+            "config": {key: value for key, value in config.items() if key != "resources"},
+        }
+        if self.config.ctr is not None and self.config.task == "ctr":
+            runs = {dataset: self.judged_clicks(dataset) for dataset in self.config.experiment.datasets}
+            of_clicks = {"evaluation": _told(self.config.ctr.evaluation), "against": self.config.ctr.against}
+            codes = next(iter(self.plan.needed("semantic_ids")), None)
+            return canonical({**shown, **of_clicks, "runs": runs, "codes": codes})
+        runs = {dataset: self.judged(dataset) for dataset in self.config.experiment.datasets}
+        return canonical({**shown, "runs": runs})
+
+    # ------------------------------------------------------------ click-through rate
+
+    def reference(self, run: CTRRun) -> CTRRun | None:
+        """The run to which the retrieval of another of the same seed is compared; None where nothing is retrieved."""
+        name = self.config.ctr.reference if self.config.ctr is not None else None
+        return self.plan.click_runs[f"{name}/seed-{run.seed}"] if name and run.model.retrieves else None
+
+    def judged_click_run(self, noun: Noun, dataset: str) -> Files:
+        """What judging a click-through run reads: its own codes or the reference's, and the reference's weights."""
+        reference = self.reference(self.plan.click_runs[noun.name])
+        if reference is None:
+            return self.inputs(noun, dataset)
+        other = Noun("click_run", reference.path)
+        return {**self.inputs(noun, dataset), **self.inputs(other, dataset), "reference": self.file(other, dataset)}
+
+    def click_evaluation(self, noun: Noun) -> str:
+        """What judging a click-through run depends on."""
+        assert self.config.ctr is not None
+        run = self.plan.click_runs[noun.name]
+        reference = self.reference(run)
+        cfg = {"run": _told(run), "evaluation": _told(self.config.ctr.evaluation)}
+        return canonical(cfg | ({"reference": _told(reference)} if reference is not None else {}))
+
+    def judging_modules(self, noun: Noun) -> list[str]:
+        """Modules that judging a click-through run loads by name."""
+        run = self.plan.click_runs[noun.name]
+        return kind_modules(run, self.reference(run))

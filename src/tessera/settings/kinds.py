@@ -1,0 +1,196 @@
+"""Kinds found by name: a system, a backbone, a recipe, ... is one settings file and one code file of the same name.
+
+A config names a kind by a tag: the name of a file in its family's folder of settings, or `package.module:Class`, a
+settings class that lies outside of the package, on the path of the working directory. Nothing lists the kinds: a new
+one is two new files, and no other stage's fingerprint knows of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from tessera.settings.base import Settings, did_you_mean
+
+
+@dataclass(frozen=True)
+class Family:
+    """Kinds that can stand in the same place of a config."""
+
+    key: str
+    """The key of a config that holds the tag."""
+    settings: str
+    """The package of the settings files."""
+    base: str
+    """The class in its `base` module that all of them extend."""
+    default: str | None = None
+    """The tag where a config names none."""
+    presets: bool = True
+    """Whether the `preset` of the config is meant for them too."""
+
+
+FAMILIES = {
+    "backbones": Family("kind", "tessera.settings.backbones", "BackboneSettings"),
+    "items": Family("kind", "tessera.settings.items", "ItemSettings"),
+    "losses": Family("kind", "tessera.settings.losses", "LossSettings"),
+    "systems": Family("recommender", "tessera.settings.systems", "SystemSettings", "backbone"),
+    "recipes": Family("recipe", "tessera.settings.recipes", "RecipeSettings"),
+    "quantizers": Family("quantizer", "tessera.settings.quantizers", "QuantizerSettings"),
+    "clicks": Family("model", "tessera.settings.clicks", "ClickModel", presets=False),
+    "sources": Family("source", "tessera.settings.sources", "DatasetSettings"),
+}
+
+
+class Kind(Settings):
+    """Settings of one kind of a family."""
+
+    IMPLEMENTATION: ClassVar[str] = ""
+    """`package.module:Name` of the code that these settings are of; loaded when it is used."""
+
+    def remarks(self) -> list[str]:
+        """What must be said beside every number that these settings had a part in."""
+        return []
+
+    @classmethod
+    def modules(cls) -> list[str]:
+        """Modules that are loaded by name for this kind: where its settings stand, and its code."""
+        code = [cls.IMPLEMENTATION.partition(":")[0]] if cls.IMPLEMENTATION else []
+        return list(dict.fromkeys([cls.__module__, *code]))
+
+
+class KindError(ValueError):
+    """A tag that leads to no kind; the text is the end of a message."""
+
+
+@contextmanager
+def _working_directory_last() -> Iterator[None]:
+    """Modules of the working directory can be imported, where no installed one has their name."""
+    own = str(Path.cwd())
+    added = own not in sys.path
+    if added:
+        sys.path.append(own)
+    try:
+        yield
+    finally:
+        if added:
+            sys.path.remove(own)
+
+
+def load(place: str) -> Any:
+    """What `package.module:Name` leads to. The one place of the library that imports by name.
+
+    Raises:
+        KindError: there is no such module, or it has no such name.
+    """
+    module_name, _, name = place.partition(":")
+    with _working_directory_last():
+        try:
+            found = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            # a module that the module itself misses is another fault
+            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                raise
+            raise KindError(f"there is no module {module_name!r} here or in {Path.cwd()}") from None
+    if name and not hasattr(found, name):
+        raise KindError(f"module {module_name!r} has no {name!r}{did_you_mean(name, _public(found))}")
+    return getattr(found, name) if name else found
+
+
+def _public(module: Any) -> list[str]:
+    return [name for name in vars(module) if not name.startswith("_")]
+
+
+@cache
+def tags(family: str) -> tuple[str, ...]:
+    """The tags of a family's own kinds: the names of its files."""
+    spec = find_spec(FAMILIES[family].settings)
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    files = [path.stem for place in spec.submodule_search_locations for path in Path(place).glob("*.py")]
+    return tuple(sorted(name for name in files if not name.startswith("_") and not name.endswith("base")))
+
+
+@cache
+def settings_class(family: str, tag: str) -> type[Kind]:
+    """The settings class of a tag.
+
+    Raises:
+        KindError: nothing has this name.
+    """
+    place = FAMILIES[family]
+    base: type[Kind] = load(f"{place.settings}.base:{place.base}")
+    if ":" in tag:
+        found = load(tag)
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise KindError(f"{tag!r} is no {base.__name__}; a {place.key} extends {base.__module__}.{base.__name__}")
+        return found
+    if tag not in tags(family):
+        raise KindError(f"unknown {place.key} {tag!r}{did_you_mean(tag, tags(family))}")
+    module = load(f"{place.settings}.{tag}")
+    (found,) = [kind for kind in vars(module).values() if _is_kind_of(kind, base, module.__name__)]
+    return cast("type[Kind]", found)
+
+
+def _is_kind_of(candidate: Any, base: type[Kind], module: str) -> bool:
+    return isinstance(candidate, type) and issubclass(candidate, base) and candidate.__module__ == module
+
+
+def members(family: str) -> list[type[Kind]]:
+    """The settings classes of a family's own kinds."""
+    return [settings_class(family, tag) for tag in tags(family)]
+
+
+def implementation(settings: Kind) -> Any:
+    """The code that settings are of: a class or a module, loaded now."""
+    return load(type(settings).IMPLEMENTATION)
+
+
+@dataclass(frozen=True)
+class KindOf:
+    """Annotation of a field that takes the settings of any kind of a family: the tag decides which."""
+
+    family: str
+
+    def validate(self, value: Any, info: ValidationInfo) -> Kind:
+        """The settings that a mapping with a tag describes."""
+        place = FAMILIES[self.family]
+        if isinstance(value, Kind):
+            return value
+        if not isinstance(value, Mapping):
+            raise PydanticCustomError("kind_type", "Input should be a map of keys with '{key}'", {"key": place.key})
+        tag = value.get(place.key, place.default)
+        if tag is None:
+            raise PydanticCustomError(
+                "kind_needed",
+                "needs a key '{key}' that says which kind it is{hint}",
+                {"key": place.key, "hint": did_you_mean("", tags(self.family))},
+            )
+        try:
+            kind = settings_class(self.family, str(tag))
+        except KindError as error:
+            raise PydanticCustomError("kind_unknown", "{text}", {"key": place.key, "text": str(error)}) from None
+        # what is wrong inside is told with its own path
+        return kind.model_validate(dict(value), context=info.context if place.presets else None)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(
+            self.validate, metadata={"pydantic_js_functions": [self.json_schema]}
+        )
+
+    def json_schema(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Any of the family's own kinds, or one from outside, of which an editor knows nothing."""
+        place = FAMILIES[self.family]
+        inner: list[JsonSchemaValue] = [handler(kind.__pydantic_core_schema__) for kind in members(self.family)]
+        outside = {"type": "object", "properties": {place.key: {"type": "string", "pattern": ":"}}}
+        return {"anyOf": [*inner, {**outside, "required": [place.key]}]}

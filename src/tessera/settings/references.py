@@ -1,0 +1,131 @@
+"""Names that point to other parts of a config, as types: where a name leads, and what is asked of what stands there.
+
+A field whose type is one of these is checked, read and drawn without anything else knowing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, Field
+
+from tessera.settings.base import Settings
+
+
+@dataclass(frozen=True)
+class Need:
+    """What may be asked of what a name leads to; settings say with `offers` what they have."""
+
+    what: str
+    refusal: str
+    """What is told of a name that leads to something without it."""
+
+
+ONE_ROW = Need("one row an item", "has several rows an item; only one is read here")
+SEVERAL_ROWS = Need("several rows an item", "is no table of recipe attributes")
+REASONING = Need("latent reasoning", "is no lrcl table with thoughts")
+DECODER = Need("a decoder", "is an encoder; a decoder is needed")
+VISION = Need("sight", "is a sentence encoder, which sees no pictures")
+ITEM_VECTORS = Need("trained item vectors", "is no system of IDs")
+ONE_SEQUENCE = Need("one sequence of codes", "has codes a table; one sequence of codes is read here")
+CODES_A_TABLE = Need("codes a table", "is not made by mm_rq_vae")
+TRUTH = Need("a known truth", "is no generated world, whose truth is known")
+
+
+@dataclass(frozen=True)
+class Ref:
+    """The section of the config that a name stands in, and what is asked of what it names."""
+
+    section: str
+    needs: Need | None = None
+
+
+TableName = Annotated[str, Ref("tables", ONE_ROW)]
+SeveralRowsTableName = Annotated[str, Ref("tables", SEVERAL_ROWS)]
+ReasoningTableName = Annotated[str, Ref("tables", REASONING)]
+CodesName = Annotated[str, Ref("semantic_ids")]
+SequenceCodesName = Annotated[str, Ref("semantic_ids", ONE_SEQUENCE)]
+CodesATableName = Annotated[str, Ref("semantic_ids", CODES_A_TABLE)]
+ModelName = Annotated[str, Ref("models")]
+DecoderName = Annotated[str, Ref("models", DECODER)]
+CaptionsName = Annotated[str, Ref("captions")]
+DatasetName = Annotated[str, Ref("datasets")]
+SystemName = Annotated[str, Ref("systems")]
+BackboneName = Annotated[str, Ref("backbones")]
+
+
+class RunReference(Settings):
+    """A trained run whose item vectors are read."""
+
+    system: Annotated[str, Ref("systems", ITEM_VECTORS)] = "id"
+    """A system with `items: ids`; it is trained first."""
+    backbone: BackboneName = "sasrec"
+    """The backbone under which it is trained."""
+    seed: int | None = Field(None, ge=0)
+    """The seed under which it is trained; null takes that of the run that reads it."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A name in a config."""
+
+    path: str
+    """Where it stands."""
+    ref: Ref
+    name: str
+
+
+def walk(value: Any, path: str = "") -> Iterator[tuple[str, Settings]]:
+    """All settings at and below a value, each with its path."""
+    if isinstance(value, Settings):
+        yield path, value
+        for name in type(value).model_fields:
+            yield from walk(getattr(value, name), f"{path}.{name}" if path else name)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from walk(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            yield from walk(inner, f"{path}.{index}" if path else str(index))
+
+
+def _ref_in(annotation: Any) -> Ref | None:
+    for part in get_args(annotation):
+        if isinstance(part, Ref):
+            return part
+        found = None if isinstance(part, type) and issubclass(part, BaseModel) else _ref_in(part)
+        if found is not None:
+            return found
+    return None
+
+
+@cache
+def _fields(model: type[Settings]) -> tuple[tuple[str, Ref], ...]:
+    """The fields of a model that hold names."""
+    found = []
+    for name, field in model.model_fields.items():
+        ref = next((part for part in field.metadata if isinstance(part, Ref)), None) or _ref_in(field.annotation)
+        if ref is not None:
+            found.append((name, ref))
+    return tuple(found)
+
+
+def references(value: Any, path: str = "") -> Iterator[Reference]:
+    """All names that stand in settings, in the order of their fields."""
+    for place, settings in walk(value, path):
+        for field, ref in _fields(type(settings)):
+            named = getattr(settings, field)
+            where = f"{place}.{field}" if place else field
+            if isinstance(named, str):
+                yield Reference(where, ref, named)
+            elif isinstance(named, list):
+                for index, name in enumerate(named):
+                    yield Reference(f"{where}.{index}", ref, name)
+
+
+def named(value: Any, section: str) -> list[str]:
+    """The names of a section that settings hold, each once."""
+    return list(dict.fromkeys(found.name for found in references(value) if found.ref.section == section))

@@ -1,0 +1,47 @@
+"""What stages ask of the machine or the cluster."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tessera.settings.base import Settings
+
+
+class Resources(Settings):
+    """What a stage asks of the machine or the cluster. Results do not depend on it."""
+
+    threads: int = Field(1, ge=1)
+    """CPU threads."""
+    mem_mb: int = Field(2000, ge=1)
+    """Memory in MB; doubled at every retry."""
+    runtime: int = Field(60, ge=1)
+    """Minutes."""
+    gpu: int = Field(0, ge=0)
+    """GPUs."""
+    retries: int = Field(0, ge=0)
+    """Further attempts after a failure (not of ingest, prepare and report)."""
+
+
+class StageResources(Settings):
+    """Resources by stage."""
+
+    ingest: Resources = Field(default_factory=Resources)
+    """Reading raw logs, or generating the demo world."""
+    prepare: Resources = Field(default_factory=Resources)
+    """Cleaning and splitting; item tables that are imported; diagnostics of all of them."""
+    pretrain: Resources = Field(default_factory=lambda: Resources(mem_mb=4000, runtime=720, retries=2))
+    """Pre-training a model that is built on the spot."""
+    caption: Resources = Field(default_factory=lambda: Resources(mem_mb=4000, runtime=720, retries=2))
+    """Captions of a catalogue."""
+    quantize: Resources = Field(default_factory=lambda: Resources(mem_mb=3000, runtime=240, retries=2))
+    """Making semantic IDs, and what is told of them."""
+    tune: Resources = Field(default_factory=lambda: Resources(mem_mb=6000, runtime=720, retries=2))
+    """Training an embedder: SCFT, LRCL, CRRL."""
+    embed: Resources = Field(default_factory=lambda: Resources(mem_mb=4000, runtime=240, retries=1))
+    """Embedding a catalogue."""
+    train: Resources = Field(default_factory=lambda: Resources(mem_mb=3000, runtime=720, retries=2))
+    """Training one run."""
+    evaluate: Resources = Field(default_factory=lambda: Resources(mem_mb=3000, retries=1))
+    """Judging one run."""
+    report: Resources = Field(default_factory=Resources)
+    """Metric tables and the page."""

@@ -1,0 +1,13 @@
+"""Settings of Amazon reviews of 2014."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tessera.settings.sources.amazon_base import AmazonSource
+
+
+class Amazon2014Source(AmazonSource):
+    """Amazon reviews and metadata of 2014, JSON lines, plain or .gz (McAuley lab)."""
+
+    source: Literal["amazon_2014"]
