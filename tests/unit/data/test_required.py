@@ -20,14 +20,16 @@ LOG = "user,item,time\nu,1,5\n"
 
 
 def config(systems: dict[str, Any] | None = None, tables: dict[str, Any] | None = None, **datasets: Any) -> Any:
-    return load(
-        {
-            "datasets": datasets,
-            "tables": tables or {},
-            "systems": systems or {},
-            "experiment": {"datasets": list(datasets), "systems": list(systems or ["popular"])},
-            "significance": {},
-        }
+    return Plan(
+        load(
+            {
+                "datasets": datasets,
+                "tables": tables or {},
+                "systems": systems or {},
+                "experiment": {"datasets": list(datasets), "systems": list(systems or ["popular"])},
+                "significance": {},
+            }
+        )
     )
 
 
@@ -95,14 +97,14 @@ def test_urls(write: Write) -> None:
         ["datasets.films.path", f"{url}: a URL is not taken here; fetch it and give the path"],
         ["datasets.amazon.metadata", f"{url}: a URL is not taken here; fetch it and give the path"],
     ]
-    check_first_lines(Plan(config(fine={"source": "columns", "path": url, "sha256": sha})))
+    check_first_lines(config(fine={"source": "columns", "path": url, "sha256": sha}))
     with pytest.raises(ConfigError, match=r"datasets\.x\.items\.sha256"):
         config(x={"source": "columns", "path": log, "items": {"path": url, "sha256": "../../x", "id": "item"}})
 
 
 def test_homes_of_nobody() -> None:
     with pytest.raises(ConfigError, match=r"datasets\.x\.path: ~nobody-has-this-name/log\.csv: there is no user"):
-        check_files(Plan(config(x={"source": "columns", "path": "~nobody-has-this-name/log.csv"})))
+        check_files(config(x={"source": "columns", "path": "~nobody-has-this-name/log.csv"}))
 
 
 @pytest.mark.parametrize(
@@ -134,4 +136,4 @@ def test_vectors(name: str, expected: str, write: Write, tmp_path: Path) -> None
     assert str(caught.value).startswith(f"config: tables.given.path: {tmp_path / name}: {expected}")
     assert "\n" not in str(caught.value)
     tables["given"]["path"] = str(tmp_path / "good.npy")
-    check_first_lines(Plan(config({"given": {"items": {"table": "given"}}}, tables, x=made)))
+    check_first_lines(config({"given": {"items": {"table": "given"}}}, tables, x=made))
