@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tessera.artifacts.files import file_digest, write_json
+from tessera.artifacts.files import file_digest, read_json, write_json
 from tessera.artifacts.logs import log
 from tessera.artifacts.tables import describe, read_table, write_table
 from tessera.data.cleaning import Funnel, cap_histories, filter_rows, k_core
@@ -19,6 +19,9 @@ from tessera.data.rows import Mask, Rows, read_rows
 from tessera.data.splits import DROPPED, Codes, cuts, given, global_temporal, leave_one_out
 from tessera.data.statistics import describe_items, describe_rows
 from tessera.settings.datasets import Cleaning, GivenSplit, GlobalTemporal, Split, read_prepare_settings
+
+MOST = 0.5
+"""Above this share of the items a common title is told."""
 
 
 def prepare(raw: Path, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -43,11 +46,14 @@ def prepare(raw: Path, folder: Path, settings: Mapping[str, Any]) -> None:
     raw_users = pa.table({"user": np.arange(1, len(users) + 1), "raw_id": [user_ids[i] for i in users]})
     write_table(folder / "users.parquet", raw_users, "users", settings, inputs)
     table = _items(raw / "items.parquet", [item_ids[i] for i in items])
+    about = describe_items(table)
+    _tell_items(table.num_rows, about)
     root = describe(raw / "items.parquet").get("image_root")
     write_table(folder / "items.parquet", table, "items", settings, inputs, image_root=root)
     stats = {
         **describe_rows(rows, split),
-        **describe_items(table),
+        **about,
+        "texts": _cleaned_texts(raw / "ingest.json"),
         "funnel": funnel.steps,
         "rejected": _rejected(raw / "rejected.parquet", funnel.steps[0]["interactions"]),
     }
@@ -129,6 +135,20 @@ def _items(path: Path, raw_ids: list[str]) -> pa.Table:
             **{name: found.column(name) for name in ("title", "attributes", "image")},
         }
     )
+
+
+def _tell_items(items: int, about: Mapping[str, Any]) -> None:
+    """Warn of a title that most items share: it tells them apart no more than none."""
+    common = about["common_title"]
+    if common is not None and items > 2 and common["share"] > MOST:
+        title, count = common["title"][:80], common["items"]
+        log.warning("WARNING: %s of %s items have the same title, %r", f"{count:,}", f"{items:,}", title)
+
+
+def _cleaned_texts(path: Path) -> dict[str, int]:
+    """How many texts of the raw items lost markup or were emptied or cut, as ingest counted them."""
+    found: dict[str, int] = read_json(path).get("texts", {}) if path.is_file() else {}
+    return found
 
 
 def _rejected(path: Path, kept: int) -> dict[str, Any]:

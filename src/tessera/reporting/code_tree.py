@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from tessera.artifacts.codes import SemanticIds
 from tessera.reporting.explorer import THUMBNAIL, short_title
-from tessera.reporting.pictures import Pictures
 from tessera.reporting.samples import Catalogue
 
 Ints = NDArray[np.int64]
@@ -115,7 +114,7 @@ def _runs(column: Ints) -> Iterator[slice]:
 
 
 def _items(catalogue: Catalogue, place: Mapping[int, int], elsewhere: Container[int]) -> list[list[Any]]:
-    pictures = Pictures(catalogue.image_root, THUMBNAIL)
+    pictures = catalogue.pictures.sized(THUMBNAIL)
     rows = catalogue.table.select(["item", "raw_id", "title", "image"]).to_pylist()
     known = {row["item"]: row for row in rows if row["item"] in place}
     return [

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from tessera.artifacts.tables import ArtifactError
-from tessera.reporting.pictures import Pictures
 from tessera.reporting.samples import Catalogue
 
 THUMBNAIL = 64
@@ -81,7 +80,7 @@ def explorer_data(catalogue: Catalogue, tables: Mapping[str, Neighbours], most: 
     if not chosen:
         return ""
     place = {item: number for number, item in enumerate(chosen)}
-    pictures = Pictures(catalogue.image_root, THUMBNAIL)
+    pictures = catalogue.pictures.sized(THUMBNAIL)
     rows = {row["item"]: row for row in catalogue.table.select(["item", "raw_id", "title", "image"]).to_pylist()}
     items = [
         [

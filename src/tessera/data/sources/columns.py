@@ -20,7 +20,7 @@ from tessera.data.blocks import BLOCK_BYTES, open_bytes
 from tessera.data.files import DataFileError, find
 from tessera.data.log import Item, RawLog
 from tessera.data.sources.json_lines import json_objects, json_rows
-from tessera.data.text import as_text
+from tessera.data.text import as_text, as_title
 from tessera.settings.base import did_you_mean
 from tessera.settings.datasets import ColumnsSource, ItemsFile
 
@@ -174,7 +174,7 @@ def _list(text: str | None) -> list[str] | None:
 
 
 def read_items_file(settings: ItemsFile, log: RawLog) -> Iterator[Item]:
-    """Title, text columns and picture name of a table of items; ids may repeat.
+    """Title, text columns and picture name of a table of items; ids may repeat. Of unknown items only the id.
 
     Raises:
         DataFileError: a column is not there.
@@ -200,11 +200,14 @@ def read_items_file(settings: ItemsFile, log: RawLog) -> Iterator[Item]:
         raw_id = row.get(settings.id)
         if raw_id is None or not str(raw_id).strip():
             continue
+        if str(raw_id).strip() not in log.items:
+            yield Item(str(raw_id).strip())  # counted; what it says is not looked at
+            continue
         texts = {name: as_text(row.get(name)) for name in settings.text}
         image = row.get(settings.image) if settings.image else None
         yield Item(
             str(raw_id).strip(),
-            as_text(row.get(settings.title)) if settings.title else None,
+            as_title(row.get(settings.title)) if settings.title else None,
             {name: text for name, text in texts.items() if text},
             [str(image)] if image else [],
         )

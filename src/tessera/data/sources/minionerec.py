@@ -19,7 +19,7 @@ import polars as pl
 
 from tessera.data.files import DataFileError, find
 from tessera.data.log import Item, RawLog
-from tessera.data.text import as_text
+from tessera.data.text import as_text, as_title
 from tessera.settings.base import did_you_mean
 from tessera.settings.datasets import MiniOneRecSource
 
@@ -129,7 +129,7 @@ def _overlap(known: list[str], history: list[str]) -> int:
 
 
 def read_items(settings: MiniOneRecSource, log: RawLog) -> Iterator[Item]:
-    """Title, brand, categories and description, known to the log or not."""
+    """Title, brand, categories and description; of items that the log does not know only the id."""
     folder = find(settings.path, settings.sha256)
     path = _only(folder, "index/*.item.json", settings.category)
     if path is None:
@@ -145,6 +145,9 @@ def read_items(settings: MiniOneRecSource, log: RawLog) -> Iterator[Item]:
             log.reject(path, number, f"not an object: {type(told).__name__}", str(told))
             continue
         log.described += 1
+        if str(raw_id) not in log.items:
+            yield Item(str(raw_id))  # counted; what it says is not looked at
+            continue
         description = told.get("description")
         paragraphs = _literal(description) if isinstance(description, str) and description.startswith("[") else None
         attributes = {
@@ -153,4 +156,4 @@ def read_items(settings: MiniOneRecSource, log: RawLog) -> Iterator[Item]:
             "description": as_text(description if paragraphs is None else paragraphs, " "),
         }
         told_of = {name: text for name, text in attributes.items() if text}
-        yield Item(str(raw_id), as_text(told.get("title")), told_of)
+        yield Item(str(raw_id), as_title(told.get("title")), told_of)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from tessera.artifacts.logs import log as log_line
 from tessera.data.blocks import lines
 from tessera.data.files import find
 from tessera.data.log import Item, RawLog
@@ -54,6 +55,8 @@ def read_items(settings: MovieLensSource, log: RawLog) -> Iterator[Item]:
     path = ratings.parent / _LAYOUTS[ratings.name][2]
     if path.is_file():
         yield from films(path)
+    else:
+        log_line.warning("WARNING: %s: no %s beside %s; films have no titles", path.parent, path.name, ratings.name)
 
 
 def films(path: Path) -> Iterator[Item]:

@@ -8,7 +8,7 @@ from typing import Any
 from tessera.data.files import find
 from tessera.data.log import Item, RawLog
 from tessera.data.sources.json_lines import json_objects, json_rows
-from tessera.data.text import as_text
+from tessera.data.text import as_text, as_title
 from tessera.settings.datasets import YelpSource
 
 _COLUMNS = {"user": "user_id", "item": "business_id", "timestamp": "date", "rating": "stars"}
@@ -20,13 +20,15 @@ def read_interactions(settings: YelpSource, log: RawLog) -> None:
 
 
 def read_items(settings: YelpSource, log: RawLog) -> Iterator[Item]:
-    """Name, categories, place and attributes of the businesses."""
+    """Name, categories, place and attributes of the businesses; of those that the log does not know only the id."""
     if settings.businesses is None:
         return
     for business in json_objects(find(settings.businesses), log):
         raw_id = str(business.get("business_id") or "")
-        if raw_id in log.items:
-            yield Item(raw_id, as_text(business.get("name")), _attributes(business))
+        if raw_id not in log.items:
+            yield Item(raw_id)  # counted; what it says is not looked at
+        else:
+            yield Item(raw_id, as_title(business.get("name")), _attributes(business))
 
 
 def _attributes(business: dict[str, Any]) -> dict[str, str]:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tessera.data.pictures import PictureError, at_most, open_picture
 from tessera.language.colours import colour_words
-from tessera.language.pictures import PictureError, at_most, open_picture
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
