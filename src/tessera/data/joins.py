@@ -17,8 +17,8 @@ FEW = 0.5
 """Below this share of the known ids a join is told as a warning."""
 
 _WAYS: dict[str, Callable[[str], str]] = {
-    "without the zeros before them": lambda raw: raw.strip().lstrip("0") or "0",
-    "without '.0' behind them": lambda raw: re.sub(r"\.0+\Z", "", raw.strip()),
+    "without the zeros before them": lambda raw: raw.lstrip("0") or "0",
+    "without '.0' behind them": lambda raw: re.sub(r"\.0+\Z", "", raw),
     "in one case": str.casefold,
     "without blanks around them": str.strip,
     "in one Unicode form": lambda raw: unicodedata.normalize("NFKC", raw),

@@ -102,7 +102,9 @@ class PictureFolder:
                 yield self._other_suffix(parts)
 
     def _nobodys(self, files: list[str]) -> list[str]:
-        """Those that are not an item's by their whole name."""
+        """The only file, unless it is another item's by its whole name; several stay several."""
+        if len(files) > 1:
+            return files
         return [file for file in files if _without_suffix(file) not in self._known and file not in self._known]
 
     def _named(self, parts: list[str]) -> list[str]:

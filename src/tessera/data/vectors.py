@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tessera.artifacts.files import file_digest
 from tessera.artifacts.logs import log
 from tessera.artifacts.tables import LATENTS, ArtifactError, check_ids, read_table, write_item_table
+from tessera.data.joins import Join, quoted
 from tessera.settings.base import did_you_mean
 from tessera.settings.tables import ItemTable, LatentTable
 
@@ -59,15 +61,18 @@ def _from_npy(path: Path, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
         raise ArtifactError(f"{path}: not an array of numbers ({error})") from None
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
         raise ArtifactError(f"{path}: array {array.shape} of {array.dtype}, expected numbers (items, dim)")
-    rows = np.empty(len(raw_ids), np.int64)
-    for index, raw_id in enumerate(raw_ids):
-        if not (raw_id.isascii() and raw_id.isdigit() and int(raw_id) < len(array)):
-            raise ArtifactError(
-                f"{path}: item {raw_id!r} is not a row number in 0..{len(array) - 1}; "
-                "vectors keyed by other raw ids come as Parquet (raw_id, embedding)"
-            )
-        rows[index] = int(raw_id)
+    odd = [raw_id for raw_id in raw_ids if not _is_row(raw_id, len(array))]
+    if odd:
+        raise ArtifactError(
+            f"{path}: item {odd[0]!r} is not a row number in 0..{len(array) - 1}; {len(odd):,} of {len(raw_ids):,} "
+            f"items are none: {quoted(odd)}; vectors keyed by other raw ids come as Parquet (raw_id, embedding)"
+        )
+    rows = np.array([int(raw_id) for raw_id in raw_ids], np.int64)
     return np.arange(len(raw_ids)), array[rows].astype(np.float32)
+
+
+def _is_row(raw_id: str, rows: int) -> bool:
+    return raw_id.isascii() and raw_id.isdigit() and len(raw_id) < 19 and int(raw_id) < rows
 
 
 def _from_parquet(path: Path, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -84,21 +89,32 @@ def _from_parquet(path: Path, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarra
     check_ids(path, table, "item", len(raw_ids))
     places = table.column("item").to_numpy().astype(np.int64) - 1
     _check_once(path, "item", places + 1)
-    return _known_rows(path, table, "embedding", places)
+    join = Join(raw_ids)
+    chosen, vectors = _known_rows(path, table, "embedding", places)
+    for place in chosen.tolist():
+        join.meet(raw_ids[place])
+    join.tell(path, "items", ArtifactError)
+    return chosen, vectors
 
 
 def _by_raw_id(path: Path, table: pa.Table, column: str, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Rows joined to the items by raw id; rows of other items are passed over."""
+    if table.column("raw_id").null_count:
+        row = pc.index(pc.is_null(table.column("raw_id")), True).as_py()
+        raise ArtifactError(f"{path}: row {row}, column 'raw_id': is null, expected the raw id of an item")
     keys = table.column("raw_id").cast(pa.string()).to_numpy(zero_copy_only=False)
     _check_once(path, "raw_id", keys)
     place = {raw_id: index for index, raw_id in enumerate(raw_ids)}
     places = np.array([place.get(key, -1) for key in keys], np.int64)
-    if not (places >= 0).any():
-        raise ArtifactError(
-            f"{path}: knows none of the {len(raw_ids)} items; its first raw_id is {keys[0] if len(keys) else None!r}, "
-            f"the dataset's is {raw_ids[0]!r}"
-        )
-    return _known_rows(path, table, column, places)
+    join = Join(place)
+    for key in keys:
+        join.meet(key)
+    if not join.met:
+        join.tell(path, "items", ArtifactError)
+    chosen, vectors = _known_rows(path, table, column, places)
+    join.met = {raw_ids[place] for place in chosen.tolist()}  # rows without a vector give none
+    join.tell(path, "items", ArtifactError)
+    return chosen, vectors
 
 
 def _known_rows(path: Path, table: pa.Table, column: str, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from tessera.artifacts.tables import ArtifactError, check_ids, read_table
 from tessera.data.dataset import Cases
+from tessera.data.joins import Join, quoted
 from tessera.data.padding import padded
 from tessera.settings.base import did_you_mean
 from tessera.settings.evaluation import SampledRanking
@@ -42,29 +43,39 @@ def sample_candidates(cases: Cases, settings: SampledRanking, popularity: np.nda
 
 
 def parse_candidates(path: str | Path, raw_users: list[str], raw_items: list[str]) -> pa.Table:
-    """Read a published file, `user negative negative ...` a line, raw ids.
+    """Read a published file, `user negative negative ...` a line, raw ids. Users of other datasets are passed over.
 
     Args:
         raw_users: raw ids by dense id, position 0 unused.
         raw_items: the same for items.
     Raises:
-        ArtifactError: a user or an item of the file is not in the dataset; names file, line and id.
+        ArtifactError: no user of the file is in the dataset, or not every negative of one that is; names file, line and
+            id.
     """
     user_ids = {raw: dense for dense, raw in enumerate(raw_users) if dense}
     item_ids = {raw: dense for dense, raw in enumerate(raw_items) if dense}
-    users, lists = [], []
+    met_users, met_items = Join(user_ids), Join(item_ids)
+    users, lists, unknown, first = [], [], 0, ""
     with Path(path).open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             parts = line.split()
-            if not parts:
+            if not parts or not met_users.meet(parts[0]):
                 continue
-            if parts[0] not in user_ids:
-                raise ArtifactError(f"{path}: line {number}: user {parts[0]!r} is not in the dataset")
             for raw in parts[1:]:
-                if raw not in item_ids:
-                    raise ArtifactError(f"{path}: line {number}: item {raw!r} is not in the dataset")
+                if not met_items.meet(raw):
+                    unknown += 1
+                    first = first or f"line {number}: item {raw!r} is not in the dataset"
             users.append(user_ids[parts[0]])
-            lists.append([item_ids[raw] for raw in parts[1:]])
+            lists.append([item_ids.get(raw, 0) for raw in parts[1:]])
+    met_users.tell(path, "users", ArtifactError)
+    if not met_items.met:
+        met_items.tell(path, "items", ArtifactError)
+    if unknown:
+        # leaving them out would make the task easier than the published one
+        raise ArtifactError(
+            f"{path}: {first}; nor are {unknown - 1:,} more of the file's {met_items.rows:,} negatives "
+            f"(items in the file alone: {quoted(met_items.strangers)}; in the dataset: {quoted(item_ids)})"
+        )
     return pa.table({"user": pa.array(users, pa.int32()), "items": pa.array(lists, pa.list_(pa.int32()))})
 
 

@@ -72,11 +72,12 @@ def test_parquet_by_dense_id(tmp_path: Path) -> None:
     ("columns", "told"),
     [
         ({"raw_id": ["a", "a"], "embedding": [[1.0], [2.0]]}, "raw_id 'a' stands 2 times"),
-        ({"raw_id": ["y", "z"], "embedding": [[1.0], [2.0]]}, "knows none of the 2 items; its first raw_id is 'y'"),
+        ({"raw_id": ["y", "z"], "embedding": [[1.0], [2.0]]}, "meets 0 of 2 items .*; in the file alone: 'y', 'z'"),
         ({"raw_id": ["a", "b"], "embedding": [[1.0], [2.0, 3.0]]}, "one width; found .*row 1"),
         ({"raw_id": ["a", "b"], "embedding": [[1.0], [float("nan")]]}, "item 'b' holds NaN"),
         ({"raw_id": ["a", "b"], "embeddings": [[1.0], [2.0]]}, "no column 'embedding'.*did you mean 'embeddings'"),
         ({"raw_id": ["a", "b"], "embedding": [1.0, 2.0]}, "expected lists of numbers"),
+        ({"raw_id": ["a", None], "embedding": [[1.0], [2.0]]}, "row 1, column 'raw_id': is null"),
         ({"item": [1, 9], "embedding": [[1.0], [2.0]]}, "row 1, column 'item': 9 is not an id in 1..2"),
         ({"name": ["a", "b"], "embedding": [[1.0], [2.0]]}, "expected 'raw_id' or 'item', and 'embedding'"),
     ],
