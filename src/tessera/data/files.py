@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tessera.artifacts.files import atomic
 from tessera.artifacts.logs import Progress, log
+from tessera.artifacts.shown import masked
 from tessera.settings.base import did_you_mean
 
 DOWNLOADS = Path("data/downloads")
@@ -75,7 +76,7 @@ def download(url: str, sha256: str | None) -> Path:
     target = DOWNLOADS / f"{sha256[:12]}-{url.rstrip('/').rsplit('/', 1)[-1]}"
     if target.is_file() and _checksum(target) == sha256:
         return target
-    log.info("downloading %s", url)
+    log.info("downloading %s", masked(url))
     with atomic(target) as temporary:
         with urllib.request.urlopen(url, timeout=60) as answer, temporary.open("wb") as file:
             total = int(answer.headers.get("Content-Length") or 0) or None

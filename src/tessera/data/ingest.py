@@ -21,6 +21,8 @@ from tessera.data.text import LONGEST, clean, counted
 from tessera.settings.datasets import FileSource, read_ingest_settings
 
 _CHUNK = 20_000
+LONGEST_KEY = 200
+"""Most characters of an attribute's name."""
 
 
 def ingest(settings: Mapping[str, Any], folder: Path) -> None:
@@ -166,7 +168,7 @@ class _Items:
 
     def _row(self, item: Item) -> dict[str, Any]:
         image = self._picture(item)
-        texts = ((clean(key), clean(value)) for key, value in item.attributes.items())
+        texts = ((clean(key)[:LONGEST_KEY], clean(value)) for key, value in item.attributes.items())
         self.told += 1
         if image is not None:
             self.images += 1

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera.artifacts.codes import SemanticIds
-from tessera.reporting.explorer import THUMBNAIL, short_title
+from tessera.reporting.explorer import THUMBNAIL, short_id, short_title
 from tessera.reporting.samples import Catalogue
 
 Ints = NDArray[np.int64]
@@ -120,7 +120,7 @@ def _items(catalogue: Catalogue, place: Mapping[int, int], elsewhere: Container[
     return [
         [
             short_title(known[item]["title"]),
-            known[item]["raw_id"],
+            short_id(known[item]["raw_id"]),
             int(catalogue.counts[item]),
             _ELSEWHERE if item in elsewhere else pictures.uri(known[item]["image"]),
         ]
