@@ -56,7 +56,7 @@ def csv_text(table: Table) -> str:
     columns = [f"{head}{part}" for head in heads for part in ("", " sd", " p")]
     writer.writerow(["system", "recommender", "seeds", *columns, *(["remarks"] if noted else [])])
     for entry in table.entries:
-        row: list[str | int] = [entry.system, entry.recommender, len(entry.runs)]
+        row: list[str | int] = [one_line(entry.system, MOST), one_line(entry.recommender, MOST), len(entry.runs)]
         for column in table.columns:
             cell = table.cells.get((entry.name, column))
             values = (cell.mean, cell.sd, cell.p_holm) if cell else (None, None, None)
