@@ -18,7 +18,7 @@ from markupsafe import Markup
 from tessera import __version__
 from tessera.artifacts.files import read_json, write_text
 from tessera.artifacts.logs import duration
-from tessera.artifacts.shown import shown_config, visible
+from tessera.artifacts.shown import one_line, shown_config, visible
 from tessera.artifacts.tables import ArtifactError
 from tessera.reporting import plots, rule_graph
 from tessera.reporting.codes import CODE_COLUMNS, SemanticIdSection, semantic_ids
@@ -270,7 +270,7 @@ def text_notes(stats: Mapping[str, Any]) -> list[str]:
     ]
     common = stats.get("common_title")
     if common and common["share"] > 0.5:
-        found.append(f"{common['items']:,} items have the same title, {visible(common['title'], 80)!r}")
+        found.append(f"{common['items']:,} items have the same title, “{one_line(common['title'], 80)}”")
     return found
 
 

@@ -22,7 +22,7 @@ from tessera.reporting.samples import Catalogue, ItemCard, sample_items
 from tessera.settings.base import did_you_mean
 
 Files = Mapping[str, str | Path]
-_CAPTION = 2000
+_CAPTION = 600
 """Most characters of a caption."""
 
 COLUMNS = (

@@ -8,75 +8,22 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import reporting_world
+from reporting_world import BAD, HOSTILE_CONFIG, LONG
 
-from tessera.artifacts.files import read_json, write_json
-from tessera.artifacts.tables import write_table
 from tessera.reporting.code_plots import purity
 from tessera.reporting.formats import csv_text, escape_latex, escape_markdown, latex, markdown
-from tessera.reporting.page import build, config_text
+from tessera.reporting.page import config_text
 from tessera.reporting.tables import collect
 from tessera.settings.evaluation import Evaluation, Significance
-from tessera.settings.reporting import Report
 
-BAD = "\x1b[31m\x00\x08\x9b\u202egpj.exe\u2066</script><img src=x onerror=alert(1)>{{ 7*7 }}&lt;"
-LONG = "L" * 1_000_000
 UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-CONFIG = {
-    "datasets": {"bazaar": {"path": "https://ann:s3cret@host/x.csv?token=abcdef", "note": BAD, "long": LONG}},
-    "models": {"m": {"folder": "https://h/y?X-Amz-Signature=5ig"}},
-}
-
-
-def rewritten(path: Path, kind: str, **columns: pa.Array) -> None:
-    """A table with some columns replaced."""
-    table = pq.read_table(path)
-    about = json.loads(table.schema.metadata[b"tessera"]) if b"tessera" in (table.schema.metadata or {}) else {}
-    for name, values in columns.items():
-        table = table.set_column(table.schema.get_field_index(name), name, values)
-    write_table(path, table.replace_schema_metadata(None), kind, image_root=about.get("image_root"))
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of a shop whose every text is hostile, with some pictures that are none."""
-    tree = reporting_world.make(tmp_path_factory.mktemp("hostile"))
-    data = tree / "bazaar" / "data"
-    count, users = reporting_world.ITEMS, reporting_world.USERS
-    pairs = pa.map_(pa.string(), pa.string())
-    rewritten(
-        data / "items.parquet",
-        "items",
-        raw_id=pa.array([f"{i}{BAD}{LONG}" for i in range(count)]),
-        title=pa.array([f"{BAD}{i}{LONG}" for i in range(count)]),
-        attributes=pa.array([[(f"{BAD}{LONG}", f"{BAD}{LONG}")]] * count, pairs),
-    )
-    rewritten(data / "users.parquet", "users", raw_id=pa.array([f"{i}{BAD}{LONG}" for i in range(users)]))
-    for recipe in ("seen", "read"):
-        path = tree / "bazaar" / "captions" / f"{recipe}.parquet"
-        rewritten(path, "captions", text=pa.array([f"{BAD}{LONG}"] * count), status=pa.array(["captioned"] * count))
-    stats = read_json(data / "stats.json")
-    stats["rejected"]["reasons"] = {f"{BAD}{LONG}": 3}
-    stats |= {"title_share": 0.5, "texts": {"titles_emptied": 7, "texts_changed": 2}}
-    stats["common_title"] = {"title": f"{BAD}{LONG}", "items": 30, "share": 0.75}
-    write_json(data / "stats.json", stats)
-    pictures = tree / "bazaar" / "raw" / "images"
-    for number in (1, 4, 5):
-        (pictures / f"{number:03d}.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    page = tree / "report" / "index.html"
-    table = collect(
-        "bazaar", reporting_world.metric_files(tree), reporting_world.ORDER, Evaluation(), Significance(resamples=100)
-    )
-    from tessera.reporting.tables import write
-
-    write(table, {kind: tree / "tables" / f"bazaar.{kind}" for kind in ("parquet", "csv", "md", "tex")})
-    files = reporting_world.representation_files(tree)
-    runs = {"bazaar": reporting_world.run_paths(tree)}
-    build(page, Report(title=f"{BAD}{'T' * 500}"), runs, CONFIG, tree, **files)
-    return page
+    return reporting_world.hostile_page(tmp_path_factory.mktemp("hostile"))
 
 
 class Reader(HTMLParser):
@@ -103,7 +50,7 @@ def test_the_page_is_short_visible_and_text(hostile: Path) -> None:
     assert not [attributes for _, attributes in reader.tags if any(name.startswith("on") for name in attributes)]
     assert {(a["src"] or "")[:11] for tag, a in reader.tags if tag == "img"} == {"data:image/"}
     assert "49" not in "".join(t for t in reader.texts if "gpj.exe" in t and "7*7" not in t)
-    explorer = [t for t in reader.texts if t.startswith('{"tables"') or t.startswith('{"trees"')]
+    explorer = [t for t in reader.texts if t.startswith(('{"tables"', '{"trees"'))]
     assert len(explorer) == 2
     for data in map(json.loads, explorer):
         assert not any(UNSEEN.search(value) for row in data["items"] for value in row[:2])
@@ -164,6 +111,6 @@ def test_tables_hold_no_markup_and_nothing_unseen(results: Path) -> None:
 
 
 def test_the_config_is_yaml(hostile: Path) -> None:
-    text = config_text(CONFIG)
+    text = config_text(HOSTILE_CONFIG)
     assert len(text) < 20_000
     assert "s3cret" not in text
