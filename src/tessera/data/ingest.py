@@ -87,7 +87,7 @@ class _Items:
         self.read = self.told = self.repeated = self.images = 0
         self.picture_counts: dict[str, int] = {}
         self._of_source, self._pictured = Join(raw.items), Join(raw.items)
-        self._source = _described_in(dataset)
+        self._source, self._path = _described_in(dataset), dataset.path
         self.pictures = PictureFolder(find(dataset.images), raw.items) if dataset.images else None
         self._more = self._items_file(dataset)
 
@@ -104,6 +104,8 @@ class _Items:
                 continue
             self.repeated += item.raw_id in more
             more.setdefault(item.raw_id, item)
+        if not join.rows:
+            raise DataFileError(f"{dataset.items.path}: holds no item with an id in {dataset.items.id!r} (items.id)")
         named = f"; is {dataset.items.id!r} (items.id) the column of the log's ids?"
         join.tell(dataset.items.path, "items of the log", DataFileError, named)
         return more
@@ -125,7 +127,9 @@ class _Items:
                 item.attributes |= {k: v for k, v in more.attributes.items() if k not in item.attributes}
                 item.image_names += more.image_names
             yield item
-        self._of_source.tell(self._source, "items of the log", DataFileError)
+        if self._source is not None and not self._of_source.rows:
+            raise DataFileError(f"{self._source}: holds no items")
+        self._of_source.tell(self._source or self._path, "items of the log", DataFileError)
         yield from (item for raw_id, item in self._more.items() if raw_id not in seen)
         seen.update(self._more)
         if self.pictures is not None:
@@ -181,7 +185,7 @@ class _Items:
         }
 
 
-def _described_in(dataset: FileSource) -> str:
-    """The file that a source reads its items from, as the config names it."""
+def _described_in(dataset: FileSource) -> str | None:
+    """The file of its own that a source reads its items from, as the config names it."""
     keys = ("metadata", "businesses", "items_file", "films")
-    return next((name for key in keys if (name := getattr(dataset, key, None))), dataset.path)
+    return next((name for key in keys if (name := getattr(dataset, key, None))), None)

@@ -131,7 +131,7 @@ class FileSource(DatasetSettings):
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     """Checksum of the file when `path` is a URL; it is downloaded once, into data/downloads."""
     images: str | None = None
-    """Folder of pictures named by raw item id (`<id>.jpg`, .jpeg, .png, .webp)."""
+    """Folder of pictures named by raw item id (`<id>.jpg`, .png, .webp, .gif, .bmp, .tiff)."""
     items: ItemsFile | None = None
     """A file with more texts or pictures of the items."""
 

@@ -82,6 +82,15 @@ def test_items_files_that_meet_nothing(
         assert "is 'sku' (items.id) the column of the log's ids?" in str(caught.value)
 
 
+def test_an_items_file_without_items_is_an_error(make: Callable[..., Any], write: Callable[..., str]) -> None:
+    section = shop(write, ["1", "2"])
+    with pytest.raises(DataFileError, match=r"items\.csv: holds no item with an id in 'id'"):
+        make(**section, items={"path": write("items.csv", "id,name\n,x\n"), "id": "id", "title": "name"})
+    tip = jsonl({"user_id": "A", "business_id": "b", "date": "2020-01-01"})
+    with pytest.raises(DataFileError, match="b: holds no items"):
+        make(only_raw=True, source="yelp", path=write("t", tip), businesses=write("b", "\n"), cleaning=LOOSE)
+
+
 def test_little_is_a_warning(
     make: Callable[..., Any], write: Callable[..., str], caplog: pytest.LogCaptureFixture
 ) -> None:
