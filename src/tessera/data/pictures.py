@@ -5,6 +5,7 @@ Everything that looks at a picture opens it here: models, captions and the repor
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from PIL import Image, ImageOps
 
 LARGEST = 64_000_000
 """Most pixels of a picture: a small file can decode to any size, and memory goes with pixels."""
+AT_ONCE = 16_000_000
+"""Larger pictures are made smaller by a whole factor before anything else is done with them: each step takes a copy."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """What is read, whatever a file is named. None of these is decoded by another program, as EPS is by Ghostscript."""
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -63,7 +66,7 @@ def open_picture(path: str | Path, side: int | None = None) -> Image.Image:
                 picture.load()
                 _check_size(path, *picture.size)  # decoding may find another size than the head of the file told
                 ImageOps.exif_transpose(picture, in_place=True)
-                flat = _in_rgb(picture)
+                flat = _in_rgb(_reduced(picture))
     except PictureError:
         raise
     except Exception as error:  # decoders of damaged files fail in every way: SyntaxError, struct.error, KeyError, ...
@@ -82,6 +85,14 @@ def _check_size(path: Path, width: int, height: int) -> None:
         )
     if max(width, height) > 200 * min(width, height):
         raise PictureError(path, f"is {width} x {height} pixels: too narrow to show anything")
+
+
+def _reduced(picture: Image.Image) -> Image.Image:
+    """The picture with at most about `AT_ONCE` pixels; colours that are numbers of a palette cannot be averaged."""
+    width, height = picture.size
+    if width * height <= AT_ONCE or picture.mode not in ("L", "RGB", "RGBA", "CMYK", "I", "F"):
+        return picture
+    return picture.reduce(min(math.ceil(math.sqrt(width * height / AT_ONCE)), min(width, height)))
 
 
 def _in_rgb(picture: Image.Image) -> Image.Image:

@@ -212,6 +212,17 @@ def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
 
 
+def test_large_pictures_take_one_copy(tmp_path: Path) -> None:
+    picture = Image.new("RGBA", (6000, 4000), (0, 0, 255, 128))
+    picture.save(tmp_path / "large.png")
+    opened = open_picture(tmp_path / "large.png")
+    assert opened.size == (3000, 2000)
+    red, green, blue = opened.getpixel((1000, 1000))  # type: ignore[misc]
+    assert (abs(red - 127) < 2, abs(green - 127) < 2, blue) == (True, True, 255)
+    picture.resize((4000, 4000)).save(tmp_path / "whole.png")
+    assert open_picture(tmp_path / "whole.png").size == (4000, 4000)
+
+
 def test_what_a_picture_carries_stays_behind(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x010E] = "where it was taken"
