@@ -86,10 +86,16 @@ class _Items:
         self.raw = raw
         self.read = self.told = self.repeated = self.images = 0
         self.picture_counts: dict[str, int] = {}
+        self._rejected_before = raw.reasons.total()
         self._of_source, self._pictured = Join(raw.items), Join(raw.items)
         self._source, self._path = _described_in(dataset), dataset.path
         self.pictures = PictureFolder(find(dataset.images), raw.items) if dataset.images else None
         self._more = self._items_file(dataset)
+
+    @property
+    def _rejected(self) -> bool:
+        """Whether what describes items had unreadable rows: then these are told, not that nothing is left."""
+        return self.raw.reasons.total() > self._rejected_before
 
     def _items_file(self, dataset: FileSource) -> dict[str, Item]:
         if dataset.items is None:
@@ -104,7 +110,7 @@ class _Items:
                 continue
             self.repeated += item.raw_id in more
             more.setdefault(item.raw_id, item)
-        if not join.rows:
+        if not join.rows and not self._rejected:
             raise DataFileError(f"{dataset.items.path}: holds no item with an id in {dataset.items.id!r} (items.id)")
         named = f"; is {dataset.items.id!r} (items.id) the column of the log's ids?"
         join.tell(dataset.items.path, "items of the log", DataFileError, named)
@@ -127,7 +133,7 @@ class _Items:
                 item.attributes |= {k: v for k, v in more.attributes.items() if k not in item.attributes}
                 item.image_names += more.image_names
             yield item
-        if self._source is not None and not self._of_source.rows:
+        if self._source is not None and not self._of_source.rows and not self._rejected:
             raise DataFileError(f"{self._source}: holds no items")
         self._of_source.tell(self._source or self._path, "items of the log", DataFileError)
         yield from (item for raw_id, item in self._more.items() if raw_id not in seen)

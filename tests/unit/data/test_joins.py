@@ -16,6 +16,7 @@ from test_vectors import imported
 from tessera.artifacts.tables import ArtifactError
 from tessera.data.files import DataFileError
 from tessera.data.joins import Join
+from tessera.data.log import RejectedError
 
 LOOSE = {"core": None, "max_rejected": 1.0}
 
@@ -86,6 +87,9 @@ def test_an_items_file_without_items_is_an_error(make: Callable[..., Any], write
     section = shop(write, ["1", "2"])
     with pytest.raises(DataFileError, match=r"items\.csv: holds no item with an id in 'id'"):
         make(**section, items={"path": write("items.csv", "id,name\n,x\n"), "id": "id", "title": "name"})
+    strict = {**section, "cleaning": {"core": None}}
+    with pytest.raises(RejectedError, match=r"items\.csv: 1 of 1 rows .*wrong number of fields"):
+        make(**strict, items={"path": write("items.csv", "id,name\n1\n"), "id": "id", "title": "name"})
     tip = jsonl({"user_id": "A", "business_id": "b", "date": "2020-01-01"})
     with pytest.raises(DataFileError, match="b: holds no items"):
         make(only_raw=True, source="yelp", path=write("t", tip), businesses=write("b", "\n"), cleaning=LOOSE)
