@@ -72,6 +72,11 @@ else:
 report: "workflow/report/workflow.rst"
 
 
+from tessera.reporting.old_page import bring_back
+
+bring_back("results/report/index.html")
+
+
 localrules:
     all,
     rulegraph,

@@ -166,7 +166,7 @@ rule report_ctr:
         health=expand("results/{dataset}/semantic_ids/{codes}/health.json", dataset=DATASETS, codes=read_codes()),
         rulegraph="results/report/rulegraph.mmd",
     output:
-        report("results/report/index.html", caption="../report/report.rst", category="Report"),
+        update(report("results/report/index.html", caption="../report/report.rst", category="Report")),
     log:
         "results/logs/report_ctr.log",
     benchmark:

@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tessera.data.downloads import DataFileError, is_url, shown, url_problem
+from tessera.artifacts.shown import shown_url
+from tessera.data.downloads import DataFileError, is_url, url_problem
 from tessera.data.files import find
 from tessera.settings.base import ConfigError, message
 from tessera.settings.config import Config
@@ -124,7 +125,7 @@ def _problem(needed: Needed) -> str | None:
     """What is wrong with a file before it is read."""
     if is_url(needed.file):
         if not needed.url:
-            return f"{shown(needed.file)}: a URL is not taken here; fetch it and give the path"
+            return f"{shown_url(needed.file)}: a URL is not taken here; fetch it and give the path"
         return url_problem(needed.file, needed.sha256)
     try:
         found = find(needed.file)

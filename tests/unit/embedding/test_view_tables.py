@@ -14,6 +14,7 @@ from tiny_language import WIDTH, tiny_model, write_catalogue
 
 from tessera.artifacts.sequences import read_item_sequences
 from tessera.artifacts.tables import read_item_table, read_table, write_table
+from tessera.data.pictures import open_picture
 from tessera.embedding import embed as embed_module
 from tessera.embedding.attributes import embed_attributes
 from tessera.embedding.embed import embed, shuffled
@@ -23,7 +24,6 @@ from tessera.embedding.text import embed_text
 from tessera.language.built import make_image_processor, make_model, save_built, train_tokenizer
 from tessera.language.drawn import draw
 from tessera.language.models import LanguageModel, LanguageModelError, load_model
-from tessera.language.pictures import open_picture
 from tessera.language.prompts import item_attributes
 from tessera.settings.embedding import AttributesTable, HiddenTable, TextTable
 from tessera.settings.language import BuiltModel, ItemPrompt

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from tessera.artifacts.tables import read_table
+from tessera.data.pictures import open_picture
 from tessera.language import captions as captions_module
 from tessera.language.answers import answer
 from tessera.language.captions import NAMED, write_captions
 from tessera.language.models import LanguageModel, LanguageModelError, load_model
-from tessera.language.pictures import open_picture
 from tessera.language.questions import Question, read_pixels
 from tessera.settings.language import BuiltModel, Captions, FolderModel, ItemPrompt
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from tessera.artifacts.codes import Part, SemanticIds, write_codes
@@ -293,4 +294,60 @@ def write_report(results: Path, names: tuple[str, ...] = ("bazaar",)) -> Path:
         results,
         **representation_files(results, names),
     )
+    return page
+
+
+BAD = "\x1b[31m\x00\x08\x9b\u202egpj.exe\u2066</script><img src=x onerror=alert(1)>{{ 7*7 }}&lt;"
+LONG = "L" * 1_000_000
+HOSTILE_CONFIG = {
+    "datasets": {"bazaar": {"path": "https://ann:s3cret@host/x.csv?token=abcdef", "note": BAD, "long": LONG}},
+    "models": {"m": {"folder": "https://h/y?X-Amz-Signature=5ig"}},
+}
+
+
+def _rewritten(path: Path, kind: str, **columns: pa.Array) -> None:
+    """A table with some columns replaced."""
+    table = pq.read_table(path)
+    about = json.loads(table.schema.metadata[b"tessera"]) if b"tessera" in (table.schema.metadata or {}) else {}
+    for name, values in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, values)
+    write_table(path, table.replace_schema_metadata(None), kind, image_root=about.get("image_root"))
+
+
+def hostile_page(root: Path) -> Path:
+    """The page of a shop whose every text is hostile, with some pictures that are none."""
+    tree = make(root)
+    data = tree / "bazaar" / "data"
+    count, users = ITEMS, USERS
+    pairs = pa.map_(pa.string(), pa.string())
+    _rewritten(
+        data / "items.parquet",
+        "items",
+        raw_id=pa.array([f"{i}{BAD}{LONG}" for i in range(count)]),
+        title=pa.array([f"{BAD}{i}{LONG}" for i in range(count)]),
+        attributes=pa.array([[(f"{BAD}{LONG}", f"{BAD}{LONG}")]] * count, pairs),
+    )
+    _rewritten(data / "users.parquet", "users", raw_id=pa.array([f"{i}{BAD}{LONG}" for i in range(users)]))
+    for recipe in ("seen", "read"):
+        path = tree / "bazaar" / "captions" / f"{recipe}.parquet"
+        _rewritten(path, "captions", text=pa.array([f"{BAD}{LONG}"] * count), status=pa.array(["captioned"] * count))
+    stats = read_json(data / "stats.json")
+    stats["rejected"]["reasons"] = {f"{BAD}{LONG}": 3}
+    stats |= {"title_share": 0.5, "texts": {"titles_emptied": 7, "texts_changed": 2}}
+    stats["common_title"] = {"title": f"{BAD}{LONG}", "items": 30, "share": 0.75}
+    write_json(data / "stats.json", stats)
+    pictures = tree / "bazaar" / "raw" / "images"
+    for number in (1, 4, 5):
+        (pictures / f"{number:03d}.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    from tessera.reporting.page import build
+    from tessera.reporting.tables import collect, write
+    from tessera.settings.evaluation import Significance
+    from tessera.settings.reporting import Report
+
+    page = tree / "report" / "index.html"
+    table = collect("bazaar", metric_files(tree), ORDER, Evaluation(), Significance(resamples=100))
+    write(table, {kind: tree / "tables" / f"bazaar.{kind}" for kind in ("parquet", "csv", "md", "tex")})
+    files = representation_files(tree)
+    runs = {"bazaar": run_paths(tree)}
+    build(page, Report(title=f"{BAD}{'T' * 500}"), runs, HOSTILE_CONFIG, tree, **files)
     return page
