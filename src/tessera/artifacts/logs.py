@@ -28,22 +28,23 @@ class _Ending:
 
 
 def _terminate(*_: object) -> None:
-    if _Ending.held:
-        _Ending.asked = True
-        return
-    raise Terminated
+    _Ending.asked = True
+    if not _Ending.held:
+        raise Terminated
 
 
 @contextmanager
 def unbroken() -> Iterator[None]:
-    """Let SIGTERM wait until the block is done: what it changes is changed as a whole."""
+    """Let SIGTERM wait until the block is done: what it changes is changed as a whole.
+
+    One that came before and was swallowed (Python ignores what is raised while an object is finalised) ends it too.
+    """
     _Ending.held += 1
     try:
         yield
     finally:
         _Ending.held -= 1
     if _Ending.asked and not _Ending.held:
-        _Ending.asked = False
         raise Terminated
 
 
@@ -75,6 +76,7 @@ def stage(path: str | Path | None) -> Iterator[None]:
         log.exception("UNEXPECTED ERROR")
         raise SystemExit(1) from None
     finally:
+        _Ending.asked = False
         for handler in handlers:
             handler.flush()
 

@@ -22,6 +22,7 @@ from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.network import build_network, network_batches, network_scorer
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.systems import Run
+from tessera.training.checkpoint import clear
 from tessera.training.launch import run_processes
 from tessera.training.loop import Trainer, write_history
 from tessera.training.machine import Machine, seed_step
@@ -74,7 +75,7 @@ def train_run(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path
     description |= {"best_epoch": best["epoch"], "epochs": len(history), "validation": best["NDCG@10"]}
     write_history(output.with_name("history.jsonl"), history)
     write_model(output, weights, description)
-    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    clear(folder / "checkpoint.safetensors")
     log.info("best epoch %d of %d, validation NDCG@10 %.4f", best["epoch"], len(history), best["NDCG@10"])
 
 
