@@ -8,7 +8,7 @@ import numpy as np
 
 from tessera.artifacts.files import file_digest
 from tessera.artifacts.models import read_arrays
-from tessera.artifacts.tables import ArtifactError, write_item_table
+from tessera.artifacts.tables import ArtifactError, check_rows_differ, write_item_table
 from tessera.data.dataset import load_dataset
 from tessera.settings.tables import CollaborativeTable
 
@@ -31,5 +31,6 @@ def collaborative_table(recipe: CollaborativeTable, weights: Path, data: Path, o
     if len(vectors) != len(counts):
         raise ArtifactError(f"{weights}: has vectors of {len(vectors) - 1} items, the dataset has {len(counts) - 1}")
     items = np.flatnonzero(counts > 0)
+    check_rows_differ(weights, vectors[items], "the run learned nothing of them")
     settings = recipe.model_dump(mode="json")
     write_item_table(output, items.astype(np.int32), vectors[items], settings, {"run": file_digest(weights)})

@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from tessera.artifacts.language_folder import check_language_folder
+from tessera.artifacts.tables import ArtifactError
 from tessera.data.files import find, is_url
 from tessera.settings.base import ConfigError
 from tessera.settings.config import Config
@@ -97,16 +99,18 @@ def _missing_packages(config: Config, where: str) -> Iterator[str]:
 
 
 def check_files(config: Config, where: str = "config") -> None:
-    """Refuse a config whose experiment needs files that are not there.
+    """Refuse a config whose experiment needs files that are not there, or a model folder that lacks a part.
 
     Raises:
-        ConfigError: one message with every missing file, a line each.
+        ConfigError: one message with every such file, a line each.
     """
     missing = [*_missing_packages(config, where)]
     for key, file in _needed(config):
         try:
-            find(file)
-        except FileNotFoundError as error:
+            place = find(file)
+            if key.startswith("models."):
+                check_language_folder(place)
+        except (FileNotFoundError, ArtifactError) as error:
             missing.append(f"{where}: {key}: {error}")
     if missing:
         raise ConfigError("\n".join(missing))
