@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import time
@@ -48,12 +49,25 @@ def unbroken() -> Iterator[None]:
         raise Terminated
 
 
+def use_threads(count: int) -> None:
+    """Compute in so many threads, here and in processes that are started from here, however many cores there are.
+
+    Sums are split among threads, so that their number shows in the last digits: it is what the config says, and not
+    what a machine happens to have.
+    """
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
+
+
 @contextmanager
-def stage(path: str | Path | None) -> Iterator[None]:
+def stage(path: str | Path | None, threads: int = 1) -> Iterator[None]:
     """Run a stage: log to `path` and to stderr; tell expected errors (ValueError, OSError) in one line and exit 1.
 
-    The traceback of an unexpected error goes to both, of an expected one to the file alone.
+    The traceback of an unexpected error goes to both, of an expected one to the file alone. `threads` is how many it
+    computes in (`use_threads`).
     """
+    use_threads(threads)
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if path:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
