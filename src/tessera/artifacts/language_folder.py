@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tessera.artifacts.tables import ArtifactError
-
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _TOKENIZERS = (
@@ -35,14 +33,18 @@ _MOST_LAYERS = 10_000
 _LARGEST_HEADER = 100_000_000
 
 
+class FolderError(ValueError):
+    """A folder from which no language model is read."""
+
+
 def check_language_folder(folder: Path) -> dict[str, Any]:
     """The content of config.json of a folder that holds every part of a language model, and leads nowhere else.
 
     Raises:
-        ArtifactError: it does not; the message names the file and what to do.
+        FolderError: it does not; the message names the file and what to do.
     """
     if not (folder / "config.json").is_file():
-        raise ArtifactError(
+        raise FolderError(
             f"{folder}: is no model folder: there is no config.json (expected config.json, *.safetensors and "
             "tokenizer.json, as `save_pretrained` writes them)"
         )
@@ -66,9 +68,9 @@ def _read_object(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path}: is not JSON ({error}); fetch or save it again") from None
+        raise FolderError(f"{path}: is not JSON ({error}); fetch or save it again") from None
     if not isinstance(found, dict):
-        raise ArtifactError(f"{path}: expected a JSON object, found {str(found)[:40]!r}; fetch or save it again")
+        raise FolderError(f"{path}: expected a JSON object, found {str(found)[:40]!r}; fetch or save it again")
     return found
 
 
@@ -83,7 +85,7 @@ def _check_json(path: Path) -> None:
         file.seek(-64, os.SEEK_END)
         last = file.read().rstrip()[-1:]
     if (first, last) != (b"{", b"}"):
-        raise ArtifactError(f"{path}: is cut off or no JSON object; fetch or save it again")
+        raise FolderError(f"{path}: is cut off or no JSON object; fetch or save it again")
 
 
 def _entries(value: Any) -> Iterator[tuple[str, Any]]:
@@ -102,7 +104,7 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
 
 def _check_adapter(adapter: Path) -> None:
     if adapter.exists():
-        raise ArtifactError(
+        raise FolderError(
             f"{adapter}: this folder holds an adapter, whose base weights lie elsewhere and would be read from there; "
             "merge it into them (peft: merge_and_unload, then save_pretrained) and name that folder, or remove the "
             "adapter's files where the folder holds the whole model"
@@ -112,24 +114,24 @@ def _check_adapter(adapter: Path) -> None:
 def _check_settings(described: Path, config: dict[str, Any]) -> None:
     for key, value in _entries(config):
         if "implementation" in key and "/" in json.dumps(value):
-            raise ArtifactError(
+            raise FolderError(
                 f"{described}: {key} is {str(value)[:80]!r}, which asks for code of a repository; code is not fetched: "
                 "take the key out"
             )
         if ("layers" in key or key == "depth") and isinstance(value, int) and value > _MOST_LAYERS:
-            raise ArtifactError(f"{described}: {key} is {value:,}, which no model has; fetch or save it again")
+            raise FolderError(f"{described}: {key} is {value:,}, which no model has; fetch or save it again")
         if key in ("use_kernels", "kernel_config") and value:
-            raise ArtifactError(
+            raise FolderError(
                 f"{described}: {key} asks for kernels of a repository, which are not fetched: take it out"
             )
         if key == "use_pretrained_backbone" and value:
-            raise ArtifactError(
+            raise FolderError(
                 f"{described}: {key} asks for weights of another model, which are not fetched: take it out"
             )
         if key in ("quantization_config", "compression_config") and isinstance(value, dict):
             method = value.get("quant_method", "bitsandbytes" if "load_in_4bit" in value else None)
             if method != "bitsandbytes":
-                raise ArtifactError(
+                raise FolderError(
                     f"{described}: {key}: the weights are quantised by {method!r}, whose code is not here and would be "
                     "fetched; take the model's plain weights, and `quantization: 8bit` or 4bit"
                 )
@@ -142,7 +144,7 @@ def lacking_weights(folder: Path) -> list[str]:
     """Weight files that the folder should hold and does not.
 
     Raises:
-        ArtifactError: the index of the weights cannot be read, or names files outside of the folder.
+        FolderError: the index of the weights cannot be read, or names files outside of the folder.
     """
     index = folder / _INDEX
     if index.is_file():
@@ -154,10 +156,10 @@ def _shards(index: Path) -> dict[str, str]:
     """Tensor -> file."""
     found = _read_object(index).get("weight_map")
     if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found.values()):
-        raise ArtifactError(f"{index}: has no weight_map of tensors to files; fetch or save it again")
+        raise FolderError(f"{index}: has no weight_map of tensors to files; fetch or save it again")
     for name in found.values():
         if name != Path(name).name or not name.endswith(".safetensors"):
-            raise ArtifactError(f"{index}: names {name!r}; expected a .safetensors file beside it")
+            raise FolderError(f"{index}: names {name!r}; expected a .safetensors file beside it")
     return found
 
 
@@ -165,18 +167,18 @@ def _check_weights(folder: Path) -> None:
     if lacking := lacking_weights(folder):
         pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
         if pickles:
-            raise ArtifactError(
+            raise FolderError(
                 f"{folder}: holds weights only as pickles ({', '.join(pickles[:3])}), which can run code and are not "
                 "read; convert them to model.safetensors"
             )
-        raise ArtifactError(f"{folder}: lacks {', '.join(lacking[:3])}; fetch or save the weights again")
+        raise FolderError(f"{folder}: lacks {', '.join(lacking[:3])}; fetch or save the weights again")
     index = folder / _INDEX
     wanted: dict[str, set[str]] = {_WEIGHTS: set()} if (folder / _WEIGHTS).is_file() else {}
     for tensor, name in (_shards(index) if index.is_file() else {}).items():
         wanted.setdefault(name, set()).add(tensor)
     for name, tensors in wanted.items():
         if absent := sorted(tensors - _tensor_names(folder / name)):
-            raise ArtifactError(f"{folder / name}: lacks {absent[0]}, which {_INDEX} says it holds; fetch it again")
+            raise FolderError(f"{folder / name}: lacks {absent[0]}, which {_INDEX} says it holds; fetch it again")
 
 
 def _tensor_names(path: Path) -> set[str]:
@@ -193,7 +195,7 @@ def _tensor_names(path: Path) -> set[str]:
         if 8 + length + end != size:
             raise ValueError
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        raise ArtifactError(f"{path}: is cut off, damaged or no safetensors file; fetch or save it again") from None
+        raise FolderError(f"{path}: is cut off, damaged or no safetensors file; fetch or save it again") from None
     return set(header)
 
 
@@ -207,4 +209,4 @@ def _check_tokenizer(folder: Path) -> None:
 def _need_one(folder: Path, kinds: Any, what: str) -> None:
     if not any(all((folder / name).is_file() for name in names) for names in kinds):
         known = ", ".join(" with ".join(names) for names in kinds)
-        raise ArtifactError(f"{folder}: lacks {what} (one of {known}); fetch the whole folder, or save it there too")
+        raise FolderError(f"{folder}: lacks {what} (one of {known}); fetch the whole folder, or save it there too")

@@ -7,8 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tessera.artifacts.language_folder import check_language_folder
-from tessera.artifacts.tables import ArtifactError
+from tessera.artifacts.language_folder import FolderError, check_language_folder
 from tessera.data.files import find, is_url
 from tessera.settings.base import ConfigError
 from tessera.settings.config import Config
@@ -110,7 +109,7 @@ def check_files(config: Config, where: str = "config") -> None:
             place = find(file)
             if key.startswith("models."):
                 check_language_folder(place)
-        except (FileNotFoundError, ArtifactError) as error:
+        except (FileNotFoundError, FolderError) as error:
             missing.append(f"{where}: {key}: {error}")
     if missing:
         raise ConfigError("\n".join(missing))

@@ -16,9 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tessera.artifacts.language_folder import check_language_folder, lacking_weights
+from tessera.artifacts.language_folder import FolderError, check_language_folder, lacking_weights
 from tessera.artifacts.logs import log
-from tessera.artifacts.tables import ArtifactError
 from tessera.data.files import find, model_files
 from tessera.settings.base import did_you_mean
 from tessera.settings.language import BuiltModel, FolderModel, HubModel, LoadedModel, PackageModel
@@ -188,7 +187,7 @@ def _from_hub(settings: HubModel) -> Path:
         cached = Path(snapshot_download(**arguments, local_files_only=True))
         if (cached / "config.json").is_file() and not lacking_weights(cached):
             return cached
-    except (LocalEntryNotFoundError, FileNotFoundError, ArtifactError):
+    except (LocalEntryNotFoundError, FileNotFoundError, FolderError):
         pass
     except HFValidationError as error:
         raise LanguageModelError(f"models: hub: {settings.hub!r} is no repository name: {error}") from None
@@ -241,7 +240,7 @@ def _check_folder(folder: Path) -> dict[str, Any]:
     """
     try:
         config = check_language_folder(folder)
-    except ArtifactError as error:
+    except FolderError as error:
         raise LanguageModelError(str(error)) from None
     from transformers import CONFIG_MAPPING
 

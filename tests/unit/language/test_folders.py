@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tessera.artifacts.language_folder import check_language_folder
-from tessera.artifacts.tables import ArtifactError
+from tessera.artifacts.language_folder import FolderError, check_language_folder
 from tessera.data.files import model_files
 from tessera.data.required import check_files
 from tessera.language.models import LanguageModelError, load_model
@@ -123,7 +122,7 @@ def test_a_folder_that_is_not_whole_is_refused_before_anything_is_loaded(
 ) -> None:
     check_language_folder(qwen2)
     damage(qwen2)
-    with pytest.raises(ArtifactError, match=told) as raised:
+    with pytest.raises(FolderError, match=told) as raised:
         check_language_folder(qwen2)
     assert "\n" not in str(raised.value)
     with pytest.raises(LanguageModelError, match=told):
@@ -141,7 +140,7 @@ def test_what_is_whole_is_read(qwen2: Path, bert: Path, built: Path) -> None:
     assert load_model(FolderModel(folder=str(bert))).kind == "encoder"
     assert not (bert / "ran").exists()
     without("preprocessor_config.json")(built)
-    with pytest.raises(ArtifactError, match="lacks the image processor"):
+    with pytest.raises(FolderError, match="lacks the image processor"):
         check_language_folder(built)
 
 
