@@ -6,7 +6,7 @@ from tessera.artifacts.logs import stage
 from tessera.quantization.quantize import quantize
 from tessera.quantization.task import QuantizeTask
 
-with stage(snakemake.log[0], snakemake.resources.attempt):
+with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt):
     task = QuantizeTask.model_validate_json(snakemake.params.cfg)
     quantize(
         task.settings,

@@ -73,6 +73,8 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("significance__level", 0.1, SHOWN),
     ("report__title", "Another title", {"report": 1}),
     ("resources__train__mem_mb", 700, {}),
+    ("resources__train__threads", 2, TRAINED),
+    ("resources__prepare__threads", 2, {}),
     ("resources__quantize__mem_mb", 700, {}),
     ("experiment__seeds", [1, 2, 3], runs(6)),
     ("experiment__backbones", ["sasrec"], SHOWN),

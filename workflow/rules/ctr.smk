@@ -55,6 +55,7 @@ rule train_ctr:
         **resources("train"),
     params:
         cfg=lambda wildcards: Told(ctr_run(wildcards).canonical()),
+        threads=CONFIG.resources.train.threads,
         code=lambda wildcards: code("train_ctr.py", CTR_MODULES[ctr_run(wildcards).model.model]),
     script:
         "../../scripts/train_ctr.py"
@@ -86,6 +87,7 @@ rule evaluate_ctr:
         **resources("evaluate"),
     params:
         cfg=ctr_evaluation_settings,
+        threads=CONFIG.resources.evaluate.threads,
         code=lambda wildcards: code("evaluate_ctr.py", *ctr_modules(wildcards)),
     script:
         "../../scripts/evaluate_ctr.py"

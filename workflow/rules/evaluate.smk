@@ -47,6 +47,7 @@ rule evaluate:
         **resources("evaluate"),
     params:
         cfg=lambda wildcards: evaluation_settings(run_of(wildcards)),
+        threads=CONFIG.resources.evaluate.threads,
         code=lambda wildcards: code("evaluate.py", *run_modules(run_of(wildcards))),
     script:
         "../../scripts/evaluate.py"

@@ -20,6 +20,7 @@ rule pretrain:
         **resources("pretrain"),
     params:
         cfg=pretraining_settings,
+        threads=CONFIG.resources.pretrain.threads,
         code=code("pretrain.py"),
     script:
         "../../scripts/pretrain.py"
@@ -44,6 +45,7 @@ rule caption:
         **resources("caption"),
     params:
         cfg=captioning_settings,
+        threads=CONFIG.resources.caption.threads,
         code=code("caption.py"),
     script:
         "../../scripts/caption.py"
@@ -76,6 +78,7 @@ rule tune:
     params:
         cfg=lambda wildcards: task_settings(wildcards, FINISH),
         captions=lambda wildcards: CONFIG.reader(wildcards.table).captions,
+        threads=CONFIG.resources.tune.threads,
         code=lambda wildcards: code("tune.py", *recipe_modules(wildcards.table)),
     script:
         "../../scripts/tune.py"
@@ -104,6 +107,7 @@ rule embed:
     params:
         cfg=lambda wildcards: task_settings(wildcards),
         captions=lambda wildcards: CONFIG.reader(wildcards.table).captions,
+        threads=CONFIG.resources.embed.threads,
         code=lambda wildcards: code("embed.py", *recipe_modules(wildcards.table)),
     script:
         "../../scripts/embed.py"

@@ -21,6 +21,7 @@ rule train:
         **resources("train"),
     params:
         cfg=lambda wildcards: Told(run_of(wildcards).canonical()),
+        threads=lambda wildcards: 1 if run_of(wildcards).heuristic else CONFIG.resources.train.threads,
         code=lambda wildcards: code("train.py", *run_modules(run_of(wildcards))),
     script:
         "../../scripts/train.py"

@@ -22,6 +22,7 @@ rule quantize:
         **resources("quantize"),
     params:
         cfg=quantizer_settings,
+        threads=CONFIG.resources.quantize.threads,
         code=lambda wildcards: code("quantize.py", *quantizer_modules(wildcards.codes)),
     script:
         "../../scripts/quantize.py"
@@ -50,6 +51,7 @@ rule health:
         **resources("quantize"),
     params:
         tables=lambda wildcards: CONFIG.quantized(wildcards.codes),
+        threads=CONFIG.resources.quantize.threads,
         code=lambda wildcards: code("health.py", *quantizer_modules(wildcards.codes)),
     script:
         "../../scripts/health.py"

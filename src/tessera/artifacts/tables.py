@@ -223,6 +223,29 @@ def check_ids(path: str | Path, table: pa.Table, column: str, largest: int) -> N
         raise ArtifactError(f"{path}: row {row}, column {column!r}: {values[row].as_py()} is not an id in 1..{largest}")
 
 
+_ALIKE = 1e-5
+"""Rows that differ by less than this share of their root mean square differ by rounding alone."""
+
+
+def check_rows_differ(source: str | Path, vectors: np.ndarray, why: str) -> None:
+    """Refuse vectors (n, dim) that are the same in all rows, of which there are several.
+
+    Args:
+        source: what the vectors come from, or are written to.
+        vectors: without NaN.
+        why: what may have gone wrong.
+    Raises:
+        ArtifactError: they are the same.
+    """
+    if len(vectors) < 2:
+        return
+    size = np.sqrt(np.mean(np.square(vectors, dtype=np.float64)))
+    if float(np.max(np.ptp(vectors, axis=0), initial=0)) <= _ALIKE * size:
+        raise ArtifactError(
+            f"{source}: all {len(vectors)} rows have the same vector, which tells no item from another; {why}"
+        )
+
+
 def write_item_table(
     path: str | Path,
     items: np.ndarray,

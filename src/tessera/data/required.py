@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from tessera.artifacts.language_folder import FolderError, check_language_folder
 from tessera.artifacts.shown import shown_url
 from tessera.data.downloads import DataFileError, is_url, url_problem
 from tessera.data.files import find
@@ -130,8 +131,10 @@ def _problem(needed: Needed) -> str | None:
     try:
         found = find(needed.file)
         if needed.folder is None or found.is_dir() == needed.folder:
+            if needed.key.startswith("models."):
+                check_language_folder(found)
             return None
-    except (FileNotFoundError, DataFileError) as error:
+    except (FileNotFoundError, DataFileError, FolderError) as error:
         return str(error)
     return f"{found}: is {'no' if needed.folder else 'a'} folder, expected {'one' if needed.folder else 'a file'}"
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from tessera.artifacts.files import file_digest
 from tessera.artifacts.logs import log
-from tessera.artifacts.tables import LATENTS, ArtifactError, check_ids, read_table, write_item_table
+from tessera.artifacts.tables import LATENTS, ArtifactError, check_ids, check_rows_differ, read_table, write_item_table
 from tessera.data.identifiers import id_series, places
 from tessera.data.joins import Join, quoted
 from tessera.settings.base import did_you_mean
@@ -50,6 +50,7 @@ def import_table(recipe: ItemTable, source: str | Path, items: str | Path, outpu
     else:
         raise ArtifactError(f"{source}: item vectors are .npy or .parquet, not {source.suffix or 'without a suffix'!r}")
     _check_finite(source, chosen, vectors, raw_ids)
+    check_rows_differ(source, vectors, "expected a vector of its own for every item")
     log.info("%s: %d of %d items have a vector of width %d", source, len(chosen), len(raw_ids), vectors.shape[1])
     settings = recipe.model_dump(mode="json")
     write_item_table(output, chosen.astype(np.int32) + 1, vectors, settings, {"source": file_digest(source)})

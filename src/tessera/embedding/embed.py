@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tessera.artifacts.logs import log
 from tessera.artifacts.sequences import write_item_sequences
-from tessera.artifacts.tables import ArtifactError, write_item_table
+from tessera.artifacts.tables import ArtifactError, check_rows_differ, write_item_table
 from tessera.embedding.finish import finish
 from tessera.embedding.task import RECIPES, Places, Task
 from tessera.language.models import load_model
@@ -21,7 +21,7 @@ def embed(task: Task, places: Places, output: Path) -> None:
     """Write the item table of a task.
 
     Raises:
-        ArtifactError: no item has a text, or a vector is not finite.
+        ArtifactError: no item has a text, a vector is not finite, or all are the same.
     """
     table = task.table
     model = load_model(task.model, places.model_folder)
@@ -45,6 +45,9 @@ def embed(task: Task, places: Places, output: Path) -> None:
     bad = ~np.isfinite(vectors).all(1)
     if bad.any():
         raise ArtifactError(f"{output}: the model gives NaN or infinity for item {items[bad][0]}; nothing was written")
+    if len(np.unique(items)) > 1:
+        why = "look at what is told of the items (prompt.attributes, captions) and at the model's tokenizer"
+        check_rows_differ(output, vectors, f"nothing was written: {why}")
     finished = finish(vectors, table)
     log.info(
         "%d items have %d vectors of width %d (from %d)",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tessera.artifacts.codes import ABSENT, Part, SemanticIds, write_codes
-from tessera.artifacts.files import file_digest, identity, write_text
+from tessera.artifacts.files import file_digest, write_text
 from tessera.artifacts.logs import log
 from tessera.artifacts.models import write_model
 from tessera.artifacts.tables import ArtifactError, describe
@@ -23,6 +23,7 @@ from tessera.quantization.task import QUANTIZERS
 from tessera.quantization.vectors import PartVectors, read_parts
 from tessera.settings import semantic_ids as kinds
 from tessera.settings.semantic_ids import MMRQVAE, GivenCodes
+from tessera.training.machine import state_identity
 
 
 def quantize(
@@ -57,7 +58,7 @@ def quantize(
     dataset = load_dataset(data)
     parts = read_parts(tables, dataset.n_items, together=not isinstance(settings, MMRQVAE))
     digests = {name: file_digest(path) for name, path in tables.items()}
-    folder = state / identity(
+    folder = state / state_identity(
         settings.canonical(), code, *digests.values(), file_digest(data / "interactions.parquet")
     )  # fmt: skip
     fitting = fit_items(parts, tables, dataset.train_counts, max(settings.sizes))

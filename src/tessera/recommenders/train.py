@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tessera.artifacts.files import file_digest, forget, identity
+from tessera.artifacts.files import file_digest
 from tessera.artifacts.logs import log, stage
 from tessera.artifacts.models import write_model
 from tessera.data.dataset import Cases, Dataset, load_dataset
@@ -22,9 +22,10 @@ from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.network import build_network, network_batches, network_scorer
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.systems import Run
+from tessera.training.checkpoint import clear
 from tessera.training.launch import run_processes
 from tessera.training.loop import Trainer, write_history
-from tessera.training.machine import Machine, seed_step
+from tessera.training.machine import Machine, seed_step, state_identity
 
 HEURISTICS = {
     "popular": "tessera.recommenders.backbones.popular",
@@ -36,7 +37,7 @@ HEURISTICS = {
 def run_identity(run: Run, data: Path, inputs: RunInputs, code: str) -> str:
     """Name of a run's state: changes with its settings, its code and its input files, and with nothing else."""
     digests = [file_digest(data / "interactions.parquet"), *inputs.digests(), *fingerprint(run.model)]
-    return identity(run.canonical(), code, *digests)
+    return state_identity(run.canonical(), code, *digests)
 
 
 def train_run(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path, code: str = "") -> None:
@@ -74,7 +75,7 @@ def train_run(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path
     description |= {"best_epoch": best["epoch"], "epochs": len(history), "validation": best["NDCG@10"]}
     write_history(output.with_name("history.jsonl"), history)
     write_model(output, weights, description)
-    forget([folder / "checkpoint.safetensors"])
+    clear(folder / "checkpoint.safetensors")
     log.info("best epoch %d of %d, validation NDCG@10 %.4f", best["epoch"], len(history), best["NDCG@10"])
 
 
@@ -134,6 +135,7 @@ def launch(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path, c
     job = {
         "run": run.model_dump(mode="json"), "data": str(data), "inputs": inputs.model_dump(mode="json"),
         "output": str(output), "state": str(state), "code": code, "log": str(logfile) if logfile else None,
+        "threads": torch.get_num_threads(),
     }  # fmt: skip
     run_processes("tessera.recommenders.train", job, run.training.processes)
 
@@ -141,7 +143,7 @@ def launch(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path, c
 def main() -> None:
     """One of several processes, started by `launch`."""
     job = json.loads(sys.argv[1])
-    with stage(job["log"], 0):
+    with stage(job["log"], job["threads"], 0):
         train_run(
             Run.model_validate(job["run"]), Path(job["data"]), RunInputs.model_validate(job["inputs"]),
             Path(job["output"]), Path(job["state"]), job["code"],

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tessera.artifacts.files import identity
+
 
 class MachineSettings(Protocol):
     """What a machine reads of the settings of a training."""
@@ -48,6 +50,15 @@ def seed_step(*numbers: int) -> None:
         mixed = ((mixed ^ (number & 0xFFFFFFFF)) * 0x100000001B3) % 2**64
         mixed ^= mixed >> 29
     torch.manual_seed(mixed % 2**63)
+
+
+def state_identity(*parts: str) -> str:
+    """Name of a trainer's state: changes with any part (settings, code, fingerprints of inputs), and with the threads.
+
+    Some sums are split among threads (LayerNorm's gradients, a sum over everything): a run that went on with another
+    number of them would be neither the one nor the other.
+    """
+    return identity(*parts, f"{torch.get_num_threads()} threads")
 
 
 class Machine:

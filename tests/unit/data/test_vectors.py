@@ -50,6 +50,12 @@ def test_npy_rows_are_raw_ids(tmp_path: Path) -> None:
     assert present.tolist() == [False, True, True, True]
 
 
+def test_one_vector_for_all_items_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.full((4, 3), 0.1))
+    with pytest.raises(ArtifactError, match=r"v\.npy: all 3 rows have the same vector"):
+        imported(tmp_path, tmp_path / "v.npy", ["3", "0", "1"])
+
+
 @pytest.mark.parametrize("fixed", [True, False])
 def test_parquet_by_raw_id(tmp_path: Path, fixed: bool) -> None:
     embedding = pa.array([[1.0, 2.0], None, [5.0, 6.0], [7.0, 8.0]], pa.list_(pa.float32(), 2 if fixed else -1))
