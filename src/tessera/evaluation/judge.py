@@ -215,7 +215,8 @@ def summarize(
 
     overall = means(np.ones(len(rank), bool))
     if len(rank) and "recommended" in table.column_names:
-        overall["metrics"] |= list_metrics(table, popularity, settings)
+        shown = table.filter(pa.array(~repeats)) if settings.repeat_targets == "drop" else table
+        overall["metrics"] |= list_metrics(shown, popularity, settings)
     groups: dict[str, dict[str, Any]] = {
         kind: {name: means(members[targets]) for name, members in named.items()}
         for kind, named in item_groups(popularity, settings).items()

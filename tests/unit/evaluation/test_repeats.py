@@ -155,6 +155,8 @@ def test_averages_are_those_of_a_loop_over_users(mask, policy):
     gains = [1 / np.log2(rank + 1) if rank <= 10 else 0 for rank in ranks]
     assert found["metrics"]["NDCG@10"] == pytest.approx(np.mean(gains))
     assert sum(group["users"] for group in found["groups"]["popularity"].values()) == len(kept)
+    lists = table.column("recommended").to_pylist()
+    assert found["metrics"]["coverage@10"] == len({item for case in kept for item in lists[case]}) / ITEMS
 
 
 @pytest.mark.parametrize(("mask", "policy"), POLICIES)
