@@ -126,7 +126,7 @@ def _validation_cases(run: Run, cases: Cases, judged: Evaluation) -> Cases:
             "set evaluation.mask_seen: false"
         )
     if warning := repeat_warning(int(cases.repeats.sum()), len(cases), judged, "validation users"):
-        log.warning("%s/%s: %s", run.system, run.recommender, warning)
+        log.warning("WARNING: %s/%s: %s", run.system, run.recommender, warning)
     return _sample(counted, run.training.validation_users)
 
 

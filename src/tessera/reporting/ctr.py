@@ -130,7 +130,7 @@ def collect(dataset: str, metric_files: Sequence[Path], against: str, settings: 
     _test(table, paths)
     _mark_best(table)
     if warning := few_users_warning(table.models[0].runs[0]["users"]):
-        log.warning("%s: %s", dataset, warning)
+        log.warning("WARNING: %s: %s", dataset, warning)
     return table
 
 

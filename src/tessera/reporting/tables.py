@@ -164,8 +164,9 @@ class Table:
         users, everyone, repeats = self.judged.users, self.judged.test_users, self.repeats
         repeated = {"miss": "counted as misses", "drop": "left out", "unmasked": "nothing masked for them"}
         alike = not rule.mask_seen and rule.repeat_targets != "drop"
-        seen = "" if rule.mask_seen or rule.candidates.kind != "sampled" else " and the user's own history"
-        ranking = "full catalogue" if self.protocol == "full" else f"the target and {self.protocol} negatives{seen}"
+        with_seen = rule.candidates.kind == "sampled" and not rule.mask_seen
+        target = "the target, the user's own history" if with_seen else "the target"
+        ranking = "full catalogue" if self.protocol == "full" else f"{target} and {self.protocol} negatives"
         found = [
             f"{users:,} test users" if users == everyone else f"{users:,} of {everyone:,} test users",
             f"ranked: {ranking}",
@@ -222,7 +223,7 @@ def collect(
             f"{evaluation.repeat_targets} and cold_targets: {evaluation.cold_targets} leave all of them out"
         )
     for warning in table.warnings():
-        log.warning("%s: %s", dataset, warning)
+        log.warning("WARNING: %s: %s", dataset, warning)
     for entry in found:
         for column, users in _columns_of(entry).items():
             values = entry.values(column.metric, column.kind, column.group)

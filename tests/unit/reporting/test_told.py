@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import logging
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -110,6 +111,21 @@ def test_the_best_is_the_largest_or_the_smallest_or_none() -> None:
     assert best_of([0.0, 0.0], smaller=False) is None
     assert best_of([0.0, 0.0], smaller=True) is None
     assert best_of([0.3], smaller=False) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "mask", "said"),
+    [
+        ("full", True, "ranked: full catalogue"),
+        ("sampled", True, "ranked: the target and 100 sampled negatives"),
+        ("sampled", False, "ranked: the target, the user's own history and 100 sampled negatives"),
+    ],
+)
+def test_what_the_target_is_ranked_among_is_told(kind: str, mask: bool, said: str, results: Path) -> None:
+    table = collect("bazaar", metric_files(results), ORDER, Evaluation(), Significance(resamples=100))
+    settings = Evaluation.model_validate({"candidates": {"kind": kind}, "mask_seen": mask})
+    shown = replace(table, protocol="full" if kind == "full" else "100 sampled", evaluation=settings)
+    assert said in shown.notes()
 
 
 def test_a_hundred_users_are_enough() -> None:
