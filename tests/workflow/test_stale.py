@@ -69,6 +69,8 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("loss", {"kind": "bce"}, {**COLLABORATIVE, **runs(15)}),
     ("training__learning_rate", 0.01, TRAINED),
     ("evaluation__cutoffs", [5, 10], JUDGED),
+    # validation, which stops training, asks what the test asks
+    ("evaluation__repeat_targets", "drop", {**TRAINED, **JUDGED}),
     ("evaluation__candidates", {"kind": "sampled", "negatives": 9}, {"candidates": 1, "rulegraph": 1, **JUDGED}),
     ("significance__level", 0.1, SHOWN),
     ("report__title", "Another title", {"report": 1}),

@@ -51,6 +51,7 @@ EVALUATION = pa.schema(
         ("candidates", pa.int32()),
         ("history_length", pa.int32()),
         ("popularity", pa.int32()),
+        ("repeat", pa.bool_()),
         ("recommended", pa.list_(pa.int32())),
     ]
 )
@@ -132,7 +133,7 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "rejected": (1, REJECTED),
     "item_table": (1, None),
     "item_sequences": (1, None),
-    "evaluation": (1, EVALUATION),
+    "evaluation": (2, EVALUATION),
     "candidates": (1, CANDIDATES),
     "captions": (1, CAPTIONS),
     "semantic_ids": (1, None),

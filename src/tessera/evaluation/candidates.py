@@ -19,6 +19,9 @@ from tessera.settings.evaluation import SampledRanking
 def sample_candidates(cases: Cases, settings: SampledRanking, popularity: np.ndarray) -> pa.Table:
     """Draw negatives without replacement for every case, never from the user's history nor the target.
 
+    Whether seen items are ranked beside them is the judge's to say (`judge.rank_cases`), by its masks: this file is the
+    same under all of them. A user whose target is a seen item and who has too few other items gets all there are.
+
     Args:
         popularity: (items + 1,) training interactions an item; `popularity` sampling adds one to each.
     Raises:
@@ -27,19 +30,20 @@ def sample_candidates(cases: Cases, settings: SampledRanking, popularity: np.nda
     items = len(popularity) - 1
     weights = np.ones(items) if settings.distribution == "uniform" else popularity[1:] + 1.0
     log_weights = np.log(weights)
-    lists = []
-    for case, (user, target) in enumerate(zip(cases.users, cases.targets, strict=True)):
+    lists: list[np.ndarray] = []
+    for case, (user, target, repeat) in enumerate(zip(cases.users, cases.targets, cases.repeats, strict=True)):
         # the largest of log-weight plus Gumbel noise: a weighted draw without replacement (Efraimidis 2006)
         keys = log_weights + np.random.default_rng((settings.seed, int(user))).gumbel(size=items)
         keys[cases.history(case) - 1] = -np.inf
         keys[target - 1] = -np.inf
         free = int(np.isfinite(keys).sum())
-        if free < settings.negatives:
+        if free < settings.negatives and not repeat:
             raise ValueError(
                 f"evaluation.candidates.negatives: {settings.negatives} negatives were asked for, but user {user} "
                 f"has {free} of {items} items unseen"
             )
-        lists.append(np.argpartition(-keys, settings.negatives - 1)[: settings.negatives] + 1)
+        drawn = min(free, settings.negatives)
+        lists.append(np.argpartition(-keys, drawn - 1)[:drawn] + 1 if drawn else keys[:0])
     return pa.table({"user": pa.array(cases.users), "items": pa.array(lists, pa.list_(pa.int32()))})
 
 

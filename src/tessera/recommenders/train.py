@@ -16,7 +16,8 @@ from tessera.artifacts.files import file_digest
 from tessera.artifacts.logs import log, stage
 from tessera.artifacts.models import write_model
 from tessera.data.dataset import Cases, Dataset, load_dataset
-from tessera.evaluation.judge import validation_metrics
+from tessera.evaluation.groups import repeat_warning
+from tessera.evaluation.judge import counted_cases, validation_metrics
 from tessera.language.models import fingerprint
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.network import build_network, network_batches, network_scorer
@@ -94,15 +95,13 @@ def _train_network(
     offsets, items = dataset.train_histories()
     model = build_network(run, dataset.train_counts, inputs)
     batches = network_batches(model, run, offsets, items)
-    cases = _sample(dataset.cases("valid"), run.training.validation_users)
-    if not len(cases):
-        raise ValueError(f"{run.system}: the dataset has no validation case, so nothing can decide when to stop")
+    judged = Evaluation(batch_users=512, mask_seen=run.mask_seen, repeat_targets=run.repeat_targets)
+    cases = _validation_cases(run, dataset.cases("valid"), judged)
     log.info(
         "%s/%s seed %d: %s parameters, %s targets, %s validation users, on %s",
         run.system, run.recommender, run.seed, f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,}",
         f"{batches.targets:,}", f"{len(cases):,}", machine.device,
     )  # fmt: skip
-    judged = Evaluation(batch_users=512)
 
     def validate() -> dict[str, float]:
         return validation_metrics(network_scorer(model, run, machine.device), cases, judged)
@@ -112,15 +111,31 @@ def _train_network(
     return history, model.state_dict()
 
 
+def _validation_cases(run: Run, cases: Cases, judged: Evaluation) -> Cases:
+    """The cases that decide when to stop: the same for every run.
+
+    Raises:
+        ValueError: no case is left.
+    """
+    if not len(cases):
+        raise ValueError(f"{run.system}: the dataset has no validation case, so nothing can decide when to stop")
+    counted = counted_cases(cases, judged)
+    if not len(counted):
+        raise ValueError(
+            f"{run.system}: the validation target of every user stands in the user's own history, and "
+            "evaluation.repeat_targets: drop leaves all of them out, so nothing can decide when to stop; "
+            "set evaluation.mask_seen: false"
+        )
+    if warning := repeat_warning(int(cases.repeats.sum()), len(cases), judged, "validation users"):
+        log.warning("WARNING: %s/%s: %s", run.system, run.recommender, warning)
+    return _sample(counted, run.training.validation_users)
+
+
 def _sample(cases: Cases, users: int | None) -> Cases:
     """The same random users for every run, so that early stopping sees the same."""
     if users is None or users >= len(cases):
         return cases
-    chosen = np.sort(np.random.default_rng(0).choice(len(cases), users, replace=False))
-    lengths = cases.lengths[chosen]
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    items = np.concatenate([cases.history(case) for case in chosen])
-    return Cases(cases.users[chosen], cases.targets[chosen], offsets, items)
+    return cases.take(np.sort(np.random.default_rng(0).choice(len(cases), users, replace=False)))
 
 
 def launch(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path, code: str, logfile: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -290,7 +291,7 @@ def _data_uri(value: str) -> Markup:
 
 
 def _render(**context: Any) -> str:
-    known = {"label": label, "number": number, "Column": Column, "reasons": _reasons, "facts": _facts}
+    known = {"label": label, "number": number, "Column": Column, "reasons": _reasons, "facts": _facts, "inf": math.inf}
     known["text_notes"] = text_notes
     return render("page.html", known | {"table_columns": COLUMNS, "code_columns": CODE_COLUMNS}, context)
 

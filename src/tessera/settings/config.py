@@ -311,6 +311,8 @@ class Config(Settings):
             # a network of its own has a loss of its own
             loss=(system.loss or self.loss) if isinstance(system, BackboneSystem) else CrossEntropy(),
             training=Training.model_validate(training),
+            mask_seen=self.evaluation.mask_seen,
+            repeat_targets=self.evaluation.repeat_targets,
             tables=self._tables_of(system),
             remarks=self._remarks(system, backbone_name),
         )

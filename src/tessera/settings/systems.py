@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from tessera.settings.base import PresetSettings, Seed, Settings, Width
 from tessera.settings.embedding import LoRA
+from tessera.settings.evaluation import RepeatTargets
 from tessera.settings.language import LanguageModel
 from tessera.settings.recommenders import (
     Backbone,
@@ -226,6 +227,10 @@ class Run(Settings):
     """The language model of a network that has one."""
     loss: Loss = Field(default_factory=CrossEntropy)
     training: Training = Field(default_factory=Training)
+    mask_seen: bool = True
+    """As in `evaluation`: validation, which stops training, masks what the test masks."""
+    repeat_targets: RepeatTargets = "miss"
+    """As in `evaluation`."""
     tables: list[str] = Field(default_factory=list)
     """Item tables that are read, in the order of the run's inputs."""
     remarks: list[str] = Field(default_factory=list)

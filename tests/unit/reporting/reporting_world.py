@@ -116,7 +116,9 @@ def _stats(data: Path, rows: int) -> None:
     )
 
 
-def _run(folder: Path, system: str, recommender: str, seed: int, lift: float, settings: Evaluation) -> None:
+def _run(
+    folder: Path, system: str, recommender: str, seed: int, lift: float, settings: Evaluation, repeats: int
+) -> None:
     generator = np.random.default_rng((seed, len(system), len(recommender)))
     shared = np.random.default_rng(9)
     targets = shared.integers(1, ITEMS + 1, USERS)
@@ -129,15 +131,19 @@ def _run(folder: Path, system: str, recommender: str, seed: int, lift: float, se
         if ranks[user] <= 20:
             lists[user][int(ranks[user]) - 1] = int(targets[user])
     counts = popularity()
+    repeat = np.arange(USERS) < repeats
+    if settings.mask_seen and settings.repeat_targets != "unmasked":
+        ranks[repeat] = np.inf
     table = pa.table(
         {
             "user": pa.array(range(1, USERS + 1), pa.int32()),
             "item": pa.array(targets, pa.int32()),
             "rank": ranks,
-            "score": pa.array(-ranks, pa.float32()),
+            "score": pa.array(-place, pa.float32()),
             "candidates": pa.array(np.full(USERS, ITEMS), pa.int32()),
             "history_length": pa.array(lengths, pa.int32()),
             "popularity": pa.array(counts[targets], pa.int32()),
+            "repeat": repeat,
             "recommended": pa.array(lists, pa.list_(pa.int32())),
         }
     )
@@ -247,7 +253,9 @@ def _benchmarks(results: Path, name: str) -> None:
         write_text(results / "benchmarks" / rule / file, f"{head}\n{row}\n")
 
 
-def make(root: Path, names: tuple[str, ...] = ("bazaar",), settings: Evaluation | None = None) -> Path:
+def make(
+    root: Path, names: tuple[str, ...] = ("bazaar",), settings: Evaluation | None = None, repeats: int = 0
+) -> Path:
     """A results/ tree below `root`; gives its path."""
     results = root / "results"
     for name in names:
@@ -255,7 +263,7 @@ def make(root: Path, names: tuple[str, ...] = ("bazaar",), settings: Evaluation 
         for system, recommender, seeds, lift in RUNS:
             for seed in seeds:
                 folder = results / name / "runs" / system / recommender / f"seed-{seed}"
-                _run(folder, system, recommender, seed, lift, settings or Evaluation())
+                _run(folder, system, recommender, seed, lift, settings or Evaluation(), repeats)
         _tables(results, name)
         _codes(results, name)
         _benchmarks(results, name)
@@ -274,7 +282,7 @@ def run_paths(results: Path, name: str = "bazaar") -> list[str]:
     return [f"{s}/{r}/seed-{seed}" for s, r, seeds, _ in RUNS for seed in seeds if (results / name).is_dir()]
 
 
-def write_report(results: Path, names: tuple[str, ...] = ("bazaar",)) -> Path:
+def write_report(results: Path, names: tuple[str, ...] = ("bazaar",), settings: Evaluation | None = None) -> Path:
     """Tables and page through the library, as the scripts do; gives the page's path."""
     from tessera.reporting.page import build
     from tessera.reporting.tables import collect, write
@@ -282,7 +290,8 @@ def write_report(results: Path, names: tuple[str, ...] = ("bazaar",)) -> Path:
     from tessera.settings.reporting import Report
 
     for name in names:
-        table = collect(name, metric_files(results, name), ORDER, Evaluation(), Significance(resamples=1000))
+        judged = settings or Evaluation()
+        table = collect(name, metric_files(results, name), ORDER, judged, Significance(resamples=1000))
         write(table, {kind: results / "tables" / f"{name}.{kind}" for kind in ("parquet", "csv", "md", "tex")})
     page = results / "report" / "index.html"
     config = {"datasets": {name: {"source": "bazaar", "note": EVIL} for name in names}}
