@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import sys
 import time
@@ -13,6 +14,13 @@ from pathlib import Path
 from types import TracebackType
 
 log = logging.getLogger("tessera")
+
+
+_NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
+_EQUAL_BITS = (
+    "torch computes this on a GPU in no fixed order, so two runs of this config would differ; set `device: cpu` where "
+    "it runs (`training.device`, or `device` of the model), or take a version of torch that can"
+)
 
 
 class Terminated(SystemExit):
@@ -71,8 +79,10 @@ def stage(path: str | Path | None) -> Iterator[None]:
                 traceback.print_exc(file=file)
         log.error("ERROR: %s", error)
         raise SystemExit(1) from None
-    except Exception:
+    except Exception as error:
         log.exception("UNEXPECTED ERROR")
+        if found := _NOT_DETERMINISTIC.match(str(error)):
+            log.error("ERROR: %s: %s", found[1], _EQUAL_BITS)
         raise SystemExit(1) from None
     finally:
         for handler in handlers:
