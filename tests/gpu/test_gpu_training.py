@@ -36,8 +36,8 @@ CODES = 0.98
 """Least share of equal codes. A vector that is as near to two codes may take either."""
 POLICIES = ("crrl", "crrl-token")
 TIES = 2
-"""Steps of a policy, of 20, whose loss may be another: its rewards are ranks of items, and where two of them are as near
-but for rounding, either may come first."""
+"""Steps of a policy, of 20, whose loss may be another: its rewards are ranks of items, and of two that are as near but
+for rounding either may come first."""
 ONCE = [name for name in TRAINED if name.count("/") < 2]
 """All but other losses, of which there is no other loop."""
 STOP = 11
@@ -79,9 +79,9 @@ def go(train: Train, place: Place, folder: Path, stop: int | None = None) -> Ran
         warnings.simplefilter("always")
         made = train(place, folder)
     found = {str(one.message).splitlines()[0] for one in caught}
+    warned_only = torch.is_deterministic_algorithms_warn_only_enabled()
     modes = {
-        "strict": torch.are_deterministic_algorithms_enabled()
-        and not torch.is_deterministic_algorithms_warn_only_enabled(),
+        "strict": torch.are_deterministic_algorithms_enabled() and not warned_only,
         "cuDNN's attention": torch.backends.cuda.cudnn_sdp_enabled(),
         "TF32": torch.backends.cudnn.allow_tf32,
     }

@@ -48,7 +48,7 @@ class _CrossEntropySum(torch.autograd.Function):
             logits = states[part] @ items.T  # the product as it was: one of fewer rows may round otherwise
             chosen = logits[lost].gather(1, targets[part, None][lost])
             losses[part][lost] = (torch.logsumexp(logits[lost], 1, keepdim=True) - chosen).to(full)
-        for each in losses.split(rows):
+        for each in torch.split(losses, rows):
             total += each.sum(dtype=total.dtype)
         ctx.save_for_backward(grad_states, grad_items)
         return total.to(full)

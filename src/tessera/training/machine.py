@@ -66,7 +66,7 @@ def _settle_cuda() -> None:
     # `stage` tells what can be done.
     torch.use_deterministic_algorithms(True)
     # on by default in that mode: a kernel for every new tensor, to show who reads what nobody wrote
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # cuDNN's attention (16 bits) plans a graph for every new shape, and training and judging have many: steps took up
     # to four times as long. Beyond 65,535 rows it fails (`Expected mha_graph.execute(...)`). The others stay.
     torch.backends.cuda.enable_cudnn_sdp(False)
