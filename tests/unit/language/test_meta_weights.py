@@ -1,4 +1,4 @@
-"""Weights that are not there yet: a model that is read is made without memory first, and every weight must be filled."""
+"""Weights that are not there yet: a model is made without memory before it is read, and every weight must be filled."""
 
 from __future__ import annotations
 
