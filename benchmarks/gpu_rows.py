@@ -182,7 +182,7 @@ def train(
     settings = Training(device=place.device.type, precision=precision, batch_tokens=tokens, checkpoint_seconds=1e9)  # type: ignore[arg-type]
     machine = Machine(settings)
     if place.device.type == "cuda":
-        torch.use_deterministic_algorithms(deterministic, warn_only=True)
+        torch.use_deterministic_algorithms(deterministic)
     with tempfile.TemporaryDirectory() as folder, matmul_precision("high" if tf32 else "highest"):
         trainer = Trainer(model, batches, settings, 1, lambda: {"NDCG@10": 0.0}, Path(folder), machine)
         if compiled == "backbone":

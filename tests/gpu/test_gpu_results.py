@@ -55,7 +55,6 @@ def test_full_ranking_is_that_of_the_cpu(name: str, device: str, tmp_path: Path,
     """The same weights rank the test targets. A rank may differ by the items whose score, on the CPU, is as near to the
     target's as the greatest difference between a score here and there: ties but for rounding. No others may pass it.
     """
-    torch.backends.cudnn.allow_tf32 = False
     torch.set_num_threads(1)
     folder = tmp_path / "run"
     folder.mkdir()
@@ -127,7 +126,6 @@ def test_click_probabilities_are_those_of_the_cpu(
 
 def test_captions_are_those_of_the_cpu(device: str, tmp_path: Path, measure: Callable[..., None]) -> None:
     """Greedy captions by a built vision model of random weights."""
-    torch.backends.cudnn.allow_tf32 = False
     data = write_pictured(tmp_path, 48)
     built = write_built(tmp_path / "built", tiny_built())
     for source in ("image", "both"):

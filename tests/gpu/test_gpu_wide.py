@@ -27,7 +27,7 @@ from tessera.recommenders.network import build_network, network_scorer
 from tessera.settings.recommenders import DualViewItems
 from tessera.training.machine import seed_step
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("settled")]
 
 ON_GPU = os.environ.get("TESSERA_GPU_TESTS_ON", "cuda") == "cuda"
 ROWS = 70_000 if ON_GPU else 2_100

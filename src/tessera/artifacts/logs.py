@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -17,6 +18,13 @@ from types import TracebackType
 from tessera.artifacts.files import NO_ROOM
 
 log = logging.getLogger("tessera")
+
+
+_NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
+_EQUAL_BITS = (
+    "torch computes this on a GPU in no fixed order, so two runs of this config would differ; set `device: cpu` where "
+    "it runs (`training.device`, or `device` of the model), or take a version of torch that can"
+)
 
 
 class Terminated(SystemExit):
@@ -129,8 +137,10 @@ def stage(path: str | Path | None, threads: int = 1, attempt: int | None = None)
         _write(path, traceback.format_exc())
         log.error("ERROR: not enough memory%s", f" ({error})" if str(error) else "")
         raise SystemExit(1) from None
-    except Exception:
+    except Exception as error:
         log.exception("UNEXPECTED ERROR")
+        if found := _NOT_DETERMINISTIC.match(str(error)):
+            log.error("ERROR: %s: %s", found[1], _EQUAL_BITS)
         raise SystemExit(1) from None
     finally:
         _Ending.asked = False

@@ -356,12 +356,20 @@ def _read_weights(folder: Path, settings: LoadedModel, kind: Kind, device: torch
         raise LanguageModelError(f"{folder}: cannot be loaded as {kind}: {_reason(error)}") from None
     # a pooler is not used; every other weight that is absent would silently be random
     absent = sorted(name for name in found["missing_keys"] if "pooler" not in name)
+    # transformers makes a model without memory and fills it from the files; what stays so would fail later, unnamed
+    absent += [name for name in _unfilled(full) if name not in absent]
     if absent:
         raise LanguageModelError(
             f"{folder}: as {kind}, {len(absent)} weights are absent from the safetensors, e.g. {absent[0]}; "
             "does `type` fit the model?"
         )
     return full if settings.quantization != "none" else full.to(device)
+
+
+def _unfilled(model: nn.Module) -> list[str]:
+    """Parameters and buffers that no file filled: they are on the device `meta`."""
+    held = (*model.named_parameters(), *model.named_buffers())
+    return sorted(name for name, tensor in held if tensor.is_meta and "pooler" not in name)
 
 
 def _quantized(settings: LoadedModel, device: torch.device) -> dict[str, Any]:
