@@ -1,7 +1,6 @@
 # Tessera: from raw logs to metric tables. What happens is in workflow/rules; what it is called with, in config/.
 import atexit
 import os
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -17,15 +16,8 @@ from tessera.artifacts.failures import framed, summary
 from tessera.settings.base import ConfigError
 from tessera.settings.files import check_files_of_config
 
-# Snakemake calls Python by its path, unquoted: where a shell would cut the path, by its name.
-if shlex.quote(sys.executable) != sys.executable:
-    os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
-    sys.executable = os.path.basename(sys.executable)
 
-
-def refuse(error):
-    """End before anything runs, with what is wrong with the config."""
-    sys.exit(framed(f"ERROR: this config cannot be run:\n{error}"))
+include: "workflow/rules/start.smk"
 
 
 BEGAN = time.time()
@@ -70,6 +62,11 @@ else:
 
 
 report: "workflow/report/workflow.rst"
+
+
+from tessera.reporting.old_page import bring_back
+
+bring_back("results/report/index.html")
 
 
 localrules:

@@ -82,11 +82,9 @@ def measure(arguments: argparse.Namespace) -> None:
 
     import device_timing as timing
     from gpu_rows import SECTIONS, Place, all_rows
+    from tessera.training.machine import pick_device
 
-    name = arguments.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    device = pick_device(arguments.device)
     tiny = device.type == "cpu"
     if tiny:
         torch.set_num_threads(1)
@@ -107,7 +105,7 @@ def measure(arguments: argparse.Namespace) -> None:
         say(begin=number, limit=row.limit)
         timing.fresh(device)
         if device.type == "cuda":
-            torch.use_deterministic_algorithms(row.deterministic, warn_only=True)
+            torch.use_deterministic_algorithms(row.deterministic)
         told: dict[str, Any] = {"error": "", "plain": row.plain, "deterministic": row.deterministic}
         broken = False
         try:

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import TypeAdapter
-from tessera.recommenders.model import ModelScorer, SequentialRecommender
 from torch import Tensor
 
 import device_timing as timing
@@ -30,6 +29,7 @@ from tessera.evaluation.judge import evaluation_table, rank_cases, summarize
 from tessera.objectives.catalogue import CatalogueLoss, catalogue_loss
 from tessera.recommenders.backbones.sasrec import SASRec
 from tessera.recommenders.item_encoders.ids import IdItemEncoder
+from tessera.recommenders.systems.backbone import ModelScorer, SequentialRecommender
 from tessera.settings.backbones.sasrec import SASRecSettings
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.losses.base import Loss
@@ -184,7 +184,7 @@ def train(
     settings = Training(device=place.device.type, precision=precision, batch_tokens=tokens, checkpoint_seconds=1e9)  # type: ignore[arg-type]
     machine = Machine(settings)
     if place.device.type == "cuda":
-        torch.use_deterministic_algorithms(deterministic, warn_only=True)
+        torch.use_deterministic_algorithms(deterministic)
     with tempfile.TemporaryDirectory() as folder, matmul_precision("high" if tf32 else "highest"):
         trainer = Trainer(model, batches, settings, 1, lambda: {"NDCG@10": 0.0}, Path(folder), machine)
         if compiled == "backbone":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tessera.artifacts.logs import stage
 
-with stage(snakemake.log[0], snakemake.resources.attempt):
+with stage(snakemake.log[0], attempt=snakemake.resources.attempt):
     from tessera.data.ingest import ingest
 
     ingest(json.loads(snakemake.params.cfg), Path(snakemake.output[0]).parent)

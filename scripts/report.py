@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from tessera.artifacts.logs import stage
+from tessera.reporting.old_page import old_page_kept
 from tessera.reporting.page import build
 from tessera.settings.reporting import Report
 
@@ -16,7 +17,7 @@ def by_dataset(files: list[str], name) -> dict[str, dict[str, Path]]:
     return found
 
 
-with stage(snakemake.log[0]):
+with stage(snakemake.log[0]), old_page_kept(snakemake.output[0]):
     cfg = json.loads(snakemake.params.cfg)
     runs = {dataset: cfg["runs"][dataset] for dataset in cfg["datasets"]}
     build(

@@ -42,3 +42,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = ("bazaar", "second-shop")
     tree = reporting_world.make(tmp_path_factory.mktemp("browser"), names)
     return reporting_world.write_report(tree, names)
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report whose every text is long, unseen or looks like markup."""
+    import reporting_world
+
+    return reporting_world.hostile_page(tmp_path_factory.mktemp("hostile"))

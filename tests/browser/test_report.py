@@ -20,6 +20,16 @@ Opener = Callable[..., "Page"]
 @pytest.fixture
 def visit(browser: Browser, report: Path) -> Iterator[Opener]:
     """Opens the page; afterwards nothing may have been complained about or fetched."""
+    yield from _visit(browser, report)
+
+
+@pytest.fixture
+def visit_hostile(browser: Browser, hostile: Path) -> Iterator[Opener]:
+    """The same for the page of hostile texts."""
+    yield from _visit(browser, hostile)
+
+
+def _visit(browser: Browser, report: Path) -> Iterator[Opener]:
     problems: list[str] = []
     contexts = []
 
@@ -129,6 +139,17 @@ def test_titles_with_markup_are_text(visit: Opener) -> None:
     assert page.locator(".title", has_text="<script>").first.inner_text() == EVIL
     assert page.locator("script:not([type='application/json'])").count() == 1
     assert page.locator("img:not([src^='data:'])").count() == 0
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_hostile_texts_stay_in_their_places(visit_hostile: Opener, width: int) -> None:
+    page = visit_hostile(width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert "\\u202egpj.exe" in page.locator(".item .title").first.inner_text()
+    assert page.locator("img:not([src^='data:'])").count() == 0
+    tallest = page.locator(".item, .user, figure").evaluate_all("nodes => Math.max(...nodes.map(n => n.offsetHeight))")
+    assert tallest < 3000
+    assert "cannot be read: 00" in page.locator(".broken").inner_text()
 
 
 def test_pictures_are_shown(visit: Opener) -> None:

@@ -21,6 +21,8 @@ sys.path.extend(str(UNIT / part) for part in ("recommenders", "embedding", "ctr"
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from tessera.training.machine import pick_device  # noqa: E402
+
 ON = os.environ.get("TESSERA_GPU_TESTS_ON", "cuda")
 MEASURED = pytest.StashKey[dict[str, dict[str, float | str]]]()
 
@@ -31,16 +33,27 @@ def device() -> str:
     return ON
 
 
+def _as_torch_starts() -> None:
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    torch.backends.cudnn.allow_tf32 = True
+
+
+@pytest.fixture
+def settled(device: str) -> None:
+    """The modes under which the library computes there, for tests that put a network on it without the library."""
+    pick_device(device)
+
+
 @pytest.fixture(autouse=True)
 def _as_in_a_process_of_its_own() -> Iterator[None]:
     """Skips without a GPU. Modes that training switches on for its process do not reach the next test."""
     if ON == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA here (TESSERA_GPU_TESTS_ON=cpu tries the tests themselves on the CPU)")
-    torch.use_deterministic_algorithms(False)
-    before = torch.backends.cudnn.allow_tf32
+    _as_torch_starts()
     yield
-    torch.use_deterministic_algorithms(False)
-    torch.backends.cudnn.allow_tf32 = before
+    _as_torch_starts()
     if ON == "cuda":
         torch.cuda.synchronize()
 

@@ -43,7 +43,7 @@ from tessera.recommenders.train import train_run
 from tessera.settings.recipes.lrcl import LRCLTable
 from tessera.settings.recipes.text import TextTable
 from tessera.settings.runs import Run
-from tessera.training.machine import Machine
+from tessera.training.machine import Machine, pick_device
 
 Result = dict[str, Tensor]
 """What a training wrote, and what was made with it, by name."""
@@ -217,7 +217,7 @@ def export(kind: str, place: Place, folder: Path) -> Result:
     model = tiny_model(kind)  # type: ignore[arg-type]
     if place.precision == "bfloat16":
         model.full.to(torch.bfloat16)
-    model.move(torch.device(place.device))
+    model.move(pick_device(place.device))
     _, vectors = embed_text(TextTable(model="tiny"), test_train_crrl.PROMPT, model, catalogue, {})
     return {"vectors": torch.from_numpy(vectors)}
 
@@ -253,7 +253,7 @@ def quantize(kind: str, place: Place, folder: Path) -> Result:
     module = import_module(QUANTIZERS[settings.quantizer])
     (folder / "state").mkdir(exist_ok=True)
     # k-means takes the GPU wherever there is one
-    chosen = {"return_value": torch.device(place.device)}
+    chosen = {"side_effect": lambda _: pick_device(place.device)}
     with mock.patch.object(pq, "pick_device", **chosen), mock.patch.object(rq_kmeans, "pick_device", **chosen):
         fitted = module.fit(settings, data, folder / "state")
     quantizer = Quantizer(settings, fitted.parts)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from kinds import CLICKS, RECOMMENDERS, Place, Recommender, click_run, dataset, samples, tiger_run
-from tessera.recommenders.network import build_network
 from tiny_vision import tiny_built, write_built, write_pictured
 
 from tessera.artifacts.models import write_model
@@ -24,6 +23,7 @@ from tessera.evaluation.judge import rank_cases
 from tessera.language.captions import write_captions
 from tessera.language.models import load_model
 from tessera.recommenders.evaluate import load_scorer
+from tessera.recommenders.systems.base import system
 from tessera.settings.ctr import CTREvaluation
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.language import Captions, ItemPrompt
@@ -55,14 +55,13 @@ def test_full_ranking_is_that_of_the_cpu(name: str, device: str, tmp_path: Path,
     """The same weights rank the test targets. A rank may differ by the items whose score, on the CPU, is as near to the
     target's as the greatest difference between a score here and there: ties but for rounding. No others may pass it.
     """
-    torch.backends.cudnn.allow_tf32 = False
     torch.set_num_threads(1)
     folder = tmp_path / "run"
     folder.mkdir()
     data = load_dataset(dataset(folder))
     run, inputs = JUDGED[name](Place("cpu"), folder)
     seed_step(1)
-    weights = _spread(build_network(run, data.train_counts, inputs))
+    weights = _spread(system(run).build(run, inputs, data.train_counts))
     model = folder / "model.safetensors"
     write_model(model, weights, {"items": data.n_items})
     cases = data.cases("test")
@@ -127,7 +126,6 @@ def test_click_probabilities_are_those_of_the_cpu(
 
 def test_captions_are_those_of_the_cpu(device: str, tmp_path: Path, measure: Callable[..., None]) -> None:
     """Greedy captions by a built vision model of random weights."""
-    torch.backends.cudnn.allow_tf32 = False
     data = write_pictured(tmp_path, 48)
     built = write_built(tmp_path / "built", tiny_built())
     for source in ("image", "both"):

@@ -19,6 +19,7 @@ from watch import STEPS, SharedDraws, Watched, watching
 
 from tessera.artifacts.logs import Terminated
 from tessera.quantization.kmeans import kmeans
+from tessera.training.machine import pick_device
 
 pytestmark = pytest.mark.gpu
 
@@ -33,6 +34,10 @@ CHOICES = 4
 """Quantisers may differ so many times as much: rows as near to two codes as to one take either, and teach it."""
 CODES = 0.98
 """Least share of equal codes. A vector that is as near to two codes may take either."""
+POLICIES = ("crrl", "crrl-token")
+TIES = 2
+"""Steps of a policy, of 20, whose loss may be another: its rewards are ranks of items, and of two that are as near but
+for rounding either may come first."""
 ONCE = [name for name in TRAINED if name.count("/") < 2]
 """All but other losses, of which there is no other loop."""
 STOP = 11
@@ -47,6 +52,8 @@ class Ran:
     made: Result
     warned: list[str]
     """Operations that told that they are not deterministic."""
+    modes: dict[str, bool]
+    """How torch computed at the end."""
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +79,13 @@ def go(train: Train, place: Place, folder: Path, stop: int | None = None) -> Ran
         warnings.simplefilter("always")
         made = train(place, folder)
     found = {str(one.message).splitlines()[0] for one in caught}
-    return Ran(watched, made, sorted(line for line in found if "determinis" in line))
+    warned_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    modes = {
+        "strict": torch.are_deterministic_algorithms_enabled() and not warned_only,
+        "cuDNN's attention": torch.backends.cuda.cudnn_sdp_enabled(),
+        "TF32": torch.backends.cudnn.allow_tf32,
+    }
+    return Ran(watched, made, sorted(line for line in found if "determinis" in line), modes)
 
 
 def apart(first: Result, second: Result, start: Result | None = None) -> tuple[float, str]:
@@ -106,17 +119,19 @@ def same(first: Result, second: Result) -> list[str]:
 def test_20_steps_are_those_of_the_cpu(
     name: str, device: str, ran: Callable[..., Ran], measure: Callable[..., None]
 ) -> None:
-    """Same start, same batches, same draws, no dropout, no TF32: losses and weights agree to what is stated above."""
-    torch.backends.cudnn.allow_tf32 = False
+    """Same start, same batches, same draws, no dropout: losses and weights agree to what is stated above."""
     with SharedDraws():
         here, there = ran(name, Place("cpu"), "agree"), ran(name, Place(device), f"agree on {device}")
     ours, theirs = (np.array(one.watched.losses[:STEPS]) for one in (there, here))
     assert len(theirs) == STEPS
     assert not same(there.watched.first, here.watched.first) or name.startswith("quantizer"), "not the same start"
-    size = np.maximum(np.abs(theirs), 0.05)  # a policy's loss starts at nought
-    differences = np.abs(ours - theirs) / size
+    # a loss that goes through nought, as a policy's does, is compared with what the others are
+    differences = np.abs(ours - theirs) / np.maximum(np.abs(theirs), np.abs(theirs).mean())
     weights, worst = apart(there.watched.at, here.watched.at, here.watched.first)
     measure(first=float(differences[0]), curve=float(differences.max()), weights=weights)
+    if name in POLICIES:
+        assert differences.max() <= 1, f"a loss differs by {differences.max():.2e} of what losses are: {ours}, {theirs}"
+        differences = np.sort(differences)[: STEPS - TIES]
     often = CHOICES if name.startswith("quantizer") else 1
     told = f"losses {ours.tolist()} on {device}, {theirs.tolist()} on the CPU; weights differ most in {worst}"
     assert differences[0] <= FIRST, f"the first loss differs by {differences[0]:.2e} of itself: {told}"
@@ -165,6 +180,14 @@ def test_two_runs_give_the_same_bits(name: str, device: str, ran: Callable[..., 
 
 
 @pytest.mark.parametrize("name", [*TRAINED, *MADE])
+def test_every_kind_computes_under_the_modes_of_the_library(name: str, device: str, ran: Callable[..., Ran]) -> None:
+    """A warning is not enough: attention's gradients come in any order then, and it is told once a process."""
+    found = ran(name, Place(device, drop=True), "one").modes
+    on = device == "cuda"
+    assert found == {"strict": on, "cuDNN's attention": not on, "TF32": not on}
+
+
+@pytest.mark.parametrize("name", [*TRAINED, *MADE])
 def test_no_operation_tells_that_it_is_not_deterministic(name: str, device: str, ran: Callable[..., Ran]) -> None:
     """Torch warns in its deterministic mode: equal bits of two runs were luck then."""
     warned = ran(name, Place(device, drop=True), "one").warned
@@ -178,9 +201,11 @@ def test_no_operation_tells_that_it_is_not_deterministic(name: str, device: str,
 def test_bfloat16_trains(name: str, device: str, ran: Callable[..., Ran], measure: Callable[..., None]) -> None:
     losses = ran(name, Place(device, "bfloat16", steps=40), "half").watched.losses
     assert np.isfinite(losses).all()
-    before, after = float(np.mean(losses[:4])), float(np.mean(losses[-4:]))
+    # a third of the steps: a step of few targets, as the last of an epoch, tells little alone
+    third = len(losses) // 3
+    before, after = float(np.mean(losses[:third])), float(np.mean(losses[-third:]))
     measure(before=before, after=after)
-    if name in ("crrl", "crrl-token"):
+    if name in POLICIES:
         return  # the loss of a policy does not fall: its rewards rise, slowly
     assert after < before, f"the loss was {before:.4f} and is {after:.4f}: {losses}"
 
@@ -245,7 +270,8 @@ def test_a_killed_process_is_resumed_to_the_same_bytes(
 
 def test_clustering_of_a_large_table_gives_the_same_bits(device: str) -> None:
     """Atomic additions differ from run to run only where many blocks add at once."""
-    vectors = torch.from_numpy(np.random.default_rng(0).standard_normal((50_000, 32)).astype(np.float32)).to(device)
+    drawn = np.random.default_rng(0).standard_normal((50_000, 32)).astype(np.float32)
+    vectors = torch.from_numpy(drawn).to(pick_device(device))
     first, second = (kmeans(vectors, 64, 3, (1,)) for _ in range(2))
     assert torch.equal(first.centres, second.centres)
     assert torch.equal(first.assigned, second.assigned)

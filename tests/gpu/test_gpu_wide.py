@@ -18,16 +18,16 @@ from ctr_world import ITEMS as CTR_ITEMS
 from ctr_world import make_batch, make_catalogue, settings
 from kinds import CLICKS, RECOMMENDERS, Place
 from pattern import ITEMS
-from tessera.recommenders.model import SequentialRecommender
-from tessera.recommenders.network import build_network, network_scorer
 from torch import Tensor
 
 from tessera.ctr.task import build
 from tessera.recommenders.item_encoders.dual_view import DualViewEncoder
+from tessera.recommenders.systems.backbone import SequentialRecommender
+from tessera.recommenders.systems.base import system
 from tessera.settings.items.dual_view import DualViewItems
 from tessera.training.machine import seed_step
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("settled")]
 
 ON_GPU = os.environ.get("TESSERA_GPU_TESTS_ON", "cuda") == "cuda"
 ROWS = 70_000 if ON_GPU else 2_100
@@ -62,7 +62,7 @@ def network(name: str, device: str, folder: Path) -> tuple[torch.nn.Module, Any]
     (folder / "run").mkdir()
     run, inputs = RECOMMENDERS[name](Place(device), folder / "run")
     seed_step(1)
-    return build_network(run, np.ones(ITEMS + 1, np.int64), inputs).to(device), run
+    return system(run).build(run, inputs, np.ones(ITEMS + 1, np.int64)).to(device), run
 
 
 @pytest.mark.parametrize("name", WIDE)

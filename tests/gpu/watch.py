@@ -94,7 +94,8 @@ class SharedDraws(TorchFunctionMode):
             return func(args[0].cpu(), *args[1:], **kwargs).to(args[0].device)
         if getattr(func, "__name__", "") in self.INPLACE:
             filled, rest = (args[0], args[1:]) if args else (kwargs.pop("tensor"), ())
-            if filled.device.type != "cpu":
+            # a model that is about to be read from a file is made on `meta` first, where nothing can be drawn
+            if filled.device.type not in ("cpu", "meta"):
                 drawn = filled.detach().cpu()
                 func(drawn, *rest, **kwargs)
                 filled.detach().copy_(drawn)

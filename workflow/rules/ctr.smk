@@ -55,6 +55,7 @@ rule train_ctr:
         **resources("train"),
     params:
         cfg=settings("click_run"),
+        threads=CONFIG.resources.train.threads,
         code=noun_code("train_ctr.py", "click_run"),
     script:
         "../../scripts/train_ctr.py"
@@ -85,6 +86,7 @@ rule evaluate_ctr:
         **resources("evaluate"),
     params:
         cfg=lambda wildcards: JOBS.click_evaluation(noun("click_run", wildcards)),
+        threads=CONFIG.resources.evaluate.threads,
         code=lambda wildcards: code("evaluate_ctr.py", *JOBS.judging_modules(noun("click_run", wildcards))),
     script:
         "../../scripts/evaluate_ctr.py"
@@ -165,7 +167,7 @@ rule report_ctr:
         health=every("semantic_ids", "health.json"),
         rulegraph="results/report/rulegraph.mmd",
     output:
-        report("results/report/index.html", caption="../report/report.rst", category="Report"),
+        update(report("results/report/index.html", caption="../report/report.rst", category="Report")),
     log:
         "results/logs/report_ctr.log",
     benchmark:

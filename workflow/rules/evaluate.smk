@@ -47,6 +47,7 @@ rule evaluate:
         **resources("evaluate"),
     params:
         cfg=lambda wildcards: JOBS.evaluation(noun("run", wildcards)),
+        threads=CONFIG.resources.evaluate.threads,
         code=noun_code("evaluate.py", "run"),
     script:
         "../../scripts/evaluate.py"

@@ -20,6 +20,7 @@ rule pretrain:
         **resources("pretrain"),
     params:
         cfg=settings("model"),
+        threads=CONFIG.resources.pretrain.threads,
         code=code("pretrain.py"),
     script:
         "../../scripts/pretrain.py"
@@ -44,6 +45,7 @@ rule caption:
         **resources("caption"),
     params:
         cfg=settings("captions"),
+        threads=CONFIG.resources.caption.threads,
         code=code("caption.py"),
     script:
         "../../scripts/caption.py"
@@ -75,6 +77,7 @@ rule tune:
     params:
         cfg=settings("embedder"),
         captions=lambda wildcards: PLAN.reader(wildcards.table).captions,
+        threads=CONFIG.resources.tune.threads,
         code=noun_code("tune.py", "embedder"),
     script:
         "../../scripts/tune.py"
@@ -102,6 +105,7 @@ rule embed:
     params:
         cfg=settings("table"),
         captions=lambda wildcards: PLAN.reader(wildcards.table).captions,
+        threads=CONFIG.resources.embed.threads,
         code=noun_code("embed.py", "table"),
     script:
         "../../scripts/embed.py"

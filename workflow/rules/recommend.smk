@@ -20,6 +20,7 @@ rule train:
         **resources("train"),
     params:
         cfg=settings("run"),
+        threads=lambda w: 1 if PLAN.trained[NOUNS["run"](w)].heuristic else CONFIG.resources.train.threads,
         code=noun_code("train.py", "run"),
     script:
         "../../scripts/train.py"

@@ -47,7 +47,7 @@ rule report:
         health=every("semantic_ids", "health.json"),
         rulegraph="results/report/rulegraph.mmd",
     output:
-        report("results/report/index.html", caption="../report/report.rst", category="Report"),
+        update(report("results/report/index.html", caption="../report/report.rst", category="Report")),
     log:
         "results/logs/report.log",
     benchmark:

@@ -22,6 +22,7 @@ rule quantize:
         **resources("quantize"),
     params:
         cfg=settings("semantic_ids"),
+        threads=CONFIG.resources.quantize.threads,
         code=noun_code("quantize.py", "semantic_ids"),
     script:
         "../../scripts/quantize.py"
@@ -50,6 +51,7 @@ rule health:
         **resources("quantize"),
     params:
         tables=lambda wildcards: PLAN.quantized(wildcards.codes),
+        threads=CONFIG.resources.quantize.threads,
         code=noun_code("health.py", "semantic_ids"),
     script:
         "../../scripts/health.py"

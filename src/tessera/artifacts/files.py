@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -68,19 +68,6 @@ def half_written(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob(".*") if _TEMPORARY.fullmatch(path.name) and path.is_file())
 
 
-def forget(files: Iterable[Path]) -> None:
-    """Remove files that are no longer needed, what was half-written beside them, and folders that then hold nothing."""
-    folders = set()
-    for file in files:
-        file.unlink(missing_ok=True)
-        folders.add(file.parent)
-    for folder in filter(Path.is_dir, folders):
-        for leftover in half_written(folder):
-            leftover.unlink(missing_ok=True)
-        with suppress(OSError):  # it holds something else
-            folder.rmdir()
-
-
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic(path) as temporary:
@@ -93,8 +80,15 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON file.
+
+    Raises:
+        ValueError: it is none; the message names it.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: is cut off, damaged or no JSON ({error})") from None
 
 
 def file_digest(path: str | Path) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import signal
 import sys
 import tempfile
@@ -16,6 +18,13 @@ from types import TracebackType
 from tessera.artifacts.files import NO_ROOM
 
 log = logging.getLogger("tessera")
+
+
+_NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
+_EQUAL_BITS = (
+    "torch computes this on a GPU in no fixed order, so two runs of this config would differ; set `device: cpu` where "
+    "it runs (`training.device`, or `device` of the model), or take a version of torch that can"
+)
 
 
 class Terminated(SystemExit):
@@ -35,22 +44,23 @@ class _Ending:
 
 
 def _terminate(*_: object) -> None:
-    if _Ending.held:
-        _Ending.asked = True
-        return
-    raise Terminated
+    _Ending.asked = True
+    if not _Ending.held:
+        raise Terminated
 
 
 @contextmanager
 def unbroken() -> Iterator[None]:
-    """Let SIGTERM wait until the block is done: what it changes is changed as a whole."""
+    """Let SIGTERM wait until the block is done: what it changes is changed as a whole.
+
+    One that came before and was swallowed (Python ignores what is raised while an object is finalised) ends it too.
+    """
     _Ending.held += 1
     try:
         yield
     finally:
         _Ending.held -= 1
     if _Ending.asked and not _Ending.held:
-        _Ending.asked = False
         raise Terminated
 
 
@@ -73,16 +83,29 @@ def _kept(path: str | Path) -> Path:
     return Path(path).with_name(f".{Path(path).name}.lasting")
 
 
+def use_threads(count: int) -> None:
+    """Compute in so many threads, here and in processes that are started from here, however many cores there are.
+
+    Sums are split among threads, so that their number shows in the last digits: it is what the config says, and not
+    what a machine happens to have.
+    """
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
+
+
 @contextmanager
-def stage(path: str | Path | None, attempt: int | None = None) -> Iterator[None]:
+def stage(path: str | Path | None, threads: int = 1, attempt: int | None = None) -> Iterator[None]:
     """Run a stage: log to `path` and to stderr; tell expected errors (ValueError, OSError) in one line and exit 1.
 
     The traceback of an unexpected error goes to both, of an expected one to the file alone.
 
     Args:
+        threads: how many it computes in (`use_threads`).
         attempt: what is wrong with a config or a file stays wrong: after such an error, a second attempt and later ones
             say so in the log and end at once. 0 is a process that takes part in an attempt.
     """
+    use_threads(threads)
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if path:
         with suppress(OSError):
@@ -114,10 +137,13 @@ def stage(path: str | Path | None, attempt: int | None = None) -> Iterator[None]
         _write(path, traceback.format_exc())
         log.error("ERROR: not enough memory%s", f" ({error})" if str(error) else "")
         raise SystemExit(1) from None
-    except Exception:
+    except Exception as error:
         log.exception("UNEXPECTED ERROR")
+        if found := _NOT_DETERMINISTIC.match(str(error)):
+            log.error("ERROR: %s: %s", found[1], _EQUAL_BITS)
         raise SystemExit(1) from None
     finally:
+        _Ending.asked = False
         for handler in handlers:
             with suppress(OSError):
                 handler.flush()

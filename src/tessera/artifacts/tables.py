@@ -51,6 +51,7 @@ EVALUATION = pa.schema(
         ("candidates", pa.int32()),
         ("history_length", pa.int32()),
         ("popularity", pa.int32()),
+        ("repeat", pa.bool_()),
         ("recommended", pa.list_(pa.int32())),
     ]
 )
@@ -132,7 +133,7 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "rejected": (1, REJECTED),
     "item_table": (1, None),
     "item_sequences": (1, None),
-    "evaluation": (1, EVALUATION),
+    "evaluation": (2, EVALUATION),
     "candidates": (1, CANDIDATES),
     "captions": (1, CAPTIONS),
     "semantic_ids": (1, None),
@@ -221,6 +222,29 @@ def check_ids(path: str | Path, table: pa.Table, column: str, largest: int) -> N
     row = pc.index(bad, True).as_py()
     if row >= 0:
         raise ArtifactError(f"{path}: row {row}, column {column!r}: {values[row].as_py()} is not an id in 1..{largest}")
+
+
+_ALIKE = 1e-5
+"""Rows that differ by less than this share of their root mean square differ by rounding alone."""
+
+
+def check_rows_differ(source: str | Path, vectors: np.ndarray, why: str) -> None:
+    """Refuse vectors (n, dim) that are the same in all rows, of which there are several.
+
+    Args:
+        source: what the vectors come from, or are written to.
+        vectors: without NaN.
+        why: what may have gone wrong.
+    Raises:
+        ArtifactError: they are the same.
+    """
+    if len(vectors) < 2:
+        return
+    size = np.sqrt(np.mean(np.square(vectors, dtype=np.float64)))
+    if float(np.max(np.ptp(vectors, axis=0), initial=0)) <= _ALIKE * size:
+        raise ArtifactError(
+            f"{source}: all {len(vectors)} rows have the same vector, which tells no item from another; {why}"
+        )
 
 
 def write_item_table(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from tessera.artifacts.files import file_digest, identity
+from tessera.artifacts.files import file_digest
 from tessera.artifacts.logs import log
 from tessera.artifacts.models import write_model
 from tessera.ctr.batch import Batch
@@ -21,7 +21,7 @@ from tessera.evaluation.clicks import summarize
 from tessera.settings.ctr import CTRRun
 from tessera.settings.steps import Steps
 from tessera.training.loop import write_history
-from tessera.training.machine import Machine, seed_step
+from tessera.training.machine import Machine, seed_step, state_identity
 from tessera.training.steps import StepTrainer
 
 _POOL = 32
@@ -97,7 +97,9 @@ def train_model(run: CTRRun, folder: Path, codes: Path | None, output: Path, sta
 
     digests = [file_digest(folder / name) for name in SAMPLE_FILES]
     digests += [file_digest(codes), file_digest(codes.with_name("model.safetensors"))] if codes is not None else []
-    trainer = StepTrainer(model, steps, state / identity(run.canonical(), code, *digests), machine, updates, run.name)
+    trainer = StepTrainer(
+        model, steps, state / state_identity(run.canonical(), code, *digests), machine, updates, run.name
+    )
     history = trainer.fit()
     validation = _validate(model, samples, most, run.training.batch, machine.device)
     log.info("%s: validation %s", run.name, ", ".join(f"{k} {v:.4f}" for k, v in validation.items() if v is not None))

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from tessera.artifacts.files import file_digest
-from tessera.artifacts.tables import ArtifactError, write_item_table
+from tessera.artifacts.models import read_arrays
+from tessera.artifacts.tables import ArtifactError, check_rows_differ, write_item_table
 from tessera.data.dataset import load_dataset
 from tessera.settings.recipes.collaborative import CollaborativeTable
 
@@ -24,15 +25,14 @@ def collaborative_table(recipe: CollaborativeTable, weights: Path, data: Path, o
     Raises:
         ArtifactError: the run has no item vectors, or those of another catalogue.
     """
-    from safetensors.numpy import load_file
-
     counts = load_dataset(data).train_counts
-    vectors = load_file(weights).get("items.weight")
+    vectors = read_arrays(weights).get("items.weight")
     if vectors is None:
         raise ArtifactError(f"{weights}: has no trained item vectors; expected a run of `items: ids`")
     if len(vectors) != len(counts):
         raise ArtifactError(f"{weights}: has vectors of {len(vectors) - 1} items, the dataset has {len(counts) - 1}")
     items = np.flatnonzero(counts > 0)
+    check_rows_differ(weights, vectors[items], "the run learned nothing of them")
     settings = recipe.model_dump(mode="json")
     write_item_table(output, items.astype(np.int32), vectors[items], settings, {"run": file_digest(weights)})
 

@@ -47,9 +47,24 @@ class Cases:
         """(cases,) number of items in each history."""
         return np.diff(self.offsets)
 
+    @cached_property
+    def repeats(self) -> npt.NDArray[np.bool_]:
+        """(cases,) whether the target stands in the history."""
+        owners = np.repeat(np.arange(len(self)), self.lengths)
+        found = np.zeros(len(self), bool)
+        found[owners[self.items == self.targets[owners]]] = True
+        return found
+
     def history(self, case: int) -> Ints:
         """The history of one case, oldest first."""
         return self.items[self.offsets[case] : self.offsets[case + 1]]
+
+    def take(self, chosen: npt.NDArray[np.integer]) -> Cases:
+        """Some of the cases, in the order of their numbers `chosen`."""
+        histories = [self.history(int(case)) for case in chosen]
+        offsets = np.cumsum([0, *map(len, histories)], dtype=np.int64)
+        items = np.concatenate([np.zeros(0, np.int32), *histories])
+        return Cases(self.users[chosen], self.targets[chosen], offsets, items)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from tessera.artifacts.files import NO_ROOM, atomic
 from tessera.artifacts.logs import Progress, log
+from tessera.artifacts.shown import shown_url
 
 DOWNLOADS = Path("data/downloads")
 LARGEST = 200 << 30
@@ -36,20 +37,14 @@ def url_problem(url: str, sha256: str | None) -> str | None:
         host = parts.hostname
         _ = parts.port
     except ValueError as error:
-        return f"{shown(url)}: is no URL ({error})"
+        return f"{shown_url(url)}: is no URL ({error})"
     if parts.scheme not in ("http", "https", "ftp"):
-        return f"{shown(url)}: only http, https and ftp are fetched; fetch the file and give its path"
+        return f"{shown_url(url)}: only http, https and ftp are fetched; fetch the file and give its path"
     if not host or re.search(r"[\x00-\x20\x7f]", url):
-        return f"{shown(url)}: is no URL (expected https://HOST/FILE, without blanks)"
+        return f"{shown_url(url)}: is no URL (expected https://HOST/FILE, without blanks)"
     if sha256 is None:
-        return f"{shown(url)}: a URL needs the key 'sha256' beside it, the checksum of the file"
+        return f"{shown_url(url)}: a URL needs the key 'sha256' beside it, the checksum of the file"
     return None
-
-
-def shown(url: str) -> str:
-    """A URL as messages tell it: without the name and the password of a user, and without what may be a token."""
-    address = re.sub(r"//[^/@]*@", "//***@", url)
-    return re.sub(r"\?.*", "?...", address)
 
 
 def download(url: str, sha256: str | None, key: str = "path") -> Path:
@@ -66,20 +61,24 @@ def download(url: str, sha256: str | None, key: str = "path") -> Path:
     target = DOWNLOADS / f"{sha256[:12]}-{_name(url)}"
     if target.is_file() and _checksum(target) == sha256:
         return target
-    log.info("downloading %s", shown(url))
+    log.info("downloading %s", shown_url(url))
     with atomic(target) as temporary:
         try:
             _fetch(url, temporary)
         except (OSError, HTTPException) as error:  # HTTP errors, no connection, no answer in time
             if getattr(error, "errno", None) in NO_ROOM:
                 raise
-            raise DataFileError(f"{key}: {shown(url)}: cannot be fetched ({error or type(error).__name__})") from None
+            raise DataFileError(
+                f"{key}: {shown_url(url)}: cannot be fetched ({error or type(error).__name__})"
+            ) from None
         except _Refused as error:
-            raise DataFileError(f"{key}: {shown(url)}: {error}") from None
+            raise DataFileError(f"{key}: {shown_url(url)}: {error}") from None
         found = _checksum(temporary)
         if found != sha256:
             size = temporary.stat().st_size
-            raise DataFileError(f"{key}: {shown(url)}: the file has sha256 {found}, expected {sha256} ({size:,} bytes)")
+            raise DataFileError(
+                f"{key}: {shown_url(url)}: the file has sha256 {found}, expected {sha256} ({size:,} bytes)"
+            )
     return target
 
 

@@ -75,7 +75,8 @@ def _natural(text: str) -> list[tuple[int, str]]:
 def model_files(folder: Path) -> list[Path]:
     """What of a language model's folder is read: weights, tokenizer and descriptions, by name."""
     kinds = {".json", ".safetensors", ".txt", ".model", ".jinja"}
-    return sorted(path for path in folder.iterdir() if path.suffix in kinds)
+    found = [*folder.iterdir(), *folder.glob("additional_chat_templates/*")]
+    return sorted(path for path in found if path.suffix in kinds)
 
 
 def _nearest(places: list[Path]) -> str:

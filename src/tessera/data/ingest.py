@@ -16,15 +16,18 @@ from tessera.artifacts.logs import Progress, log
 from tessera.artifacts.tables import RAW_ITEMS, metadata
 from tessera.data.files import DataFileError, find
 from tessera.data.identifiers import twin
+from tessera.data.joins import Join
 from tessera.data.log import Item, RawLog, open_log
+from tessera.data.picture_folder import PictureFolder
 from tessera.data.sources.base import source
 from tessera.data.sources.csv_rows import whole
-from tessera.data.text import clean
+from tessera.data.text import LONGEST, clean, counted
 from tessera.settings.sources.base import FileSource, read_ingest_settings
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 REFUSED = "refused"
 _CHUNK = 20_000
+LONGEST_KEY = 200
+"""Most characters of an attribute's name."""
 
 
 def ingest(settings: Mapping[str, Any], folder: Path) -> None:
@@ -34,7 +37,7 @@ def ingest(settings: Mapping[str, Any], folder: Path) -> None:
         settings: what `ingest_settings` of a dataset gives.
     Raises:
         FileNotFoundError: a file of the config is not there.
-        DataFileError: a file is not what the config says.
+        DataFileError: a file is not what the config says, or what it tells meets no item of the log.
         RejectedError: too many rows are unreadable; they are kept in `refused.parquet`, their counts in `refused.json`.
     """
     dataset, largest_share = read_ingest_settings(settings)
@@ -49,9 +52,12 @@ def ingest(settings: Mapping[str, Any], folder: Path) -> None:
             raise DataFileError(f"{dataset.path}: holds no interactions")
     interactions = raw.reasons.total()
     with _kept_when_refused(raw, folder):
-        items = _Items(dataset, raw)
-        items.write(folder / "items.parquet", reader.read_items(dataset, raw), dict(settings))
+        with counted() as texts:
+            items = _Items(dataset, raw)
+            items.write(folder / "items.parquet", reader.read_items(dataset, raw), dict(settings))
         raw.check_rejected(max(raw.described, items.read), largest_share, interactions)
+        items.check_told()
+    _tell_texts(texts)
     raw.write_rejected(folder / "rejected.parquet")
     counts = {
         "interactions": raw.rows,
@@ -59,6 +65,8 @@ def ingest(settings: Mapping[str, Any], folder: Path) -> None:
         "items_told": items.told,
         "items_repeated": items.repeated,
         "images": items.images,
+        "pictures": items.picture_counts,
+        "texts": dict(texts),
         **_rejected(raw),
         "rejected_interactions": interactions,
     }
@@ -85,15 +93,41 @@ def _kept_when_refused(raw: RawLog, folder: Path) -> Iterator[None]:
         raise
 
 
+def _tell_texts(texts: Mapping[str, int]) -> None:
+    """Say which texts did not stay as they were."""
+    told = {
+        "were nothing but markup or code and are left empty": "emptied",
+        "lost markup": "changed",
+        f"were longer than {LONGEST:,} characters and lost their end": "cut",
+    }
+    for what, key in told.items():
+        titles, others = texts.get(f"titles_{key}", 0), texts.get(f"texts_{key}", 0)
+        if titles or others:
+            level = log.warning if titles and key == "emptied" else log.info
+            level("%s titles and %s other texts %s", f"{titles:,}", f"{others:,}", what)
+
+
 class _Items:
     """Joins what the source and the items file tell of the items that the log knows."""
 
     def __init__(self, dataset: FileSource, raw: RawLog) -> None:
         self.raw = raw
         self.read = self.told = self.repeated = self.images = 0
-        self.image_root = find(dataset.images) if dataset.images else None
-        self._pictures = _pictures(self.image_root) if self.image_root else {}
+        self.picture_counts: dict[str, int] = {}
+        self._empty: list[str] = []
+        self._of_source, self._pictured = Join(raw.items), Join(raw.items)
+        self._source, self._path = _described_in(dataset), dataset.path
+        self.pictures = PictureFolder(find(dataset.images), raw.items) if dataset.images else None
         self._more = self._items_file(dataset)
+
+    def check_told(self) -> None:
+        """Refuse files of items that hold none; after too many unreadable rows, which say why.
+
+        Raises:
+            DataFileError: there is one.
+        """
+        if self._empty:
+            raise DataFileError("; ".join(self._empty))
 
     def _items_file(self, dataset: FileSource) -> dict[str, Item]:
         if dataset.items is None:
@@ -101,13 +135,18 @@ class _Items:
         from tessera.data.sources.columns import read_items_file
 
         more: dict[str, Item] = {}
-        for item in self._known(read_items_file(dataset.items, self.raw)):
+        join = Join(self.raw.items)
+        for item in self._known(read_items_file(dataset.items, self.raw), join):
             self.repeated += item.raw_id in more
             more.setdefault(item.raw_id, item)
+        if not join.rows:
+            self._empty.append(f"{dataset.items.path}: holds no item with an id in {dataset.items.id!r} (items.id)")
+        named = f"; is {dataset.items.id!r} (items.id) the column of the log's ids?"
+        join.tell(dataset.items.path, "items of the log", DataFileError, named)
         return more
 
-    def _known(self, told: Iterator[Item]) -> Iterator[Item]:
-        """The items that the log knows, under the log's ids.
+    def _known(self, told: Iterator[Item], join: Join) -> Iterator[Item]:
+        """The items that the log knows, under the log's ids; `join` counts who meets.
 
         A whole number that stands in the other way in the log (`1.0` and `1`) comes last, and only where no item has
         the very id of the log.
@@ -116,18 +155,19 @@ class _Items:
         others: dict[str, Item] = {}
         for item in told:
             self.read += 1
-            if item.raw_id in self.raw.items:
-                exact.add(item.raw_id)
-                yield item
-            elif (other := twin(item.raw_id)) in self.raw.items and other is not None:
+            other = twin(item.raw_id)
+            if item.raw_id not in self.raw.items and other is not None and other in self.raw.items:
                 self.repeated += other in others
                 others.setdefault(other, replace(item, raw_id=other))
-        yield from (item for raw_id, item in others.items() if raw_id not in exact)
+            elif join.meet(item.raw_id):
+                exact.add(item.raw_id)
+                yield item
+        yield from (item for raw_id, item in others.items() if raw_id not in exact and join.meet(raw_id))
 
     def _joined(self, own: Iterator[Item]) -> Iterator[Item]:
         """Known items, each once: the source's words first, then those of the items file."""
         seen: set[str] = set()
-        for item in self._known(own):
+        for item in self._known(own, self._of_source):
             if item.raw_id in seen:
                 self.repeated += 1
                 continue
@@ -138,23 +178,33 @@ class _Items:
                 item.attributes |= {k: v for k, v in more.attributes.items() if k not in item.attributes}
                 item.image_names += more.image_names
             yield item
+        if self._source is not None and not self._of_source.rows:
+            self._empty.append(f"{self._source}: holds no items")
+        self._of_source.tell(self._source or self._path, "items of the log", DataFileError)
         yield from (item for raw_id, item in self._more.items() if raw_id not in seen)
         seen.update(self._more)
-        if self._pictures:
+        if self.pictures is not None:
             yield from (Item(raw_id) for raw_id in sorted(self.raw.items - seen) if self._picture(Item(raw_id)))
 
     def _picture(self, item: Item) -> str | None:
-        if not self._pictures:
-            return None
-        for name in (item.raw_id, *item.image_names):
-            found = self._pictures.get(name) or self._pictures.get(Path(name).stem)
-            if found:
-                return found
-        return None
+        return self.pictures.find(item.raw_id, item.image_names) if self.pictures is not None else None
+
+    def _tell_pictures(self) -> None:
+        """Say how many items have one, by which files; none of them is an error."""
+        if self.pictures is None:
+            return
+        self.picture_counts = self.pictures.tell()
+        join, used = self._pictured, set(self._pictured.met)
+        for name in self.pictures.names:
+            if name not in used:
+                join.meet(name)
+        join.met = used
+        told = f"{self.pictures.folder} (images)"
+        join.tell(told, "items of the log", DataFileError, "; pictures are named by raw item id: <id>.jpg")
 
     def write(self, path: Path, own: Iterator[Item], settings: dict[str, Any]) -> None:
         """Write the raw items in chunks."""
-        root = str(self.image_root) if self.image_root else None
+        root = str(self.pictures.folder) if self.pictures is not None else None
         schema = RAW_ITEMS.with_metadata(metadata("raw_items", settings, image_root=root))
         with (
             atomic(path) as temporary,
@@ -169,30 +219,24 @@ class _Items:
                     progress.update(len(chunk))
                     chunk.clear()
             writer.write_table(pa.Table.from_pylist(chunk, RAW_ITEMS))
+            self._tell_pictures()
 
     def _row(self, item: Item) -> dict[str, Any]:
         image = self._picture(item)
-        texts = ((clean(whole(key)), clean(whole(value))) for key, value in item.attributes.items())
+        texts = ((clean(whole(key))[:LONGEST_KEY], clean(whole(value))) for key, value in item.attributes.items())
         self.told += 1
-        self.images += image is not None
+        if image is not None:
+            self.images += 1
+            self._pictured.meet(item.raw_id)
         return {
             "raw_id": item.raw_id,
-            "title": clean(whole(item.title or "")) or None,
+            "title": clean(whole(item.title or ""), "title") or None,
             "attributes": [(key, value) for key, value in texts if key and value],
             "image": image,
         }
 
 
-def _pictures(folder: Path) -> dict[str, str]:
-    """Picture files by stem and by path relative to the folder (sub-folders are looked into)."""
-    if not folder.is_dir():
-        raise DataFileError(f"{folder}: not a folder; `images` is a folder of pictures named by raw item id")
-    found: dict[str, str] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            name = path.relative_to(folder).as_posix()
-            found.setdefault(path.stem, name)
-            found[name] = name
-    if not found:
-        raise DataFileError(f"{folder}: holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
-    return found
+def _described_in(dataset: FileSource) -> str | None:
+    """The file of its own that a source reads its items from, as the config names it."""
+    keys = ("metadata", "businesses", "items_file", "films")
+    return next((name for key in keys if (name := getattr(dataset, key, None))), None)

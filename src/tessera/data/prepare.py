@@ -21,6 +21,9 @@ from tessera.data.statistics import describe_items, describe_rows
 from tessera.settings.datasets import Cleaning, GivenSplit, GlobalTemporal, Split
 from tessera.settings.sources.base import read_prepare_settings
 
+MOST = 0.5
+"""Above this share of the items a common title is told."""
+
 
 def prepare(raw: Path, folder: Path, settings: Mapping[str, Any], judged: bool = True) -> None:
     """Write `interactions`, `items`, `users` (.parquet) and `stats.json` into `folder`.
@@ -48,11 +51,14 @@ def prepare(raw: Path, folder: Path, settings: Mapping[str, Any], judged: bool =
     raw_users = pa.table({"user": np.arange(1, len(users) + 1), "raw_id": [user_ids[i] for i in users]})
     write_table(folder / "users.parquet", raw_users, "users", settings, inputs)
     table = _items(raw / "items.parquet", [item_ids[i] for i in items])
+    about = describe_items(table)
+    _tell_items(table.num_rows, about)
     root = describe(raw / "items.parquet").get("image_root")
     write_table(folder / "items.parquet", table, "items", settings, inputs, image_root=root)
     stats = {
         **describe_rows(rows, split),
-        **describe_items(table),
+        **about,
+        "texts": _cleaned_texts(raw / "ingest.json"),
         "funnel": funnel.steps,
         "rejected": _rejected(raw / "ingest.json"),
     }
@@ -164,3 +170,17 @@ def _rejected(path: Path) -> dict[str, Any]:
         "share": of_log / max(of_log + counts["interactions"], 1),
         "reasons": counts["reasons"],
     }
+
+
+def _tell_items(items: int, about: Mapping[str, Any]) -> None:
+    """Warn of a title that most items share: it tells them apart no more than none."""
+    common = about["common_title"]
+    if common is not None and items > 2 and common["share"] > MOST:
+        title, count = common["title"][:80], common["items"]
+        log.warning("WARNING: %s of %s items have the same title, %r", f"{count:,}", f"{items:,}", title)
+
+
+def _cleaned_texts(path: Path) -> dict[str, int]:
+    """How many texts of the raw items lost markup or were emptied or cut, as ingest counted them."""
+    found: dict[str, int] = read_json(path).get("texts", {}) if path.is_file() else {}
+    return found

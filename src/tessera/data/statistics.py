@@ -80,13 +80,24 @@ def _target_ties(rows: Rows, split: Codes) -> float | None:
 
 
 def describe_items(items: pa.Table) -> dict[str, Any]:
-    """Share of the items with a title, with other text, with a picture."""
+    """Share of the items with a title, with any text, with a picture; and the title that most of them share, if any."""
     count = max(items.num_rows, 1)
     told = pc.greater(pc.list_value_length(items.column("attributes").combine_chunks().cast(_PAIRS)), 0)
     title = pc.is_valid(items.column("title"))
     text = pc.or_(title, pc.fill_null(told, False))
     shares = {"title_share": title, "text_share": text, "image_share": pc.is_valid(items.column("image"))}
-    return {name: (pc.sum(column).as_py() or 0) / count for name, column in shares.items()}
+    found: dict[str, Any] = {name: (pc.sum(column).as_py() or 0) / count for name, column in shares.items()}
+    return found | {"common_title": common_title(items.column("title"))}
+
+
+def common_title(titles: pa.ChunkedArray) -> dict[str, Any] | None:
+    """The title that stands most often, and the share of all items that have it; None where no title stands twice."""
+    counts = pc.value_counts(titles.drop_null())
+    most = int(pc.max(counts.field("counts")).as_py() or 0)
+    if most < 2:
+        return None
+    place = pc.index(counts.field("counts"), most).as_py()
+    return {"title": counts.field("values")[place].as_py(), "items": most, "share": most / len(titles)}
 
 
 _PAIRS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())]))

@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 
 from tessera.artifacts.files import file_digest
 from tessera.artifacts.logs import log
-from tessera.artifacts.tables import LATENTS, ArtifactError, check_ids, read_table, write_item_table
+from tessera.artifacts.tables import LATENTS, ArtifactError, check_ids, check_rows_differ, read_table, write_item_table
 from tessera.data.identifiers import id_series, places
+from tessera.data.joins import Join, quoted
 from tessera.settings.base import did_you_mean
 from tessera.settings.recipes.base import ItemTable
 from tessera.settings.recipes.latent import LatentTable
@@ -52,6 +53,7 @@ def import_table(recipe: ItemTable, source: str | Path, items: str | Path, outpu
     else:
         raise ArtifactError(f"{source}: item vectors are .npy or .parquet, not {source.suffix or 'without a suffix'!r}")
     _check_finite(source, chosen, vectors, raw_ids)
+    check_rows_differ(source, vectors, "expected a vector of its own for every item")
     log.info("%s: %d of %d items have a vector of width %d", source, len(chosen), len(raw_ids), vectors.shape[1])
     settings = recipe.model_dump(mode="json")
     write_item_table(output, chosen.astype(np.int32) + 1, vectors, settings, {"source": file_digest(source)})
@@ -97,15 +99,18 @@ def _array(path: Path) -> np.ndarray:
 def _from_npy(path: Path, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Rows of a two-dimensional array, numbered by raw id."""
     array = _array(path)
-    rows = np.empty(len(raw_ids), np.int64)
-    for index, raw_id in enumerate(raw_ids):
-        if not (raw_id.isascii() and raw_id.isdigit() and int(raw_id) < len(array)):
-            raise ArtifactError(
-                f"{path}: item {raw_id!r} is not a row number in 0..{len(array) - 1}; "
-                "vectors keyed by other raw ids come as Parquet (raw_id, embedding)"
-            )
-        rows[index] = int(raw_id)
+    odd = [raw_id for raw_id in raw_ids if not _is_row(raw_id, len(array))]
+    if odd:
+        raise ArtifactError(
+            f"{path}: item {odd[0]!r} is not a row number in 0..{len(array) - 1}; {len(odd):,} of {len(raw_ids):,} "
+            f"items are none: {quoted(odd)}; vectors keyed by other raw ids come as Parquet (raw_id, embedding)"
+        )
+    rows = np.array([int(raw_id) for raw_id in raw_ids], np.int64)
     return np.arange(len(raw_ids)), array[rows].astype(np.float32)
+
+
+def _is_row(raw_id: str, rows: int) -> bool:
+    return raw_id.isascii() and raw_id.isdigit() and len(raw_id) < 19 and int(raw_id) < rows
 
 
 def _from_parquet(path: Path, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -122,20 +127,32 @@ def _from_parquet(path: Path, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarra
     check_ids(path, table, "item", len(raw_ids))
     found = table.column("item").to_numpy().astype(np.int64) - 1
     _check_once(path, "item", found + 1)
-    return _known_rows(path, table, "embedding", found)
+    join = Join(raw_ids)
+    chosen, vectors = _known_rows(path, table, "embedding", found)
+    for place in chosen.tolist():
+        join.meet(raw_ids[place])
+    join.tell(path, "items", ArtifactError)
+    return chosen, vectors
 
 
 def _by_raw_id(path: Path, table: pa.Table, column: str, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Rows joined to the items by raw id; rows of other items are passed over."""
     ids = id_series(pl.Series(table.column("raw_id"))).to_list()
+    if None in ids:
+        row, missing = ids.index(None), ids.count(None)
+        log.warning("WARNING: %s: %s rows have no raw_id and are left out; first: row %d", path, f"{missing:,}", row)
     _check_once(path, "raw_id", np.array([raw_id for raw_id in ids if raw_id is not None], object))
     found = np.array(places(ids, raw_ids), np.int64)
-    if not (found >= 0).any():
-        raise ArtifactError(
-            f"{path}: knows none of the {len(raw_ids)} items; its first raw_id is {ids[0] if ids else None!r}, "
-            f"the dataset's is {raw_ids[0]!r}"
-        )
-    return _known_rows(path, table, column, found)
+    join = Join(dict.fromkeys(raw_ids))
+    for raw_id, place in zip(ids, found.tolist(), strict=True):
+        if raw_id is not None:
+            join.meet(raw_ids[place] if place >= 0 else raw_id)
+    if not join.met:
+        join.tell(path, "items", ArtifactError)
+    chosen, vectors = _known_rows(path, table, column, found)
+    join.met = {raw_ids[place] for place in chosen.tolist()}  # rows without a vector give none
+    join.tell(path, "items", ArtifactError)
+    return chosen, vectors
 
 
 def _known_rows(path: Path, table: pa.Table, column: str, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

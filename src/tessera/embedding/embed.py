@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tessera.artifacts.logs import log
 from tessera.artifacts.sequences import write_item_sequences
-from tessera.artifacts.tables import ArtifactError, write_item_table
+from tessera.artifacts.tables import ArtifactError, check_rows_differ, write_item_table
 from tessera.embedding.finish import finish
 from tessera.embedding.task import Places, Task
 from tessera.settings.recipes.base import Finish
@@ -19,7 +19,7 @@ def embed(task: Task, places: Places, output: Path) -> None:
     """Write the item table of a task.
 
     Raises:
-        ArtifactError: no item has a text, or a vector is not finite.
+        ArtifactError: no item has a text, a vector is not finite, or all are the same.
     """
     items, vectors, names = task.recipe(places).rows()
     bad = ~np.isfinite(vectors).all(1)
@@ -27,6 +27,9 @@ def embed(task: Task, places: Places, output: Path) -> None:
         raise ArtifactError(f"{output}: the model gives NaN or infinity for item {items[bad][0]}; nothing was written")
     shape = task.table
     assert isinstance(shape, Finish)
+    if len(np.unique(items)) > 1:
+        why = "look at what is told of the items (prompt.attributes, captions) and at the model's tokenizer"
+        check_rows_differ(output, vectors, f"nothing was written: {why}")
     finished = finish(vectors, shape)
     log.info(
         "%d items have %d vectors of width %d (from %d)",

@@ -6,18 +6,19 @@ import json
 import sys
 from pathlib import Path
 
-from tessera.artifacts.files import identity
+import torch
+
 from tessera.artifacts.logs import stage
 from tessera.embedding.task import Places, Task
 from tessera.language.models import fingerprint
 from tessera.settings.steps import Steps
 from tessera.training.launch import run_processes
-from tessera.training.machine import Machine
+from tessera.training.machine import Machine, state_identity
 
 
 def tune(task: Task, places: Places, output: Path, state: Path, code: str) -> None:
     """Train the embedder of a task: `output` (model.safetensors), model.json and history.jsonl beside it."""
-    folder = state / identity(task.canonical(), code, *places.digests(), *fingerprint(task.model))
+    folder = state / state_identity(task.canonical(), code, *places.digests(), *fingerprint(task.model))
     machine = Machine(_steps(task))
     task.recipe(places).train(Path(places.data), output, folder, machine)
 
@@ -35,6 +36,7 @@ def launch(task: Task, places: Places, output: Path, state: Path, code: str, log
     job = {
         "task": task.model_dump(mode="json"), "places": places.model_dump(), "output": str(output),
         "state": str(state), "code": code, "log": str(logfile) if logfile else None,
+        "threads": torch.get_num_threads(),
     }  # fmt: skip
     run_processes("tessera.embedding.tune", job, _steps(task).processes)
 
@@ -42,7 +44,7 @@ def launch(task: Task, places: Places, output: Path, state: Path, code: str, log
 def main() -> None:
     """One of several processes, started by `launch`."""
     job = json.loads(sys.argv[1])
-    with stage(job["log"], 0):
+    with stage(job["log"], job["threads"], 0):
         task = Task.model_validate(job["task"])
         tune(task, Places.model_validate(job["places"]), Path(job["output"]), Path(job["state"]), job["code"])
 

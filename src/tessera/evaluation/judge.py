@@ -16,7 +16,7 @@ from tessera.artifacts.tables import EVALUATION
 from tessera.data.dataset import Cases
 from tessera.data.padding import padded
 from tessera.evaluation import metrics
-from tessera.evaluation.groups import effective_ranks, history_groups, item_groups
+from tessera.evaluation.groups import effective_ranks, history_groups, item_groups, repeated
 from tessera.evaluation.ranking import check_scores, mask_seen, ranks
 from tessera.settings.evaluation import Evaluation, FullRanking, SampledRanking
 
@@ -39,6 +39,7 @@ class Ranked:
     """What ranking gives, one row a case, in the order of the cases."""
 
     ranks: np.ndarray
+    """Infinite where the target is masked: it stands in the history, and nothing that is recommended can hit it."""
     scores: np.ndarray
     candidates: np.ndarray
     recommended: np.ndarray
@@ -59,7 +60,8 @@ def rank_cases(
         scorer: the recommender.
         cases: users, targets and histories.
         settings: masks, ties and the size of batches, which bounds memory at batch x items scores.
-        candidates: (cases, n) item ids ranked with the target, 0 where there is none; None ranks the catalogue.
+        candidates: (cases, n) item ids ranked with the target, 0 where there is none; None ranks the catalogue. Seen
+            items that are not masked come to drawn ones, and to those of a file where the target is a seen item.
         recommend: length of the recommended lists.
         progress: told how many cases were done.
     Raises:
@@ -70,6 +72,8 @@ def rank_cases(
         np.empty(count), np.empty(count, np.float32), np.empty(count, np.int32), np.zeros((count, recommend), np.int32)
     )
     starts, lengths = cases.offsets[:-1], cases.lengths
+    masked = masked_cases(cases, settings)
+    missed = masked & cases.repeats
     # like lengths together: less padding, the same numbers
     order = np.argsort(lengths, kind="stable")
     for begin in range(0, count, settings.batch_users):
@@ -78,22 +82,57 @@ def rank_cases(
         device = scores.device
         targets = torch.from_numpy(cases.targets[chosen]).long().to(device)
         check_scores(scores, torch.from_numpy(cases.users[chosen]))
-        if settings.mask_seen:
-            full = torch.from_numpy(padded(cases.items, starts[chosen], lengths[chosen])).to(device)
-            mask_seen(scores, full, targets)
         target_scores = scores.gather(1, targets[:, None] - 1)
+        if settings.mask_seen:
+            seen = padded(cases.items, starts[chosen], np.where(masked[chosen], lengths[chosen], 0))
+            mask_seen(scores, torch.from_numpy(seen).to(device), targets)
+            lost = torch.from_numpy(missed[chosen]).to(device)
+            scores[lost, targets[lost] - 1] = -torch.inf
         if recommend:
             found.recommended[chosen] = _top(scores, recommend)
         if candidates is None:
             ranked, size = scores, torch.isfinite(scores).sum(1) if settings.mask_seen else scores.shape[1]
         else:
-            ranked, size = _among(scores, torch.from_numpy(candidates[chosen]).long().to(device), target_scores)
-        found.ranks[chosen] = ranks(ranked, target_scores[:, 0], settings.ties).cpu().numpy()
+            among = _with_seen(candidates[chosen], cases, chosen, masked[chosen], settings)
+            ranked, size = _among(scores, torch.from_numpy(among).long().to(device), target_scores)
+        place = ranks(ranked, target_scores[:, 0], settings.ties).cpu().numpy()
+        found.ranks[chosen] = np.where(missed[chosen], np.inf, place)
         found.scores[chosen] = target_scores[:, 0].cpu().numpy()
         found.candidates[chosen] = size.cpu().numpy() if isinstance(size, Tensor) else size
         if progress is not None:
             progress(len(chosen))
     return found
+
+
+def masked_cases(cases: Cases, settings: Evaluation) -> np.ndarray:
+    """(cases,) whether the items of the history are out of the ranking, the target too where it is one of them.
+
+    Not where `repeat_targets: unmasked` meets a target of the history: with the other seen items masked and the target
+    not, it would stand out.
+    """
+    if not settings.mask_seen:
+        return np.zeros(len(cases), bool)
+    return ~cases.repeats if settings.repeat_targets == "unmasked" else np.ones(len(cases), bool)
+
+
+def _with_seen(
+    candidates: np.ndarray, cases: Cases, chosen: np.ndarray, masked: np.ndarray, settings: Evaluation
+) -> np.ndarray:
+    """Candidates (chosen, n), and beside them the seen items that full ranking would rank.
+
+    Negatives are no seen items, so a target that is one would stand out among them. A published file is taken as it is
+    for everybody else.
+    """
+    if settings.candidates.kind == "full" or masked.all():
+        return candidates
+    wanted = ~masked if settings.candidates.kind == "sampled" else ~masked & cases.repeats[chosen]
+    more = [
+        np.setdiff1d(cases.history(case), [*row, cases.targets[case]]) if seen else np.zeros(0, np.int32)
+        for case, row, seen in zip(chosen, candidates, wanted, strict=True)
+    ]
+    sizes = np.array([len(part) for part in more], np.int64)
+    beside = padded(np.concatenate(more), np.cumsum(sizes) - sizes, sizes)
+    return np.concatenate([candidates, beside], axis=1)
 
 
 def _score(scorer: Scorer, items: np.ndarray, starts: np.ndarray, lengths: np.ndarray, users: np.ndarray) -> Tensor:
@@ -133,6 +172,7 @@ def evaluation_table(cases: Cases, ranked: Ranked, popularity: np.ndarray) -> pa
         "candidates": ranked.candidates[order],
         "history_length": cases.lengths[order],
         "popularity": popularity[cases.targets[order]],
+        "repeat": cases.repeats[order],
         "recommended": pa.array(lists, pa.list_(pa.int32())),
     }
     return pa.table(columns).select(EVALUATION.names).cast(EVALUATION)
@@ -161,7 +201,8 @@ def summarize(
     """
     items = len(popularity) - 1
     targets = table.column("item").to_numpy()
-    rank, counted = effective_ranks(table.column("rank").to_numpy(), popularity[targets], settings)
+    repeats = repeated(table)
+    rank, counted = effective_ranks(table.column("rank").to_numpy(), popularity[targets], settings, repeats)
     values = metrics.per_user(rank, settings.cutoffs)
 
     def means(members: np.ndarray) -> dict[str, Any]:
@@ -174,15 +215,20 @@ def summarize(
 
     overall = means(np.ones(len(rank), bool))
     if len(rank) and "recommended" in table.column_names:
-        overall["metrics"] |= list_metrics(table, popularity, settings)
+        shown = table.filter(pa.array(~repeats)) if settings.repeat_targets == "drop" else table
+        overall["metrics"] |= list_metrics(shown, popularity, settings)
     groups: dict[str, dict[str, Any]] = {
         kind: {name: means(members[targets]) for name, members in named.items()}
         for kind, named in item_groups(popularity, settings).items()
     }
     lengths = table.column("history_length").to_numpy()
     groups["history"] = {name: means(members) for name, members in history_groups(lengths, settings).items()}
-    cold = float((popularity[targets] == 0).mean()) if len(targets) else 0.0
-    return {**description, "protocol": protocol, "items": items, "cold_share": cold, **overall, "groups": groups}
+    told = {
+        "test_users": len(targets),
+        "cold_share": float((popularity[targets] == 0).mean()) if len(targets) else 0.0,
+        "repeat_share": float(repeats.mean()) if len(targets) else 0.0,
+    }
+    return {**description, "protocol": protocol, "items": items, **told, **overall, "groups": groups}
 
 
 def list_metrics(table: pa.Table, popularity: np.ndarray, settings: Evaluation) -> dict[str, float]:
@@ -200,10 +246,20 @@ def list_metrics(table: pa.Table, popularity: np.ndarray, settings: Evaluation) 
     }
 
 
+def counted_cases(cases: Cases, settings: Evaluation) -> Cases:
+    """The cases that `repeat_targets` leaves in."""
+    if settings.repeat_targets != "drop" or not cases.repeats.any():
+        return cases
+    return cases.take(np.flatnonzero(~cases.repeats))
+
+
 def validation_metrics(scorer: Scorer, cases: Cases, settings: Evaluation) -> dict[str, float]:
-    """NDCG@10 and Hit@10 of the validation cases, full ranking, for early stopping."""
+    """NDCG@10 and Hit@10 of the validation cases, full ranking, for early stopping.
+
+    Those that `repeat_targets: drop` leaves out are not ranked.
+    """
     started = time.monotonic()
-    found = rank_cases(scorer, cases, settings).ranks
+    found = rank_cases(scorer, counted_cases(cases, settings), settings).ranks
     return {
         "NDCG@10": float(metrics.ndcg(found, 10).mean()),
         "Hit@10": float(metrics.hit(found, 10).mean()),

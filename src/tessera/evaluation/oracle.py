@@ -43,17 +43,9 @@ def rank_by_oracle(oracle: Oracle, cases: Cases, settings: Evaluation, candidate
         for case in range(len(cases)):
             scorer = OracleScorer(oracle, int(cases.users[case]), int(cases.targets[case]))
             among = None if candidates is None else candidates[case : case + 1]
-            one = choose_cases(cases, np.array([case]))
+            one = cases.take(np.array([case]))
             found.append(rank_cases(scorer, one, settings, among, settings.recommendations, progress.update))
     return Ranked(*(np.concatenate([getattr(one, part.name) for one in found]) for part in fields(Ranked)))
-
-
-def choose_cases(cases: Cases, chosen: np.ndarray) -> Cases:
-    """Some of the cases, in ascending order of `chosen`."""
-    histories = [cases.history(int(case)) for case in chosen]
-    offsets = np.concatenate([[0], np.cumsum([len(history) for history in histories], dtype=np.int64)])
-    items = np.concatenate([np.zeros(0, np.int32), *histories])
-    return Cases(cases.users[chosen], cases.targets[chosen], offsets.astype(np.int64), items)
 
 
 def judge_oracle(
@@ -76,7 +68,7 @@ def judge_oracle(
         raise ValueError(f"{truth}: holds the truth of none of the {len(cases)} test users; raise `oracle_users`")
     if len(known) < len(cases):
         log.info("the oracle knows %d of %d test users", len(known), len(cases))
-        cases, among = choose_cases(cases, known), None if among is None else among[known]
+        cases, among = cases.take(known), None if among is None else among[known]
     ranked = rank_by_oracle(oracle, cases, settings, among)
     popularity = dataset.train_counts
     table = evaluation_table(cases, ranked, popularity)

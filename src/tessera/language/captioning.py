@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tessera.artifacts.files import file_digest, identity
+from tessera.artifacts.files import file_digest
 from tessera.language.captions import write_captions
 from tessera.language.models import fingerprint, load_model
 from tessera.settings.base import Settings
 from tessera.settings.language import Captions, ItemPrompt, LanguageModel
+from tessera.training.machine import state_identity
 
 
 class Captioning(Settings):
@@ -22,5 +23,5 @@ class Captioning(Settings):
 def caption(task: Captioning, catalogue: Path, model: Path | None, output: Path, state: Path, code: str) -> None:
     """Write the captions of a catalogue; `model` is the folder of a model that was built."""
     digests = [file_digest(catalogue)] + ([file_digest(model / "model.safetensors")] if model else [])
-    folder = state / identity(task.canonical(), code, *digests, *fingerprint(task.model))
+    folder = state / state_identity(task.canonical(), code, *digests, *fingerprint(task.model))
     write_captions(task.captions, task.prompt, load_model(task.model, model), catalogue, output, folder)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tessera.artifacts.files import forget, read_json, write_json
+from tessera.artifacts.files import read_json, write_json
 from tessera.artifacts.logs import Progress, log
 from tessera.artifacts.tables import write_table
 from tessera.language.answers import answer
@@ -18,6 +18,7 @@ from tessera.language.models import LanguageModel
 from tessera.language.questions import Pixels, Question, lengths, read_pixels
 from tessera.language.shown import BROKEN_PICTURE, ShownCatalogue
 from tessera.settings.language import Captions, ItemPrompt
+from tessera.training.checkpoint import clear, tidy
 
 NAMED = 5
 """So many broken pictures are named in the log; the others are counted."""
@@ -49,13 +50,14 @@ def write_captions(
     rows: list[list[Any]] = []
     cut, named = 0, 0
     starts = range(0, len(items), settings.shard)
+    tidy(state)
     with Progress("captions", len(items), "items") as progress:
         for number, start in enumerate(starts):
             chosen = items[start : start + settings.shard]
             shard = state / f"captions-{number:05d}.json"
             if not shard.is_file():
                 write_json(shard, _caption(settings, shown, chosen))
-            said = read_json(shard)
+            said = _read_shard(shard, chosen)
             rows += said["rows"]
             for reason in said["broken"][: NAMED - named]:
                 log.info("%s", reason)
@@ -74,7 +76,25 @@ def write_captions(
     write_table(
         output, made, "captions", settings.model_dump(mode="json"), counts=dict(counts), cut=cut, domain=prompt.domain
     )
-    forget(state / f"captions-{number:05d}.json" for number in range(len(starts)))
+    for number in range(len(starts)):
+        (state / f"captions-{number:05d}.json").unlink(missing_ok=True)
+    clear(state / "captions-00000.json")
+
+
+def _read_shard(path: Path, items: Sequence[int]) -> dict[str, Any]:
+    """What was said of these items.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        said = read_json(path)
+        whole = [item for item, _, _ in said["rows"]] == list(items) and {"cut", "broken"} <= set(said)
+    except (KeyError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise ValueError(f"{path}: is no shard of these captions; remove it, and its items are asked about again")
+    return dict(said)
 
 
 def _example(rows: Sequence[Sequence[Any]]) -> str:

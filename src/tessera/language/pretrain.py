@@ -25,12 +25,12 @@ from tessera.artifacts.files import write_json
 from tessera.artifacts.logs import Progress, log
 from tessera.artifacts.tables import describe, read_table
 from tessera.data.dataset import load_dataset
+from tessera.data.pictures import PictureError, open_picture
 from tessera.language.answers import answer
 from tessera.language.built import END, make_image_processor, make_model, save_built, train_tokenizer
 from tessera.language.colours import colour_words
 from tessera.language.drawn import draw, read_caption
 from tessera.language.models import LanguageModel, LanguageModelError, quiet
-from tessera.language.pictures import PictureError, open_picture
 from tessera.language.prompts import REQUEST, Attributes, attribute_text, domain_sentence, item_attributes
 from tessera.language.questions import INSTRUCTIONS, Pixels, Question, Source, picture_inputs
 from tessera.language.tokens import SYSTEM, Frame, chat_frame, pad_rows, plain_frame

@@ -6,13 +6,15 @@ import json
 import sys
 from pathlib import Path
 
-from tessera.artifacts.files import file_digest, identity
+import torch
+
+from tessera.artifacts.files import file_digest
 from tessera.artifacts.logs import stage
 from tessera.language.pretrain import pretrain
 from tessera.settings.base import Settings
 from tessera.settings.language import BuiltModel, ItemPrompt
 from tessera.training.launch import run_processes
-from tessera.training.machine import Machine
+from tessera.training.machine import Machine, state_identity
 
 
 class Pretraining(Settings):
@@ -27,7 +29,7 @@ class Pretraining(Settings):
 def run_pretraining(task: Pretraining, data: Path, output: Path, state: Path, code: str) -> None:
     """Write the folder of a model that was made for the dataset in `data`."""
     digests = [file_digest(data / name) for name in ("interactions.parquet", "items.parquet")]
-    folder = state / identity(task.canonical(), code, *digests)
+    folder = state / state_identity(task.canonical(), code, *digests)
     pretrain(task.model, task.prompt, task.source, data, output, folder, Machine(task.model.training))
 
 
@@ -41,6 +43,7 @@ def launch_pretraining(
     job = {
         "task": task.model_dump(mode="json"), "data": str(data), "output": str(output), "state": str(state),
         "code": code, "log": str(logfile) if logfile else None,
+        "threads": torch.get_num_threads(),
     }  # fmt: skip
     run_processes("tessera.language.pretraining", job, task.model.training.processes)
 
@@ -48,7 +51,7 @@ def launch_pretraining(
 def main() -> None:
     """One of several processes, started by `launch_pretraining`."""
     job = json.loads(sys.argv[1])
-    with stage(job["log"], 0):
+    with stage(job["log"], job["threads"], 0):
         task = Pretraining.model_validate(job["task"])
         run_pretraining(task, Path(job["data"]), Path(job["output"]), Path(job["state"]), job["code"])
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from tessera.artifacts.tables import describe, read_table
+from tessera.data.pictures import PictureError, at_most, open_picture
 from tessera.language.models import LanguageModelError
-from tessera.language.pictures import PictureError, at_most, open_picture
 from tessera.language.prompts import Attributes, item_attributes
 from tessera.language.questions import Question
 from tessera.settings.language import ItemPrompt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tessera.artifacts.logs import log
+from tessera.language.bounded import RefusedError, bounded
 
 if TYPE_CHECKING:
     from tessera.language.models import LanguageModel
@@ -83,9 +85,9 @@ def chat_text(tokenizer: Any, request: str, system: str = "", answer: bool = Tru
         answer: end with the generation prompt.
         pictured: a picture stands before the request.
     Raises:
-        ValueError: no form of the message comes through the template.
+        ValueError: no form of the message comes through the template, or it takes more time, memory or characters
+            than `bounded` lets it.
     """
-    from jinja2.exceptions import TemplateError  # models without a chat template do without jinja2
 
     forms: list[list[dict[str, Any]]] = []
     for said, own in ((request, system), (f"{system}\n{request}" if system else request, "")):
@@ -97,15 +99,17 @@ def chat_text(tokenizer: Any, request: str, system: str = "", answer: bool = Tru
     refused = "it drops the message"
     for form in forms:
         try:
-            text = tokenizer.apply_chat_template(
-                form, tokenize=False, add_generation_prompt=answer, enable_thinking=False
-            )
-        except (TemplateError, TypeError) as error:
+            text = bounded(partial(_told, tokenizer, form, answer), "the tokenizer's chat template")
+        except RefusedError as error:
             refused = str(error)
             continue
-        if request in str(text) and (not system or system in str(text)):
-            return str(text)
+        if request in text and (not system or system in text):
+            return text
     raise ValueError(f"the tokenizer's chat template does not tell what a user asks: {refused}")
+
+
+def _told(tokenizer: Any, form: list[dict[str, Any]], answer: bool) -> str:
+    return str(tokenizer.apply_chat_template(form, tokenize=False, add_generation_prompt=answer, enable_thinking=False))
 
 
 def tokenize(texts: Sequence[str], frame: Frame, tokenizer: Any, most: int) -> tuple[list[list[int]], int]:

@@ -25,26 +25,31 @@ class _CrossEntropySum(torch.autograd.Function):
         grad_states = torch.empty_like(states)
         grad_items = torch.zeros_like(items, dtype=full)
         total = states.new_zeros((), dtype=torch.float64 if states.device.type == "cpu" else full)
+        hits = states.new_empty((len(targets), 1), dtype=full)
         for start in range(0, len(targets), rows):
             part = slice(start, start + rows)
             target = targets[part, None]
             logits = states[part] @ items.T
-            chosen = logits.gather(1, target)
             # one fused kernel for max, exp and sum; its logarithm is exact enough where it is not tiny
             probabilities = torch.softmax(logits, dim=1, dtype=full)
-            hit = probabilities.gather(1, target)
-            losses = -hit.log()
-            lost = (hit < 1e-20).squeeze(1)
-            if bool(lost.any()):
-                losses[lost] = (torch.logsumexp(logits[lost], 1, keepdim=True) - chosen[lost]).to(full)
-            total += losses.sum(dtype=total.dtype)
-            probabilities.scatter_add_(1, target, torch.full_like(hit, -1.0))
+            hits[part] = probabilities.gather(1, target)
+            probabilities.scatter_add_(1, target, torch.full_like(hits[part], -1.0))
             errors = probabilities.to(states.dtype)
             torch.mm(errors, items, out=grad_states[part])
             if full == states.dtype:
                 grad_items.addmm_(errors.T, states[part])
             else:
                 grad_items += errors.T @ states[part]
+        losses = -hits.log()
+        # asked once, not in every chunk: a GPU has all chunks before anybody waits for it
+        for start in _chunks_with((hits < 1e-20).squeeze(1), rows):
+            part = slice(start, start + rows)
+            lost = (hits[part] < 1e-20).squeeze(1)
+            logits = states[part] @ items.T  # the product as it was: one of fewer rows may round otherwise
+            chosen = logits[lost].gather(1, targets[part, None][lost])
+            losses[part][lost] = (torch.logsumexp(logits[lost], 1, keepdim=True) - chosen).to(full)
+        for each in torch.split(losses, rows):
+            total += each.sum(dtype=total.dtype)
         ctx.save_for_backward(grad_states, grad_items)
         return total.to(full)
 
@@ -53,6 +58,11 @@ class _CrossEntropySum(torch.autograd.Function):
         grad_states, grad_items = ctx.saved_tensors
         # autograd asks for the dtype of the inputs
         return (grad_states * gradient).to(grad_states.dtype), (grad_items * gradient).to(grad_states.dtype), None, None
+
+
+def _chunks_with(found: Tensor, rows: int) -> list[int]:
+    """First rows of the chunks in which something was `found` (targets,)."""
+    return sorted({row // rows * rows for row in found.nonzero()[:, 0].tolist()})
 
 
 def cross_entropy(states: Tensor, items: Tensor, targets: Tensor, chunk_rows: int | None = None) -> Tensor:

@@ -82,6 +82,8 @@ class Plan:
             model=config.models[models[0]] if models else None,
             loss=loss,
             training=Training.model_validate(training),
+            mask_seen=config.evaluation.mask_seen,
+            repeat_targets=config.evaluation.repeat_targets,
             tables=system.item_tables(config),
             remarks=self._remarks(system, backbone_name, backbone),
         )

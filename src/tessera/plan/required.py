@@ -9,7 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tessera.data.downloads import DataFileError, is_url, shown, url_problem
+from tessera.artifacts.language_folder import FolderError, check_language_folder
+from tessera.artifacts.shown import shown_url
+from tessera.data.downloads import DataFileError, is_url, url_problem
 from tessera.data.files import find
 from tessera.plan.graph import Plan
 from tessera.settings.base import ConfigError, Settings, message
@@ -101,13 +103,15 @@ def _problem(needed: Needed) -> str | None:
     """What is wrong with a file before it is read."""
     if is_url(needed.file):
         if not needed.url:
-            return f"{shown(needed.file)}: a URL is not taken here; fetch it and give the path"
+            return f"{shown_url(needed.file)}: a URL is not taken here; fetch it and give the path"
         return url_problem(needed.file, needed.sha256)
     try:
         found = find(needed.file)
         if needed.folder is None or found.is_dir() == needed.folder:
+            if needed.key.startswith("models."):
+                check_language_folder(found)
             return None
-    except (FileNotFoundError, DataFileError) as error:
+    except (FileNotFoundError, DataFileError, FolderError) as error:
         return str(error)
     return f"{found}: is {'no' if needed.folder else 'a'} folder, expected {'one' if needed.folder else 'a file'}"
 

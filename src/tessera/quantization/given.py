@@ -13,6 +13,7 @@ from tessera.artifacts.codes import ABSENT, Part, SemanticIds
 from tessera.artifacts.logs import log
 from tessera.data.dataset import read_raw_ids
 from tessera.data.identifiers import places
+from tessera.data.joins import Join
 from tessera.quantization.conflicts import resolve
 from tessera.settings.quantizers.given import GivenCodes
 
@@ -43,18 +44,14 @@ def read(settings: GivenCodes, source: Path, items_parquet: Path) -> SemanticIds
     known = read_raw_ids(items_parquet.parent, "items")
     items_of = places(raw_ids, known[1:])
     found = [(item + 1, row) for item, row in zip(items_of, rows.tolist(), strict=True) if item >= 0]
-    if not found:
-        raise GivenCodesError(
-            f"{source}: none of its {len(raw_ids):,} ids ({_examples(raw_ids)}) is an item of the dataset "
-            f"({_examples(known[1:])}); where the file counts from another number, say so with 'offset'"
-        )
+    join = Join(dict.fromkeys(known[1:]))
+    for raw, item in zip(raw_ids, items_of, strict=True):
+        join.meet(known[item + 1] if item >= 0 else raw)
+    hint = "; where the file counts from another number, say so with 'offset'"
+    join.tell(source, "items of the dataset", GivenCodesError, hint)
     items = np.array([item for item, _ in found])
     order = np.argsort(items)
     items, rows_found = items[order], np.array([row for _, row in found], np.int64)[order]
-    if len(found) < len(raw_ids):
-        log.info("%s: left out %d ids that are no items of the dataset", source, len(raw_ids) - len(found))
-    if len(found) < len(known) - 1:
-        log.info("%s: %d of %d items have no codes", source, len(known) - 1 - len(found), len(known) - 1)
     resolved = resolve(settings.conflicts, rows_found, None, [int(size) for size in rows.max(0) + 1])
     log.info("%s: %d items, %d collisions, %d after", source, len(found), resolved.before, resolved.after)
     codes = np.full((len(known), len(resolved.sizes)), ABSENT, np.int64)
@@ -107,7 +104,3 @@ def _shifted(source: Path, raw: str, offset: int) -> str:
         return str(int(raw.removesuffix(".0")) + offset)
     except ValueError:
         raise GivenCodesError(f"{source}: id {raw!r} is no number, so no offset can be added to it") from None
-
-
-def _examples(ids: list[str]) -> str:
-    return ", ".join(repr(raw) for raw in ids[:3]) + (", ..." if len(ids) > 3 else "")

@@ -71,14 +71,14 @@ def plus_plus(vectors: Tensor, count: int, rng: np.random.Generator) -> Tensor:
     if sample < len(vectors):
         chosen = np.sort(rng.choice(len(vectors), sample, replace=False, shuffle=False))
         vectors = vectors[torch.from_numpy(chosen).to(vectors.device)]
-    draws = torch.from_numpy(rng.random(count)).to(vectors.device)
+    draws = torch.from_numpy(rng.random(count))
     sizes = vectors.square().sum(1)
     left = torch.full_like(sizes, torch.inf)
     seeds = []
     weights = torch.ones_like(sizes, dtype=torch.float64)
     for draw in draws:
-        total = weights.cumsum(0)
-        row = torch.searchsorted(total, (draw * total[-1])[None], right=True).clamp(max=sample - 1)
+        total = weights.cpu().cumsum(0)  # CUDA's running sum of floats differs from run to run
+        row = torch.searchsorted(total, (draw * total[-1])[None], right=True).clamp(max=sample - 1).to(vectors.device)
         seed = vectors[row]
         seeds.append(seed)
         left = torch.minimum(left, (sizes + seed.square().sum() - 2 * (vectors @ seed[0])).clamp(min=0))

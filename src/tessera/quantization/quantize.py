@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tessera.artifacts.codes import ABSENT, Part, SemanticIds, write_codes
-from tessera.artifacts.files import file_digest, identity, write_text
+from tessera.artifacts.files import file_digest, write_text
 from tessera.artifacts.logs import log
 from tessera.artifacts.models import write_model
 from tessera.artifacts.tables import ArtifactError, describe
@@ -22,6 +22,7 @@ from tessera.settings.kinds import implementation
 from tessera.settings.quantizers.base import Codes as CodeSettings
 from tessera.settings.quantizers.base import QuantizerSettings
 from tessera.settings.references import CODES_A_TABLE
+from tessera.training.machine import state_identity
 
 
 def quantize(
@@ -57,7 +58,7 @@ def quantize(
     dataset = load_dataset(data)
     parts = read_parts(tables, dataset.n_items, together=CODES_A_TABLE not in settings.offers())
     digests = {name: file_digest(path) for name, path in tables.items()}
-    folder = state / identity(
+    folder = state / state_identity(
         settings.canonical(), code, *digests.values(), file_digest(data / "interactions.parquet")
     )  # fmt: skip
     fitting = fit_items(parts, tables, dataset.train_counts, max(settings.sizes))

@@ -11,25 +11,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from tessera.artifacts.files import file_digest, forget, identity
+from tessera.artifacts.files import file_digest
 from tessera.artifacts.logs import log, stage
 from tessera.artifacts.models import write_model
 from tessera.data.dataset import Cases, Dataset, load_dataset
-from tessera.evaluation.judge import validation_metrics
+from tessera.evaluation.groups import repeat_warning
+from tessera.evaluation.judge import counted_cases, validation_metrics
 from tessera.language.models import fingerprint
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.systems.base import counted, system
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
+from tessera.training.checkpoint import clear
 from tessera.training.launch import run_processes
 from tessera.training.loop import Trainer, write_history
-from tessera.training.machine import Machine, seed_step
+from tessera.training.machine import Machine, seed_step, state_identity
 
 
 def run_identity(run: Run, data: Path, inputs: RunInputs, code: str) -> str:
     """Name of a run's state: changes with its settings, its code and its input files, and with nothing else."""
     digests = [file_digest(data / "interactions.parquet"), *inputs.digests(), *fingerprint(run.model)]
-    return identity(run.canonical(), code, *digests)
+    return state_identity(run.canonical(), code, *digests)
 
 
 def train_run(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path, code: str = "") -> None:
@@ -67,7 +69,7 @@ def train_run(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path
     description |= {"best_epoch": best["epoch"], "epochs": len(history), "validation": best["NDCG@10"]}
     write_history(output.with_name("history.jsonl"), history)
     write_model(output, weights, description)
-    forget([folder / "checkpoint.safetensors"])
+    clear(folder / "checkpoint.safetensors")
     log.info("best epoch %d of %d, validation NDCG@10 %.4f", best["epoch"], len(history), best["NDCG@10"])
 
 
@@ -83,15 +85,13 @@ def _train_network(
     offsets, items = dataset.train_histories()
     model = system(run).build(run, inputs, dataset.train_counts)
     batches = system(run).batches(model, run, offsets, items)
-    cases = _sample(dataset.cases("valid"), run.training.validation_users)
-    if not len(cases):
-        raise ValueError(f"{run.system}: the dataset has no validation case, so nothing can decide when to stop")
+    judged = Evaluation(batch_users=512, mask_seen=run.mask_seen, repeat_targets=run.repeat_targets)
+    cases = _validation_cases(run, dataset.cases("valid"), judged)
     log.info(
         "%s/%s seed %d: %s parameters, %s targets, %s validation users, on %s",
         run.system, run.recommender, run.seed, f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,}",
         f"{batches.targets:,}", f"{len(cases):,}", machine.device,
     )  # fmt: skip
-    judged = Evaluation(batch_users=512)
 
     def validate() -> dict[str, float]:
         return validation_metrics(system(run).scorer(model, run, machine.device), cases, judged)
@@ -101,15 +101,31 @@ def _train_network(
     return history, model.state_dict()
 
 
+def _validation_cases(run: Run, cases: Cases, judged: Evaluation) -> Cases:
+    """The cases that decide when to stop: the same for every run.
+
+    Raises:
+        ValueError: no case is left.
+    """
+    if not len(cases):
+        raise ValueError(f"{run.system}: the dataset has no validation case, so nothing can decide when to stop")
+    counted = counted_cases(cases, judged)
+    if not len(counted):
+        raise ValueError(
+            f"{run.system}: the validation target of every user stands in the user's own history, and "
+            "evaluation.repeat_targets: drop leaves all of them out, so nothing can decide when to stop; "
+            "set evaluation.mask_seen: false"
+        )
+    if warning := repeat_warning(int(cases.repeats.sum()), len(cases), judged, "validation users"):
+        log.warning("WARNING: %s/%s: %s", run.system, run.recommender, warning)
+    return _sample(counted, run.training.validation_users)
+
+
 def _sample(cases: Cases, users: int | None) -> Cases:
     """The same random users for every run, so that early stopping sees the same."""
     if users is None or users >= len(cases):
         return cases
-    chosen = np.sort(np.random.default_rng(0).choice(len(cases), users, replace=False))
-    lengths = cases.lengths[chosen]
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    items = np.concatenate([cases.history(case) for case in chosen])
-    return Cases(cases.users[chosen], cases.targets[chosen], offsets, items)
+    return cases.take(np.sort(np.random.default_rng(0).choice(len(cases), users, replace=False)))
 
 
 def launch(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path, code: str, logfile: Path | None) -> None:
@@ -124,6 +140,7 @@ def launch(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path, c
     job = {
         "run": run.model_dump(mode="json"), "data": str(data), "inputs": inputs.model_dump(mode="json"),
         "output": str(output), "state": str(state), "code": code, "log": str(logfile) if logfile else None,
+        "threads": torch.get_num_threads(),
     }  # fmt: skip
     run_processes("tessera.recommenders.train", job, run.training.processes)
 
@@ -131,7 +148,7 @@ def launch(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path, c
 def main() -> None:
     """One of several processes, started by `launch`."""
     job = json.loads(sys.argv[1])
-    with stage(job["log"], 0):
+    with stage(job["log"], job["threads"], 0):
         train_run(
             Run.model_validate(job["run"]), Path(job["data"]), RunInputs.model_validate(job["inputs"]),
             Path(job["output"]), Path(job["state"]), job["code"],

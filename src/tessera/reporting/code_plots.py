@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import altair as alt
 
+from tessera.artifacts.shown import one_line
 from tessera.reporting.plots import MOST_SERIES, Plot, inline, place, render, run_lines, told
 
 Parts = Mapping[str, Mapping[str, Any]]
@@ -75,7 +77,7 @@ def purity(parts: Parts, most: int = 4) -> list[Plot]:
                 says += f", by chance {level['information_by_chance']:.3f}"
                 says += f"; majority {level['majority']:.1%}, by chance {level['majority_by_chance']:.1%}"
                 rows.append({"run": name, "group": str(level["level"]), "value": value, "says": says})
-        title = f"Codes: what prefixes know of {attribute!r}"
+        title = f"Codes: what prefixes know of {one_line(attribute, 80)!r}"
         axis = "codes of the prefix"
         found.append(
             _by_group(rows, parts, f"codes-purity-{_slug(attribute)}", axis, "information above chance", title)
@@ -84,7 +86,10 @@ def purity(parts: Parts, most: int = 4) -> list[Plot]:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"\W+", "-", name.lower()).strip("-")
+    """A file name of a name: what is lost of it comes back as a hash, so that no two names share a file."""
+    slug = re.sub(r"\W+", "-", name.lower()).strip("-")[:60]
+    plain = re.fullmatch(r"[a-z0-9 /_-]{1,60}", name)
+    return slug if plain else f"{slug}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
 def _by_group(rows: list[dict[str, Any]], parts: Parts, file: str, axis: str, name: str, title: str) -> Plot | None:

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera.artifacts.codes import SemanticIds
-from tessera.reporting.explorer import THUMBNAIL, short_title
-from tessera.reporting.pictures import Pictures
+from tessera.reporting.explorer import THUMBNAIL, short_id, short_title
 from tessera.reporting.samples import Catalogue
 
 Ints = NDArray[np.int64]
@@ -115,13 +114,13 @@ def _runs(column: Ints) -> Iterator[slice]:
 
 
 def _items(catalogue: Catalogue, place: Mapping[int, int], elsewhere: Container[int]) -> list[list[Any]]:
-    pictures = Pictures(catalogue.image_root, THUMBNAIL)
+    pictures = catalogue.pictures.sized(THUMBNAIL)
     rows = catalogue.table.select(["item", "raw_id", "title", "image"]).to_pylist()
     known = {row["item"]: row for row in rows if row["item"] in place}
     return [
         [
             short_title(known[item]["title"]),
-            known[item]["raw_id"],
+            short_id(known[item]["raw_id"]),
             int(catalogue.counts[item]),
             _ELSEWHERE if item in elsewhere else pictures.uri(known[item]["image"]),
         ]

@@ -13,10 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from tessera.artifacts.files import file_digest, read_json, write_text
+from tessera.artifacts.logs import log
 from tessera.artifacts.tables import ArtifactError, read_table, write_table
 from tessera.evaluation import clicks
 from tessera.evaluation.significance import enough_resamples, holm
 from tessera.reporting.formats import escape_latex, escape_markdown
+from tessera.reporting.runs import best_of, few_users_warning
 from tessera.settings.ctr import CTREvaluation
 from tessera.settings.evaluation import Significance
 
@@ -103,6 +105,8 @@ class Table:
             )
         if any(model.name == ORACLE for model in self.models):
             found.append("oracle: the true chance of a click, a bound")
+        if warning := few_users_warning(first["users"]):
+            found.append(f"WARNING: {warning}")
         return found
 
 
@@ -125,6 +129,8 @@ def collect(dataset: str, metric_files: Sequence[Path], against: str, settings: 
         _fill(model)
     _test(table, paths)
     _mark_best(table)
+    if warning := few_users_warning(table.models[0].runs[0]["users"]):
+        log.warning("WARNING: %s: %s", dataset, warning)
     return table
 
 
@@ -197,11 +203,10 @@ def _test(table: Table, paths: Mapping[str, list[Path]]) -> None:
 def _mark_best(table: Table) -> None:
     for _, key in table.columns:
         cells = [m.cells[key] for m in table.models if key in m.cells and m.name != ORACLE]
-        if len(cells) > 1:
-            smaller = key[2] in clicks.SMALLER_IS_BETTER or key[2] in ("p50_ms", "p99_ms", "parameters")
-            means = [cell.mean for cell in cells]
-            for cell in cells:
-                cell.best = cell.mean == (min(means) if smaller else max(means))
+        smaller = key[2] in clicks.SMALLER_IS_BETTER or key[2] in ("p50_ms", "p99_ms", "parameters")
+        best = best_of([cell.mean for cell in cells], smaller)
+        for cell in cells:
+            cell.best = cell.mean == best
 
 
 def shown(key: Key, value: float) -> str:

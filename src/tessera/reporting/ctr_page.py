@@ -33,6 +33,8 @@ class Section:
     """samples.json."""
     codes: SemanticIdSection | None
     plots: list[Plot]
+    broken_pictures: list[str]
+    """`name: reason` of those that would be shown."""
 
 
 def build(
@@ -50,7 +52,7 @@ def build(
     Args:
         against: the baseline.
         runs: dataset -> `model/seed-N`, in the order of the table.
-        config: the whole config, shown as it is.
+        config: the whole config, shown as it is but for passwords in URLs and texts of great length.
         codes: name of the semantic IDs that models read.
         results: the folder of all artifacts.
     """
@@ -64,8 +66,8 @@ def build(
             if not path.startswith(f"{ORACLE}/")
         }
         drawn = all_plots(table, dict(reversed(curves.items())))
-        told = _codes(results / name, codes, report) if codes else None
-        sections.append(Section(name, table, read_json(folder / "samples/samples.json"), told, drawn))
+        told, broken = _codes(results / name, codes, report) if codes else (None, [])
+        sections.append(Section(name, table, read_json(folder / "samples/samples.json"), told, drawn, broken))
     graph = results / "report/rulegraph.mmd"
     known = {"shown": shown, "code_columns": CODE_COLUMNS}
     context = {
@@ -84,10 +86,13 @@ def build(
     write_text(output, html)
 
 
-def _codes(folder: Path, name: str, report: Report) -> SemanticIdSection | None:
+def _codes(folder: Path, name: str, report: Report) -> tuple[SemanticIdSection | None, list[str]]:
+    """What is told of the codes, and which pictures cannot be shown with them."""
     here = folder / "semantic_ids" / name
     files_of = {name: here / "codes.parquet"}, {name: here / "health.json"}
-    return semantic_ids(Catalogue(folder / "data"), *files_of, report.explorer_items, frozenset())
+    catalogue = Catalogue(folder / "data")
+    section = semantic_ids(catalogue, *files_of, report.explorer_items, frozenset())
+    return section, catalogue.pictures.tell_broken()
 
 
 def _history(path: Path) -> list[dict[str, Any]]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from tessera.artifacts.shown import one_line
 from tessera.artifacts.tables import ArtifactError
-from tessera.reporting.pictures import Pictures
 from tessera.reporting.samples import Catalogue
 
 THUMBNAIL = 64
@@ -62,7 +62,12 @@ def chosen_items(ids: Sequence[int], tables: Mapping[str, Neighbours], most: int
 
 def short_title(title: str | None) -> str:
     """A title in one line, of bounded length."""
-    return " ".join((title or "").split())[:_TITLE]
+    return one_line(title or "", _TITLE)
+
+
+def short_id(raw_id: str) -> str:
+    """A raw id, as it may be shown."""
+    return one_line(raw_id, _TITLE)
 
 
 def explored_items(catalogue: Catalogue, tables: Mapping[str, Neighbours], most: int) -> list[int]:
@@ -81,12 +86,12 @@ def explorer_data(catalogue: Catalogue, tables: Mapping[str, Neighbours], most: 
     if not chosen:
         return ""
     place = {item: number for number, item in enumerate(chosen)}
-    pictures = Pictures(catalogue.image_root, THUMBNAIL)
+    pictures = catalogue.pictures.sized(THUMBNAIL)
     rows = {row["item"]: row for row in catalogue.table.select(["item", "raw_id", "title", "image"]).to_pylist()}
     items = [
         [
             short_title(rows[item]["title"]),
-            rows[item]["raw_id"],
+            short_id(rows[item]["raw_id"]),
             int(catalogue.counts[item]),
             pictures.uri(rows[item]["image"]),
         ]

@@ -6,8 +6,11 @@ import csv
 import io
 import re
 
+from tessera.artifacts.shown import one_line
 from tessera.reporting.tables import Cell, Column, Table
 
+MOST = 5000
+"""Most characters of one text in a table, notes and remarks included."""
 _ARROWS = {"up": "↑", "down": "↓"}
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -15,6 +18,9 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "…": r"\ldots{}",
     "≤": r"$\leq$",
     "±": r"$\pm$",
     "↑": r"$\uparrow$",
@@ -25,13 +31,12 @@ _LATEX = {
 
 def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is, inside a table cell too."""
-    flat = " ".join(text.split())
-    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", flat)
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", one_line(text, MOST))
 
 
 def escape_latex(text: str) -> str:
     """Text that LaTeX prints as it is."""
-    return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
+    return "".join(_LATEX.get(sign, sign) for sign in one_line(text, MOST))
 
 
 def number(column: Column, value: float) -> str:
@@ -42,21 +47,24 @@ def number(column: Column, value: float) -> str:
 def csv_text(table: Table) -> str:
     """A row an entry: mean, sd and corrected p of every printed column; empty where not known.
 
-    Where a run has remarks, they stand in a last column.
+    Then the test users that count, and the share of all whose target stands in their own history. Where a run has
+    remarks, they stand in a last column.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     heads = [table.header(column) for column in table.columns]
     noted = any(entry.remarks for entry in table.entries)
     columns = [f"{head}{part}" for head in heads for part in ("", " sd", " p")]
-    writer.writerow(["system", "recommender", "seeds", *columns, *(["remarks"] if noted else [])])
+    judged = ["test users", "repeated targets"]
+    writer.writerow(["system", "recommender", "seeds", *columns, *judged, *(["remarks"] if noted else [])])
     for entry in table.entries:
-        row: list[str | int] = [entry.system, entry.recommender, len(entry.runs)]
+        row: list[str | int] = [one_line(entry.system, MOST), one_line(entry.recommender, MOST), len(entry.runs)]
         for column in table.columns:
             cell = table.cells.get((entry.name, column))
             values = (cell.mean, cell.sd, cell.p_holm) if cell else (None, None, None)
             row += ["" if value is None else f"{value:.6g}" for value in values]
-        writer.writerow([*row, "; ".join(entry.remarks)] if noted else row)
+        row += [entry.runs[0].users, f"{entry.runs[0].repeat_share:.6g}"]
+        writer.writerow([*row, one_line("; ".join(entry.remarks), MOST)] if noted else row)
     return out.getvalue()
 
 

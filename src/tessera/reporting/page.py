@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from markupsafe import Markup
 from tessera import __version__
 from tessera.artifacts.files import read_json, write_text
 from tessera.artifacts.logs import duration
+from tessera.artifacts.shown import one_line, shown_config, visible
 from tessera.artifacts.tables import ArtifactError
 from tessera.reporting import plots, rule_graph
 from tessera.reporting.codes import CODE_COLUMNS, SemanticIdSection, semantic_ids
@@ -36,6 +38,10 @@ _SECTIONS = (
     *("datasets", "models", "captions", "tables", "systems", "backbones", "loss", "training"),
     *("evaluation", "significance", "report", "experiment"),
 )
+_MOST = 200_000
+"""Most characters of anything on the page."""
+_MOST_OF_CONFIG = 2000
+"""Most characters of one text of the config."""
 _PACKAGES = (
     *("torch", "transformers", "peft", "accelerate", "numpy", "pyarrow", "polars", "scipy", "altair"),
     *("snakemake", "pydantic"),
@@ -58,6 +64,8 @@ class Section:
     representations: Representations | None
     codes: SemanticIdSection | None
     captions: Captioned | None
+    broken_pictures: list[str]
+    """`name: reason` of those that would be shown."""
 
 
 def build(
@@ -77,7 +85,7 @@ def build(
 
     Args:
         runs: dataset -> `system/recommender/seed-N`, in the order of the tables.
-        config: the whole config, shown as it is.
+        config: the whole config, shown as it is but for passwords in URLs and texts of great length.
         results: the folder of all artifacts.
         tables: dataset -> item table -> its diagnostics (JSON).
         captions: dataset -> caption recipe -> its Parquet file.
@@ -137,18 +145,22 @@ def _section(
     shown = _shown_entries(table, report.main_metric)
     made = representations(catalogue, tables, embedders, report.explorer_items)
     explored = made.explored if made else frozenset()
+    items = sample_items(catalogue, report.sample_items)
+    users = sample_users(catalogue, data / "users.parquet", shown, report.sample_users)
+    ids = semantic_ids(catalogue, codes, health, report.explorer_items, explored)
     return Section(
         name=name,
         table=table,
         stats=stats,
         plots=_plots(table, report.main_metric, systems),
         histograms=_histograms(stats),
-        items=sample_items(catalogue, report.sample_items),
-        users=sample_users(catalogue, data / "users.parquet", shown, report.sample_users),
+        items=items,
+        users=users,
         leader=label(shown[-1]) if shown else "",
         representations=made,
-        codes=semantic_ids(catalogue, codes, health, report.explorer_items, explored),
+        codes=ids,
         captions=captioned(catalogue, captions, report.sample_items),
+        broken_pictures=catalogue.pictures.tell_broken(),  # after all that shows pictures
     )
 
 
@@ -199,6 +211,7 @@ def _facts(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
     if stats.get("period"):
         found.append(("period", _period(*stats["period"])))
     shares = {
+        "title_share": "items with a title",
         "text_share": "items with text",
         "image_share": "items with a picture",
         "tie_share": "equal timestamps",
@@ -220,8 +233,12 @@ def versions() -> list[tuple[str, str]]:
 
 
 def config_text(config: Mapping[str, Any]) -> str:
-    """The config as YAML, the sections in the order of the documentation, short lists on one line."""
-    ordered = {key: config[key] for key in dict.fromkeys((*_SECTIONS, *config)) if key in config}
+    """The config as YAML, the sections in the order of the documentation, short lists on one line.
+
+    Passwords in URLs are masked, and texts of great length are cut.
+    """
+    known = shown_config(config, _MOST_OF_CONFIG)
+    ordered = {key: known[key] for key in dict.fromkeys((*_SECTIONS, *known)) if key in known}
     return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
 
 
@@ -241,12 +258,41 @@ def _period(first: float, last: float) -> str:
 def _reasons(rejected: Any) -> list[tuple[str, int]]:
     """Rejected rows by reason, most first."""
     reasons = rejected.get("reasons", rejected) if isinstance(rejected, Mapping) else {}
-    pairs = [(str(reason), int(count)) for reason, count in reasons.items() if isinstance(count, int)]
+    pairs = [(visible(str(reason), 300), int(count)) for reason, count in reasons.items() if isinstance(count, int)]
     return sorted(pairs, key=lambda pair: -pair[1])
 
 
+def text_notes(stats: Mapping[str, Any]) -> list[str]:
+    """What became of item texts that were not plain, and the title that most items share."""
+    texts = stats.get("texts") or {}
+    told = {"emptied": "nothing but markup or code, left empty", "changed": "lost markup", "cut": "cut"}
+    found = [
+        f"{texts[f'{kind}_{key}']:,} {name}: {what}"
+        for key, what in told.items()
+        for kind, name in (("titles", "titles"), ("texts", "other texts"))
+        if texts.get(f"{kind}_{key}")
+    ]
+    common = stats.get("common_title")
+    if common and common["share"] > 0.5:
+        found.append(f"{common['items']:,} items have the same title, “{one_line(common['title'], 80)}”")
+    return found
+
+
+def _finished(value: Any) -> Any:
+    """What is shown of a value: of a text that is not made here, nothing that is not seen, and not without end."""
+    return visible(value, _MOST) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _data_uri(value: str) -> Markup:
+    """A picture that was made here."""
+    if not value.startswith("data:image/"):
+        raise ValueError(f"{value[:40]!r} is no picture")
+    return Markup(value.replace('"', ""))
+
+
 def _render(**context: Any) -> str:
-    known = {"label": label, "number": number, "Column": Column, "reasons": _reasons, "facts": _facts}
+    known = {"label": label, "number": number, "Column": Column, "reasons": _reasons, "facts": _facts, "inf": math.inf}
+    known["text_notes"] = text_notes
     return render("page.html", known | {"table_columns": COLUMNS, "code_columns": CODE_COLUMNS}, context)
 
 
@@ -260,9 +306,11 @@ def render(name: str, known: Mapping[str, Any], context: Mapping[str, Any]) -> s
     """
     here = files("tessera.reporting")
     # every value is escaped unless it is Markup made here
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finished
+    )
     environment.globals |= known
-    environment.filters |= {"seconds": seconds_text, "safe_svg": Markup, "safe_json": Markup}
+    environment.filters |= {"seconds": seconds_text, "safe_svg": Markup, "safe_json": Markup, "data_uri": _data_uri}
     names = (name, "page_end.html", "page.css", "page.js")
     top, end, css, script = (here.joinpath(file).read_text(encoding="utf-8") for file in names)
     light = "".join(f"{name}:{colour};" for name, colour in plots.LIGHT.items())

@@ -7,12 +7,13 @@ import io
 import os
 from pathlib import Path
 
-from PIL import Image
-
 from tessera.artifacts.logs import log
+from tessera.data.pictures import PictureError, open_picture
 
 LARGEST = 96
 """Longest side in pixels, unless another is asked for."""
+NAMED = 5
+"""So many broken pictures are named in the log; the others are counted."""
 
 
 class Pictures:
@@ -27,6 +28,8 @@ class Pictures:
     def __init__(self, root: str | None, largest: int = LARGEST) -> None:
         self.root = self._find(root)
         self.largest = largest
+        self.broken: dict[str, str] = {}
+        """Picture -> why it cannot be shown."""
         self._made: dict[str, str | None] = {}
 
     @staticmethod
@@ -39,26 +42,35 @@ class Pictures:
             log.info("%s: no such folder; the report shows items without pictures", root)
         return found
 
+    def sized(self, largest: int) -> Pictures:
+        """The same pictures in another size; broken ones are counted together."""
+        other = Pictures(None, largest)
+        other.root, other.broken = self.root, self.broken
+        return other
+
     def uri(self, image: str | None) -> str | None:
         """A `data:` URI; None where there is no picture, or none that can be read."""
-        if image is None or self.root is None:
+        if image is None or self.root is None or image in self.broken:
             return None
         if image not in self._made:
-            self._made[image] = self._thumbnail(self.root / image)
+            self._made[image] = self._thumbnail(self.root / image, image)
         return self._made[image]
 
-    def _thumbnail(self, path: Path) -> str | None:
-        size = (self.largest, self.largest)
+    def tell_broken(self) -> list[str]:
+        """Say in the log which pictures cannot be shown; all of them as `name: reason`."""
+        told = [f"{image}: {reason}" for image, reason in self.broken.items()]
+        for line in told[:NAMED]:
+            log.warning("WARNING: %s/%s; the report shows its item without it", self.root, line)
+        if len(told) > NAMED:
+            log.warning("WARNING: and %s more pictures that cannot be read", f"{len(told) - NAMED:,}")
+        return told
+
+    def _thumbnail(self, path: Path, image: str) -> str | None:
         try:
-            with Image.open(path) as opened:
-                opened.draft("RGB", size)  # a large JPEG is decoded at a fraction of its size
-                picture = opened.convert("RGBA")
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            log.info("%s: left out of the report (%s)", path, error)
+            flat = open_picture(path, self.largest)
+        except PictureError as error:
+            self.broken[image] = error.reason
             return None
-        picture.thumbnail(size)
-        flat = Image.new("RGB", picture.size, "white")
-        flat.paste(picture, mask=picture.getchannel("A"))
         encoded = {}
         for kind, options in (("PNG", {"optimize": True}), ("JPEG", {"quality": 82, "optimize": True})):
             out = io.BytesIO()

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tessera.artifacts.files import read_json
+from tessera.artifacts.shown import one_line
 from tessera.artifacts.tables import ArtifactError, read_table
 from tessera.reporting import table_plots
 from tessera.reporting.explorer import explored_items, explorer_data, read_neighbours
@@ -21,6 +22,8 @@ from tessera.reporting.samples import Catalogue, ItemCard, sample_items
 from tessera.settings.base import did_you_mean
 
 Files = Mapping[str, str | Path]
+_CAPTION = 600
+"""Most characters of a caption."""
 
 COLUMNS = (
     ("dim", "Width", ",.0f"),
@@ -117,7 +120,10 @@ def captioned(catalogue: Catalogue, captions: Files, wanted: int) -> Captioned |
     for name, table in tables.items():
         rows = table.filter(pc.is_in(table.column("item"), ids)).to_pylist()
         said[name] = {
-            row["item"]: (row["status"] if row["text"] is None else row["text"], row["text"] is not None)
+            row["item"]: (
+                row["status"] if row["text"] is None else one_line(row["text"], _CAPTION),
+                row["text"] is not None,
+            )
             for row in rows
         }
     missing = ("not captioned", False)

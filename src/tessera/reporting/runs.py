@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tessera.artifacts.files import read_json
 from tessera.artifacts.tables import ArtifactError, read_table
 from tessera.evaluation import metrics
-from tessera.evaluation.groups import effective_ranks
+from tessera.evaluation.groups import effective_ranks, repeated
 from tessera.settings.base import did_you_mean
 from tessera.settings.evaluation import Evaluation
 
@@ -25,6 +25,9 @@ Array = NDArray[np.float64]
 ORACLE = "oracle"
 HEURISTICS = ("popular", "item_knn", "markov")
 """Recommenders that nothing is trained for: never the baseline unless named."""
+
+FEW_USERS = 100
+"""Fewer test users than this are told with a warning."""
 
 _NEEDED = ("system", "recommender", "seed", "protocol", "users", "metrics", "groups")
 
@@ -40,7 +43,12 @@ class Run:
     seed: int
     protocol: str
     users: int
+    """Test users that count."""
+    test_users: int
+    """All of them, those that a policy leaves out too."""
     cold_share: float
+    repeat_share: float
+    """Share of the test users whose target stands in their own history."""
     metrics: dict[str, float]
     groups: dict[str, dict[str, Any]]
     remarks: tuple[str, ...] = ()
@@ -94,6 +102,18 @@ def label(entry: Entry) -> str:
     return entry.system if entry.recommender in (entry.system, ORACLE, *HEURISTICS) else entry.name
 
 
+def best_of(means: Sequence[float], smaller: bool) -> float | None:
+    """The mean that is marked in a column; None where nothing is compared, or all are 0 and none is better."""
+    return None if len(means) < 2 or not any(means) else (min if smaller else max)(means)
+
+
+def few_users_warning(users: int) -> str:
+    """What to say of so few test users; empty where they are enough."""
+    if users >= FEW_USERS:
+        return ""
+    return f"only {users:,} test user{'' if users == 1 else 's'}, so little can be told apart"
+
+
 def read_run(path: str | Path) -> Run:
     """Read one metrics.json.
 
@@ -114,7 +134,9 @@ def read_run(path: str | Path) -> Run:
         found["seed"],
         found["protocol"],
         found["users"],
+        found.get("test_users", found["users"]),
         found.get("cold_share", 0.0),
+        found.get("repeat_share", 0.0),
         found["metrics"],
         found["groups"],
         tuple(found.get("remarks", ())),
@@ -192,9 +214,11 @@ def opponent(entry: Entry, baselines: Sequence[Entry]) -> Entry | None:
 
 
 def _counted(run: Run, settings: Evaluation) -> tuple[pa.Table, Array]:
-    """The users that count and their ranks as the metrics take them, under the policy for cold targets."""
-    table = run.evaluation("user", "item", "rank", "popularity")
-    ranks, counted = effective_ranks(table.column("rank").to_numpy(), table.column("popularity").to_numpy(), settings)
+    """The users that count and their ranks as the metrics take them, by the policies for cold and repeated targets."""
+    table = run.evaluation("user", "item", "rank", "popularity", "repeat")
+    ranks, counted = effective_ranks(
+        table.column("rank").to_numpy(), table.column("popularity").to_numpy(), settings, repeated(table)
+    )
     return table.filter(pa.array(counted)), ranks[counted].astype(np.float64)
 
 

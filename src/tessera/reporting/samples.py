@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tessera.artifacts.shown import one_line
 from tessera.artifacts.tables import describe, read_table
 from tessera.reporting.pictures import Pictures
 from tessera.reporting.runs import Entry, label
@@ -18,6 +19,9 @@ from tessera.reporting.runs import Entry, label
 HISTORY_SHOWN = 5
 RECOMMENDED_SHOWN = 6
 _TEXT_SHOWN = 180
+_TITLE_SHOWN = 300
+_NAME_SHOWN = 80
+_ID_SHOWN = 120
 
 
 @dataclass(frozen=True)
@@ -78,21 +82,17 @@ class Catalogue:
         """The card of a dense id."""
         if item not in self._cards:
             row = self.table.slice(self._row[item], 1).to_pylist()[0]
-            attributes = [(name, _short(text)) for name, text in row["attributes"] or [] if text]
+            told = row["attributes"] or []
+            attributes = [(one_line(name, _NAME_SHOWN), one_line(text, _TEXT_SHOWN)) for name, text in told if text]
             self._cards[item] = ItemCard(
                 item,
-                row["raw_id"],
-                row["title"] or "",
+                one_line(row["raw_id"], _ID_SHOWN),
+                one_line(row["title"] or "", _TITLE_SHOWN),
                 attributes,
                 self.pictures.uri(row["image"]),
                 int(self.counts[item]),
             )
         return self._cards[item]
-
-
-def _short(text: str) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= _TEXT_SHOWN else flat[: _TEXT_SHOWN - 1].rstrip() + "…"
 
 
 def _spread(count: int, wanted: int) -> list[int]:
@@ -130,7 +130,8 @@ def sample_users(catalogue: Catalogue, users: Path, shown: Sequence[Entry], want
 def _raw_ids(path: Path, users: list[int]) -> dict[int, str]:
     table = read_table(path, "users")
     table = table.filter(pc.is_in(table.column("user"), pa.array(users, pa.int32())))
-    return dict(zip(table.column("user").to_pylist(), table.column("raw_id").to_pylist(), strict=True))
+    raw_ids = (one_line(raw_id, _ID_SHOWN) for raw_id in table.column("raw_id").to_pylist())
+    return dict(zip(table.column("user").to_pylist(), raw_ids, strict=True))
 
 
 def _user_card(catalogue: Catalogue, raw_id: str, user: int, target: int, tables: dict[str, pa.Table]) -> UserCard:

@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 from tessera.artifacts.files import file_digest, write_text
 from tessera.artifacts.logs import log
 from tessera.artifacts.tables import ArtifactError, describe, read_table, write_table
+from tessera.evaluation.groups import repeat_warning
 from tessera.evaluation.significance import enough_resamples, holm, p_values
 from tessera.reporting.runs import (
     Entry,
+    Run,
     UserMetrics,
     baselines_of,
+    best_of,
     check_same_users,
     entries,
+    few_users_warning,
     label,
     opponent,
     user_metrics,
@@ -96,7 +100,6 @@ class Table:
     significance: Significance
     entries: list[Entry]
     baselines: list[Entry]
-    cold_share: float
     comparisons: int = 0
     cells: dict[tuple[str, Column], Cell] = field(default_factory=dict)
 
@@ -104,6 +107,27 @@ class Table:
     def baseline(self) -> Entry | None:
         """The first of the baselines."""
         return self.baselines[0] if self.baselines else None
+
+    @property
+    def judged(self) -> Run:
+        """The run that tells whom all were judged on: not the oracle's, which may know fewer, if others are there."""
+        return self.entries[0].runs[0]
+
+    @property
+    def cold_share(self) -> float:
+        """Share of the test users whose target has no training interaction."""
+        return self.judged.cold_share
+
+    @property
+    def repeats(self) -> int:
+        """Test users whose target stands in their own history."""
+        return round(self.judged.repeat_share * self.judged.test_users)
+
+    def warnings(self) -> list[str]:
+        """What a reader must know before anything is read from the numbers."""
+        found = [few_users_warning(self.judged.users)]
+        found.append(repeat_warning(self.repeats, self.judged.test_users, self.evaluation))
+        return [warning for warning in found if warning]
 
     def is_baseline(self, entry: Entry) -> bool:
         """Whether others are compared with an entry."""
@@ -137,12 +161,20 @@ class Table:
         rule = self.evaluation
         seeds = sorted({run.seed for entry in self.entries for run in entry.runs if len(entry.runs) > 1})
         cold = {"miss": "counted as misses", "drop": "left out", "rank": "ranked as scored"}[rule.cold_targets]
-        ranking = "full catalogue" if self.protocol == "full" else f"the target and {self.protocol} negatives"
+        users, everyone, repeats = self.judged.users, self.judged.test_users, self.repeats
+        repeated = {"miss": "counted as misses", "drop": "left out", "unmasked": "nothing masked for them"}
+        alike = not rule.mask_seen and rule.repeat_targets != "drop"
+        with_seen = rule.candidates.kind == "sampled" and not rule.mask_seen
+        target = "the target, the user's own history" if with_seen else "the target"
+        ranking = "full catalogue" if self.protocol == "full" else f"{target} and {self.protocol} negatives"
         found = [
-            f"Ranked: {ranking}",
+            f"{users:,} test users" if users == everyone else f"{users:,} of {everyone:,} test users",
+            f"ranked: {ranking}",
             "items of the user's own history masked" if rule.mask_seen else "seen items not masked",
             f"ties: {'middle rank' if rule.ties == 'mean' else 'worst rank'}",
             f"cold targets ({self.cold_share:.1%} of the test users): {cold}",
+            f"targets in the user's own history ({repeats:,}, {self.judged.repeat_share:.1%}): "
+            + ("ranked like others" if alike else repeated[rule.repeat_targets]),
             f"mean ± sd over the seeds {', '.join(map(str, seeds))}" if seeds else "one seed",
         ]
         if self.baseline is not None and self.comparisons:
@@ -165,7 +197,7 @@ class Table:
             part = f", known for {judged:,} of {everyone:,} users" if judged < everyone else ""
             found.append(f"oracle: the process that made the data, a bound rather than a competitor{part}")
         remarks = {f"{entry.system}: {remark}": None for entry in self.entries for remark in entry.remarks}
-        return [*found, *remarks]
+        return [*found, *(f"WARNING: {warning}" for warning in self.warnings()), *remarks]
 
 
 def collect(
@@ -177,16 +209,21 @@ def collect(
         runs: paths of metrics.json, evaluation.parquet beside each.
         order: names `system/recommender` in the order of the rows.
     Raises:
-        ValueError: no run, an unknown baseline, mixed protocols, or different test users.
+        ValueError: no run, an unknown baseline, mixed protocols, different test users, or none that counts.
     """
     found = entries(runs, order)
     if not found:
         raise ValueError(f"{dataset}: there is no run to put into a table")
-    first = found[0].runs[0]
     table = Table(
-        dataset, first.protocol, evaluation, significance, found, baselines_of(found, significance.baseline),
-        first.cold_share,
-    )  # fmt: skip
+        dataset, found[0].runs[0].protocol, evaluation, significance, found, baselines_of(found, significance.baseline)
+    )
+    if not table.judged.users:
+        raise ValueError(
+            f"{dataset}: none of its {table.judged.test_users:,} test users counts: evaluation.repeat_targets: "
+            f"{evaluation.repeat_targets} and cold_targets: {evaluation.cold_targets} leave all of them out"
+        )
+    for warning in table.warnings():
+        log.warning("WARNING: %s: %s", dataset, warning)
     for entry in found:
         for column, users in _columns_of(entry).items():
             values = entry.values(column.metric, column.kind, column.group)
@@ -211,10 +248,7 @@ def _mark_best(table: Table) -> None:
     competitors = [entry.name for entry in table.entries if not entry.is_oracle]
     for column in {column for _, column in table.cells}:
         cells = [table.cells[name, column] for name in competitors if (name, column) in table.cells]
-        if len(cells) < 2:
-            continue
-        choose = min if column.metric.startswith(SMALLER_IS_BETTER) else max
-        best = choose(cell.mean for cell in cells)
+        best = best_of([cell.mean for cell in cells], column.metric.startswith(SMALLER_IS_BETTER))
         for cell in cells:
             cell.best = cell.mean == best
 
@@ -304,8 +338,7 @@ def load(path: str | Path, runs: Sequence[str | Path], order: Sequence[str]) -> 
     by_name = {entry.name: entry for entry in found}
     evaluation = Evaluation.model_validate(settings["evaluation"])
     significance = Significance.model_validate(settings["significance"])
-    first = found[0].runs[0]
-    table = Table(settings["dataset"], first.protocol, evaluation, significance, found, [], first.cold_share)
+    table = Table(settings["dataset"], found[0].runs[0].protocol, evaluation, significance, found, [])
     for row in rows:
         name = f"{row['system']}/{row['recommender']}"
         if name not in by_name:
@@ -332,7 +365,8 @@ def write(table: Table, paths: Mapping[str, str | Path]) -> None:
         for entry in table.entries
         for run in entry.runs
     }
-    write_table(paths["parquet"], long_form(table), "metrics", settings, inputs)
+    judged = {name: getattr(table.judged, name) for name in ("users", "test_users", "cold_share", "repeat_share")}
+    write_table(paths["parquet"], long_form(table), "metrics", settings, inputs, judged=judged)
     write_text(paths["csv"], formats.csv_text(table))
     write_text(paths["md"], formats.markdown(table))
     write_text(paths["tex"], formats.latex(table))

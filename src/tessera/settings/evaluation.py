@@ -20,7 +20,8 @@ class SampledRanking(Settings):
 
     kind: Literal["sampled"] = "sampled"
     negatives: int = Field(100, ge=1)
-    """Negatives a user, never items of the user's history."""
+    """Negatives a user, drawn from the items that the user has not seen. Seen items are treated as under full ranking:
+    out of the ranking with `mask_seen`, otherwise all of them are ranked beside the negatives."""
     distribution: Literal["uniform", "popularity"] = "uniform"
     """Where they are drawn from."""
     seed: Seed = 0
@@ -32,8 +33,11 @@ class CandidatesFile(Settings):
 
     kind: Literal["file"] = "file"
     path: str
-    """The file; relative paths are looked up like data files."""
+    """The file; relative paths are looked up like data files. Where the target stands in the history and seen items are
+    not masked, these are ranked beside the negatives of the file."""
 
+
+RepeatTargets = Literal["miss", "drop", "unmasked"]
 
 Candidates = Annotated[FullRanking | SampledRanking | CandidatesFile, Field(discriminator="kind")]
 
@@ -44,7 +48,12 @@ class Evaluation(Settings):
     candidates: Candidates = Field(default_factory=FullRanking)
     """What the target is ranked among: `{kind: full}`, `{kind: sampled, ...}` or `{kind: file, path: ...}`."""
     mask_seen: bool = True
-    """Take the items of the user's own history out of the ranking (never the target)."""
+    """Take the items of the user's own history out of the ranking, at the test and in the validation that stops
+    training. Set it to false where users come back to items."""
+    repeat_targets: RepeatTargets = "miss"
+    """Targets that stand in the user's own history: `miss` (masked like all seen items, so that nothing can hit them;
+    ranked like others without `mask_seen`), `drop` (these users are left out), or `unmasked` (nothing is masked for
+    these users)."""
     ties: Literal["mean", "pessimistic"] = "mean"
     """Rank of a target with equals: in their middle (1 + greater + equal/2), or after all of them."""
     cold_targets: Literal["miss", "drop", "rank"] = "miss"

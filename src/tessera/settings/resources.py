@@ -8,10 +8,11 @@ from tessera.settings.base import Settings
 
 
 class Resources(Settings):
-    """What a stage asks of the machine or the cluster. Results do not depend on it."""
+    """What a stage asks of the machine or the cluster. Results depend on `threads` alone, in their last digits."""
 
     threads: int = Field(1, ge=1)
-    """CPU threads."""
+    """CPU threads. Stages that train, embed, caption, quantise or judge compute in so many, whatever cores there are:
+    sums are split among them, so an edit runs the stage again. In the others it changes no number."""
     mem_mb: int = Field(2000, ge=1)
     """Memory in MB; doubled at every retry."""
     runtime: int = Field(60, ge=1)

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from tessera.settings.backbones.base import Backbone
 from tessera.settings.base import Settings
+from tessera.settings.evaluation import RepeatTargets
 from tessera.settings.language import LanguageModel
 from tessera.settings.losses.base import Loss
 from tessera.settings.losses.cross_entropy import CrossEntropy
@@ -25,6 +26,10 @@ class Run(Settings):
     """The language model of a system that has one."""
     loss: Loss = Field(default_factory=CrossEntropy)
     training: Training = Field(default_factory=Training)
+    mask_seen: bool = True
+    """As in `evaluation`: validation, which stops training, masks what the test masks."""
+    repeat_targets: RepeatTargets = "miss"
+    """As in `evaluation`."""
     tables: list[str] = Field(default_factory=list)
     """Item tables that are read, in the order of the run's inputs."""
     remarks: list[str] = Field(default_factory=list)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tessera.artifacts.files import write_text
 from tessera.artifacts.logs import Progress, Terminated, duration, log, unbroken
 from tessera.settings.training import Training
-from tessera.training.checkpoint import load_checkpoint, save_checkpoint
+from tessera.training.checkpoint import load_checkpoint, save_checkpoint, tidy
 from tessera.training.machine import Machine, seed_step
 
 
@@ -112,7 +112,10 @@ class Trainer:
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one."""
-        found = load_checkpoint(self.checkpoint, self.model, self.optimizer)
+        if self.machine.first:
+            tidy(self.checkpoint.parent)
+        own = {name: getattr(self, name) for name in self._RESUMED}
+        found = load_checkpoint(self.checkpoint, self.model, self.optimizer, own)
         if found is None:
             return
         self.best, progress = found
@@ -160,9 +163,10 @@ class Trainer:
             progress.update(self.step)
             while self.step < len(plan):
                 numbers = plan[self.step]
-                self._train_step(self.batches.batch(numbers[self.machine.rank :: self.machine.world]))
+                with unbroken():  # a checkpoint on the way out never holds half a step, nor what a model counted in one
+                    self._train_step(self.batches.batch(numbers[self.machine.rank :: self.machine.world]))
+                    self.seconds = before + time.monotonic() - started
                 progress.update(1, f"loss {self.loss_sum / max(1, self.target_sum):.4f}")
-                self.seconds = before + time.monotonic() - started
                 late = time.monotonic() - self.saved_at > self.settings.checkpoint_seconds > 0
                 if late and self.step < len(plan):
                     self.save()
@@ -187,13 +191,11 @@ class Trainer:
                 f"the loss became {value} at epoch {self.epoch + 1}, step {self.step}; "
                 "lower training.learning_rate or training.gradient_clip"
             )
-        # weights and counters together: a checkpoint on the way out never holds half a step
-        with unbroken():
-            self.optimizer.step()
-            self.loss_sum += value
-            self.target_sum += int(count)
-            self.step += 1
-            self.steps_done += 1
+        self.optimizer.step()
+        self.loss_sum += value
+        self.target_sum += int(count)
+        self.step += 1
+        self.steps_done += 1
 
     def _close_epoch(self) -> None:
         number = self.epoch + 1
@@ -212,11 +214,11 @@ class Trainer:
             self.history.append(row | found)
             self.epoch = number
             self.step, self.loss_sum, self.target_sum, self.seconds = 0, 0.0, 0, 0.0
-        row |= found
-        if self.events is not None:
-            for name, value in row.items():
-                self.events.add_scalar(name, value, self.epoch)
-            self.events.flush()
+            row |= found
+            if self.events is not None:
+                for name, value in row.items():
+                    self.events.add_scalar(name, value, self.epoch)
+                self.events.flush()
         told = ", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items())
         left = (self.settings.epochs - self.epoch) * row["seconds"]
         if self.machine.first:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tessera.artifacts.files import identity
+
 
 class MachineSettings(Protocol):
     """What a machine reads of the settings of a training."""
@@ -29,16 +31,49 @@ class MachineSettings(Protocol):
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a setting.
+    """The device of a setting; where it is a GPU, this process computes there as `_settle_cuda` says from now on.
+
+    Whoever trains, scores, clusters or embeds gets the device here, so all do it under the same modes.
 
     Raises:
-        ValueError: cuda was asked for and there is none.
+        ValueError: cuda was asked for and there is none, or the environment asks for cuBLAS as it differs between runs.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("training.device: cuda was asked for, but torch sees no GPU here; use auto or cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        _settle_cuda()
     return torch.device(name)
+
+
+_CUBLAS = (":4096:8", ":16:8")
+"""Workspaces with which cuBLAS adds in the same order every time; torch refuses others in its deterministic mode."""
+
+
+def _settle_cuda() -> None:
+    """Same numbers twice, float32 in full, no kernels that are planned anew for every shape.
+
+    Raises:
+        ValueError: CUBLAS_WORKSPACE_CONFIG is another than the two.
+    """
+    workspace = os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", _CUBLAS[0])
+    if workspace not in _CUBLAS:
+        raise ValueError(
+            f"CUBLAS_WORKSPACE_CONFIG is {workspace!r}, under which the same run gives other numbers on this GPU; "
+            f"expected {' or '.join(_CUBLAS)}: unset it, or set device: cpu"
+        )
+    # Not `warn_only`: memory-efficient attention, which every float32 attention takes, then adds its gradients in any
+    # order and says so once a process; told to be strict, it has a form that does not. What has none raises, and
+    # `stage` tells what can be done.
+    torch.use_deterministic_algorithms(True)
+    # on by default in that mode: a kernel for every new tensor, to show who reads what nobody wrote
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    # cuDNN's attention (16 bits) plans a graph for every new shape, and training and judging have many: steps took up
+    # to four times as long. Beyond 65,535 rows it fails (`Expected mha_graph.execute(...)`). The others stay.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    # on by default, products' TF32 is off: recurrences and convolutions would have 10 bits where the config says 23
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def seed_step(*numbers: int) -> None:
@@ -48,6 +83,15 @@ def seed_step(*numbers: int) -> None:
         mixed = ((mixed ^ (number & 0xFFFFFFFF)) * 0x100000001B3) % 2**64
         mixed ^= mixed >> 29
     torch.manual_seed(mixed % 2**63)
+
+
+def state_identity(*parts: str) -> str:
+    """Name of a trainer's state: changes with any part (settings, code, fingerprints of inputs), and with the threads.
+
+    Some sums are split among threads (LayerNorm's gradients, a sum over everything): a run that went on with another
+    number of them would be neither the one nor the other.
+    """
+    return identity(*parts, f"{torch.get_num_threads()} threads")
 
 
 class Machine:
@@ -73,9 +117,6 @@ class Machine:
             self.device: torch.device = self.accelerator.device
         else:
             self.device = pick_device(settings.device)
-        if self.device.type == "cuda":
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(True, warn_only=True)
 
     @property
     def first(self) -> bool:

@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tessera.artifacts.files import forget
 from tessera.artifacts.logs import Progress, Terminated, log, unbroken
 from tessera.settings.steps import Steps
-from tessera.training.checkpoint import load_checkpoint, save_checkpoint
+from tessera.training.checkpoint import clear, load_checkpoint, save_checkpoint, tidy
 from tessera.training.loop import TrainingError
 from tessera.training.machine import Machine, seed_step
 
@@ -105,7 +104,10 @@ class StepTrainer:
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one."""
-        found = load_checkpoint(self.checkpoint, self.trained, self.optimizer)
+        if self.machine.first:
+            tidy(self.checkpoint.parent)
+        own = {name: getattr(self, name) for name in self._RESUMED}
+        found = load_checkpoint(self.checkpoint, self.trained, self.optimizer, own)
         if found is None:
             return
         for name in self._RESUMED:
@@ -127,11 +129,11 @@ class StepTrainer:
             with Progress(self.label, self.settings.steps, "steps", seconds=15) as progress:
                 progress.update(self.step)
                 while self.step < self.settings.steps:
-                    with unbroken():  # a checkpoint on the way out never holds half a step
+                    with unbroken():  # a checkpoint on the way out never holds half a step, nor a step without its row
                         self._train_step()
-                    self.seconds = before + time.monotonic() - started
-                    if self.step % every == 0 or self.step == self.settings.steps:
-                        self._close_row()
+                        self.seconds = before + time.monotonic() - started
+                        if self.step % every == 0 or self.step == self.settings.steps:
+                            self._close_row()
                     progress.update(1, f"loss {self.history[-1]['loss']:.4f}" if self.history else "")
                     late = time.monotonic() - self.saved_at > self.settings.checkpoint_seconds
                     if self.settings.checkpoint_seconds == 0 or late:
@@ -143,9 +145,9 @@ class StepTrainer:
         return self.history
 
     def clear(self) -> None:
-        """Remove the checkpoint: what it led to has been written."""
+        """Remove the state: what it led to has been written."""
         if self.machine.first:
-            forget([self.checkpoint])
+            clear(self.checkpoint)
 
     def _train_step(self) -> None:
         for group in self.optimizer.param_groups:

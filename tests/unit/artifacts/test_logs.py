@@ -77,7 +77,7 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-ATTEMPT = "import sys\nfrom tessera.artifacts.logs import log, stage\nwith stage(sys.argv[1], int(sys.argv[2])):\n    "
+ATTEMPT = STAGE.replace("sys.argv[1]", "sys.argv[1], attempt=int(sys.argv[2])")
 
 
 def attempt(number: int, body: str, log: Path) -> subprocess.CompletedProcess[str]:

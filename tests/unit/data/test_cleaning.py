@@ -88,16 +88,16 @@ def test_history_cap(seed: int) -> None:
 
 
 def test_dates_are_whole_days(make: Callable[..., Any], write: Callable[..., str]) -> None:
-    days = ["2020-01-01T23:59:59", "2020-01-02", "2020-01-03T23:59:59", "2020-01-04"]
+    days = ["2020-01-01T23:59:59", "2020-01-02", "2020-01-02T12:00:00", "2020-01-03T23:59:59", "2020-01-04"]
     text = "user,item,t\n" + "".join(f"u,i{n},{day}\n" for n, day in enumerate(days))
     cleaning = {"since": "2020-01-02", "until": "2020-01-03", "core": None}
     made = make(source="columns", path=write("a.csv", text), timestamp="t", cleaning=cleaning)
-    assert [item for item, _ in made.histories()["u"]] == ["i1", "i2"]
+    assert [item for item, _ in made.histories()["u"]] == ["i1", "i2", "i3"]
     assert [(step["step"], step["interactions"]) for step in made.stats["funnel"]] == [
-        ("read", 4),
-        ("since 2020-01-02", 3),
-        ("until 2020-01-03", 2),
-        ("exact duplicates dropped", 2),
+        ("read", 5),
+        ("since 2020-01-02", 4),
+        ("until 2020-01-03", 3),
+        ("exact duplicates dropped", 3),
     ]
     with pytest.raises(LogError, match="not a day"):
         midnight("2020-02-30")

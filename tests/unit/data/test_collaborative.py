@@ -48,6 +48,7 @@ def test_items_without_training_interactions_have_no_row(data: Path, tmp_path: P
     [
         ({"items.adapter.weight": torch.ones(2, 2)}, "expected a run of `items: ids`"),
         ({"items.weight": torch.ones(9, 2)}, "vectors of 8 items, the dataset has 5"),
+        ({"items.weight": torch.ones(6, 2)}, "all 3 rows have the same vector"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(tensors: dict, message: str, data: Path, tmp_path: Path) -> None:

@@ -183,12 +183,15 @@ def _catalogue(make: Callable[..., Any], write: Callable[..., str]) -> Path:
 
 
 @pytest.mark.parametrize("keys", [[30.0, NAN, 1.0], ["30.0", None, "1.0"], [30, None, 1]], ids=str)
-def test_vectors_meet(make: Callable[..., Any], write: Callable[..., str], tmp_path: Path, keys: list[Any]) -> None:
+def test_vectors_meet(
+    make: Callable[..., Any], write: Callable[..., str], tmp_path: Path, keys: list[Any], caplog: Any
+) -> None:
     items = _catalogue(make, write)
     vectors = [[1.0, 2.0], [9.0, 9.0], [3.0, 4.0]]
     pq.write_table(pa.table({"raw_id": pa.array(keys), "embedding": vectors}), tmp_path / "v.parquet")
     table = VectorsTable(recipe="vectors", path=str(tmp_path / "v.parquet"))
     import_table(table, tmp_path / "v.parquet", items, tmp_path / "out.parquet")
+    assert "1 rows have no raw_id and are left out; first: row 1" in caplog.text
     found = pq.read_table(tmp_path / "out.parquet")
     assert found["item"].to_pylist() == [1, 3]
     assert found["embedding"].to_pylist() == [[3.0, 4.0], [1.0, 2.0]]

@@ -51,6 +51,12 @@ def test_npy_rows_are_raw_ids(tmp_path: Path) -> None:
     assert present.tolist() == [False, True, True, True]
 
 
+def test_one_vector_for_all_items_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.full((4, 3), 0.1))
+    with pytest.raises(ArtifactError, match=r"v\.npy: all 3 rows have the same vector"):
+        imported(tmp_path, tmp_path / "v.npy", ["3", "0", "1"])
+
+
 @pytest.mark.parametrize("fixed", [True, False])
 def test_parquet_by_raw_id(tmp_path: Path, fixed: bool) -> None:
     embedding = pa.array([[1.0, 2.0], None, [5.0, 6.0], [7.0, 8.0]], pa.list_(pa.float32(), 2 if fixed else -1))
@@ -73,7 +79,7 @@ def test_parquet_by_dense_id(tmp_path: Path) -> None:
     ("columns", "told"),
     [
         ({"raw_id": ["a", "a"], "embedding": [[1.0], [2.0]]}, "raw_id 'a' stands 2 times"),
-        ({"raw_id": ["y", "z"], "embedding": [[1.0], [2.0]]}, "knows none of the 2 items; its first raw_id is 'y'"),
+        ({"raw_id": ["y", "z"], "embedding": [[1.0], [2.0]]}, "meets 0 of 2 items .*; in the file alone: 'y', 'z'"),
         ({"raw_id": ["a", "b"], "embedding": [[1.0], [2.0, 3.0]]}, "one width; found .*row 1"),
         ({"raw_id": ["a", "b"], "embedding": [[1.0], [float("nan")]]}, "item 'b' holds NaN"),
         ({"raw_id": ["a", "b"], "embeddings": [[1.0], [2.0]]}, "no column 'embedding'.*did you mean 'embeddings'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,18 @@ from pydantic import ValidationError
 from tiny_language import WIDTH, tiny_model, write_catalogue
 
 from tessera.artifacts.sequences import read_item_sequences
-from tessera.artifacts.tables import read_item_table, read_table, write_table
+from tessera.artifacts.tables import ArtifactError, read_item_table, read_table, write_table
+from tessera.data.pictures import open_picture
 from tessera.embedding import task as task_module
 from tessera.embedding.attributes import embed_attributes
 from tessera.embedding.embed import embed, shuffled
 from tessera.embedding.hidden import embed_hidden
+from tessera.embedding.recipe import Rows
 from tessera.embedding.task import Places, Task
 from tessera.embedding.text import embed_text
 from tessera.language.built import make_image_processor, make_model, save_built, train_tokenizer
 from tessera.language.drawn import draw
 from tessera.language.models import LanguageModel, LanguageModelError, load_model
-from tessera.language.pictures import open_picture
 from tessera.language.prompts import item_attributes
 from tessera.settings.language import BuiltModel, ItemPrompt
 from tessera.settings.recipes.attributes import AttributesTable
@@ -219,3 +221,21 @@ def test_a_hidden_table_is_an_item_table(model: LanguageModel, catalogue: Path, 
     embed(task, places, tmp_path / "t.parquet")
     _, present = read_item_table(tmp_path / "t.parquet", 5)
     assert present.nonzero()[0].tolist() == [1, 5]
+
+
+@pytest.mark.parametrize("recipe", ["text", "attributes", "scft", "lrcl", "crrl", "hidden"])
+def test_a_table_that_tells_no_item_from_another_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str
+) -> None:
+    catalogue = write_catalogue(tmp_path / "items.parquet", 6)
+    items = np.arange(1, 7)
+    same = np.ones((6, 4), np.float32) + np.float32(1e-7) * np.arange(6, dtype=np.float32)[:, None]
+    made = Rows(items, same, ["kind"] * 6 if recipe == "attributes" else None)
+    # any recipe of a model whose tokenizer makes the same of every text
+    monkeypatch.setattr(Task, "recipe", lambda *_: SimpleNamespace(rows=lambda: made))
+    table = {"recipe": recipe, "model": "tiny"}
+    task = Task.model_validate({"table": table, "model": BuiltModel(built="qwen2.5-vl"), "prompt": PROMPT})
+    output = tmp_path / "t.parquet"
+    with pytest.raises(ArtifactError, match=r"t\.parquet: all 6 rows have the same vector.*nothing was written"):
+        embed(task, Places(catalogue=str(catalogue), captions={}, model=None, embedder="e"), output)
+    assert not output.exists()

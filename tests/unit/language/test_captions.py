@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from tessera.artifacts.tables import read_table
+from tessera.data.pictures import open_picture
 from tessera.language import captions as captions_module
 from tessera.language.answers import answer
 from tessera.language.captions import NAMED, write_captions
 from tessera.language.models import LanguageModel, LanguageModelError, load_model
-from tessera.language.pictures import open_picture
 from tessera.language.questions import Question, read_pixels
 from tessera.settings.language import BuiltModel, Captions, FolderModel, ItemPrompt
 
@@ -159,7 +159,7 @@ def test_a_killed_run_goes_on_with_the_next_shard(
             assert not (tmp_path / "b.parquet").exists()
     assert asked == [1, 2, 3, 4, 5, 6, 4, 5, 6, 7]
     assert (tmp_path / "whole.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
-    assert not list((tmp_path / "state-2").iterdir())
+    assert not (tmp_path / "state-2").exists()
 
 
 def test_pictures_are_not_shown_to_a_model_that_sees_none(
@@ -217,3 +217,26 @@ def test_an_instruction_of_ones_own_is_what_is_asked(model: LanguageModel) -> No
     told = model.tokenizer.decode(rows[0])
     assert "user\nWhom does it suit?\nThe lamp has the following attributes.\ntitle is oak<|im_end|>" in told
     assert told.endswith("<|im_start|>assistant\n")
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", '{"rows": []}', '{"rows": [[9, "x", "captioned"]], "cut": 0, "broken": []}']
+)
+def test_a_damaged_shard_is_refused_by_name(
+    built: Path, tiny: BuiltModel, catalogue: Callable[..., Path], tmp_path: Path, damage: str
+) -> None:
+    items = catalogue(4) / "items.parquet"
+    shard = tmp_path / "state" / "captions-00000.json"
+    shard.parent.mkdir()
+    shard.write_text(damage)
+    settings = Captions(model="tiny", source="text", max_new_tokens=2, shard=2)
+    with pytest.raises(ValueError, match=r"captions-00000\.json: is no shard of these captions; remove it"):
+        write_captions(
+            settings, ItemPrompt(domain="lamp"), load_model(tiny, built), items, tmp_path / "c.parquet", shard.parent
+        )
+    assert not (tmp_path / "c.parquet").exists()
+    shard.unlink()
+    write_captions(
+        settings, ItemPrompt(domain="lamp"), load_model(tiny, built), items, tmp_path / "c.parquet", shard.parent
+    )
+    assert not shard.parent.exists()

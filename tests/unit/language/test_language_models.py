@@ -126,7 +126,7 @@ def test_absent_weights_are_not_filled_with_noise(qwen2: Path, bert: Path) -> No
 
 def test_damaged_weights_are_told_in_one_line(qwen2: Path) -> None:
     (qwen2 / "model.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(LanguageModelError, match="cannot be loaded as decoder") as caught:
+    with pytest.raises(LanguageModelError, match="is cut off, damaged or no safetensors file") as caught:
         load_model(FolderModel(folder=str(qwen2)))
     assert "\n" not in str(caught.value)
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tessera.objectives.cross_entropy import cross_entropy
 
@@ -72,3 +73,34 @@ def test_bfloat16_sums_are_kept_in_float32():
     for index in (1, 2):
         off = [float((found[index] - exact[index]).norm() / exact[index].norm()) for found in (plain, ours)]
         assert off[1] < 1.5 * off[0]
+
+
+class _Waits(TorchDispatchMode):
+    """Counts what makes a GPU's host wait: numbers that Python reads, and sizes that depend on values."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select")
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_host_waits_once_however_many_chunks():
+    states, vectors, targets = _case(torch.float32, scale=0.1)
+    for rows in (1, 7, 37):
+        with _Waits() as waits:
+            cross_entropy(states, vectors, targets, rows).backward()
+        assert waits.count == 1
+
+
+@pytest.mark.parametrize("rows", [1, 7, 10])
+def test_hopeless_targets_of_some_chunks_alone(rows):
+    """Those of the second chunk are far out of reach in float32; the others are as they would be without them."""
+    states, vectors, targets = _case(torch.float32, targets=30)
+    with torch.no_grad():
+        states[10:17] *= 100
+    loss = cross_entropy(states, vectors, targets, rows)
+    plain = F.cross_entropy(states.double() @ vectors.double().T, targets, reduction="sum")
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-6)

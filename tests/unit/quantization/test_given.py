@@ -72,7 +72,7 @@ def test_numbers_and_an_offset(tmp_path: Path) -> None:
         ({"a": [-1]}, "id 'a' has the code -1"),
         ({"a": [1.5]}, r"id 'a' has the code 1\.5"),
         ('{"a": [1], "a": [2]}', "names the id 'a' twice"),
-        ({"0": [1], "1": [2]}, r"none of its 2 ids \('0', '1'\) is an item .*\('a', 'b', 'c'\); .*'offset'"),
+        ({"0": [1], "1": [2]}, "meets 0 of 3 items .*: 'a', 'b', 'c'; in the file alone: '0', '1'; .*'offset'"),
     ],
 )
 def test_wrong_files_are_named(tmp_path: Path, value: Any, message: str) -> None:
@@ -107,3 +107,10 @@ def test_minionerec_industrial(tmp_path: Path, data_root: Callable[..., Path]) -
     assert round(collisions(codes) / count, 5) == 0.00434
     assert [len(np.unique(column)) for column in codes.T] == [48, 256, 256]
     assert [len(np.unique(codes[:, : level + 1], axis=0)) for level in range(3)] == [48, 2295, 3670]
+
+
+def test_codes_of_few_items_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read(tmp_path, {"1": [0], "02": [1], "x": [0]}, ["1", "2", "3"], conflicts="none")
+    assert "WARNING" in caplog.text
+    assert "meets 1 of 3 items of the dataset (33.3%); not met: '2', '3'; in the file alone: 'x', '02'" in caplog.text
+    assert "1 more would meet without the zeros before them" in caplog.text

@@ -19,9 +19,9 @@ from tessera.artifacts.sequences import read_item_sequences, write_item_sequence
 from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.evaluation.judge import Scorer
 from tessera.plan.graph import Plan
+from tessera.recommenders import attend
 from tessera.recommenders.evaluate import evaluate_run, load_scorer
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.item_encoders import fusion
 from tessera.recommenders.item_encoders.dual_view import DualViewEncoder
 from tessera.recommenders.item_encoders.fusion import CrossAttention, SequenceFusion
 from tessera.recommenders.systems.backbone import SequentialRecommender, build
@@ -492,7 +492,7 @@ def test_rows_in_parts_attend_as_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     for visible in (None, torch.ones(1, 3, 4, dtype=torch.bool), torch.rand(7, 3, 4) < 2.0):
         whole = attention(queries, keys, visible)
         with monkeypatch.context() as patch:
-            patch.setattr(fusion, "_ROWS", 3)
+            patch.setattr(attend, "ROWS", 3)
             torch.testing.assert_close(attention(queries, keys, visible), whole)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from tessera.artifacts.codes import Part, SemanticIds, write_codes
@@ -115,7 +116,9 @@ def _stats(data: Path, rows: int) -> None:
     )
 
 
-def _run(folder: Path, system: str, recommender: str, seed: int, lift: float, settings: Evaluation) -> None:
+def _run(
+    folder: Path, system: str, recommender: str, seed: int, lift: float, settings: Evaluation, repeats: int
+) -> None:
     generator = np.random.default_rng((seed, len(system), len(recommender)))
     shared = np.random.default_rng(9)
     targets = shared.integers(1, ITEMS + 1, USERS)
@@ -128,15 +131,19 @@ def _run(folder: Path, system: str, recommender: str, seed: int, lift: float, se
         if ranks[user] <= 20:
             lists[user][int(ranks[user]) - 1] = int(targets[user])
     counts = popularity()
+    repeat = np.arange(USERS) < repeats
+    if settings.mask_seen and settings.repeat_targets != "unmasked":
+        ranks[repeat] = np.inf
     table = pa.table(
         {
             "user": pa.array(range(1, USERS + 1), pa.int32()),
             "item": pa.array(targets, pa.int32()),
             "rank": ranks,
-            "score": pa.array(-ranks, pa.float32()),
+            "score": pa.array(-place, pa.float32()),
             "candidates": pa.array(np.full(USERS, ITEMS), pa.int32()),
             "history_length": pa.array(lengths, pa.int32()),
             "popularity": pa.array(counts[targets], pa.int32()),
+            "repeat": repeat,
             "recommended": pa.array(lists, pa.list_(pa.int32())),
         }
     )
@@ -246,7 +253,9 @@ def _benchmarks(results: Path, name: str) -> None:
         write_text(results / "benchmarks" / rule / file, f"{head}\n{row}\n")
 
 
-def make(root: Path, names: tuple[str, ...] = ("bazaar",), settings: Evaluation | None = None) -> Path:
+def make(
+    root: Path, names: tuple[str, ...] = ("bazaar",), settings: Evaluation | None = None, repeats: int = 0
+) -> Path:
     """A results/ tree below `root`; gives its path."""
     results = root / "results"
     for name in names:
@@ -254,7 +263,7 @@ def make(root: Path, names: tuple[str, ...] = ("bazaar",), settings: Evaluation 
         for system, recommender, seeds, lift in RUNS:
             for seed in seeds:
                 folder = results / name / "runs" / system / recommender / f"seed-{seed}"
-                _run(folder, system, recommender, seed, lift, settings or Evaluation())
+                _run(folder, system, recommender, seed, lift, settings or Evaluation(), repeats)
         _tables(results, name)
         _codes(results, name)
         _benchmarks(results, name)
@@ -273,7 +282,7 @@ def run_paths(results: Path, name: str = "bazaar") -> list[str]:
     return [f"{s}/{r}/seed-{seed}" for s, r, seeds, _ in RUNS for seed in seeds if (results / name).is_dir()]
 
 
-def write_report(results: Path, names: tuple[str, ...] = ("bazaar",)) -> Path:
+def write_report(results: Path, names: tuple[str, ...] = ("bazaar",), settings: Evaluation | None = None) -> Path:
     """Tables and page through the library, as the scripts do; gives the page's path."""
     from tessera.reporting.page import build
     from tessera.reporting.tables import collect, write
@@ -281,7 +290,8 @@ def write_report(results: Path, names: tuple[str, ...] = ("bazaar",)) -> Path:
     from tessera.settings.reporting import Report
 
     for name in names:
-        table = collect(name, metric_files(results, name), ORDER, Evaluation(), Significance(resamples=1000))
+        judged = settings or Evaluation()
+        table = collect(name, metric_files(results, name), ORDER, judged, Significance(resamples=1000))
         write(table, {kind: results / "tables" / f"{name}.{kind}" for kind in ("parquet", "csv", "md", "tex")})
     page = results / "report" / "index.html"
     config = {"datasets": {name: {"source": "bazaar", "note": EVIL} for name in names}}
@@ -293,4 +303,60 @@ def write_report(results: Path, names: tuple[str, ...] = ("bazaar",)) -> Path:
         results,
         **representation_files(results, names),
     )
+    return page
+
+
+BAD = "\x1b[31m\x00\x08\x9b\u202egpj.exe\u2066</script><img src=x onerror=alert(1)>{{ 7*7 }}&lt;"
+LONG = "L" * 1_000_000
+HOSTILE_CONFIG = {
+    "datasets": {"bazaar": {"path": "https://ann:s3cret@host/x.csv?token=abcdef", "note": BAD, "long": LONG}},
+    "models": {"m": {"folder": "https://h/y?X-Amz-Signature=5ig"}},
+}
+
+
+def _rewritten(path: Path, kind: str, **columns: pa.Array) -> None:
+    """A table with some columns replaced."""
+    table = pq.read_table(path)
+    about = json.loads(table.schema.metadata[b"tessera"]) if b"tessera" in (table.schema.metadata or {}) else {}
+    for name, values in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, values)
+    write_table(path, table.replace_schema_metadata(None), kind, image_root=about.get("image_root"))
+
+
+def hostile_page(root: Path) -> Path:
+    """The page of a shop whose every text is hostile, with some pictures that are none."""
+    tree = make(root)
+    data = tree / "bazaar" / "data"
+    count, users = ITEMS, USERS
+    pairs = pa.map_(pa.string(), pa.string())
+    _rewritten(
+        data / "items.parquet",
+        "items",
+        raw_id=pa.array([f"{i}{BAD}{LONG}" for i in range(count)]),
+        title=pa.array([f"{BAD}{i}{LONG}" for i in range(count)]),
+        attributes=pa.array([[(f"{BAD}{LONG}", f"{BAD}{LONG}")]] * count, pairs),
+    )
+    _rewritten(data / "users.parquet", "users", raw_id=pa.array([f"{i}{BAD}{LONG}" for i in range(users)]))
+    for recipe in ("seen", "read"):
+        path = tree / "bazaar" / "captions" / f"{recipe}.parquet"
+        _rewritten(path, "captions", text=pa.array([f"{BAD}{LONG}"] * count), status=pa.array(["captioned"] * count))
+    stats = read_json(data / "stats.json")
+    stats["rejected"]["reasons"] = {f"{BAD}{LONG}": 3}
+    stats |= {"title_share": 0.5, "texts": {"titles_emptied": 7, "texts_changed": 2}}
+    stats["common_title"] = {"title": f"{BAD}{LONG}", "items": 30, "share": 0.75}
+    write_json(data / "stats.json", stats)
+    pictures = tree / "bazaar" / "raw" / "images"
+    for number in (1, 4, 5):
+        (pictures / f"{number:03d}.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    from tessera.reporting.page import build
+    from tessera.reporting.tables import collect, write
+    from tessera.settings.evaluation import Significance
+    from tessera.settings.reporting import Report
+
+    page = tree / "report" / "index.html"
+    table = collect("bazaar", metric_files(tree), ORDER, Evaluation(), Significance(resamples=100))
+    write(table, {kind: tree / "tables" / f"bazaar.{kind}" for kind in ("parquet", "csv", "md", "tex")})
+    files = representation_files(tree)
+    runs = {"bazaar": run_paths(tree)}
+    build(page, Report(title=f"{BAD}{'T' * 500}"), runs, HOSTILE_CONFIG, tree, **files)
     return page

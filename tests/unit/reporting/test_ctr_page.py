@@ -107,6 +107,8 @@ def test_files(table, tmp_path):
     text = markdown(table)
     assert r"good\_\<one\>" in text
     assert "1,200 test impressions of 60 users" in text
+    assert "WARNING: only 60 test users, so little can be told apart" in text
+    assert "WARNING: only 60 test users" in latex(table)
     assert "history \\>50 AUC" in text
     assert r"good\_\textless{}one\textgreater{}" in latex(table)
     long = read_table(outputs["parquet"], "metrics").to_pylist()

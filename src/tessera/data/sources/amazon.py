@@ -14,7 +14,7 @@ from tessera.data.files import find
 from tessera.data.identifiers import id_text
 from tessera.data.log import Item, RawLog
 from tessera.data.sources.json_lines import json_objects, json_rows, json_schema
-from tessera.data.text import as_text
+from tessera.data.text import as_text, as_title
 from tessera.settings.sources.amazon_base import AmazonSource
 
 _OLD = {"user": "reviewerID", "item": "asin", "timestamp": "unixReviewTime", "rating": "overall"}
@@ -45,17 +45,19 @@ def check(settings: AmazonSource) -> None:
 
 
 def read_items(settings: AmazonSource, log: RawLog) -> Iterator[Item]:
-    """Products of the metadata file, known to the log or not."""
+    """Products of the metadata file; of those that the log does not know only the id."""
     if settings.metadata is None:
         return
     path = find(settings.metadata)
     key = "parent_asin" if settings.source == "amazon_2023" else "asin"
     for product in json_objects(path, log, settings.source == "amazon_2014", settings.encoding):
-        raw_id = id_text(product.get(key))
-        if raw_id is not None and log.knows(raw_id):
+        raw_id = id_text(product.get(key)) or ""
+        if not log.knows(raw_id):
+            yield Item(raw_id)  # counted; what it says is not looked at
+        else:
             attributes = {name: _first(product, keys) for name, keys in _ATTRIBUTES.items()}
             told = {name: text for name, text in attributes.items() if text}
-            yield Item(raw_id, as_text(product.get("title")), told, list(_pictures(product)))
+            yield Item(raw_id, as_title(product.get("title")), told, list(_pictures(product)))
 
 
 def _first(product: dict[str, Any], keys: tuple[str, ...]) -> str:

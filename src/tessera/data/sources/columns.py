@@ -25,7 +25,7 @@ from tessera.data.sources.parquet_rows import (
     parquet_records,
     parquet_schema,
 )  # fmt: skip
-from tessera.data.text import as_text
+from tessera.data.text import as_text, as_title
 from tessera.settings.sources.base import ItemsFile
 from tessera.settings.sources.columns import ColumnsSource
 
@@ -139,7 +139,7 @@ def _list(text: str | None) -> list[str | None] | None:
 
 
 def read_items_file(settings: ItemsFile, log: RawLog) -> Iterator[Item]:
-    """Title, text columns and picture name of a table of items; ids may repeat.
+    """Title, text columns and picture name of a table of items; ids may repeat. Of unknown items only the id.
 
     Raises:
         DataFileError: a column is not there.
@@ -151,11 +151,14 @@ def read_items_file(settings: ItemsFile, log: RawLog) -> Iterator[Item]:
                 if any(value not in (None, "") for value in row.values()):
                     log.reject(path, number, "id is missing", whole(str(row)))
                 continue
+            if not log.knows(raw_id):
+                yield Item(raw_id)  # counted; what it says is not looked at
+                continue
             texts = {name: as_text(row.get(name)) for name in settings.text}
             image = row.get(settings.image) if settings.image else None
             yield Item(
                 raw_id,
-                as_text(row.get(settings.title)) if settings.title else None,
+                as_title(row.get(settings.title)) if settings.title else None,
                 {name: text for name, text in texts.items() if text},
                 [str(image)] if image else [],
             )

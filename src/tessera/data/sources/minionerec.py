@@ -22,7 +22,7 @@ from tessera.data.log import Item, RawLog
 from tessera.data.packed import open_bytes
 from tessera.data.sources.csv_rows import check_columns, csv_records, read_header
 from tessera.data.sources.samples import Sample, by_whole_columns, longest_history, merged
-from tessera.data.text import as_text
+from tessera.data.text import as_text, as_title
 from tessera.settings.sources.minionerec import MiniOneRecSource
 
 PARTS = ("train", "valid", "test")
@@ -105,7 +105,7 @@ def _literal(text: str) -> Any:
 
 
 def read_items(settings: MiniOneRecSource, log: RawLog) -> Iterator[Item]:
-    """Title, brand, categories and description, known to the log or not."""
+    """Title, brand, categories and description; of items that the log does not know only the id."""
     folder = find(settings.path, settings.sha256)
     path = _only(folder, "index/*.item.json", settings.category)
     if path is None:
@@ -122,6 +122,9 @@ def read_items(settings: MiniOneRecSource, log: RawLog) -> Iterator[Item]:
             log.reject(path, number, f"not an object: {type(told).__name__}", str(told))
             continue
         log.described += 1
+        if not log.knows(raw_id):
+            yield Item(raw_id)  # counted; what it says is not looked at
+            continue
         description = told.get("description")
         paragraphs = _literal(description) if isinstance(description, str) and description.startswith("[") else None
         attributes = {
@@ -130,4 +133,4 @@ def read_items(settings: MiniOneRecSource, log: RawLog) -> Iterator[Item]:
             "description": as_text(description if paragraphs is None else paragraphs, " "),
         }
         told_of = {name: text for name, text in attributes.items() if text}
-        yield Item(str(raw_id), as_text(told.get("title")), told_of)
+        yield Item(raw_id, as_title(told.get("title")), told_of)

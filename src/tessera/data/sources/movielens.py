@@ -140,6 +140,9 @@ def read_items(settings: MovieLensSource, log: RawLog) -> Iterator[Item]:
     path = _packed(ratings.parent, _FILES[_plain(ratings)])
     if path is not None:
         yield from films(path, log, settings.encoding)
+    else:
+        name = _FILES[_plain(ratings)]
+        told.warning("WARNING: %s: no %s beside %s; films have no titles", ratings.parent, name, ratings.name)
 
 
 def films(path: Path, log: RawLog, encoding: str | None = None) -> Iterator[Item]:

@@ -9,7 +9,7 @@ from tessera.data.files import find
 from tessera.data.identifiers import id_text
 from tessera.data.log import Item, RawLog
 from tessera.data.sources.json_lines import json_objects, json_rows, json_schema
-from tessera.data.text import as_text
+from tessera.data.text import as_text, as_title
 from tessera.settings.sources.yelp import YelpSource
 
 _COLUMNS = {"user": "user_id", "item": "business_id", "timestamp": "date", "rating": "stars"}
@@ -26,13 +26,15 @@ def check(settings: YelpSource) -> None:
 
 
 def read_items(settings: YelpSource, log: RawLog) -> Iterator[Item]:
-    """Name, categories, place and attributes of the businesses."""
+    """Name, categories, place and attributes of the businesses; of those that the log does not know only the id."""
     if settings.businesses is None:
         return
     for business in json_objects(find(settings.businesses), log, encoding=settings.encoding):
-        raw_id = id_text(business.get("business_id"))
-        if raw_id is not None and log.knows(raw_id):
-            yield Item(raw_id, as_text(business.get("name")), _attributes(business))
+        raw_id = id_text(business.get("business_id")) or ""
+        if not log.knows(raw_id):
+            yield Item(raw_id)  # counted; what it says is not looked at
+        else:
+            yield Item(raw_id, as_title(business.get("name")), _attributes(business))
 
 
 def _attributes(business: dict[str, Any]) -> dict[str, str]:

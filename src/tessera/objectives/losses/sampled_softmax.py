@@ -27,8 +27,9 @@ class SampledSoftmaxLoss:
         # the inverse of the cumulative distribution: torch.multinomial stops at 2^24 categories and is slower
         uniform = torch.rand(self.settings.negatives, dtype=torch.float64)
         drawn = torch.searchsorted(self.cumulative, uniform * self.cumulative[-1]).clamp(max=len(self.cumulative) - 1)
-        log_expected = self.log_expected[drawn].to(states.device)
-        ids = (drawn + 1).to(states.device)
+        # drawn here, wherever the states are; nobody waits until a GPU has them
+        log_expected = self.log_expected[drawn].to(states.device, non_blocking=True)
+        ids = (drawn + 1).to(states.device, non_blocking=True)
         positive = (states * vectors[targets]).sum(1)
         negative = states @ vectors[ids].T
         return sampled.sampled_softmax(positive, negative, log_expected, ids[None] == targets[:, None])

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tessera.recommenders.attend import attend
 from tessera.recommenders.backbones.dropout import Dropout
 
 
@@ -41,7 +42,7 @@ class Block(nn.Module):
                 are added to the attention logits.
         """
         query, key, value = (self._heads(part) for part in self.project_in(self.attention_norm(x)).chunk(3, dim=2))
-        seen = F.scaled_dot_product_attention(query, key, value, mask, is_causal=self.causal)
+        seen = attend(query, key, value, mask, self.causal)
         x = x + self.dropout(self.project_out(seen.transpose(1, 2).flatten(2)))
         y: Tensor = x + self.inner(self.inner_norm(x))
         return y
@@ -60,7 +61,7 @@ class Block(nn.Module):
         weight, bias = self.project_in.weight, self.project_in.bias
         key, value = (self._heads(part) for part in F.linear(normed, weight[dim:], bias[dim:]).chunk(2, dim=2))
         query = self._heads(F.linear(normed[rows, positions], weight[:dim], bias[:dim])[:, None])
-        seen = F.scaled_dot_product_attention(query, key, value, mask)
+        seen = attend(query, key, value, mask)
         y = x[rows, positions] + self.project_out(seen.transpose(1, 2).flatten(1))
         out: Tensor = y + self.inner(self.inner_norm(y))
         return out

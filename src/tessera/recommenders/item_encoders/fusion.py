@@ -7,11 +7,9 @@ a history a position sees none after it, unless the backbone itself looks both w
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-_ROWS = 32768
-"""Rows attended at once: CUDA's kernels take 65,535 at most, and items are rows here."""
+from tessera.recommenders.attend import attend
 
 
 class CrossAttention(nn.Module):
@@ -40,13 +38,9 @@ class CrossAttention(nn.Module):
 
         The output layer is linear: who needs the mean over queries takes it before, and projects one vector.
         """
-        if len(queries) > _ROWS:
-            rows = [slice(start, start + _ROWS) for start in range(0, len(queries), _ROWS)]
-            shown = [visible if visible is None or len(visible) == 1 else visible[part] for part in rows]
-            return torch.cat([self.attend(queries[p], keys[p], v) for p, v in zip(rows, shown, strict=True)])
         key, value = (x.contiguous() for x in keys.chunk(2, dim=2))
         mask = None if visible is None else visible[:, None]
-        seen = F.scaled_dot_product_attention(self._split(queries), self._split(key), self._split(value), mask)
+        seen = attend(self._split(queries), self._split(key), self._split(value), mask)
         return seen.transpose(1, 2).flatten(2)
 
     def _split(self, x: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class SequentialRecommender(nn.Module):
         further = self.items.further_loss(vectors, targets)
         if further is not None:
             total = total + further * len(targets)
-        return total, torch.tensor(len(targets), device=total.device)
+        return total, torch.full((), len(targets), device=total.device)
 
     def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
         """(batch, dim) states of histories (batch, length), padded on the right, of the given lengths."""

@@ -171,7 +171,7 @@ class TIGER(nn.Module):
             before, after = nodes[:, level], nodes[:, level + 1]
             _, gained = continuations(logits, before[:, None], level, self.trie, self.settings.loss)
             total = total - gained[:, 0].gather(1, (after - self.trie.first_child[before])[:, None]).sum()
-        return total, torch.tensor(len(known), device=batch.device)
+        return total, torch.full((), len(known), device=batch.device)
 
     def _begin(self, memory: Memory) -> Tensor:
         """(batch or 1, dim) the vector that what is written begins with."""

@@ -85,7 +85,7 @@ class FileSource(DatasetSettings):
     encoding: Encoding = None
     """Encoding of the text files, as Python names it; null tells it from each file (UTF-8, UTF-16, Latin-1)."""
     images: str | None = None
-    """Folder of pictures named by raw item id (`<id>.jpg`, .jpeg, .png, .webp)."""
+    """Folder of pictures named by raw item id (`<id>.jpg`, .png, .webp, .gif, .bmp, .tiff)."""
     items: ItemsFile | None = None
     """A file with more texts or pictures of the items."""
 

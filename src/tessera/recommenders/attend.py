@@ -1,0 +1,31 @@
+"""Fused attention of many rows: a part of them at a time."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROWS = 32768
+"""Rows attended at once: a dimension of CUDA's grids holds 65,535, and not all kernels divide more among several."""
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    """(batch, heads, queries, width) what queries found, by scaled dot products.
+
+    Args:
+        query: (batch, heads, queries, width).
+        key: (batch, heads, keys, width).
+        value: (batch, heads, keys, width).
+        mask: broadcast to (batch, heads, queries, keys), of four dimensions: true where there is something to see, or
+            numbers that are added to the logits.
+        causal: a query sees the keys up to its own place.
+    """
+    if len(query) <= ROWS:
+        return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal)
+    found = []
+    for start in range(0, len(query), ROWS):
+        rows = slice(start, start + ROWS)
+        shown = mask if mask is None or len(mask) == 1 else mask[rows]
+        found.append(F.scaled_dot_product_attention(query[rows], key[rows], value[rows], shown, is_causal=causal))
+    return torch.cat(found)

@@ -1,0 +1,43 @@
+"""Published candidates whose users or items are not those of the dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tessera.artifacts.tables import ArtifactError
+from tessera.evaluation.candidates import parse_candidates
+
+USERS = ["", "u1", "u2", "u3", "u4", "u5"]
+ITEMS = ["", "1", "2", "3"]
+
+
+def parsed(tmp_path: Path, text: str) -> list[dict[str, object]]:
+    (tmp_path / "negatives.txt").write_text(text, encoding="utf-8")
+    rows: list[dict[str, object]] = parse_candidates(tmp_path / "negatives.txt", USERS, ITEMS).to_pylist()
+    return rows
+
+
+def test_users_of_other_datasets_are_passed_over_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert parsed(tmp_path, "u2 1 3\nstranger 9 9\n\nu1 2\n") == [
+        {"user": 2, "items": [1, 3]},
+        {"user": 1, "items": [2]},
+    ]
+    assert "WARNING" in caplog.text
+    assert "meets 2 of 5 users (40.0%); not met: 'u3', 'u4', 'u5'; in the file alone: 'stranger'" in caplog.text
+
+
+def test_no_user_or_no_item_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"meets 0 of 5 users .*in the file alone: '1', '2'; 2 more would meet"):
+        parsed(tmp_path, "1 1 2\n2 3\n")
+    with pytest.raises(ArtifactError, match=r"meets 0 of 3 items .*: '01', '02'; 2 more would meet without the zeros"):
+        parsed(tmp_path, "u1 01 02\n")
+
+
+def test_negatives_that_are_not_there_are_counted(tmp_path: Path) -> None:
+    message = (
+        r"line 2: item 'x' is not in the dataset; nor are 2 more of the file's 6 negatives .*alone: 'x', 'y'; in the"
+    )
+    with pytest.raises(ArtifactError, match=message):
+        parsed(tmp_path, "u1 1 2\nu2 x 2\nu3 x y\n")
