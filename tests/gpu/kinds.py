@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,7 +24,6 @@ import test_train_contrastive
 import test_train_crrl
 import tiny_mme_sid
 import torch
-from tessera.quantization.task import QUANTIZERS
 from tiny_language import tiny_model, write_catalogue, write_data
 from tiny_vision import tiny_built, write_pictured
 from torch import Tensor
@@ -40,6 +38,7 @@ from tessera.quantization import pq, rq_kmeans
 from tessera.quantization.base import Quantizer
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.train import train_run
+from tessera.settings.kinds import implementation
 from tessera.settings.recipes.lrcl import LRCLTable
 from tessera.settings.recipes.text import TextTable
 from tessera.settings.runs import Run
@@ -250,7 +249,7 @@ def quantize(kind: str, place: Place, folder: Path) -> Result:
         test_quantizers.part(name, number, test_quantizers.DIM + 3 * number)
         for number, name in enumerate(settings.tables)
     ]
-    module = import_module(QUANTIZERS[settings.quantizer])
+    module = implementation(settings)
     (folder / "state").mkdir(exist_ok=True)
     # k-means takes the GPU wherever there is one
     chosen = {"side_effect": lambda _: pick_device(place.device)}

@@ -83,7 +83,7 @@ def test_scores_of_many_histories_are_those_of_parts(
             whole = read(rows)
             parts = torch.cat([read(part) for part in rows.split(PART)])
     else:
-        scorer = network_scorer(model, run, torch.device(device))
+        scorer = system(run).scorer(model, run, torch.device(device))
         given = histories()
         lengths = (given > 0).sum(1)
         whole = scorer(given, lengths)
