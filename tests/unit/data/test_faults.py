@@ -24,7 +24,7 @@ def columns(path: Path, **more: Any) -> dict[str, Any]:
 
 def check(**section: Any) -> None:
     settings = TypeAdapter[Any](Dataset).validate_python(section)
-    source(settings.source).check(settings)
+    source(settings).check(settings)
 
 
 @pytest.mark.parametrize("name", ["cr.csv", "log.csv.bz2", "j_array.jsonl"])

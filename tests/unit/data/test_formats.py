@@ -116,7 +116,7 @@ def section(kind: str, write: Write, change: Callable[[str], bytes], **more: Any
 
 def check(**section: Any) -> None:
     settings = TypeAdapter[Any](Dataset).validate_python(section)
-    source(settings.source).check(settings)
+    source(settings).check(settings)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tessera.data.identifiers import id_text, places, twin
 from tessera.data.log import RejectedError
 from tessera.data.vectors import import_table
 from tessera.evaluation.candidates import parse_candidates
-from tessera.quantization.given import read_given
+from tessera.quantization.given import read as read_given
 from tessera.settings.quantizers.given import GivenCodes
 from tessera.settings.recipes.vectors import VectorsTable
 
