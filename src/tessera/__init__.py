@@ -4,4 +4,4 @@ import os
 # digits with the number of threads. torch, where the long work is, has threads of its own.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
