@@ -261,7 +261,7 @@ def explain(error: ValidationError, config: Any, where: str = "config") -> str:
     lines: list[str] = []
     for problem in error.errors(include_url=False):
         location = problem["loc"]
-        if problem["type"] in {"unknown_key", "number_as_text"}:
+        if problem["type"] in {"unknown_key", "number_as_text", "kind_unknown"}:
             location = (*location, problem["ctx"]["key"])
         if location and location[-1] == "[key]":
             path, _ = _readable_path(location[:-2], config, missing=False)
@@ -292,7 +292,7 @@ def _problem(problem: Any, value: Any) -> str:
     if problem["type"] == "union_tag_not_found":
         key = str(problem["ctx"]["discriminator"]).strip("'")
         return f"needs a key {key!r} that says which kind it is (got {told(value)})"
-    if problem["type"] not in {"unknown_key", "number_as_text", "missing", "value_error"}:
+    if problem["type"] not in {"unknown_key", "number_as_text", "kind_unknown", "missing", "value_error"}:
         return f"{text} (got {told(value)})"
     return text
 

@@ -8,9 +8,9 @@ one is two new files, and no other stage's fingerprint knows of it.
 from __future__ import annotations
 
 import importlib
+import re
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -73,42 +73,41 @@ class KindError(ValueError):
     """A tag that leads to no kind; the text is the end of a message."""
 
 
-@contextmanager
-def _working_directory_last() -> Iterator[None]:
-    """Modules of the working directory can be imported, where no installed one has their name."""
-    own = str(Path.cwd())
-    added = own not in sys.path
-    if added:
-        sys.path.append(own)
-    try:
-        yield
-    finally:
-        if added:
-            sys.path.remove(own)
-
-
 def load(place: str) -> Any:
     """What `package.module:Name` leads to. The one place of the library that imports by name.
+
+    Modules of the working directory are found where no installed one has their name; their own imports are found
+    there too, at any later time.
 
     Raises:
         KindError: there is no such module, or it has no such name.
     """
     module_name, _, name = place.partition(":")
-    with _working_directory_last():
-        try:
-            found = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            # a module that the module itself misses is another fault
-            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-                raise
-            raise KindError(f"there is no module {module_name!r} here or in {Path.cwd()}") from None
+    if not module_name.startswith("tessera.") and (own := str(Path.cwd())) not in sys.path:
+        sys.path.append(own)
+    try:
+        found = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # a module that the module itself misses is another fault
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise KindError(f"there is no module {module_name!r} in {Path.cwd()}{_near(module_name)}") from None
     if name and not hasattr(found, name):
-        raise KindError(f"module {module_name!r} has no {name!r}{did_you_mean(name, _public(found))}")
+        raise KindError(f"module {module_name!r} has no {name!r}{did_you_mean(name, _own_names(found))}")
     return getattr(found, name) if name else found
 
 
-def _public(module: Any) -> list[str]:
-    return [name for name in vars(module) if not name.startswith("_")]
+def _near(module: str) -> str:
+    """The nearest module of the same folder, where there is such a folder."""
+    folder, _, name = module.rpartition(".")
+    place = Path.cwd().joinpath(*folder.split("."))
+    return did_you_mean(name, [path.stem for path in place.glob("*.py")]) if place.is_dir() else ""
+
+
+def _own_names(module: Any) -> list[str]:
+    """The classes and functions that a module defines."""
+    names = vars(module).items()
+    return [name for name, value in names if getattr(value, "__module__", None) == module.__name__ and name[0] != "_"]
 
 
 @cache
@@ -131,15 +130,51 @@ def settings_class(family: str, tag: str) -> type[Kind]:
     place = FAMILIES[family]
     base: type[Kind] = load(f"{place.settings}.base:{place.base}")
     if ":" in tag:
-        found = load(tag)
-        if not (isinstance(found, type) and issubclass(found, base)):
-            raise KindError(f"{tag!r} is no {base.__name__}; a {place.key} extends {base.__module__}.{base.__name__}")
-        return found
+        return _outside(place, base, tag)
     if tag not in tags(family):
         raise KindError(f"unknown {place.key} {tag!r}{did_you_mean(tag, tags(family))}")
     module = load(f"{place.settings}.{tag}")
     (found,) = [kind for kind in vars(module).values() if _is_kind_of(kind, base, module.__name__)]
     return cast("type[Kind]", found)
+
+
+_OUTSIDE = re.compile(r"\w+(\.\w+)*:\w+")
+
+
+def _outside(family: Family, base: type[Kind], tag: str) -> type[Kind]:
+    """The settings class of a tag that leads out of the package; what is wrong with its files is told in one line."""
+    if not _OUTSIDE.fullmatch(tag):
+        raise KindError(f"{tag!r} is no package.module:Class")
+    try:
+        found = load(tag)
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise KindError(f"{tag!r} is no {base.__name__}: a {family.key} extends {base.__module__}.{base.__name__}")
+        _check_file(tag.partition(":")[0])
+        if not found.IMPLEMENTATION:
+            raise KindError(f"{tag!r} does not say where its code is: it needs IMPLEMENTATION = 'package.module:Name'")
+        _check_file(found.IMPLEMENTATION.partition(":")[0])
+    except KindError:
+        raise
+    except Exception as error:  # whatever a file of somebody else raises
+        raise KindError(f"{tag!r} cannot be loaded: {type(error).__name__}: {error}") from None
+    return found
+
+
+def _check_file(module: str) -> None:
+    """Refuse code that no fingerprint would cover: what lies neither in the library nor in the working directory."""
+    file = _file(module)
+    if file is None:
+        raise KindError(f"there is no module {module!r} in {Path.cwd()}{_near(module)}")
+    if not module.startswith("tessera.") and not file.is_relative_to(Path.cwd()):
+        raise KindError(f"module {module!r} is {file}, which is not in {Path.cwd()}; give yours another name")
+
+
+def _file(module: str) -> Path | None:
+    try:
+        spec = find_spec(module)
+    except ModuleNotFoundError:
+        return None
+    return Path(spec.origin).resolve() if spec is not None and spec.origin is not None else None
 
 
 def _is_kind_of(candidate: Any, base: type[Kind], module: str) -> bool:
