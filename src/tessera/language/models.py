@@ -6,7 +6,6 @@ Weights are read from safetensors alone, and no code that comes with a model is 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,6 +19,7 @@ from tessera.artifacts.language_folder import FolderError, check_language_folder
 from tessera.artifacts.logs import log
 from tessera.data.files import find, model_files
 from tessera.settings.base import did_you_mean
+from tessera.settings.kinds import load
 from tessera.settings.language import BuiltModel, FolderModel, HubModel, LoadedModel, PackageModel
 from tessera.settings.language import LanguageModel as LanguageModelSettings
 from tessera.training.machine import pick_device
@@ -168,7 +168,7 @@ def locate(settings: HubModel | FolderModel | PackageModel) -> Path:
                 f"models: package {settings.package!r} is not installed; pip install '{settings.package}' or the extra "
                 "'sentences' of this project"
             )
-        return Path(importlib.import_module(module).get_model_path())
+        return Path(load(module).get_model_path())
     return _from_hub(settings)
 
 

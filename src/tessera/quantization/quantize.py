@@ -72,13 +72,13 @@ def quantize(
 def fit_items(
     parts: Sequence[PartVectors], tables: Mapping[str, Path], train_counts: np.ndarray, most: int
 ) -> np.ndarray:
-    """(n,) items that a quantiser is fitted to: those of any part; with a collaborative table, those ever trained on.
+    """(n,) items that a quantiser is fitted to: those of any part; with vectors of a run, those ever trained on.
 
     Raises:
         ArtifactError: a part has fewer of them than codes to choose from.
     """
     taking = np.logical_or.reduce([part.present for part in parts])
-    if any(describe(path)["settings"].get("recipe") == "collaborative" for path in tables.values()):
+    if any("run" in describe(path)["inputs"] for path in tables.values()):
         cold = int((taking & (train_counts == 0)).sum())
         taking &= train_counts > 0
         if cold:

@@ -67,6 +67,7 @@ def evaluate_run(
         run.recommender,
         run.seed,
         run.remarks,
+        trained=not run.heuristic,
     )
 
 
@@ -82,6 +83,7 @@ def write_evaluation(
     recommender: str,
     seed: int,
     remarks: Sequence[str] = (),
+    trained: bool = True,
 ) -> dict[str, Any]:
     """Judge any scorer; the oracle comes this way too. `remarks` are told beside the numbers wherever they stand."""
     chosen = read_candidates(candidates, cases, len(popularity) - 1) if candidates else None
@@ -94,5 +96,5 @@ def write_evaluation(
     described = {"system": system, "recommender": recommender, "seed": seed}
     write_table(output, found, "evaluation", {**described, "evaluation": settings.model_dump(mode="json")}, inputs)
     summary = summarize(found, settings, popularity, protocol_name(settings, chosen), **described)
-    write_json(metrics, {**summary, "seconds": round(seconds, 3), "remarks": list(remarks)})
+    write_json(metrics, {**summary, "seconds": round(seconds, 3), "remarks": list(remarks), "trained": trained})
     return summary

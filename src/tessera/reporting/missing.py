@@ -24,7 +24,7 @@ def missing_lines(systems: Mapping[str, Any]) -> dict[str, list[tuple[float, str
     alike: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for name, system in systems.items():
         items = system.get("items") if isinstance(system, Mapping) else None
-        if not isinstance(items, Mapping) or items.get("kind") != "dual_view":
+        if not isinstance(items, Mapping):
             continue
         # where and how often a system runs makes no other system of it
         rest = {key: value for key, value in system.items() if key not in ("items", "backbones", "seeds")}

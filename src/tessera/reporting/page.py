@@ -28,7 +28,7 @@ from tessera.reporting.formats import number
 from tessera.reporting.missing import by_missing
 from tessera.reporting.plots import Plot
 from tessera.reporting.representations import COLUMNS, Captioned, Files, Representations, captioned, representations
-from tessera.reporting.runs import HEURISTICS, Entry, label, read_history
+from tessera.reporting.runs import Entry, label, read_history
 from tessera.reporting.samples import Catalogue, ItemCard, UserCard, sample_items, sample_users
 from tessera.reporting.tables import Column, Table, load
 from tessera.settings.base import did_you_mean
@@ -168,7 +168,7 @@ def _shown_entries(table: Table, metric: str) -> list[Entry]:
     """Whose recommendations are shown: the first heuristic, the baseline, and last the best of all."""
     real = [entry for entry in table.entries if not entry.is_oracle]
     best = max(real, key=lambda entry: table.mean(entry, metric))
-    heuristic = next((entry for entry in real if entry.recommender in HEURISTICS), None)
+    heuristic = next((entry for entry in real if entry.is_heuristic), None)
     wanted = [entry for entry in (heuristic, table.baseline) if entry is not None and entry is not best]
     return [*dict.fromkeys(wanted), best]
 

@@ -23,8 +23,6 @@ from tessera.settings.evaluation import Evaluation
 Array = NDArray[np.float64]
 
 ORACLE = "oracle"
-HEURISTICS = ("popular", "item_knn", "markov")
-"""Recommenders that nothing is trained for: never the baseline unless named."""
 
 FEW_USERS = 100
 """Fewer test users than this are told with a warning."""
@@ -53,6 +51,8 @@ class Run:
     groups: dict[str, dict[str, Any]]
     remarks: tuple[str, ...] = ()
     """What a reader has to know of how it was made, e.g. that held-out interactions were seen."""
+    trained: bool = True
+    """Whether anything was trained; one that was fitted by counting is never the baseline unless named."""
 
     @property
     def name(self) -> str:
@@ -81,6 +81,11 @@ class Entry:
     def is_oracle(self) -> bool:
         """The true process of a generated world: a bound, not a competitor."""
         return self.system == ORACLE
+
+    @property
+    def is_heuristic(self) -> bool:
+        """Fitted by counting."""
+        return not self.is_oracle and not any(run.trained for run in self.runs)
 
     @property
     def remarks(self) -> list[str]:
@@ -140,6 +145,7 @@ def read_run(path: str | Path) -> Run:
         found["metrics"],
         found["groups"],
         tuple(found.get("remarks", ())),
+        found.get("trained", True),
     )
 
 
@@ -197,7 +203,7 @@ def baselines_of(found: Sequence[Entry], named: str | None) -> list[Entry]:
     """
     real = [entry for entry in found if not entry.is_oracle]
     if named is None:
-        trained = [entry for entry in real if entry.recommender not in HEURISTICS]
+        trained = [entry for entry in real if not entry.is_heuristic]
         return (trained or real)[:1]
     chosen = [entry for entry in real if named in (entry.name, entry.system)]
     if not chosen:

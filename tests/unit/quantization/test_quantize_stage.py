@@ -26,7 +26,7 @@ ITEMS, USERS, WARM = 60, 12, 50
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A dataset in `data`, and the tables a, b (b lacks items 1..5) and run, a collaborative one."""
+    """A dataset in `data`, and the tables a, b (b lacks items 1..5) and run, the vectors of a run."""
     rng = np.random.default_rng(0)
     columns: dict[str, list[Any]] = {"user": [], "item": [], "position": [], "split": []}
     for user in range(1, USERS + 1):
@@ -46,10 +46,10 @@ def folder(tmp_path: Path) -> Path:
     write_table(tmp_path / "data/items.parquet", pa.table(catalogue), "items")
     users = {"user": list(range(1, USERS + 1)), "raw_id": [f"u{u}" for u in range(1, USERS + 1)]}
     write_table(tmp_path / "data/users.parquet", pa.table(users), "users")
-    for name, first, recipe in (("a", 1, "text"), ("b", 6, "text"), ("run", 1, "collaborative")):
+    for name, first, inputs in (("a", 1, {}), ("b", 6, {}), ("run", 1, {"run": "0123"})):
         items = np.arange(first, ITEMS + 1)
         vectors = rng.standard_normal((len(items), 5)).astype(np.float32)
-        write_item_table(tmp_path / f"{name}.parquet", items, vectors, {"recipe": recipe})
+        write_item_table(tmp_path / f"{name}.parquet", items, vectors, {}, inputs)
     return tmp_path
 
 
@@ -104,12 +104,12 @@ def test_a_part_a_table(folder: Path) -> None:
     assert not list((folder / "state").rglob("checkpoint.safetensors"))
 
 
-def test_cold_items_are_not_fitted_to_a_collaborative_table_but_get_codes(folder: Path) -> None:
+def test_cold_items_are_not_fitted_to_vectors_of_a_run_but_get_codes(folder: Path) -> None:
     before = read_codebooks(run(folder, "before", quantizer="rq_kmeans", tables="run", conflicts="none"))
     changed = np.random.default_rng(1).standard_normal((ITEMS, 5)).astype(np.float32)
     vectors, _ = read_item_table(folder / "run.parquet", ITEMS)
     changed[:WARM] = vectors[1 : WARM + 1]
-    write_item_table(folder / "run.parquet", np.arange(1, ITEMS + 1), changed, {"recipe": "collaborative"})
+    write_item_table(folder / "run.parquet", np.arange(1, ITEMS + 1), changed, {}, {"run": "0123"})
     output = run(folder, "after", quantizer="rq_kmeans", tables="run", conflicts="none")
     after = read_codebooks(output)
     assert all(torch.equal(before[key], after[key]) for key in before)

@@ -151,7 +151,10 @@ def _run(
     table = table.take(np.random.default_rng(seed).permutation(USERS))
     write_table(folder / "evaluation.parquet", table, "evaluation")
     described = {"system": system, "recommender": recommender, "seed": seed}
-    write_json(folder / "metrics.json", summarize(table, settings, counts, "full", **described, seconds=0.2))
+    write_json(
+        folder / "metrics.json",
+        summarize(table, settings, counts, "full", **described, seconds=0.2, trained=system != "popular"),
+    )
     if system not in ("popular", "oracle"):
         lines = [
             {"epoch": e, "loss": 4 / e + seed / 50, "seconds": 1.5, "targets_per_second": 15_000.0}
