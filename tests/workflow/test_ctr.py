@@ -97,7 +97,7 @@ def test_an_edit_runs_what_depends_on_it(project: Project, path: str, value: Any
         ("src/tessera/ctr/models/r2led.py", ONE_MODEL),
         ("src/tessera/ctr/train.py", TRAINED | {"oracle_ctr": 1}),
         ("src/tessera/reporting/ctr_plots.py", {"report_ctr": 1}),
-        ("src/tessera/recommenders/tiger.py", {}),
+        ("src/tessera/recommenders/systems/tiger.py", {}),
     ],
 )
 def test_an_edit_of_code_runs_what_reaches_it(project: Project, path: str, expected: dict[str, int]) -> None:

@@ -10,6 +10,9 @@ import pytest
 from tiny_project import Project
 
 from tessera.artifacts.tables import describe, read_table
+from tessera.plan.graph import Plan
+from tessera.plan.picture import flow_chart
+from tessera.settings.config import load
 
 pytestmark = pytest.mark.workflow
 
@@ -89,20 +92,10 @@ def test_snakemake_report(finished: Project, tmp_path: Path) -> None:
     assert page.stat().st_size > 10_000
 
 
-def test_the_rule_graph_is_the_workflows(finished: Project) -> None:
-    sampled = finished.config(evaluation={"candidates": {"kind": "sampled", "negatives": 5}})
-    for config in ("config/tiny.yaml", "config/ctr-tiny.yaml", finished.write_config(sampled)):
-        done = finished.snakemake("--rulegraph", "mermaid-js", "--configfile", config)
-        assert done.returncode == 0, done.stdout
-        names, edges = {}, set()
-        for line in done.stdout.splitlines():
-            if "[" in line and line.strip().startswith("id"):
-                names[line.split("[")[0].strip()] = line.split("[")[1].rstrip("]").strip()
-            if "-->" in line:
-                source, target = (part.strip() for part in line.split("-->"))
-                edges.add((names[source], names[target]))
-        # a table that goes on from another, a run that is aligned with another: a loop at the rule, not drawn
-        expected = {edge for edge in edges if edge[1] != "all" and edge[0] != edge[1]}
-        finished.snakemake("-c1", "--configfile", config, "-f", "results/report/rulegraph.mmd", "--directory", "graph")
-        written = (finished.folder / "graph/results/report/rulegraph.mmd").read_text().splitlines()[1:]
-        assert {tuple(part.strip() for part in line.split("-->")) for line in written} == expected
+def test_the_chart_is_of_the_plan(finished: Project) -> None:
+    chart = (finished.folder / "results/report/rulegraph.mmd").read_text()
+    plan = Plan(load(finished.config()))
+    assert chart.strip() == flow_chart(plan).strip()
+    page = (finished.folder / "results/report/index.html").read_text()
+    for name in ("collaborative", "semantic IDs", "mme_sid", "embedder", "captions"):
+        assert name in page.split('class="graph"')[1].split("</svg>")[0]

@@ -71,7 +71,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("evaluation__cutoffs", [5, 10], JUDGED),
     # validation, which stops training, asks what the test asks
     ("evaluation__repeat_targets", "drop", {**TRAINED, **JUDGED}),
-    ("evaluation__candidates", {"kind": "sampled", "negatives": 9}, {"candidates": 1, "rulegraph": 1, **JUDGED}),
+    ("evaluation__candidates", {"kind": "sampled", "negatives": 9}, {"candidates": 1, **JUDGED}),
     ("significance__level", 0.1, SHOWN),
     ("report__title", "Another title", {"report": 1}),
     ("resources__train__mem_mb", 700, {}),
@@ -79,12 +79,12 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("resources__prepare__threads", 2, {}),
     ("resources__quantize__mem_mb", 700, {}),
     ("experiment__seeds", [1, 2, 3], runs(6)),
-    ("experiment__backbones", ["sasrec"], SHOWN),
+    ("experiment__backbones", ["sasrec"], {"rulegraph": 1, **SHOWN}),
     (
         "experiment__systems",
         ["id", "popular", "item_knn", "markov", "latent", "text", "llmemb", "reaemb", "codes", "tiger", "tiger_exact",
          "dmesr", "mme_sid"],
-        SHOWN,
+        {"rulegraph": 1, **SHOWN},
     ),
 ]  # fmt: skip
 
@@ -119,8 +119,8 @@ CODE = [
     (f"{LIBRARY}/recommenders/backbones/gru4rec.py", "\n_MORE = 1\n", runs(2)),
     (f"{LIBRARY}/recommenders/item_encoders/table.py", "\n_MORE = 1\n", runs(8)),
     (f"{LIBRARY}/recommenders/item_encoders/semantic_ids.py", "\n_MORE = 1\n", runs(1)),
-    (f"{LIBRARY}/recommenders/backbones/markov.py", "\n_MORE = 1\n", runs(1)),
-    (f"{LIBRARY}/recommenders/tiger.py", "\n_MORE = 1\n", runs(2)),
+    (f"{LIBRARY}/recommenders/systems/markov.py", "\n_MORE = 1\n", runs(1)),
+    (f"{LIBRARY}/recommenders/systems/tiger.py", "\n_MORE = 1\n", runs(2)),
     (f"{LIBRARY}/quantization/rq_kmeans.py", "\n_MORE = 1\n", {**codes(1), **runs(1)}),
     (f"{LIBRARY}/quantization/health.py", "\n_MORE = 1\n", {"health": 3, "report": 1}),
     (f"{LIBRARY}/embedding/embed.py", "\n_MORE = 1\n", REFINISHED),

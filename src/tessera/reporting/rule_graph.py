@@ -1,31 +1,35 @@
-"""The graph of the workflow's rules as SVG: layers from sources to the report, drawn without any other program."""
+"""The plan of a config as SVG: layers from the dataset to the report, drawn without any other program."""
 
 from __future__ import annotations
 
 import re
 from html import escape
 from itertools import pairwise
+from textwrap import wrap
 
 Edge = tuple[str, str]
 
-_NODE_HEIGHT, _LAYER_GAP, _NODE_GAP, _PADDING = 34, 40, 26, 12
+_LAYER_GAP, _NODE_GAP, _PADDING, _LINE = 40, 26, 12, 18
+_WIDEST = 36
+"""Characters of a line of names."""
+_KIND = ' class="kind"'
 _CHARACTER = 7.8
 _BEND = "|"
-"""Marks a bend of a long edge; no rule is named so."""
-_EDGE = re.compile(r'^\s*"?([\w.-]+)"?\s*--?>\s*"?([\w.-]+)"?\s*;?\s*(?:\[.*\])?;?\s*$')
-_LABEL = re.compile(r'^\s*"?([\w.-]+)"?\s*\[.*?label\s*=\s*"([^"]*)"')
+"""Marks a bend of a long edge; no node is named so."""
+_EDGE = re.compile(r"^\s*([\w.-]+)\s*-->\s*([\w.-]+)\s*$")
+_LABEL = re.compile(r'^\s*([\w.-]+)\["([^"]*)"\]\s*$')
 
 
-def parse(text: str) -> list[Edge]:
-    """The edges of a Mermaid flow chart or of Graphviz text (where labels replace node ids), in order, each once."""
-    names: dict[str, str] = {}
+def parse(text: str) -> tuple[list[Edge], dict[str, str]]:
+    """The edges of a Mermaid flow chart in order, each once, and the labels of its nodes."""
+    labels: dict[str, str] = {}
     edges: list[Edge] = []
     for line in text.splitlines():
         if found := _EDGE.match(line):
             edges.append((found[1], found[2]))
         elif found := _LABEL.match(line):
-            names[found[1]] = found[2].split("\\n")[0]
-    return list(dict.fromkeys((names.get(a, a), names.get(b, b)) for a, b in edges))
+            labels[found[1]] = found[2]
+    return list(dict.fromkeys(edges)), labels
 
 
 def reduce(edges: list[Edge]) -> list[Edge]:
@@ -60,7 +64,7 @@ def layers(edges: list[Edge]) -> list[list[str]]:
             break
         depth |= deeper
     else:
-        raise ValueError("the rule graph has a cycle")
+        raise ValueError("the chart has a cycle")
     for node in depth.keys() - {b for _, b in edges}:
         depth[node] = min(depth[b] for a, b in edges if a == node) - 1
     found: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
@@ -93,59 +97,86 @@ def _untangle(levels: list[list[str]], chains: list[list[str]]) -> None:
             place |= {node: (number + 0.5) / len(level) for number, node in enumerate(level)}
 
 
-def _width(node: str) -> float:
-    return 10.0 if node.startswith(_BEND) else len(node) * _CHARACTER + 26
+def _lines(label: str) -> list[str]:
+    """`runs: popular, item_knn` as its kind and the names below it."""
+    kind, _, names = label.partition(": ")
+    return [kind, *wrap(names, _WIDEST, break_long_words=False)]
 
 
-def _positions(levels: list[list[str]]) -> tuple[dict[str, tuple[float, float]], float]:
-    """(centre, top) of every node and bend, each layer centred; and the width of the drawing."""
-    widths = [sum(map(_width, level)) + _NODE_GAP * (len(level) - 1) for level in levels]
+Boxes = dict[str, tuple[float, float, float, float]]
+"""Node or bend -> (centre, top, width, height)."""
+
+
+def _positions(levels: list[list[str]], lines: dict[str, list[str]]) -> tuple[Boxes, float, float]:
+    """Every node and bend, each layer centred; and the width and the height of the drawing."""
+
+    def width(node: str) -> float:
+        return max(map(len, lines[node])) * _CHARACTER + 26 if node in lines else 10.0
+
+    def height(node: str) -> float:
+        return len(lines[node]) * _LINE + 14 if node in lines else 0.0
+
+    widths = [sum(map(width, level)) + _NODE_GAP * (len(level) - 1) for level in levels]
     total = max(widths) + 2 * _PADDING
-    place: dict[str, tuple[float, float]] = {}
+    place: Boxes = {}
+    top = float(_PADDING)
     for number, level in enumerate(levels):
-        x = (total - widths[number]) / 2
+        x, tallest = (total - widths[number]) / 2, max(map(height, level))
         for node in level:
-            place[node] = (x + _width(node) / 2, _PADDING + number * (_NODE_HEIGHT + _LAYER_GAP))
-            x += _width(node) + _NODE_GAP
-    return place, total
+            # a bend is as tall as its layer, so that its edge runs between the nodes
+            tall = height(node) or tallest
+            place[node] = (x + width(node) / 2, top + (tallest - tall) / 2, width(node), tall)
+            x += width(node) + _NODE_GAP
+        top += tallest + _LAYER_GAP
+    return place, total, top - _LAYER_GAP + _PADDING
 
 
-def _path(chain: list[str], place: dict[str, tuple[float, float]]) -> str:
-    x, y = place[chain[0]]
-    drawn = f"M{x:.1f} {y + _NODE_HEIGHT}"
+def _path(chain: list[str], place: Boxes) -> str:
+    x, top, _, height = place[chain[0]]
+    y = top + height
+    drawn = f"M{x:.1f} {y:.1f}"
     for node in chain[1:]:
-        above = y + _NODE_HEIGHT
-        to_x, y = place[node]
-        bend = (y - above) / 2
-        drawn += f"C{x:.1f} {above + bend:.1f} {to_x:.1f} {y - bend:.1f} {to_x:.1f} {y}"
-        x = to_x
+        to_x, to_y, _, height = place[node]
+        bend = (to_y - y) / 2
+        drawn += f"C{x:.1f} {y + bend:.1f} {to_x:.1f} {to_y - bend:.1f} {to_x:.1f} {to_y:.1f}"
+        x, y = to_x, to_y + height
         if node != chain[-1]:
-            drawn += f"V{y + _NODE_HEIGHT}"
+            drawn += f"V{y:.1f}"
     return drawn
 
 
+def _node(lines: list[str], box: tuple[float, float, float, float]) -> str:
+    x, y, width, height = box
+    texts = ""
+    for number, line in enumerate(lines):
+        kind = _KIND if number == 0 and len(lines) > 1 else ""
+        middle = y + 7 + _LINE * (number + 0.5)
+        texts += f'<tspan x="{x:.1f}" y="{middle + 4.5:.1f}"{kind}>{escape(line)}</tspan>'
+    return (
+        f'<rect x="{x - width / 2:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="6"/>'
+        f"<text>{texts}</text>"
+    )
+
+
 def svg(text: str) -> str:
-    """The graph as inline SVG, coloured by the page; empty where there are no edges."""
-    edges = reduce(parse(text))
+    """The chart as inline SVG, coloured by the page; empty where there are no edges."""
+    found, labels = parse(text)
+    edges = reduce(found)
     if not edges:
         return ""
     levels = layers(edges)
     nodes = [node for level in levels for node in level]
+    lines = {node: _lines(labels.get(node, node)) for node in nodes}
     chains = _chains(edges, levels)
     _untangle(levels, chains)
-    place, width = _positions(levels)
-    height = 2 * _PADDING + len(levels) * _NODE_HEIGHT + (len(levels) - 1) * _LAYER_GAP
+    place, width, height = _positions(levels, lines)
+    told = "; ".join(f"{labels.get(a, a)} to {labels.get(b, b)}" for a, b in edges)
     parts = [
-        f'<svg class="graph" viewBox="0 0 {width:.0f} {height}" width="{width:.0f}" role="img" '
-        f'aria-label="Rule graph: {escape("; ".join(f"{a} to {b}" for a, b in edges), quote=True)}">',
+        f'<svg class="graph" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" role="img" '
+        f'aria-label="What is made from what: {escape(told, quote=True)}">',
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0L8 4L0 8z"/></marker></defs>',
     ]
     parts += [f'<path class="edge" d="{_path(chain, place)}" marker-end="url(#arrow)"/>' for chain in chains]
-    for node in nodes:
-        x, y = place[node]
-        parts.append(
-            f'<rect x="{x - _width(node) / 2:.1f}" y="{y}" width="{_width(node):.1f}" height="{_NODE_HEIGHT}" rx="6"/>'
-            f'<text x="{x:.1f}" y="{y + _NODE_HEIGHT / 2 + 4.5:.1f}">{escape(node)}</text>'
-        )
+    parts += [_node(lines[node], place[node]) for node in nodes]
     return "".join([*parts, "</svg>"])

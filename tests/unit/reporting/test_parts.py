@@ -18,34 +18,60 @@ from tessera.reporting.pictures import LARGEST, Pictures
 from tessera.reporting.runs import entries
 from tessera.reporting.samples import Catalogue, sample_items, sample_users
 
-MERMAID = "flowchart TB\n    a --> b\n    b --> c\n    a --> c\n    d --> c\n"
+MERMAID = """flowchart TB
+    a["runs: popular, item_knn and 2 more"]
+    b["item table: latent"]
+    a --> b
+    b --> c
+    a --> c
+    d --> c
+    a --> b
+"""
+EDGES = [("a", "b"), ("b", "c"), ("a", "c"), ("d", "c")]
 
 
-def test_mermaid_and_graphviz_give_the_same_edges() -> None:
-    dot = 'digraph {\n0[label = "c", color = "x"];\n1[label = "a\\nx: 1"];\n2[label="b"]\n1 -> 2\n2 -> 0;\n1 -> 0\n}'
-    assert rule_graph.parse(dot) == [("a", "b"), ("b", "c"), ("a", "c")]
-    assert set(rule_graph.parse(MERMAID)) == {("a", "b"), ("b", "c"), ("a", "c"), ("d", "c")}
+def test_edges_and_labels() -> None:
+    labels = {"a": "runs: popular, item_knn and 2 more", "b": "item table: latent"}
+    assert rule_graph.parse(MERMAID) == (EDGES, labels)
 
 
 def test_implied_edges_are_left_out() -> None:
-    assert rule_graph.reduce(rule_graph.parse(MERMAID)) == [("a", "b"), ("b", "c"), ("d", "c")]
+    assert rule_graph.reduce(EDGES) == [("a", "b"), ("b", "c"), ("d", "c")]
 
 
 def test_sources_stand_right_above_their_use() -> None:
-    assert rule_graph.layers(rule_graph.parse(MERMAID)) == [["a"], ["b", "d"], ["c"]]
+    assert rule_graph.layers(EDGES) == [["a"], ["b", "d"], ["c"]]
+
+
+def boxes(drawn: ElementTree.Element) -> list[dict[str, float]]:
+    return [{k: float(r.get(k, 0)) for k in ("x", "y", "width", "height")} for r in drawn.iter("rect")]
 
 
 def test_the_drawing_is_valid_and_nothing_overlaps() -> None:
-    text = MERMAID + "    b --> e\n    e --> f\n    f --> g\n    a2 --> g\n    b --> <bad>\n    c --> g\n"
+    more = "    b --> e\n    e --> f\n    f --> g\n    a2 --> g\n    c --> g\n"
+    text = MERMAID + '    g["embedders: <bad>, & worse"]\n' + more
     drawn = ElementTree.fromstring(rule_graph.svg(text))
-    boxes = [{k: float(r.get(k, 0)) for k in ("x", "y", "width")} for r in drawn.iter("rect")]
-    for one in boxes:
-        for other in boxes:
-            if one is not other and one["y"] == other["y"]:
-                assert one["x"] + one["width"] <= other["x"] or other["x"] + other["width"] <= one["x"]
+    found = boxes(drawn)
+    assert len(found) == 8
+    for one in found:
+        for other in found:
+            beside = one["x"] + one["width"] <= other["x"] or other["x"] + other["width"] <= one["x"]
+            above = one["y"] + one["height"] <= other["y"] or other["y"] + other["height"] <= one["y"]
+            assert one is other or beside or above
     paths = [p for p in drawn.iter("path") if p.get("class") == "edge"]
-    assert len(paths) == len(rule_graph.reduce(rule_graph.parse(text)))
+    assert len(paths) == len(rule_graph.reduce(rule_graph.parse(text)[0]))
+    words = [line.text for line in drawn.iter("tspan")]
+    assert {"runs", "popular, item_knn and 2 more", "item table", "latent", "<bad>, & worse", "c"} <= set(words)
     assert rule_graph.svg("") == ""
+
+
+def test_lines_of_text_stand_inside_their_box() -> None:
+    long = ", ".join(f"system_{number}" for number in range(9))
+    drawn = ElementTree.fromstring(rule_graph.svg(f'    a["runs: {long}"]\n    a --> b\n'))
+    (first, *_) = boxes(drawn)
+    heights = [float(line.get("y", 0)) for line in next(iter(drawn.iter("text"))).iter("tspan")]
+    assert len(heights) > 3
+    assert all(first["y"] < y < first["y"] + first["height"] for y in heights)
 
 
 def test_a_cycle_is_refused() -> None:
