@@ -144,6 +144,16 @@ def test_a_killed_training_goes_on(project: Project, tmp_path: Path) -> None:
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
+def test_the_configs_of_the_page_are_valid(project: Project) -> None:
+    first, second = worked_examples.configs()
+    common = {"datasets": {"bazaar": {"source": "bazaar"}}, "tables": first["tables"]}
+    for shown in (first, second):
+        run = {"datasets": ["bazaar"], **shown["experiment"]}
+        config = project.write_config({**common, **shown, "experiment": run}, "shown.yaml")
+        done = project.snakemake("-n", "--configfile", config, "results/tables/bazaar.md")
+        assert done.returncode == 0, done.stdout[-3000:]
+
+
 def test_a_click_model(project: Project) -> None:
     done = project.snakemake("--cores", "2", "--configfile", "own-ctr.yaml")
     assert done.returncode == 0, done.stdout[-6000:]
