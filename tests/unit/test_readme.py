@@ -74,6 +74,15 @@ def test_pages_name_every_published_habit(page: str, settings: type[PresetSettin
             assert f"{name}: {shown}" in text, f"{page}: {name}: {shown}"
 
 
+def test_files_that_pages_name_are_there() -> None:
+    for page in [*PAGES, *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]:
+        for named in re.findall(r"`(src/tessera/[\w/{},]+\.py)`", page.read_text(encoding="utf-8")):
+            before, _, rest = named.partition("{")
+            inside, _, after = rest.partition("}")
+            for name in inside.split(","):
+                assert (ROOT / f"{before}{name}{after}").is_file(), f"{page}: {named}"
+
+
 def test_pages_lead_somewhere() -> None:
     for page in [*PAGES, *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8")):

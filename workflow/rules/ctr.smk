@@ -3,6 +3,7 @@ wildcard_constraints:
     name=one_of(CONFIG.ctr.models),
 
 
+# Reads of the config: ctr.
 rule samples:
     input:
         interactions="results/{dataset}/data/interactions.parquet",
@@ -31,6 +32,7 @@ rule samples:
         "../../scripts/samples.py"
 
 
+# Reads of the config: ctr.
 rule train_ctr:
     input:
         unpack(inputs("click_run")),
@@ -61,6 +63,7 @@ rule train_ctr:
         "../../scripts/train_ctr.py"
 
 
+# Reads of the config: ctr.
 rule evaluate_ctr:
     input:
         unpack(lambda wildcards: JOBS.judged_click_run(noun("click_run", wildcards), wildcards.dataset)),
@@ -92,6 +95,7 @@ rule evaluate_ctr:
         "../../scripts/evaluate_ctr.py"
 
 
+# Reads of the config: ctr.
 rule oracle_ctr:
     input:
         truth="results/{dataset}/raw/truth.parquet",
@@ -124,6 +128,7 @@ rule oracle_ctr:
         "../../scripts/oracle_ctr.py"
 
 
+# Reads of the config: ctr, experiment.
 rule tables_ctr:
     input:
         runs=lambda wildcards: click_files(wildcards.dataset, "metrics.json"),
@@ -154,6 +159,7 @@ rule tables_ctr:
         "../../scripts/tables_ctr.py"
 
 
+# Reads of the config: every section but resources.
 rule report_ctr:
     input:
         tables=expand("results/tables/{dataset}-ctr.parquet", dataset=DATASETS),

@@ -1,4 +1,5 @@
 # Raw logs, or the demo world, to datasets.
+# Reads of the config: datasets.
 rule ingest:
     input:
         files=lambda wildcards: dataset_files(CONFIG, wildcards.dataset),
@@ -25,6 +26,7 @@ rule ingest:
         "../../scripts/ingest.py"
 
 
+# Reads of the config: datasets.
 rule generate:
     output:
         interactions="results/{dataset}/raw/interactions.parquet",
@@ -52,6 +54,7 @@ rule generate:
         "../../scripts/generate.py"
 
 
+# Reads of the config: datasets.
 rule prepare:
     input:
         interactions="results/{dataset}/raw/interactions.parquet",

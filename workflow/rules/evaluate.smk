@@ -1,4 +1,5 @@
 # Judging: every run ranks every test target, among the catalogue or among stored candidates.
+# Reads of the config: evaluation.
 rule candidates:
     input:
         unpack(published_candidates),
@@ -23,6 +24,7 @@ rule candidates:
         "../../scripts/candidates.py"
 
 
+# Reads of the config: preset, models, tables, semantic_ids, systems, backbones, loss, training, evaluation.
 rule evaluate:
     input:
         unpack(inputs("run", judged=True)),
@@ -53,6 +55,7 @@ rule evaluate:
         "../../scripts/evaluate.py"
 
 
+# Reads of the config: evaluation.
 rule oracle:
     input:
         unpack(stored_candidates),

@@ -1,4 +1,5 @@
 # The stages of this config as a picture, for the page.
+# Reads of the config: every section but resources.
 rule rulegraph:
     output:
         "results/report/rulegraph.mmd",

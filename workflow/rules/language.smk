@@ -1,5 +1,6 @@
 # Language models: built on the spot, describing items, trained to embed them.
 # What most of the rest waits for goes first, so that no core is left idle at its end: hence the priorities.
+# Reads of the config: datasets, models.
 rule pretrain:
     input:
         interactions="results/{dataset}/data/interactions.parquet",
@@ -26,6 +27,7 @@ rule pretrain:
         "../../scripts/pretrain.py"
 
 
+# Reads of the config: datasets, models, captions.
 rule caption:
     input:
         unpack(inputs("captions")),
@@ -51,6 +53,7 @@ rule caption:
         "../../scripts/caption.py"
 
 
+# Reads of the config: datasets, preset, models, tables.
 rule tune:
     input:
         unpack(inputs("embedder")),
@@ -83,6 +86,7 @@ rule tune:
         "../../scripts/tune.py"
 
 
+# Reads of the config: datasets, preset, models, tables.
 rule embed:
     input:
         unpack(inputs("table")),
@@ -111,6 +115,7 @@ rule embed:
         "../../scripts/embed.py"
 
 
+# Reads of the config: nothing.
 rule diagnose:
     input:
         table="results/{dataset}/tables/{table}.parquet",

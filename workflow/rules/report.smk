@@ -1,4 +1,5 @@
 # Metric tables, and the page that shows everything.
+# Reads of the config: evaluation, significance, experiment.
 rule tables:
     input:
         runs=lambda wildcards: run_files(wildcards.dataset, "metrics.json"),
@@ -30,6 +31,7 @@ rule tables:
         "../../scripts/tables.py"
 
 
+# Reads of the config: every section but resources.
 rule report:
     input:
         tables=expand("results/tables/{dataset}.parquet", dataset=DATASETS),

@@ -1,4 +1,5 @@
 # Semantic IDs: item tables as codes, and what is told of the codes.
+# Reads of the config: preset, semantic_ids.
 rule quantize:
     input:
         unpack(inputs("semantic_ids")),
@@ -28,6 +29,7 @@ rule quantize:
         "../../scripts/quantize.py"
 
 
+# Reads of the config: semantic_ids.
 rule health:
     input:
         unpack(inputs("semantic_ids")),

@@ -1,4 +1,5 @@
 # Item tables from vectors that exist already.
+# Reads of the config: tables.
 rule table:
     input:
         unpack(inputs("table")),

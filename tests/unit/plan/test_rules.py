@@ -1,0 +1,198 @@
+"""Every rule says which sections of the config it reads; what it says is what its params and inputs change with."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from tessera.data.files import find
+from tessera.plan.graph import Noun, Plan
+from tessera.plan.jobs import Jobs
+from tessera.settings.base import ConfigError
+from tessera.settings.config import Config, load
+
+ROOT = Path(__file__).resolve().parents[3]
+RULES = ROOT / "workflow/rules"
+EVERYTHING = "every section but resources"
+
+Files = dict[str, Any]
+# Edits of each section: one for every part of it that a stage may read alone.
+EDITS: dict[str, list[tuple[str, Any]]] = {
+    "datasets": [("bazaar.seed", 8), ("bazaar.cleaning.max_history", 9), ("bazaar.prompt.domain", "thing")],
+    "preset": [("", "official")],
+    "models": [("small.layers", 3)],
+    "captions": [("looks.max_new_tokens", 9)],
+    "tables": [("llmemb.preset", "official"), ("latent.view", "text"), ("text.pooling", "last"), ("lrcl.drop", 0.3)],
+    "semantic_ids": [("plain.codes", 9), ("plain.tables", "text"), ("views.preset", "official"),
+                     ("views.tables", ["collaborative", "text", "llmemb"])],
+    "systems": [("tiger.beams", 10), ("latent.items.adapter", [16])],
+    "backbones": [("gru4rec.hidden_dim", 8), ("sasrec.dropout", 0.3)],
+    "loss": [("", {"kind": "bce"})],
+    "training": [("learning_rate", 0.01)],
+    "evaluation": [("cutoffs", [5, 10]), ("candidates", {"kind": "sampled", "negatives": 9})],
+    "significance": [("level", 0.1)],
+    "report": [("title", "Another title")],
+    "ctr": [("samples.per_user", 9), ("training.learning_rate", 0.01), ("models.sim_hard.k", 4), ("baseline", "r2led"),
+            ("evaluation.calibration_bins", 9), ("reference", None), ("semantic_ids", None), ("models.r2led.k", 4)],
+    "experiment": [("seeds", [1, 3])],
+}  # fmt: skip
+
+
+NAMES = {"datasets", "models", "captions", "tables", "semantic_ids", "systems", "backbones"}
+"""Sections that hold settings by name."""
+
+
+def changed(config: Any, path: str, value: Any) -> Any:
+    """A copy with one key changed; None where the config has nothing of that name, or could not have that value."""
+    found = copy.deepcopy(config)
+    *outer, last = path.split(".")
+    if outer and outer[0] in NAMES and outer[1:2] and outer[1] not in found.get(outer[0], {}):
+        return None
+    part = found
+    for key in outer:
+        part = part.setdefault(key, {})
+    part[last] = value
+    try:
+        load(found)
+    except ConfigError:
+        return None
+    return found
+
+
+class Workflow:
+    """What rules are read with: the library's plan, and the forms of common.smk over it."""
+
+    def __init__(self, written: Any) -> None:
+        self.config = load(written)
+        text = (RULES / "common.smk").read_text()
+        forms = text[text.index("# ---------------------------------------------------------------- nouns") :]
+        plan = Plan(self.config)
+        self.names: dict[str, Any] = {
+            "CONFIG": self.config, "PLAN": plan, "JOBS": Jobs(plan), "Noun": Noun, "find": find, "config": written,
+            "DATASETS": self.config.experiment.datasets, "CANDIDATES": self.config.evaluation.candidates,
+            "dataset_files": lambda config, dataset: [], "unpack": lambda function: function, "os": None,
+            "expand": lambda pattern, dataset: [pattern.format(dataset=name) for name in dataset],
+            "flow_chart": lambda plan: "", "code_fingerprint": None, "directory": str,
+            "report": lambda path, **more: path,
+        }  # fmt: skip
+        exec(forms, self.names)
+        self.names["code"] = lambda script, *modules: ""
+        self.names["noun_code"] = lambda script, kind: ""
+
+    def wildcards(self, names: set[str]) -> Iterator[SimpleNamespace]:
+        """All values of a rule's wildcards."""
+        plan: Plan = self.names["PLAN"]
+        for dataset in self.config.experiment.datasets:
+            if "system" in names:
+                parts = (run.path.split("/") for run in plan.trained.values())
+                for system, recommender, seed in parts:
+                    run = {"system": system, "recommender": recommender, "seed": seed.removeprefix("seed-")}
+                    yield SimpleNamespace(dataset=dataset, **run)
+            elif "name" in names:
+                parts = (path.split("/seed-") for path in plan.click_runs)
+                yield from (SimpleNamespace(dataset=dataset, name=a, seed=b) for a, b in parts)
+            else:
+                kinds = {"table": "table", "codes": "semantic_ids", "model": "model", "captions": "captions"}
+                (key,) = (names & kinds.keys()) or {""}
+                for name in plan.needed(kinds[key]) if key else [""]:
+                    yield SimpleNamespace(dataset=dataset, **({key: name} if key else {}))
+
+
+def blocks(rule: str, section: str) -> str:
+    """The text of a rule's section."""
+    found = re.search(rf"^    {section}:\n((?:        .*\n|\n)+)", rule, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def carried(rule: str, workflow: Workflow) -> dict[str, str]:
+    """What every job of a rule carries, by its wildcards: params and inputs, as text."""
+    given: dict[str, Any] = eval(f"dict({blocks(rule, 'params')})", workflow.names)
+    listed, named = eval(
+        f"(lambda *listed, **named: (listed, named))({blocks(rule, 'input')})", workflow.names
+    )  # fmt: skip
+    parts = [*given.values(), *listed, *named.values()]
+    names = set(re.findall(r"\{(\w+)\}", blocks(rule, "output")))
+    found = {}
+    for wildcards in workflow.wildcards(names):
+        if "table" in names and not fits(rule, wildcards, workflow):
+            continue
+        found[str(wildcards)] = str([part(wildcards) if callable(part) else part for part in parts])
+    return found
+
+
+def fits(rule: str, wildcards: SimpleNamespace, workflow: Workflow) -> bool:
+    """Whether a rule that makes something of a table is meant for this one."""
+    recipe, plan = workflow.config.tables[wildcards.table], workflow.names["PLAN"]
+    if rule.startswith("rule tune"):
+        return bool(recipe.TRAINS)
+    if rule.startswith("rule diagnose"):
+        return wildcards.table in workflow.names["JOBS"].diagnosed()
+    return (plan.reader(wildcards.table) is not None) == rule.startswith("rule embed")
+
+
+def rules() -> dict[str, tuple[str, str, str]]:
+    """name -> (comment, text, file) of every rule."""
+    found = {}
+    for path in sorted(RULES.glob("*.smk")):
+        for match in re.finditer(r"((?:^#.*\n)*)^(rule (\w+):\n(?:    .*\n|\n)+)", path.read_text(), re.MULTILINE):
+            found[match[3]] = (match[1], match[2], path.name)
+    return found
+
+
+def written(rule: str) -> Any:
+    """The config that a rule is of."""
+    name = "ctr-tiny.yaml" if rules()[rule][2] == "ctr.smk" else "tiny.yaml"
+    return yaml.safe_load((ROOT / "config" / name).read_text())
+
+
+@pytest.fixture(scope="module")
+def workflows() -> Callable[[Any], Workflow]:
+    known: dict[str, Workflow] = {}
+
+    def of(config: Any) -> Workflow:
+        return known.setdefault(yaml.safe_dump(config), Workflow(config))
+
+    return of
+
+
+def read(rule: str, workflows: Callable[[Any], Workflow]) -> set[str]:
+    """The sections that what a rule carries changes with."""
+    _, text, file = rules()[rule]
+    base = written(rule)
+    before = carried(text, workflows(base))
+    found = set()
+    for section, edits in EDITS.items():
+        for path, value in edits:
+            place = ".".join(filter(None, [section, path]))
+            if file == "ctr.smk":
+                place = place.replace("bazaar", "lifelong")
+            config = changed(base, place, value)
+            if config is None:
+                continue
+            after = carried(text, workflows(config))
+            if any(before[key] != after[key] for key in before.keys() & after.keys()):
+                found.add(section)
+    return found
+
+
+def test_every_section_is_edited() -> None:
+    assert set(EDITS) == set(Config.model_fields) - {"task", "resources"}
+
+
+@pytest.mark.parametrize("rule", sorted(rules()))
+def test_a_rule_says_what_it_reads(rule: str, workflows: Callable[[Any], Workflow]) -> None:
+    comment, text, _ = rules()[rule]
+    told = re.search(r"^# Reads of the config: (.*)\.$", comment, re.MULTILINE)
+    assert told is not None, f"rule {rule}: no comment '# Reads of the config: ...'"
+    if told[1] == EVERYTHING:
+        assert "JOBS.report(config)" in text or "flow_chart(PLAN)" in text
+        return
+    names = set() if told[1] == "nothing" else set(told[1].split(", "))
+    assert names == read(rule, workflows)
