@@ -1,0 +1,100 @@
+"""Kinds in the working directory: found, and what is wrong with their files told in one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tessera.plan.graph import Plan
+from tessera.plan.jobs import Jobs
+from tessera.settings.base import ConfigError
+from tessera.settings.config import load
+from tessera.settings.kinds import settings_class
+
+FOLDER = "kinds_of_a_test"
+SETTINGS = """
+from tessera.settings.backbones.base import BackboneSettings
+class Own(BackboneSettings):
+    IMPLEMENTATION = "kinds_of_a_test.own:OwnBackbone"
+    max_length: int = 20
+class Bare(BackboneSettings):
+    pass
+class Lost(BackboneSettings):
+    IMPLEMENTATION = "kinds_of_a_test.onw:OwnBackbone"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory with a package of kinds; nothing of it is left behind."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    place = tmp_path / FOLDER
+    place.mkdir()
+    (place / "own_settings.py").write_text(SETTINGS)
+    (place / "own.py").write_text("class OwnBackbone:\n    pass\n")
+    (place / "broken.py").write_text("import nothing_of_this_name\n")
+    (place / "wrong.py").write_text("class Half(\n")
+    settings_class.cache_clear()
+    yield place
+    settings_class.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == FOLDER]:
+        del sys.modules[name]
+
+
+def config(tag: str) -> Any:
+    return {
+        "datasets": {"shop": {"source": "bazaar"}},
+        "backbones": {"own": {"kind": tag}},
+        "experiment": {"datasets": ["shop"], "systems": ["id"], "backbones": ["own"], "seeds": [1]},
+    }
+
+
+def test_it_is_found_and_its_two_files_are_the_runs(folder: Path) -> None:
+    plan = Plan(load(config(f"{FOLDER}.own_settings:Own")))
+    (run,) = plan.nouns
+    assert run.name == "id/own/seed-1"
+    assert {f"{FOLDER}.own_settings", f"{FOLDER}.own"} <= set(Jobs(plan).modules(run))
+    # what a job reads of its params is the same again
+    told = plan.runs[0].canonical()
+    assert type(plan.runs[0]).model_validate_json(told).canonical() == told
+
+
+@pytest.mark.parametrize(
+    ("tag", "told"),
+    [
+        (f"{FOLDER}.own_settings:Onw", f"module '{FOLDER}.own_settings' has no 'Onw'; did you mean 'Own'?"),
+        (f"{FOLDER}.own_setting:Own", f"there is no module '{FOLDER}.own_setting' in "),
+        (f"{FOLDER}.own_settings:Bare", f"'{FOLDER}.own_settings:Bare' does not say where its code is"),
+        (f"{FOLDER}.own_settings:Lost", f"there is no module '{FOLDER}.onw' in "),
+        (f"{FOLDER}.broken:Own", "cannot be loaded: ModuleNotFoundError: No module named 'nothing_of_this_name'"),
+        (f"{FOLDER}.wrong:Half", "cannot be loaded: SyntaxError"),
+        (
+            f"{FOLDER}.own:OwnBackbone",
+            "is no BackboneSettings: a kind extends tessera.settings.backbones.base.Backbone",
+        ),
+        ("json.decoder:JSONDecoder", "is no BackboneSettings"),
+        (":", "':' is no package.module:Class"),
+        ("..up:Own", "'..up:Own' is no package.module:Class"),
+    ],
+)
+def test_it_is_refused_in_one_line(folder: Path, tag: str, told: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(config(tag))
+    text = str(refused.value)
+    assert text.startswith("config: backbones.own.kind: ")
+    assert told in text
+    assert len(text.splitlines()) == 1
+
+
+def test_code_that_no_fingerprint_covers_is_refused(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match="which is not in"):
+        load(config(f"{FOLDER}.own_settings:Own"))
