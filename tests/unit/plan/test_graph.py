@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -144,13 +145,9 @@ def test_inputs_are_files_of_what_is_read(tiny: Plan) -> None:
 def test_every_input_of_a_noun_is_made_by_one_that_it_reads(tiny: Plan) -> None:
     jobs = Jobs(tiny)
     for noun in tiny.nouns:
-        given = [
-            file
-            for value in jobs.inputs(noun, "bazaar").values()
-            for file in ([value] if isinstance(value, str) else value)
-        ]
-        of_nouns = {jobs.file(read, "bazaar") for read in tiny.reads(noun)}
-        assert of_nouns <= set(given), noun
+        values = jobs.inputs(noun, "bazaar").values()
+        given = {file for value in values for file in ([value] if isinstance(value, str) else value)}
+        assert {jobs.file(read, "bazaar") for read in tiny.reads(noun)} <= given, noun
 
 
 def test_training_an_embedder_knows_nothing_of_what_follows(tiny: Plan) -> None:
@@ -161,9 +158,7 @@ def test_training_an_embedder_knows_nothing_of_what_follows(tiny: Plan) -> None:
 
 
 def test_a_run_is_not_another_for_what_is_told_of_it() -> None:
-    plain, told = (
-        Jobs(edited(tables__text__shuffle=None, **more)) for more in ({}, {"tables__llmemb__preset": "official"})
-    )
+    plain, told = Jobs(edited()), Jobs(edited(tables__llmemb__preset="official"))
     tiger = Noun("run", "tiger/tiger/seed-1")
     assert plain.settings(tiger, "bazaar") == told.settings(tiger, "bazaar")
     assert plain.evaluation(tiger) != told.evaluation(tiger)
@@ -171,9 +166,8 @@ def test_a_run_is_not_another_for_what_is_told_of_it() -> None:
 
 def test_settings_do_not_depend_on_the_order_of_keys(tiny: Plan) -> None:
     config = yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
-    turned = Plan(
-        load({key: dict(reversed(v.items())) if isinstance(v, dict) else v for key, v in reversed(config.items())})
-    )
+    inside = {key: dict(reversed(part.items())) if isinstance(part, dict) else part for key, part in config.items()}
+    turned = Plan(load(dict(reversed(inside.items()))))
     for noun in tiny.nouns:
         assert Jobs(tiny).settings(noun, "bazaar") == Jobs(turned).settings(noun, "bazaar")
 
@@ -207,7 +201,7 @@ def test_a_loop_of_rules_is_a_chain_of_nouns(tiny: Plan) -> None:
     of = {label: node for node, label in labels.items()}
     chain = ["run: id", "item table: collaborative", "semantic IDs: views", "run: mme_sid"]
     joined = reach(reduce(edges))
-    for before, after in zip(chain, chain[1:], strict=False):
+    for before, after in pairwise(chain):
         assert (of[before], of[after]) in joined
         assert (of[after], of[before]) not in joined
 

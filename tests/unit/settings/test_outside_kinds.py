@@ -75,7 +75,7 @@ def test_it_is_found_and_its_two_files_are_the_runs(folder: Path) -> None:
         (f"{FOLDER}.wrong:Half", "cannot be loaded: SyntaxError"),
         (
             f"{FOLDER}.own:OwnBackbone",
-            "is no BackboneSettings: a kind extends tessera.settings.backbones.base.Backbone",
+            "is no BackboneSettings: a kind extends tessera.settings.backbones.base.",
         ),
         ("json.decoder:JSONDecoder", "is no BackboneSettings"),
         (":", "':' is no package.module:Class"),

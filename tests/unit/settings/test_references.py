@@ -45,11 +45,13 @@ def paths(settings: Settings) -> list[tuple[str, str, str]]:
 
 def test_names_are_found_wherever_they_stand() -> None:
     settings = Outer(
-        first="a", several=["b", "c"], short=["d"], inner=Inner(codes="x"), by_name={"one": Inner(codes="y", model="m")},
-        listed=[Inner()], run=RunReference(system="id", backbone="sasrec"),
+        first="a", several=["b", "c"], short=["d"], inner=Inner(codes="x"),
+        by_name={"one": Inner(codes="y", model="m")}, listed=[Inner()],
+        run=RunReference(system="id", backbone="sasrec"),
     )  # fmt: skip
     assert set(paths(settings)) == {
-        ("first", "tables", "a"), ("several.0", "tables", "b"), ("several.1", "tables", "c"), ("short.0", "tables", "d"),
+        ("first", "tables", "a"), ("several.0", "tables", "b"), ("several.1", "tables", "c"),
+        ("short.0", "tables", "d"),
         ("inner.codes", "semantic_ids", "x"), ("inner.model", "models", "small"),
         ("by_name.one.codes", "semantic_ids", "y"), ("by_name.one.model", "models", "m"),
         ("listed.0.model", "models", "small"),
@@ -104,7 +106,7 @@ experiment: {datasets: [shop]}
         (
             "semantic_ids.views.tables",
             ["latent", "texts"],
-            "semantic_ids.views.tables.1: unknown name 'texts'; did you",
+            "semantic_ids.views.tables.1: unknown name 'texts'",
         ),
         ("systems.tiger.semantic_ids", "views", "systems.tiger.semantic_ids: 'views' has codes a table"),
         ("captions.looks.model", "sentences", "captions.looks.model: 'sentences' is a sentence encoder"),
