@@ -78,7 +78,7 @@ def rank_cases(
     order = np.argsort(lengths, kind="stable")
     for begin in range(0, count, settings.batch_users):
         chosen = order[begin : begin + settings.batch_users]
-        scores = _score(scorer, cases.items, starts[chosen], lengths[chosen], cases.users[chosen])
+        scores = score(scorer, cases.items, starts[chosen], lengths[chosen], cases.users[chosen])
         device = scores.device
         targets = torch.from_numpy(cases.targets[chosen]).long().to(device)
         check_scores(scores, torch.from_numpy(cases.users[chosen]))
@@ -135,7 +135,8 @@ def _with_seen(
     return np.concatenate([candidates, beside], axis=1)
 
 
-def _score(scorer: Scorer, items: np.ndarray, starts: np.ndarray, lengths: np.ndarray, users: np.ndarray) -> Tensor:
+def score(scorer: Scorer, items: np.ndarray, starts: np.ndarray, lengths: np.ndarray, users: np.ndarray) -> Tensor:
+    """(users, items) scores after slices of `items`, of which the scorer reads the ends that it can."""
     if scorer.max_history is not None:
         kept = np.minimum(lengths, scorer.max_history)
         starts, lengths = starts + lengths - kept, kept

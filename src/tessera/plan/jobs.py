@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from tessera.artifacts.places import place
 from tessera.data.files import find, model_files
 from tessera.plan.graph import Noun, Plan, kind_modules
 from tessera.settings.base import Settings
@@ -54,18 +55,7 @@ class Jobs:
 
     def file(self, noun: Noun, dataset: str, name: str = "") -> str:
         """The path of what a noun's job makes, or of another file (`name`) in the folder that it makes."""
-        root = f"results/{dataset}"
-        if noun.kind == "run":
-            return f"{root}/runs/{noun.name}/{name or 'model.safetensors'}"
-        if noun.kind == "click_run":
-            return f"{root}/ctr/runs/{noun.name}/{name or 'model.safetensors'}"
-        if noun.kind == "embedder":
-            return f"{root}/embedders/{noun.name}/{name or 'model.safetensors'}"
-        if noun.kind == "semantic_ids":
-            return f"{root}/semantic_ids/{noun.name}/{name or 'codes.parquet'}"
-        if noun.kind == "model":
-            return f"{root}/models/{noun.name}"
-        return f"{root}/{noun.kind}{'s' * (noun.kind == 'table')}/{noun.name}.parquet"
+        return f"results/{dataset}/{place(noun.kind, noun.name, name)}"
 
     def inputs(self, noun: Noun, dataset: str, judged: bool = False) -> Files:
         """What a noun's job reads besides the dataset, as named inputs.

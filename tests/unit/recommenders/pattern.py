@@ -58,7 +58,7 @@ def make_run(recommender: str = "sasrec", system: dict | None = None, **training
     config = {
         "datasets": {"x": {"source": "bazaar"}},
         "backbones": dict.fromkeys(("sasrec", "gru4rec", "bert4rec"), shape),
-        "tables": {"t": {"recipe": "vectors", "path": "t.npy"}},
+        "tables": {"t": {"recipe": "vectors", "path": "t.npy"}, "f": {"recipe": "attributes", "model": "small"}},
         "semantic_ids": {"c": {"quantizer": "rq_kmeans", "tables": "t"}},
         "systems": {"s": system or {"items": "ids"}},
         "training": {"epochs": 4, "batch_tokens": 200, "learning_rate": 0.01, "device": "cpu", **training},

@@ -62,10 +62,19 @@ class ModelScorer:
     @torch.no_grad()
     def __call__(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:
         """(batch, items) scores for histories (batch, length) padded on the right."""
-        states = self.model.encode(
-            torch.from_numpy(histories).long().to(self.device), torch.from_numpy(lengths).to(self.device), self.vectors
-        )
-        return self.model.score(states, self.vectors).float()
+        scores: Tensor = self.model.score(self.states(histories, lengths), self.vectors)
+        return scores.float()
+
+    @property
+    def item_vectors(self) -> Tensor:
+        """(items, dim) what states are compared with."""
+        return self.vectors[1:]
+
+    @torch.no_grad()
+    def states(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:
+        """(batch, dim) states after histories as they are scored."""
+        rows = torch.from_numpy(histories).long().to(self.device)
+        return self.model.encode(rows, torch.from_numpy(lengths).to(self.device), self.vectors)
 
 
 def build(run: Run, inputs: RunInputs, popularity: np.ndarray) -> SequentialRecommender:

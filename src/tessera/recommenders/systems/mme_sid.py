@@ -160,12 +160,22 @@ class MMESIDScorer:
     @torch.no_grad()
     def __call__(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:
         """(batch, items) scores for histories (batch, length) padded on the right; an empty one is a row of 0."""
+        return self.states(histories, lengths) @ self.vectors.T
+
+    @property
+    def item_vectors(self) -> Tensor:
+        """(items, width) what states are compared with."""
+        return self.vectors
+
+    @torch.no_grad()
+    def states(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:
+        """(batch, width) states after histories as they are scored."""
         items = torch.from_numpy(histories).long().to(self.vectors.device)
         rows = max(1, self.positions // (items.shape[1] + len(self.model.reader.after)))
         states = [
             self.model.reader.after_all(self.tokens[part], (part > 0).long()) for part in torch.split(items, rows)
         ]
-        return torch.cat(states) @ self.vectors.T
+        return torch.cat(states)
 
 
 # ---------------------------------------------------------------- entry points

@@ -1,0 +1,26 @@
+"""Where what jobs make lies, below `results/<dataset>/`; a saved recommender keeps the same places below its folder."""
+
+from __future__ import annotations
+
+_FOLDERS = {
+    "run": ("runs", "model.safetensors"),
+    "click_run": ("ctr/runs", "model.safetensors"),
+    "embedder": ("embedders", "model.safetensors"),
+    "semantic_ids": ("semantic_ids", "codes.parquet"),
+}
+_FILES = {"table": "tables", "captions": "captions"}
+
+
+def place(kind: str, name: str, file: str = "") -> str:
+    """The path of what a job makes, or of another file (`file`) in the folder that it makes.
+
+    Args:
+        kind: run, click_run, embedder, semantic_ids, table, captions or model (a folder).
+        name: its name in the config; a run's is its folder.
+    """
+    if kind in _FOLDERS:
+        folder, usual = _FOLDERS[kind]
+        return f"{folder}/{name}/{file or usual}"
+    if kind == "model":
+        return f"models/{name}"
+    return f"{_FILES[kind]}/{name}.parquet"

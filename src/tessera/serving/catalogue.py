@@ -1,0 +1,147 @@
+"""The items as people know them: raw ids, titles and attributes beside the dense ids of the library."""
+
+from __future__ import annotations
+
+import difflib
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from tessera.artifacts.tables import ArtifactError, check_ids, read_table
+from tessera.settings.base import did_you_mean
+
+Mask = npt.NDArray[np.bool_]
+_NEIGHBOURS = 40
+"""Ids of equal beginning, and of equal end, that an unknown one is compared with: a catalogue may have 200,000."""
+
+
+def popularity_of(interactions: str | Path, items: int) -> npt.NDArray[np.int64]:
+    """(items + 1,) training interactions an item, of a prepared dataset.
+
+    Raises:
+        ArtifactError: it is no such file, or names other items.
+    """
+    table = read_table(interactions, "interactions", ["item", "split"])
+    check_ids(interactions, table, "item", items)
+    trained = table.filter(pc.equal(table.column("split"), "train")).column("item").to_numpy()
+    return np.bincount(trained, minlength=items + 1).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Items 1..n; position 0 of every list is the padding."""
+
+    path: Path
+    """The items file that it was read from."""
+    raw_ids: list[str]
+    titles: list[str]
+    popularity: npt.NDArray[np.int64]
+    """(items + 1,) training interactions an item."""
+
+    def __len__(self) -> int:
+        return len(self.raw_ids) - 1
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Dense ids by raw id."""
+        return {raw: number for number, raw in enumerate(self.raw_ids) if number}
+
+    def find(self, ids: Iterable[object]) -> tuple[npt.NDArray[np.int32], list[str]]:
+        """The dense ids of the known ones, in order, and those that are not known; a number is read as its text."""
+        known, unknown = list[int](), list[str]()
+        for raw in map(str, ids):
+            number = self.numbers.get(raw)
+            if number is None:
+                unknown.append(raw)
+            else:
+                known.append(number)
+        return np.array(known, np.int32), unknown
+
+    @cached_property
+    def _sorted(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        """(what is compared, raw id) in the order of beginnings, and of ends; upper and lower case are one."""
+        forward = sorted((raw.casefold(), raw) for raw in self.raw_ids[1:])
+        return forward, sorted((key[::-1], raw) for key, raw in forward)
+
+    def nearest(self, unknown: str, most: int = 3) -> list[str]:
+        """Known ids that look like an unknown one, the nearest first."""
+        key = unknown.strip().casefold()
+        pool: dict[str, str] = {}
+        for order, wanted in zip(self._sorted, (key, key[::-1]), strict=True):
+            middle = bisect_left(order, (wanted, ""))
+            pool.update((raw, raw.casefold()) for _, raw in order[max(0, middle - _NEIGHBOURS) : middle + _NEIGHBOURS])
+        near = difflib.get_close_matches(key, dict.fromkeys(pool.values()), n=most, cutoff=0.6)
+        return [raw for match in near for raw, folded in pool.items() if folded == match][:most]
+
+    def told(self, unknown: Sequence[str], what: str = "item") -> str:
+        """`unknown items 'SKU9' (near: 'SKU1', ...)` for a message; of many the first five, and how many."""
+        distinct = list(dict.fromkeys(unknown))
+        shown = []
+        for raw in distinct[:5]:
+            near = self.nearest(raw)
+            shown.append(f"{raw!r}" + (f" (near: {', '.join(map(repr, near))})" if near else ""))
+        more = f" and {len(distinct) - 5} more" if len(distinct) > 5 else ""
+        return f"unknown {what}{'s' * (len(distinct) > 1)} {', '.join(shown)}{more}"
+
+    def having(self, wanted: Mapping[str, object]) -> Mask:
+        """(items + 1,) items that have every attribute of `wanted`, with its value or one of a list of values.
+
+        Raises:
+            ValueError: no item has such an attribute, or one with this value; the message names the nearest.
+        """
+        table = read_table(self.path, "items", ["item", "attributes"])
+        numbers = table.column("item").to_numpy()
+        attributes = [dict(found or ()) for found in table.column("attributes").to_pylist()]
+        mask = np.ones(len(self.raw_ids), bool)
+        mask[0] = False
+        for name, value in wanted.items():
+            values = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+            known = {found[name] for found in attributes if name in found}
+            if not known:
+                raise ValueError(
+                    f"attribute {name!r}: no item has it{did_you_mean(name, {key for a in attributes for key in a})}"
+                )
+            for one in map(str, values):
+                if one not in known:
+                    raise ValueError(f"attribute {name!r}: no item has the value {one!r}{did_you_mean(one, known)}")
+            chosen = set(map(str, values))
+            mask[numbers[np.array([found.get(name) not in chosen for found in attributes], bool)]] = False
+        return mask
+
+    def among(self, ids: Iterable[object]) -> tuple[Mask, list[str]]:
+        """(items + 1,) the items of a list, and its ids that are not known.
+
+        Raises:
+            ValueError: none of them is known.
+        """
+        known, unknown = self.find(ids)
+        if not len(known):
+            raise ValueError(
+                f"nothing to choose from: {self.told(unknown) if unknown else 'the list of items is empty'}"
+            )
+        mask = np.zeros(len(self.raw_ids), bool)
+        mask[known] = True
+        return mask, unknown
+
+
+def read_catalogue(items: str | Path, popularity: npt.NDArray[np.int64] | None = None) -> Catalogue:
+    """The catalogue of an items file; `popularity` None counts in the `interactions.parquet` beside it.
+
+    Raises:
+        ArtifactError: a file is missing or of another kind, or the two do not belong together.
+    """
+    items = Path(items)
+    table = read_table(items, "items", ["item", "raw_id", "title"]).sort_by("item")
+    check_ids(items, table, "item", table.num_rows)
+    if popularity is None:
+        popularity = popularity_of(items.with_name("interactions.parquet"), table.num_rows)
+    if len(popularity) != table.num_rows + 1:
+        raise ArtifactError(f"{items}: has {table.num_rows} items, but {len(popularity) - 1} were counted")
+    titles = [title or "" for title in table.column("title").to_pylist()]
+    return Catalogue(items, ["", *table.column("raw_id").to_pylist()], ["", *titles], popularity)

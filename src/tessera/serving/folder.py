@@ -1,0 +1,147 @@
+"""The files of a finished run, where the workflow left them or in a folder of their own."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from tessera.artifacts.files import read_json
+from tessera.artifacts.models import read_tensors, write_tensors
+from tessera.artifacts.places import place
+from tessera.artifacts.tables import ArtifactError
+from tessera.data.files import find, model_files
+from tessera.recommenders.inputs import RunInputs
+from tessera.settings.language import BuiltModel, FolderModel
+from tessera.settings.references import named
+from tessera.settings.runs import Run
+
+ITEMS = "items.parquet"
+POPULARITY = "popularity.safetensors"
+"""Beside the items of a saved run; a dataset has its interactions instead."""
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run, and the files that it is made of."""
+
+    folder: Path
+    run: Run
+    items: Path
+    inputs: RunInputs
+
+    @property
+    def model(self) -> Path:
+        """The weights."""
+        return self.folder / "model.safetensors"
+
+    def popularity(self) -> npt.NDArray[np.int64] | None:
+        """(items + 1,) training interactions an item of a saved run; None where the dataset tells them."""
+        path = self.items.with_name(POPULARITY)
+        return np.asarray(read_tensors(path)["popularity"].numpy(), np.int64) if path.is_file() else None
+
+
+def run_files(folder: str | Path) -> RunFiles:
+    """The files of `results/<dataset>/runs/<system>/<recommender>/seed-<n>`, or of a folder that `save` wrote.
+
+    Raises:
+        ArtifactError: it holds no run of a recommender, or a file that the run reads is missing.
+        FileNotFoundError: there is no such folder; the message names the nearest.
+    """
+    folder = find(str(Path(folder).expanduser().absolute()))
+    run = _read_run(folder)
+    saved = (folder / ITEMS).is_file()
+    root = folder if saved else folder.parents[3]
+    inputs = RunInputs(
+        tables={name: str(root / place("table", name)) for name in run.tables},
+        codes=next((str(root / place("semantic_ids", name)) for name in named(run.method, "semantic_ids")), None),
+    )
+    models = [root / place("model", name) for name in named(run.method, "models")]
+    if isinstance(run.model, BuiltModel):
+        inputs = inputs.model_copy(update={"model": str(models[0])})
+    elif isinstance(run.model, FolderModel) and saved:
+        run = run.model_copy(update={"model": run.model.model_copy(update={"folder": str(models[0])})})
+    found = RunFiles(folder, run, folder / ITEMS if saved else root / "data" / ITEMS, inputs)
+    _check(found, saved)
+    return found
+
+
+def _read_run(folder: Path) -> Run:
+    description = folder / "model.json"
+    if not description.is_file():
+        below = sorted(path.parent for path in folder.glob("**/model.json"))[:3] if folder.is_dir() else []
+        hint = f"; did you mean {' or '.join(map(str, below))}?" if below else ""
+        raise ArtifactError(f"{folder}: holds no finished run (no model.json){hint}")
+    told = read_json(description).get("run")
+    if told is None:
+        raise ArtifactError(f"{folder}: is no run of a recommender, but what a run may read: load the run itself")
+    try:
+        return Run.model_validate(told)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(map(str, wrong["loc"])) or "run"
+        raise ArtifactError(
+            f"{description}: not a recommender's run that this Tessera reads: {where}: {wrong['msg']}"
+        ) from None
+
+
+def _check(files: RunFiles, saved: bool) -> None:
+    counted = POPULARITY if saved else "interactions.parquet"
+    needed = [files.model, files.items, files.items.with_name(counted), *map(Path, files.inputs.tables.values())]
+    if files.inputs.codes:
+        needed += [Path(files.inputs.codes), Path(files.inputs.codes).with_name("model.safetensors")]
+    needed += [Path(files.inputs.model)] if files.inputs.model else []
+    if missing := [str(path) for path in needed if not path.exists()]:
+        raise ArtifactError(
+            f"{files.folder}: the run reads files that are not there: {', '.join(missing)}; "
+            "load it where it was trained and `save` it, or run the workflow again"
+        )
+
+
+def save_run(files: RunFiles, popularity: npt.NDArray[np.int64], target: str | Path) -> Path:
+    """Copy a run with all that it reads into a new folder, whole or not at all.
+
+    Raises:
+        FileExistsError: the folder is there already and holds something.
+    """
+    target = Path(target).expanduser().absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(f"{target}: is there already; save into a new folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
+        made = Path(name) / "run"
+        made.mkdir()
+        for source, local in _copied(files):
+            (made / local).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, made / local)
+        import torch
+
+        write_tensors(made / POPULARITY, {"popularity": torch.from_numpy(popularity)})
+        if target.exists():
+            target.rmdir()
+        made.rename(target)
+    return target
+
+
+def _copied(files: RunFiles) -> list[tuple[Path, str]]:
+    """(file, its place in the saved folder)."""
+    run, inputs = files.run, files.inputs
+    found = [(files.model, "model.safetensors"), (files.folder / "model.json", "model.json"), (files.items, ITEMS)]
+    found += [(Path(path), place("table", name)) for name, path in inputs.tables.items()]
+    for name in named(run.method, "semantic_ids"):
+        for file in ("codes.parquet", "model.safetensors"):
+            found.append((Path(str(inputs.codes)).with_name(file), place("semantic_ids", name, file)))
+    for name in named(run.method, "models"):
+        if isinstance(run.model, FolderModel):
+            folder = find(run.model.folder)
+        elif inputs.model:
+            folder = Path(inputs.model)
+        else:
+            continue  # of the hub or of a package: found again by its name
+        found += [(path, f"{place('model', name)}/{path.name}") for path in model_files(folder)]
+    return found

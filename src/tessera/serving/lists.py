@@ -1,0 +1,107 @@
+"""Histories in, lists of items out: what `recommend` for one history and the job for all users share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tessera.evaluation.judge import Scorer, score
+from tessera.evaluation.ranking import check_scores
+from tessera.serving.catalogue import Catalogue, Mask
+
+SCORES_AT_ONCE = 1 << 25
+"""Scores (users x items) in memory at once: 128 MiB of float32."""
+MOST_USERS = 512
+History = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Lists of users, best first."""
+
+    items: npt.NDArray[np.int64]
+    """(users, k) item ids, 0 where fewer than k were left."""
+    scores: npt.NDArray[np.float32]
+    """(users, k) scores of the system; training interactions where `popular`."""
+    popular: Mask
+    """(users,) whose history is empty: the most popular items stand there, not the system's."""
+
+
+def users_at_once(items: int) -> int:
+    """How many users are scored together, so that memory is bounded whatever the size of the catalogue."""
+    return max(1, min(MOST_USERS, SCORES_AT_ONCE // max(1, items)))
+
+
+def best(scores: Tensor, k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """(batch, k) item ids and scores of the highest of (batch, items), best first; equals by id, -inf never.
+
+    Which of several equals `topk` takes is not said, so those at the end of the list are looked up.
+    """
+    width = min(k, scores.shape[1])
+    top = torch.topk(scores, width, dim=1)
+    last = top.values[:, -1:]
+    inside = (top.values == last).sum(1)
+    split = ((scores == last).sum(1) > inside).nonzero()[:, 0]
+    ids = top.indices + 1
+    for row in split.tolist():
+        count = int(inside[row])
+        ids[row, -count:] = (scores[row] == last[row]).nonzero()[:count, 0] + 1
+    found, values = ids.cpu().numpy(), top.values.float().cpu().numpy()
+    order = np.lexsort((found, -values), axis=1)
+    found, values = np.take_along_axis(found, order, 1), np.take_along_axis(values, order, 1)
+    found = np.where(np.isneginf(values), 0, found)
+    rest = ((0, 0), (0, k - width))
+    return np.pad(found, rest), np.pad(values, rest, constant_values=-np.inf)
+
+
+def rank(
+    scorer: Scorer,
+    catalogue: Catalogue,
+    histories: Sequence[History],
+    k: int,
+    seen: bool = False,
+    allowed: Mask | None = None,
+    users: npt.NDArray[np.int32] | None = None,
+) -> Lists:
+    """The k best items after every history (dense ids, oldest first).
+
+    Args:
+        seen: whether items of the own history may be recommended.
+        allowed: (items + 1,) what may be recommended; None allows the catalogue.
+        users: dense ids of the users, for systems that read who asks; 0, and None, is nobody known.
+    Raises:
+        ScoreError: a score is NaN.
+    """
+    count = len(histories)
+    found = Lists(np.zeros((count, k), np.int64), np.zeros((count, k), np.float32), np.zeros(count, bool))
+    lengths = np.array([len(history) for history in histories], np.int64)
+    barred = None if allowed is None else torch.from_numpy(~allowed[1:])
+    found.popular[:] = lengths == 0
+    if found.popular.any():
+        counts = torch.from_numpy(catalogue.popularity[1:]).float()[None]
+        ids, values = best(counts if barred is None else counts.masked_fill(barred, -torch.inf), k)
+        found.items[found.popular], found.scores[found.popular] = ids, values
+    who = np.zeros(count, np.int32) if users is None else users
+    for part in _parts(np.flatnonzero(~found.popular), users_at_once(len(catalogue))):
+        offsets = np.concatenate([[0], np.cumsum(lengths[part])])
+        flat = np.concatenate([histories[number] for number in part])
+        with torch.no_grad():
+            scores = score(scorer, flat, offsets[:-1], lengths[part], who[part])
+        check_scores(scores, torch.from_numpy(who[part]))
+        if not seen:
+            rows = torch.from_numpy(np.repeat(np.arange(len(part)), lengths[part]))
+            scores[rows, torch.from_numpy(flat).long() - 1] = -torch.inf
+        if barred is not None:
+            scores.masked_fill_(barred.to(scores.device), -torch.inf)
+        found.items[part], found.scores[part] = best(scores, k)
+    return found
+
+
+def _parts(numbers: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:
+    for start in range(0, len(numbers), size):
+        yield numbers[start : start + size]

@@ -1,0 +1,210 @@
+"""A finished run in the hands of a person: `tessera.load(folder)`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tessera.data.padding import padded
+from tessera.evaluation.judge import Scorer
+from tessera.recommenders.evaluate import load_scorer
+from tessera.serving.catalogue import Catalogue, Mask, read_catalogue
+from tessera.serving.folder import RunFiles, run_files, save_run
+from tessera.serving.lists import History, best, rank, users_at_once
+
+
+class UnknownItems(UserWarning):
+    """Ids that are not in the catalogue, and were left out."""
+
+
+class NoHistory(UserWarning):
+    """A history without a known item, for which popular items were recommended."""
+
+
+@runtime_checkable
+class VectorScorer(Protocol):
+    """A scorer with vectors: the score of an item is the inner product of its vector and the history's state."""
+
+    @property
+    def item_vectors(self) -> Tensor:
+        """(items, dim)."""
+
+    def states(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:
+        """(batch, dim) of histories as `Scorer` takes them."""
+
+
+class Recommender:
+    """A trained run. Takes and gives the ids of the raw data; a history is a list of item ids, oldest first."""
+
+    def __init__(self, files: RunFiles, scorer: Scorer, catalogue: Catalogue) -> None:
+        self.run = files.run
+        self.catalogue = catalogue
+        self.scorer = scorer
+        self._files = files
+
+    def __repr__(self) -> str:
+        return f"<{self.run.path}: {len(self.catalogue):,} items>"
+
+    def recommend(
+        self,
+        histories: Iterable[object],
+        k: int = 10,
+        *,
+        seen: bool = False,
+        items: Iterable[object] | None = None,
+        attribute: Mapping[str, object] | None = None,
+    ) -> pd.DataFrame:
+        """The k best next items: columns item, title and score, best first; equal scores in the catalogue's order.
+
+        Items that are not known are left out of a history with a warning; a history of which none is left gets the
+        most popular items, with a warning too, and their numbers of training interactions as scores.
+
+        Args:
+            histories: one history, or a list of histories; the latter gives a first column `history`, their number.
+            k: length of a list; shorter where fewer items are left.
+            seen: also recommend items of the history itself.
+            items: choose among these alone, e.g. what is in stock.
+            attribute: choose among items with these attributes, e.g. `{"brand": "Acme"}`; a list means any of it.
+        Raises:
+            ValueError: k is below 1, nothing is left to choose from, or no item has the attribute.
+            TypeError: that is no history.
+        """
+        if k < 1:
+            raise ValueError(f"k: expected 1 or more (got {k})")
+        batch, single = self._read(histories)
+        allowed = self._allowed(items, attribute)
+        self._tell_empty(batch)
+        found = rank(self.scorer, self.catalogue, batch, min(k, len(self.catalogue)), seen, allowed)
+        rows, places = np.nonzero(found.items)
+        frame = self._frame(found.items[rows, places], found.scores[rows, places])
+        if not single:
+            frame.insert(0, "history", rows)
+        return frame
+
+    def similar(self, item: object, k: int = 10) -> pd.DataFrame:
+        """The k items nearest to an item, by the cosine of the vectors that the system scores with.
+
+        Raises:
+            ValueError: the item is not known, or the system has no vectors.
+        """
+        vectors = self._vectors("similar").item_vectors.detach()
+        known, unknown = self.catalogue.find([item])
+        if unknown:
+            raise ValueError(self.catalogue.told(unknown))
+        directions = torch.nn.functional.normalize(vectors.float(), dim=1)
+        scores = (directions @ directions[known[0] - 1])[None]
+        scores[0, known[0] - 1] = -torch.inf
+        ids, values = best(scores, min(k, len(self.catalogue) - 1))
+        return self._frame(ids[0], values[0])
+
+    def encode(self, histories: Iterable[object]) -> npt.NDArray[np.float32]:
+        """The state after a history, (dim,), or after each of several, (histories, dim).
+
+        Raises:
+            ValueError: the system has no vectors, or a history no known item.
+        """
+        scorer = self._vectors("encode")
+        batch, single = self._read(histories)
+        if empty := [number for number, history in enumerate(batch) if not len(history)]:
+            raise ValueError(f"history {empty[0]} has no known item: there is nothing to encode")
+        most, size = self.scorer.max_history, users_at_once(len(self.catalogue))
+        found = []
+        for start in range(0, len(batch), size):
+            part = [history[-most:] if most else history for history in batch[start : start + size]]
+            lengths = np.array([len(history) for history in part], np.int64)
+            rows = padded(np.concatenate(part), np.cumsum(lengths) - lengths, lengths)
+            found.append(scorer.states(rows, lengths).float().cpu().numpy())
+        states = np.concatenate(found)
+        return states[0] if single else states
+
+    def save(self, folder: str | Path) -> Path:
+        """Copy the run and all that it reads into a new folder, which `tessera.load` reads without the dataset.
+
+        Raises:
+            FileExistsError: the folder is there already.
+        """
+        return save_run(self._files, self.catalogue.popularity, folder)
+
+    # ------------------------------------------------------------ histories in, frames out
+
+    def _read(self, histories: Iterable[object]) -> tuple[list[History], bool]:
+        """Dense histories, and whether one was given and not a list of them; unknown ids are told."""
+        if isinstance(histories, (str, bytes, Mapping)) or not isinstance(histories, Iterable):
+            raise TypeError(f"a history is a list of item ids, oldest first, e.g. ['SKU1', 'SKU7'] (got {histories!r})")
+        given = list(histories)
+        nested = [_is_list(one) for one in given]
+        if any(nested) and not all(nested):
+            wrong = nested.index(not nested[0])
+            raise TypeError(f"give one history or a list of histories, not a mixture (place {wrong}: {given[wrong]!r})")
+        single = not any(nested)
+        known, unknown = list[History](), list[str]()
+        for one in [given] if single else given:
+            assert isinstance(one, Iterable)
+            ids, strangers = self.catalogue.find(one)
+            known.append(ids)
+            unknown += strangers
+        if unknown:
+            warnings.warn(f"{self.catalogue.told(unknown)}; left out", UnknownItems, stacklevel=3)
+        return known, single
+
+    def _tell_empty(self, batch: Sequence[History]) -> None:
+        empty = [number for number, history in enumerate(batch) if not len(history)]
+        if not empty:
+            return
+        several = f"{len(empty)} of {len(batch)} histories (the first is number {empty[0]})"
+        told = f"no known item in {several if len(batch) > 1 else 'the history'}: popular items are recommended"
+        warnings.warn(told, NoHistory, stacklevel=3)
+
+    def _allowed(self, items: Iterable[object] | None, attribute: Mapping[str, object] | None) -> Mask | None:
+        if items is None and attribute is None:
+            return None
+        mask = np.ones(len(self.catalogue) + 1, bool)
+        if items is not None:
+            chosen, unknown = self.catalogue.among(items)
+            mask &= chosen
+            if unknown:
+                warnings.warn(f"items: {self.catalogue.told(unknown)}; left out", UnknownItems, stacklevel=3)
+        if attribute is not None:
+            mask &= self.catalogue.having(attribute)
+        if not mask[1:].any():
+            raise ValueError("nothing to choose from: no item of `items` has the attribute")
+        return mask
+
+    def _vectors(self, method: str) -> VectorScorer:
+        if not isinstance(self.scorer, VectorScorer):
+            told = f"{method}: {self.run.recommender} has no vectors of items and histories"
+            raise ValueError(f"{told}; `recommend` works all the same")
+        return self.scorer
+
+    def _frame(self, ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> pd.DataFrame:
+        catalogue = self.catalogue
+        return pd.DataFrame(
+            {
+                "item": pd.Series([catalogue.raw_ids[number] for number in ids], dtype="str"),
+                "title": pd.Series([catalogue.titles[number] for number in ids], dtype="str"),
+                "score": scores,
+            }
+        )
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, (str, bytes))
+
+
+def load(folder: str | Path, device: str = "auto") -> Recommender:
+    """A finished run, ready to use: see `tessera.load`."""
+    files = run_files(folder)
+    catalogue = read_catalogue(files.items, files.popularity())
+    run = files.run
+    run = run.model_copy(update={"training": run.training.model_copy(update={"device": device})})
+    with torch.random.fork_rng():  # a network starts with random weights; the caller's numbers stay as they were
+        scorer = load_scorer(files.model, run, catalogue.popularity, files.inputs)
+    return Recommender(files, scorer, catalogue)

@@ -1,0 +1,307 @@
+"""A finished run in the hands of a person: every system, raw ids in and out, with and without the dataset."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tiny_mme_sid
+import torch
+from pattern import ITEMS, make_run, write_dataset
+
+import tessera
+from tessera.artifacts.codes import ABSENT, Part, SemanticIds, write_codes
+from tessera.artifacts.models import write_model
+from tessera.artifacts.sequences import write_item_sequences
+from tessera.artifacts.tables import ArtifactError, read_table, write_item_table, write_table
+from tessera.data.dataset import load_dataset
+from tessera.recommenders.evaluate import evaluate_run
+from tessera.recommenders.train import train_run
+from tessera.serving.catalogue import read_catalogue
+from tessera.serving.folder import run_files
+from tessera.serving.lists import best
+from tessera.serving.recommender import NoHistory, UnknownItems
+from tessera.settings.evaluation import Evaluation
+
+TIGER = {
+    "recommender": "tiger",
+    "semantic_ids": "c",
+    "dim": 16,
+    "inner_dim": 32,
+    "layers": 1,
+    "heads": 2,
+    "head_dim": 8,
+}
+SYSTEMS: dict[str, Any] = {
+    "popular": {"recommender": "popular"},
+    "item_knn": {"recommender": "item_knn"},
+    "markov": {"recommender": "markov"},
+    "ids": {"items": "ids"},
+    "table": {"items": {"table": "t", "adapter": [8]}},
+    "codes": {"items": {"semantic_ids": "c", "combine": "concat", "table": "t", "adapter": [8]}},
+    "dual_view": {"items": {"kind": "dual_view", "text": "t", "fine": "f", "width": 8, "adapter": [8]}},
+    "tiger": {**TIGER, "beams": 30},
+    "tiger_exact": {**TIGER, "scoring": "exact"},
+    "mme_sid": {},
+}
+WITH_VECTORS = ["ids", "table", "codes", "dual_view", "mme_sid"]
+WITHOUT_CODES = 7
+
+
+def write_inputs(root: Path) -> None:
+    """A table, codes (of all items but one) and what MME-SID reads, where the workflow keeps them."""
+    rng = np.random.default_rng(1)
+    numbers = np.arange(1, ITEMS + 1)
+    write_item_table(root / "tables/t.parquet", numbers, rng.normal(size=(ITEMS, 6)).astype(np.float32))
+    owners = np.repeat(numbers, 2)
+    write_item_sequences(
+        root / "tables/f.parquet", owners, ["a", "b"] * ITEMS, rng.normal(size=(2 * ITEMS, 5)).astype(np.float32)
+    )
+    codes = np.full((ITEMS + 1, 2), ABSENT, np.int64)
+    codes[1:] = np.stack([(numbers - 1) // 6, (numbers - 1) % 6], 1)
+    codes[WITHOUT_CODES] = ABSENT
+    path = root / "semantic_ids/c/codes.parquet"
+    write_codes(path, SemanticIds(codes, (Part("t", (6, 6)),)), {}, {})
+    books = {f"codebooks.0.{level}": torch.from_numpy(rng.normal(size=(6, 6)).astype(np.float32)) for level in (0, 1)}
+    write_model(path.with_name("model.safetensors"), books, {})
+    made = tiny_mme_sid.write_inputs(root / "made")
+    for name, table in made.tables.items():
+        shutil.move(table, root / f"tables/{name}.parquet")
+    (root / "semantic_ids/codes").mkdir()
+    for file in ("codes.parquet", "model.safetensors"):
+        shutil.move(root / "made" / file, root / "semantic_ids/codes" / file)
+    shutil.copytree(root / "made/model", root / "models/tiny")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`results/x` as the workflow leaves it: every system, trained a little and judged."""
+    root = tmp_path_factory.mktemp("world") / "results/x"
+    write_dataset(root / "data")
+    write_inputs(root)
+    for name, system in SYSTEMS.items():
+        run = tiny_mme_sid.make_run({"epochs": 1}) if name == "mme_sid" else make_run(system=system, epochs=2)
+        folder = root / "runs" / name / run.recommender / "seed-1"
+        folder.mkdir(parents=True)
+        # the files of a run are found by its description
+        write_model(folder / "model.safetensors", {"x": torch.zeros(1)}, {"run": run.model_dump(mode="json")})
+        inputs = run_files(folder).inputs
+        train_run(run, root / "data", inputs, folder / "model.safetensors", root.parent / "state")
+        evaluate_run(
+            run, Evaluation(), folder / "model.safetensors", root / "data", inputs, None,
+            folder / "evaluation.parquet", folder / "metrics.json",
+        )  # fmt: skip
+    return root
+
+
+def folder_of(results: Path, name: str) -> Path:
+    (found,) = (results / "runs" / name).glob("*/seed-1")
+    return found
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_scores_are_those_of_the_judge(name: str, results: Path) -> None:
+    recommender = tessera.load(folder_of(results, name), device="cpu")
+    raw = recommender.catalogue.raw_ids
+    cases = load_dataset(results / "data").cases("test")
+    judged = read_table(folder_of(results, name) / "evaluation.parquet", "evaluation")
+    assert judged.column("user").to_pylist() == cases.users.tolist()
+    histories = [[raw[item] for item in cases.history(case)] for case in range(len(cases))]
+    found = recommender.recommend(histories, k=ITEMS, seen=True)
+    lists = dict(list(found.groupby("history")))
+    compared = 0
+    for case, (item, score) in enumerate(
+        zip(judged.column("item").to_pylist(), judged.column("score").to_pylist(), strict=True)
+    ):
+        own = dict(zip(lists[case].item, lists[case].score, strict=True))
+        assert len(own) == len(lists[case])
+        if np.isneginf(score):
+            assert raw[item] not in own  # what cannot be written is not recommended
+        else:
+            assert own[raw[item]] == pytest.approx(score, rel=1e-5, abs=1e-5)
+            compared += 1
+        assert lists[case].score.is_monotonic_decreasing
+    assert compared > len(cases) // 2
+    unseen = recommender.recommend(histories, k=10)
+    for case, judges in enumerate(judged.column("recommended").to_pylist()):
+        ours = unseen[unseen.history == case]
+        assert not set(ours.item) & set(histories[case])
+        # the judge keeps the target in, seen or not, and takes equals in any order: the scores are compared
+        if cases.targets[case] not in cases.history(case):
+            own = dict(zip(lists[case].item, lists[case].score, strict=True))
+            theirs = [own[raw[item]] for item in judges[:10]]
+            np.testing.assert_allclose(ours.score.to_numpy()[: len(theirs)], theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_saved_run_needs_nothing_else(name: str, results: Path, tmp_path: Path) -> None:
+    histories = [["i1", "i2", "i3"], ["i9"]]
+    away = tmp_path / "away"
+    shutil.copytree(results, away / "results/x")
+    before = tessera.load(folder_of(away / "results/x", name), device="cpu")
+    expected = before.recommend(histories, k=5)
+    saved = before.save(tmp_path / "saved")
+    shutil.rmtree(away)
+    after = tessera.load(saved, device="cpu")
+    assert after.recommend(histories, k=5).equals(expected)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    again = after.save(tmp_path / "again")
+    assert tessera.load(again, device="cpu").recommend(histories, k=5).equals(expected)
+    with pytest.raises(FileExistsError, match="is there already"):
+        before.save(saved)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_vectors_are_those_that_score(name: str, results: Path) -> None:
+    recommender = tessera.load(folder_of(results, name), device="cpu")
+    if name not in WITH_VECTORS:
+        for ask in (lambda: recommender.similar("i1"), lambda: recommender.encode(["i1"])):
+            with pytest.raises(ValueError, match="has no vectors of items and histories; `recommend` works"):
+                ask()
+        return
+    histories = [["i4", "i5"], [f"i{1 + number % ITEMS}" for number in range(60)]]
+    states = recommender.encode(histories)
+    np.testing.assert_allclose(recommender.encode(histories[1]), states[1], rtol=1e-5, atol=1e-6)
+    vectors = recommender.scorer.item_vectors.detach().numpy()
+    found = recommender.recommend(histories, k=ITEMS, seen=True)
+    for number, state in enumerate(states):
+        rows = found[found.history == number]
+        places = [recommender.catalogue.numbers[item] - 1 for item in rows.item]
+        np.testing.assert_allclose(rows.score, (vectors @ state)[places], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"unknown item 'i99' \(near: 'i9'"):
+        recommender.similar("i99")
+    near = recommender.similar("i3", 4)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = unit @ unit[2]
+    cosines[2] = -2
+    assert near.item.tolist() == [f"i{1 + place}" for place in np.argsort(-cosines)[:4]]
+    np.testing.assert_allclose(near.score, np.sort(cosines)[::-1][:4], rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def markov(results: Path) -> Any:
+    return tessera.load(folder_of(results, "markov"))
+
+
+def test_one_history_or_several(markov: Any) -> None:
+    one = markov.recommend(["i4", "i5"], k=3)
+    assert list(one.columns) == ["item", "title", "score"]
+    assert one.item[0] == "i6"
+    assert one.title[0] == "Item 6"
+    several = markov.recommend([["i4", "i5"], ("i8",)], k=3)
+    assert list(several.columns) == ["history", "item", "title", "score"]
+    assert several[several.history == 0].drop(columns="history").equals(one)
+    assert markov.recommend(np.array(["i4", "i5"]), k=3).equals(one)
+    assert len(markov.recommend(["i4"], k=1000)) == ITEMS - 1
+
+
+def test_unknown_ids_are_told_and_left_out(markov: Any) -> None:
+    with pytest.warns(UnknownItems, match=r"unknown item 'I-12' \(near: 'i12'") as told:
+        found = markov.recommend(["I-12", "i4", "i5"], k=3)
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    assert found.equals(markov.recommend(["i4", "i5"], k=3))
+    with pytest.warns(UnknownItems, match="and 3 more"):
+        markov.recommend([f"no-{number}" for number in range(8)] + ["i1"])
+    with pytest.raises(ValueError, match=r"unknown item 'i99' \(near: 'i9'"):
+        markov.catalogue.among(["i99"])
+
+
+def test_no_history_gets_popular_items(markov: Any) -> None:
+    popularity = markov.catalogue.popularity
+    order = sorted(range(1, ITEMS + 1), key=lambda item: (-popularity[item], item))[:5]
+    for empty in ([], ["nobody-knows"]):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            found = markov.recommend(empty, k=5)
+        assert [w for w in told if w.category is NoHistory]
+        assert found.item.tolist() == [f"i{item}" for item in order]
+        assert found.score.tolist() == [popularity[item] for item in order]
+    with pytest.warns(NoHistory, match=r"no known item in 1 of 2 histories \(the first is number 1\)"):
+        both = markov.recommend([["i4", "i5"], []], k=5)
+    assert both[both.history == 1].item.tolist() == found.item.tolist()
+    assert both[both.history == 0].item.tolist() == markov.recommend(["i4", "i5"], k=5).item.tolist()
+
+
+def test_filters(markov: Any, tmp_path: Path) -> None:
+    found = markov.recommend(["i4", "i5"], k=5, items=["i5", "i20", "i21"])
+    assert set(found.item) == {"i20", "i21"}
+    assert "i5" in set(markov.recommend(["i4", "i5"], k=5, items=["i5", "i20"], seen=True).item)
+    with pytest.warns(UnknownItems, match="items: unknown item"):
+        markov.recommend(["i4"], items=["i20", "x"])
+    with pytest.raises(ValueError, match="nothing to choose from"):
+        markov.recommend(["i4"], items=["x"])
+    with pytest.raises(ValueError, match="attribute 'brand': no item has it"):
+        markov.recommend(["i4"], attribute={"brand": "Acme"})
+    table = read_table(markov.catalogue.path, "items")
+    brands = [[("brand", "Acme" if number % 2 else "Other")] if number > 2 else [] for number in range(ITEMS)]
+    kinds = pa.array(brands, pa.map_(pa.string(), pa.string()))
+    write_table(tmp_path / "items.parquet", table.set_column(3, "attributes", kinds), "items")
+    catalogue = read_catalogue(tmp_path / "items.parquet", markov.catalogue.popularity)
+    chosen = catalogue.having({"brand": "Acme"})
+    assert np.flatnonzero(chosen).tolist() == [n + 1 for n in range(ITEMS) if n > 2 and n % 2]
+    assert np.flatnonzero(catalogue.having({"brand": ["Acme", "Other"]})).tolist() == list(range(4, ITEMS + 1))
+    with pytest.raises(ValueError, match="no item has the value 'Acne'; did you mean 'Acme'"):
+        catalogue.having({"brand": "Acne"})
+    with pytest.raises(ValueError, match="'brnd': no item has it; did you mean 'brand'"):
+        catalogue.having({"brnd": "Acme"})
+
+
+def test_what_is_no_history_is_refused(markov: Any) -> None:
+    with pytest.raises(TypeError, match=r"a history is a list of item ids"):
+        markov.recommend("i4")
+    with pytest.raises(TypeError, match="not a mixture"):
+        markov.recommend([["i4"], "i5"])
+    with pytest.raises(ValueError, match="k: expected 1 or more"):
+        markov.recommend(["i4"], k=0)
+
+
+def test_equals_stand_by_id() -> None:
+    rng = np.random.default_rng(0)
+    scores = torch.from_numpy(rng.integers(0, 4, (50, 40)).astype(np.float32))
+    scores[0] = 0.0
+    scores[1, 5:] = -torch.inf
+    ids, values = best(scores.clone(), 9)
+    for row in range(50):
+        expected = sorted(range(40), key=lambda item: (-float(scores[row, item]), item))[:9]
+        expected = [item + 1 if scores[row, item] > -torch.inf else 0 for item in expected]
+        assert ids[row].tolist() == expected
+        assert values[row, 0] == scores[row].max()
+
+
+def test_what_is_no_run_is_told(results: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"no finished run \(no model.json\); did you mean .*ids/sasrec/seed-1"):
+        tessera.load(results / "runs/ids")
+    with pytest.raises(FileNotFoundError, match="seed-1"):
+        tessera.load(results / "runs/ids/sasrec/seed-2")
+    write_model(tmp_path / "other/model.safetensors", {}, {"settings": {}})
+    with pytest.raises(ArtifactError, match="is no run of a recommender"):
+        tessera.load(tmp_path / "other")
+    away = tmp_path / "results/x"
+    shutil.copytree(results, away)
+    (away / "tables/t.parquet").unlink()
+    with pytest.raises(ArtifactError, match=r"reads files that are not there: .*tables/t.parquet"):
+        tessera.load(folder_of(away, "table"))
+
+
+def test_loading_leaves_the_random_numbers_of_the_caller(results: Path) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    tessera.load(folder_of(results, "ids"))
+    assert torch.rand(1) == expected
+
+
+def test_importing_tessera_loads_no_engine() -> None:
+    code = (
+        "import sys, tessera; tessera.load; print(sorted({'torch', 'pandas', 'pyarrow', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
