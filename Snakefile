@@ -59,6 +59,7 @@ else:
     include: "workflow/rules/recommend.smk"
     include: "workflow/rules/evaluate.smk"
     include: "workflow/rules/report.smk"
+    include: "workflow/rules/serve.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -82,3 +83,4 @@ rule all:
     input:
         "results/report/index.html",
         expand("results/tables/{dataset}.md", dataset=TABLES),
+        [] if CONFIG.task == "ctr" else recommended(),

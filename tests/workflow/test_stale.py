@@ -73,6 +73,8 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("evaluation__repeat_targets", "drop", {**TRAINED, **JUDGED}),
     ("evaluation__candidates", {"kind": "sampled", "negatives": 9}, {"candidates": 1, **JUDGED}),
     ("significance__level", 0.1, SHOWN),
+    # nothing has asked for lists yet: the page shows the config
+    ("recommend__k", 3, {"report": 1}),
     ("report__title", "Another title", {"report": 1}),
     ("resources__train__mem_mb", 700, {}),
     ("resources__train__threads", 2, TRAINED),

@@ -55,6 +55,16 @@ EVALUATION = pa.schema(
         ("recommended", pa.list_(pa.int32())),
     ]
 )
+RECOMMENDATIONS = pa.schema(
+    [
+        ("user", pa.string()),
+        ("rank", pa.int32()),
+        ("item", pa.string()),
+        ("title", pa.string()),
+        ("score", pa.float32()),
+        ("popular", pa.bool_()),
+    ]
+)
 CAPTIONS = pa.schema([("item", pa.int32()), ("text", pa.string()), ("status", pa.string())])
 CANDIDATES = pa.schema([("user", pa.int32()), ("items", pa.list_(pa.int32()))])
 
@@ -135,6 +145,7 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "item_sequences": (1, None),
     "evaluation": (2, EVALUATION),
     "candidates": (1, CANDIDATES),
+    "recommendations": (1, RECOMMENDATIONS),
     "captions": (1, CAPTIONS),
     "semantic_ids": (1, None),
     "raw_interactions": (2, RAW_INTERACTIONS),

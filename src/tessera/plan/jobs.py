@@ -138,6 +138,24 @@ class Jobs:
         run = self.plan.trained[noun.name] if noun is not None else None
         return canonical({"evaluation": evaluation} | ({"run": _told(run)} if run is not None else {}))
 
+    def recommend(self, noun: Noun) -> str:
+        """What lists for all users depend on."""
+        run = _told(self.plan.trained[noun.name], ["remarks"])
+        return canonical({"recommend": _told(self.config.recommend), "run": run})
+
+    def recommend_files(self) -> Files:
+        """The lists of items and of users that a config names, as named inputs."""
+        named = {"stock": self.config.recommend.items, "wanted": self.config.recommend.users}
+        return {key: str(find(path)) for key, path in named.items() if path is not None}
+
+    def recommended(self) -> list[str]:
+        """Folders of the runs whose lists the experiment asks for: of several seeds the first."""
+        found: dict[tuple[str, str], str] = {}
+        for run in self.plan.runs:
+            if {run.system, f"{run.system}/{run.recommender}"} & set(self.config.experiment.recommend):
+                found.setdefault((run.system, run.recommender), run.path)
+        return list(found.values())
+
     # ------------------------------------------------------------ code
 
     def modules(self, noun: Noun) -> list[str]:

@@ -82,6 +82,9 @@ def _needed(plan: Plan) -> Iterator[Needed]:
         yield from _own_file(config.semantic_ids[name], f"semantic_ids.{name}")
     if isinstance(config.evaluation.candidates, CandidatesFile):
         yield Needed("evaluation.candidates.path", config.evaluation.candidates.path, folder=False)
+    for key, path in (("items", config.recommend.items), ("users", config.recommend.users)):
+        if path is not None:
+            yield Needed(f"recommend.{key}", path, folder=False)
 
 
 def _missing_packages(plan: Plan, where: str) -> Iterator[str]:

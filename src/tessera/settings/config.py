@@ -18,6 +18,7 @@ from tessera.settings.losses.cross_entropy import CrossEntropy
 from tessera.settings.problems import find_problems
 from tessera.settings.quantizers.base import SemanticIds
 from tessera.settings.recipes.base import ItemTable
+from tessera.settings.recommend import Recommend
 from tessera.settings.references import BackboneName, DatasetName, SystemName
 from tessera.settings.reporting import Report
 from tessera.settings.resources import StageResources
@@ -46,6 +47,9 @@ class Experiment(Settings):
     """Names under `backbones`, or the built-in sasrec, gru4rec and bert4rec."""
     seeds: list[Seed] = Field(default_factory=lambda: [1, 2, 3], min_length=1)
     """One training of every run a seed."""
+    recommend: list[str] = Field(default_factory=list)
+    """Runs with which lists for all users are made, as `system/recommender` (e.g. `reaemb/sasrec`), or a system under
+    all of its recommenders; of several seeds the first. Any other run's are made when they are asked for."""
 
 
 class Config(Settings):
@@ -80,6 +84,8 @@ class Config(Settings):
     """How runs are judged."""
     significance: Significance = Field(default_factory=Significance)
     """How differences are tested."""
+    recommend: Recommend = Field(default_factory=Recommend)
+    """What lists for all users hold."""
     report: Report = Field(default_factory=Report)
     """What the report shows."""
     resources: StageResources = Field(default_factory=StageResources)
@@ -97,6 +103,11 @@ class Config(Settings):
         baseline = self.significance.baseline
         if self.task == "sequential" and baseline is not None and not _is_compared(self, baseline):
             yield "significance.baseline", f"unknown name {baseline!r}{did_you_mean(baseline, compared(self))}"
+        for index, name in enumerate(self.experiment.recommend):
+            if self.task == "ctr":
+                yield f"experiment.recommend.{index}", f"click models rank no catalogue (got {name!r})"
+            elif not _is_compared(self, name):
+                yield f"experiment.recommend.{index}", f"unknown name {name!r}{did_you_mean(name, compared(self))}"
 
     @model_validator(mode="before")
     @classmethod

@@ -57,7 +57,7 @@ class ModelScorer:
         self.device = device
         self.max_history: int | None = model.backbone.max_length
         with torch.no_grad():
-            self.vectors = model.items()
+            self.vectors: Tensor = model.items()
 
     @torch.no_grad()
     def __call__(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:

@@ -1,0 +1,175 @@
+"""Lists for all users of a dataset, in memory that does not grow with their number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from tessera.artifacts.files import atomic, file_digest
+from tessera.artifacts.logs import Progress, log
+from tessera.artifacts.tables import RECOMMENDATIONS, metadata
+from tessera.data.dataset import Dataset, load_dataset, read_raw_ids
+from tessera.evaluation.judge import Scorer
+from tessera.recommenders.evaluate import load_scorer
+from tessera.recommenders.inputs import RunInputs
+from tessera.serving.catalogue import Catalogue, Mask, read_catalogue
+from tessera.serving.lists import Lists, rank, users_at_once
+from tessera.settings.recommend import Recommend
+from tessera.settings.runs import Run
+
+ROWS_A_GROUP = 1 << 17
+"""Rows that are held before they are written as a row group."""
+
+
+def read_ids(path: Path, what: str) -> list[str]:
+    """The ids of a text file, one a line, each once; empty lines are skipped.
+
+    Raises:
+        ValueError: it is no text, or holds no id.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: no UTF-8 text (byte {error.start}); expected one {what} id a line") from None
+    found = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not found:
+        raise ValueError(f"{path}: is empty; expected one {what} id a line")
+    return found
+
+
+def allowed_items(catalogue: Catalogue, settings: Recommend, stock: Path | None) -> Mask | None:
+    """(items + 1,) what may be recommended; None where nothing is said.
+
+    Raises:
+        ValueError: nothing is left, or no item has the attribute.
+    """
+    if stock is None and settings.attribute is None:
+        return None
+    mask = np.ones(len(catalogue) + 1, bool)
+    mask[0] = False
+    if stock is not None:
+        ids = read_ids(stock, "item")
+        try:
+            chosen, unknown = catalogue.among(ids)
+        except ValueError as error:
+            raise ValueError(f"{stock}: {error}") from None
+        if unknown:
+            log.warning("%s: %d of %d: %s; left out", stock, len(unknown), len(ids), catalogue.told(unknown))
+        mask &= chosen
+    if settings.attribute is not None:
+        mask &= catalogue.having(settings.attribute)
+    if not mask.any():
+        raise ValueError(f"{stock}: no item of the list has the attribute {settings.attribute}")
+    log.info("%s of %s items may be recommended", f"{int(mask.sum()):,}", f"{len(catalogue):,}")
+    return mask
+
+
+def chosen_users(raw_ids: list[str], path: Path | None) -> tuple[list[str], npt.NDArray[np.int32]]:
+    """Raw and dense ids of the users who get a list; of a file its order, 0 where the dataset does not know one."""
+    if path is None:
+        return raw_ids[1:], np.arange(1, len(raw_ids), dtype=np.int32)
+    numbers = {raw: number for number, raw in enumerate(raw_ids) if number}
+    wanted = read_ids(path, "user")
+    dense = np.array([numbers.get(raw, 0) for raw in wanted], np.int32)
+    if unknown := [raw for raw, number in zip(wanted, dense, strict=True) if not number]:
+        some = ", ".join(map(repr, unknown[:5])) + (" ..." if len(unknown) > 5 else "")
+        log.warning("%s: %d of %d users have no history (%s): popular items", path, len(unknown), len(wanted), some)
+    return wanted, dense
+
+
+def _histories(dataset: Dataset, users: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int32]]:
+    """Everything that is known of users, oldest first; nothing of user 0."""
+    offsets, nothing = dataset.offsets, np.zeros(0, np.int32)
+    return [dataset.items[offsets[user - 1] : offsets[user]] if user else nothing for user in users.tolist()]
+
+
+def _table(lists: Lists, raw_users: list[str], catalogue: Catalogue) -> pa.Table:
+    """A row an item of a list."""
+    rows, places = np.nonzero(lists.items)
+    items = lists.items[rows, places].tolist()
+    columns = {
+        "user": [raw_users[row] for row in rows.tolist()],
+        "rank": places + 1,
+        "item": [catalogue.raw_ids[item] for item in items],
+        "title": [catalogue.titles[item] for item in items],
+        "score": lists.scores[rows, places],
+        "popular": lists.popular[rows],
+    }
+    return pa.table(columns).cast(RECOMMENDATIONS)
+
+
+def _blocks(
+    scorer: Scorer,
+    catalogue: Catalogue,
+    dataset: Dataset,
+    users: tuple[list[str], npt.NDArray[np.int32]],
+    settings: Recommend,
+    allowed: Mask | None,
+) -> Iterator[pa.Table]:
+    raw, dense = users
+    size = users_at_once(len(catalogue))
+    k = min(settings.k, len(catalogue))
+    with Progress("users", len(raw), "users") as progress:
+        for start in range(0, len(raw), size):
+            part = dense[start : start + size]
+            lists = rank(scorer, catalogue, _histories(dataset, part), k, settings.seen, allowed, part)
+            yield _table(lists, raw[start : start + size], catalogue)
+            progress.update(len(part))
+
+
+def recommend_everyone(
+    run: Run,
+    settings: Recommend,
+    model: Path,
+    data: Path,
+    inputs: RunInputs,
+    stock: Path | None,
+    users: Path | None,
+    output: Path,
+    csv: Path,
+) -> None:
+    """Write lists for the users of a dataset: `output` (Parquet) and the same as `csv`, both whole or not at all.
+
+    In memory at once: the interactions, ids and titles of the dataset, the scores of `users_at_once` users, and
+    `ROWS_A_GROUP` rows.
+
+    Args:
+        stock: the stock list, if there is one.
+        users: the list of users, if there is one.
+    Raises:
+        ValueError: a list names nothing that is known, or no item has the attribute.
+        ArtifactError: the weights are of another catalogue.
+    """
+    catalogue = read_catalogue(data / "items.parquet")
+    allowed = allowed_items(catalogue, settings, stock)
+    chosen = chosen_users(read_raw_ids(data, "users"), users)
+    dataset = load_dataset(data)
+    scorer = load_scorer(model, run, catalogue.popularity, inputs)
+    told = {"run": run.path, "recommend": settings.model_dump(mode="json")}
+    schema = RECOMMENDATIONS.with_metadata(metadata("recommendations", told, {"model": file_digest(model)}))
+    with ExitStack() as stack:
+        parquet_path, csv_path = (stack.enter_context(atomic(path)) for path in (output, csv))
+        parquet = stack.enter_context(pq.ParquetWriter(parquet_path, schema, compression="zstd"))
+        text = stack.enter_context(pa_csv.CSVWriter(csv_path, RECOMMENDATIONS))
+        for table in _groups(_blocks(scorer, catalogue, dataset, chosen, settings, allowed)):
+            parquet.write_table(table.replace_schema_metadata(schema.metadata))
+            text.write_table(table)
+
+
+def _groups(blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Blocks joined until they make a row group."""
+    held: list[pa.Table] = []
+    for block in blocks:
+        held.append(block)
+        if sum(len(one) for one in held) >= ROWS_A_GROUP:
+            yield pa.concat_tables(held).combine_chunks()
+            held = []
+    if held:
+        yield pa.concat_tables(held).combine_chunks()

@@ -1,0 +1,22 @@
+"""Settings of the lists that are made for all users with a finished run."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tessera.settings.base import Settings
+
+
+class Recommend(Settings):
+    """Lists for all users, `results/<dataset>/recommendations/`: after everything that is known of them."""
+
+    k: int = Field(10, ge=1)
+    """Length of a list; shorter where fewer items are left."""
+    seen: bool = False
+    """Also recommend items of the user's own history."""
+    items: str | None = None
+    """A stock list: a text file of raw item ids, one a line; only these are recommended. Null: the whole catalogue."""
+    attribute: dict[str, str] | None = None
+    """Only items with these attributes, `{name: value}`; null: all."""
+    users: str | None = None
+    """A text file of raw user ids, one a line: lists for these alone. Null: every user of the dataset."""

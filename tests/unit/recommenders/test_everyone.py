@@ -1,0 +1,169 @@
+"""Lists for all users: what `recommend` gives each of them, in bounded memory, whole or not at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from pattern import ITEMS, make_run
+
+import tessera
+from tessera.artifacts.models import read_model, write_model
+from tessera.artifacts.tables import read_table
+from tessera.data.dataset import load_dataset
+from tessera.evaluation.ranking import ScoreError
+from tessera.recommenders.inputs import RunInputs
+from tessera.recommenders.train import train_run
+from tessera.serving import lists
+from tessera.serving.everyone import recommend_everyone
+from tessera.settings.recommend import Recommend
+
+COLUMNS = ["user", "rank", "item", "title", "score", "popular"]
+
+
+@pytest.fixture(scope="module")
+def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained run where `tessera.load` finds its dataset."""
+    root = tmp_path_factory.mktemp("world") / "results/x"
+    root.mkdir(parents=True)
+    (root / "data").symlink_to(data)
+    path = root / "runs/s/sasrec/seed-1/model.safetensors"
+    train_run(make_run(epochs=3), root / "data", RunInputs(), path, root.parent / "state")
+    return path
+
+
+def everyone(
+    model: Path, folder: Path, stock: Path | None = None, users: Path | None = None, **settings: Any
+) -> pd.DataFrame:
+    output, csv = folder / "lists.parquet", folder / "lists.csv"
+    recommend_everyone(
+        make_run(), Recommend.model_validate(settings), model, model.parents[4] / "data", RunInputs(), stock, users,
+        output, csv,
+    )  # fmt: skip
+    found = read_table(output, "recommendations").to_pandas()
+    same = pd.read_csv(csv, keep_default_na=False)
+    assert list(found.columns) == list(same.columns) == COLUMNS
+    pd.testing.assert_frame_equal(found, same, check_dtype=False, rtol=1e-5)
+    return found
+
+
+def test_every_user_gets_what_recommend_gives_after_all_that_is_known(model: Path, tmp_path: Path) -> None:
+    found = everyone(model, tmp_path, k=4)
+    recommender = tessera.load(model.parent)
+    dataset = load_dataset(model.parents[4] / "data")
+    assert found.user.drop_duplicates().tolist() == [f"u{user}" for user in range(1, dataset.n_users + 1)]
+    assert not found.popular.any()
+    for user in range(1, dataset.n_users + 1):
+        history = [f"i{item}" for item in dataset.items[dataset.offsets[user - 1] : dataset.offsets[user]]]
+        own = found[found.user == f"u{user}"]
+        expected = recommender.recommend(history, k=4)
+        assert own.item.tolist() == expected.item.tolist()
+        assert own.title.tolist() == expected.title.tolist()
+        assert own.score.tolist() == pytest.approx(expected.score.tolist(), rel=1e-4, abs=1e-5)
+        assert own["rank"].tolist() == list(range(1, len(own) + 1))
+        assert not set(own.item) & set(history)
+    assert set(everyone(model, tmp_path, k=ITEMS, seen=True).groupby("user").size()) == {ITEMS}
+
+
+def test_blocks_change_nothing(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = everyone(model, tmp_path)
+    monkeypatch.setattr(lists, "MOST_USERS", 7)
+    monkeypatch.setattr("tessera.serving.everyone.ROWS_A_GROUP", 100)
+    pd.testing.assert_frame_equal(everyone(model, tmp_path), expected, rtol=1e-4)
+
+
+def test_filters_and_users_from_files(model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stock, users = tmp_path / "stock.txt", tmp_path / "users.txt"
+    stock.write_bytes("\ufeffi3\r\ni5\n\ni30\nSKU\ni3\n".encode())
+    users.write_text("u9\nstranger\nu2\n")
+    found = everyone(model, tmp_path, stock, users, seen=True)
+    assert found.user.drop_duplicates().tolist() == ["u9", "stranger", "u2"]
+    assert set(found.item) == {"i3", "i5", "i30"}
+    assert found.groupby("user").popular.all().to_dict() == {"u9": False, "stranger": True, "u2": False}
+    popularity = load_dataset(model.parents[4] / "data").train_counts
+    strangers = found[found.user == "stranger"]
+    assert strangers.score.tolist() == sorted((float(popularity[item]) for item in (3, 5, 30)), reverse=True)
+    assert "1 of 3 users have no history ('stranger')" in caplog.text
+    assert "1 of 4: unknown item 'SKU'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"\n \n", "is empty; expected one item id a line"),
+        (b"\xff\xfe\x00", "no UTF-8 text"),
+        (b"x\ny\n", "unknown items"),
+    ],
+)
+def test_a_wrong_list_is_told_with_its_file(text: bytes, told: str, model: Path, tmp_path: Path) -> None:
+    stock = tmp_path / "stock.txt"
+    stock.write_bytes(text)
+    with pytest.raises(ValueError, match=rf"stock.txt: .*{told}"):
+        everyone(model, tmp_path, stock)
+    assert [path.name for path in tmp_path.iterdir()] == ["stock.txt"]
+
+
+def test_nothing_is_half_written(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = everyone(model, tmp_path)
+    tensors, description = read_model(model)
+    tensors["items.weight"][5] = torch.nan
+    broken = model.parents[1] / "seed-2/model.safetensors"
+    write_model(broken, tensors, description)
+    monkeypatch.setattr(lists, "MOST_USERS", 7)
+    with pytest.raises(ScoreError, match="is NaN"):
+        everyone(broken, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lists.csv", "lists.parquet"]
+    pd.testing.assert_frame_equal(read_table(tmp_path / "lists.parquet", "recommendations").to_pandas(), before)
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+import numpy as np, pyarrow as pa, torch
+torch.set_num_threads(1)
+from tessera.artifacts.models import write_model
+from tessera.artifacts.tables import write_table
+from tessera.recommenders.inputs import RunInputs
+from tessera.serving.everyone import recommend_everyone
+from tessera.settings.recommend import Recommend
+from tessera.settings.runs import Run
+folder, users, items, run = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Run.model_validate_json(sys.argv[4])
+rng = np.random.default_rng(0)
+owners = np.repeat(np.arange(1, users + 1), 4)
+n = len(owners)
+rows = {"user": owners, "item": rng.integers(1, items + 1, n), "position": np.tile(np.arange(4), users)}
+rows |= {"timestamp": pa.nulls(n, pa.int64()), "rating": pa.nulls(n, pa.float32()), "split": ["train"] * n}
+write_table(folder / "interactions.parquet", pa.table(rows), "interactions")
+names = [f"i{item}" for item in range(1, items + 1)]
+told = {"attributes": pa.array([[]] * items, pa.map_(pa.string(), pa.string())), "image": pa.nulls(items, pa.string())}
+told |= {"item": range(1, items + 1), "raw_id": names, "title": names}
+write_table(folder / "items.parquet", pa.table(told), "items")
+ids = [f"u{user}" for user in range(1, users + 1)]
+write_table(folder / "users.parquet", pa.table({"user": range(1, users + 1), "raw_id": ids}), "users")
+counts = {"counts": torch.from_numpy(rng.random(items + 1).astype(np.float32))}
+write_model(folder / "model.safetensors", counts, {"items": items})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+out = folder / "lists.parquet", folder / "lists.csv"
+recommend_everyone(run, Recommend(), folder / "model.safetensors", folder, RunInputs(), None, None, *out)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    users, items = 12_000, 40_000
+    run = make_run(system={"recommender": "popular"}).canonical()
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path), str(users), str(items), run],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    grown = float(done.stdout)
+    assert read_table(tmp_path / "lists.parquet", "recommendations", ["user"]).num_rows == 10 * users
+    # all scores at once would be 1,831 MiB
+    assert grown < 600, grown
+    assert users * items * 4 / 2**20 > 3 * 600

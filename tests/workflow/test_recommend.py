@@ -1,0 +1,87 @@
+"""Lists for all users in the workflow: made where the experiment asks for them, and stale when what they read changes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tiny_project import Project
+
+from tessera.artifacts.tables import read_table
+
+pytestmark = pytest.mark.workflow
+
+ASKED = {"experiment__recommend": ["reaemb/sasrec", "popular"]}
+JUDGED = {"evaluate": 20, "oracle": 1, "tables": 1, "report": 1}
+
+
+@pytest.fixture(scope="module")
+def served(finished: Project) -> Iterator[Project]:
+    """The finished project with lists of one trained run and of a heuristic."""
+    config = finished.write_config(finished.config(**ASKED), "asked.yaml")
+    assert finished.stale(config) == {"recommend": 2, "report": 1}
+    done = finished.snakemake("--cores", "2", "--configfile", config)
+    assert done.returncode == 0, done.stdout[-6000:]
+    yield finished
+    shutil.rmtree(finished.folder / "results/bazaar/recommendations")
+    done = finished.snakemake("--cores", "2", "--configfile", "config/tiny.yaml")
+    assert done.returncode == 0, done.stdout[-6000:]
+
+
+def test_every_user_has_a_list(served: Project) -> None:
+    folder = served.folder / "results/bazaar"
+    users = read_table(folder / "data/users.parquet", "users").column("raw_id").to_pylist()
+    for run in ("reaemb/sasrec/seed-1", "popular/popular/seed-0"):
+        found = read_table(folder / f"recommendations/{run}.parquet", "recommendations")
+        assert list(dict.fromkeys(found.column("user").to_pylist())) == users
+        assert (folder / f"recommendations/{run}.csv").is_file()
+    assert not (folder / "recommendations/reaemb/sasrec/seed-2.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {}),
+        ({"recommend__k": 3}, {"recommend": 2, "report": 1}),
+        ({"recommend__attribute": {"category": "lamp"}}, {"recommend": 2, "report": 1}),
+        ({"evaluation__cutoffs": [5, 10]}, JUDGED),
+        ({"resources__evaluate__mem_mb": 900}, {}),
+        ({"report__title": "Another"}, {"report": 1}),
+        (
+            {"systems__reaemb__items__adapter": [16]},
+            {"train": 2, "evaluate": 2, "recommend": 1, "tables": 1, "report": 1},
+        ),
+    ],
+    ids=json.dumps,
+)
+def test_only_what_lists_read_makes_them_anew(served: Project, changes: dict[str, Any], expected: dict[str, int]) -> None:
+    assert served.stale(served.write_config(served.config(**ASKED, **changes))) == expected
+
+
+def test_a_stock_list_is_an_input(served: Project) -> None:
+    stock = served.folder / "stock.txt"
+    items = read_table(served.folder / "results/bazaar/data/items.parquet", "items").column("raw_id").to_pylist()
+    stock.write_text("\n".join(items[:9]))
+    config = served.write_config(served.config(**ASKED, recommend__items="stock.txt"))
+    target = "results/bazaar/recommendations/id/sasrec/seed-1.parquet"
+    done = served.snakemake("--cores", "1", "--configfile", config, "--", target)
+    assert done.returncode == 0, done.stdout[-6000:]
+    found = read_table(served.folder / target, "recommendations")
+    assert set(found.column("item").to_pylist()) <= set(items[:9])
+    stock.write_text("\n".join(items[:8]))
+    again = served.snakemake("-n", "--configfile", config, "--", target)
+    assert "recommend" in again.stdout
+    assert "Nothing to be done" not in again.stdout
+
+
+def test_a_wrong_name_or_file_is_told_before_anything_runs(served: Project) -> None:
+    for changes, told in (
+        ({"experiment__recommend": ["reaemb/sasrek"]}, "experiment.recommend.0: unknown name 'reaemb/sasrek'; did you"),
+        ({"recommend__users": "nobody.txt"}, "recommend.users: nobody.txt: no such file or folder"),
+    ):
+        done = served.snakemake("-n", "--configfile", served.write_config(served.config(**changes)))
+        assert done.returncode != 0
+        assert told in done.stdout

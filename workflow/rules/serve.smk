@@ -1,0 +1,38 @@
+# Use: lists for all users with a finished run.
+rule recommend:
+    input:
+        unpack(inputs("run", judged=True)),
+        **JOBS.recommend_files(),
+        model="results/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.safetensors",
+        description="results/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.json",
+        interactions="results/{dataset}/data/interactions.parquet",
+        catalogue="results/{dataset}/data/items.parquet",
+        users="results/{dataset}/data/users.parquet",
+    output:
+        table="results/{dataset}/recommendations/{system}/{recommender}/seed-{seed}.parquet",
+        csv="results/{dataset}/recommendations/{system}/{recommender}/seed-{seed}.csv",
+    log:
+        "results/logs/recommend/{dataset}/{system}/{recommender}/seed-{seed}.log",
+    benchmark:
+        "results/benchmarks/recommend/{dataset}/{system}/{recommender}/seed-{seed}.tsv"
+    retries: CONFIG.resources.evaluate.retries
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.evaluate.threads
+    resources:
+        **resources("evaluate"),
+    params:
+        cfg=lambda wildcards: JOBS.recommend(noun("run", wildcards)),
+        code=noun_code("recommend.py", "run"),
+    script:
+        "../../scripts/recommend.py"
+
+
+def recommended():
+    """The lists that `experiment.recommend` asks for."""
+    return expand(
+        "results/{dataset}/recommendations/{run}.{ending}",
+        dataset=DATASETS,
+        run=JOBS.recommended(),
+        ending=["parquet", "csv"],
+    )
