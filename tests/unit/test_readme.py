@@ -29,7 +29,8 @@ def blocks(language: str, text: str = README) -> list[str]:
 
 
 def test_the_python_code_runs() -> None:
-    (code,) = blocks("python")
+    # what opens a finished run is run where there is one: tests/unit/recommenders/test_load.py
+    (code,) = [block for block in blocks("python") if "tessera.load" not in block]
     names: dict = {}
     exec(code, names)
     assert names["scores"].shape == (2, 100)

@@ -1,4 +1,4 @@
-"""Lists for all users in the workflow: made where the experiment asks for them, and stale when what they read changes."""
+"""Lists for all users in the workflow: made where the experiment asks for them, stale when what they read changes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_every_user_has_a_list(served: Project) -> None:
     ],
     ids=json.dumps,
 )
-def test_only_what_lists_read_makes_them_anew(served: Project, changes: dict[str, Any], expected: dict[str, int]) -> None:
+def test_only_what_is_read_makes_them_anew(served: Project, changes: dict[str, Any], expected: dict[str, int]) -> None:
     assert served.stale(served.write_config(served.config(**ASKED, **changes))) == expected
 
 

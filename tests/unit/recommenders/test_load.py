@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pytest
 import tiny_mme_sid
 import torch
+import yaml
 from pattern import ITEMS, make_run, write_dataset
 
 import tessera
@@ -22,12 +24,15 @@ from tessera.artifacts.models import write_model
 from tessera.artifacts.sequences import write_item_sequences
 from tessera.artifacts.tables import ArtifactError, read_table, write_item_table, write_table
 from tessera.data.dataset import load_dataset
+from tessera.plan.graph import Plan
+from tessera.plan.jobs import Jobs
 from tessera.recommenders.evaluate import evaluate_run
 from tessera.recommenders.train import train_run
 from tessera.serving.catalogue import read_catalogue
 from tessera.serving.folder import run_files
 from tessera.serving.lists import best
 from tessera.serving.recommender import NoHistory, UnknownItems
+from tessera.settings.config import load as load_config
 from tessera.settings.evaluation import Evaluation
 
 TIGER = {
@@ -289,6 +294,56 @@ def test_what_is_no_run_is_told(results: Path, tmp_path: Path) -> None:
     (away / "tables/t.parquet").unlink()
     with pytest.raises(ArtifactError, match=r"reads files that are not there: .*tables/t.parquet"):
         tessera.load(folder_of(away, "table"))
+
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def shop(results: Path, folder: Path, raw_ids: list[str]) -> None:
+    """A dataset with ids of its own, brands, and the run that the pages open."""
+    for part in ("data", "tables"):
+        shutil.copytree(results / part, folder / part)
+    shutil.copytree(folder_of(results, "table"), folder / "runs/reaemb/sasrec/seed-1")
+    items = read_table(folder / "data/items.parquet", "items")
+    brands = pa.array([[("brand", "AcmeBolt"[number % 2 * 4 :][:4])] for number in range(ITEMS)], items.schema[3].type)
+    items = items.set_column(1, "raw_id", pa.array(raw_ids)).set_column(3, "attributes", brands)
+    write_table(folder / "data/items.parquet", items, "items")
+
+
+@pytest.mark.parametrize(
+    ("page", "name", "ids"),
+    [("docs/use.md", "shop", "SKU{}"), ("README.md", "bazaar", "b{:06}")],
+    ids=["use", "readme"],
+)
+def test_what_the_pages_show_runs(
+    page: str, name: str, ids: str, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shift = 10 if name == "bazaar" else 1
+    shop(results, tmp_path / "results" / name, [ids.format(number + shift) for number in range(ITEMS)])
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the items that the page names are known
+        for block in blocks:
+            if "tessera.load" in block or names:
+                exec(block, names)
+    if page == "README.md":
+        return
+    assert names["many"].history.tolist() == [0] * 5 + [1] * 5
+    assert names["many"].item.tolist()[:5] == names["one"].item.tolist()
+    assert len(names["again"]) == 10
+    assert set(names["stock"].item) == {"SKU2", "SKU3", "SKU4"}
+    acme = {f"SKU{number + 1}" for number in range(0, ITEMS, 2)}
+    assert set(names["brand"].item) <= acme - {"SKU1"}
+    assert names["states"].shape == (2, 16)
+    assert names["kept"].recommend(["SKU1", "SKU7"], k=5).equals(names["one"])
+
+
+def test_the_config_of_the_page_is_valid() -> None:
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/use.md").read_text(encoding="utf-8"), re.DOTALL)
+    config = load_config(yaml.safe_load(shown))
+    assert Jobs(Plan(config)).recommended() == ["id/sasrec/seed-1"]
 
 
 def test_loading_leaves_the_random_numbers_of_the_caller(results: Path) -> None:
