@@ -89,15 +89,19 @@ class Catalogue:
         more = f" and {len(distinct) - 5} more" if len(distinct) > 5 else ""
         return f"unknown {what}{'s' * (len(distinct) > 1)} {', '.join(shown)}{more}"
 
+    @cached_property
+    def _attributes(self) -> list[dict[str, str]]:
+        """Attributes by dense id, read when they are first asked for."""
+        table = read_table(self.path, "items", ["item", "attributes"]).sort_by("item")
+        return [{}, *(dict(found or ()) for found in table.column("attributes").to_pylist())]
+
     def having(self, wanted: Mapping[str, object]) -> Mask:
         """(items + 1,) items that have every attribute of `wanted`, with its value or one of a list of values.
 
         Raises:
             ValueError: no item has such an attribute, or one with this value; the message names the nearest.
         """
-        table = read_table(self.path, "items", ["item", "attributes"])
-        numbers = table.column("item").to_numpy()
-        attributes = [dict(found or ()) for found in table.column("attributes").to_pylist()]
+        attributes = self._attributes
         mask = np.ones(len(self.raw_ids), bool)
         mask[0] = False
         for name, value in wanted.items():
@@ -111,7 +115,7 @@ class Catalogue:
                 if one not in known:
                     raise ValueError(f"attribute {name!r}: no item has the value {one!r}{did_you_mean(one, known)}")
             chosen = set(map(str, values))
-            mask[numbers[np.array([found.get(name) not in chosen for found in attributes], bool)]] = False
+            mask &= np.array([found.get(name) in chosen for found in attributes], bool)
         return mask
 
     def among(self, ids: Iterable[object]) -> tuple[Mask, list[str]]:
