@@ -43,6 +43,13 @@ class RunInputs(Settings):
         files += [str(Path(self.model, "model.safetensors"))] if self.model else []
         return [file_digest(file) for file in files]
 
+    def read_again(self) -> dict[str, str]:
+        """What a trained run is read with again, by what it is: item tables, codes and codebooks."""
+        found = {f"table {name}": path for name, path in sorted(self.tables.items())}
+        if self.codes is not None:
+            found |= {"codes": self.codes, "codebooks": str(Path(self.codes).with_name("model.safetensors"))}
+        return found
+
     def read_table(self, name: str, items: int) -> Table:
         """An item table of one row an item.
 

@@ -48,7 +48,10 @@ def train_run(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path
         ValueError: a file that the run reads was not given.
     """
     dataset = load_dataset(data)
-    description = {"run": run.model_dump(mode="json"), "items": dataset.n_items, "users": dataset.n_users}
+    read = {name: file_digest(file) for name, file in inputs.read_again().items()}
+    description = {
+        "run": run.model_dump(mode="json"), "items": dataset.n_items, "users": dataset.n_users, "inputs": read,
+    }  # fmt: skip
     if run.heuristic:
         tensors = _fit_heuristic(run, dataset)
         write_history(output.with_name("history.jsonl"), [])

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from tessera.artifacts.files import read_json
+from tessera.artifacts.files import file_digest, read_json
 from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.artifacts.places import place
 from tessera.artifacts.tables import ArtifactError
@@ -50,7 +50,8 @@ def run_files(folder: str | Path) -> RunFiles:
     """The files of `results/<dataset>/runs/<system>/<recommender>/seed-<n>`, or of a folder that `save` wrote.
 
     Raises:
-        ArtifactError: it holds no run of a recommender, or a file that the run reads is missing.
+        ArtifactError: it holds no run of a recommender, or a file that the run reads is missing, or is not the
+            one that it was trained on.
         FileNotFoundError: there is no such folder; the message names the nearest.
     """
     folder = find(str(Path(folder).expanduser().absolute()))
@@ -68,6 +69,7 @@ def run_files(folder: str | Path) -> RunFiles:
         run = run.model_copy(update={"model": run.model.model_copy(update={"folder": str(models[0])})})
     found = RunFiles(folder, run, folder / ITEMS if saved else root / "data" / ITEMS, inputs)
     _check(found, saved)
+    _check_same(found)
     return found
 
 
@@ -101,6 +103,17 @@ def _check(files: RunFiles, saved: bool) -> None:
             f"{files.folder}: the run reads files that are not there: {', '.join(missing)}; "
             "load it where it was trained and `save` it, or run the workflow again"
         )
+
+
+def _check_same(files: RunFiles) -> None:
+    """Tables and codes may have been made anew since: the weights would be read with vectors that they do not know."""
+    trained_on = read_json(files.folder / "model.json").get("inputs", {})
+    for name, path in files.inputs.read_again().items():
+        if trained_on.get(name) not in (None, file_digest(path)):
+            raise ArtifactError(
+                f"{path}: is not the {name} that {files.run.path} was trained on, but was made anew since; "
+                "run the workflow, which trains the run again"
+            )
 
 
 def save_run(files: RunFiles, popularity: npt.NDArray[np.int64], target: str | Path) -> Path:

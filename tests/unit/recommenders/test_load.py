@@ -291,6 +291,11 @@ def test_what_is_no_run_is_told(results: Path, tmp_path: Path) -> None:
         tessera.load(tmp_path / "other")
     away = tmp_path / "results/x"
     shutil.copytree(results, away)
+    numbers = np.arange(1, ITEMS + 1)
+    write_item_table(away / "tables/t.parquet", numbers, np.ones((ITEMS, 6), np.float32))
+    for name in ("table", "codes", "dual_view"):
+        with pytest.raises(ArtifactError, match=r"t.parquet: is not the table t that .* was trained on"):
+            tessera.load(folder_of(away, name))
     (away / "tables/t.parquet").unlink()
     with pytest.raises(ArtifactError, match=r"reads files that are not there: .*tables/t.parquet"):
         tessera.load(folder_of(away, "table"))
