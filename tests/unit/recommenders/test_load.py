@@ -20,6 +20,7 @@ from pattern import ITEMS, make_run, write_dataset
 
 import tessera
 from tessera.artifacts.codes import ABSENT, Part, SemanticIds, write_codes
+from tessera.artifacts.files import read_json, write_json
 from tessera.artifacts.models import write_model
 from tessera.artifacts.sequences import write_item_sequences
 from tessera.artifacts.tables import ArtifactError, read_table, write_item_table, write_table
@@ -34,6 +35,7 @@ from tessera.serving.lists import best
 from tessera.serving.recommender import NoHistory, UnknownItems
 from tessera.settings.config import load as load_config
 from tessera.settings.evaluation import Evaluation
+from tessera.settings.language import FolderModel
 
 TIGER = {
     "recommender": "tiger",
@@ -161,6 +163,22 @@ def test_a_saved_run_needs_nothing_else(name: str, results: Path, tmp_path: Path
     assert tessera.load(again, device="cpu").recommend(histories, k=5).equals(expected)
     with pytest.raises(FileExistsError, match="is there already"):
         before.save(saved)
+
+
+def test_a_language_model_of_a_folder_is_saved_with_the_run(results: Path, tmp_path: Path) -> None:
+    away = tmp_path / "away/results/x"
+    shutil.copytree(results, away)
+    shutil.move(away / "models/tiny", tmp_path / "away/model")
+    run = folder_of(away, "mme_sid")
+    description = read_json(run / "model.json")
+    description["run"]["model"] = FolderModel(folder=str(tmp_path / "away/model")).model_dump(mode="json")
+    write_json(run / "model.json", description)
+    before = tessera.load(run, device="cpu")
+    expected = before.recommend(["i1", "i2"], k=5)
+    assert expected.equals(tessera.load(folder_of(results, "mme_sid"), device="cpu").recommend(["i1", "i2"], k=5))
+    saved = before.save(tmp_path / "saved")
+    shutil.rmtree(tmp_path / "away")
+    assert tessera.load(saved, device="cpu").recommend(["i1", "i2"], k=5).equals(expected)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
