@@ -107,13 +107,16 @@ class Machine:
         if self.world > 1:
             from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-            pick_device(settings.device)  # refuses a GPU that is not there
+            device = pick_device(settings.device)  # refuses a GPU that is not there
             # others wait while the first validates; buffers are frozen tables, the same everywhere
             handlers = [
                 InitProcessGroupKwargs(timeout=timedelta(hours=12)),
                 DistributedDataParallelKwargs(broadcast_buffers=False),
             ]
-            self.accelerator = Accelerator(cpu=settings.device == "cpu", mixed_precision="no", kwargs_handlers=handlers)
+            self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=handlers)
+            joined = self.accelerator.num_processes
+            if joined != self.world:  # each would train alone on its share, and nobody notice
+                raise ValueError(f"{self.world} processes were started, but {joined} share a step")
             self.device: torch.device = self.accelerator.device
         else:
             self.device = pick_device(settings.device)

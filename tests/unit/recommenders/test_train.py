@@ -140,8 +140,11 @@ def _stamp(state: Path) -> int | None:
         return None
 
 
-def test_two_processes_give_the_numbers_of_one(data, tmp_path):
-    shape = {"epochs": 2, "gradient_clip": 0.5}
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_two_processes_give_the_numbers_of_one(data, tmp_path, device):
+    if device == "auto" and torch.cuda.is_available():
+        pytest.skip("auto is a GPU here, and two processes may not share one")
+    shape = {"epochs": 2, "gradient_clip": 0.5, "device": device}
     one = make_run("sasrec", **shape)
     backbone = one.backbone.model_copy(update={"dropout": 0.0})
     one = one.model_copy(update={"backbone": backbone})
