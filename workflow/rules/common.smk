@@ -126,3 +126,13 @@ def every(kind, name=""):
 def diagnosed():
     """What is told of every item table with one row an item."""
     return [f"results/{dataset}/diagnostics/{name}.json" for dataset in DATASETS for name in JOBS.diagnosed()]
+
+
+def recommended():
+    """The lists that `experiment.recommend` asks for."""
+    return expand(
+        "results/{dataset}/recommendations/{run}.{ending}",
+        dataset=DATASETS,
+        run=JOBS.recommended(),
+        ending=["parquet", "csv"],
+    )

@@ -22,17 +22,8 @@ rule recommend:
     resources:
         **resources("evaluate"),
     params:
+        threads=CONFIG.resources.evaluate.threads,
         cfg=lambda wildcards: JOBS.recommend(noun("run", wildcards)),
         code=noun_code("recommend.py", "run"),
     script:
         "../../scripts/recommend.py"
-
-
-def recommended():
-    """The lists that `experiment.recommend` asks for."""
-    return expand(
-        "results/{dataset}/recommendations/{run}.{ending}",
-        dataset=DATASETS,
-        run=JOBS.recommended(),
-        ending=["parquet", "csv"],
-    )

@@ -104,7 +104,8 @@ class Entry:
 
 def label(entry: Entry) -> str:
     """The name of an entry; of a heuristic or the oracle, only the system."""
-    return entry.system if entry.recommender in (entry.system, ORACLE, *HEURISTICS) else entry.name
+    alone = entry.is_heuristic or entry.recommender in (entry.system, ORACLE)
+    return entry.system if alone else entry.name
 
 
 def best_of(means: Sequence[float], smaller: bool) -> float | None:
