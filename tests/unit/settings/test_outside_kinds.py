@@ -64,6 +64,33 @@ def test_it_is_found_and_its_two_files_are_the_runs(folder: Path) -> None:
     assert type(plan.runs[0]).model_validate_json(told).canonical() == told
 
 
+OTHERS = """
+from tessera.settings.losses.base import LossSettings
+from tessera.settings.sources.base import FileSource
+class Margin(LossSettings):
+    IMPLEMENTATION = "kinds_of_a_test.own:OwnBackbone"
+    margin: float = 1.0
+class Lines(FileSource):
+    IMPLEMENTATION = "kinds_of_a_test.own"
+    path: str
+"""
+
+
+def test_losses_and_sources_too(folder: Path) -> None:
+    (folder / "others.py").write_text(OTHERS)
+    given = config(f"{FOLDER}.own_settings:Own")
+    given["loss"] = {"kind": f"{FOLDER}.others:Margin", "margin": 0.5}
+    given["datasets"]["shop"] = {"source": f"{FOLDER}.others:Lines", "path": "log.txt"}
+    plan = Plan(load(given))
+    jobs = Jobs(plan)
+    assert {f"{FOLDER}.others", f"{FOLDER}.own"} <= set(jobs.modules(plan.nouns[0]))
+    assert jobs.source_modules("shop") == [f"{FOLDER}.others", f"{FOLDER}.own"]
+    assert '"path": "log.txt"' in jobs.ingest("shop")
+    given["loss"]["margn"] = 1
+    with pytest.raises(ConfigError, match=r"loss\.margn: unknown key 'margn'.*did you mean 'margin'"):
+        load(given)
+
+
 @pytest.mark.parametrize(
     ("tag", "told"),
     [
