@@ -1,4 +1,5 @@
 # Use: lists for all users with a finished run.
+# Reads of the config: preset, models, semantic_ids, systems, backbones, loss, training, evaluation, recommend.
 rule recommend:
     input:
         unpack(inputs("run", judged=True)),

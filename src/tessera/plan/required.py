@@ -24,10 +24,6 @@ from tessera.settings.sources.base import FileSource
 FILE_KEYS = {"path", "metadata", "businesses", "items_file", "images", "targets", "films", "film_ids"}
 
 
-# Sources whose `path` is a folder of several files, which no URL gives.
-_FOLDER_SOURCES = {"movielens", "minionerec"}
-
-
 @dataclass(frozen=True)
 class Needed:
     """A file or folder that the config names."""
@@ -41,14 +37,20 @@ class Needed:
     """Whether it must be a folder, or must be none; None takes either."""
 
 
-def _named(settings: Mapping[str, Any], where: str) -> Iterator[Needed]:
+def _named(settings: Mapping[str, Any], where: str, of_several: bool = False) -> Iterator[Needed]:
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from _named(value, f"{where}.{name}")
         elif name in FILE_KEYS and isinstance(value, str):
-            url = name == "path" and "sha256" in settings and settings.get("source") not in _FOLDER_SOURCES
+            url = name == "path" and "sha256" in settings and not of_several
             folder = True if name == "images" else None if name == "path" else False
             yield Needed(f"{where}.{name}", value, url, settings.get("sha256") if url else None, folder)
+
+
+def _of_dataset(config: Config, name: str) -> Iterator[Needed]:
+    """What a dataset reads; a folder of several files is no file, which a URL could give."""
+    dataset = config.datasets[name]
+    yield from _named(dataset.model_dump(), f"datasets.{name}", getattr(dataset, "READS_FOLDER", False))
 
 
 def dataset_files(config: Config, dataset: str) -> list[Path]:
@@ -57,8 +59,7 @@ def dataset_files(config: Config, dataset: str) -> list[Path]:
     Raises:
         FileNotFoundError: one of them is missing.
     """
-    named = _named(config.datasets[dataset].model_dump(), f"datasets.{dataset}")
-    return [find(needed.file) for needed in named if not is_url(needed.file)]
+    return [find(needed.file) for needed in _of_dataset(config, dataset) if not is_url(needed.file)]
 
 
 def _own_file(settings: Settings, where: str) -> Iterator[Needed]:
@@ -71,7 +72,7 @@ def _needed(plan: Plan) -> Iterator[Needed]:
     """Everything that the experiment reads."""
     config = plan.config
     for dataset in config.experiment.datasets:
-        yield from _named(config.datasets[dataset].model_dump(), f"datasets.{dataset}")
+        yield from _of_dataset(config, dataset)
     for name in sorted(plan.needed("table")):
         yield from _own_file(config.tables[name], f"tables.{name}")
     for name in sorted(plan.needed("model")):

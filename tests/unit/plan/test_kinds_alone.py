@@ -114,7 +114,7 @@ def fingerprints(root: Path) -> dict[str, str]:
     ("change", "expected"),
     [
         (add_kinds, ()),
-        (edit("settings/backbones/gru4rec.py", "= Field(128", "= Field(96"), ("gru4rec",)),
+        (edit("settings/backbones/gru4rec.py", "hidden_dim: Width = 128", "hidden_dim: Width = 96"), ("gru4rec",)),
         (edit("settings/quantizers/base.py", "something twice", "one twice"), ("quantize.py", "health.py")),
         (edit("settings/quantizers/pq.py", "iterations: int = Field(50", "iterations: int = Field(60"), ()),
         (edit("settings/clicks/sdim.py", "class ", "class Renamed"), ()),
@@ -149,6 +149,8 @@ ALLOWED = {
     ("settings/references.py", "sasrec"): "what a referred run is trained under where nothing is named",
     ("settings/systems/backbone.py", "semantic_ids"): "short forms of items",
     ("settings/systems/backbone.py", "table"): "short forms of items",
+    ("artifacts/tables.py", "popular"): "a column: popular items stand in for a user without a history",
+    ("serving/everyone.py", "popular"): "the same column",
     ("language/pretrain.py", "bazaar"): "a built model learns the shapes of the demo world",
 }
 KEYS = {family.key for family in FAMILIES.values()}
@@ -223,8 +225,10 @@ BY_TYPE = {
     ("language/models.py", "BuiltModel"), ("language/models.py", "FolderModel"), ("language/models.py", "PackageModel"),
     ("plan/graph.py", "BackboneSystem"), ("plan/graph.py", "BuiltModel"), ("plan/graph.py", "Kind"),
     ("plan/graph.py", "PresetSettings"), ("plan/graph.py", "RunReference"), ("plan/graph.py", "TrainedSystem"),
-    ("plan/jobs.py", "FolderModel"), ("plan/required.py", "CandidatesFile"), ("plan/required.py", "FolderModel"),
+    ("plan/jobs.py", "FolderModel"), ("plan/required.py", "CandidatesFile"), ("plan/required.py", "FileSource"),
+    ("plan/required.py", "FolderModel"),
     ("plan/required.py", "PackageModel"), ("quantization/quantize.py", "CodeSettings"),
+    ("serving/folder.py", "BuiltModel"), ("serving/folder.py", "FolderModel"),
 }  # fmt: skip
 
 

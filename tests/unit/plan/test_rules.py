@@ -14,7 +14,7 @@ import yaml
 
 from tessera.data.files import find
 from tessera.plan.graph import Noun, Plan
-from tessera.plan.jobs import Jobs
+from tessera.plan.jobs import Jobs, Told
 from tessera.settings.base import ConfigError
 from tessera.settings.config import Config, load
 
@@ -36,9 +36,11 @@ EDITS: dict[str, list[tuple[str, Any]]] = {
     "backbones": [("gru4rec.hidden_dim", 8), ("sasrec.dropout", 0.3)],
     "loss": [("", {"kind": "bce"})],
     "training": [("learning_rate", 0.01)],
-    "evaluation": [("cutoffs", [5, 10]), ("candidates", {"kind": "sampled", "negatives": 9})],
+    "evaluation": [("cutoffs", [5, 10]), ("repeat_targets", "drop"),
+                   ("candidates", {"kind": "sampled", "negatives": 9})],
     "significance": [("level", 0.1)],
     "report": [("title", "Another title")],
+    "recommend": [("k", 7)],
     "ctr": [("samples.per_user", 9), ("training.learning_rate", 0.01), ("models.sim_hard.k", 4), ("baseline", "r2led"),
             ("evaluation.calibration_bins", 9), ("reference", None), ("semantic_ids", None), ("models.r2led.k", 4)],
     "experiment": [("seeds", [1, 3])],
@@ -75,7 +77,8 @@ class Workflow:
         forms = text[text.index("# ---------------------------------------------------------------- nouns") :]
         plan = Plan(self.config)
         self.names: dict[str, Any] = {
-            "CONFIG": self.config, "PLAN": plan, "JOBS": Jobs(plan), "Noun": Noun, "find": find, "config": written,
+            "CONFIG": self.config, "PLAN": plan, "JOBS": Jobs(plan), "Noun": Noun, "Told": Told, "find": find,
+            "config": written,
             "DATASETS": self.config.experiment.datasets, "CANDIDATES": self.config.evaluation.candidates,
             "dataset_files": lambda config, dataset: [], "unpack": lambda function: function, "os": None,
             "expand": lambda pattern, dataset: [pattern.format(dataset=name) for name in dataset],

@@ -16,6 +16,7 @@ from tessera.artifacts.tables import read_table, write_table
 from tessera.data.dataset import load_dataset, read_raw_ids
 from tessera.evaluation.candidates import parse_candidates, sample_candidates
 from tessera.evaluation.judge import validation_metrics
+from tessera.plan.graph import Plan
 from tessera.recommenders.evaluate import evaluate_run, load_scorer
 from tessera.recommenders.train import train_run
 from tessera.settings.config import load
@@ -181,5 +182,5 @@ def test_a_run_knows_the_masks_of_the_evaluation():
         "evaluation": {"mask_seen": False, "repeat_targets": "drop"},
         "experiment": {"datasets": ["x"], "systems": ["id"]},
     }
-    run = load(config).runs("x")[0]
+    run = Plan(load(config)).runs[0]
     assert (run.mask_seen, run.repeat_targets) == (False, "drop")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
@@ -77,6 +77,9 @@ class ItemsFile(Settings):
 
 class FileSource(DatasetSettings):
     """A source that reads files."""
+
+    READS_FOLDER: ClassVar[bool] = False
+    """Whether `path` is a folder of several files, which no URL gives."""
 
     path: str
     """File, folder or URL. Relative paths are looked for under $TESSERA_DATA, then under the working directory."""

@@ -11,6 +11,7 @@ class MiniOneRecSource(FileSource):
     """MiniOneRec's Amazon samples and item texts; `path` is the folder with train, valid, test and index."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.data.sources.minionerec"
+    READS_FOLDER: ClassVar[bool] = True
     source: Literal["minionerec"]
     category: str | None = None
     """Start of the file names, e.g. `Industrial_and_Scientific`, where the folder holds several categories."""
