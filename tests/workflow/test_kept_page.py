@@ -31,7 +31,7 @@ def test_the_old_page_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     graph.write_text("flowchart TB\n    a --> b\n    b --> a\n")  # an input that the page cannot be made of
     done = project.snakemake(*arguments)
     assert done.returncode == 1
-    assert "the rule graph has a cycle" in done.stdout
+    assert "the chart has a cycle" in done.stdout
     assert page.read_text() == first
     # no run takes the old page for the new one, though it stands where the new one is wanted
     assert project.snakemake(*arguments).returncode == 1
