@@ -15,6 +15,7 @@ import torch
 from tessera.artifacts.language_folder import FolderError, check_language_folder
 from tessera.data.files import model_files
 from tessera.language.models import LanguageModelError, load_model
+from tessera.plan.graph import Plan
 from tessera.plan.required import check_files
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
@@ -155,10 +156,10 @@ def test_the_config_is_refused(qwen2: Path) -> None:
         "tables": {"t": {"recipe": "text", "model": "m"}}, "systems": {"s": {"items": {"table": "t"}}},
         "experiment": {"datasets": ["x"], "systems": ["s"], "backbones": ["sasrec"], "seeds": [1]},
     }  # fmt: skip
-    check_files(load(settings))
+    check_files(Plan(load(settings)))
     without("tokenizer.json")(qwen2)
     with pytest.raises(ConfigError, match=r"models\.m\.folder: .*lacks the tokenizer"):
-        check_files(load(settings))
+        check_files(Plan(load(settings)))
 
 
 def test_every_chat_template_is_part_of_the_fingerprint(qwen2: Path) -> None:
