@@ -58,7 +58,7 @@ def test_a_sequential_config_has_no_click_through_runs() -> None:
         ({"ctr__semantic_ids": None}, "ctr.models.r2led: r2led reads semantic IDs, but ctr.semantic_ids names none"),
         ({"ctr__semantic_ids": "plane"}, "ctr.semantic_ids: unknown name 'plane'; did you mean 'plain'"),
         ({"ctr__models": {"oracle": {"model": "avg"}}}, "ctr.models.oracle: this name is taken"),
-        ({"ctr__models": {"a": {"model": "sims"}}}, "ctr.models.a: unknown model 'sims'; did you mean 'sdim'"),
+        ({"ctr__models": {"a": {"model": "sims"}}}, "ctr.models.a.model: unknown model 'sims'; did you mean 'sdim'"),
         ({"ctr__models": {"a": {"model": "avg", "k": 3}}}, "ctr.models.a.k: unknown key 'k'"),
         ({"ctr__samples": {"source": "clicks"}}, "ctr.samples: unknown source 'clicks'"),
         ({"ctr__samples__split": {"past": 0.9, "test": 0.1}}, "none trains"),
