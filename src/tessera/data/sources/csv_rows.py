@@ -117,7 +117,7 @@ class _Profile:
         rows = _single_rows(header, lines) or _rows_line_by_line(header, lines)
         self._known = bool(rows)
         columns = list(zip(*(row[: len(header.names)] for row in rows), strict=True))
-        self._numeric = [any(column) and all(map(_is_number, filter(None, column))) for column in columns]
+        self._numeric = [any(column) and all(map(is_number, filter(None, column))) for column in columns]
         self._spaced = [any(" " in field.strip() for field in column) for column in columns]
         shapes = [{_shape(field) for field in column} for column in columns]
         self._shapes = [found if len(found) <= _FEW_SHAPES and len(rows) >= 20 else None for found in shapes]
@@ -135,7 +135,7 @@ class _Profile:
         if not field:
             return True
         if self._numeric[column]:
-            return _is_number(field)
+            return is_number(field)
         shapes = self._shapes[column]
         # the stray quote itself, and what was typed around it, may stand in the field
         known = shapes is None or self._spaced[column] or _shape(field.replace('"', "")) in shapes
@@ -175,7 +175,8 @@ def _rows_line_by_line(header: Header, lines: list[str]) -> list[list[str]]:
     return found if len(found) >= 0.8 * len(parsed) else []
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a text reads as a number."""
     try:
         float(text)
     except ValueError:

@@ -16,7 +16,7 @@ from tessera.data.blocks import blocks, lines
 from tessera.data.files import DataFileError, find
 from tessera.data.log import Item, RawLog
 from tessera.data.packed import unpacked
-from tessera.data.sources.csv_rows import Header, csv_frames, csv_records, read_header
+from tessera.data.sources.csv_rows import Header, csv_frames, csv_records, is_number, read_header
 from tessera.data.sources.text_rows import add_rows, field, text_rows
 from tessera.settings.base import did_you_mean
 from tessera.settings.sources.movielens import MovieLensSource
@@ -96,7 +96,7 @@ def check(settings: MovieLensSource) -> None:
 
 def _layout(path: Path, encoding: str | None) -> _Layout:
     found = _first_line(path, encoding)
-    if any(map(_is_number, found.names)):
+    if any(map(is_number, found.names)):
         return _Layout(Header(_ORDER, found.separator, 0), {name: name for name in _ORDER})
     columns = _by_name(found.names, _NAMES)
     for name, expected in (("user", "userId"), ("item", "movieId")):
@@ -124,14 +124,6 @@ def _by_name(header: list[str], known: dict[str, tuple[str, ...]]) -> dict[str, 
     """Which name of a header is what; a name is written with or without capitals, blanks and underscores."""
     plain = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in header]
     return {key: header[plain.index(name)] for key, names in known.items() for name in reversed(names) if name in plain}
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def read_items(settings: MovieLensSource, log: RawLog) -> Iterator[Item]:
@@ -204,7 +196,7 @@ def _utf8_or_latin1(path: Path) -> str:
 
 def _films_csv(path: Path, log: RawLog, encoding: str | None) -> _Films:
     header = read_header(path, None, encoding)
-    if any(map(_is_number, header.names)):
+    if any(map(is_number, header.names)):
         header = Header(["item", "title", "genres"][: len(header.names)], header.separator, 0)
     columns = _by_name(header.names, _FILM_NAMES)
     for name in ("item", "title"):
