@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from tessera.artifacts.places import place
 from tessera.data.files import find, model_files
@@ -26,10 +26,22 @@ FINISH = ("pca", "whiten", "l2", "shuffle")
 
 
 class Told(str):
-    """A text that a rule reads; where it is long, Snakemake records it, and tells of a change, by its hash."""
+    """A text that a rule reads; where it is long, Snakemake records it, and tells of a change, by its hash.
+
+    A job whose text changed in nothing but what `identity` leaves out is not run again.
+    """
+
+    identity: str
+
+    def __new__(cls, text: str, identity: str | None = None) -> Told:
+        """`identity` is what Snakemake records in place of the text."""
+        made = super().__new__(cls, text)
+        made.identity = text if identity is None else identity
+        return made
 
     def __repr__(self) -> str:
-        return str.__repr__(self) if len(self) < 500 else f"sha256:{hashlib.sha256(self.encode()).hexdigest()[:16]}"
+        recorded = self.identity
+        return repr(recorded) if len(recorded) < 500 else f"sha256:{hashlib.sha256(recorded.encode()).hexdigest()[:16]}"
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         return str, (str(self),)
@@ -37,11 +49,27 @@ class Told(str):
 
 def canonical(value: Any) -> Told:
     """Params as sorted JSON: Snakemake compares dicts in the order of their keys."""
-    return Told(json.dumps(value, sort_keys=True))
+    return Told(*(json.dumps(_picked(value, whole), sort_keys=True) for whole in (True, False)))
 
 
-def _told(settings: Settings, without: Iterable[str] = ()) -> dict[str, Any]:
-    return {key: value for key, value in settings.model_dump(mode="json").items() if key not in set(without)}
+class Part(NamedTuple):
+    """Settings in the params of a job."""
+
+    whole: dict[str, Any]
+    identity: dict[str, Any]
+    """Without what no result depends on."""
+
+
+def _told(settings: Settings, without: Iterable[str] = ()) -> Part:
+    left_out = set(without)
+    both = (settings.model_dump(mode="json"), settings.identity())
+    return Part(*({key: value for key, value in shown.items() if key not in left_out} for shown in both))
+
+
+def _picked(value: Any, whole: bool) -> Any:
+    if isinstance(value, Part):
+        return value.whole if whole else value.identity
+    return {key: _picked(part, whole) for key, part in value.items()} if isinstance(value, dict) else value
 
 
 class Jobs:
@@ -122,7 +150,7 @@ class Jobs:
             return canonical({"captions": _told(captions), "model": model, "prompt": prompt})
         return self._recipe(noun, prompt)
 
-    def _recipe(self, noun: Noun, prompt: dict[str, Any]) -> str:
+    def _recipe(self, noun: Noun, prompt: Part) -> str:
         """A recipe with its names resolved; training reads no key of what is done to the vectors afterwards."""
         recipe: Settings = self.config.tables[noun.name]
         reader = self.plan.reader(noun.name)

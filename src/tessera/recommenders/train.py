@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from tessera.artifacts.files import file_digest
 from tessera.artifacts.logs import log, stage
@@ -22,10 +24,14 @@ from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.systems.base import counted, system
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
+from tessera.settings.training import Training
 from tessera.training.checkpoint import clear
+from tessera.training.engine import Engine
+from tessera.training.history import write_history
 from tessera.training.launch import run_processes
-from tessera.training.loop import Trainer, write_history
+from tessera.training.losses import Losses, Term
 from tessera.training.machine import Machine, seed_step, state_identity
+from tessera.training.phases import Batches, Epochs, Optimizer, Phase, Position, Update
 
 
 def run_identity(run: Run, data: Path, inputs: RunInputs, code: str) -> str:
@@ -99,9 +105,30 @@ def _train_network(
     def validate() -> dict[str, float]:
         return validation_metrics(system(run).scorer(model, run, machine.device), cases, judged)
 
-    trainer = Trainer(model, batches, run.training, run.seed, validate, folder, machine)
-    history = trainer.fit()
-    return history, model.state_dict()
+    program = one_phase(model, batches, run.training, validate, machine.device)
+    engine = Engine(model, program, run.training, run.seed, folder, machine, f"{run.system}/{run.recommender}")
+    return engine.fit(), model.state_dict()
+
+
+def one_phase(
+    model: nn.Module,
+    batches: Batches,
+    training: Training,
+    validate: Callable[[], dict[str, float]],
+    device: torch.device,
+) -> list[Phase]:
+    """Epochs over histories, one loss, one optimiser, early stopping: the program of most recommenders."""
+
+    def updates(batch: np.ndarray, at: Position) -> Iterator[Update]:
+        yield Update(partial(_losses, model, torch.from_numpy(batch).to(device, non_blocking=True)))
+
+    until = Epochs(training.epochs, validate, training.patience, training.validate_every)
+    return [Phase(updates, until, {"model": Optimizer(training)}, batches, modules=[model])]
+
+
+def _losses(model: nn.Module, histories: torch.Tensor) -> Losses:
+    summed, count = model(histories)
+    return {"loss": Term(summed, count)}
 
 
 def _validation_cases(run: Run, cases: Cases, judged: Evaluation) -> Cases:

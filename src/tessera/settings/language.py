@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from tessera.settings.base import Settings
 from tessera.settings.references import DECODER, VISION, CaptionsName, ModelName, Need
-from tessera.settings.steps import Steps
+from tessera.settings.training import Steps
 
 # ---------------------------------------------------------------- models
 

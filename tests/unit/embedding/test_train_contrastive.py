@@ -30,8 +30,8 @@ from tessera.settings.language import ItemPrompt
 from tessera.settings.lora import LoRA
 from tessera.settings.recipes.lrcl import LRCLTable
 from tessera.settings.recipes.scft import SCFTTable
-from tessera.settings.steps import Steps
-from tessera.training.loop import TrainingError
+from tessera.settings.training import Steps
+from tessera.training.errors import TrainingError
 from tessera.training.machine import Machine
 
 torch.set_num_threads(1)

@@ -119,19 +119,19 @@ def test_two_processes_align_over_the_targets_of_both(data, teacher, tmp_path):
 
 
 def test_the_same_run_gives_the_same_bytes_after_a_stop(data, teacher, tmp_path, monkeypatch):
-    from tessera.training.loop import Trainer
+    from tessera.training.engine import Engine
 
     run = aligned_run(epochs=4, checkpoint_seconds=0)
     table = make_table(tmp_path)
     train_run(run, data, reads(table, teacher), tmp_path / "whole" / "model.safetensors", tmp_path / "a")
-    closed = Trainer._close_epoch
+    closed = Engine._close_epoch
 
-    def stop(trainer):
-        closed(trainer)
-        if trainer.epoch == 2:
+    def stop(engine, *arguments):
+        closed(engine, *arguments)
+        if engine.epoch == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Trainer, "_close_epoch", stop)
+    monkeypatch.setattr(Engine, "_close_epoch", stop)
     with pytest.raises(KeyboardInterrupt):
         train_run(run, data, reads(table, teacher), tmp_path / "cut" / "model.safetensors", tmp_path / "b")
     monkeypatch.undo()

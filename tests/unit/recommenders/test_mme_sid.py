@@ -22,10 +22,10 @@ from tessera.recommenders.history_reader import HistoryReader
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.systems import mme_sid
 from tessera.recommenders.systems.mme_sid import MMESID, HistoryBatches
-from tessera.recommenders.train import train_run
+from tessera.recommenders.train import one_phase, train_run
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.systems.mme_sid import MMESIDSystem
-from tessera.training.loop import Trainer
+from tessera.training.engine import Engine
 from tessera.training.machine import Machine, seed_step
 
 POPULARITY = np.arange(ITEMS + 1)
@@ -314,20 +314,19 @@ def test_training_that_was_stopped_goes_on_to_the_same_weights(inputs, data, tmp
     run = make_run({"epochs": 2, "checkpoint_seconds": 0}, lora={"rank": 2, "alpha": 4, "dropout": 0.2})
     offsets, items = load_dataset(data).train_histories()
 
-    def trainer(state: Path, epochs: int, values: list[float]) -> Trainer:
+    def engine(state: Path, epochs: int, values: list[float]) -> Engine:
         settings = run.training.model_copy(update={"epochs": epochs})
         seed_step(run.seed)
         model = mme_sid.build(run, inputs, POPULARITY)
         told = iter(values)
-        return Trainer(
-            model, mme_sid.batches(model, run, offsets, items), settings, run.seed,
-            lambda: {"NDCG@10": next(told)}, state, Machine(settings),
-        )  # fmt: skip
+        machine, batches = Machine(settings), mme_sid.batches(model, run, offsets, items)
+        program = one_phase(model, batches, settings, lambda: {"NDCG@10": next(told)}, machine.device)
+        return Engine(model, program, settings, run.seed, state, machine)
 
-    whole = trainer(tmp_path / "whole", 2, [0.1, 0.2])
+    whole = engine(tmp_path / "whole", 2, [0.1, 0.2])
     whole.fit()
-    trainer(tmp_path / "stopped", 1, [0.1]).fit()
-    resumed = trainer(tmp_path / "stopped", 2, [0.2])
+    engine(tmp_path / "stopped", 1, [0.1]).fit()
+    resumed = engine(tmp_path / "stopped", 2, [0.2])
     resumed.fit()
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name

@@ -15,11 +15,12 @@ from tessera.data.dataset import load_dataset
 from tessera.evaluation.judge import rank_cases, validation_metrics
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.systems import tiger
+from tessera.recommenders.train import one_phase
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
 from tessera.settings.training import Training
 from tessera.training.batches import PrefixBatches
-from tessera.training.loop import Trainer
+from tessera.training.engine import Engine
 from tessera.training.machine import Machine, seed_step
 
 SMALL = {"dim": 32, "inner_dim": 64, "layers": 1, "heads": 2, "head_dim": 16, "dropout": 0.0, "max_length": 8}
@@ -246,12 +247,14 @@ def fit(run: Run, inputs: RunInputs, data: Path, state: Path) -> tuple[tiger.TIG
     model = build(run, inputs, dataset.train_counts)
     batches = tiger.batches(model, run, *dataset.train_histories())
     state.mkdir(exist_ok=True)
-    trainer = Trainer(
-        model, batches, run.training, run.seed,
-        lambda: validation_metrics(tiger.scorer(model, run, CPU), dataset.cases("valid"), Evaluation(mask_seen=False)),
-        state, Machine(run.training),
-    )  # fmt: skip
-    return model, trainer.fit()
+    machine = Machine(run.training)
+
+    def validate() -> dict[str, float]:
+        return validation_metrics(tiger.scorer(model, run, CPU), dataset.cases("valid"), Evaluation(mask_seen=False))
+
+    program = one_phase(model, batches, run.training, validate, machine.device)
+    engine = Engine(model, program, run.training, run.seed, state, machine)
+    return model, engine.fit()
 
 
 def test_it_learns_which_item_follows_and_its_weights_are_enough_to_score(inputs, data, tmp_path):

@@ -16,7 +16,7 @@ from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.recommenders.evaluate import evaluate_run
 from tessera.recommenders.train import launch, train_run
 from tessera.settings.evaluation import Evaluation
-from tessera.training.loop import TrainingError
+from tessera.training.errors import TrainingError
 
 
 def train(run, data, folder, table=None):

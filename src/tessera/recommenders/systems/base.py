@@ -12,7 +12,7 @@ from tessera.evaluation.judge import Scorer
 from tessera.recommenders.inputs import RunInputs
 from tessera.settings.kinds import implementation
 from tessera.settings.runs import Run
-from tessera.training.loop import Batches
+from tessera.training.phases import Batches
 
 
 class System(Protocol):

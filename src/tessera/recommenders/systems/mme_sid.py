@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tessera.artifacts.codes import Part, SemanticIds, read_codebooks, read_codes
 from tessera.artifacts.tables import read_item_table
-from tessera.language.lora import add_lora, drop_out, lora_weights
+from tessera.language.lora import Adapters, add_lora, drop_out, lora_weights
 from tessera.language.models import LanguageModel, load_model
 from tessera.language.tokens import Frame, chat_frame, plain_frame
 from tessera.recommenders.history_reader import HistoryReader
@@ -52,7 +52,7 @@ class MMESID(nn.Module):
         self.tokens = tokens
         self.heads = heads
         self.reader = HistoryReader(language, frame, settings.readout)
-        self.lora = nn.ParameterDict()
+        self.lora = Adapters()
         if settings.lora is not None:
             add_lora(language.tower, settings.lora, settings.adapt)
             self.lora.update({name.replace(".", "/"): p for name, p in lora_weights(language.tower).items()})
