@@ -104,7 +104,7 @@ def test_a_killed_run_ends_with_the_same_weights(how, data, tmp_path):
     run = make_run(epochs=25, patience=100, checkpoint_seconds=0.05)
     whole = train(run, data, tmp_path / "whole")
     output, state = tmp_path / "killed" / "model.safetensors", tmp_path / "state"
-    command = [sys.executable, "-c", PROGRAM, run.canonical(), str(data), str(output), str(state)]
+    command = [sys.executable, "-c", PROGRAM, run.model_dump_json(), str(data), str(output), str(state)]
     kills = 0
     for _ in range(30):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
