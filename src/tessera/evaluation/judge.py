@@ -17,6 +17,7 @@ from tessera.data.dataset import Cases
 from tessera.data.padding import padded
 from tessera.evaluation import metrics
 from tessera.evaluation.groups import effective_ranks, history_groups, item_groups, repeated
+from tessera.evaluation.histories import Histories, slices
 from tessera.evaluation.ranking import check_scores, mask_seen, ranks
 from tessera.settings.evaluation import Evaluation, FullRanking, SampledRanking
 
@@ -24,14 +25,14 @@ from tessera.settings.evaluation import Evaluation, FullRanking, SampledRanking
 class Scorer(Protocol):
     """Scores of the whole catalogue after a history.
 
-    One with an attribute `reads_users` that is true is called with (batch,) ids of the users as a third argument.
+    To one with an attribute `reads_times` that is true, histories are given with times.
     """
 
     max_history: int | None
     """How much of a history's end is read; None reads all."""
 
-    def __call__(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:
-        """(batch, items) scores for histories (batch, length) of item ids, padded on the right with 0."""
+    def __call__(self, histories: Histories) -> Tensor:
+        """(batch, items) scores after histories."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def rank_cases(
     order = np.argsort(lengths, kind="stable")
     for begin in range(0, count, settings.batch_users):
         chosen = order[begin : begin + settings.batch_users]
-        scores = score(scorer, cases.items, starts[chosen], lengths[chosen], cases.users[chosen])
+        scores = score(scorer, cases.items, starts[chosen], lengths[chosen], cases.users[chosen], cases.times)
         device = scores.device
         targets = torch.from_numpy(cases.targets[chosen]).long().to(device)
         check_scores(scores, torch.from_numpy(cases.users[chosen]))
@@ -135,14 +136,34 @@ def _with_seen(
     return np.concatenate([candidates, beside], axis=1)
 
 
-def score(scorer: Scorer, items: np.ndarray, starts: np.ndarray, lengths: np.ndarray, users: np.ndarray) -> Tensor:
-    """(users, items) scores after slices of `items`, of which the scorer reads the ends that it can."""
+def score(
+    scorer: Scorer,
+    items: np.ndarray,
+    starts: np.ndarray,
+    lengths: np.ndarray,
+    users: np.ndarray,
+    times: np.ndarray | None = None,
+) -> Tensor:
+    """(users, items) scores after slices of `items`, of which the scorer reads the ends that it can.
+
+    Args:
+        scorer: the recommender.
+        items: histories, one after the other.
+        starts: where each user's begins.
+        lengths: of the slices.
+        users: ids, 0 is nobody known.
+        times: seconds beside `items`; None where no time is known.
+    """
     if scorer.max_history is not None:
         kept = np.minimum(lengths, scorer.max_history)
         starts, lengths = starts + lengths - kept, kept
-    # an empty history is read as one padding item
-    who = (users,) if getattr(scorer, "reads_users", False) else ()
-    return scorer(padded(items, starts, lengths), np.maximum(lengths, 1).astype(np.int64), *who)
+    read = times if reads_times(scorer) else None
+    return scorer(slices(items, starts, lengths, users, read))
+
+
+def reads_times(scorer: Scorer) -> bool:
+    """Whether a scorer asks for times."""
+    return bool(getattr(scorer, "reads_times", False))
 
 
 def _top(scores: Tensor, k: int) -> np.ndarray:

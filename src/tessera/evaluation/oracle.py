@@ -17,6 +17,7 @@ from tessera.artifacts.tables import write_table
 from tessera.data.bazaar.oracle import Oracle
 from tessera.data.dataset import Cases, load_dataset, read_raw_ids
 from tessera.evaluation.candidates import read_candidates
+from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import Ranked, evaluation_table, protocol_name, rank_cases, summarize
 from tessera.settings.evaluation import Evaluation
 
@@ -29,7 +30,7 @@ class OracleScorer:
     def __init__(self, oracle: Oracle, user: int, target: int) -> None:
         self.oracle, self.user, self.target = oracle, user, target
 
-    def __call__(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:
+    def __call__(self, histories: Histories) -> Tensor:
         """(1, items) scores; items that cannot come again score minus infinity."""
         with np.errstate(divide="ignore"):
             scores = np.log(self.oracle.probabilities(self.user, self.target))

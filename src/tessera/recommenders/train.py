@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from tessera.artifacts.files import file_digest
 from tessera.artifacts.logs import log, stage
@@ -21,17 +19,14 @@ from tessera.evaluation.groups import repeat_warning
 from tessera.evaluation.judge import counted_cases, validation_metrics
 from tessera.language.models import fingerprint
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.systems.base import counted, system
+from tessera.recommenders.systems.base import TrainingHistories, as_scorer, counted, recommender
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
-from tessera.settings.training import Training
 from tessera.training.checkpoint import clear
 from tessera.training.engine import Engine
 from tessera.training.history import write_history
 from tessera.training.launch import run_processes
-from tessera.training.losses import Losses, Term
 from tessera.training.machine import Machine, seed_step, state_identity
-from tessera.training.phases import Batches, Epochs, Optimizer, Phase, Position, Update
 
 
 def run_identity(run: Run, data: Path, inputs: RunInputs, code: str) -> str:
@@ -83,52 +78,34 @@ def train_run(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path
 
 
 def _fit_heuristic(run: Run, dataset: Dataset) -> dict[str, torch.Tensor]:
-    offsets, items = dataset.train_histories()
-    return counted(run).fit(run.method, offsets, items, dataset.n_items)
+    return counted(run).fit(run.method, training_histories(dataset), dataset.n_items)
+
+
+def training_histories(dataset: Dataset, times: bool = False) -> TrainingHistories:
+    """What may be learned from; `times` also gives when it was."""
+    return TrainingHistories(*dataset.train_histories(), dataset.train_times() if times else None)
 
 
 def _train_network(
     run: Run, dataset: Dataset, inputs: RunInputs, folder: Path, machine: Machine
 ) -> tuple[list[dict[str, Any]], Mapping[str, torch.Tensor]]:
     seed_step(run.seed)
-    offsets, items = dataset.train_histories()
-    model = system(run).build(run, inputs, dataset.train_counts)
-    batches = system(run).batches(model, run, offsets, items)
+    model = recommender(run).build(run, inputs, dataset.train_counts)
     judged = Evaluation(batch_users=512, mask_seen=run.mask_seen, repeat_targets=run.repeat_targets)
-    cases = _validation_cases(run, dataset.cases("valid"), judged)
+    cases = _validation_cases(run, dataset.cases("valid", model.reads_times), judged)
+
+    def validate() -> dict[str, float]:
+        return validation_metrics(as_scorer(model, machine.device), cases, judged)
+
+    program = model.program(run, training_histories(dataset, model.reads_times), validate)
     log.info(
         "%s/%s seed %d: %s parameters, %s targets, %s validation users, on %s",
         run.system, run.recommender, run.seed, f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,}",
-        f"{batches.targets:,}", f"{len(cases):,}", machine.device,
+        " and ".join(f"{phase.batches.targets:,}" for phase in program if phase.batches is not None),
+        f"{len(cases):,}", machine.device,
     )  # fmt: skip
-
-    def validate() -> dict[str, float]:
-        return validation_metrics(system(run).scorer(model, run, machine.device), cases, judged)
-
-    program = one_phase(model, batches, run.training, validate, machine.device)
     engine = Engine(model, program, run.training, run.seed, folder, machine, f"{run.system}/{run.recommender}")
     return engine.fit(), model.state_dict()
-
-
-def one_phase(
-    model: nn.Module,
-    batches: Batches,
-    training: Training,
-    validate: Callable[[], dict[str, float]],
-    device: torch.device,
-) -> list[Phase]:
-    """Epochs over histories, one loss, one optimiser, early stopping: the program of most recommenders."""
-
-    def updates(batch: np.ndarray, at: Position) -> Iterator[Update]:
-        yield Update(partial(_losses, model, torch.from_numpy(batch).to(device, non_blocking=True)))
-
-    until = Epochs(training.epochs, validate, training.patience, training.validate_every)
-    return [Phase(updates, until, {"model": Optimizer(training)}, batches, modules=[model])]
-
-
-def _losses(model: nn.Module, histories: torch.Tensor) -> Losses:
-    summed, count = model(histories)
-    return {"loss": Term(summed, count)}
 
 
 def _validation_cases(run: Run, cases: Cases, judged: Evaluation) -> Cases:

@@ -16,7 +16,7 @@ from tessera.artifacts.files import atomic, file_digest
 from tessera.artifacts.logs import Progress, log
 from tessera.artifacts.tables import RECOMMENDATIONS, metadata
 from tessera.data.dataset import Dataset, load_dataset, read_raw_ids
-from tessera.evaluation.judge import Scorer
+from tessera.evaluation.judge import Scorer, reads_times
 from tessera.recommenders.evaluate import load_scorer
 from tessera.recommenders.inputs import RunInputs
 from tessera.serving.catalogue import Catalogue, Mask, read_catalogue
@@ -84,10 +84,10 @@ def chosen_users(raw_ids: list[str], path: Path | None) -> tuple[list[str], npt.
     return wanted, dense
 
 
-def _histories(dataset: Dataset, users: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int32]]:
-    """Everything that is known of users, oldest first; nothing of user 0."""
-    offsets, nothing = dataset.offsets, np.zeros(0, np.int32)
-    return [dataset.items[offsets[user - 1] : offsets[user]] if user else nothing for user in users.tolist()]
+def _rows(dataset: Dataset, users: npt.NDArray[np.int32]) -> list[slice]:
+    """Where everything stands that is known of users, oldest first; nothing of user 0."""
+    offsets = dataset.offsets
+    return [slice(offsets[user - 1], offsets[user]) if user else slice(0, 0) for user in users.tolist()]
 
 
 def _table(lists: Lists, raw_users: list[str], catalogue: Catalogue) -> pa.Table:
@@ -119,7 +119,10 @@ def _blocks(
     with Progress("users", len(raw), "users") as progress:
         for start in range(0, len(raw), size):
             part = dense[start : start + size]
-            lists = rank(scorer, catalogue, _histories(dataset, part), k, settings.seen, allowed, part)
+            rows = _rows(dataset, part)
+            histories = [dataset.items[place] for place in rows]
+            times = [dataset.seconds[place] for place in rows] if reads_times(scorer) else None
+            lists = rank(scorer, catalogue, histories, k, settings.seen, allowed, part, times)
             yield _table(lists, raw[start : start + size], catalogue)
             progress.update(len(part))
 

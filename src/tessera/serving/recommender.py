@@ -5,17 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from torch import Tensor
 
 from tessera.data.padding import padded
+from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import Scorer
 from tessera.recommenders.evaluate import load_scorer
+from tessera.recommenders.systems.base import VectorScorer
 from tessera.serving.catalogue import Catalogue, Mask, read_catalogue
 from tessera.serving.folder import RunFiles, run_files, save_run
 from tessera.serving.lists import History, best, rank, users_at_once
@@ -27,18 +27,6 @@ class UnknownItems(UserWarning):
 
 class NoHistory(UserWarning):
     """A history without a known item, for which popular items were recommended."""
-
-
-@runtime_checkable
-class VectorScorer(Protocol):
-    """A scorer with vectors: the score of an item is the inner product of its vector and the history's state."""
-
-    @property
-    def item_vectors(self) -> Tensor:
-        """(items, dim)."""
-
-    def states(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:
-        """(batch, dim) of histories as `Scorer` takes them."""
 
 
 class Recommender:
@@ -121,7 +109,7 @@ class Recommender:
             part = [history[-most:] if most else history for history in batch[start : start + size]]
             lengths = np.array([len(history) for history in part], np.int64)
             rows = padded(np.concatenate(part), np.cumsum(lengths) - lengths, lengths)
-            found.append(scorer.states(rows, lengths).float().cpu().numpy())
+            found.append(scorer.states(Histories.of(rows, lengths)).float().cpu().numpy())
         states = np.concatenate(found)
         return states[0] if single else states
 

@@ -292,8 +292,8 @@ class Engine:
         pairs = [(value, ones if targets is None else targets)]
         for _, term in terms:
             part = term.value.detach() if isinstance(term.value, Tensor) else value.new_tensor(term.value)
-            if term.targets is None:
-                pairs.append((part, ones))
+            if term.targets is None:  # beside a sum over targets, a mean stands for each of them
+                pairs.append((part, ones) if targets is None else (part * targets, targets))
             else:
                 pairs.append((self.machine.total(part), self.machine.total(term.targets)))
         numbers = torch.stack([torch.stack([part.double(), of.double()]) for part, of in pairs]).tolist()

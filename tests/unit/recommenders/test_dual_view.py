@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from asking import ask
 from pattern import ITEMS, write_dataset
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from tessera.recommenders.evaluate import evaluate_run, load_scorer
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.dual_view import DualViewEncoder
 from tessera.recommenders.item_encoders.fusion import CrossAttention, SequenceFusion
-from tessera.recommenders.systems.backbone import SequentialRecommender, build
+from tessera.recommenders.systems.backbone import SequentialRecommender
 from tessera.recommenders.train import launch, train_run
 from tessera.settings.backbones.bert4rec import BERT4RecSettings
 from tessera.settings.backbones.gru4rec import GRU4RecSettings
@@ -178,8 +179,7 @@ def info_nce(x: Tensor, y: Tensor, temperature: float) -> float:
 def test_alignment_is_symmetric_info_nce(anchor: bool) -> None:
     model = encoder(alignment={"weight": 0.5, "temperature": 0.3, "dim": 4, "anchor": anchor})
     targets = torch.tensor([7, 2, 7, NO_PICTURE, 1, NO_TEXT, NOTHING, 8])
-    loss = model.further_loss(model(), targets)
-    assert loss is not None
+    loss = model.auxiliary_losses(model(), targets)["alignment"]
     assert model.heads is not None
     coarse, _ = views()
     seen = {
@@ -194,14 +194,18 @@ def test_alignment_is_symmetric_info_nce(anchor: bool) -> None:
 
 def test_items_that_lack_a_view_are_no_part_of_the_alignment() -> None:
     model = encoder()
-    assert float(model.further_loss(model(), torch.tensor([NO_PICTURE, NO_TEXT, NOTHING]))) == 0.0  # type: ignore[arg-type]
-    few, more = (model.further_loss(model(), torch.tensor(t)) for t in ([1, 2, 8], [1, 2, 8, NO_PICTURE, NOTHING]))
+    nothing = model.auxiliary_losses(model(), torch.tensor([NO_PICTURE, NO_TEXT, NOTHING]))
+    assert float(nothing["alignment"]) == 0.0
+    few, more = (
+        model.auxiliary_losses(model(), torch.tensor(t))["alignment"]
+        for t in ([1, 2, 8], [1, 2, 8, NO_PICTURE, NOTHING])
+    )
     torch.testing.assert_close(few, more, rtol=0, atol=0)
-    few.backward()  # type: ignore[union-attr]
+    few.backward()
     assert all(part.grad is None for part in model.absent.values())
     for changes in ({"alignment": None}, {"text": None}, {"image": None}):
         without = encoder(**changes)
-        assert without.further_loss(without(), torch.tensor([1, 2])) is None
+        assert without.auxiliary_losses(without(), torch.tensor([1, 2])) == {}
 
 
 @torch.no_grad()
@@ -426,7 +430,7 @@ def test_the_tables_are_not_saved_with_the_weights(data: Path, tmp_path: Path) -
     names = set(read_tensors(model))
     assert not [name for name in names if "table_" in name or "has_" in name or "values" in name or "lost_" in name]
     scorer: Scorer = load_scorer(model, run, np.ones(ITEMS + 1, np.int64), inputs)
-    assert torch.isfinite(scorer(np.array([[1, 2, 3]]), np.array([3]))).all()
+    assert torch.isfinite(ask(scorer, np.array([[1, 2, 3]]))).all()
     assert json.loads(model.with_name("model.json").read_text())["items"] == ITEMS
 
 
@@ -439,9 +443,8 @@ def test_one_modality_that_tells_nothing_does_no_harm(data: Path, tmp_path: Path
     ids = np.arange(1, ITEMS + 1)
     write_item_table(tmp_path / "image.parquet", ids, np.ones((ITEMS, 3)))
     run = run_of({}, epochs=12, patience=100)
-    model = build(run, inputs, np.ones(ITEMS + 1, np.int64))
-    loss = model.items.further_loss(model.items(), torch.arange(1, 9))
-    assert loss is not None
+    model = SequentialRecommender.build(run, inputs, np.ones(ITEMS + 1, np.int64))
+    loss = model.items.auxiliary_losses(model.items(), torch.arange(1, 9))["alignment"]
     assert torch.isfinite(loss)
     assert torch.isfinite(model.items()).all()
     assert hit(run, data, inputs, trained(run, data, inputs, tmp_path)) > 0.7
@@ -452,17 +455,17 @@ def test_no_picture_at_all_says_so(tmp_path: Path) -> None:
     empty = np.zeros(0, np.int64)
     write_item_table(tmp_path / "image.parquet", empty, np.zeros((0, 3)))
     with pytest.raises(ValueError, match=r"items.image: the table 'image' has no row"):
-        build(run_of({}), inputs, np.ones(ITEMS + 1, np.int64))
+        SequentialRecommender.build(run_of({}), inputs, np.ones(ITEMS + 1, np.int64))
     write_item_sequences(tmp_path / "fine.parquet", empty, [], np.zeros((0, 11)))
     with pytest.raises(ValueError, match=r"items.fine: the table has no row"):
-        build(run_of({"image": None}), inputs, np.ones(ITEMS + 1, np.int64))
+        SequentialRecommender.build(run_of({"image": None}), inputs, np.ones(ITEMS + 1, np.int64))
 
 
 def test_text_alone_has_no_alignment(tmp_path: Path) -> None:
     """A dataset without pictures: the image branch is left out of the config, and nothing else changes."""
     inputs = write_views(tmp_path)
-    model = build(run_of({"image": None, "both": None}), inputs, np.ones(ITEMS + 1, np.int64))
-    assert model.items.further_loss(model.items(), torch.arange(1, 9)) is None
+    model = SequentialRecommender.build(run_of({"image": None, "both": None}), inputs, np.ones(ITEMS + 1, np.int64))
+    assert model.items.auxiliary_losses(model.items(), torch.arange(1, 9)) == {}
 
 
 @pytest.mark.parametrize("items", [{}, {"fine": None}, {"missing": {"image": 1.0}}])
@@ -500,7 +503,7 @@ def test_a_file_that_is_not_given_is_named(tmp_path: Path) -> None:
     inputs = write_views(tmp_path)
     few = RunInputs(tables={name: path for name, path in inputs.tables.items() if name != "fine"})
     with pytest.raises(ValueError, match=r"the item table 'fine' is read, but no file was given"):
-        build(run_of({}), few, np.ones(ITEMS + 1, np.int64))
+        SequentialRecommender.build(run_of({}), few, np.ones(ITEMS + 1, np.int64))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pattern import ITEMS, make_run, reads, write_dataset
 from tessera.artifacts.models import read_tensors
 from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.recommenders.evaluate import evaluate_run
+from tessera.recommenders.systems.backbone import SequentialRecommender
 from tessera.recommenders.train import launch, train_run
 from tessera.settings.evaluation import Evaluation
 from tessera.training.errors import TrainingError
@@ -176,11 +177,11 @@ def test_a_frozen_table_with_an_adapter_learns_the_pattern(data, tmp_path):
 
 
 def test_the_adapter_over_all_items_equals_the_adapter_at_each_position(data, tmp_path):
-    from tessera.recommenders.systems.backbone import build
-
     torch.manual_seed(0)
     run = make_run(system={"items": {"table": "t", "id_residual": True}})
-    model = build(run, reads(make_table(tmp_path, skip=(3,))), np.ones(ITEMS + 1, np.int64)).double()
+    model = SequentialRecommender.build(
+        run, reads(make_table(tmp_path, skip=(3,))), np.ones(ITEMS + 1, np.int64)
+    ).double()
     ids = torch.randint(1, ITEMS + 1, (5, 6))
     weights = torch.randn(5, 6, 16, dtype=torch.float64)
     encoder = model.items

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -30,11 +31,11 @@ class ItemEncoder(nn.Module, ABC):
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors; row 0 is the padding."""
 
-    def further_loss(self, vectors: Tensor, targets: Tensor) -> Tensor | None:
-        """A loss of its own that is added to the mean loss of a step; None where there is none.
+    def auxiliary_losses(self, vectors: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
+        """Losses of its own, by name, that are added to the mean loss of a step.
 
         Args:
             vectors: (items + 1, dim) what `forward` gave.
             targets: (targets,) item ids that the step predicts.
         """
-        return None
+        return {}

@@ -109,7 +109,7 @@ class DualViewEncoder(ItemEncoder):
         mixed: Tensor = share * made[0] + (1 - share) * made[1]
         return mixed
 
-    def further_loss(self, vectors: Tensor, targets: Tensor) -> Tensor | None:
+    def auxiliary_losses(self, vectors: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """InfoNCE in both directions between what is said of the targets' pictures and of their texts (spec. 4.2, C).
 
         Items that lack one of the two are left out; an item that is a target several times counts once.
@@ -120,20 +120,19 @@ class DualViewEncoder(ItemEncoder):
         """
         alignment = self.settings.alignment
         if self.heads is None or alignment is None:
-            return None
+            return {}
         targets = of_all_processes(targets).unique()  # type: ignore[no-untyped-call]
         for shown in self.heads:
             targets = targets[self._present(shown)[targets]]
         if not len(targets):
-            # still a part of every step: several processes wait for its gradient
-            return torch.stack([p.sum() for p in self.heads.parameters()]).sum() * 0
+            return {"alignment": vectors.new_zeros(())}
         compared = {shown: head(self._projected(shown, targets)) for shown, head in self.heads.items()}
         pairs = [("image", "text"), *([("image", "both"), ("text", "both")] if "both" in compared else [])]
         losses = [
             soft_contrastive(compared[one], compared[other], alignment.temperature, normalize=True, targets="identity")
             for one, other in pairs
         ]
-        return alignment.weight * torch.stack(losses).mean()
+        return {"alignment": alignment.weight * torch.stack(losses).mean()}
 
     def _coarse(self, shown: str) -> Tensor:
         """(items + 1, width) projected vectors of one table, the learned one where an item has none."""

@@ -7,6 +7,8 @@ ID run: the second stage of LLMEmb, recommendation adaptation training.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -59,7 +61,7 @@ class TableItemEncoder(ItemEncoder):
         adapted = torch.where(self.present[:, None], self.adapter(self.table), self.absent)
         return adapted if self.residual is None else adapted + self.residual
 
-    def further_loss(self, vectors: Tensor, targets: Tensor) -> Tensor | None:
+    def auxiliary_losses(self, vectors: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """The alignment of the targets' vectors with the teacher's: LLMEmb, recommendation adaptation training.
 
         Targets without a row in the table share one vector, which no teacher's vector belongs to: they are left out.
@@ -69,17 +71,18 @@ class TableItemEncoder(ItemEncoder):
             targets: (targets,) item ids that the step predicts.
         """
         if self.teacher is None or self.align is None:
-            return None
+            return {}
         targets = of_all_processes(targets)
         targets = targets[self.present[targets]]
         if self.align.deduplicate:
             targets = targets.unique()  # type: ignore[no-untyped-call]
         if not len(targets):
-            return vectors.new_zeros(())
-        return self.align.weight * soft_contrastive(
+            return {"alignment": vectors.new_zeros(())}
+        loss = soft_contrastive(
             self.teacher[targets],
             vectors[targets],
             self.align.temperature,
             self.align.target_temperature,
             self.align.normalize,
         )
+        return {"alignment": self.align.weight * loss}
