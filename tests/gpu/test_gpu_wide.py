@@ -78,7 +78,7 @@ def summed(model: Any, histories: Histories) -> tuple[Tensor, Tensor]:
 def test_scores_of_many_histories_are_those_of_parts(
     name: str, device: str, tmp_path: Path, measure: Callable[..., None]
 ) -> None:
-    model, run = network(name, device, tmp_path)
+    model, _ = network(name, device, tmp_path)
     if name == "tiger":
         rows = torch.from_numpy(histories(2)).to(device)
         model.eval()
