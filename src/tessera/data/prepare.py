@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from tessera.artifacts.files import file_digest, read_json, write_json
@@ -15,7 +16,7 @@ from tessera.artifacts.logs import log
 from tessera.artifacts.tables import describe, read_table, write_table
 from tessera.data.cleaning import Funnel, cap_histories, filter_rows, k_core
 from tessera.data.dataset import SPLITS, TEST, VALID, Ints, Longs
-from tessera.data.rows import LogError, Mask, Rows, read_rows
+from tessera.data.rows import LogError, Mask, Rows, natural_order, read_rows
 from tessera.data.splits import DROPPED, Codes, cuts, given, global_temporal, leave_one_out
 from tessera.data.statistics import describe_items, describe_rows
 from tessera.settings.datasets import Cleaning, GivenSplit, GlobalTemporal, Split
@@ -44,19 +45,23 @@ def prepare(raw: Path, folder: Path, settings: Mapping[str, Any], judged: bool =
         _check_targets(rows, split, dataset.split)
     users, user_codes = _dense(rows.users)
     items, item_codes = _dense(rows.items)
+    catalogue = [item_ids[i] for i in items]
+    if dataset.catalogue == "all":
+        catalogue, place = _whole(catalogue, raw / "items.parquet")
+        item_codes = place[item_codes]
     rows = replace(rows, users=user_codes, items=item_codes)
     inputs = {"raw_interactions": file_digest(path), "raw_items": file_digest(raw / "items.parquet")}
     table, told = _interactions(rows, split), rows.clock.described()
     write_table(folder / "interactions.parquet", table, "interactions", settings, inputs, **told)
     raw_users = pa.table({"user": np.arange(1, len(users) + 1), "raw_id": [user_ids[i] for i in users]})
     write_table(folder / "users.parquet", raw_users, "users", settings, inputs)
-    table = _items(raw / "items.parquet", [item_ids[i] for i in items])
+    table = _items(raw / "items.parquet", catalogue)
     about = describe_items(table)
     _tell_items(table.num_rows, about)
     root = describe(raw / "items.parquet").get("image_root")
     write_table(folder / "items.parquet", table, "items", settings, inputs, image_root=root)
     stats = {
-        **describe_rows(rows, split),
+        **describe_rows(rows, split, len(catalogue)),
         **about,
         "texts": _cleaned_texts(raw / "ingest.json"),
         "funnel": funnel.steps,
@@ -64,6 +69,8 @@ def prepare(raw: Path, folder: Path, settings: Mapping[str, Any], judged: bool =
     }
     write_json(folder / "stats.json", stats)
     log.info("kept %(interactions)d interactions of %(users)d users and %(items)d items", stats["counts"])
+    if len(catalogue) > len(items):
+        log.info("%s of the items have no interaction: they train nothing", f"{len(catalogue) - len(items):,}")
 
 
 def clean_and_split(rows: Rows, cleaning: Cleaning, split: Split, funnel: Funnel) -> tuple[Rows, Codes]:
@@ -114,6 +121,16 @@ def _dense(codes: Ints) -> tuple[Longs, Ints]:
     present = np.bincount(codes) > 0
     rank = (np.cumsum(present) - 1).astype(np.int32)
     return np.flatnonzero(present), rank[codes]
+
+
+def _whole(kept: list[str], path: Path) -> tuple[list[str], Ints]:
+    """Raw ids of the kept items and of all others that are told of, in natural order, and where the kept ones stand."""
+    told = read_table(path, "raw_items", ["raw_id"]).column("raw_id").to_pylist()
+    every = pl.Series(list(dict.fromkeys([*kept, *told])), dtype=pl.String)
+    order = natural_order(every)
+    place = np.empty(len(order), np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    return every.gather(order).to_list(), place[: len(kept)]
 
 
 def _told(users: int, items: int, which: str) -> str:

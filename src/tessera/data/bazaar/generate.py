@@ -64,7 +64,7 @@ def generate(settings: BazaarSource, folder: str | Path, max_rejected: float = 1
 
 def world_settings(settings: BazaarSource) -> dict[str, Any]:
     """The settings that make the world: those of the source alone."""
-    return settings.model_dump(mode="json", exclude={"cleaning", "split"})
+    return settings.model_dump(mode="json", exclude={"cleaning", "split", "catalogue"})
 
 
 def _write_items(world: World, folder: Path, made_by: dict[str, Any]) -> None:
