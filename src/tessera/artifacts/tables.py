@@ -52,6 +52,8 @@ EVALUATION = pa.schema(
         ("history_length", pa.int32()),
         ("popularity", pa.int32()),
         ("repeat", pa.bool_()),
+        ("cold_rank", pa.float64()),
+        ("cold_candidates", pa.int32()),
         ("recommended", pa.list_(pa.int32())),
     ]
 )
@@ -143,7 +145,7 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "rejected": (1, REJECTED),
     "item_table": (1, None),
     "item_sequences": (1, None),
-    "evaluation": (2, EVALUATION),
+    "evaluation": (3, EVALUATION),
     "candidates": (1, CANDIDATES),
     "recommendations": (1, RECOMMENDATIONS),
     "captions": (1, CAPTIONS),
