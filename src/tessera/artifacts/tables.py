@@ -104,6 +104,7 @@ TRUTH = pa.schema(
         ("user", pa.string()),
         ("item", pa.string()),
         ("position", pa.int32()),
+        ("timestamp", pa.int64()),
         ("tastes", pa.list_(pa.int32(), TASTES_HELD)),
         ("weights", pa.list_(pa.float64(), TASTES_HELD)),
     ]
@@ -154,7 +155,7 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "raw_items": (1, RAW_ITEMS),
     "metrics": (1, None),
     "latents": (1, LATENTS),
-    "truth": (1, TRUTH),
+    "truth": (2, TRUTH),
     "click_truth": (1, CLICK_TRUTH),
     "ctr_samples": (2, CTR_SAMPLES),
     "ctr_catalogue": (2, CTR_CATALOGUE),

@@ -28,7 +28,7 @@ def test_leave_one_out_against_a_loop(seed: int) -> None:
         assert own == ["train"] * len(own) if short else ["train"] * (len(own) - 2) + ["valid", "test"]
 
 
-@pytest.mark.parametrize("target", ["first", "last", "random"])
+@pytest.mark.parametrize("target", ["first", "last", "random", "new"])
 @pytest.mark.parametrize("seed", range(6))
 def test_global_temporal_against_a_loop(seed: int, target: Any) -> None:
     rows = random_rows(seed, count=300)
@@ -37,6 +37,7 @@ def test_global_temporal_against_a_loop(seed: int, target: Any) -> None:
     moments = cuts(rows.times, settings)
     split = global_temporal(rows, moments, settings)
     assert split.tolist() == global_temporal(rows, moments, settings).tolist()
+    trained = set(rows.items[rows.times < moments[0]].tolist())
     for user in set(rows.users.tolist()):
         own, times = split[rows.users == user].tolist(), rows.times[rows.users == user].tolist()
         place: dict[int, int] = {}
@@ -46,7 +47,9 @@ def test_global_temporal_against_a_loop(seed: int, target: Any) -> None:
             assert len(chosen) == bool(could)
             if could:
                 place[part] = chosen[0]
-                assert chosen[0] in {"first": could[:1], "last": could[-1:], "random": could}[target]
+                new = [i for i in could if rows.items[rows.users == user][i] not in trained] if part == 2 else []
+                wanted = {"first": could, "last": could[::-1], "random": could, "new": new or could}[target]
+                assert chosen[0] in (wanted if target == "random" else wanted[:1])
         last = max(place.values(), default=-1)
         for i, time in enumerate(times):
             if time < moments[0]:
