@@ -17,9 +17,9 @@ from tessera.artifacts.tables import describe, read_table, write_table
 from tessera.data.cleaning import Funnel, cap_histories, filter_rows, k_core
 from tessera.data.dataset import SPLITS, TEST, VALID, Ints, Longs
 from tessera.data.rows import LogError, Mask, Rows, natural_order, read_rows
-from tessera.data.splits import DROPPED, Codes, cuts, given, global_temporal, leave_one_out
+from tessera.data.splits import DROPPED, Codes, cuts, given, global_temporal, leave_one_out, none
 from tessera.data.statistics import describe_items, describe_rows
-from tessera.settings.datasets import Cleaning, GivenSplit, GlobalTemporal, Split
+from tessera.settings.datasets import Cleaning, GivenSplit, GlobalTemporal, NoSplit, Split
 from tessera.settings.sources.base import read_prepare_settings
 
 MOST = 0.5
@@ -38,10 +38,12 @@ def prepare(raw: Path, folder: Path, settings: Mapping[str, Any], judged: bool =
     """
     dataset = read_prepare_settings(settings)
     path = raw / "interactions.parquet"
-    rows, user_ids, item_ids = read_rows(path, by_part=isinstance(dataset.split, GivenSplit))
+    split_by = dataset.split
+    by_part = isinstance(split_by, GivenSplit) or (isinstance(split_by, NoSplit) and split_by.by_part)
+    rows, user_ids, item_ids = read_rows(path, by_part)
     funnel = Funnel()
     rows, split = clean_and_split(funnel.count("read", rows), dataset.cleaning, dataset.split, funnel)
-    if judged:
+    if judged and not isinstance(split_by, NoSplit):
         _check_targets(rows, split, dataset.split)
     users, user_codes = _dense(rows.users)
     items, item_codes = _dense(rows.items)
@@ -81,7 +83,7 @@ def clean_and_split(rows: Rows, cleaning: Cleaning, split: Split, funnel: Funnel
         rows = funnel.count(_told(core.users, core.items, "all rows"), rows.take(k_core(rows, core)))
     moments = cuts(rows.times, split, rows.clock) if isinstance(split, GlobalTemporal) else None
     if core is not None and core.on == "train":
-        kept = k_core(rows, core, _train_part(rows, moments))
+        kept = k_core(rows, core, None if isinstance(split, NoSplit) else _train_part(rows, moments))
         rows = funnel.count(_told(core.users, core.items, "train rows"), rows.take(kept))
     if cleaning.max_history is not None:
         capped = None if moments is None else _train_part(rows, moments)
@@ -90,6 +92,8 @@ def clean_and_split(rows: Rows, cleaning: Cleaning, split: Split, funnel: Funnel
     if isinstance(split, GlobalTemporal):
         assert moments is not None
         codes = global_temporal(rows, moments, split)
+    elif isinstance(split, NoSplit):
+        codes = none(rows)
     else:
         codes = given(rows) if isinstance(split, GivenSplit) else leave_one_out(rows)
     kept = codes != DROPPED

@@ -112,6 +112,11 @@ def _with_history(rows: Rows, part: Codes, targets: Mask) -> Codes:
     return split
 
 
+def none(rows: Rows) -> Codes:
+    """Every row trains."""
+    return np.full(len(rows), TRAIN, np.uint8)
+
+
 def given(rows: Rows) -> Codes:
     """The source's own parts; rows that it puts nowhere train.
 

@@ -106,4 +106,12 @@ class GivenSplit(Settings):
     kind: Literal["given"] = "given"
 
 
-Split = Annotated[LeaveOneOut | GlobalTemporal | GivenSplit, Field(discriminator="kind")]
+class NoSplit(Settings):
+    """Every interaction trains, nothing validates or tests: what `experiment.final` makes of a dataset."""
+
+    kind: Literal["none"] = "none"
+    by_part: bool = False
+    """Whether a user's rows are in the order of the source's own parts first, as under `given`."""
+
+
+Split = Annotated[LeaveOneOut | GlobalTemporal | GivenSplit | NoSplit, Field(discriminator="kind")]

@@ -61,7 +61,7 @@ class Trainer:
         batches: Batches,
         settings: Training,
         seed: int,
-        validate: Callable[[], dict[str, float]],
+        validate: Callable[[], dict[str, float]] | None,
         state: Path,
         machine: Machine,
     ) -> None:
@@ -71,7 +71,8 @@ class Trainer:
             batches: what an epoch goes through.
             settings: the loop.
             seed: of batches, dropout and negatives.
-            validate: metrics of the model as it stands; `NDCG@10` decides.
+            validate: metrics of the model as it stands; `NDCG@10` decides. None trains all epochs and keeps the last
+                weights.
             state: folder of the checkpoint, named by everything that training depends on.
             machine: device and processes.
         """
@@ -129,7 +130,7 @@ class Trainer:
     # ------------------------------------------------------------ training
 
     def fit(self) -> list[dict[str, Any]]:
-        """Train to the end; the model is left with the best weights.
+        """Train to the end; the model is left with the best weights, or the last where nothing validates.
 
         Returns:
             one dict an epoch: loss, speed, and the validation metrics where they were taken.
@@ -147,7 +148,8 @@ class Trainer:
             log.info("asked to stop: saving the state at epoch %d, step %d", self.epoch + 1, self.step)
             self.save()
             raise
-        self.model.load_state_dict(self.best)
+        if self.validate is not None:
+            self.model.load_state_dict(self.best)
         return self.history
 
     def _learning_rate(self) -> float:
@@ -206,6 +208,7 @@ class Trainer:
             "targets_per_second": round(self.target_sum / max(self.seconds, 1e-9)),
         }
         due = number % self.settings.validate_every == 0 or number == self.settings.epochs
+        due = due and self.validate is not None
         found = self._validate() if due else {}
         # a stop during validation leaves the epoch open: it is validated after the resume
         with unbroken():
@@ -228,7 +231,7 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         self.wrapped.eval()
-        found = self.validate() if self.machine.first else {}
+        found = self.validate() if self.validate is not None and self.machine.first else {}
         names = ["NDCG@10", "Hit@10", "validation_seconds"]
         values = self.machine.agree([found.get(name, 0.0) for name in names])
         return dict(zip(names, values, strict=True))

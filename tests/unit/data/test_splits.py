@@ -175,3 +175,21 @@ def test_temporal_core_drops_by_train_counts(make: Callable[..., Any], write: Ca
         "b": [("x", "train"), ("x", "train"), ("z", "test")],
     }
     assert made.stats["cold_test_targets"] == 2
+
+
+@pytest.mark.parametrize("base", [{"kind": "leave_one_out"}, {"kind": "global_temporal", "valid": 0.25, "test": 0.25}])
+@pytest.mark.parametrize("core", [None, {"users": 2, "items": 2, "on": "all"}])
+def test_without_a_split_every_row_that_cleaning_keeps_trains(
+    make: Callable[..., Any], write: Callable[..., str], base: dict[str, Any], core: Any
+) -> None:
+    rows = [(f"u{n % 7}", f"i{n * n % 11}", 1_600_000_000 + 1000 * n) for n in range(80)]
+    section = {"source": "columns", "path": write("log.csv", log_text(rows)), "user": "user", "item": "item",
+               "timestamp": "t", "cleaning": {"core": core}}  # fmt: skip
+    split, whole = make(**section, split=base), make(**section, split={"kind": "none"})
+    assert whole.stats["counts"]["train"] == whole.stats["counts"]["interactions"]
+    kept = [step["interactions"] for step in split.stats["funnel"] if "after the last target" not in step["step"]][-1]
+    assert whole.stats["counts"]["train"] == kept
+    for user, history in split.histories().items():
+        found = whole.histories()[user]
+        assert [item for item, _ in history] == [item for item, _ in found][: len(history)]
+        assert {part for _, part in found} == {"train"}
