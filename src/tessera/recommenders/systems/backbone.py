@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -69,6 +71,17 @@ class ModelScorer:
     def item_vectors(self) -> Tensor:
         """(items, dim) what states are compared with."""
         return self.vectors[1:]
+
+    @property
+    def takes_new(self) -> bool:
+        """Whether items that training did not know can be scored: where their content alone says what they are."""
+        return self.model.items.TAKES_NEW
+
+    @torch.no_grad()
+    def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Score items that training did not know, too; see `ItemEncoder.add_items`."""
+        self.model.items.add_items(tables)
+        self.vectors = self.model.items()
 
     @torch.no_grad()
     def states(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:
