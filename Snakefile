@@ -83,4 +83,4 @@ rule all:
     input:
         "results/report/index.html",
         expand("results/tables/{dataset}.md", dataset=TABLES),
-        [] if CONFIG.task == "ctr" else recommended(),
+        [] if CONFIG.task == "ctr" else [*final(), *recommended()],

@@ -37,15 +37,21 @@ class OracleScorer:
         return torch.from_numpy(scores[None].astype(np.float32))
 
 
-def rank_by_oracle(oracle: Oracle, cases: Cases, settings: Evaluation, candidates: np.ndarray | None = None) -> Ranked:
-    """Rank every case by its true probabilities; `candidates` as in `rank_cases`."""
+def rank_by_oracle(
+    oracle: Oracle,
+    cases: Cases,
+    settings: Evaluation,
+    candidates: np.ndarray | None = None,
+    cold: np.ndarray | None = None,
+) -> Ranked:
+    """Rank every case by its true probabilities; `candidates` and `cold` as in `rank_cases`."""
     found = []
     with Progress("oracle", len(cases), "users") as progress:
         for case in range(len(cases)):
             scorer = OracleScorer(oracle, int(cases.users[case]), int(cases.targets[case]))
             among = None if candidates is None else candidates[case : case + 1]
             one = cases.take(np.array([case]))
-            found.append(rank_cases(scorer, one, settings, among, settings.recommendations, progress.update))
+            found.append(rank_cases(scorer, one, settings, among, settings.recommendations, progress.update, cold))
     return Ranked(*(np.concatenate([getattr(one, part.name) for one in found]) for part in fields(Ranked)))
 
 
@@ -70,8 +76,8 @@ def judge_oracle(
     if len(known) < len(cases):
         log.info("the oracle knows %d of %d test users", len(known), len(cases))
         cases, among = cases.take(known), None if among is None else among[known]
-    ranked = rank_by_oracle(oracle, cases, settings, among)
     popularity = dataset.train_counts
+    ranked = rank_by_oracle(oracle, cases, settings, among, popularity == 0)
     table = evaluation_table(cases, ranked, popularity)
     described = {"system": "oracle", "recommender": "oracle", "seed": 0}
     inputs = {"truth": file_digest(truth)} | ({"candidates": file_digest(candidates)} if candidates else {})

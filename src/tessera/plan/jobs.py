@@ -14,6 +14,7 @@ from tessera.artifacts.places import place
 from tessera.data.files import find, model_files
 from tessera.plan.graph import Noun, Plan, kind_modules
 from tessera.settings.base import Settings
+from tessera.settings.config import final_name
 from tessera.settings.ctr import CTRRun
 from tessera.settings.language import FolderModel
 from tessera.settings.references import ONE_ROW
@@ -120,7 +121,20 @@ class Jobs:
         settings = (self.config.tables if noun.kind == "table" else self.config.semantic_ids)[noun.name]
         if (path := getattr(settings, "path", None)) is not None:
             return {"source": str(find(path))}
-        return {name: f"results/{dataset}/{file}" for name, file in settings.READS_OF_DATASET.items()}
+        return {
+            name: f"results/{self.raw(dataset) if file.startswith('raw/') else dataset}/{file}"
+            for name, file in settings.READS_OF_DATASET.items()
+        }
+
+    def raw(self, dataset: str) -> str:
+        """The dataset whose raw rows a dataset is made of: itself, or what is trained on to the end."""
+        return self.config.finals.get(dataset, dataset)
+
+    def validated(self, noun: Noun, dataset: str) -> Files:
+        """The description of the run that says how long a final one is trained, as a named input."""
+        if dataset not in self.config.finals or self.plan.trained[noun.name].heuristic:
+            return {}
+        return {"validated": self.file(noun, self.raw(dataset), "model.json")}
 
     # ------------------------------------------------------------ settings
 
@@ -177,10 +191,23 @@ class Jobs:
         return {key: str(find(path)) for key, path in named.items() if path is not None}
 
     def recommended(self) -> list[str]:
-        """Folders of the runs whose lists the experiment asks for: of several seeds the first."""
+        """The lists that the experiment asks for, as paths below `results/`: those of final runs, where there are."""
+        final = set(self.final())
+        return [
+            f"{final_name(dataset) if run in final else dataset}/recommendations/{run}"
+            for dataset in self.config.experiment.datasets
+            for run in self._chosen(self.config.experiment.recommend)
+        ]
+
+    def final(self) -> list[str]:
+        """Folders of the runs that are trained on everything in the end."""
+        return self._chosen(self.config.experiment.final)
+
+    def _chosen(self, names: Iterable[str]) -> list[str]:
+        """Folders of the runs that names stand for: of several seeds the first."""
         found: dict[tuple[str, str], str] = {}
         for run in self.plan.runs:
-            if {run.system, f"{run.system}/{run.recommender}"} & set(self.config.experiment.recommend):
+            if {run.system, f"{run.system}/{run.recommender}"} & set(names):
                 found.setdefault((run.system, run.recommender), run.path)
         return list(found.values())
 

@@ -88,7 +88,8 @@ def write_evaluation(
     chosen = read_candidates(candidates, cases, len(popularity) - 1) if candidates else None
     started = time.monotonic()
     with Progress("test users", len(cases), "users") as progress:
-        ranked = rank_cases(scorer, cases, settings, chosen, settings.recommendations, progress.update)
+        cold = popularity == 0
+        ranked = rank_cases(scorer, cases, settings, chosen, settings.recommendations, progress.update, cold)
     seconds = time.monotonic() - started
     found = evaluation_table(cases, ranked, popularity)
     inputs = {"candidates": file_digest(candidates)} if candidates else {}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tessera.artifacts.files import read_json
 from tessera.artifacts.tables import ArtifactError, read_table
 from tessera.evaluation import metrics
+from tessera.evaluation.cold import RANKS, cold_rows
 from tessera.evaluation.groups import effective_ranks, repeated
 from tessera.settings.base import did_you_mean
 from tessera.settings.evaluation import Evaluation
@@ -113,11 +114,11 @@ def best_of(means: Sequence[float], smaller: bool) -> float | None:
     return None if len(means) < 2 or not any(means) else (min if smaller else max)(means)
 
 
-def few_users_warning(users: int) -> str:
-    """What to say of so few test users; empty where they are enough."""
+def few_users_warning(users: int, which: str = "") -> str:
+    """What to say of so few test users, or of those `which` are told of; empty where they are enough."""
     if users >= FEW_USERS:
         return ""
-    return f"only {users:,} test user{'' if users == 1 else 's'}, so little can be told apart"
+    return f"only {users:,} test user{'' if users == 1 else 's'}{which}, so little can be told apart"
 
 
 def read_run(path: str | Path) -> Run:
@@ -277,6 +278,27 @@ def user_metrics(entry: Entry, settings: Evaluation) -> UserMetrics:
             totals[name] = totals.get(name, 0.0) + values
     averaged = {name: total / len(entry.runs) for name, total in totals.items()}
     return UserMetrics(users, _head(entry.runs[0], first), averaged)
+
+
+def cold_metrics(entry: Entry, settings: Evaluation) -> dict[str, dict[str, Array]]:
+    """Group of cold targets -> metric -> (n,) of every user with one, by user, averaged over the seeds.
+
+    Raises:
+        ArtifactError: seeds judged different users.
+    """
+    totals: dict[str, dict[str, Array]] = {group: {} for group in RANKS}
+    users: NDArray[np.int32] | None = None
+    for run in entry.runs:
+        table = run.evaluation("user", "popularity", "repeat", *(rank for rank, _ in RANKS.values()))
+        table = table.filter(pa.array(cold_rows(table, settings)))
+        found = table.column("user").to_numpy()
+        if users is None:
+            users = found
+        _same_users(run, found, entry.runs[0], users)
+        for group, (rank, _) in RANKS.items():
+            for name, values in metrics.per_user(table.column(rank).to_numpy(), settings.cutoffs).items():
+                totals[group][name] = totals[group].get(name, 0.0) + values / len(entry.runs)
+    return totals
 
 
 def _same_users(run: Run, users: NDArray[np.int32], other: Run, others: NDArray[np.int32]) -> None:

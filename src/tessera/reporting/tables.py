@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tessera.artifacts.files import file_digest, write_text
 from tessera.artifacts.logs import log
 from tessera.artifacts.tables import ArtifactError, describe, read_table, write_table
+from tessera.evaluation.cold import AMONG_ALL, AMONG_COLD, KIND, SHOWN
 from tessera.evaluation.groups import repeat_warning
 from tessera.evaluation.significance import enough_resamples, holm, p_values
 from tessera.reporting.runs import (
@@ -23,6 +24,7 @@ from tessera.reporting.runs import (
     baselines_of,
     best_of,
     check_same_users,
+    cold_metrics,
     entries,
     few_users_warning,
     label,
@@ -119,6 +121,19 @@ class Table:
         return self.judged.cold_share
 
     @property
+    def cold(self) -> dict[str, dict[str, Any]]:
+        """The groups of cold targets, with their numbers and what chance gives; empty where there is none."""
+        return self.judged.groups.get(KIND, {})
+
+    @property
+    def cold_columns(self) -> list[Column]:
+        """The columns of cold targets, where there are enough of them: among all items, and among cold ones."""
+        if self.cold.get(AMONG_ALL, {}).get("users", 0) < SHOWN:
+            return []
+        hit = self.main.replace("NDCG", "Hit")
+        return [Column(metric, KIND, group) for group in (AMONG_ALL, AMONG_COLD) for metric in (hit, self.main)]
+
+    @property
     def repeats(self) -> int:
         """Test users whose target stands in their own history."""
         return round(self.judged.repeat_share * self.judged.test_users)
@@ -127,6 +142,9 @@ class Table:
         """What a reader must know before anything is read from the numbers."""
         found = [few_users_warning(self.judged.users)]
         found.append(repeat_warning(self.repeats, self.judged.test_users, self.evaluation))
+        if self.cold_columns:
+            users = self.cold[AMONG_ALL]["users"]
+            found.append(few_users_warning(users, " with a cold target"))
         return [warning for warning in found if warning]
 
     def is_baseline(self, entry: Entry) -> bool:
@@ -145,6 +163,7 @@ class Table:
         shown = [Column(f"{metric}@{k}") for metric in ("Hit", "NDCG") for k in self.evaluation.cutoffs]
         shown += [Column("MRR"), Column(self.main, "popularity", "head"), Column(self.main, "popularity", "tail")]
         shown += sorted({c for _, c in self.cells if not c.kind and c.metric.startswith("coverage@")}, key=str)
+        shown += self.cold_columns
         return [c for c in shown if any((entry.name, c) in self.cells for entry in self.entries)]
 
     def mean(self, entry: Entry, metric: str) -> float:
@@ -154,7 +173,9 @@ class Table:
 
     def header(self, column: Column) -> str:
         """The column's name with the protocol, when that is not the full ranking."""
-        return column.name if self.protocol == "full" else f"{column.name} ({self.protocol})"
+        return (
+            column.name if self.protocol == "full" or column.group == AMONG_COLD else f"{column.name} ({self.protocol})"
+        )
 
     def notes(self) -> list[str]:
         """How the numbers were made: what a reader needs to compare them with others."""
@@ -177,6 +198,7 @@ class Table:
             + ("ranked like others" if alike else repeated[rule.repeat_targets]),
             f"mean ± sd over the seeds {', '.join(map(str, seeds))}" if seeds else "one seed",
         ]
+        found += self._told_of_cold()
         if self.baseline is not None and self.comparisons:
             test = {
                 "randomization": "paired randomisation",
@@ -198,6 +220,21 @@ class Table:
             found.append(f"oracle: the process that made the data, a bound rather than a competitor{part}")
         remarks = {f"{entry.system}: {remark}": None for entry in self.entries for remark in entry.remarks}
         return [*found, *(f"WARNING: {warning}" for warning in self.warnings()), *remarks]
+
+    def _told_of_cold(self) -> list[str]:
+        """How many cold targets there are, and what an order by chance would give them."""
+        if not self.cold_columns:
+            return []
+        by_chance = []
+        for group, where in ((AMONG_ALL, "the whole catalogue"), (AMONG_COLD, "cold items alone")):
+            told = self.cold[group]
+            given = ", ".join(f"{c.metric} {told['chance'][c.metric]:.4f}" for c in self.cold_columns[:2])
+            by_chance.append(f"{given} among {where} ({told['candidates']:,.0f} ranked on average)")
+        users = self.cold[AMONG_ALL]["users"]
+        return [
+            f"cold: the {users:,} users whose target has no training interaction, ranked as scored; chance would give "
+            + "; ".join(by_chance)
+        ]
 
 
 def collect(
@@ -262,6 +299,14 @@ def _tested(found: UserMetrics, table: Table) -> dict[Column, Array]:
     return columns
 
 
+def _tested_cold(entry: Entry, table: Table) -> dict[Column, Array]:
+    """(users with a cold target,) values of the printed columns of cold targets."""
+    if not table.cold_columns:
+        return {}
+    found = cold_metrics(entry, table.evaluation)
+    return {column: found[column.group][column.metric] for column in table.cold_columns}
+
+
 def _compare(table: Table) -> None:
     """Paired tests of every printed per-user column of every entry; one Holm family for the table."""
     rivals = [(entry, base) for entry in table.entries if (base := opponent(entry, table.baselines)) is not None]
@@ -272,12 +317,12 @@ def _compare(table: Table) -> None:
     if users < 2:
         log.info("%s: %d test user(s), too few for a test of significance", table.dataset, users)
         return
-    against = {name: _tested(base, table) for name, base in bases.items()}
+    against = {base.name: _tested(bases[base.name], table) | _tested_cold(base, table) for base in table.baselines}
     differences: dict[tuple[str, Column], Array] = {}
     for entry, base in rivals:
         found = user_metrics(entry, table.evaluation)
         check_same_users(entry, found, base, bases[base.name])
-        for column, values in _tested(found, table).items():
+        for column, values in (_tested(found, table) | _tested_cold(entry, table)).items():
             differences[entry.name, column] = values - against[base.name][column]
     keys = list(differences)
     table.comparisons = len(keys)

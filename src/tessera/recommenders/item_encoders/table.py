@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from tessera.objectives.contrastive import soft_contrastive
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.base import ItemEncoder
-from tessera.recommenders.item_encoders.parts import make_adapter, of_all_processes, standardized
+from tessera.recommenders.item_encoders.parts import make_adapter, of_all_processes, standard
 from tessera.settings.items.table import TableItems
 
 
 class TableItemEncoder(ItemEncoder):
     """Adapter over a frozen table; items without a row get one learned vector for "absent", never zeros."""
 
+    TAKES_NEW = True
     table: Tensor
     present: Tensor
     teacher: Tensor | None
@@ -38,7 +39,9 @@ class TableItemEncoder(ItemEncoder):
             teacher: (items + 1, dim) frozen vectors to align with; None aligns with nothing, as when judging.
         """
         super().__init__()
-        vectors = standardized(vectors, present) if settings.standardize else vectors * present[:, None]
+        self.standard = standard(vectors, present) if settings.standardize else None
+        self.name = settings.table
+        vectors = self._entering(vectors, present)
         if settings.shift_last_item:
             vectors[-1] = 0
         # not saved with the weights: the table is an artifact of its own
@@ -55,6 +58,24 @@ class TableItemEncoder(ItemEncoder):
         """See `ItemEncoder.build`."""
         vectors, present = inputs.read_table(settings.table, items)
         return cls(settings, vectors, present, dim, inputs.read_teacher(items, dim) if settings.align else None)
+
+    def _entering(self, vectors: Tensor, present: Tensor) -> Tensor:
+        if self.standard is not None:
+            mean, scale = self.standard
+            vectors = (vectors - mean) / scale
+        return vectors * present[:, None]
+
+    @torch.no_grad()
+    def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """See `ItemEncoder.add_items`: a new item is what the table says of it, without an offset of its own."""
+        vectors, present = tables[self.name]
+        entering = self._entering(vectors.float(), present)
+        self.table = torch.cat([self.table, entering.to(self.table.device)])
+        self.present = torch.cat([self.present, present.to(self.present.device)])
+        if self.residual is not None:
+            self.residual = nn.Parameter(
+                torch.cat([self.residual, self.residual.new_zeros(len(vectors), 1).expand(-1, self.residual.shape[1])])
+            )
 
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -41,6 +43,15 @@ class SequentialRecommender(VectorRecommender):
         loss = catalogue_loss(run.loss, torch.from_numpy(popularity))
         backbone = encoder.backbone(run.method.items, run.backbone, implementation(run.backbone))
         return cls(items, backbone, loss)
+
+    @property
+    def takes_new(self) -> bool:
+        """Where an item's content alone says what it is."""
+        return self.items.TAKES_NEW
+
+    def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """See `ItemEncoder.add_items`."""
+        self.items.add_items(tables)
 
     def batches(self, run: Run, histories: TrainingHistories) -> WindowBatches:
         """Windows of training histories that lose no target."""

@@ -23,6 +23,9 @@ from tessera.settings.runs import Run
 from tessera.training.losses import Losses
 from tessera.training.phases import Batches, Epochs, Optimizer, Phase, Position, Update
 
+Validate = Callable[[], dict[str, float]] | None
+"""Metrics of a system as it stands, which decide when training stops; None where nothing is held out."""
+
 
 @dataclass(frozen=True)
 class TrainingHistories:
@@ -63,19 +66,17 @@ class Recommender(nn.Module, ABC):
     def losses(self, histories: Any, at: Position) -> Losses:
         """The named losses of a batch, on the system's device. Called under mixed precision where that is asked for."""
 
-    def program(self, run: Run, histories: TrainingHistories, validate: Callable[[], dict[str, float]]) -> list[Phase]:
+    def program(self, run: Run, histories: TrainingHistories, validate: Validate) -> list[Phase]:
         """The phases of training: one of epochs with one optimiser, and early stopping on validation.
 
         Args:
             run: the resolved run.
             histories: what is learned from.
-            validate: metrics of the system as it stands.
+            validate: metrics of the system as it stands; None trains all epochs and keeps the last weights.
         """
         return [self.epochs(run, self.batches(run, histories), validate)]
 
-    def epochs(
-        self, run: Run, batches: Batches, validate: Callable[[], dict[str, float]], name: str = "epochs"
-    ) -> Phase:
+    def epochs(self, run: Run, batches: Batches, validate: Validate, name: str = "epochs") -> Phase:
         """A phase of epochs over all losses, as `training` of the run says."""
 
         def updates(batch: Any, at: Position) -> Iterator[Update]:
@@ -85,6 +86,19 @@ class Recommender(nn.Module, ABC):
         training = run.training
         until = Epochs(training.epochs, validate, training.patience, training.validate_every)
         return Phase(updates, until, {"model": Optimizer(training)}, batches, name, modules=[self])
+
+    @property
+    def takes_new(self) -> bool:
+        """Whether items that training did not know can be scored, by what tables say of them."""
+        return False
+
+    def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Put items behind those that training knew.
+
+        Args:
+            tables: by name, vectors (new, width) as the table has them and present (new,).
+        """
+        raise NotImplementedError
 
     def prepare(self) -> Any:
         """What scoring needs of all items, made once and not once a batch; the weights stand still meanwhile."""
@@ -153,6 +167,17 @@ class TrainedScorer:
     def __call__(self, histories: Histories) -> Tensor:
         """(batch, items) scores."""
         return self.model.score(histories.to(self.device), self.prepared).float()
+
+    @property
+    def takes_new(self) -> bool:
+        """See `Recommender.takes_new`."""
+        return self.model.takes_new
+
+    @torch.no_grad()
+    def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Score items that training did not know, too; see `Recommender.add_items`."""
+        self.model.add_items(tables)
+        self.prepared = self.model.prepare()
 
 
 class VectorScorer(TrainedScorer):
