@@ -237,6 +237,17 @@ class RawLog:
         write_table(path, pa.table({n: list(c) for n, c in zip(names, columns, strict=True)}), "rejected")
 
 
+class ItemsLog(RawLog):
+    """For a file of items that belongs to no log: every item is wanted, and rejected rows are counted."""
+
+    def __init__(self) -> None:
+        self._rejected = []
+        self.reasons = Counter()
+        self.items = set()
+        self.described = 0
+        self.whole = True
+
+
 def _general(reason: str) -> str:
     """A reason without the value of its row, to be counted."""
     for start in ("timestamp", "rating", "split"):

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from tessera.artifacts.places import place
+from tessera.data.downloads import is_url
 from tessera.data.files import find, model_files
 from tessera.plan.graph import Noun, Plan, kind_modules
 from tessera.settings.base import Settings
@@ -188,7 +189,33 @@ class Jobs:
     def recommend_files(self) -> Files:
         """The lists of items and of users that a config names, as named inputs."""
         named = {"stock": self.config.recommend.items, "wanted": self.config.recommend.users}
+        new = self.config.recommend.new_items
+        if new is not None and not is_url(new.path):
+            named["new"] = new.path
         return {key: str(find(path)) for key, path in named.items() if path is not None}
+
+    def readers(self, noun: Noun, dataset: str) -> Files:
+        """What the tables of a run are made with, where lists hold items that came after training."""
+        if self.config.recommend.new_items is None:
+            return {}
+        found: list[str] = []
+        for table in self.plan.trained[noun.name].tables:
+            if self.plan.reader(table) is None:
+                continue
+            made = Noun("table", table)
+            found.append(f"results/{dataset}/{place('table', table, 'finish.safetensors')}")
+            for read in self.plan.reads(made):
+                if read.kind == "embedder" or (read.kind == "model" and self.plan.built(read.name)):
+                    found.append(self.file(read, dataset))
+        return {"readers": found}
+
+    def recommend_modules(self, noun: Noun) -> list[str]:
+        """Modules that lists for all users load by name: new items are read by what made the tables of the run."""
+        found = self.modules(noun)
+        if self.config.recommend.new_items is not None:
+            found += ["tessera.serving.new_items"]
+            found += [name for t in self.plan.trained[noun.name].tables for name in self.modules(Noun("table", t))]
+        return list(dict.fromkeys(found))
 
     def recommended(self) -> list[str]:
         """The lists that the experiment asks for, as paths below `results/`: those of final runs, where there are."""

@@ -20,7 +20,9 @@ from tessera.evaluation.judge import Scorer, reads_times
 from tessera.recommenders.evaluate import load_scorer
 from tessera.recommenders.inputs import RunInputs
 from tessera.serving.catalogue import Catalogue, Mask, read_catalogue
+from tessera.serving.folder import RunFiles
 from tessera.serving.lists import Lists, rank, users_at_once
+from tessera.settings.kinds import load
 from tessera.settings.recommend import Recommend
 from tessera.settings.runs import Run
 
@@ -147,14 +149,19 @@ def recommend_everyone(
         stock: the stock list, if there is one.
         users: the list of users, if there is one.
     Raises:
-        ValueError: a list names nothing that is known, or no item has the attribute.
+        ValueError: a list names nothing that is known, no item has the attribute, or new items cannot be placed.
         ArtifactError: the weights are of another catalogue.
     """
     catalogue = read_catalogue(data / "items.parquet")
+    scorer = load_scorer(model, run, catalogue.popularity, inputs)
+    if settings.new_items is not None:
+        # by name: what reads items is part of the code of this job only where there are new ones
+        add_file = load("tessera.serving.new_items:add_file")
+        files = RunFiles(model.parent, run, data / "items.parquet", inputs)
+        catalogue = add_file(scorer, catalogue, files, settings.new_items)
     allowed = allowed_items(catalogue, settings, stock)
     chosen = chosen_users(read_raw_ids(data, "users"), users)
     dataset = load_dataset(data)
-    scorer = load_scorer(model, run, catalogue.popularity, inputs)
     told = {"run": run.path, "recommend": settings.model_dump(mode="json")}
     schema = RECOMMENDATIONS.with_metadata(metadata("recommendations", told, {"model": file_digest(model)}))
     with ExitStack() as stack:

@@ -18,7 +18,9 @@ from torch import Tensor
 from tessera.artifacts.logs import log
 from tessera.artifacts.places import place
 from tessera.artifacts.tables import ArtifactError, describe, write_table
-from tessera.data.files import find
+from tessera.data.files import DataFileError, find
+from tessera.data.log import ItemsLog
+from tessera.data.sources.columns import read_items_file
 from tessera.data.text import clean
 from tessera.data.vectors import vectors_of
 from tessera.embedding.finish import finish, read_components
@@ -29,7 +31,10 @@ from tessera.serving.folder import RunFiles
 from tessera.settings.language import BuiltModel, ReadText
 from tessera.settings.recipes.base import Finish, ItemTable
 from tessera.settings.recipes.latent import LatentTable
+from tessera.settings.sources.base import ItemsFile
 
+MOST_REJECTED = 0.05
+"""Share of the rows of a file of items that may be unreadable."""
 Rows = tuple[Tensor, Tensor]
 """Vectors (new, width) of a table, and which of the new items have one (new,)."""
 
@@ -76,6 +81,44 @@ def read_products(products: pd.DataFrame) -> pa.Table:
             "image": pa.nulls(len(ids), pa.string()),
         }
     )
+
+
+def read_file(settings: ItemsFile) -> pd.DataFrame:
+    """The products of a file, as `read_products` takes them; of repeated ids the first.
+
+    Raises:
+        DataFileError: it holds no item, or lacks a column.
+        RejectedError: too many of its rows cannot be read.
+    """
+    rejected = ItemsLog()
+    rows: dict[str, dict[str, str | None]] = {}
+    read = 0
+    for item in read_items_file(settings, rejected):
+        read += 1
+        rows.setdefault(item.raw_id, {"item": item.raw_id, "title": item.title, **item.attributes})
+    rejected.check_rejected(read, MOST_REJECTED)
+    if not rows:
+        raise DataFileError(f"{settings.path}: holds no item with an id in {settings.id!r} (recommend.new_items.id)")
+    if rejected.reasons:
+        told = rejected.told_reasons()
+        log.warning("%s: %d rows cannot be read (%s)", settings.path, rejected.reasons.total(), told)
+    return pd.DataFrame(list(rows.values()), columns=["item", "title", *settings.text])
+
+
+def add_file(scorer: Scorer, catalogue: Catalogue, files: RunFiles, settings: ItemsFile) -> Catalogue:
+    """Have a scorer score the items of a file that the catalogue does not know; gives the wider catalogue.
+
+    Raises:
+        ValueError: as `read_file` and `widen`.
+    """
+    products = read_file(settings)
+    new = products[[raw not in catalogue.numbers for raw in products["item"]]]
+    log.info("%s: %d of %d items came after training", settings.path, len(new), len(products))
+    if new.empty:
+        return catalogue
+    items = read_products(new)
+    widen(scorer, files, items)
+    return wider(catalogue, items)
 
 
 def _texts(column: pd.Series[Any]) -> list[str]:

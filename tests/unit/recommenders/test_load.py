@@ -366,7 +366,7 @@ def test_what_the_pages_show_runs(
 def test_the_config_of_the_page_is_valid() -> None:
     (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/use.md").read_text(encoding="utf-8"), re.DOTALL)
     config = load_config(yaml.safe_load(shown))
-    assert Jobs(Plan(config)).recommended() == ["id/sasrec/seed-1"]
+    assert Jobs(Plan(config)).recommended() == ["shop-final/recommendations/id/sasrec/seed-1"]
 
 
 def test_loading_leaves_the_random_numbers_of_the_caller(results: Path) -> None:

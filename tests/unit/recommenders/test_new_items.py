@@ -15,11 +15,13 @@ from pattern import ITEMS, make_run, write_dataset
 import tessera
 from tessera.artifacts.files import read_json, write_json
 from tessera.artifacts.models import write_model
-from tessera.artifacts.tables import read_item_table, write_item_table
+from tessera.artifacts.tables import read_item_table, read_table, write_item_table
 from tessera.recommenders.train import train_run
+from tessera.serving.everyone import recommend_everyone
 from tessera.serving.folder import run_files
 from tessera.serving.new_items import read_products
 from tessera.serving.recommender import KnownItems, Recommender
+from tessera.settings.recommend import Recommend
 
 SYSTEMS: dict[str, Any] = {
     "table": {"items": {"table": "t", "adapter": [8]}},
@@ -158,19 +160,64 @@ def test_what_is_wrong_is_told(results: Path, tmp_path: Path) -> None:
         wider.save(tmp_path / "saved")
 
 
-def test_a_file_of_vectors_is_looked_up(results: Path, tmp_path: Path) -> None:
-    """The row of a new id in the very file that the table was made of; of others nothing is known."""
+@pytest.fixture
+def shop(results: Path, tmp_path: Path) -> Path:
+    """The same run on a table of recipe `vectors`, whose file has a row of one item more."""
     root = tmp_path / "results/x"
     shutil.copytree(results, root)
     vectors, _ = read_item_table(results / "tables/t.parquet", ITEMS)
     source = tmp_path / "v.parquet"
     ids = [*(f"i{n}" for n in range(1, ITEMS + 1)), "late"]
-    every = np.concatenate([vectors[1:], vectors[5:6]])
-    pd.DataFrame({"raw_id": ids, "embedding": list(every)}).to_parquet(source)
+    pd.DataFrame({"raw_id": ids, "embedding": list(np.concatenate([vectors[1:], vectors[5:6]]))}).to_parquet(source)
     settings = {"recipe": "vectors", "path": str(source)}
     write_item_table(root / "tables/t.parquet", np.arange(1, ITEMS + 1), vectors[1:], settings)
     description = root / "runs/table/sasrec/seed-1/model.json"
     write_json(description, read_json(description) | {"inputs": {}})
-    wider = loaded(root, "table").with_items(products("late", "later"), device="cpu")
+    return root
+
+
+def test_a_file_of_vectors_is_looked_up(shop: Path) -> None:
+    """The row of a new id in the very file that the table was made of; of others nothing is known."""
+    wider = loaded(shop, "table").with_items(products("late", "later"), device="cpu")
     scores = wider.recommend(["i1"], k=100, seen=True).set_index("item").score
     assert scores["late"] == pytest.approx(scores["i5"], rel=1e-5)
+
+
+def everyone(root: Path, name: str, **settings: Any) -> pd.DataFrame:
+    (folder,) = (root / "runs" / name).glob("*/seed-1")
+    files = run_files(folder)
+    recommend_everyone(
+        files.run, Recommend.model_validate(settings), files.model, root / "data", files.inputs, None, None,
+        root / "lists.parquet", root / "lists.csv",
+    )  # fmt: skip
+    return read_table(root / "lists.parquet", "recommendations").to_pandas()
+
+
+def test_lists_for_all_users_hold_new_items(shop: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (shop / "new.csv").write_text(
+        "sku,name,brand\nlate,Late one,Acme\ni3,Known,Bolt\nlate,Again,\n,No id,x\n" + "i4,,\n" * 40
+    )
+    new = {"path": str(shop / "new.csv"), "id": "sku", "title": "name", "text": ["brand"]}
+    with caplog.at_level("INFO"):
+        found = everyone(shop, "table", k=ITEMS + 1, seen=True, new_items=new)
+    assert "1 of 3 items came after training" in caplog.text
+    assert "1 rows cannot be read (id is missing: 1)" in caplog.text
+    before = everyone(shop, "table", k=ITEMS + 1, seen=True)
+    assert set(found.groupby("user").size()) == {ITEMS + 1}
+    for user, own in found.groupby("user"):
+        score = own.set_index("item").score
+        assert score["late"] == pytest.approx(score["i5"], rel=1e-5)
+        kept = own[own.item != "late"].set_index("item").score
+        pd.testing.assert_series_equal(kept, before[before.user == user].set_index("item").score[kept.index], rtol=1e-4)
+    assert set(found[found.item == "late"].title) == {"Late one"}
+    assert set(everyone(shop, "table", new_items=new, attribute={"brand": "Acme"}).item) == {"late"}
+
+
+def test_lists_of_a_system_that_cannot_are_refused(shop: Path) -> None:
+    (shop / "new.csv").write_text("sku\nlate\n")
+    with pytest.raises(ValueError, match="s: a new item cannot be placed"):
+        everyone(shop, "ids", new_items={"path": str(shop / "new.csv"), "id": "sku"})
+    assert not (shop / "lists.parquet").exists()
+    (shop / "new.csv").write_text("sku\n")
+    with pytest.raises(ValueError, match=r"holds no item with an id in 'sku' \(recommend\.new_items\.id\)"):
+        everyone(shop, "table", new_items={"path": str(shop / "new.csv"), "id": "sku"})
