@@ -15,6 +15,7 @@ from tessera.artifacts.tables import write_table
 from tessera.data.dataset import Cases
 from tessera.evaluation import metrics
 from tessera.evaluation.cold import chance
+from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import Ranked, evaluation_table, rank_cases, summarize
 from tessera.reporting import formats
 from tessera.reporting.tables import Column, Table, collect
@@ -34,8 +35,9 @@ class Scorer:
     def __init__(self, seed: int = 0) -> None:
         self.matrix = np.random.default_rng(seed).integers(0, 9, (ITEMS + 1, ITEMS)).astype(np.float32)
 
-    def __call__(self, histories: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(self.matrix[histories[np.arange(len(lengths)), lengths - 1]].copy())
+    def __call__(self, histories: Histories) -> torch.Tensor:
+        last = histories.items[torch.arange(len(histories)), histories.lengths - 1]
+        return torch.from_numpy(self.matrix[last.numpy()].copy())
 
 
 @pytest.fixture
@@ -121,7 +123,7 @@ def test_random_scores_come_to_chance() -> None:
     class Noise:
         max_history = None
 
-        def __call__(self, histories: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
+        def __call__(self, histories: Histories) -> torch.Tensor:
             return torch.from_numpy(rng.random((len(histories), ITEMS)).astype(np.float32))
 
     users = 4000
@@ -145,7 +147,7 @@ def test_popularity_ranks_all_cold_items_alike() -> None:
     class Popular:
         max_history = None
 
-        def __call__(self, histories: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
+        def __call__(self, histories: Histories) -> torch.Tensor:
             return torch.from_numpy(POPULARITY[1:].astype(np.float32)).expand(len(histories), -1).clone()
 
     cases = Cases(np.array([1], np.int32), np.array([40], np.int32), np.array([0, 1]), np.array([1], np.int32))
