@@ -1,5 +1,5 @@
 # Training: one job a run. The trainer's resumable state lies in state/, which is no rule's output.
-# Reads of the config: preset, models, semantic_ids, systems, backbones, loss, training, evaluation.
+# Reads of the config: preset, models, semantic_ids, systems, backbones, loss, missing, training, evaluation.
 rule train:
     input:
         unpack(inputs("run")),

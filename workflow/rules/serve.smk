@@ -1,5 +1,5 @@
 # Use: lists for all users with a finished run.
-# Reads of the config: preset, models, semantic_ids, systems, backbones, loss, training, evaluation, recommend.
+# Reads of the config: preset, models, semantic_ids, systems, backbones, loss, missing, training, evaluation, recommend.
 rule recommend:
     input:
         unpack(inputs("run", judged=True)),

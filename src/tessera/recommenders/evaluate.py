@@ -34,7 +34,7 @@ def load_scorer(model: Path, run: Run, popularity: np.ndarray, inputs: RunInputs
         raise ArtifactError(f"{model}: trained on {description['items']} items, the dataset has {len(popularity) - 1}")
     if run.heuristic:
         return counted(run)(run.method, tensors)
-    trained = recommender(run).build(run, inputs, popularity)
+    trained = recommender(run).build(run, inputs.under(run), popularity)
     trained.load_state_dict(tensors)
     return as_scorer(trained, pick_device(run.training.device))
 

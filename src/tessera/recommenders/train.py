@@ -120,7 +120,7 @@ def _train_network(
     run: Run, dataset: Dataset, inputs: RunInputs, folder: Path, machine: Machine, stops: bool = True
 ) -> tuple[list[dict[str, Any]], Mapping[str, torch.Tensor]]:
     seed_step(run.seed)
-    model = recommender(run).build(run, inputs, dataset.train_counts)
+    model = recommender(run).build(run, inputs.under(run), dataset.train_counts)
     judged = Evaluation(batch_users=512, mask_seen=run.mask_seen, repeat_targets=run.repeat_targets)
     cases = dataset.cases("valid", model.reads_times)
     if stops:

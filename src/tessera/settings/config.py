@@ -16,6 +16,7 @@ from tessera.settings.kinds import tags
 from tessera.settings.language import Captions, LanguageModel
 from tessera.settings.losses.base import Loss
 from tessera.settings.losses.cross_entropy import CrossEntropy
+from tessera.settings.missing import Missing
 from tessera.settings.problems import find_problems
 from tessera.settings.quantizers.base import SemanticIds
 from tessera.settings.recipes.base import ItemTable
@@ -89,6 +90,8 @@ class Config(Settings):
     """The loss of every trained system."""
     training: Training = Field(default_factory=Training)
     """The training loop."""
+    missing: Missing | None = None
+    """Pictures or texts that all systems go without, the same items for all; a system may say otherwise."""
     evaluation: Evaluation = Field(default_factory=Evaluation)
     """How runs are judged."""
     significance: Significance = Field(default_factory=Significance)

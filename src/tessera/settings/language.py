@@ -183,6 +183,11 @@ class ReadText(Settings):
     batch_tokens: int = Field(8192, ge=1)
     """Padded tokens a batch when all items are embedded."""
 
+    def captioned(self, config: Any) -> frozenset[str]:
+        """What the captions that are read were made from: `image` and `text`."""
+        sources = [config.captions[name].source for name in self.captions]
+        return frozenset(part for source in sources for part in (("image", "text") if source == "both" else (source,)))
+
     @model_validator(mode="after")
     def _captions_once(self) -> ReadText:
         if len(set(self.captions)) < len(self.captions):

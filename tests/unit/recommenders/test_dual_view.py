@@ -18,6 +18,7 @@ from torch import Tensor
 from tessera.artifacts.models import read_tensors
 from tessera.artifacts.sequences import read_item_sequences, write_item_sequences
 from tessera.artifacts.tables import ArtifactError, write_item_table
+from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import Scorer
 from tessera.plan.graph import Plan
 from tessera.recommenders import attend
@@ -25,6 +26,7 @@ from tessera.recommenders.evaluate import evaluate_run, load_scorer
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.dual_view import DualViewEncoder
 from tessera.recommenders.item_encoders.fusion import CrossAttention, SequenceFusion
+from tessera.recommenders.missing import lost_rows
 from tessera.recommenders.systems.backbone import SequentialRecommender
 from tessera.recommenders.train import launch, train_run
 from tessera.settings.backbones.bert4rec import BERT4RecSettings
@@ -35,7 +37,10 @@ from tessera.settings.config import load
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.items.dual_view import DualViewItems
 from tessera.settings.kinds import implementation
+from tessera.settings.missing import Missing
 from tessera.settings.runs import Run
+from tessera.training.losses import Losses
+from tessera.training.phases import Position
 
 WIDTH, DIM = 8, 12
 NO_PICTURE, NO_TEXT, NOTHING = 3, 4, 5
@@ -64,11 +69,18 @@ def views(items: int = 9) -> tuple[dict[str, tuple[Tensor, Tensor]], tuple[Tenso
     return coarse, (values[chosen] * there[..., None], there)
 
 
+MADE_OF = {"image": ["image"], "text": ["text"], "both": ["image", "text"], "fine": ["text"]}
+
+
 def encoder(**changes: Any) -> DualViewEncoder:
     torch.manual_seed(3)
     coarse, fine = views()
+    missing = changes.pop("missing", None)
     made = settings(**changes)
-    found = DualViewEncoder(made, {s: coarse[s] for s in made.coarse}, fine if made.fine else None, DIM).double()
+    lost = None if missing is None else {v: lost_rows(Missing(**missing), made_of, len(fine[0]) - 1)
+                                         for v, made_of in MADE_OF.items()}  # fmt: skip
+    shown = {name: coarse[name] for name in made.coarse}
+    found = DualViewEncoder(made, shown, fine if made.fine else None, DIM, lost).double()
     with torch.no_grad():  # adapters start small: differences would drown
         for part in found.parameters():
             part.add_(torch.randn_like(part) * 0.3)
@@ -236,7 +248,7 @@ def test_views_are_lost_when_asked(when: str, training: bool, judged: bool) -> N
 
 def test_more_is_lost_at_a_higher_rate_and_other_items_by_another_seed() -> None:
     few, more, other = (
-        set(encoder(missing={"image": share, "seed": seed}).get_buffer("lost_image").nonzero().flatten().tolist())
+        set(lost_rows(Missing(image=share, seed=seed), ["image"], 200).rows.nonzero().flatten().tolist())
         for share, seed in ((0.3, 0), (0.7, 0), (0.3, 1))
     )
     assert few < more
@@ -329,11 +341,14 @@ def write_views(folder: Path, skip: tuple[int, ...] = (4, 17)) -> RunInputs:
 
 def config(items: dict[str, Any], recommender: str = "sasrec", **training: Any) -> dict[str, Any]:
     read = {"recipe": "vectors", "path": "x.npy"}
+    items = dict(items)
+    losses = {"missing": items.pop("missing")} if "missing" in items else {}
     return {
         "datasets": {"x": {"source": "bazaar"}},
         "backbones": {key: {"dim": 16, "max_length": 12, "dropout": 0.1} for key in ("sasrec", "gru4rec", "bert4rec")},
-        "tables": dict.fromkeys(("image", "text", "both"), read) | {"fine": {"recipe": "attributes", "model": "small"}},
-        "systems": {"s": {"items": {"kind": "dual_view", **NAMES, "width": 16, "adapter": [32], **items}}},
+        "tables": {name: {**read, "made_from": MADE_OF[name]} for name in ("image", "text", "both")}
+        | {"fine": {"recipe": "attributes", "model": "small"}},
+        "systems": {"s": {"items": {"kind": "dual_view", **NAMES, "width": 16, "adapter": [32], **items}, **losses}},
         "training": {"epochs": 2, "batch_tokens": 200, "learning_rate": 0.01, "device": "cpu", **training},
         "experiment": {"datasets": ["x"], "systems": ["s"], "backbones": [recommender], "seeds": [1]},
     }
@@ -397,17 +412,17 @@ def test_a_run_that_was_cut_short_goes_on_to_the_digit(
     run = run_of(items, epochs=3, checkpoint_seconds=0.0)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     expected = trained(run, data, inputs, whole)
-    steps, step = 0, SequentialRecommender.forward
+    steps, step = 0, SequentialRecommender.losses
 
-    def stops(self: SequentialRecommender, histories: Tensor) -> tuple[Tensor, Tensor]:
+    def stops(self: SequentialRecommender, histories: Histories, at: Position) -> Losses:
         nonlocal steps
         steps += 1
         if steps == 14:
             raise KeyboardInterrupt
-        return step(self, histories)
+        return step(self, histories, at)
 
     with monkeypatch.context() as patched:
-        patched.setattr(SequentialRecommender, "forward", stops)
+        patched.setattr(SequentialRecommender, "losses", stops)
         with pytest.raises(KeyboardInterrupt):
             trained(run, data, inputs, cut)
     assert list(cut.glob("state/*/checkpoint.safetensors"))
@@ -520,7 +535,10 @@ def test_a_file_that_is_not_given_is_named(tmp_path: Path) -> None:
         ({"axis": "sequence", "heads": 16}, "half of dim 16 of 'sasrec' must be a multiple of 16 heads"),
         ({"axis": "sequence", "direction": "coarse"}, "direction coarse is for axis item"),
         ({"both": None, "alignment": {"anchor": True}}, "alignment.anchor draws image and text to both"),
-        ({"image": None, "both": None, "missing": {"image": 0.5}}, "missing.image takes pictures away"),
+        (
+            {"image": None, "both": None, "missing": {"image": 0.5}},
+            "missing.image: no table that it reads",
+        ),
         ({"missing": {"image": 1.5}}, "less than or equal to 1"),
         ({"missing": {"picture": 0.5}}, "unknown key 'picture'"),
     ],

@@ -187,7 +187,7 @@ def test_the_adapter_over_all_items_equals_the_adapter_at_each_position(data, tm
     encoder = model.items
     once = (torch.nn.functional.embedding(ids, encoder()) * weights).sum()
     gradients = torch.autograd.grad(once, list(encoder.parameters()))
-    rows = torch.where(encoder.present[ids][..., None], encoder.adapter(encoder.table[ids]), encoder.absent)
+    rows = torch.where(encoder.present()[ids][..., None], encoder.adapter(encoder.table[ids]), encoder.absent)
     each = ((rows + encoder.residual[ids]) * weights).sum()
     torch.testing.assert_close(once, each)
     torch.testing.assert_close(gradients, torch.autograd.grad(each, list(encoder.parameters())))

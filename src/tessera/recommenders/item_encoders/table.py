@@ -16,6 +16,7 @@ from tessera.objectives.contrastive import soft_contrastive
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.base import ItemEncoder
 from tessera.recommenders.item_encoders.parts import make_adapter, of_all_processes, standard
+from tessera.recommenders.missing import Lost, Present
 from tessera.settings.items.table import TableItems
 
 
@@ -24,11 +25,16 @@ class TableItemEncoder(ItemEncoder):
 
     TAKES_NEW = True
     table: Tensor
-    present: Tensor
     teacher: Tensor | None
 
     def __init__(
-        self, settings: TableItems, vectors: Tensor, present: Tensor, dim: int, teacher: Tensor | None = None
+        self,
+        settings: TableItems,
+        vectors: Tensor,
+        present: Tensor,
+        dim: int,
+        teacher: Tensor | None = None,
+        lost: Lost | None = None,
     ) -> None:
         """
         Args:
@@ -37,6 +43,7 @@ class TableItemEncoder(ItemEncoder):
             present: (items + 1,) bool, which rows the table has.
             dim: width of the item vectors made.
             teacher: (items + 1, dim) frozen vectors to align with; None aligns with nothing, as when judging.
+            lost: which rows are lost in an experiment.
         """
         super().__init__()
         self.standard = standard(vectors, present) if settings.standardize else None
@@ -46,7 +53,7 @@ class TableItemEncoder(ItemEncoder):
             vectors[-1] = 0
         # not saved with the weights: the table is an artifact of its own
         self.register_buffer("table", vectors, persistent=False)
-        self.register_buffer("present", present, persistent=False)
+        self.present = Present(present, lost)
         self.register_buffer("teacher", teacher, persistent=False)
         self.align = settings.align
         self.adapter = make_adapter([vectors.shape[1], *settings.adapter], dim, settings.dropout, settings.activation)
@@ -57,7 +64,8 @@ class TableItemEncoder(ItemEncoder):
     def build(cls, settings: TableItems, inputs: RunInputs, items: int, dim: int) -> TableItemEncoder:
         """See `ItemEncoder.build`."""
         vectors, present = inputs.read_table(settings.table, items)
-        return cls(settings, vectors, present, dim, inputs.read_teacher(items, dim) if settings.align else None)
+        teacher = inputs.read_teacher(items, dim) if settings.align else None
+        return cls(settings, vectors, present, dim, teacher, inputs.lost(settings.table, items))
 
     def _entering(self, vectors: Tensor, present: Tensor) -> Tensor:
         if self.standard is not None:
@@ -71,7 +79,7 @@ class TableItemEncoder(ItemEncoder):
         vectors, present = tables[self.name]
         entering = self._entering(vectors.float(), present)
         self.table = torch.cat([self.table, entering.to(self.table.device)])
-        self.present = torch.cat([self.present, present.to(self.present.device)])
+        self.present.add(present)
         if self.residual is not None:
             self.residual = nn.Parameter(
                 torch.cat([self.residual, self.residual.new_zeros(len(vectors), 1).expand(-1, self.residual.shape[1])])
@@ -79,7 +87,7 @@ class TableItemEncoder(ItemEncoder):
 
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""
-        adapted = torch.where(self.present[:, None], self.adapter(self.table), self.absent)
+        adapted = self.present.fill(self.adapter(self.table), self.absent)
         return adapted if self.residual is None else adapted + self.residual
 
     def auxiliary_losses(self, vectors: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
@@ -94,7 +102,7 @@ class TableItemEncoder(ItemEncoder):
         if self.teacher is None or self.align is None:
             return {}
         targets = of_all_processes(targets)
-        targets = targets[self.present[targets]]
+        targets = targets[self.present()[targets]]
         if self.align.deduplicate:
             targets = targets.unique()  # type: ignore[no-untyped-call]
         if not len(targets):

@@ -236,7 +236,8 @@ def _raw_branch(inputs: RunInputs, name: str, items: int, width: int, settings: 
     if name not in inputs.tables:
         raise ValueError(f"mme_sid reads the item table {name!r} that its codes were made from, but no file was given")
     vectors, present = read_item_table(inputs.tables[name], items)
-    return RawBranch(torch.from_numpy(vectors), torch.from_numpy(present), width, settings.standardize)
+    lost = inputs.lost(name, items)
+    return RawBranch(torch.from_numpy(vectors), torch.from_numpy(present), width, settings.standardize, lost)
 
 
 def _code_branch(
