@@ -196,6 +196,8 @@ def _made(files: RunFiles, name: str, path: Path, items: pa.Table) -> npt.NDArra
     told = describe(path)["settings"]
     if "table" in told:
         return _embedded(files, name, path, Task.model_validate(told), items)
+    if "recipe" not in told:
+        raise ValueError(f"table {name!r} does not say what made it; give vectors={{{name!r}: rows}}")
     recipe = TypeAdapter[Any](ItemTable).validate_python(told)
     source = files.root / "raw/latents.parquet" if isinstance(recipe, LatentTable) else getattr(recipe, "path", None)
     if source is None:
