@@ -22,15 +22,14 @@ from tessera.data.files import DataFileError, find
 from tessera.data.log import ItemsLog
 from tessera.data.sources.columns import read_items_file
 from tessera.data.text import clean
-from tessera.data.vectors import vectors_of
 from tessera.embedding.finish import finish, read_components
 from tessera.embedding.task import Places, Task
 from tessera.evaluation.judge import Scorer
 from tessera.serving.catalogue import Catalogue
 from tessera.serving.folder import RunFiles
+from tessera.settings.kinds import load
 from tessera.settings.language import BuiltModel, ReadText
 from tessera.settings.recipes.base import Finish, ItemTable
-from tessera.settings.recipes.latent import LatentTable
 from tessera.settings.sources.base import ItemsFile
 
 MOST_REJECTED = 0.05
@@ -196,11 +195,15 @@ def _made(files: RunFiles, name: str, path: Path, items: pa.Table) -> npt.NDArra
     told = describe(path)["settings"]
     if "table" in told:
         return _embedded(files, name, path, Task.model_validate(told), items)
+    if "recipe" not in told:
+        raise ValueError(f"table {name!r} does not say what made it; give vectors={{{name!r}: rows}}")
     recipe = TypeAdapter[Any](ItemTable).validate_python(told)
-    source = files.root / "raw/latents.parquet" if isinstance(recipe, LatentTable) else getattr(recipe, "path", None)
-    if source is None:
+    module = load(type(recipe).IMPLEMENTATION.partition(":")[0])
+    read = recipe.READS_OF_DATASET.get("source")
+    source = getattr(recipe, "path", None) or (read and str(files.root / read))
+    if source is None or not hasattr(module, "vectors_of"):
         raise ValueError(f"table {name!r} is of recipe {recipe.recipe}, which says nothing of an item that nobody met")
-    chosen, vectors = vectors_of(recipe, find(str(source)), items.column("raw_id").to_pylist())
+    chosen, vectors = module.vectors_of(recipe, find(source), items.column("raw_id").to_pylist())
     rows = np.full((items.num_rows, vectors.shape[1]), np.nan, np.float32)
     rows[chosen] = vectors
     return rows

@@ -229,7 +229,8 @@ BY_TYPE = {
     ("plan/jobs.py", "FolderModel"), ("plan/required.py", "CandidatesFile"), ("plan/required.py", "FileSource"),
     ("plan/required.py", "FolderModel"),
     ("plan/required.py", "PackageModel"), ("quantization/quantize.py", "CodeSettings"),
-    ("serving/folder.py", "BuiltModel"), ("serving/folder.py", "FolderModel"),
+    ("serving/folder.py", "BuiltModel"), ("serving/folder.py", "FolderModel"), ("serving/new_items.py", "BuiltModel"),
+    ("serving/new_items.py", "Finish"), ("serving/new_items.py", "ReadText"),
 }  # fmt: skip
 
 

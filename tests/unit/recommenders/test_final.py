@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pattern import make_run, reads, write_dataset
 
+from tessera.artifacts.logs import Terminated
 from tessera.recommenders.train import train_run
 from tessera.settings.runs import Run
+from tessera.training.loop import Trainer
 
 
 def trained(run: Run, data: Path, folder: Path, validated: Path | None = None) -> Path:
@@ -54,3 +57,28 @@ def test_heuristics_count_and_need_nobody(data: Path, tmp_path: Path) -> None:
         trained(run, data, tmp_path / "a", tmp_path / "absent.json").read_bytes()
         == trained(run, data, tmp_path / "b").read_bytes()
     )
+
+
+@pytest.mark.parametrize("after", [1, 7, 16])
+def test_a_final_run_that_was_stopped_goes_on_to_the_same_weights(
+    after: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validated = tmp_path / "model.json"
+    validated.write_text(json.dumps({"best_epoch": 4}))
+    run = make_run("sasrec", checkpoint_seconds=0.0, batch_tokens=200)
+    expected = trained(run, data, tmp_path / "whole", validated).read_bytes()
+    step, taken = Trainer._train_step, 0
+
+    def stopping(self: Trainer, batch: np.ndarray) -> None:
+        nonlocal taken
+        if taken == after:
+            raise Terminated
+        taken += 1
+        step(self, batch)
+
+    monkeypatch.setattr(Trainer, "_train_step", stopping)
+    with pytest.raises(Terminated):
+        trained(run, data, tmp_path / "stopped", validated)
+    monkeypatch.setattr(Trainer, "_train_step", step)
+    assert list((tmp_path / "stopped/state").rglob("checkpoint.safetensors"))
+    assert trained(run, data, tmp_path / "stopped", validated).read_bytes() == expected
