@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tessera.artifacts.logs import stage
 from tessera.reporting.old_page import old_page_kept
-from tessera.reporting.page import build
+from tessera.reporting.ranking_page import build
 from tessera.settings.reporting import Report
 
 

@@ -3,7 +3,8 @@
 import json
 
 from tessera.artifacts.logs import stage
-from tessera.reporting.tables import collect, write
+from tessera.reporting.formats import FORMATS, write
+from tessera.reporting.ranking import collect
 from tessera.settings.evaluation import Evaluation, Significance
 
 with stage(snakemake.log[0]):
@@ -15,4 +16,4 @@ with stage(snakemake.log[0]):
         Evaluation.model_validate(cfg["evaluation"]),
         Significance.model_validate(cfg["significance"]),
     )
-    write(table, {kind: snakemake.output[kind] for kind in ("parquet", "csv", "md", "tex")})
+    write(table, {kind: snakemake.output[kind] for kind in FORMATS})

@@ -114,7 +114,7 @@ def colours(names: Sequence[str], oracle: Sequence[str] = ()) -> alt.Scale:
     return alt.Scale(domain=list(names), range=[found.get(name, _ORACLE) for name in names])
 
 
-def by_run(table: Table, metric: str) -> Plot | None:
+def by_run(table: Table[Any], metric: str) -> Plot | None:
     """Bars of the main metric, the standard deviation over seeds as a whisker."""
     rows: list[dict[str, Any]] = []
     for entry in table.entries:
@@ -140,7 +140,7 @@ def by_run(table: Table, metric: str) -> Plot | None:
     base = alt.Chart(inline(rows)).encode(
         y=alt.Y("run:N", sort=names, title=None, axis=alt.Axis(minExtent=room)), description="says:N"
     )
-    title = _with_protocol(table, metric)
+    title = table.header(Column(metric))
     bars = base.mark_bar(cornerRadiusEnd=2).encode(
         x=alt.X("value:Q", title=title, axis=alt.Axis(tickCount=6)),
         color=alt.Color("kind:N", scale=colours(kinds, ["oracle"]), title=None, legend=alt.Legend(orient="top")),
@@ -150,16 +150,12 @@ def by_run(table: Table, metric: str) -> Plot | None:
     return Plot("by-run", f"{title} by run", told(rows), render(chart))
 
 
-def _with_protocol(table: Table, metric: str) -> str:
-    return metric if table.protocol == "full" else f"{metric} ({table.protocol})"
-
-
 def told(rows: Sequence[dict[str, Any]]) -> str:
     """What the marks say, for those who do not see them."""
     return "; ".join(str(row["says"]) for row in rows)
 
 
-def chosen(table: Table, metric: str) -> list[Entry]:
+def chosen(table: Table[Any], metric: str) -> list[Entry[Any]]:
     """The entries that line plots show: all, or when they are many, each system under its best recommender."""
     found = [entry for entry in table.entries if not entry.is_oracle]
     oracle = [entry for entry in table.entries if entry.is_oracle]
@@ -173,28 +169,39 @@ def chosen(table: Table, metric: str) -> list[Entry]:
     return [*found, *oracle]
 
 
-def by_group(table: Table, metric: str, kind: str, name: str, axis: str) -> Plot | None:
-    """Lines of the main metric over the groups of one kind, for the chosen entries."""
+def by_group(
+    table: Table[Any], metric: str, kind: str, name: str, axis: str, file: str, zero: bool = True
+) -> Plot | None:
+    """Lines of a metric over the groups of one kind, for the chosen entries.
+
+    Args:
+        kind: of the groups.
+        name: what the groups are of, for the title.
+        axis: what the groups are, for the axis.
+        file: name of the file without its ending.
+        zero: whether the axis of the metric begins at 0.
+    """
     rows: list[dict[str, Any]] = []
     groups: list[str] = []
-    for entry in chosen(table, metric):
+    shown = chosen(table, metric)
+    for entry in shown:
         for column, cell in ((c, cell) for (n, c), cell in table.cells.items() if n == entry.name):
             if column.kind != kind or column.metric != metric:
                 continue
-            group = f"{column.group} ({cell.users:,})"
+            count = f"{cell.count or 0:,}"
+            group = f"{column.group} ({count})"
             groups += [group] if group not in groups and not entry.is_oracle else []
             sd = f" ± {cell.sd:.4f}" if cell.sd is not None else ""
-            says = f"{label(entry)}, {axis} {column.group}: {metric} {cell.mean:.4f}{sd} ({cell.users:,} users)"
+            says = f"{label(entry)}, {axis} {column.group}: {metric} {cell.mean:.4f}{sd} ({count} {table.COUNTED})"
             rows.append({"run": label(entry), "group": group, "value": cell.mean, "says": says})
     rows = [row for row in rows if row["group"] in groups]
     groups.sort(key=place)
     if len(groups) < 2:
         return None
-    title = f"{_with_protocol(table, metric)} by {name}"
-    known = [label(entry) for entry in chosen(table, metric)]
-    x = alt.X("group:N", sort=groups, title=f"{axis} (users)", axis=alt.Axis(labelAngle=0))
-    chart = run_lines(rows, x, metric, known)
-    return Plot(f"by-{name.replace(' ', '-')}", title, told(rows), render(chart))
+    title = f"{table.header(Column(metric))} by {name}"
+    x = alt.X("group:N", sort=groups, title=f"{axis} ({table.COUNTED})", axis=alt.Axis(labelAngle=0))
+    chart = run_lines(rows, x, metric, [label(entry) for entry in shown], zero)
+    return Plot(file, title, told(rows), render(chart))
 
 
 def place(name: str) -> tuple[bool, float]:
@@ -224,7 +231,22 @@ def run_lines(
     return layers
 
 
-def training(table: Table, metric: str, curves: dict[str, list[tuple[int, int, float]]], name: str) -> Plot | None:
+def run_points(rows: list[dict[str, Any]], x: alt.X, y: alt.Y, names: Sequence[str]) -> alt.Chart:
+    """A point a run, told apart by colour and shape."""
+    legend = alt.Legend(orient="bottom", columns=3)
+    shapes = alt.Scale(domain=list(names), range=[SHAPES[number % len(SHAPES)] for number in range(len(names))])
+    points = alt.Chart(inline(rows)).mark_point(size=110, filled=True, opacity=1)
+    chart: alt.Chart = points.encode(
+        x=x,
+        y=y,
+        color=alt.Color("run:N", scale=colours(names), title=None, legend=legend),
+        shape=alt.Shape("run:N", scale=shapes, title=None, legend=legend),
+        description="says:N",
+    ).properties(width=460, height=250)
+    return chart
+
+
+def training(table: Table[Any], metric: str, curves: dict[str, list[tuple[int, int, float]]], name: str) -> Plot | None:
     """Curves over epochs, a line a seed.
 
     Args:

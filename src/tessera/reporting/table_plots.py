@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from tessera.reporting.plots import SHAPES, Plot, colours, inline, place, render, run_lines, told
+from tessera.reporting.plots import Plot, place, render, run_lines, run_points, told
 
 CURVES = ("loss", "accuracy", "reward")
 """Numbers of an embedder's training that are drawn, where it has them."""
@@ -27,22 +27,10 @@ def spread(found: Mapping[str, Mapping[str, Any]]) -> Plot | None:
     ]
     if len(rows) < 2:
         return None
-    names = list(found)
-    legend = alt.Legend(orient="bottom", columns=3)
-    shapes = alt.Scale(domain=names, range=[SHAPES[number % len(SHAPES)] for number in range(len(names))])
     axis = alt.Axis(tickCount=6, labelFlush=False)
-    chart = (
-        alt.Chart(inline(rows))
-        .mark_point(size=110, filled=True, opacity=1)
-        .encode(
-            x=alt.X("x:Q", title="uniformity (lower: more even)", scale=_around(rows, "x"), axis=axis),
-            y=alt.Y("y:Q", title="alignment (lower: nearer)", scale=_around(rows, "y"), axis=axis),
-            color=alt.Color("run:N", scale=colours(names), title=None, legend=legend),
-            shape=alt.Shape("run:N", scale=shapes, title=None, legend=legend),
-            description="says:N",
-        )
-        .properties(width=460, height=250)
-    )
+    x = alt.X("x:Q", title="uniformity (lower: more even)", scale=_around(rows, "x"), axis=axis)
+    y = alt.Y("y:Q", title="alignment (lower: nearer)", scale=_around(rows, "y"), axis=axis)
+    chart = run_points(rows, x, y, list(found))
     return Plot("table-spread", "Item tables: alignment and uniformity", told(rows), render(chart))
 
 

@@ -15,7 +15,7 @@ from reporting_world import ORDER, metric_files
 from tessera.reporting import plots, rule_graph
 from tessera.reporting.costs import read_costs
 from tessera.reporting.pictures import LARGEST, Pictures
-from tessera.reporting.runs import entries
+from tessera.reporting.ranking_runs import entries
 from tessera.reporting.samples import Catalogue, sample_items, sample_users
 
 MERMAID = """flowchart TB
