@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -185,6 +185,12 @@ def collect(dataset: str, metric_files: Sequence[str | Path], against: str, eval
     _compare(table)
     table.mark_best()
     return table
+
+
+def of_job(runs: Sequence[str | Path], settings: Mapping[str, Any]) -> ClickTable:
+    """The table of a job, whose settings came as JSON."""
+    evaluation = CTREvaluation.model_validate(settings["evaluation"])
+    return collect(settings["dataset"], runs, settings["against"], evaluation)
 
 
 def load(path: str | Path, metric_files: Sequence[str | Path]) -> ClickTable:

@@ -13,6 +13,7 @@ from tessera.reporting.ctr import ClickTable, load
 from tessera.reporting.ctr_plots import all_plots
 from tessera.reporting.page import write_page
 from tessera.reporting.plots import Plot
+from tessera.reporting.representations import Files
 from tessera.reporting.runs import read_history
 from tessera.reporting.samples import Catalogue
 from tessera.settings.reporting import Report
@@ -42,38 +43,40 @@ def build(
     report: Report,
     runs: Mapping[str, Sequence[str]],
     config: Mapping[str, Any],
-    codes: str | None = None,
     results: str | Path = "results",
+    *,
+    codes: Mapping[str, Files] | None = None,
+    health: Mapping[str, Files] | None = None,
 ) -> None:
     """Write the page, and each of its plots to `plots/<dataset>/` beside it.
 
     Args:
         runs: dataset -> `model/seed-N`, in the order of the table.
         config: the whole config, shown as it is but for passwords in URLs and texts of great length.
-        codes: name of the semantic IDs that models read.
         results: the folder of all artifacts.
+        codes: dataset -> recipe of semantic IDs -> its codes (Parquet).
+        health: dataset -> recipe of semantic IDs -> what was measured of them (JSON).
     Raises:
         ValueError: an artifact is missing or is not what it should be.
     """
-    sections = [_section(Path(results), name, paths, codes, report) for name, paths in runs.items()]
-    write_page(output, "ctr.html", report, sections, config, Path(results), {})
+    results = Path(results)
+    made = [part or {} for part in (codes, health)]
+    sections = [
+        _section(results, name, paths, report, *(part.get(name, {}) for part in made)) for name, paths in runs.items()
+    ]
+    write_page(output, "ctr.html", report, sections, config, results, {})
 
 
-def _section(results: Path, name: str, paths: Sequence[str], codes: str | None, report: Report) -> Section:
+def _section(results: Path, name: str, paths: Sequence[str], report: Report, codes: Files, health: Files) -> Section:
     folder = results / name / "ctr"
     metric_files = [folder / "runs" / path / "metrics.json" for path in paths]
     table = load(results / "tables" / f"{name}-ctr.parquet", metric_files)
     # of several seeds the first
     curves = {entry.name: read_history(entry.runs[0].path.with_name("history.jsonl")) for entry in table.entries}
-    of_codes, broken = _codes(results / name, codes, report) if codes else (None, [])
     samples = read_json(folder / "samples" / "samples.json")
-    return Section(name, table, samples, of_codes, all_plots(table, curves), broken)
-
-
-def _codes(folder: Path, name: str, report: Report) -> tuple[SemanticIdSection | None, list[str]]:
-    """What is told of the codes, and which pictures cannot be shown with them."""
-    here = folder / "semantic_ids" / name
-    files_of = {name: here / "codes.parquet"}, {name: here / "health.json"}
-    catalogue = Catalogue(folder / "data")
-    section = semantic_ids(catalogue, *files_of, report.explorer_items, frozenset())
-    return section, catalogue.pictures.tell_broken()
+    plots = all_plots(table, curves)
+    if not codes:
+        return Section(name, table, samples, None, plots, [])
+    catalogue = Catalogue(results / name / "data")
+    of_codes = semantic_ids(catalogue, codes, health, report.explorer_items)
+    return Section(name, table, samples, of_codes, plots, catalogue.pictures.tell_broken())

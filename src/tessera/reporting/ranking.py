@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -171,6 +171,13 @@ def collect(
     table.mark_best()
     _compare(table)
     return table
+
+
+def of_job(runs: Sequence[str | Path], settings: Mapping[str, Any]) -> RankingTable:
+    """The table of a job, whose settings came as JSON."""
+    evaluation = Evaluation.model_validate(settings["evaluation"])
+    significance = Significance.model_validate(settings["significance"])
+    return collect(settings["dataset"], runs, settings["order"], evaluation, significance)
 
 
 def load(path: str | Path, runs: Sequence[str | Path], order: Sequence[str]) -> RankingTable:

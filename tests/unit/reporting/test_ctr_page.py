@@ -121,7 +121,7 @@ def test_files(table, tmp_path):
 def test_the_page(results, table):
     output = results / "report/index.html"
     write(table, {kind: results / f"tables/shop-ctr.{kind}" for kind in ("parquet", "csv", "md", "tex")})
-    build(output, Report(title="Clicks & more"), {"shop": RUNS}, {"task": "ctr"}, None, results)
+    build(output, Report(title="Clicks & more"), {"shop": RUNS}, {"task": "ctr"}, results)
     page = output.read_text()
     assert "Clicks &amp; more" in page
     assert "good_&lt;one&gt;" in page
