@@ -20,10 +20,10 @@ SHOWN = {
 
 def by_dataset(files: list[str], name) -> dict[str, dict[str, Path]]:
     """dataset -> name -> file, for files below results/<dataset>/<kind>/."""
-    found: dict[str, dict[str, Path]] = {}
+    named: dict[str, dict[str, Path]] = {}
     for path in map(Path, files):
-        found.setdefault(path.parts[1], {})[name(path)] = path
-    return found
+        named.setdefault(path.parts[1], {})[name(path)] = path
+    return named
 
 
 with stage(snakemake.log[0]), old_page_kept(snakemake.output[0]):

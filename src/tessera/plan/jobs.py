@@ -237,17 +237,17 @@ class Jobs:
         def every(kind: str, name: str = "") -> list[str]:
             return [self.file(Noun(kind, one), dataset, name) for dataset in datasets for one in self.plan.needed(kind)]
 
-        found: Files = {
+        files: Files = {
             "tables": [self.table_file(dataset, "parquet") for dataset in datasets],
             "data": [f"results/{dataset}/data/{name}.parquet" for dataset in datasets for name in data],
-            "judgements": [path for files in runs for key in files for path in files[key]],
+            "judgements": [path for named in runs for paths in named.values() for path in paths],
             "histories": self._histories(),
             "codes": every("semantic_ids"),
             "health": every("semantic_ids", "health.json"),
         }
         if self.task is CLICKS:
-            return found | {"samples": [f"results/{dataset}/ctr/samples/samples.json" for dataset in datasets]}
-        return found | {
+            return files | {"samples": [f"results/{dataset}/ctr/samples/samples.json" for dataset in datasets]}
+        return files | {
             "stats": [f"results/{dataset}/data/stats.json" for dataset in datasets],
             "diagnostics": [f"results/{d}/diagnostics/{name}.json" for d in datasets for name in self.diagnosed()],
             "captions": every("captions"),
@@ -267,13 +267,17 @@ class Jobs:
     def table(self, dataset: str) -> str:
         """What a metric table depends on besides the evaluations."""
         config = self.config
-        told: dict[str, Any] = {"dataset": dataset, "task": self.task.module}
+        settings: dict[str, Any] = {"dataset": dataset, "task": self.task.module}
         if config.ctr is not None and self.task is CLICKS:
-            told |= {"against": config.ctr.against, "evaluation": _told(config.ctr.evaluation)}
+            settings |= {"against": config.ctr.against, "evaluation": _told(config.ctr.evaluation)}
         else:
             order = list(dict.fromkeys(path.rpartition("/")[0] for path in self.judged(dataset)))
-            told |= {"order": order, "evaluation": _told(config.evaluation), "significance": _told(config.significance)}
-        return canonical(told)
+            settings |= {
+                "order": order,
+                "evaluation": _told(config.evaluation),
+                "significance": _told(config.significance),
+            }
+        return canonical(settings)
 
     def report(self, config: dict[str, Any]) -> str:
         """What the page depends on besides its inputs; `resources` change no result, and so are not shown.
@@ -281,14 +285,14 @@ class Jobs:
         Args:
             config: the config as it was written, which the page shows.
         """
-        told = {
+        settings = {
             "task": self.task.module,
             "report": _told(self.config.report),
             "runs": {dataset: self.judged(dataset) for dataset in self.config.experiment.datasets},
             "datasets": self.config.experiment.datasets,
             "config": {key: value for key, value in config.items() if key != "resources"},
         }
-        return canonical(told)
+        return canonical(settings)
 
     # ------------------------------------------------------------ click-through rate
 

@@ -146,8 +146,8 @@ class ClickTable(Table[ClickRun]):
             )
         conditions.append("GAUC: users' own AUCs, weighted by their impressions")
         if self.filled([Column("recall", "cost")]):
-            told = "recall: share of the events that weigh most in full target attention which retrieval found"
-            conditions.append(told)
+            meaning = "recall: share of the events that weigh most in full target attention which retrieval found"
+            conditions.append(meaning)
         if latency is not None:
             conditions.append(
                 f"p50 and p99: milliseconds of a request of {latency['candidates']} candidates after "

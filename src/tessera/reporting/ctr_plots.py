@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from tessera.reporting.ctr import ClickTable
-from tessera.reporting.plots import Plot, by_group, chosen, colours, inline, render, run_lines, run_points, told
+from tessera.reporting.plots import Plot, by_group, chosen, colours, described, inline, render, run_lines, run_points
 from tessera.reporting.runs import ORACLE
 from tessera.reporting.tables import Column
 
@@ -19,7 +19,7 @@ def all_plots(table: ClickTable, curves: Mapping[str, Sequence[Mapping[str, Any]
     Args:
         curves: model -> rows of a history.jsonl: step, loss.
     """
-    found = [
+    plots = [
         by_model(table),
         by_group(table, "AUC", "history", "history length", "events before the impression", "ctr-by-history", False),
         by_group(table, "AUC", "popularity", "popularity", "the item's training events", "ctr-by-popularity", False),
@@ -27,7 +27,7 @@ def all_plots(table: ClickTable, curves: Mapping[str, Sequence[Mapping[str, Any]
         calibration(table),
         training(table, curves),
     ]
-    return [plot for plot in found if plot is not None]
+    return [plot for plot in plots if plot is not None]
 
 
 def _bounds(values: Sequence[float]) -> alt.Scale:
@@ -60,7 +60,7 @@ def by_model(table: ClickTable) -> Plot | None:
     )
     whiskers = base.mark_rule(color="var(--ink)", strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
     chart = (whiskers + points).properties(width=460, height=alt.Step(26))
-    return Plot("ctr-auc", "AUC by model, with intervals", told(rows), render(chart))
+    return Plot("ctr-auc", "AUC by model, with intervals", described(rows), render(chart))
 
 
 def accuracy_and_time(table: ClickTable) -> Plot | None:
@@ -77,7 +77,7 @@ def accuracy_and_time(table: ClickTable) -> Plot | None:
     x = alt.X("x:Q", title="milliseconds of a request (median, log)", scale=times)
     y = alt.Y("y:Q", title="AUC", scale=_bounds([row["y"] for row in rows]))
     chart = run_points(rows, x, y, [row["run"] for row in rows])
-    return Plot("ctr-time", "AUC against the time of a request", told(rows), render(chart))
+    return Plot("ctr-time", "AUC against the time of a request", described(rows), render(chart))
 
 
 def _around(values: Sequence[float]) -> list[float]:

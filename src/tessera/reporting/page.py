@@ -90,13 +90,13 @@ def write_page(
 
 def versions() -> list[tuple[str, str]]:
     """Versions of Tessera, Python and the packages that matter to numbers."""
-    found = [("tessera", __version__), ("python", platform.python_version())]
+    numbers = [("tessera", __version__), ("python", platform.python_version())]
     for package in _PACKAGES:
         try:
-            found.append((package, version(package)))
+            numbers.append((package, version(package)))
         except PackageNotFoundError:
             continue
-    return found
+    return numbers
 
 
 def config_text(config: Mapping[str, Any]) -> str:

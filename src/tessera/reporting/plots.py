@@ -55,7 +55,7 @@ class Plot:
 
     def standalone(self) -> str:
         """SVG for a file of its own, in the light colours."""
-        return re.sub(r"var\((--\w+)\)", lambda found: LIGHT[found[1]], self.svg)
+        return re.sub(r"var\((--\w+)\)", lambda name: LIGHT[name[1]], self.svg)
 
 
 def inline(rows: list[dict[str, Any]]) -> alt.InlineData:
@@ -96,8 +96,8 @@ def _scalable(svg: str) -> str:
     Vega numbers its clip paths through the life of the process: the same chart would differ from run to run, and
     charts made by two processes would share ids.
     """
-    found = re.search(r'<svg[^>]*?\swidth="([\d.]+)"', svg)
-    width = float(found[1]) if found else 600.0
+    stated = re.search(r'<svg[^>]*?\swidth="([\d.]+)"', svg)
+    width = float(stated[1]) if stated else 600.0
     head, _, rest = svg.partition(">")
     head = re.sub(r'\s(width|height)="[^"]*"', "", head)
     numbers = {clip: number for number, clip in enumerate(dict.fromkeys(re.findall(r'id="clip(\d+)"', rest)))}
@@ -110,8 +110,8 @@ def _scalable(svg: str) -> str:
 def colours(names: Sequence[str], oracle: Sequence[str] = ()) -> alt.Scale:
     """A colour for each name, the same as long as the names are."""
     plain = [name for name in names if name not in oracle]
-    found = {name: _SERIES[number % MOST_SERIES] for number, name in enumerate(plain)}
-    return alt.Scale(domain=list(names), range=[found.get(name, _ORACLE) for name in names])
+    series = {name: _SERIES[number % MOST_SERIES] for number, name in enumerate(plain)}
+    return alt.Scale(domain=list(names), range=[series.get(name, _ORACLE) for name in names])
 
 
 def by_run(table: Table[Any], metric: str) -> Plot | None:
@@ -147,26 +147,26 @@ def by_run(table: Table[Any], metric: str) -> Plot | None:
     )
     whiskers = base.mark_rule(color="var(--ink)", strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
     chart = (bars + whiskers).properties(width=460, height=alt.Step(max(24, min(40, 240 // len(rows)))))
-    return Plot("by-run", f"{title} by run", told(rows), render(chart))
+    return Plot("by-run", f"{title} by run", described(rows), render(chart))
 
 
-def told(rows: Sequence[dict[str, Any]]) -> str:
+def described(rows: Sequence[dict[str, Any]]) -> str:
     """What the marks say, for those who do not see them."""
     return "; ".join(str(row["says"]) for row in rows)
 
 
 def chosen(table: Table[Any], metric: str) -> list[Entry[Any]]:
     """The entries that line plots show: all, or when they are many, each system under its best recommender."""
-    found = [entry for entry in table.entries if not entry.is_oracle]
+    competitors = [entry for entry in table.entries if not entry.is_oracle]
     oracle = [entry for entry in table.entries if entry.is_oracle]
 
-    if len(found) > MOST_SERIES:
-        best = {entry.system: entry for entry in sorted(found, key=lambda entry: table.mean(entry, metric))}
-        found = [entry for entry in found if best[entry.system] is entry]
-    if len(found) > MOST_SERIES:
-        kept = sorted(found, key=lambda entry: table.mean(entry, metric), reverse=True)[:MOST_SERIES]
-        found = [entry for entry in found if entry in kept]
-    return [*found, *oracle]
+    if len(competitors) > MOST_SERIES:
+        best = {entry.system: entry for entry in sorted(competitors, key=lambda entry: table.mean(entry, metric))}
+        competitors = [entry for entry in competitors if best[entry.system] is entry]
+    if len(competitors) > MOST_SERIES:
+        kept = sorted(competitors, key=lambda entry: table.mean(entry, metric), reverse=True)[:MOST_SERIES]
+        competitors = [entry for entry in competitors if entry in kept]
+    return [*competitors, *oracle]
 
 
 def by_group(
@@ -195,19 +195,19 @@ def by_group(
             says = f"{label(entry)}, {axis} {column.group}: {metric} {cell.mean:.4f}{sd} ({count} {table.COUNTED})"
             rows.append({"run": label(entry), "group": group, "value": cell.mean, "says": says})
     rows = [row for row in rows if row["group"] in groups]
-    groups.sort(key=place)
+    groups.sort(key=group_order)
     if len(groups) < 2:
         return None
     title = f"{table.header(Column(metric))} by {name}"
     x = alt.X("group:N", sort=groups, title=f"{axis} ({table.COUNTED})", axis=alt.Axis(labelAngle=0))
     chart = run_lines(rows, x, metric, [label(entry) for entry in shown], zero)
-    return Plot(file, title, told(rows), render(chart))
+    return Plot(file, title, described(rows), render(chart))
 
 
-def place(name: str) -> tuple[bool, float]:
+def group_order(name: str) -> tuple[bool, float]:
     """Where a group or bin belongs: `>50` after all, the others by their first number, names before numbers."""
-    found = re.search(r"\d+(\.\d+)?", name)
-    return name.startswith(">"), float(found[0]) if found else -1.0
+    number = re.search(r"\d+(\.\d+)?", name)
+    return name.startswith(">"), float(number[0]) if number else -1.0
 
 
 def run_lines(
@@ -279,13 +279,13 @@ def lengths(counts: dict[int, int]) -> Plot | None:
         return None
     bins = length_bins(counts)
     says = [f"{text} interactions: {users:,} users" for text, users in bins]
-    rows = [{"bin": b, "value": users, "says": told} for (b, users), told in zip(bins, says, strict=True)]
+    rows = [{"bin": b, "value": users, "says": text} for (b, users), text in zip(bins, says, strict=True)]
     axis = alt.Axis(labelAngle=0, labelOverlap="greedy", labelSeparation=12, ticks=False)
     x = alt.X("bin:N", sort=[text for text, _ in bins], title="interactions of a user", axis=axis)
     y = alt.Y("value:Q", title="users", axis=alt.Axis(tickCount=4, format="~s"))
     bars = alt.Chart(inline(rows)).mark_bar(color="var(--c0)").encode(x=x, y=y, description="says:N")
     chart: alt.Chart = bars.properties(width=320, height=160)
-    return Plot("lengths", "History lengths", told(rows), render(chart))
+    return Plot("lengths", "History lengths", described(rows), render(chart))
 
 
 def length_bins(counts: dict[int, int], most: int = 20) -> list[tuple[str, int]]:
@@ -299,13 +299,13 @@ def length_bins(counts: dict[int, int], most: int = 20) -> list[tuple[str, int]]
     low = min(counts)
     width = next(w for e in range(9) for w in (10**e, 2 * 10**e, 5 * 10**e) if (high - low) // w < most)
     start = low if width == 1 else low // width * width
-    found = []
+    bins = []
     for first in range(start, high + 1, width):
         last = first + width - 1
         users = sum(n for length, n in counts.items() if first <= length <= last)
-        found.append((str(first) if width == 1 else f"{first}-{last}", users))
+        bins.append((str(first) if width == 1 else f"{first}-{last}", users))
     rest = sum(n for length, n in counts.items() if length > last)
-    return [*found, (f">{last}", rest)] if rest else found
+    return [*bins, (f">{last}", rest)] if rest else bins
 
 
 def popularity(counts: Sequence[int], items: int) -> Plot | None:
@@ -333,9 +333,9 @@ def popularity(counts: Sequence[int], items: int) -> Plot | None:
     area = base.mark_area(color="var(--c0)", opacity=0.18)
     line = base.mark_line(color="var(--c0)", strokeWidth=2)
     points_drawn = base.mark_point(color="var(--c0)", filled=True, size=14).encode(description="says:N")
-    told = f"{counts[0]:,} interactions of the most popular item, {counts[len(counts) // 2]:,} of the middle one"
+    says = f"{counts[0]:,} interactions of the most popular item, {counts[len(counts) // 2]:,} of the middle one"
     chart: alt.LayerChart = (area + line + points_drawn).properties(width=320, height=160)
-    return Plot("popularity", "Item popularity", told, render(chart))
+    return Plot("popularity", "Item popularity", says, render(chart))
 
 
 def _logarithmic(last: int, count: int) -> list[float]:

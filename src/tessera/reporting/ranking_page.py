@@ -152,7 +152,7 @@ def _plots(table: RankingTable, metric: str, systems: Mapping[str, Any]) -> list
                 for key, field in (("loss", "loss"), (f"validation {metric}", metric)):
                     if line.get(field) is not None:
                         curves[key].setdefault(entry.name, []).append((run.seed, line["epoch"], line[field]))
-    found = [
+    drawn = [
         plots.by_run(table, metric),
         plots.by_group(
             table,
@@ -166,26 +166,26 @@ def _plots(table: RankingTable, metric: str, systems: Mapping[str, Any]) -> list
         by_missing(table, metric, systems),
         *(plots.training(table, metric, values, name) for name, values in curves.items()),
     ]
-    return [plot for plot in found if plot is not None]
+    return [plot for plot in drawn if plot is not None]
 
 
 def _histograms(stats: Mapping[str, Any]) -> list[Plot]:
     lengths = {int(length): int(users) for length, users in stats.get("lengths", {}).items()}
-    found = [plots.lengths(lengths), plots.popularity(stats.get("popularity", []), stats["counts"]["items"])]
-    return [plot for plot in found if plot is not None]
+    drawn = [plots.lengths(lengths), plots.popularity(stats.get("popularity", []), stats["counts"]["items"])]
+    return [plot for plot in drawn if plot is not None]
 
 
 def _facts(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The counts and shares of stats.json that a reader asks for first, in that order."""
     counts = stats["counts"]
     first = ("users", "items", "interactions", "train", "valid", "test")
-    found = [(name, f"{counts[name]:,}") for name in dict.fromkeys((*first, *counts)) if counts.get(name)]
+    facts = [(name, f"{counts[name]:,}") for name in dict.fromkeys((*first, *counts)) if counts.get(name)]
     if stats.get("mean_length") is not None:
-        found.append(("mean history", f"{stats['mean_length']:.1f}"))
+        facts.append(("mean history", f"{stats['mean_length']:.1f}"))
     if stats.get("density") is not None:
-        found.append(("density", f"{stats['density']:.3%}"))
+        facts.append(("density", f"{stats['density']:.3%}"))
     if stats.get("period"):
-        found.append(("period", _period(*stats["period"])))
+        facts.append(("period", _period(*stats["period"])))
     shares = {
         "title_share": "items with a title",
         "text_share": "items with text",
@@ -194,7 +194,7 @@ def _facts(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
         "repeat_share": "repeated interactions",
         "cold_test_share": "cold test targets",
     }
-    return found + [(name, f"{stats[key]:.1%}") for key, name in shares.items() if stats.get(key) is not None]
+    return facts + [(name, f"{stats[key]:.1%}") for key, name in shares.items() if stats.get(key) is not None]
 
 
 def _period(first: float, last: float) -> str:
@@ -215,14 +215,14 @@ def _reasons(rejected: Any) -> list[tuple[str, int]]:
 def text_notes(stats: Mapping[str, Any]) -> list[str]:
     """What became of item texts that were not plain, and the title that most items share."""
     texts = stats.get("texts") or {}
-    told = {"emptied": "nothing but markup or code, left empty", "changed": "lost markup", "cut": "cut"}
-    found = [
+    outcomes = {"emptied": "nothing but markup or code, left empty", "changed": "lost markup", "cut": "cut"}
+    notes = [
         f"{texts[f'{kind}_{key}']:,} {name}: {what}"
-        for key, what in told.items()
+        for key, what in outcomes.items()
         for kind, name in (("titles", "titles"), ("texts", "other texts"))
         if texts.get(f"{kind}_{key}")
     ]
     common = stats.get("common_title")
     if common and common["share"] > 0.5:
-        found.append(f"{common['items']:,} items have the same title, “{one_line(common['title'], 80)}”")
-    return found
+        notes.append(f"{common['items']:,} items have the same title, “{one_line(common['title'], 80)}”")
+    return notes

@@ -148,11 +148,11 @@ def _same_users(run: RankingRun, users: NDArray[np.int32], other: RankingRun, ot
 
 
 def check_same_users(
-    entry: Entry[RankingRun], found: UserMetrics, baseline: Entry[RankingRun], base: UserMetrics
+    entry: Entry[RankingRun], judged: UserMetrics, baseline: Entry[RankingRun], base: UserMetrics
 ) -> None:
     """Refuse to compare entries that judged different users.
 
     Raises:
         ArtifactError: names both runs and the first user that only one of them has.
     """
-    _same_users(entry.runs[0], found.users, baseline.runs[0], base.users)
+    _same_users(entry.runs[0], judged.users, baseline.runs[0], base.users)

@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from tessera.reporting.plots import Plot, place, render, run_lines, run_points, told
+from tessera.reporting.plots import Plot, described, group_order, render, run_lines, run_points
 
 CURVES = ("loss", "accuracy", "reward")
 """Numbers of an embedder's training that are drawn, where it has them."""
@@ -31,7 +31,7 @@ def spread(found: Mapping[str, Mapping[str, Any]]) -> Plot | None:
     x = alt.X("x:Q", title="uniformity (lower: more even)", scale=_around(rows, "x"), axis=axis)
     y = alt.Y("y:Q", title="alignment (lower: nearer)", scale=_around(rows, "y"), axis=axis)
     chart = run_points(rows, x, y, list(found))
-    return Plot("table-spread", "Item tables: alignment and uniformity", told(rows), render(chart))
+    return Plot("table-spread", "Item tables: alignment and uniformity", described(rows), render(chart))
 
 
 def _around(rows: Sequence[Mapping[str, Any]], key: str) -> alt.Scale:
@@ -54,12 +54,12 @@ def by_bin(found: Mapping[str, Mapping[str, Any]], key: str, name: str, file: st
             if part[key] is not None:
                 says = f"{table}, bin {part['bin']} ({part['items']:,} items): {name} {part[key]:.3f}"
                 rows.append({"run": table, "group": part["bin"], "value": part[key], "says": says})
-    groups = sorted({row["group"] for row in rows}, key=place)
+    groups = sorted({row["group"] for row in rows}, key=group_order)
     if len(groups) < 2:
         return None
     x = alt.X("group:N", sort=groups, title="bin of train popularity, 1 = most", axis=alt.Axis(labelAngle=0))
     chart = run_lines(rows, x, name, list(found))
-    return Plot(file, f"Item tables: {name} by popularity", told(rows), render(chart))
+    return Plot(file, f"Item tables: {name} by popularity", described(rows), render(chart))
 
 
 def embedder_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Plot]:

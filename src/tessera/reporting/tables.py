@@ -240,9 +240,9 @@ class Table(ABC, Generic[R]):
         rows: list[dict[str, Any]] = []
         for (name, column), cell in self.cells.items():
             entry = by_name[name]
-            told = {"dataset": self.dataset, **self.shared(), **self.identity(entry)}
+            names = {"dataset": self.dataset, **self.shared(), **self.identity(entry)}
             counted = {self.COUNTED: cell.count, "seeds": len(entry.runs), "baseline": self.is_baseline(entry)}
-            rows.append({**told, **vars(column), **vars(cell), **counted})
+            rows.append({**names, **vars(column), **vars(cell), **counted})
         return pa.Table.from_pylist(rows, self._schema())
 
     def _schema(self) -> pa.Schema:
