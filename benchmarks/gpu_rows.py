@@ -25,18 +25,22 @@ from torch import Tensor
 import device_timing as timing
 from tessera.data.dataset import Cases
 from tessera.data.padding import padded
+from tessera.evaluation.histories import Histories, slices
 from tessera.evaluation.judge import evaluation_table, rank_cases, summarize
 from tessera.objectives.catalogue import CatalogueLoss, catalogue_loss
 from tessera.recommenders.backbones.sasrec import SASRec
 from tessera.recommenders.item_encoders.ids import IdItemEncoder
-from tessera.recommenders.systems.backbone import ModelScorer, SequentialRecommender
+from tessera.recommenders.systems.backbone import SequentialRecommender
+from tessera.recommenders.systems.base import TrainedScorer, as_scorer
 from tessera.settings.backbones.sasrec import SASRecSettings
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.losses.base import Loss
 from tessera.settings.training import Training
 from tessera.training.batches import WindowBatches
-from tessera.training.loop import Trainer
+from tessera.training.engine import Engine
+from tessera.training.losses import total
 from tessera.training.machine import Machine
+from tessera.training.phases import Epochs, Optimizer, Phase, Position, Update
 
 SECTIONS = {
     "training": 0.40, "evaluation": 0.06, "language": 0.26, "decoding": 0.09, "RQ-VAE": 0.05, "MME-SID": 0.06,
@@ -175,7 +179,7 @@ def train(
     place: Place, items: int, length: int, tokens: int, loss: str, precision: str, deterministic: bool,
     compiled: str = "", tf32: bool = False,
 ) -> Found:  # fmt: skip
-    """Steps of the library's trainer, and bare steps of the same model on batches that lie on the device."""
+    """Steps of the library's engine, and bare steps of the same model on batches that lie on the device."""
     items, tokens = place.tenth(items), place.tenth(place.tenth(tokens))
     offsets, flat = histories(place.tenth(USERS), items)
     popularity = np.bincount(flat, minlength=items + 1)
@@ -185,20 +189,27 @@ def train(
     machine = Machine(settings)
     if place.device.type == "cuda":
         torch.use_deterministic_algorithms(deterministic)
+    start = Position(0, 0, 0, 0.0, {})
+
+    def updates(batch: Histories, at: Position) -> Iterator[Update]:
+        yield Update(lambda: forward(batch.to(place.device), at))
+
+    phase = Phase(updates, Epochs(1), {"model": Optimizer(settings)}, batches, modules=[model])
     with tempfile.TemporaryDirectory() as folder, matmul_precision("high" if tf32 else "highest"):
-        trainer = Trainer(model, batches, settings, 1, lambda: {"NDCG@10": 0.0}, Path(folder), machine)
+        engine = Engine(model, [phase], settings, 1, Path(folder), machine)
+        forward = model.losses
         if compiled == "backbone":
             model.backbone.hidden = torch.compile(model.backbone.hidden, dynamic=True)  # type: ignore[method-assign]
         elif compiled == "forward":
-            trainer.wrapped = torch.compile(trainer.wrapped, dynamic=True)  # type: ignore[assignment]
-        trainer.wrapped.train()
+            forward = torch.compile(model.losses, dynamic=True)
+        engine._begin(phase)
         plan = batches.plan(1, 0)
-        seconds, rate, steps = _through_trainer(trainer, batches, plan, place)
-        given = [torch.from_numpy(batches.batch(numbers)).to(place.device) for numbers in plan[:4]]
-        targets = sum(int((batch[:, 1:] > 0).sum()) for batch in given) / len(given)
+        seconds, rate, steps = _through_engine(engine, phase, plan, place)
+        given = [batches.batch(numbers).to(place.device) for numbers in plan[:4]]
+        targets = sum(int((batch.items[:, 1:] > 0).sum()) for batch in given) / len(given)
         turn = iter(range(10**9))
-        # without the trainer's reading of the loss, which waits for the device
-        bare = partial(_bare_step, trainer, given, turn)
+        # without the engine's reading of the loss, which waits for the device
+        bare = partial(_bare_step, engine, lambda batch: forward(batch, start), given, turn)
         alone = timing.timed(bare, place.device, place.most) if seconds < timing.SLOW else None
         kernels, top = place.kernels(bare, alone.seconds) if alone else (None, [])
     note = f"{steps} steps of {targets:,.0f} targets"
@@ -207,15 +218,14 @@ def train(
     return Found(rate, seconds, alone.seconds if alone else None, kernels, None, note, top)
 
 
-def _through_trainer(
-    trainer: Trainer, batches: WindowBatches, plan: list[np.ndarray], place: Place
-) -> tuple[float, float, int]:
-    """Seconds a step, targets a second and steps of the trainer, after a warm-up of up to four."""
+def _through_engine(engine: Engine, phase: Phase, plan: list[np.ndarray], place: Place) -> tuple[float, float, int]:
+    """Seconds a step, targets a second and steps of the engine, after a warm-up of up to four."""
+    assert phase.batches is not None
     started, number = time.perf_counter(), 0
 
     def step() -> None:
         nonlocal number
-        trainer._train_step(batches.batch(plan[number % len(plan)]))
+        engine._step(phase, phase.batches.batch(plan[number % len(plan)]), len(plan))
         number += 1
 
     while number < 4 and (number == 0 or time.perf_counter() - started < 2 * place.most):
@@ -223,23 +233,24 @@ def _through_trainer(
     timing.synchronize(place.device)
     if time.perf_counter() - started > 4 * timing.SLOW:
         spent, done = time.perf_counter() - started, number
-        return spent / done, trainer.target_sum / spent, done
-    before, first = trainer.target_sum, number
+        return spent / done, engine.sums["loss"][1] / spent, done
+    before, first = engine.sums["loss"][1], number
     started = timing.clock(place.device)
     while time.perf_counter() - started < place.most or number - first < 2:
         step()
     spent = timing.clock(place.device) - started
-    return spent / (number - first), (trainer.target_sum - before) / spent, number - first
+    return spent / (number - first), (engine.sums["loss"][1] - before) / spent, number - first
 
 
-def _bare_step(trainer: Trainer, given: list[Tensor], turn: Iterator[int]) -> None:
+def _bare_step(engine: Engine, losses: Callable[[Histories], Any], given: list[Histories], turn: Iterator[int]) -> None:
     batch = given[next(turn) % len(given)]
-    with trainer.machine.autocast():
-        total, count = trainer.wrapped(batch)
-    trainer.optimizer.zero_grad(set_to_none=True)
-    (total / count).backward()
-    torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 5.0)
-    trainer.optimizer.step()
+    optimizer = engine.optimizers["model"]
+    with engine.machine.autocast():
+        summed = total(losses(batch), engine.machine)
+    optimizer.zero_grad(set_to_none=True)
+    summed.loss.backward()
+    torch.nn.utils.clip_grad_norm_(engine.model.parameters(), 5.0)
+    optimizer.step()
 
 
 def training_rows() -> list[Row]:
@@ -293,7 +304,7 @@ def evaluate(place: Place, items: int, side: str) -> Found:
         np.arange(1, users + 1, dtype=np.int32), flat[ends], offsets - np.arange(users + 1), flat[kept]
     )  # fmt: skip
     popularity = np.bincount(cases.items, minlength=items + 1)
-    scorer = ModelScorer(sasrec(items, 200, "cross_entropy", popularity, place.device), place.device)
+    scorer = as_scorer(sasrec(items, 200, "cross_entropy", popularity, place.device), place.device)
     judged = Evaluation()
     fixed = torch.randn(judged.batch_users, items, device=place.device)
 
@@ -302,8 +313,8 @@ def evaluate(place: Place, items: int, side: str) -> Found:
 
         max_history = 1
 
-        def __call__(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:
-            return fixed[: len(lengths)].clone()
+        def __call__(self, histories: Histories) -> Tensor:
+            return fixed[: len(histories)].clone()
 
     def library(scores: Any) -> None:
         ranked = rank_cases(scores, cases, judged, recommend=20)
@@ -317,13 +328,13 @@ def evaluate(place: Place, items: int, side: str) -> Found:
 
 
 @torch.no_grad()
-def _plain_ranking(scorer: ModelScorer, cases: Cases, batch: int) -> float:
+def _plain_ranking(scorer: TrainedScorer, cases: Cases, batch: int) -> float:
     """Mean NDCG@10, the usual way: mask, sort everything, look where the target stands; no lists, no groups."""
     total = 0.0
     for begin in range(0, len(cases), batch):
         starts, lengths = cases.offsets[:-1][begin : begin + batch], cases.lengths[begin : begin + batch]
         last = np.minimum(lengths, 200)
-        scores = scorer(padded(cases.items, starts + lengths - last, last), last)
+        scores = scorer(slices(cases.items, starts + lengths - last, last, cases.users[begin : begin + batch], None))
         targets = torch.from_numpy(cases.targets[begin : begin + batch]).long().to(scores.device) - 1
         own = scores.gather(1, targets[:, None])
         seen = torch.from_numpy(padded(cases.items, starts, lengths)).to(scores.device)
@@ -533,7 +544,7 @@ def quantize(place: Place, side: str) -> Found:
         whole = timing.clock(place.device) - started
     seconds = (curve[-1]["seconds"] - curve[warm - 1]["seconds"]) / (steps - warm)
     seconds = max(seconds, 1e-6)  # the curve is told in milliseconds
-    return Found(1 / seconds, seconds, note=f"by the trainer's curve; {whole:.1f} s with start and {steps} steps")
+    return Found(1 / seconds, seconds, note=f"by the engine's curve; {whole:.1f} s with start and {steps} steps")
 
 
 def quantization_rows() -> list[Row]:

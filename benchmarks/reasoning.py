@@ -43,7 +43,8 @@ from tessera.language.tokens import pad_rows
 from tessera.objectives.contrastive import soft_contrastive
 from tessera.settings.recipes.crrl import CRRLTable
 from tessera.settings.recipes.lrcl import LRCLTable
-from tessera.settings.steps import Steps
+from tessera.settings.training import Steps
+from tessera.training.losses import total
 from tessera.training.machine import Machine
 
 SHAPES: dict[str, dict[str, int]] = {
@@ -172,7 +173,7 @@ def our_crrl(attention: ReasoningAttention, ours: CollaborativeTraining) -> Call
     def step() -> tuple[list[Tensor], list[Tensor]]:
         losses, gradient = [], []
         for update in ours.updates(0):
-            loss, _ = update()
+            loss = total(update.losses(), ours.machine).loss
             optimizer.zero_grad()
             loss.backward()
             losses.append(loss.detach())

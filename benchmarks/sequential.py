@@ -41,15 +41,16 @@ def ours(histories: list[list[int]], epochs: int, inner: int) -> dict[str, float
     import torch
 
     from tessera.data.dataset import Cases
+    from tessera.evaluation.histories import Histories
     from tessera.evaluation.judge import evaluation_table, rank_cases, summarize
     from tessera.plan.graph import Plan
     from tessera.recommenders.inputs import RunInputs
-    from tessera.recommenders.systems.backbone import ModelScorer, build
+    from tessera.recommenders.systems.backbone import SequentialRecommender
+    from tessera.recommenders.systems.base import TrainingHistories, as_scorer
     from tessera.settings.config import load
     from tessera.settings.evaluation import Evaluation
     from tessera.settings.training import Training
-    from tessera.training.batches import WindowBatches
-    from tessera.training.loop import Trainer
+    from tessera.training.engine import Engine
     from tessera.training.machine import Machine
 
     torch.set_num_threads(1)
@@ -64,16 +65,19 @@ def ours(histories: list[list[int]], epochs: int, inner: int) -> dict[str, float
     offsets = np.concatenate([[0], np.cumsum([len(h) for h in train])])
     flat = np.concatenate(train).astype(np.int32)
     popularity = np.bincount(flat, minlength=items + 1)
-    model = build(run, RunInputs(), popularity)
-    batches = WindowBatches(offsets, flat, 51, 1, 6400)
-    settings = Training(epochs=epochs, device="cpu")
+    model = SequentialRecommender.build(run, RunInputs(), popularity)
+    settings = Training(epochs=epochs + 1, device="cpu", checkpoint_seconds=1e9)
+    ends: list[float] = []
+
+    def validate() -> dict[str, float]:
+        ends.append(time.process_time())
+        return {"NDCG@10": float(len(ends))}
+
+    run, learned = run.model_copy(update={"training": settings}), TrainingHistories(offsets, flat)
+    program, batches = model.program(run, learned, validate), model.batches(run, learned)
     with tempfile.TemporaryDirectory() as state:
-        trainer = Trainer(model, batches, settings, 1, lambda: {"NDCG@10": 0.0}, Path(state), Machine(settings))
-        trainer._train_epoch()  # warm-up: allocator, kernels
-        trainer.step, trainer.epoch = 0, 1
-        started = time.process_time()
-        trainer._train_epoch()
-        training = time.process_time() - started
+        Engine(model, program, settings, 1, Path(state), Machine(settings)).fit()
+    training = ends[1] - ends[0]  # the first epoch warms up: allocator, kernels
     long = [h[:-1] for h in histories]
     users = np.arange(1, len(histories) + 1, dtype=np.int32)
     cases = Cases(
@@ -84,7 +88,7 @@ def ours(histories: list[list[int]], epochs: int, inner: int) -> dict[str, float
     seconds = []
     for _ in range(5):
         started = time.process_time()
-        ranked = rank_cases(ModelScorer(model, torch.device("cpu")), cases, judged, recommend=20)
+        ranked = rank_cases(as_scorer(model, torch.device("cpu")), cases, judged, recommend=20)
         summarize(evaluation_table(cases, ranked, popularity), judged, popularity, "full")
         seconds.append(time.process_time() - started)
     fixed = torch.randn(judged.batch_users, items)
@@ -94,8 +98,8 @@ def ours(histories: list[list[int]], epochs: int, inner: int) -> dict[str, float
 
         max_history = 1
 
-        def __call__(self, histories: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
-            return fixed[: len(lengths)].clone()
+        def __call__(self, histories: Histories) -> torch.Tensor:
+            return fixed[: len(histories)].clone()
 
     alone = []
     for _ in range(5):

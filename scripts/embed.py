@@ -13,4 +13,4 @@ with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attem
         model=snakemake.input.get("language_model"),
         embedder=snakemake.input.get("embedder"),
     )
-    embed(Task.model_validate_json(snakemake.params.cfg), places, Path(snakemake.output[0]))
+    embed(Task.model_validate_json(snakemake.params.cfg), places, Path(snakemake.output.table))

@@ -17,4 +17,5 @@ with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attem
         Path("state"),
         snakemake.params.code,
         Path(snakemake.log[0]),
+        Path(snakemake.input.validated) if snakemake.input.get("validated") else None,
     )

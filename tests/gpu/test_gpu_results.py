@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,11 +18,12 @@ from tessera.ctr.data import load_catalogue
 from tessera.ctr.evaluate import evaluate_model
 from tessera.ctr.task import build
 from tessera.data.dataset import load_dataset
+from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import rank_cases
 from tessera.language.captions import write_captions
 from tessera.language.models import load_model
 from tessera.recommenders.evaluate import load_scorer
-from tessera.recommenders.systems.base import system
+from tessera.recommenders.systems.base import recommender
 from tessera.settings.ctr import CTREvaluation
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.language import Captions, ItemPrompt
@@ -61,7 +61,7 @@ def test_full_ranking_is_that_of_the_cpu(name: str, device: str, tmp_path: Path,
     data = load_dataset(dataset(folder))
     run, inputs = JUDGED[name](Place("cpu"), folder)
     seed_step(1)
-    weights = _spread(system(run).build(run, inputs, data.train_counts))
+    weights = _spread(recommender(run).build(run, inputs, data.train_counts))
     model = folder / "model.safetensors"
     write_model(model, weights, {"items": data.n_items})
     cases = data.cases("test")
@@ -74,8 +74,7 @@ def test_full_ranking_is_that_of_the_cpu(name: str, device: str, tmp_path: Path,
         width = max(map(len, rows))
         histories = np.array([np.pad(row, (0, width - len(row))) for row in rows])
         lengths = np.array([len(row) for row in rows])
-        arguments: list[Any] = [cases.users] if getattr(scorer, "reads_users", False) else []
-        scores.append(scorer(histories, lengths, *arguments).float().cpu().numpy())
+        scores.append(scorer(Histories.of(histories, lengths, cases.users)).float().cpu().numpy())
         ranked.append(found)
     here, there_scores = scores
     finite = np.isfinite(here)

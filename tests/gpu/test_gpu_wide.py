@@ -21,11 +21,13 @@ from pattern import ITEMS
 from torch import Tensor
 
 from tessera.ctr.task import build
+from tessera.evaluation.histories import Histories
 from tessera.recommenders.item_encoders.dual_view import DualViewEncoder
 from tessera.recommenders.systems.backbone import SequentialRecommender
-from tessera.recommenders.systems.base import system
+from tessera.recommenders.systems.base import as_scorer, recommender
 from tessera.settings.items.dual_view import DualViewItems
 from tessera.training.machine import seed_step
+from tessera.training.phases import Position
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("settled")]
 
@@ -62,14 +64,21 @@ def network(name: str, device: str, folder: Path) -> tuple[torch.nn.Module, Any]
     (folder / "run").mkdir()
     run, inputs = RECOMMENDERS[name](Place(device), folder / "run")
     seed_step(1)
-    return system(run).build(run, inputs, np.ones(ITEMS + 1, np.int64)).to(device), run
+    return recommender(run).build(run, inputs, np.ones(ITEMS + 1, np.int64)).to(device), run
+
+
+def summed(model: Any, histories: Histories) -> tuple[Tensor, Tensor]:
+    """All losses of a batch as a sum over its targets, and their number."""
+    losses = model.losses(histories, Position(0, 0, 0, 0.0, {})).values()
+    (count,) = (term.targets for term in losses if term.targets is not None)
+    return sum(term.value if term.targets is not None else term.value * count for term in losses), count
 
 
 @pytest.mark.parametrize("name", WIDE)
 def test_scores_of_many_histories_are_those_of_parts(
     name: str, device: str, tmp_path: Path, measure: Callable[..., None]
 ) -> None:
-    model, run = network(name, device, tmp_path)
+    model, _ = network(name, device, tmp_path)
     if name == "tiger":
         rows = torch.from_numpy(histories(2)).to(device)
         model.eval()
@@ -83,11 +92,10 @@ def test_scores_of_many_histories_are_those_of_parts(
             whole = read(rows)
             parts = torch.cat([read(part) for part in rows.split(PART)])
     else:
-        scorer = system(run).scorer(model, run, torch.device(device))
-        given = histories()
-        lengths = (given > 0).sum(1)
-        whole = scorer(given, lengths)
-        parts = torch.cat([scorer(given[s : s + PART], lengths[s : s + PART]) for s in range(0, ROWS, PART)])
+        scorer = as_scorer(model, torch.device(device))
+        given = Histories.of(histories())
+        whole = scorer(given)
+        parts = torch.cat([scorer(given.take(slice(s, s + PART))) for s in range(0, ROWS, PART)])
     difference = close(whole, parts)
     measure(scores=difference)
     assert difference <= CLOSE
@@ -101,24 +109,25 @@ def test_a_step_of_many_histories_is_that_of_parts(
     """Loss and gradients. (BERT4Rec hides other items in parts: see below.)"""
     model, _ = network(name, device, tmp_path)
     if isinstance(model, SequentialRecommender):
-        model.items.further_loss = lambda *_: None  # type: ignore[method-assign]  # it is one number a step
-    given = torch.from_numpy(histories())
+        model.items.auxiliary_losses = lambda *_: {}  # type: ignore[method-assign]  # it is one number a step
+    given = Histories.of(histories()).to(torch.device(device))
     if name == "tiger" and not model.encoder.causal:  # type: ignore[union-attr]
-        given = torch.nn.functional.pad(given, (1, 0), value=1)
-    given = given.to(device)
+        last = given.items.gather(1, given.lengths[:, None] - 1)[:, 0]
+        before = given.items.scatter(1, given.lengths[:, None] - 1, 0)
+        given = replace(given, items=before, lengths=(given.lengths - 1).clamp(min=1), targets=last)
 
-    def step(rows: list[Tensor]) -> tuple[float, dict[str, Tensor]]:
+    def step(rows: list[Histories]) -> tuple[float, dict[str, Tensor]]:
         model.zero_grad(set_to_none=True)
         total = 0.0
         for part in rows:
             with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
-                loss, _ = model(part)
+                loss, _ = summed(model, part)
             loss.backward()
             total += float(loss.detach())
         return total, gradients(model)
 
     whole, ours = step([given])
-    parts, theirs = step(list(given.split(PART)))
+    parts, theirs = step([given.take(slice(start, start + PART)) for start in range(0, ROWS, PART)])
     most = max(close(ours[key], theirs[key]) for key in theirs if float(theirs[key].abs().max()) > 1e-3)
     measure(loss=abs(whole - parts) / parts, gradients=most)
     assert all(torch.isfinite(gradient).all() for gradient in ours.values())
@@ -132,7 +141,7 @@ def test_a_step_of_many_histories_is_that_of_parts(
 @pytest.mark.parametrize("name", ["bert4rec/ids", "bert4rec/dual_view"])
 def test_a_step_of_many_histories_with_hidden_items(name: str, device: str, tmp_path: Path) -> None:
     model, _ = network(name, device, tmp_path)
-    loss, count = model(torch.from_numpy(histories()).to(device))
+    loss, count = summed(model, Histories.of(histories()).to(torch.device(device)))
     loss.backward()
     assert int(count) >= ROWS
     assert 0.5 < float(loss.detach()) / int(count) < 10

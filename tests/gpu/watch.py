@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from tessera.artifacts.logs import Terminated
-from tessera.training.loop import Trainer
-from tessera.training.steps import StepTrainer
+from tessera.training.engine import Engine
 
 STEPS = 20
 
@@ -39,7 +38,7 @@ def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def watching(stop: int | None = None, kill: bool = False) -> Iterator[Watched]:
-    """Watch every training within, of both trainers.
+    """Watch every training within.
 
     Args:
         stop: end before this step of the first training (from 0), as a run that is asked to end does.
@@ -47,14 +46,12 @@ def watching(stop: int | None = None, kill: bool = False) -> Iterator[Watched]:
     """
     watched = Watched()
 
-    def sums(trainer: Any) -> tuple[float, int]:
-        if isinstance(trainer, Trainer):
-            return trainer.loss_sum, trainer.target_sum
-        return trainer.sums.get("loss", 0.0), trainer.counted
+    def sums(engine: Engine) -> list[float]:
+        return list(engine.sums.get("loss", [0.0, 0.0]))
 
     def around(step: Callable[..., None]) -> Callable[..., None]:
-        def run(self: Any, *arguments: Any) -> None:
-            weights = self.model if isinstance(self, Trainer) else self.trained
+        def run(self: Engine, *arguments: Any) -> None:
+            weights = self.trained
             if stop is not None and len(watched.losses) == stop:
                 if kill:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -70,10 +67,7 @@ def watching(stop: int | None = None, kill: bool = False) -> Iterator[Watched]:
 
         return run
 
-    with (
-        mock.patch.object(Trainer, "_train_step", around(Trainer._train_step)),
-        mock.patch.object(StepTrainer, "_train_step", around(StepTrainer._train_step)),
-    ):
+    with mock.patch.object(Engine, "_step", around(Engine._step)):
         yield watched
 
 

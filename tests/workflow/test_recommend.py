@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Iterator
@@ -85,3 +86,35 @@ def test_a_wrong_name_or_file_is_told_before_anything_runs(served: Project) -> N
         done = served.snakemake("-n", "--configfile", served.write_config(served.config(**changes)))
         assert done.returncode != 0
         assert told in done.stdout
+
+
+def test_new_items_are_read_by_what_made_the_tables(served: Project) -> None:
+    """The title and attributes of an old item under a new id: captions are left out, so it stands near, not on it."""
+    items = read_table(served.folder / "results/bazaar/data/items.parquet", "items").to_pylist()
+    told = next(item for item in items if item["title"])
+    attributes = dict(told["attributes"])
+    names = sorted(attributes)
+    with (served.folder / "new.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["sku", "name", *names])
+        rows.writerow(["brand-new", told["title"], *(attributes[name] for name in names)])
+        rows.writerow([told["raw_id"], "known already", *([""] * len(names))])
+    new = {"path": "new.csv", "id": "sku", "title": "name", "text": names}
+    config = served.write_config(
+        served.config(**ASKED, recommend__new_items=new, recommend__k=60, recommend__seen=True)
+    )
+    target = "results/bazaar/recommendations/reaemb/sasrec/seed-2.parquet"
+    done = served.snakemake("--cores", "1", "--configfile", config, "--", target)
+    assert done.returncode == 0, done.stdout[-6000:]
+    found = read_table(served.folder / target, "recommendations").to_pandas()
+    users = found.user.nunique()
+    assert (found.item == "brand-new").sum() == users
+    assert found.groupby("user").size().eq(len(items) + 1).all()
+    assert found[found.item == told["raw_id"]].title.eq(told["title"]).all()
+    ids = served.snakemake(
+        "--cores", "1", "--configfile", config, "--", "results/bazaar/recommendations/id/sasrec/seed-2.parquet"
+    )
+    assert ids.returncode != 0
+    assert "id: a new item cannot be placed" in ids.stdout
+    again = served.snakemake("-n", "--configfile", served.write_config(served.config(**ASKED)))
+    assert "Nothing to be done" in again.stdout, "lists without new items know nothing of them"

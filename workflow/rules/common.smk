@@ -38,7 +38,7 @@ def one_of(names):
 
 
 wildcard_constraints:
-    dataset=one_of(DATASETS),
+    dataset=one_of([*DATASETS, *CONFIG.finals]),
     table=one_of(CONFIG.tables),
     model=one_of(filter(PLAN.built, CONFIG.models)),
     captions=one_of(CONFIG.captions),
@@ -110,9 +110,14 @@ def published_candidates(wildcards):
 
 def recommended():
     """The lists that `experiment.recommend` asks for."""
-    return expand(
-        "results/{dataset}/recommendations/{run}.{ending}",
-        dataset=DATASETS,
-        run=JOBS.recommended(),
-        ending=["parquet", "csv"],
-    )
+    return expand("results/{lists}.{ending}", lists=JOBS.recommended(), ending=["parquet", "csv"])
+
+
+def final():
+    """The runs that `experiment.final` asks for."""
+    return [JOBS.file(Noun("run", run), dataset) for dataset in CONFIG.finals for run in JOBS.final()]
+
+
+def raw(name):
+    """A file of the raw rows that a dataset is made of."""
+    return lambda wildcards: f"results/{JOBS.raw(wildcards.dataset)}/raw/{name}"

@@ -57,10 +57,10 @@ rule generate:
 # Reads of the config: datasets.
 rule prepare:
     input:
-        interactions="results/{dataset}/raw/interactions.parquet",
-        catalogue="results/{dataset}/raw/items.parquet",
-        rejected="results/{dataset}/raw/rejected.parquet",
-        summary="results/{dataset}/raw/ingest.json",
+        interactions=raw("interactions.parquet"),
+        catalogue=raw("items.parquet"),
+        rejected=raw("rejected.parquet"),
+        summary=raw("ingest.json"),
     output:
         interactions="results/{dataset}/data/interactions.parquet",
         catalogue="results/{dataset}/data/items.parquet",

@@ -24,7 +24,7 @@ rule candidates:
         "../../scripts/candidates.py"
 
 
-# Reads of the config: preset, models, tables, semantic_ids, systems, backbones, loss, training, evaluation.
+# Reads of the config: preset, models, tables, semantic_ids, systems, backbones, loss, missing, training, evaluation.
 rule evaluate:
     input:
         unpack(inputs("run", judged=True)),

@@ -92,7 +92,8 @@ rule embed:
         unpack(inputs("table")),
         catalogue="results/{dataset}/data/items.parquet",
     output:
-        "results/{dataset}/tables/{table}.parquet",
+        table="results/{dataset}/tables/{table}.parquet",
+        finish="results/{dataset}/tables/{table}.finish.safetensors",
     log:
         "results/logs/embed/{dataset}/{table}.log",
     benchmark:

@@ -1,8 +1,9 @@
 # Use: lists for all users with a finished run.
-# Reads of the config: preset, models, semantic_ids, systems, backbones, loss, training, evaluation, recommend.
+# Reads of the config: preset, models, semantic_ids, systems, backbones, loss, missing, training, evaluation, recommend.
 rule recommend:
     input:
         unpack(inputs("run", judged=True)),
+        unpack(lambda wildcards: JOBS.readers(noun("run", wildcards), wildcards.dataset)),
         **JOBS.recommend_files(),
         model="results/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.safetensors",
         description="results/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.json",
@@ -25,6 +26,6 @@ rule recommend:
     params:
         threads=CONFIG.resources.evaluate.threads,
         cfg=lambda wildcards: JOBS.recommend(noun("run", wildcards)),
-        code=noun_code("recommend.py", "run"),
+        code=lambda wildcards: code("recommend.py", *JOBS.recommend_modules(noun("run", wildcards))),
     script:
         "../../scripts/recommend.py"

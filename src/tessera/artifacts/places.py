@@ -17,10 +17,11 @@ def place(kind: str, name: str, file: str = "") -> str:
     Args:
         kind: run, click_run, embedder, semantic_ids, table, captions or model (a folder).
         name: its name in the config; a run's is its folder.
+        file: of what is a file itself, another ending: `finish.safetensors` of a table.
     """
     if kind in _FOLDERS:
         folder, usual = _FOLDERS[kind]
         return f"{folder}/{name}/{file or usual}"
     if kind == "model":
         return f"models/{name}"
-    return f"{_FILES[kind]}/{name}.parquet"
+    return f"{_FILES[kind]}/{name}.{file or 'parquet'}"

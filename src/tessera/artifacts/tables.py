@@ -52,6 +52,8 @@ EVALUATION = pa.schema(
         ("history_length", pa.int32()),
         ("popularity", pa.int32()),
         ("repeat", pa.bool_()),
+        ("cold_rank", pa.float64()),
+        ("cold_candidates", pa.int32()),
         ("recommended", pa.list_(pa.int32())),
     ]
 )
@@ -102,6 +104,7 @@ TRUTH = pa.schema(
         ("user", pa.string()),
         ("item", pa.string()),
         ("position", pa.int32()),
+        ("timestamp", pa.int64()),
         ("tastes", pa.list_(pa.int32(), TASTES_HELD)),
         ("weights", pa.list_(pa.float64(), TASTES_HELD)),
     ]
@@ -143,7 +146,7 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "rejected": (1, REJECTED),
     "item_table": (1, None),
     "item_sequences": (1, None),
-    "evaluation": (2, EVALUATION),
+    "evaluation": (3, EVALUATION),
     "candidates": (1, CANDIDATES),
     "recommendations": (1, RECOMMENDATIONS),
     "captions": (1, CAPTIONS),
@@ -152,7 +155,7 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "raw_items": (1, RAW_ITEMS),
     "metrics": (1, None),
     "latents": (1, LATENTS),
-    "truth": (1, TRUTH),
+    "truth": (2, TRUTH),
     "click_truth": (1, CLICK_TRUTH),
     "ctr_samples": (2, CTR_SAMPLES),
     "ctr_catalogue": (2, CTR_CATALOGUE),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from tessera.artifacts.files import file_digest
@@ -19,10 +19,11 @@ from tessera.ctr.data import Longs, SampleSet, load_catalogue, load_samples
 from tessera.ctr.task import build
 from tessera.evaluation.clicks import summarize
 from tessera.settings.ctr import CTRRun
-from tessera.settings.steps import Steps
-from tessera.training.loop import write_history
+from tessera.training.engine import Engine
+from tessera.training.history import write_history
+from tessera.training.losses import Losses, Term, told
 from tessera.training.machine import Machine, seed_step, state_identity
-from tessera.training.steps import StepTrainer
+from tessera.training.phases import FixedSteps, Optimizer, Phase, Position, Update
 
 _POOL = 32
 """Batches whose samples are sorted by history length together: less padding, the order still shuffled."""
@@ -67,19 +68,14 @@ def train_model(run: CTRRun, folder: Path, codes: Path | None, output: Path, sta
     model = build(run.model, catalogue)
     training = samples.of("train")
     per_epoch = -(-len(training) // run.training.batch)
-    steps = Steps(
-        steps=per_epoch * run.training.epochs,
-        beta2=0.999,
-        seed=run.seed,
-        **run.training.model_dump(exclude={"epochs"}),
-    )
-    machine = Machine(steps)
+    steps = per_epoch * run.training.epochs
+    machine = Machine(run.training)
     model.to(machine.device).train()
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     log.info(
         "%s seed %d: %s parameters, %s samples (%.1f %% clicked), %d steps, on %s",
         run.name, run.seed, f"{parameters:,}", f"{len(training):,}", 100 * samples.labels[training].mean(),
-        steps.steps, machine.device,
+        steps, machine.device,
     )  # fmt: skip
     most = most_events(model, run)
     lengths = samples.lengths[training] if most is None else np.minimum(samples.lengths[training], most)
@@ -92,33 +88,34 @@ def train_model(run: CTRRun, folder: Path, codes: Path | None, output: Path, sta
             planned[epoch] = plan(lengths, run.training.batch, run.seed, epoch)
         return samples.batch(training[planned[epoch][place]], most).to(machine.device)
 
-    def updates(step: int) -> Iterator[Callable[[], tuple[Tensor, dict[str, float]]]]:
-        yield lambda: _loss(model, batch_of(step))
+    def updates(_: None, at: Position) -> Iterator[Update]:
+        yield Update(lambda: _losses(model, batch_of(at.step)))
 
     digests = [file_digest(folder / name) for name in SAMPLE_FILES]
     digests += [file_digest(codes), file_digest(codes.with_name("model.safetensors"))] if codes is not None else []
-    trainer = StepTrainer(
-        model, steps, state / state_identity(run.canonical(), code, *digests), machine, updates, run.name
-    )
-    history = trainer.fit()
+    program = [Phase(updates, FixedSteps(steps), {"model": Optimizer(run.training)})]
+    folder_of_state = state / state_identity(run.canonical(), code, *digests)
+    engine = Engine(model, program, run.training, run.seed, folder_of_state, machine, run.name)
+    history = engine.fit()
     validation = _validate(model, samples, most, run.training.batch, machine.device)
     log.info("%s: validation %s", run.name, ", ".join(f"{k} {v:.4f}" for k, v in validation.items() if v is not None))
     description = {
         "run": run.model_dump(mode="json"), "items": catalogue.items, "users": catalogue.users,
-        "parameters": parameters, "steps": steps.steps, "validation": validation,
-        "seconds": round(trainer.seconds, 3),
+        "parameters": parameters, "steps": steps, "validation": validation,
+        "seconds": history[-1]["seconds"] if history else 0.0,
     }  # fmt: skip
     write_history(output.with_name("history.jsonl"), history)
     write_model(output, {name: t.contiguous() for name, t in model.state_dict().items()}, description)
-    trainer.clear()
+    engine.clear()
 
 
-def _loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+def _losses(model: nn.Module, batch: Batch) -> Losses:
     """Mean cross-entropy, and what the model adds to it."""
     loss = binary_cross_entropy_with_logits(model(batch), batch.labels)
-    told = {"cross-entropy": float(loss.detach())}
-    extra = getattr(model, "auxiliary", None)
-    return (loss if extra is None else loss + extra(batch)), told
+    auxiliary = getattr(model, "auxiliary", None)
+    if auxiliary is None:
+        return {"loss": Term(loss), "cross-entropy": told(loss)}
+    return {"cross-entropy": Term(loss), "auxiliary": Term(auxiliary(batch))}
 
 
 @torch.no_grad()

@@ -38,6 +38,8 @@ class Cases:
     """(cases + 1,): the history of case `i` is `items[offsets[i]:offsets[i + 1]]`."""
     items: Ints
     """Histories in time order, one after the other."""
+    times: npt.NDArray[np.float64] | None = None
+    """Seconds beside `items`, NaN where no time is known; None where none is."""
 
     def __len__(self) -> int:
         return len(self.users)
@@ -64,7 +66,11 @@ class Cases:
         histories = [self.history(int(case)) for case in chosen]
         offsets = np.cumsum([0, *map(len, histories)], dtype=np.int64)
         items = np.concatenate([np.zeros(0, np.int32), *histories])
-        return Cases(self.users[chosen], self.targets[chosen], offsets, items)
+        times = None
+        if self.times is not None:
+            parts = [self.times[self.offsets[case] : self.offsets[case + 1]] for case in chosen]
+            times = np.concatenate([np.zeros(0), *parts])
+        return Cases(self.users[chosen], self.targets[chosen], offsets, items, times)
 
 
 @dataclass(frozen=True)
@@ -94,13 +100,23 @@ class Dataset:
         kept = self.split == TRAIN
         return _offsets(self.users[kept], self.n_users), self.items[kept]
 
+    def train_times(self) -> npt.NDArray[np.float64]:
+        """Seconds beside the items of `train_histories`."""
+        found: npt.NDArray[np.float64] = self.seconds[self.split == TRAIN]
+        return found
+
+    @cached_property
+    def seconds(self) -> npt.NDArray[np.float64]:
+        """(rows,) times in seconds, NaN where the source has none."""
+        return np.where(self.timestamps < 0, np.nan, self.timestamps / self.clock.ticks)
+
     @cached_property
     def train_counts(self) -> Longs:
         """(n_items + 1,) training interactions an item (its popularity); 0 marks cold items."""
         return np.bincount(self.items[self.split == TRAIN], minlength=self.n_items + 1).astype(np.int64)
 
-    def cases(self, part: Literal["valid", "test"]) -> Cases:
-        """The targets of a part, each with every row of the user strictly before it."""
+    def cases(self, part: Literal["valid", "test"], times: bool = False) -> Cases:
+        """The targets of a part, each with every row of the user strictly before it; `times` also gives when it was."""
         if part not in ("valid", "test"):
             raise ValueError(f"cases of part {part!r}: expected 'valid' or 'test'")
         rows = np.flatnonzero(self.split == SPLITS.index(part))
@@ -110,7 +126,7 @@ class Dataset:
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         # flat positions start_i, start_i + 1, ..., row_i - 1 of every case in turn
         flat = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-        return Cases(users, self.items[rows], offsets, self.items[flat])
+        return Cases(users, self.items[rows], offsets, self.items[flat], self.seconds[flat] if times else None)
 
 
 def _offsets(users: Ints, n_users: int) -> Longs:

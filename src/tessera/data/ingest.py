@@ -48,6 +48,7 @@ def ingest(settings: Mapping[str, Any], folder: Path) -> None:
         reader.read_interactions(dataset, raw)
         raw.finish()
         raw.check_rejected(raw.rows, largest_share)
+        raw.whole = dataset.catalogue == "all"
         if not raw.rows:
             raise DataFileError(f"{dataset.path}: holds no interactions")
     interactions = raw.reasons.total()
@@ -64,6 +65,7 @@ def ingest(settings: Mapping[str, Any], folder: Path) -> None:
         "items": len(raw.items),
         "items_told": items.told,
         "items_repeated": items.repeated,
+        "items_met_by_nobody": items.unmet,
         "images": items.images,
         "pictures": items.picture_counts,
         "texts": dict(texts),
@@ -72,6 +74,8 @@ def ingest(settings: Mapping[str, Any], folder: Path) -> None:
     }
     write_json(folder / "ingest.json", counts)
     log.info("read %s interactions of %s items", f"{raw.rows:,}", f"{len(raw.items):,}")
+    if raw.whole:
+        log.info("%s more items are told of and met by nobody", f"{items.unmet:,}")
     raw.tell_rejected(folder / "rejected.parquet")
 
 
@@ -108,17 +112,20 @@ def _tell_texts(texts: Mapping[str, int]) -> None:
 
 
 class _Items:
-    """Joins what the source and the items file tell of the items that the log knows."""
+    """Joins what the source and the items file tell of the items that the log knows, or of all of them."""
 
     def __init__(self, dataset: FileSource, raw: RawLog) -> None:
         self.raw = raw
-        self.read = self.told = self.repeated = self.images = 0
+        self.read = self.told = self.repeated = self.images = self.unmet = 0
         self.picture_counts: dict[str, int] = {}
         self._empty: list[str] = []
-        self._of_source, self._pictured = Join(raw.items), Join(raw.items)
+        self._of_source = Join(raw.items)
         self._source, self._path = _described_in(dataset), dataset.path
-        self.pictures = PictureFolder(find(dataset.images), raw.items) if dataset.images else None
         self._more = self._items_file(dataset)
+        self._owners = raw.items | self._more.keys() if raw.whole else raw.items
+        """Items that may have a picture of their own name."""
+        self._pictured = Join(self._owners)
+        self.pictures = PictureFolder(find(dataset.images), self._owners) if dataset.images else None
 
     def check_told(self) -> None:
         """Refuse files of items that hold none; after too many unreadable rows, which say why.
@@ -146,7 +153,7 @@ class _Items:
         return more
 
     def _known(self, told: Iterator[Item], join: Join) -> Iterator[Item]:
-        """The items that the log knows, under the log's ids; `join` counts who meets.
+        """The items that the log knows, under the log's ids, or all of them; `join` counts who meets.
 
         A whole number that stands in the other way in the log (`1.0` and `1`) comes last, and only where no item has
         the very id of the log.
@@ -162,11 +169,17 @@ class _Items:
             elif join.meet(item.raw_id):
                 exact.add(item.raw_id)
                 yield item
+            elif self.raw.whole:
+                yield item
         yield from (item for raw_id, item in others.items() if raw_id not in exact and join.meet(raw_id))
 
     def _joined(self, own: Iterator[Item]) -> Iterator[Item]:
         """Known items, each once: the source's words first, then those of the items file."""
         seen: set[str] = set()
+        if self.raw.whole and self.pictures is not None:  # whose pictures are whose is known when all items are
+            told = list(own)
+            self._owners.update(item.raw_id for item in told)
+            own = iter(told)
         for item in self._known(own, self._of_source):
             if item.raw_id in seen:
                 self.repeated += 1
@@ -200,7 +213,8 @@ class _Items:
                 join.meet(name)
         join.met = used
         told = f"{self.pictures.folder} (images)"
-        join.tell(told, "items of the log", DataFileError, "; pictures are named by raw item id: <id>.jpg")
+        wanted = "items" if self.raw.whole else "items of the log"
+        join.tell(told, wanted, DataFileError, "; pictures are named by raw item id: <id>.jpg")
 
     def write(self, path: Path, own: Iterator[Item], settings: dict[str, Any]) -> None:
         """Write the raw items in chunks."""
@@ -223,6 +237,7 @@ class _Items:
 
     def _row(self, item: Item) -> dict[str, Any]:
         image = self._picture(item)
+        self.unmet += item.raw_id not in self.raw.items
         texts = ((clean(whole(key))[:LONGEST_KEY], clean(whole(value))) for key, value in item.attributes.items())
         self.told += 1
         if image is not None:

@@ -112,6 +112,8 @@ class RawLog:
         """Raw ids of the items; complete after `finish`."""
         self.described = 0
         """Readable objects of files that describe items."""
+        self.whole = False
+        """Whether items that the log does not know are wanted, too."""
 
     @property
     def _clock(self) -> Clock:
@@ -173,8 +175,8 @@ class RawLog:
         self._file.abandon()
 
     def knows(self, raw_id: str | None) -> bool:
-        """Whether the log has an item, by this id or the other way to write its number."""
-        return raw_id is not None and (raw_id in self.items or twin(raw_id) in self.items)
+        """Whether an item is wanted: the log has it, by this id or the other way to write its number, or all are."""
+        return raw_id is not None and (self.whole or raw_id in self.items or twin(raw_id) in self.items)
 
     def reject(self, file: Path, line: int, reason: str, text: str) -> None:
         """Set a row aside."""
@@ -233,6 +235,17 @@ class RawLog:
         columns = zip(*ordered, strict=True) if ordered else [[]] * 4
         names = ("file", "line", "reason", "text")
         write_table(path, pa.table({n: list(c) for n, c in zip(names, columns, strict=True)}), "rejected")
+
+
+class ItemsLog(RawLog):
+    """For a file of items that belongs to no log: every item is wanted, and rejected rows are counted."""
+
+    def __init__(self) -> None:
+        self._rejected = []
+        self.reasons = Counter()
+        self.items = set()
+        self.described = 0
+        self.whole = True
 
 
 def _general(reason: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from tessera.artifacts.files import file_digest, read_json, write_json
@@ -15,10 +16,10 @@ from tessera.artifacts.logs import log
 from tessera.artifacts.tables import describe, read_table, write_table
 from tessera.data.cleaning import Funnel, cap_histories, filter_rows, k_core
 from tessera.data.dataset import SPLITS, TEST, VALID, Ints, Longs
-from tessera.data.rows import LogError, Mask, Rows, read_rows
-from tessera.data.splits import DROPPED, Codes, cuts, given, global_temporal, leave_one_out
+from tessera.data.rows import LogError, Mask, Rows, natural_order, read_rows
+from tessera.data.splits import DROPPED, Codes, cuts, given, global_temporal, leave_one_out, none
 from tessera.data.statistics import describe_items, describe_rows
-from tessera.settings.datasets import Cleaning, GivenSplit, GlobalTemporal, Split
+from tessera.settings.datasets import Cleaning, GivenSplit, GlobalTemporal, NoSplit, Split
 from tessera.settings.sources.base import read_prepare_settings
 
 MOST = 0.5
@@ -37,26 +38,32 @@ def prepare(raw: Path, folder: Path, settings: Mapping[str, Any], judged: bool =
     """
     dataset = read_prepare_settings(settings)
     path = raw / "interactions.parquet"
-    rows, user_ids, item_ids = read_rows(path, by_part=isinstance(dataset.split, GivenSplit))
+    split_by = dataset.split
+    by_part = isinstance(split_by, GivenSplit) or (isinstance(split_by, NoSplit) and split_by.by_part)
+    rows, user_ids, item_ids = read_rows(path, by_part)
     funnel = Funnel()
     rows, split = clean_and_split(funnel.count("read", rows), dataset.cleaning, dataset.split, funnel)
-    if judged:
+    if judged and not isinstance(split_by, NoSplit):
         _check_targets(rows, split, dataset.split)
     users, user_codes = _dense(rows.users)
     items, item_codes = _dense(rows.items)
+    catalogue = [item_ids[i] for i in items]
+    if dataset.catalogue == "all":
+        catalogue, place = _whole(catalogue, raw / "items.parquet")
+        item_codes = place[item_codes]
     rows = replace(rows, users=user_codes, items=item_codes)
     inputs = {"raw_interactions": file_digest(path), "raw_items": file_digest(raw / "items.parquet")}
     table, told = _interactions(rows, split), rows.clock.described()
     write_table(folder / "interactions.parquet", table, "interactions", settings, inputs, **told)
     raw_users = pa.table({"user": np.arange(1, len(users) + 1), "raw_id": [user_ids[i] for i in users]})
     write_table(folder / "users.parquet", raw_users, "users", settings, inputs)
-    table = _items(raw / "items.parquet", [item_ids[i] for i in items])
+    table = _items(raw / "items.parquet", catalogue)
     about = describe_items(table)
     _tell_items(table.num_rows, about)
     root = describe(raw / "items.parquet").get("image_root")
     write_table(folder / "items.parquet", table, "items", settings, inputs, image_root=root)
     stats = {
-        **describe_rows(rows, split),
+        **describe_rows(rows, split, len(catalogue)),
         **about,
         "texts": _cleaned_texts(raw / "ingest.json"),
         "funnel": funnel.steps,
@@ -64,6 +71,8 @@ def prepare(raw: Path, folder: Path, settings: Mapping[str, Any], judged: bool =
     }
     write_json(folder / "stats.json", stats)
     log.info("kept %(interactions)d interactions of %(users)d users and %(items)d items", stats["counts"])
+    if len(catalogue) > len(items):
+        log.info("%s of the items have no interaction: they train nothing", f"{len(catalogue) - len(items):,}")
 
 
 def clean_and_split(rows: Rows, cleaning: Cleaning, split: Split, funnel: Funnel) -> tuple[Rows, Codes]:
@@ -74,7 +83,7 @@ def clean_and_split(rows: Rows, cleaning: Cleaning, split: Split, funnel: Funnel
         rows = funnel.count(_told(core.users, core.items, "all rows"), rows.take(k_core(rows, core)))
     moments = cuts(rows.times, split, rows.clock) if isinstance(split, GlobalTemporal) else None
     if core is not None and core.on == "train":
-        kept = k_core(rows, core, _train_part(rows, moments))
+        kept = k_core(rows, core, None if isinstance(split, NoSplit) else _train_part(rows, moments))
         rows = funnel.count(_told(core.users, core.items, "train rows"), rows.take(kept))
     if cleaning.max_history is not None:
         capped = None if moments is None else _train_part(rows, moments)
@@ -83,6 +92,8 @@ def clean_and_split(rows: Rows, cleaning: Cleaning, split: Split, funnel: Funnel
     if isinstance(split, GlobalTemporal):
         assert moments is not None
         codes = global_temporal(rows, moments, split)
+    elif isinstance(split, NoSplit):
+        codes = none(rows)
     else:
         codes = given(rows) if isinstance(split, GivenSplit) else leave_one_out(rows)
     kept = codes != DROPPED
@@ -114,6 +125,16 @@ def _dense(codes: Ints) -> tuple[Longs, Ints]:
     present = np.bincount(codes) > 0
     rank = (np.cumsum(present) - 1).astype(np.int32)
     return np.flatnonzero(present), rank[codes]
+
+
+def _whole(kept: list[str], path: Path) -> tuple[list[str], Ints]:
+    """Raw ids of the kept items and of all others that are told of, in natural order, and where the kept ones stand."""
+    told = read_table(path, "raw_items", ["raw_id"]).column("raw_id").to_pylist()
+    every = pl.Series(list(dict.fromkeys([*kept, *told])), dtype=pl.String)
+    order = natural_order(every)
+    place = np.empty(len(order), np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    return every.gather(order).to_list(), place[: len(kept)]
 
 
 def _told(users: int, items: int, which: str) -> str:

@@ -72,8 +72,19 @@ def global_temporal(rows: Rows, moments: tuple[int, int], settings: GlobalTempor
     targets = np.zeros(len(rows), bool)
     for code in (VALID, TEST):
         candidates = np.flatnonzero((part == code) & (rows.positions() > 0))
+        if settings.target == "new" and code == TEST:
+            candidates = _new_before_others(rows, candidates, part == TRAIN)
         targets[_one_a_user(rows.users, candidates, settings.target, draw[code])] = True
     return _with_history(rows, part, targets)
+
+
+def _new_before_others(rows: Rows, candidates: Longs, trained: Mask) -> Longs:
+    """Of users with a candidate whose item nothing trains on, these candidates alone; of all others, all."""
+    new = np.bincount(rows.items[trained], minlength=int(rows.items.max()) + 1)[rows.items[candidates]] == 0
+    users = np.zeros(int(rows.users.max()) + 1, bool)
+    users[rows.users[candidates[new]]] = True
+    kept: Longs = candidates[new | ~users[rows.users[candidates]]]
+    return kept
 
 
 def _one_a_user(
@@ -99,6 +110,11 @@ def _with_history(rows: Rows, part: Codes, targets: Mask) -> Codes:
     kept = (part == TRAIN) | targets
     split[kept] = part[kept]
     return split
+
+
+def none(rows: Rows) -> Codes:
+    """Every row trains."""
+    return np.full(len(rows), TRAIN, np.uint8)
 
 
 def given(rows: Rows) -> Codes:

@@ -15,9 +15,15 @@ from tessera.data.splits import Codes
 CURVE_POINTS = 1000
 
 
-def describe_rows(rows: Rows, split: Codes) -> dict[str, Any]:
-    """Statistics of the interactions that are kept; `users` and `items` of `rows` are codes without gaps."""
-    counts = rows.counts()
+def describe_rows(rows: Rows, split: Codes, items: int | None = None) -> dict[str, Any]:
+    """Statistics of the interactions that are kept.
+
+    Args:
+        rows: whose `users` are codes without gaps, and whose `items` are below `items`.
+        split: the part of each.
+        items: size of the catalogue; None where every item of it has an interaction.
+    """
+    counts = rows.counts() | ({} if items is None else {"items": items})
     by_split = np.bincount(split, minlength=len(SPLITS))
     lengths = np.bincount(rows.users)
     train = np.bincount(rows.items[split == TRAIN], minlength=counts["items"])

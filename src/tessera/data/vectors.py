@@ -41,6 +41,25 @@ def import_table(recipe: ItemTable, source: str | Path, items: str | Path, outpu
     source = Path(source)
     catalogue = read_table(items, "items", ["item", "raw_id"]).sort_by("item")
     raw_ids: list[str] = catalogue.column("raw_id").to_pylist()
+    chosen, vectors = vectors_of(recipe, source, raw_ids)
+    check_rows_differ(source, vectors, "expected a vector of its own for every item")
+    log.info("%s: %d of %d items have a vector of width %d", source, len(chosen), len(raw_ids), vectors.shape[1])
+    settings = recipe.model_dump(mode="json")
+    write_item_table(output, chosen.astype(np.int32) + 1, vectors, settings, {"source": file_digest(source)})
+
+
+def vectors_of(recipe: ItemTable, source: Path, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """What a file says of items.
+
+    Args:
+        recipe: `vectors` or `latent`.
+        source: the file of vectors, or latents.parquet of the demo world.
+        raw_ids: the items.
+    Returns:
+        (n,) which of them have a vector, from 0, and (n, width) their vectors.
+    Raises:
+        ArtifactError: `source` cannot be read as the recipe says, or knows none of the items.
+    """
     if isinstance(recipe, LatentTable):
         chosen, vectors = _by_raw_id(source, read_table(source, "latents", LATENTS.names), recipe.view, raw_ids)
     elif not source.is_file():
@@ -53,10 +72,7 @@ def import_table(recipe: ItemTable, source: str | Path, items: str | Path, outpu
     else:
         raise ArtifactError(f"{source}: item vectors are .npy or .parquet, not {source.suffix or 'without a suffix'!r}")
     _check_finite(source, chosen, vectors, raw_ids)
-    check_rows_differ(source, vectors, "expected a vector of its own for every item")
-    log.info("%s: %d of %d items have a vector of width %d", source, len(chosen), len(raw_ids), vectors.shape[1])
-    settings = recipe.model_dump(mode="json")
-    write_item_table(output, chosen.astype(np.int32) + 1, vectors, settings, {"source": file_digest(source)})
+    return chosen, vectors
 
 
 def make_table(recipe: Any, files: Mapping[str, str], output: str) -> None:

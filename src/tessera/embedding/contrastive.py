@@ -32,9 +32,11 @@ from tessera.objectives.contrastive import LEAST_TEMPERATURE, retrieval_accuracy
 from tessera.settings.language import ItemPrompt
 from tessera.settings.recipes.lrcl import LRCLTable
 from tessera.settings.recipes.scft import SCFTTable
-from tessera.training.loop import write_history
+from tessera.training.engine import Engine
+from tessera.training.history import write_history
+from tessera.training.losses import Losses, Term, told
 from tessera.training.machine import Machine, seed_step
-from tessera.training.steps import StepTrainer, Update
+from tessera.training.phases import FixedSteps, Optimizer, Phase, Position, Update
 
 if TYPE_CHECKING:
     from tessera.language.models import LanguageModel
@@ -159,8 +161,8 @@ class ContrastiveTraining(nn.Module):
         place = np.argsort(np.concatenate(batches), kind="stable")
         return torch.cat(found)[torch.from_numpy(place).to(self.machine.device)]
 
-    def loss(self, items: Items, step: int) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a step over all processes, and what to log of it.
+    def losses(self, items: Items, step: int) -> Losses:
+        """The loss of a step over all processes, and what the curve tells beside it.
 
         Args:
             items: of the step, over all processes.
@@ -176,10 +178,8 @@ class ContrastiveTraining(nn.Module):
         loss = soft_contrastive(
             first, second, self.temperature, settings.target_temperature, settings.normalize, settings.targets
         )
-        return loss, {
-            "temperature": float(self.temperature.detach()),
-            "accuracy": float(retrieval_accuracy(first, second, settings.normalize)),
-        }
+        accuracy = retrieval_accuracy(first, second, settings.normalize)
+        return {"loss": Term(loss), "temperature": told(self.temperature), "accuracy": told(accuracy)}
 
 
 def trained_items(told: Mapping[int, Attributes], data: Path) -> Items:
@@ -240,16 +240,17 @@ def train_contrastive(
     drop_out(model.tower)
     batches = ItemBatches(items, settings.batch, machine.world, settings.seed)
 
-    def updates(step: int) -> Iterable[Update]:
-        return [partial(training.loss, batches(step), step)]
+    def updates(_: None, at: Position) -> Iterable[Update]:
+        return [Update(partial(training.losses, batches(at.step), at.step))]
 
     trained = sum(parameter.numel() for parameter in training.parameters() if parameter.requires_grad)
     log.info(
         "%s: %s trained parameters, %d items a step, on %s",
         table.recipe, f"{trained:,}", batches.batch, machine.device,
     )  # fmt: skip
-    trainer = StepTrainer(training, settings, state, machine, updates, table.recipe)
-    history = trainer.fit()
+    program = [Phase(updates, FixedSteps(settings.steps), {"model": Optimizer(settings)})]
+    engine = Engine(training, program, settings, settings.seed, state, machine, table.recipe)
+    history = engine.fit()
     soft = table.loss.targets != "identity"
     if soft and history and history[-1]["loss"] > 0.98 * math.log(batches.batch):
         log.warning(
@@ -271,7 +272,7 @@ def train_contrastive(
         training.temperature.clamp(min=LEAST_TEMPERATURE),
         description,
     )
-    trainer.clear()
+    engine.clear()
 
 
 def embed_contrastive(

@@ -11,7 +11,7 @@ gradient holds the earlier ones constant, as in stage I, unless `through_first_p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -56,9 +56,11 @@ from tessera.language.tokens import chat_frame, plain_frame
 from tessera.settings.language import ItemPrompt
 from tessera.settings.recipes.crrl import CRRLTable
 from tessera.settings.recipes.lrcl import LRCLTable
-from tessera.training.loop import write_history
+from tessera.training.engine import Engine
+from tessera.training.history import write_history
+from tessera.training.losses import Losses, Term, told
 from tessera.training.machine import Machine, seed_step
-from tessera.training.steps import StepTrainer, Update
+from tessera.training.phases import FixedSteps, Optimizer, Phase, Position, Update
 
 if TYPE_CHECKING:
     from tessera.language.models import LanguageModel
@@ -132,7 +134,7 @@ class CollaborativeTraining:
 
     # ------------------------------------------------------------ a step
 
-    def updates(self, step: int) -> Iterable[Update]:
+    def updates(self, step: int) -> list[Update]:
         """The optimisation steps on the rollouts of a step."""
         ids = self.batches(step)
         rows = np.searchsorted(self.candidates.anchors, ids)
@@ -143,10 +145,10 @@ class CollaborativeTraining:
             items, weights = self.fixed[0][rows], self.fixed[1][rows]
         ids, items, weights = (self.machine.share(array) for array in (ids, items, weights))
         if self.table.objective == "contrastive":
-            return [partial(self._contrast, ids, items, weights)] * self.table.iterations
+            return [Update(partial(self._contrast, ids, items, weights))] * self.table.iterations
         rollouts = self._roll_out(step, ids, items, weights)
         update = self._gaussian_update if self.table.policy == "gaussian" else self._token_update
-        return [partial(update, rollouts)] * self.table.iterations
+        return [Update(partial(update, rollouts))] * self.table.iterations
 
     @torch.no_grad()
     def _roll_out(self, step: int, ids: np.ndarray, items: np.ndarray, weights: np.ndarray) -> Rollouts:
@@ -197,7 +199,7 @@ class CollaborativeTraining:
         with self.machine.autocast():
             return self._likelihood(prefix, thoughts + noise)
 
-    def _gaussian_update(self, rollouts: Rollouts) -> tuple[Tensor, dict[str, float]]:
+    def _gaussian_update(self, rollouts: Rollouts) -> Losses:
         table = self.table
         thoughts = self._think(rollouts.prefix)[:, None]
         log_ratio = self.machine.gather(gaussian_log_ratio(thoughts, rollouts.old, rollouts.noise, self.std))
@@ -205,9 +207,9 @@ class CollaborativeTraining:
         divergence = None
         if rollouts.reference is not None:
             divergence = self.machine.gather(gaussian_divergence(thoughts, rollouts.reference, self.std)).mean()
-        return self._told(loss, log_ratio, divergence, rollouts)
+        return self._losses(loss, log_ratio, divergence, rollouts)
 
-    def _token_update(self, rollouts: Rollouts) -> tuple[Tensor, dict[str, float]]:
+    def _token_update(self, rollouts: Rollouts) -> Losses:
         table = self.table
         found = self._likelihood(rollouts.prefix, self._think(rollouts.prefix)[:, None] + rollouts.noise)
         if rollouts.log_probability is None:
@@ -220,12 +222,10 @@ class CollaborativeTraining:
         if rollouts.reference is not None:
             each = self.machine.gather(token_divergence(found, rollouts.reference)).mean(-1)
             divergence = each[rollouts.counted].mean()
-        return self._told(loss, log_ratio, divergence, rollouts)
+        return self._losses(loss, log_ratio, divergence, rollouts)
 
-    def _told(
-        self, loss: Tensor, log_ratio: Tensor, divergence: Tensor | None, rollouts: Rollouts
-    ) -> tuple[Tensor, dict[str, float]]:
-        """The whole loss, and what to log of an update."""
+    def _losses(self, loss: Tensor, log_ratio: Tensor, divergence: Tensor | None, rollouts: Rollouts) -> Losses:
+        """The losses of an update, and what the curve tells beside them."""
         table = self.table
         with torch.no_grad():
             ratios = log_ratio if log_ratio.ndim == 3 else log_ratio[..., None]
@@ -235,12 +235,13 @@ class CollaborativeTraining:
                 "ratio_change": float((ratios.exp() - 1).abs()[rollouts.counted].mean()),
                 "clipped": float(clipped[rollouts.counted].float().mean()),
             }
+        losses = {"policy": Term(loss)}
         if divergence is not None:
-            loss = loss + table.kl * divergence
+            losses["divergence"] = Term(table.kl * divergence)
             numbers["kl"] = float(divergence.detach())
-        return loss, numbers
+        return losses | {name: told(number) for name, number in numbers.items()}
 
-    def _contrast(self, ids: np.ndarray, items: np.ndarray, weights: np.ndarray) -> tuple[Tensor, dict[str, float]]:
+    def _contrast(self, ids: np.ndarray, items: np.ndarray, weights: np.ndarray) -> Losses:
         """The control: the same pairs, a supervised loss, and the gradient through the language model's tail pass."""
         distinct, where = np.unique(np.concatenate([ids[:, None], items], axis=1), return_inverse=True)
         vectors = self.embed(self._places(distinct))
@@ -249,7 +250,7 @@ class CollaborativeTraining:
         right = torch.from_numpy(weights).to(similarity)
         loss = self.machine.gather(supervised_loss(similarity[:, 0], right)).mean()
         rewards = self.machine.gather(rank_reward(similarity.detach(), right))
-        return loss, {"reward_noise_free": float(rewards.mean())}
+        return {"loss": Term(loss), "reward_noise_free": told(rewards.mean())}
 
     # ------------------------------------------------------------ embeddings
 
@@ -417,8 +418,13 @@ def train_crrl(
         f"{sum(p.numel() for p in attention.parameters()):,}", machine.device,
     )  # fmt: skip
     before = training.positive_rank()
-    trainer = StepTrainer(attention, settings, state, machine, training.updates, "crrl")
-    history = trainer.fit()
+
+    def updates(_: None, at: Position) -> list[Update]:
+        return training.updates(at.step)
+
+    program = [Phase(updates, FixedSteps(settings.steps), {"model": Optimizer(settings)})]
+    engine = Engine(attention, program, settings, settings.seed, state, machine, "crrl")
+    history = engine.fit()
     after = training.positive_rank()
     log.info("crrl: mean rank of the positives among %d candidates %.3f -> %.3f", table.candidates, before, after)
     if not machine.first:
@@ -433,7 +439,7 @@ def train_crrl(
     }  # fmt: skip
     write_history(output.with_name("history.jsonl"), history)
     save_embedder(output, adapters, lora, attention, None, description)
-    trainer.clear()
+    engine.clear()
 
 
 def embed_crrl(

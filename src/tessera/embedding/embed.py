@@ -10,13 +10,13 @@ import numpy.typing as npt
 from tessera.artifacts.logs import log
 from tessera.artifacts.sequences import write_item_sequences
 from tessera.artifacts.tables import ArtifactError, check_rows_differ, write_item_table
-from tessera.embedding.finish import finish
+from tessera.embedding.finish import finish, fit, write_components
 from tessera.embedding.task import Places, Task
 from tessera.settings.recipes.base import Finish
 
 
 def embed(task: Task, places: Places, output: Path) -> None:
-    """Write the item table of a task.
+    """Write the item table of a task, and beside it (`.finish.safetensors`) how its rows were finished.
 
     Raises:
         ArtifactError: no item has a text, a vector is not finite, or all are the same.
@@ -30,11 +30,13 @@ def embed(task: Task, places: Places, output: Path) -> None:
     if len(np.unique(items)) > 1:
         why = "look at what is told of the items (prompt.attributes, captions) and at the model's tokenizer"
         check_rows_differ(output, vectors, f"nothing was written: {why}")
-    finished = finish(vectors, shape)
+    components = fit(vectors, shape)
+    finished = finish(vectors, shape, components)
     log.info(
         "%d items have %d vectors of width %d (from %d)",
         len(np.unique(items)), len(items), finished.shape[1], vectors.shape[1],
     )  # fmt: skip
+    write_components(output.with_suffix(".finish.safetensors"), components)
     digests = {str(number): digest for number, digest in enumerate(places.digests())}
     settings = task.model_dump(mode="json")
     if shape.shuffle is not None:

@@ -1,52 +1,110 @@
-"""From pooled states to the rows of a table: principal components, unit length."""
+"""From pooled states to the rows of a table: principal components, unit length. Later rows go the same way."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from tessera.artifacts.logs import log
+from tessera.artifacts.models import read_tensors, write_tensors
+from tessera.artifacts.tables import ArtifactError
 from tessera.data.principal import principal_directions
 from tessera.settings.recipes.base import Finish
 
 Vectors = npt.NDArray[np.floating]
+Floats = npt.NDArray[np.float64]
 
 _SILENT = 1e-10
 """A component of less variance than this share of the first's tells nothing but rounding."""
 
 
-def finish(vectors: Vectors, settings: Finish) -> npt.NDArray[np.float32]:
-    """Rows (items, dim) of a table from vectors (items, width)."""
+@dataclass(frozen=True)
+class Components:
+    """Principal components, as they were found in the vectors of a table."""
+
+    mean: Floats
+    """(width,)"""
+    directions: Floats
+    """(components, width)"""
+    kept: npt.NDArray[np.int64]
+    """Which of them are kept."""
+    scale: Floats | None
+    """(kept,) what each is multiplied by; None leaves them as they are."""
+
+    def of(self, vectors: Vectors) -> Floats:
+        """(n, kept) of vectors (n, width)."""
+        found = ((np.asarray(vectors, np.float64) - self.mean) @ self.directions.T)[:, self.kept]
+        return np.asarray(found if self.scale is None else found * self.scale)
+
+
+def find_components(vectors: Vectors, count: int, whiten: float = 0.0) -> Components:
+    """The directions of most variance of vectors (n, width), `count` or as many as there are.
+
+    Component k is divided by its standard deviation to the power of `whiten`; directions without variance are then left
+    out. At 0 and with all components, distances are kept.
+    """
+    mean: Floats = np.asarray(np.mean(vectors, axis=0, dtype=np.float64))
+    directions, variance = principal_directions(np.asarray(vectors, np.float64) - mean)
+    if count > len(directions):
+        log.info("%d principal components asked for, %d there are", count, len(directions))
+    directions = directions[:count]
+    if variance.sum() > 0:
+        log.info("%d components keep %.1f%% of the variance", len(directions), 100 * _share(variance, len(directions)))
+    if not whiten:
+        return Components(mean, directions, np.arange(len(directions)), None)
+    relative = variance[: len(directions)] / max(float(variance[0]), 1e-300)
+    told = relative > _SILENT
+    if not told.any():  # a table has a column even where all items are alike
+        return Components(mean, directions, np.arange(1), None)
+    return Components(mean, directions, np.flatnonzero(told), relative[told] ** (-whiten / 2))
+
+
+def _share(variance: Floats, count: int) -> float:
+    return float(variance[:count].sum() / variance.sum())
+
+
+def fit(vectors: Vectors, settings: Finish) -> Components | None:
+    """What `finish` needs to know of all vectors (items, width) of a table; None where it needs nothing."""
+    if settings.pca is None and not settings.whiten:
+        return None
+    return find_components(vectors, settings.pca or vectors.shape[1], settings.whiten)
+
+
+def finish(vectors: Vectors, settings: Finish, components: Components | None = None) -> npt.NDArray[np.float32]:
+    """Rows (items, dim) of a table from vectors (items, width).
+
+    Args:
+        vectors: as the model gave them.
+        settings: of the table.
+        components: what `fit` found in the vectors of the table that these come to; None fits these.
+    """
+    components = components or fit(vectors, settings)
     found = np.asarray(vectors, np.float64)
-    if settings.pca is not None or settings.whiten:
-        found = principal_components(found, settings.pca or found.shape[1], settings.whiten)
+    if components is not None:
+        found = components.of(found)
     if settings.l2:
         lengths = np.linalg.norm(found, axis=1, keepdims=True)
         found = found / np.where(lengths == 0, 1, lengths)
     return found.astype(np.float32)
 
 
-def principal_components(vectors: Vectors, count: int, whiten: float = 0.0) -> npt.NDArray[np.float64]:
-    """Centred vectors (n, width) in the directions of most variance, (n, count) or as many as there are.
+def write_components(path: Path, components: Components | None) -> None:
+    """Write what was fitted; a file without tensors where nothing was."""
+    parts = {} if components is None else {k: v for k, v in vars(components).items() if v is not None}
+    write_tensors(path, {name: torch.from_numpy(np.ascontiguousarray(part)) for name, part in parts.items()})
 
-    Component k is divided by its standard deviation to the power of `whiten`; directions without variance are then left
-    out. At 0 and with all components, distances are kept.
+
+def read_components(path: Path) -> Components | None:
+    """Read them back.
+
+    Raises:
+        ArtifactError: there is no such file: the table was made before it was kept.
     """
-    centred = np.asarray(vectors, np.float64) - np.mean(vectors, axis=0, dtype=np.float64)
-    directions, variance = principal_directions(centred)
-    if count > len(directions):
-        log.info("%d principal components asked for, %d there are", count, len(directions))
-    directions = directions[:count]
-    if variance.sum() > 0:
-        log.info("%d components keep %.1f%% of the variance", len(directions), 100 * _share(variance, len(directions)))
-    found = centred @ directions.T
-    if whiten:
-        relative = variance[: len(directions)] / max(float(variance[0]), 1e-300)
-        told = relative > _SILENT
-        # a table has a column even where all items are alike
-        found = found[:, told] * relative[told] ** (-whiten / 2) if told.any() else found[:, :1]
-    return np.asarray(found)
-
-
-def _share(variance: npt.NDArray[np.float64], count: int) -> float:
-    return float(variance[:count].sum() / variance.sum())
+    if not path.is_file():
+        raise ArtifactError(f"{path}: is not there; make the table again, for nothing else can be put beside its rows")
+    found = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
+    return Components(found["mean"], found["directions"], found["kept"], found.get("scale")) if found else None

@@ -11,7 +11,7 @@ import torch
 from tessera.artifacts.logs import stage
 from tessera.embedding.task import Places, Task
 from tessera.language.models import fingerprint
-from tessera.settings.steps import Steps
+from tessera.settings.training import Steps
 from tessera.training.launch import run_processes
 from tessera.training.machine import Machine, state_identity
 

@@ -16,7 +16,9 @@ from tessera.artifacts.tables import EVALUATION
 from tessera.data.dataset import Cases
 from tessera.data.padding import padded
 from tessera.evaluation import metrics
+from tessera.evaluation.cold import KIND, cold_groups
 from tessera.evaluation.groups import effective_ranks, history_groups, item_groups, repeated
+from tessera.evaluation.histories import Histories, slices
 from tessera.evaluation.ranking import check_scores, mask_seen, ranks
 from tessera.settings.evaluation import Evaluation, FullRanking, SampledRanking
 
@@ -24,14 +26,14 @@ from tessera.settings.evaluation import Evaluation, FullRanking, SampledRanking
 class Scorer(Protocol):
     """Scores of the whole catalogue after a history.
 
-    One with an attribute `reads_users` that is true is called with (batch,) ids of the users as a third argument.
+    To one with an attribute `reads_times` that is true, histories are given with times.
     """
 
     max_history: int | None
     """How much of a history's end is read; None reads all."""
 
-    def __call__(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:
-        """(batch, items) scores for histories (batch, length) of item ids, padded on the right with 0."""
+    def __call__(self, histories: Histories) -> Tensor:
+        """(batch, items) scores after histories."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class Ranked:
     candidates: np.ndarray
     recommended: np.ndarray
     """(cases, k) item ids, 0 where fewer than k items were left."""
+    cold_ranks: np.ndarray
+    """(cases,) ranks of cold targets among the cold items alone; NaN of all others."""
+    cold_candidates: np.ndarray
+    """(cases,) how many cold items were ranked, the target among them; 0 where it is none."""
 
 
 def rank_cases(
@@ -53,6 +59,7 @@ def rank_cases(
     candidates: np.ndarray | None = None,
     recommend: int = 0,
     progress: Callable[[int], None] | None = None,
+    cold: np.ndarray | None = None,
 ) -> Ranked:
     """Rank the target of every case.
 
@@ -64,13 +71,15 @@ def rank_cases(
             items that are not masked come to drawn ones, and to those of a file where the target is a seen item.
         recommend: length of the recommended lists.
         progress: told how many cases were done.
+        cold: (items + 1,) items without a training interaction, which are also ranked among themselves; None for none.
     Raises:
         ScoreError: a score is NaN.
     """
     count = len(cases.users)
     found = Ranked(
-        np.empty(count), np.empty(count, np.float32), np.empty(count, np.int32), np.zeros((count, recommend), np.int32)
-    )
+        np.empty(count), np.empty(count, np.float32), np.empty(count, np.int32), np.zeros((count, recommend), np.int32),
+        np.full(count, np.nan), np.zeros(count, np.int32),
+    )  # fmt: skip
     starts, lengths = cases.offsets[:-1], cases.lengths
     masked = masked_cases(cases, settings)
     missed = masked & cases.repeats
@@ -78,7 +87,7 @@ def rank_cases(
     order = np.argsort(lengths, kind="stable")
     for begin in range(0, count, settings.batch_users):
         chosen = order[begin : begin + settings.batch_users]
-        scores = score(scorer, cases.items, starts[chosen], lengths[chosen], cases.users[chosen])
+        scores = score(scorer, cases.items, starts[chosen], lengths[chosen], cases.users[chosen], cases.times)
         device = scores.device
         targets = torch.from_numpy(cases.targets[chosen]).long().to(device)
         check_scores(scores, torch.from_numpy(cases.users[chosen]))
@@ -97,6 +106,14 @@ def rank_cases(
             ranked, size = _among(scores, torch.from_numpy(among).long().to(device), target_scores)
         place = ranks(ranked, target_scores[:, 0], settings.ties).cpu().numpy()
         found.ranks[chosen] = np.where(missed[chosen], np.inf, place)
+        if cold is not None and (own := np.flatnonzero(cold[cases.targets[chosen]])).size:
+            columns = torch.from_numpy(np.flatnonzero(cold[1:])).to(device)
+            rows = torch.from_numpy(own).to(device)
+            place = ranks(scores[rows[:, None], columns], target_scores[rows, 0], settings.ties).cpu().numpy()
+            found.cold_ranks[chosen[own]] = np.where(missed[chosen[own]], np.inf, place)
+            found.cold_candidates[chosen[own]] = [
+                len(columns) - _hidden(cases, case, cold) * masked[case] for case in chosen[own].tolist()
+            ]
         found.scores[chosen] = target_scores[:, 0].cpu().numpy()
         found.candidates[chosen] = size.cpu().numpy() if isinstance(size, Tensor) else size
         if progress is not None:
@@ -113,6 +130,12 @@ def masked_cases(cases: Cases, settings: Evaluation) -> np.ndarray:
     if not settings.mask_seen:
         return np.zeros(len(cases), bool)
     return ~cases.repeats if settings.repeat_targets == "unmasked" else np.ones(len(cases), bool)
+
+
+def _hidden(cases: Cases, case: int, among: np.ndarray) -> int:
+    """How many different items of `among` (items + 1,) the history of a case holds, its target left out."""
+    history = np.unique(cases.history(case))
+    return int((among[history] & (history != cases.targets[case])).sum())
 
 
 def _with_seen(
@@ -135,14 +158,34 @@ def _with_seen(
     return np.concatenate([candidates, beside], axis=1)
 
 
-def score(scorer: Scorer, items: np.ndarray, starts: np.ndarray, lengths: np.ndarray, users: np.ndarray) -> Tensor:
-    """(users, items) scores after slices of `items`, of which the scorer reads the ends that it can."""
+def score(
+    scorer: Scorer,
+    items: np.ndarray,
+    starts: np.ndarray,
+    lengths: np.ndarray,
+    users: np.ndarray,
+    times: np.ndarray | None = None,
+) -> Tensor:
+    """(users, items) scores after slices of `items`, of which the scorer reads the ends that it can.
+
+    Args:
+        scorer: the recommender.
+        items: histories, one after the other.
+        starts: where each user's begins.
+        lengths: of the slices.
+        users: ids, 0 is nobody known.
+        times: seconds beside `items`; None where no time is known.
+    """
     if scorer.max_history is not None:
         kept = np.minimum(lengths, scorer.max_history)
         starts, lengths = starts + lengths - kept, kept
-    # an empty history is read as one padding item
-    who = (users,) if getattr(scorer, "reads_users", False) else ()
-    return scorer(padded(items, starts, lengths), np.maximum(lengths, 1).astype(np.int64), *who)
+    read = times if reads_times(scorer) else None
+    return scorer(slices(items, starts, lengths, users, read))
+
+
+def reads_times(scorer: Scorer) -> bool:
+    """Whether a scorer asks for times."""
+    return bool(getattr(scorer, "reads_times", False))
 
 
 def _top(scores: Tensor, k: int) -> np.ndarray:
@@ -174,6 +217,8 @@ def evaluation_table(cases: Cases, ranked: Ranked, popularity: np.ndarray) -> pa
         "history_length": cases.lengths[order],
         "popularity": popularity[cases.targets[order]],
         "repeat": cases.repeats[order],
+        "cold_rank": pa.array(ranked.cold_ranks[order], from_pandas=True),
+        "cold_candidates": ranked.cold_candidates[order],
         "recommended": pa.array(lists, pa.list_(pa.int32())),
     }
     return pa.table(columns).select(EVALUATION.names).cast(EVALUATION)
@@ -224,6 +269,8 @@ def summarize(
     }
     lengths = table.column("history_length").to_numpy()
     groups["history"] = {name: means(members) for name, members in history_groups(lengths, settings).items()}
+    if cold := cold_groups(table, settings):
+        groups[KIND] = cold
     told = {
         "test_users": len(targets),
         "cold_share": float((popularity[targets] == 0).mean()) if len(targets) else 0.0,

@@ -17,6 +17,7 @@ from tessera.artifacts.tables import write_table
 from tessera.data.bazaar.oracle import Oracle
 from tessera.data.dataset import Cases, load_dataset, read_raw_ids
 from tessera.evaluation.candidates import read_candidates
+from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import Ranked, evaluation_table, protocol_name, rank_cases, summarize
 from tessera.settings.evaluation import Evaluation
 
@@ -29,22 +30,28 @@ class OracleScorer:
     def __init__(self, oracle: Oracle, user: int, target: int) -> None:
         self.oracle, self.user, self.target = oracle, user, target
 
-    def __call__(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:
+    def __call__(self, histories: Histories) -> Tensor:
         """(1, items) scores; items that cannot come again score minus infinity."""
         with np.errstate(divide="ignore"):
             scores = np.log(self.oracle.probabilities(self.user, self.target))
         return torch.from_numpy(scores[None].astype(np.float32))
 
 
-def rank_by_oracle(oracle: Oracle, cases: Cases, settings: Evaluation, candidates: np.ndarray | None = None) -> Ranked:
-    """Rank every case by its true probabilities; `candidates` as in `rank_cases`."""
+def rank_by_oracle(
+    oracle: Oracle,
+    cases: Cases,
+    settings: Evaluation,
+    candidates: np.ndarray | None = None,
+    cold: np.ndarray | None = None,
+) -> Ranked:
+    """Rank every case by its true probabilities; `candidates` and `cold` as in `rank_cases`."""
     found = []
     with Progress("oracle", len(cases), "users") as progress:
         for case in range(len(cases)):
             scorer = OracleScorer(oracle, int(cases.users[case]), int(cases.targets[case]))
             among = None if candidates is None else candidates[case : case + 1]
             one = cases.take(np.array([case]))
-            found.append(rank_cases(scorer, one, settings, among, settings.recommendations, progress.update))
+            found.append(rank_cases(scorer, one, settings, among, settings.recommendations, progress.update, cold))
     return Ranked(*(np.concatenate([getattr(one, part.name) for one in found]) for part in fields(Ranked)))
 
 
@@ -69,8 +76,8 @@ def judge_oracle(
     if len(known) < len(cases):
         log.info("the oracle knows %d of %d test users", len(known), len(cases))
         cases, among = cases.take(known), None if among is None else among[known]
-    ranked = rank_by_oracle(oracle, cases, settings, among)
     popularity = dataset.train_counts
+    ranked = rank_by_oracle(oracle, cases, settings, among, popularity == 0)
     table = evaluation_table(cases, ranked, popularity)
     described = {"system": "oracle", "recommender": "oracle", "seed": 0}
     inputs = {"truth": file_digest(truth)} | ({"candidates": file_digest(candidates)} if candidates else {})

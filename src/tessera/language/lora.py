@@ -71,6 +71,12 @@ def drop_out(tower: nn.Module) -> None:
             part.train()
 
 
+class Adapters(nn.ParameterDict):
+    """The matrices of adapters on a tower that is not part of the module: they decay as those of its layers would."""
+
+    decays = True
+
+
 def lora_weights(tower: nn.Module) -> dict[str, nn.Parameter]:
     """The adapters' matrices by name: `<module>.lora_A.weight` and `<module>.lora_B.weight`."""
     return {

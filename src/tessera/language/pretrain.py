@@ -11,7 +11,7 @@ item's short attributes (`own`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,10 @@ from tessera.language.prompts import REQUEST, Attributes, attribute_text, domain
 from tessera.language.questions import INSTRUCTIONS, Pixels, Question, Source, picture_inputs
 from tessera.language.tokens import SYSTEM, Frame, chat_frame, pad_rows, plain_frame
 from tessera.settings.language import BuiltModel, ItemPrompt
+from tessera.training.engine import Engine
+from tessera.training.losses import Losses, Term
 from tessera.training.machine import Machine
-from tessera.training.steps import StepTrainer, Update
+from tessera.training.phases import FixedSteps, Optimizer, Phase, Position, Update, Updates
 
 TASKS = ("image", "both", "text", "continue", "image", "both", "text", "image")
 """The task of each row of a batch, in turn; of both, too, the picture is described first."""
@@ -414,8 +416,10 @@ def pretrain(
     full.eval()
     bits = {"before": teacher.text_bits()}
     full.train()
-    trainer = StepTrainer(full, settings.training, state, machine, _updates(teacher, machine), label="pretraining")
-    history = trainer.fit()
+    training = settings.training
+    program = [Phase(_updates(teacher, machine), FixedSteps(training.steps), {"model": Optimizer(training)})]
+    engine = Engine(full, program, training, training.seed, state, machine, "pretraining")
+    history = engine.fit()
     full.eval()
     checked = teacher.check() if machine.first else {}
     bits["after"] = teacher.text_bits()
@@ -432,23 +436,22 @@ def pretrain(
              "teacher": "drawn" if drawn else "own", "texts": len(teacher.told), "pictures": len(teacher.trained)},
         )  # fmt: skip
         save_built(output, full, tokenizer, teacher.shown.processor)
-    trainer.clear()
+    engine.clear()
 
 
-def _updates(teacher: Teacher, machine: Machine) -> Callable[[int], Iterable[Update]]:
+def _updates(teacher: Teacher, machine: Machine) -> Updates:
     rows = np.arange(teacher.settings.training.batch)
 
-    def updates(step: int) -> Iterable[Update]:
-        examples = [teacher.example(step, int(row)) for row in machine.share(rows)]
+    def updates(_: None, at: Position) -> Iterable[Update]:
+        examples = [teacher.example(at.step, int(row)) for row in machine.share(rows)]
 
-        def loss() -> tuple[Tensor, dict[str, float]]:
+        def losses() -> Losses:
             # pictures alone are short, texts are long: apart, there is little padding
             long = [len(example.ids) > 1.5 * min(len(other.ids) for other in examples) for example in examples]
             parts = [[e for e, far in zip(examples, long, strict=True) if far is side] for side in (False, True)]
-            losses = torch.cat([row_losses(teacher.model, part) for part in parts if part])
-            everywhere = machine.gather(losses.unsqueeze(1))
-            return everywhere.mean(), {}
+            own = torch.cat([row_losses(teacher.model, part) for part in parts if part])
+            return {"loss": Term(machine.gather(own.unsqueeze(1)).mean())}
 
-        yield loss
+        yield Update(losses)
 
     return updates

@@ -13,7 +13,28 @@ def catalogue_loss(settings: Loss, popularity: Tensor) -> CatalogueLoss:
     """The loss that the settings name.
 
     Args:
+        settings: which, and whether items without a training interaction are negatives.
         popularity: (items + 1,) training interactions an item, index 0 unused.
     """
-    loss: CatalogueLoss = implementation(settings)(settings, popularity)
-    return loss
+    made: type[CatalogueLoss] = implementation(settings)
+    if settings.cold_items == "left_out" and bool((popularity[1:] == 0).any()):
+        return _WithoutCold(settings, made, popularity)
+    return made(settings, popularity)  # type: ignore[call-arg]
+
+
+class _WithoutCold:
+    """A loss over the items that training knows: no other is a negative, and none of them is a target."""
+
+    def __init__(self, settings: Loss, made: type[CatalogueLoss], popularity: Tensor) -> None:
+        known = popularity > 0
+        known[0] = True  # the padding keeps its place
+        self.kept = known.nonzero()[:, 0]
+        self.place = known.long().cumsum(0) - 1
+        """(items + 1,) where a kept item stands among those kept."""
+        self.loss = made(settings, popularity[self.kept])  # type: ignore[call-arg]
+
+    def __call__(self, states: Tensor, vectors: Tensor, targets: Tensor, owners: Tensor, histories: Tensor) -> Tensor:
+        """See `CatalogueLoss`."""
+        device = vectors.device
+        self.kept, self.place = self.kept.to(device), self.place.to(device)
+        return self.loss(states, vectors[self.kept], self.place[targets], owners, self.place[histories])

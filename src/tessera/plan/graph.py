@@ -71,6 +71,11 @@ class Plan:
         backbone = config.backbones[backbone_name] if backbone_name is not None else None
         training = {**config.training.model_dump(), **(backbone.training if backbone else {}), **system.training}
         models = named(system, "models")
+        tables = system.item_tables(config)
+        missing = system.missing or config.missing
+        if missing is not None and not missing.something:
+            missing = None
+        modalities = {table: sorted(config.tables[table].modalities(config)) for table in tables} if missing else {}
         # a network of its own has a loss of its own
         loss = (system.loss or config.loss) if isinstance(system, BackboneSystem) else CrossEntropy()
         return Run(
@@ -84,8 +89,10 @@ class Plan:
             training=Training.model_validate(training),
             mask_seen=config.evaluation.mask_seen,
             repeat_targets=config.evaluation.repeat_targets,
-            tables=system.item_tables(config),
-            remarks=self._remarks(system, backbone_name, backbone),
+            tables=tables,
+            missing=missing,
+            modalities=modalities,
+            remarks=[*self._remarks(system, backbone_name, backbone), *([missing.told] if missing else [])],
         )
 
     @cached_property

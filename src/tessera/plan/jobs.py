@@ -9,12 +9,14 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tessera.artifacts.places import place
+from tessera.data.downloads import is_url
 from tessera.data.files import find, model_files
 from tessera.plan.graph import Noun, Plan, kind_modules
 from tessera.settings.base import Settings
+from tessera.settings.config import final_name
 from tessera.settings.ctr import CTRRun
 from tessera.settings.language import FolderModel
 from tessera.settings.references import ONE_ROW
@@ -57,10 +59,22 @@ CLICKS = Task("ctr", "click_run", "predictions.parquet", "-ctr")
 
 
 class Told(str):
-    """A text that a rule reads; where it is long, Snakemake records it, and tells of a change, by its hash."""
+    """A text that a rule reads; where it is long, Snakemake records it, and tells of a change, by its hash.
+
+    A job whose text changed in nothing but what `identity` leaves out is not run again.
+    """
+
+    identity: str
+
+    def __new__(cls, text: str, identity: str | None = None) -> Told:
+        """`identity` is what Snakemake records in place of the text."""
+        made = super().__new__(cls, text)
+        made.identity = text if identity is None else identity
+        return made
 
     def __repr__(self) -> str:
-        return str.__repr__(self) if len(self) < 500 else f"sha256:{hashlib.sha256(self.encode()).hexdigest()[:16]}"
+        recorded = self.identity
+        return repr(recorded) if len(recorded) < 500 else f"sha256:{hashlib.sha256(recorded.encode()).hexdigest()[:16]}"
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         return str, (str(self),)
@@ -68,11 +82,27 @@ class Told(str):
 
 def canonical(value: Any) -> Told:
     """Params as sorted JSON: Snakemake compares dicts in the order of their keys."""
-    return Told(json.dumps(value, sort_keys=True))
+    return Told(*(json.dumps(_picked(value, whole), sort_keys=True) for whole in (True, False)))
 
 
-def _told(settings: Settings, without: Iterable[str] = ()) -> dict[str, Any]:
-    return {key: value for key, value in settings.model_dump(mode="json").items() if key not in set(without)}
+class Part(NamedTuple):
+    """Settings in the params of a job."""
+
+    whole: dict[str, Any]
+    identity: dict[str, Any]
+    """Without what no result depends on."""
+
+
+def _told(settings: Settings, without: Iterable[str] = ()) -> Part:
+    left_out = set(without)
+    both = (settings.model_dump(mode="json"), settings.identity())
+    return Part(*({key: value for key, value in shown.items() if key not in left_out} for shown in both))
+
+
+def _picked(value: Any, whole: bool) -> Any:
+    if isinstance(value, Part):
+        return value.whole if whole else value.identity
+    return {key: _picked(part, whole) for key, part in value.items()} if isinstance(value, dict) else value
 
 
 class Jobs:
@@ -123,7 +153,20 @@ class Jobs:
         settings = (self.config.tables if noun.kind == "table" else self.config.semantic_ids)[noun.name]
         if (path := getattr(settings, "path", None)) is not None:
             return {"source": str(find(path))}
-        return {name: f"results/{dataset}/{file}" for name, file in settings.READS_OF_DATASET.items()}
+        return {
+            name: f"results/{self.raw(dataset) if file.startswith('raw/') else dataset}/{file}"
+            for name, file in settings.READS_OF_DATASET.items()
+        }
+
+    def raw(self, dataset: str) -> str:
+        """The dataset whose raw rows a dataset is made of: itself, or what is trained on to the end."""
+        return self.config.finals.get(dataset, dataset)
+
+    def validated(self, noun: Noun, dataset: str) -> Files:
+        """The description of the run that says how long a final one is trained, as a named input."""
+        if dataset not in self.config.finals or self.plan.trained[noun.name].heuristic:
+            return {}
+        return {"validated": self.file(noun, self.raw(dataset), "model.json")}
 
     # ------------------------------------------------------------ settings
 
@@ -153,7 +196,7 @@ class Jobs:
             return canonical({"captions": _told(captions), "model": model, "prompt": prompt})
         return self._recipe(noun, prompt)
 
-    def _recipe(self, noun: Noun, prompt: dict[str, Any]) -> str:
+    def _recipe(self, noun: Noun, prompt: Part) -> str:
         """A recipe with its names resolved; training reads no key of what is done to the vectors afterwards."""
         recipe: Settings = self.config.tables[noun.name]
         reader = self.plan.reader(noun.name)
@@ -177,13 +220,52 @@ class Jobs:
     def recommend_files(self) -> Files:
         """The lists of items and of users that a config names, as named inputs."""
         named = {"stock": self.config.recommend.items, "wanted": self.config.recommend.users}
+        new = self.config.recommend.new_items
+        if new is not None and not is_url(new.path):
+            named["new"] = new.path
         return {key: str(find(path)) for key, path in named.items() if path is not None}
 
+    def readers(self, noun: Noun, dataset: str) -> Files:
+        """What the tables of a run are made with, where lists hold items that came after training."""
+        if self.config.recommend.new_items is None:
+            return {}
+        found: list[str] = []
+        for table in self.plan.trained[noun.name].tables:
+            if self.plan.reader(table) is None:
+                continue
+            made = Noun("table", table)
+            found.append(f"results/{dataset}/{place('table', table, 'finish.safetensors')}")
+            for read in self.plan.reads(made):
+                if read.kind == "embedder" or (read.kind == "model" and self.plan.built(read.name)):
+                    found.append(self.file(read, dataset))
+        return {"readers": found}
+
+    def recommend_modules(self, noun: Noun) -> list[str]:
+        """Modules that lists for all users load by name: new items are read by what made the tables of the run."""
+        found = self.modules(noun)
+        if self.config.recommend.new_items is not None:
+            found += ["tessera.serving.new_items"]
+            found += [name for t in self.plan.trained[noun.name].tables for name in self.modules(Noun("table", t))]
+        return list(dict.fromkeys(found))
+
     def recommended(self) -> list[str]:
-        """Folders of the runs whose lists the experiment asks for: of several seeds the first."""
+        """The lists that the experiment asks for, as paths below `results/`: those of final runs, where there are."""
+        final = set(self.final())
+        return [
+            f"{final_name(dataset) if run in final else dataset}/recommendations/{run}"
+            for dataset in self.config.experiment.datasets
+            for run in self._chosen(self.config.experiment.recommend)
+        ]
+
+    def final(self) -> list[str]:
+        """Folders of the runs that are trained on everything in the end."""
+        return self._chosen(self.config.experiment.final)
+
+    def _chosen(self, names: Iterable[str]) -> list[str]:
+        """Folders of the runs that names stand for: of several seeds the first."""
         found: dict[tuple[str, str], str] = {}
         for run in self.plan.runs:
-            if {run.system, f"{run.system}/{run.recommender}"} & set(self.config.experiment.recommend):
+            if {run.system, f"{run.system}/{run.recommender}"} & set(names):
                 found.setdefault((run.system, run.recommender), run.path)
         return list(found.values())
 

@@ -86,6 +86,8 @@ def _needed(plan: Plan) -> Iterator[Needed]:
     for key, path in (("items", config.recommend.items), ("users", config.recommend.users)):
         if path is not None:
             yield Needed(f"recommend.{key}", path, folder=False)
+    if (new := config.recommend.new_items) is not None:
+        yield Needed("recommend.new_items.path", new.path, True, new.sha256)
 
 
 def _missing_packages(plan: Plan, where: str) -> Iterator[str]:
@@ -164,6 +166,10 @@ def check_first_lines(plan: Plan, where: str = "config") -> None:
         look(f"datasets.{name}.path", dataset.path, partial(reader.check, dataset))
         if dataset.items is not None:
             look(f"datasets.{name}.items", dataset.items.path, partial(check_items_file, dataset.items))
+    if (new := plan.config.recommend.new_items) is not None:
+        from tessera.data.sources.columns import check_items_file
+
+        look("recommend.new_items", new.path, partial(check_items_file, new))
     for name in plan.needed("table"):
         if (path := getattr(plan.config.tables[name], "path", None)) is not None:
             from tessera.data.vectors import check_vectors

@@ -18,8 +18,10 @@ from tessera.quantization.principal import start_at_components
 from tessera.quantization.residual import Quantized, ResidualCodebooks, forget
 from tessera.quantization.vectors import PartVectors, Standard, standard
 from tessera.settings.quantizers.learned_base import LearnedCodes
+from tessera.training.engine import Engine
+from tessera.training.losses import Losses
 from tessera.training.machine import Machine, seed_step
-from tessera.training.steps import StepTrainer, Update
+from tessera.training.phases import FixedSteps, Optimizer, Phase, Position, Update
 
 
 def perceptron(widths: Sequence[int]) -> nn.Sequential:
@@ -106,13 +108,13 @@ class Passed:
     """(n,) their places in the batch."""
 
     @torch.no_grad()
-    def cosine(self) -> float:
+    def cosine(self) -> Tensor | float:
         """Mean cosine of a row and its own reconstruction: near zero when rows decode to anyone's."""
-        return float(F.cosine_similarity(self.made.float(), self.x, dim=1).mean()) if len(self.x) else 0.0
+        return F.cosine_similarity(self.made.float(), self.x, dim=1).mean() if len(self.x) else 0.0
 
 
-Losses = Callable[[list[Passed]], tuple[Tensor, dict[str, float]]]
-"""The loss of a batch, a list entry for each part, and numbers to log."""
+PartLosses = Callable[[list[Passed]], Losses]
+"""The losses of a batch, of which each part has passed its rows."""
 
 
 class Batches:
@@ -133,7 +135,7 @@ class Batches:
         return self.order[place * self.batch : (place + 1) * self.batch]
 
 
-def fit_autoencoders(settings: LearnedCodes, data: Sequence[PartVectors], state: Path, losses: Losses) -> Fitted:
+def fit_autoencoders(settings: LearnedCodes, data: Sequence[PartVectors], state: Path, losses: PartLosses) -> Fitted:
     """Train an autoencoder a part, all in one step.
 
     Args:
@@ -154,36 +156,39 @@ def fit_autoencoders(settings: LearnedCodes, data: Sequence[PartVectors], state:
     parts: list[Autoencoder] = list(model)  # type: ignore[arg-type]
     batches = Batches(len(tables[0]), settings.training.batch, settings.training.seed)
 
-    def updates(step: int) -> Iterator[Update]:
-        rows = torch.from_numpy(batches.rows(step))
-        yield lambda: _update(rows)
+    def updates(_: None, at: Position) -> Iterator[Update]:
+        rows = torch.from_numpy(batches.rows(at.step))
+        yield Update(lambda: step_losses(rows, at.optimizers["model"]))
 
-    def _update(rows: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def step_losses(rows: Tensor, optimizer: torch.optim.Optimizer) -> Losses:
         passed = []
         for part, table, own in zip(parts, inputs, present, strict=True):
             places = torch.nonzero(own[rows])[:, 0]
             x = table[rows[places].to(machine.device)]
             made, quantized = part(x)
             passed.append(Passed(x, made, quantized, places.to(machine.device)))
-            forget(trainer.optimizer, part.codebooks.moved)
+            forget(optimizer, part.codebooks.moved)
         return losses(passed)
 
-    trainer = StepTrainer(model, settings.training, state, machine, updates, "codes")
-    fresh = not trainer.checkpoint.is_file()
-    if settings.first_weights == "principal" and fresh:
-        for part, table, own in zip(parts, inputs, present, strict=True):
-            count = start_at_components(part.encoder, part.decoder, table[own.to(machine.device)])
-            log.info("encoder and decoder start from %d principal components", count)
-    if settings.start == "kmeans" and fresh:
-        with torch.no_grad():
-            for part, table, own in zip(parts, inputs, present, strict=True):
-                rows = table[own.to(machine.device)]
-                part.codebooks.start(torch.cat([part.encoder(chunk) for chunk in torch.split(rows, CHUNK)]))
-        log.info("codebooks start from k-means of %d latent vectors", len(tables[0]))
-    history = trainer.fit()
+    def begin() -> None:
+        owned = [table[own.to(machine.device)] for table, own in zip(inputs, present, strict=True)]
+        if settings.first_weights == "principal":
+            for part, rows in zip(parts, owned, strict=True):
+                count = start_at_components(part.encoder, part.decoder, rows)
+                log.info("encoder and decoder start from %d principal components", count)
+        if settings.start == "kmeans":
+            with torch.no_grad():
+                for part, rows in zip(parts, owned, strict=True):
+                    part.codebooks.start(torch.cat([part.encoder(chunk) for chunk in torch.split(rows, CHUNK)]))
+            log.info("codebooks start from k-means of %d latent vectors", len(tables[0]))
+
+    training = settings.training
+    program = [Phase(updates, FixedSteps(training.steps), {"model": Optimizer(training)}, begin=begin)]
+    engine = Engine(model, program, training, training.seed, state, machine, "codes")
+    history = engine.fit()
     model.cpu()
     fitted = [
         Part(scaling, part.codebooks.codebooks, part.encoder, part.decoder)
         for scaling, part in zip(scalings, parts, strict=True)
     ]
-    return Fitted(list(fitted), history, trainer.clear)
+    return Fitted(list(fitted), history, engine.clear)

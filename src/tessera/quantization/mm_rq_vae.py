@@ -16,6 +16,7 @@ from tessera.quantization.autoencoder import Part, Passed, fit_autoencoders
 from tessera.quantization.base import Fitted
 from tessera.quantization.vectors import PartVectors
 from tessera.settings.quantizers.mm_rq_vae import MMRQVAE
+from tessera.training.losses import Losses, Term, told
 
 __all__ = ["Part", "fit"]
 
@@ -46,13 +47,13 @@ def alignment(passed: list[Passed], settings: MMRQVAE) -> Tensor:
     return total
 
 
-def losses(passed: list[Passed], settings: MMRQVAE, names: Sequence[str]) -> tuple[Tensor, dict[str, float]]:
+def losses(passed: list[Passed], settings: MMRQVAE, names: Sequence[str]) -> Losses:
     """rec (mmd L_MMD + mse L_MSE) + L_codes + align_weight L_align (section 3.2, with L_MSE added), sums over parts.
 
     Items that lack a part count nowhere in its losses, nor in its alignment.
     """
     clouds = pairs = codes = passed[0].x.new_zeros(())
-    numbers: dict[str, float] = {}
+    cosines: Losses = {}
     for name, part in zip(names, passed, strict=True):
         if len(part.x) < LEAST:
             continue
@@ -61,11 +62,11 @@ def losses(passed: list[Passed], settings: MMRQVAE, names: Sequence[str]) -> tup
             clouds = clouds + mmd(made, part.x)
         pairs = pairs + F.mse_loss(made, part.x)
         codes = codes + part.quantized.loss
-        numbers[f"cosine {name}"] = part.cosine()
+        cosines = {**cosines, f"cosine {name}": told(part.cosine())}
     aligned = alignment(passed, settings)
     loss = settings.rec * (settings.mmd * clouds + settings.mse * pairs) + codes + settings.align_weight * aligned
-    found = {"reconstruction": pairs, "mmd": clouds, "codes": codes, "alignment": aligned}
-    return loss, {name: float(value.detach()) for name, value in found.items()} | numbers
+    parts = {"reconstruction": pairs, "mmd": clouds, "codes": codes, "alignment": aligned}
+    return {"loss": Term(loss), **{name: told(value) for name, value in parts.items()}, **cosines}
 
 
 def fit(settings: MMRQVAE, data: Sequence[PartVectors], state: Path) -> Fitted:

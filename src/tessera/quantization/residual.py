@@ -39,6 +39,8 @@ class ResidualCodebooks(nn.Module):
     """Residual quantisation: each level has a codebook for what the levels before left over (Lee et al., CVPR 2022)."""
 
     unused: Tensor
+    decays = True
+    """Codebooks decay as the layers around them do."""
 
     def __init__(self, settings: LearnedCodes) -> None:
         super().__init__()

@@ -6,25 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch.nn.functional as F
-from torch import Tensor
 
 from tessera.quantization.autoencoder import Part, Passed, fit_autoencoders
 from tessera.quantization.base import Fitted
 from tessera.quantization.vectors import PartVectors
 from tessera.settings.quantizers.rq_vae import RQVAE
+from tessera.training.losses import Losses, Term, told
 
 __all__ = ["Part", "fit"]
 
 
-def losses(passed: list[Passed]) -> tuple[Tensor, dict[str, float]]:
+def losses(passed: list[Passed]) -> Losses:
     """Squared errors of the reconstruction, and the losses of the codes; both are means over batch and dimensions."""
     (part,) = passed
     reconstruction = F.mse_loss(part.made.float(), part.x)
-    loss = reconstruction + part.quantized.loss
-    return loss, {
-        "reconstruction": float(reconstruction.detach()),
-        "codes": float(part.quantized.loss.detach()),
-        "cosine": part.cosine(),
+    return {
+        "reconstruction": Term(reconstruction),
+        "codes": Term(part.quantized.loss),
+        "cosine": told(part.cosine()),
     }
 
 

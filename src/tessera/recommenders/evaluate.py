@@ -15,9 +15,9 @@ from tessera.artifacts.models import read_model
 from tessera.artifacts.tables import ArtifactError, write_table
 from tessera.data.dataset import Cases, load_dataset
 from tessera.evaluation.candidates import read_candidates
-from tessera.evaluation.judge import Scorer, evaluation_table, protocol_name, rank_cases, summarize
+from tessera.evaluation.judge import Scorer, evaluation_table, protocol_name, rank_cases, reads_times, summarize
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.systems.base import counted, system
+from tessera.recommenders.systems.base import as_scorer, counted, recommender
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
 from tessera.training.machine import pick_device
@@ -33,11 +33,10 @@ def load_scorer(model: Path, run: Run, popularity: np.ndarray, inputs: RunInputs
     if description["items"] != len(popularity) - 1:
         raise ArtifactError(f"{model}: trained on {description['items']} items, the dataset has {len(popularity) - 1}")
     if run.heuristic:
-        return counted(run).Scorer(run.method, tensors)
-    device = pick_device(run.training.device)
-    network = system(run).build(run, inputs, popularity)
-    network.load_state_dict(tensors)
-    return system(run).scorer(network.to(device), run, device)
+        return counted(run)(run.method, tensors)
+    trained = recommender(run).build(run, inputs.under(run), popularity)
+    trained.load_state_dict(tensors)
+    return as_scorer(trained, pick_device(run.training.device))
 
 
 def evaluate_run(
@@ -53,8 +52,8 @@ def evaluate_run(
     """Rank every test target, write the evaluation table and the metrics, and give the metrics back."""
     dataset = load_dataset(data)
     popularity = dataset.train_counts
-    cases = dataset.cases("test")
     scorer = load_scorer(model, run, popularity, inputs)
+    cases = dataset.cases("test", times=reads_times(scorer))
     return write_evaluation(
         scorer,
         cases,
@@ -89,7 +88,8 @@ def write_evaluation(
     chosen = read_candidates(candidates, cases, len(popularity) - 1) if candidates else None
     started = time.monotonic()
     with Progress("test users", len(cases), "users") as progress:
-        ranked = rank_cases(scorer, cases, settings, chosen, settings.recommendations, progress.update)
+        cold = popularity == 0
+        ranked = rank_cases(scorer, cases, settings, chosen, settings.recommendations, progress.update, cold)
     seconds = time.monotonic() - started
     found = evaluation_table(cases, ranked, popularity)
     inputs = {"candidates": file_digest(candidates)} if candidates else {}

@@ -14,10 +14,13 @@ from tessera.artifacts.models import read_tensors
 from tessera.artifacts.sequences import read_item_sequences
 from tessera.artifacts.tables import ArtifactError, read_item_table
 from tessera.settings.base import Settings
+from tessera.settings.missing import Missing
 from tessera.settings.runs import Run
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from tessera.recommenders.missing import Lost
 
 Table = tuple["Tensor", "Tensor"]
 """Vectors (items + 1, width) and present (items + 1,); of several rows an item (items + 1, n, ...) both."""
@@ -34,6 +37,10 @@ class RunInputs(Settings):
     """Semantic IDs (Parquet); the quantiser's `model.safetensors` lies beside them."""
     model: str | None = None
     """Folder of a language model that was built."""
+    missing: Missing | None = None
+    """Pictures or texts that are lost."""
+    modalities: dict[str, list[str]] = Field(default_factory=dict)
+    """What the tables are made from, by name."""
 
     def digests(self) -> list[str]:
         """Fingerprints of the files, for the identity of a run's state."""
@@ -70,6 +77,18 @@ class RunInputs(Settings):
             raise ValueError(f"the item table {name!r} is read, but no file was given")
         vectors, present = read(self.tables[name], items)
         return torch.from_numpy(vectors), torch.from_numpy(present)
+
+    def under(self, run: Run) -> RunInputs:
+        """The same files, read under the losses of a run."""
+        return self.model_copy(update={"missing": run.missing, "modalities": run.modalities})
+
+    def lost(self, name: str, items: int) -> Lost | None:
+        """Which rows of a table are lost in an experiment with missing pictures or texts; None where none is."""
+        if self.missing is None:
+            return None
+        from tessera.recommenders.missing import lost_rows
+
+        return lost_rows(self.missing, self.modalities.get(name, ()), items)
 
     def read_codes(self, name: str, items: int) -> tuple[SemanticIds, Mapping[tuple[int, int], Tensor]]:
         """Semantic IDs, and the codebooks of their quantiser by (part, level).
@@ -109,5 +128,8 @@ def run_inputs(run: Run, files: Mapping[str, Any]) -> RunInputs:
     """The inputs of a run from the named inputs of its rule: `tables`, `teacher`, `codes`, `language_model`."""
     tables = dict(zip(run.tables, map(str, files.get("tables", [])), strict=True))
     return RunInputs(
-        tables=tables, teacher=files.get("teacher"), codes=files.get("codes"), model=files.get("language_model")
+        tables=tables,
+        teacher=files.get("teacher"),
+        codes=files.get("codes"),
+        model=files.get("language_model"),
     )

@@ -12,6 +12,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from tessera.recommenders.missing import Lost, Present
+
 _CHUNK = 4096
 """Items of the whole catalogue that are fused at once: the hidden layer of large models is wide."""
 
@@ -20,15 +22,17 @@ class RawBranch(nn.Module):
     """A frozen item table behind a trained projection: u = W e + b; items without a row share a learned vector."""
 
     table: Tensor
-    present: Tensor
 
-    def __init__(self, vectors: Tensor, present: Tensor, width: int, standardize: bool) -> None:
+    def __init__(
+        self, vectors: Tensor, present: Tensor, width: int, standardize: bool, lost: Lost | None = None
+    ) -> None:
         """
         Args:
             vectors: (items + 1, d) the table, row 0 the padding.
             present: (items + 1,) bool, which rows it has.
             width: of the language model.
             standardize: centre the table and scale it to unit mean square.
+            lost: which rows are lost in an experiment.
         """
         super().__init__()
         if standardize:
@@ -36,13 +40,21 @@ class RawBranch(nn.Module):
             vectors = vectors / vectors[present].square().mean().sqrt().clamp(min=1e-12)
         # not saved with the weights: the table is an artifact of its own
         self.register_buffer("table", vectors * present[:, None], persistent=False)
-        self.register_buffer("present", present, persistent=False)
+        self.present = Present(present, lost)
         self.projection = nn.Linear(vectors.shape[1], width)
         self.absent = nn.Parameter(torch.randn(width) * 0.02)
 
     def forward(self, items: Tensor | slice) -> Tensor:
         """(n, width) of the items."""
-        return torch.where(self.present[items, None], self.projection(self.table[items]), self.absent)
+        return torch.where(self.present()[items, None], self.projection(self.table[items]), self.stand_in())
+
+    def stand_in(self) -> Tensor:
+        """(width,) what stands where an item has no row: learned, or the mean of all where training met none."""
+        present = self.present()
+        if self.training or self.present.learns or bool(present[1:].all()):
+            return self.absent
+        mean: Tensor = self.projection(self.table[present].mean(0))
+        return mean
 
 
 class CodeBranch(nn.Module):

@@ -117,7 +117,7 @@ class ScoreHeads(nn.Module):
         total = weights[:, 0] * (states @ self.vectors.T)
         for number, branch in enumerate(raw, 1):
             found = (states @ branch.projection.weight) @ branch.table.T + (states @ branch.projection.bias)[:, None]
-            found = torch.where(branch.present, found, (states @ branch.absent)[:, None])
+            found = torch.where(branch.present(), found, (states @ branch.stand_in())[:, None])
             total = total + weights[:, number] * found
         return total
 

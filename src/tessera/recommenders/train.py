@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tessera.artifacts.files import file_digest
+from tessera.artifacts.files import file_digest, read_json
 from tessera.artifacts.logs import log, stage
 from tessera.artifacts.models import write_model
 from tessera.data.dataset import Cases, Dataset, load_dataset
@@ -19,12 +19,13 @@ from tessera.evaluation.groups import repeat_warning
 from tessera.evaluation.judge import counted_cases, validation_metrics
 from tessera.language.models import fingerprint
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.systems.base import counted, system
+from tessera.recommenders.systems.base import TrainingHistories, as_scorer, counted, recommender
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
 from tessera.training.checkpoint import clear
+from tessera.training.engine import Engine
+from tessera.training.history import write_history
 from tessera.training.launch import run_processes
-from tessera.training.loop import Trainer, write_history
 from tessera.training.machine import Machine, seed_step, state_identity
 
 
@@ -34,7 +35,29 @@ def run_identity(run: Run, data: Path, inputs: RunInputs, code: str) -> str:
     return state_identity(run.canonical(), code, *digests)
 
 
-def train_run(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path, code: str = "") -> None:
+def as_long_as(run: Run, validated: Path) -> Run:
+    """The run, to be trained for as many epochs as another that was validated needed.
+
+    Args:
+        validated: model.json of that one.
+    Raises:
+        ValueError: it does not say.
+    """
+    best = read_json(validated).get("best_epoch")
+    if not isinstance(best, int):
+        raise ValueError(f"{validated}: does not say after how many epochs the run was best; train that run again")
+    return run.model_copy(update={"training": run.training.model_copy(update={"epochs": best})})
+
+
+def train_run(
+    run: Run,
+    data: Path,
+    inputs: RunInputs,
+    output: Path,
+    state: Path,
+    code: str = "",
+    validated: Path | None = None,
+) -> None:
     """Train a run and write `output` (model.safetensors), model.json and history.jsonl beside it.
 
     Args:
@@ -44,10 +67,14 @@ def train_run(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path
         output: path of the weights.
         state: root of the trainers' resumable states.
         code: fingerprint of the code that trains.
+        validated: model.json of the same run on data that could be validated, which says how many epochs are trained
+            here, exactly; None stops by the validation cases of `data`.
     Raises:
         ValueError: a file that the run reads was not given.
     """
     dataset = load_dataset(data)
+    if validated is not None and not run.heuristic:
+        run = as_long_as(run, validated)
     read = {name: file_digest(file) for name, file in inputs.read_again().items()}
     description = {
         "run": run.model_dump(mode="json"), "items": dataset.n_items, "users": dataset.n_users, "inputs": read,
@@ -64,44 +91,53 @@ def train_run(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path
         )
     folder = state / run_identity(run, data, inputs, code)
     machine = Machine(run.training)
-    history, weights = _train_network(run, dataset, inputs, folder, machine)
+    history, weights = _train_network(run, dataset, inputs, folder, machine, validated is None)
     if not machine.first:
         return
-    validated = [row for row in history if "NDCG@10" in row]
-    best = max(validated, key=lambda row: row["NDCG@10"])
-    description |= {"best_epoch": best["epoch"], "epochs": len(history), "validation": best["NDCG@10"]}
+    judged = [row for row in history if "NDCG@10" in row]
+    best = max(judged, key=lambda row: row["NDCG@10"]) if judged else history[-1]
+    epochs = sum("epoch" in row for row in history)
+    description |= {"best_epoch": best["epoch"], "epochs": epochs, "validation": best.get("NDCG@10")}
     write_history(output.with_name("history.jsonl"), history)
     write_model(output, weights, description)
     clear(folder / "checkpoint.safetensors")
-    log.info("best epoch %d of %d, validation NDCG@10 %.4f", best["epoch"], len(history), best["NDCG@10"])
+    if validated is None:
+        log.info("best epoch %d of %d, validation NDCG@10 %.4f", best["epoch"], epochs, best["NDCG@10"])
+    else:
+        log.info("trained on everything for %d epochs, as many as %s needed", epochs, validated)
 
 
 def _fit_heuristic(run: Run, dataset: Dataset) -> dict[str, torch.Tensor]:
-    offsets, items = dataset.train_histories()
-    return counted(run).fit(run.method, offsets, items, dataset.n_items)
+    return counted(run).fit(run.method, training_histories(dataset), dataset.n_items)
+
+
+def training_histories(dataset: Dataset, times: bool = False) -> TrainingHistories:
+    """What may be learned from; `times` also gives when it was."""
+    return TrainingHistories(*dataset.train_histories(), dataset.train_times() if times else None)
 
 
 def _train_network(
-    run: Run, dataset: Dataset, inputs: RunInputs, folder: Path, machine: Machine
+    run: Run, dataset: Dataset, inputs: RunInputs, folder: Path, machine: Machine, stops: bool = True
 ) -> tuple[list[dict[str, Any]], Mapping[str, torch.Tensor]]:
     seed_step(run.seed)
-    offsets, items = dataset.train_histories()
-    model = system(run).build(run, inputs, dataset.train_counts)
-    batches = system(run).batches(model, run, offsets, items)
+    model = recommender(run).build(run, inputs.under(run), dataset.train_counts)
     judged = Evaluation(batch_users=512, mask_seen=run.mask_seen, repeat_targets=run.repeat_targets)
-    cases = _validation_cases(run, dataset.cases("valid"), judged)
+    cases = dataset.cases("valid", model.reads_times)
+    if stops:
+        cases = _validation_cases(run, cases, judged)
+
+    def validate() -> dict[str, float]:
+        return validation_metrics(as_scorer(model, machine.device), cases, judged)
+
+    program = model.program(run, training_histories(dataset, model.reads_times), validate if stops else None)
     log.info(
         "%s/%s seed %d: %s parameters, %s targets, %s validation users, on %s",
         run.system, run.recommender, run.seed, f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,}",
-        f"{batches.targets:,}", f"{len(cases):,}", machine.device,
+        " and ".join(f"{phase.batches.targets:,}" for phase in program if phase.batches is not None),
+        f"{len(cases):,}", machine.device,
     )  # fmt: skip
-
-    def validate() -> dict[str, float]:
-        return validation_metrics(system(run).scorer(model, run, machine.device), cases, judged)
-
-    trainer = Trainer(model, batches, run.training, run.seed, validate, folder, machine)
-    history = trainer.fit()
-    return history, model.state_dict()
+    engine = Engine(model, program, run.training, run.seed, folder, machine, f"{run.system}/{run.recommender}")
+    return engine.fit(), model.state_dict()
 
 
 def _validation_cases(run: Run, cases: Cases, judged: Evaluation) -> Cases:
@@ -131,19 +167,28 @@ def _sample(cases: Cases, users: int | None) -> Cases:
     return cases.take(np.sort(np.random.default_rng(0).choice(len(cases), users, replace=False)))
 
 
-def launch(run: Run, data: Path, inputs: RunInputs, output: Path, state: Path, code: str, logfile: Path | None) -> None:
+def launch(
+    run: Run,
+    data: Path,
+    inputs: RunInputs,
+    output: Path,
+    state: Path,
+    code: str,
+    logfile: Path | None,
+    validated: Path | None = None,
+) -> None:
     """`train_run` in this process, or in as many as `training.processes` says (one a GPU).
 
     Raises:
         ValueError: a process of several failed; its log says why.
     """
     if run.training.processes == 1:
-        train_run(run, data, inputs, output, state, code)
+        train_run(run, data, inputs, output, state, code, validated)
         return
     job = {
         "run": run.model_dump(mode="json"), "data": str(data), "inputs": inputs.model_dump(mode="json"),
         "output": str(output), "state": str(state), "code": code, "log": str(logfile) if logfile else None,
-        "threads": torch.get_num_threads(),
+        "threads": torch.get_num_threads(), "validated": str(validated) if validated else None,
     }  # fmt: skip
     run_processes("tessera.recommenders.train", job, run.training.processes)
 
@@ -154,7 +199,7 @@ def main() -> None:
     with stage(job["log"], job["threads"], 0):
         train_run(
             Run.model_validate(job["run"]), Path(job["data"]), RunInputs.model_validate(job["inputs"]),
-            Path(job["output"]), Path(job["state"]), job["code"],
+            Path(job["output"]), Path(job["state"]), job["code"], Path(job["validated"]) if job["validated"] else None,
         )  # fmt: skip
 
 

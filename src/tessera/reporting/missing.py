@@ -16,20 +16,18 @@ _WHEN = {"both": "", "training": " in training", "test": " at test"}
 
 
 def missing_lines(systems: Mapping[str, Any]) -> dict[str, list[tuple[float, str]]]:
-    """The systems of a config that differ in `items.missing` alone, as lines of (share, system) by rising share.
+    """The systems of a config that differ in `missing` alone, as lines of (share, system) by rising share.
 
     A line is a system without losses, or the first of those that lose something, and those that lose the same kind of
     thing at the same time; one that loses both pictures and texts is on a line where the shares are equal.
     """
     alike: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for name, system in systems.items():
-        items = system.get("items") if isinstance(system, Mapping) else None
-        if not isinstance(items, Mapping):
+        if not isinstance(system, Mapping):
             continue
         # where and how often a system runs makes no other system of it
-        rest = {key: value for key, value in system.items() if key not in ("items", "backbones", "seeds")}
-        rest["items"] = {key: value for key, value in items.items() if key != "missing"}
-        alike.setdefault(json.dumps(rest, sort_keys=True), []).append((name, items.get("missing") or {}))
+        rest = {key: value for key, value in system.items() if key not in ("missing", "backbones", "seeds")}
+        alike.setdefault(json.dumps(rest, sort_keys=True), []).append((name, system.get("missing") or {}))
     found: dict[str, list[tuple[float, str]]] = {}
     for members in alike.values():
         whole = next((name for name, missing in members if not _lost(missing)[1]), None)

@@ -11,10 +11,18 @@ import numpy as np
 
 from tessera.artifacts.logs import log
 from tessera.artifacts.tables import describe
+from tessera.evaluation.cold import AMONG_ALL, AMONG_COLD, KIND, SHOWN
 from tessera.evaluation.groups import repeat_warning
 from tessera.evaluation.significance import enough_resamples, p_values
-from tessera.reporting.ranking_runs import RankingRun, UserMetrics, check_same_users, entries, user_metrics
-from tessera.reporting.runs import Array, Entry, baselines_of, label
+from tessera.reporting.ranking_runs import (
+    RankingRun,
+    UserMetrics,
+    check_same_users,
+    cold_metrics,
+    entries,
+    user_metrics,
+)
+from tessera.reporting.runs import Array, Entry, baselines_of, few_users_warning, label
 from tessera.reporting.tables import Column, Key, Metric, Table
 from tessera.settings.evaluation import Evaluation, Significance
 
@@ -42,6 +50,19 @@ class RankingTable(Table[RankingRun]):
         return self.judged.cold_share
 
     @property
+    def cold(self) -> dict[str, dict[str, Any]]:
+        """The groups of cold targets, with their numbers and what chance gives; empty where there is none."""
+        return self.judged.groups.get(KIND, {})
+
+    @property
+    def cold_columns(self) -> list[Column]:
+        """The columns of cold targets, where there are enough of them: among all items, and among cold ones."""
+        if self.cold.get(AMONG_ALL, {}).get("users", 0) < SHOWN:
+            return []
+        hit = self.main.replace("NDCG", "Hit")
+        return [Column(metric, KIND, group) for group in (AMONG_ALL, AMONG_COLD) for metric in (hit, self.main)]
+
+    @property
     def repeats(self) -> int:
         """Test users whose target stands in their own history."""
         return round(self.judged.repeat_share * self.judged.test_users)
@@ -54,15 +75,16 @@ class RankingTable(Table[RankingRun]):
 
     @property
     def columns(self) -> list[Column]:
-        """Hits and NDCG at every cut-off, MRR, head and tail, coverage."""
+        """Hits and NDCG at every cut-off, MRR, head and tail, coverage, cold targets."""
         shown = [Column(f"{metric}@{k}") for metric in ("Hit", "NDCG") for k in self.evaluation.cutoffs]
         shown += [Column("MRR"), Column(self.main, "popularity", "head"), Column(self.main, "popularity", "tail")]
         shown += sorted({c for _, c in self.cells if not c.kind and c.metric.startswith("coverage@")}, key=str)
-        return self.filled(shown)
+        return self.filled([*shown, *self.cold_columns])
 
     def header(self, column: Column) -> str:
         """What stands over a column, with the protocol when that is not the full ranking."""
-        return super().header(column) + ("" if self.protocol == "full" else f" ({self.protocol})")
+        full = self.protocol == "full" or column.group == AMONG_COLD
+        return super().header(column) + ("" if full else f" ({self.protocol})")
 
     def identity(self, entry: Entry[RankingRun]) -> dict[str, str]:
         """System and recommender."""
@@ -90,8 +112,10 @@ class RankingTable(Table[RankingRun]):
 
     def warnings(self) -> list[str]:
         """Too few users, and targets that nothing can hit."""
-        repeats = repeat_warning(self.repeats, self.judged.test_users, self.evaluation)
-        return [*super().warnings(), *([repeats] if repeats else [])]
+        warnings = [repeat_warning(self.repeats, self.judged.test_users, self.evaluation)]
+        if self.cold_columns:
+            warnings.append(few_users_warning(self.cold[AMONG_ALL]["users"], " with a cold target"))
+        return [*super().warnings(), *filter(None, warnings)]
 
     def conditions(self) -> list[str]:
         """Users, candidates, masks, ties, cold and repeated targets, seeds, tests, the oracle."""
@@ -114,6 +138,7 @@ class RankingTable(Table[RankingRun]):
             + ("ranked like others" if alike else repeated[rule.repeat_targets]),
             f"mean ± sd over the seeds {', '.join(map(str, seeds))}" if seeds else "one seed",
         ]
+        conditions += self._cold_conditions()
         if self.baseline is not None and self.comparisons:
             test = {
                 "randomization": "paired randomisation",
@@ -134,6 +159,21 @@ class RankingTable(Table[RankingRun]):
             part = f", known for {judged:,} of {everyone:,} users" if judged < everyone else ""
             conditions.append(f"oracle: the process that made the data, a bound rather than a competitor{part}")
         return conditions
+
+    def _cold_conditions(self) -> list[str]:
+        """How many cold targets there are, and what an order by chance would give them."""
+        if not self.cold_columns:
+            return []
+        by_chance = []
+        for group, where in ((AMONG_ALL, "the whole catalogue"), (AMONG_COLD, "cold items alone")):
+            content = self.cold[group]
+            given = ", ".join(f"{c.metric} {content['chance'][c.metric]:.4f}" for c in self.cold_columns[:2])
+            by_chance.append(f"{given} among {where} ({content['candidates']:,.0f} ranked on average)")
+        users = self.cold[AMONG_ALL]["users"]
+        return [
+            f"cold: the {users:,} users whose target has no training interaction, ranked as scored; chance would give "
+            + "; ".join(by_chance)
+        ]
 
 
 def _bare(
@@ -206,6 +246,14 @@ def _tested(judged: UserMetrics, table: RankingTable) -> dict[Column, Array]:
     return columns
 
 
+def _tested_cold(entry: Entry[RankingRun], table: RankingTable) -> dict[Column, Array]:
+    """(users with a cold target,) values of the printed columns of cold targets."""
+    if not table.cold_columns:
+        return {}
+    values = cold_metrics(entry, table.evaluation)
+    return {column: values[column.group][column.metric] for column in table.cold_columns}
+
+
 def _compare(table: RankingTable) -> None:
     """Paired tests of every printed per-user column of every entry; one Holm family for the table."""
     rivals = table.rivals
@@ -216,12 +264,12 @@ def _compare(table: RankingTable) -> None:
     if users < 2:
         log.info("%s: %d test user(s), too few for a test of significance", table.dataset, users)
         return
-    against = {name: _tested(base, table) for name, base in bases.items()}
+    against = {base.name: _tested(bases[base.name], table) | _tested_cold(base, table) for base in table.baselines}
     differences: dict[Key, Array] = {}
     for entry, base in rivals:
         judged = user_metrics(entry, table.evaluation)
         check_same_users(entry, judged, base, bases[base.name])
-        for column, values in _tested(judged, table).items():
+        for column, values in (_tested(judged, table) | _tested_cold(entry, table)).items():
             differences[entry.name, column] = values - against[base.name][column]
     keys = list(differences)
     p = np.ones(len(keys))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tessera.artifacts.tables import ArtifactError, read_table
 from tessera.evaluation import metrics
+from tessera.evaluation.cold import RANKS, cold_rows
 from tessera.evaluation.groups import effective_ranks, repeated
 from tessera.reporting.runs import Array, Entry, Run, grouped, read_metrics
 from tessera.settings.evaluation import Evaluation
@@ -134,6 +135,26 @@ def user_metrics(entry: Entry[RankingRun], settings: Evaluation) -> UserMetrics:
             totals[name] = totals.get(name, 0.0) + values
     averaged = {name: total / len(entry.runs) for name, total in totals.items()}
     return UserMetrics(users, _head(entry.runs[0], first), averaged)
+
+
+def cold_metrics(entry: Entry[RankingRun], settings: Evaluation) -> dict[str, dict[str, Array]]:
+    """Group of cold targets -> metric -> (n,) of every user with one, by user, averaged over the seeds.
+
+    Raises:
+        ArtifactError: seeds judged different users.
+    """
+    totals: dict[str, dict[str, Array]] = {group: {} for group in RANKS}
+    first: NDArray[np.int32] | None = None
+    for run in entry.runs:
+        table = run.evaluation("user", "popularity", "repeat", *(rank for rank, _ in RANKS.values()))
+        table = table.filter(pa.array(cold_rows(table, settings)))
+        users = table.column("user").to_numpy()
+        first = users if first is None else first
+        _same_users(run, users, entry.runs[0], first)
+        for group, (rank, _) in RANKS.items():
+            for name, values in metrics.per_user(table.column(rank).to_numpy(), settings.cutoffs).items():
+                totals[group][name] = totals[group].get(name, 0.0) + values / len(entry.runs)
+    return totals
 
 
 def _same_users(run: RankingRun, users: NDArray[np.int32], other: RankingRun, others: NDArray[np.int32]) -> None:

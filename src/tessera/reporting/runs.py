@@ -135,11 +135,11 @@ def best_of(means: Sequence[float], smaller: bool) -> float | None:
     return None if len(means) < 2 or not any(means) else (min if smaller else max)(means)
 
 
-def few_users_warning(users: int) -> str:
-    """What to say of so few test users; empty where they are enough."""
+def few_users_warning(users: int, which: str = "") -> str:
+    """What to say of so few test users, or of those `which` are told of; empty where they are enough."""
     if users >= FEW_USERS:
         return ""
-    return f"only {users:,} test user{'' if users == 1 else 's'}, so little can be told apart"
+    return f"only {users:,} test user{'' if users == 1 else 's'}{which}, so little can be told apart"
 
 
 def read_metrics(path: str | Path, needed: Sequence[str]) -> dict[str, Any]:

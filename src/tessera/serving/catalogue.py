@@ -43,6 +43,8 @@ class Catalogue:
     titles: list[str]
     popularity: npt.NDArray[np.int64]
     """(items + 1,) training interactions an item."""
+    new: tuple[dict[str, str], ...] = ()
+    """Attributes of items that came after training; they stand behind those of the file."""
 
     def __len__(self) -> int:
         return len(self.raw_ids) - 1
@@ -93,7 +95,7 @@ class Catalogue:
     def _attributes(self) -> list[dict[str, str]]:
         """Attributes by dense id, read when they are first asked for."""
         table = read_table(self.path, "items", ["item", "attributes"]).sort_by("item")
-        return [{}, *(dict(found or ()) for found in table.column("attributes").to_pylist())]
+        return [{}, *(dict(found or ()) for found in table.column("attributes").to_pylist()), *self.new]
 
     def having(self, wanted: Mapping[str, object]) -> Mask:
         """(items + 1,) items that have every attribute of `wanted`, with its value or one of a list of values.

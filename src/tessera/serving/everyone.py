@@ -16,11 +16,13 @@ from tessera.artifacts.files import atomic, file_digest
 from tessera.artifacts.logs import Progress, log
 from tessera.artifacts.tables import RECOMMENDATIONS, metadata
 from tessera.data.dataset import Dataset, load_dataset, read_raw_ids
-from tessera.evaluation.judge import Scorer
+from tessera.evaluation.judge import Scorer, reads_times
 from tessera.recommenders.evaluate import load_scorer
 from tessera.recommenders.inputs import RunInputs
 from tessera.serving.catalogue import Catalogue, Mask, read_catalogue
+from tessera.serving.folder import RunFiles
 from tessera.serving.lists import Lists, rank, users_at_once
+from tessera.settings.kinds import load
 from tessera.settings.recommend import Recommend
 from tessera.settings.runs import Run
 
@@ -84,10 +86,10 @@ def chosen_users(raw_ids: list[str], path: Path | None) -> tuple[list[str], npt.
     return wanted, dense
 
 
-def _histories(dataset: Dataset, users: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int32]]:
-    """Everything that is known of users, oldest first; nothing of user 0."""
-    offsets, nothing = dataset.offsets, np.zeros(0, np.int32)
-    return [dataset.items[offsets[user - 1] : offsets[user]] if user else nothing for user in users.tolist()]
+def _rows(dataset: Dataset, users: npt.NDArray[np.int32]) -> list[slice]:
+    """Where everything stands that is known of users, oldest first; nothing of user 0."""
+    offsets = dataset.offsets
+    return [slice(offsets[user - 1], offsets[user]) if user else slice(0, 0) for user in users.tolist()]
 
 
 def _table(lists: Lists, raw_users: list[str], catalogue: Catalogue) -> pa.Table:
@@ -119,7 +121,10 @@ def _blocks(
     with Progress("users", len(raw), "users") as progress:
         for start in range(0, len(raw), size):
             part = dense[start : start + size]
-            lists = rank(scorer, catalogue, _histories(dataset, part), k, settings.seen, allowed, part)
+            rows = _rows(dataset, part)
+            histories = [dataset.items[place] for place in rows]
+            times = [dataset.seconds[place] for place in rows] if reads_times(scorer) else None
+            lists = rank(scorer, catalogue, histories, k, settings.seen, allowed, part, times)
             yield _table(lists, raw[start : start + size], catalogue)
             progress.update(len(part))
 
@@ -144,14 +149,19 @@ def recommend_everyone(
         stock: the stock list, if there is one.
         users: the list of users, if there is one.
     Raises:
-        ValueError: a list names nothing that is known, or no item has the attribute.
+        ValueError: a list names nothing that is known, no item has the attribute, or new items cannot be placed.
         ArtifactError: the weights are of another catalogue.
     """
     catalogue = read_catalogue(data / "items.parquet")
+    scorer = load_scorer(model, run, catalogue.popularity, inputs)
+    if settings.new_items is not None:
+        # by name: what reads items is part of the code of this job only where there are new ones
+        add_file = load("tessera.serving.new_items:add_file")
+        files = RunFiles(model.parent, run, data / "items.parquet", inputs)
+        catalogue = add_file(scorer, catalogue, files, settings.new_items)
     allowed = allowed_items(catalogue, settings, stock)
     chosen = chosen_users(read_raw_ids(data, "users"), users)
     dataset = load_dataset(data)
-    scorer = load_scorer(model, run, catalogue.popularity, inputs)
     told = {"run": run.path, "recommend": settings.model_dump(mode="json")}
     schema = RECOMMENDATIONS.with_metadata(metadata("recommendations", told, {"model": file_digest(model)}))
     with ExitStack() as stack:

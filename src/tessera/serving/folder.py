@@ -36,6 +36,11 @@ class RunFiles:
     inputs: RunInputs
 
     @property
+    def root(self) -> Path:
+        """Where tables, embedders and models lie: `results/<dataset>`, or the folder of a saved run."""
+        return self.folder if self.items.parent == self.folder else self.items.parents[1]
+
+    @property
     def model(self) -> Path:
         """The weights."""
         return self.folder / "model.safetensors"

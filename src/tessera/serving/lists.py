@@ -67,6 +67,7 @@ def rank(
     seen: bool = False,
     allowed: Mask | None = None,
     users: npt.NDArray[np.int32] | None = None,
+    times: Sequence[npt.NDArray[np.float64]] | None = None,
 ) -> Lists:
     """The k best items after every history (dense ids, oldest first).
 
@@ -74,6 +75,7 @@ def rank(
         seen: whether items of the own history may be recommended.
         allowed: (items + 1,) what may be recommended; None allows the catalogue.
         users: dense ids of the users, for systems that read who asks; 0, and None, is nobody known.
+        times: seconds of every history's items, for systems that read them; None where no time is known.
     Raises:
         ScoreError: a score is NaN.
     """
@@ -91,7 +93,8 @@ def rank(
         offsets = np.concatenate([[0], np.cumsum(lengths[part])])
         flat = np.concatenate([histories[number] for number in part])
         with torch.no_grad():
-            scores = score(scorer, flat, offsets[:-1], lengths[part], who[part])
+            clock = np.concatenate([times[number] for number in part]) if times is not None else None
+            scores = score(scorer, flat, offsets[:-1], lengths[part], who[part], clock)
         check_scores(scores, torch.from_numpy(who[part]))
         if not seen:
             rows = torch.from_numpy(np.repeat(np.arange(len(part)), lengths[part]))

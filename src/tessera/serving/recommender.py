@@ -5,40 +5,33 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from torch import Tensor
 
 from tessera.data.padding import padded
+from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import Scorer
 from tessera.recommenders.evaluate import load_scorer
+from tessera.recommenders.systems.base import VectorScorer
 from tessera.serving.catalogue import Catalogue, Mask, read_catalogue
 from tessera.serving.folder import RunFiles, run_files, save_run
 from tessera.serving.lists import History, best, rank, users_at_once
+from tessera.serving.new_items import read_products, widen, wider
 
 
 class UnknownItems(UserWarning):
     """Ids that are not in the catalogue, and were left out."""
 
 
+class KnownItems(UserWarning):
+    """New items that the catalogue has already; they stay as they were."""
+
+
 class NoHistory(UserWarning):
     """A history without a known item, for which popular items were recommended."""
-
-
-@runtime_checkable
-class VectorScorer(Protocol):
-    """A scorer with vectors: the score of an item is the inner product of its vector and the history's state."""
-
-    @property
-    def item_vectors(self) -> Tensor:
-        """(items, dim)."""
-
-    def states(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:
-        """(batch, dim) of histories as `Scorer` takes them."""
 
 
 class Recommender:
@@ -121,16 +114,49 @@ class Recommender:
             part = [history[-most:] if most else history for history in batch[start : start + size]]
             lengths = np.array([len(history) for history in part], np.int64)
             rows = padded(np.concatenate(part), np.cumsum(lengths) - lengths, lengths)
-            found.append(scorer.states(rows, lengths).float().cpu().numpy())
+            found.append(scorer.states(Histories.of(rows, lengths)).float().cpu().numpy())
         states = np.concatenate(found)
         return states[0] if single else states
+
+    def with_items(
+        self, products: pd.DataFrame, vectors: Mapping[str, npt.ArrayLike] | None = None, device: str = "auto"
+    ) -> Recommender:
+        """The same run with items that came after training: recommended, and read in histories, like any other.
+
+        They are placed by the tables that the run reads, and nothing is trained. Systems whose items enter by what
+        only interactions give them cannot, and say so.
+
+        Args:
+            products: columns `item` and `title`; every other column is an attribute.
+            vectors: rows by table, (new, width), of tables that are not to be made here from the texts.
+            device: where to score.
+        Raises:
+            ValueError: the system cannot place a new item, or a table has nothing to place it by.
+        """
+        if self.catalogue.new:
+            raise ValueError("new items were added already; load the run again and give all of them at once")
+        items = read_products(products)
+        old = [raw in self.catalogue.numbers for raw in items.column("raw_id").to_pylist()]
+        if any(old):
+            ids = items.column("raw_id").to_pylist()
+            told = ", ".join(repr(raw) for raw, known in zip(ids, old, strict=True) if known)
+            warnings.warn(f"already in the catalogue: {told}; left as they are", KnownItems, stacklevel=2)
+            given = {name: np.asarray(rows)[~np.array(old)] for name, rows in (vectors or {}).items()}
+            items, vectors = read_products(products[~np.array(old)]), given
+        found = load_from(self._files, device)
+        found.catalogue = wider(self.catalogue, items)
+        widen(found.scorer, self._files, items, vectors)
+        return found
 
     def save(self, folder: str | Path) -> Path:
         """Copy the run and all that it reads into a new folder, which `tessera.load` reads without the dataset.
 
         Raises:
             FileExistsError: the folder is there already.
+            ValueError: it holds items that came after training.
         """
+        if self.catalogue.new:
+            raise ValueError("save: items that came after training are not kept; save the run as it was loaded")
         return save_run(self._files, self.catalogue.popularity, folder)
 
     # ------------------------------------------------------------ histories in, frames out
@@ -201,7 +227,11 @@ def _is_list(value: object) -> bool:
 
 def load(folder: str | Path, device: str = "auto") -> Recommender:
     """A finished run, ready to use: see `tessera.load`."""
-    files = run_files(folder)
+    return load_from(run_files(folder), device)
+
+
+def load_from(files: RunFiles, device: str = "auto") -> Recommender:
+    """A finished run of these files."""
     catalogue = read_catalogue(files.items, files.popularity())
     run = files.run
     run = run.model_copy(update={"training": run.training.model_copy(update={"device": device})})

@@ -132,6 +132,29 @@ def _numbers(value: Any) -> Iterator[int | float]:
         yield value
 
 
+class Aside:
+    """Marks a field on which no result depends: no identity holds it, and a change of it re-runs nothing."""
+
+
+ASIDE = Aside()
+
+
+def _identity(value: Any, dumped: Any) -> Any:
+    """What a value was dumped as, without the fields of settings in it that are marked `ASIDE`."""
+    if isinstance(value, Settings):
+        kept = {
+            name: getattr(value, name)
+            for name, field in type(value).model_fields.items()
+            if not any(isinstance(mark, Aside) for mark in field.metadata)
+        }
+        return {name: _identity(part, dumped[name]) for name, part in kept.items()}
+    if isinstance(value, Mapping):
+        return {key: _identity(part, dumped[str(key)]) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_identity(part, shown) for part, shown in zip(value, dumped, strict=True)]
+    return dumped
+
+
 class Settings(BaseModel):
     """A strict, frozen settings model: unknown keys and silent conversions are errors."""
 
@@ -198,9 +221,14 @@ class Settings(BaseModel):
         """What a single field cannot know, as (key, what is wrong), given the whole config; no key means all of it."""
         yield from ()
 
+    def identity(self) -> dict[str, Any]:
+        """The settings as JSON, without what no result depends on."""
+        found: dict[str, Any] = _identity(self, self.model_dump(mode="json"))
+        return found
+
     def canonical(self) -> str:
-        """The settings as sorted JSON: what rules carry in `params` and what identities are made from."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """`identity` as sorted JSON: what the names of states are made from."""
+        return json.dumps(self.identity(), sort_keys=True)
 
 
 class PresetSettings(Settings):

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tessera.settings.backbones.base import Backbone
 from tessera.settings.base import ConfigError, Seed, Settings, check_size, did_you_mean, explain, message
 from tessera.settings.ctr import CTR
+from tessera.settings.datasets import GivenSplit, NoSplit
 from tessera.settings.evaluation import Evaluation, Significance
 from tessera.settings.kinds import tags
 from tessera.settings.language import Captions, LanguageModel
 from tessera.settings.losses.base import Loss
 from tessera.settings.losses.cross_entropy import CrossEntropy
+from tessera.settings.missing import Missing
 from tessera.settings.problems import find_problems
 from tessera.settings.quantizers.base import SemanticIds
 from tessera.settings.recipes.base import ItemTable
@@ -50,6 +52,14 @@ class Experiment(Settings):
     recommend: list[str] = Field(default_factory=list)
     """Runs with which lists for all users are made, as `system/recommender` (e.g. `reaemb/sasrec`), or a system under
     all of its recommenders; of several seeds the first. Any other run's are made when they are asked for."""
+    final: list[str] = Field(default_factory=list)
+    """Runs, named in the same way, that are trained again on every interaction, for as many epochs as the validated run
+    was best after: `results/<dataset>-final/runs/`. Lists of `recommend` come from these, then."""
+
+    @field_validator("final", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
 
 class Config(Settings):
@@ -80,6 +90,8 @@ class Config(Settings):
     """The loss of every trained system."""
     training: Training = Field(default_factory=Training)
     """The training loop."""
+    missing: Missing | None = None
+    """Pictures or texts that all systems go without, the same items for all; a system may say otherwise."""
     evaluation: Evaluation = Field(default_factory=Evaluation)
     """How runs are judged."""
     significance: Significance = Field(default_factory=Significance)
@@ -103,11 +115,31 @@ class Config(Settings):
         baseline = self.significance.baseline
         if self.task == "sequential" and baseline is not None and not _is_compared(self, baseline):
             yield "significance.baseline", f"unknown name {baseline!r}{did_you_mean(baseline, compared(self))}"
-        for index, name in enumerate(self.experiment.recommend):
-            if self.task == "ctr":
-                yield f"experiment.recommend.{index}", f"click models rank no catalogue (got {name!r})"
-            elif not _is_compared(self, name):
-                yield f"experiment.recommend.{index}", f"unknown name {name!r}{did_you_mean(name, compared(self))}"
+        for key in ("recommend", "final"):
+            for index, name in enumerate(getattr(self.experiment, key)):
+                if self.task == "ctr":
+                    yield f"experiment.{key}.{index}", f"click models rank no catalogue (got {name!r})"
+                elif not _is_compared(self, name):
+                    yield f"experiment.{key}.{index}", f"unknown name {name!r}{did_you_mean(name, compared(self))}"
+        for index, name in enumerate(self.experiment.datasets):
+            if isinstance(self.datasets[name].split, NoSplit) and self.task == "sequential":
+                told = "split none has no test user, so nothing can be compared on it; give the dataset another split"
+                yield f"experiment.datasets.{index}", f"{told}, and name in experiment.final what trains on everything"
+            if self.experiment.final and self.datasets.get(final_name(name)) != _on_everything(self.datasets[name]):
+                yield f"datasets.{final_name(name)}", f"experiment.final makes a dataset of this name of {name!r}"
+
+    @property
+    def finals(self) -> dict[str, str]:
+        """The datasets that `experiment.final` trains on, and what each is made of."""
+        return {final_name(name): name for name in self.experiment.datasets} if self.experiment.final else {}
+
+    @model_validator(mode="after")
+    def _with_finals(self) -> Config:
+        """Datasets with every interaction, for what is trained at the end."""
+        for made, name in self.finals.items():
+            if name in self.datasets:
+                self.datasets.setdefault(made, _on_everything(self.datasets[name]))
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -128,6 +160,18 @@ class Config(Settings):
                 for name, keys in named.items()
             }
         return data
+
+
+def final_name(dataset: str) -> str:
+    """The name of a dataset with every interaction in training."""
+    return f"{dataset}-final"
+
+
+def _on_everything(dataset: Dataset) -> Dataset:
+    """A dataset as `experiment.final` trains on it."""
+    split = NoSplit(by_part=isinstance(dataset.split, GivenSplit))
+    made: Dataset = dataset.model_copy(update={"split": split})
+    return made
 
 
 def compared(config: Config) -> list[str]:

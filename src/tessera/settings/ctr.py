@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from tessera.settings.base import Seed, Settings, did_you_mean
 from tessera.settings.clicks.base import CTRModel
 from tessera.settings.references import SequenceCodesName, named
+from tessera.settings.training import Hardware, LoopSettings, OptimizerSettings
 
 if TYPE_CHECKING:
     from tessera.settings.config import Config
@@ -81,29 +82,15 @@ class PositiveSamples(SamplesSettings):
 Samples = Annotated[ImpressionSamples | RatingSamples | PositiveSamples, Field(discriminator="source")]
 
 
-class CTRTraining(Settings):
+class CTRTraining(OptimizerSettings, Hardware, LoopSettings):
     """The training loop: binary cross-entropy, one process."""
 
     epochs: int = Field(1, ge=1)
     """Passes over the samples; IDs are known to overfit from the second one on (Zhang et al., CIKM 2022)."""
     batch: int = Field(256, ge=2)
     """Impressions a step."""
-    learning_rate: float = Field(1.0e-3, gt=0)
-    """Peak learning rate of AdamW."""
-    warmup_steps: int = Field(0, ge=0)
-    """Steps of linear warm-up."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the rate falls to zero after the warm-up."""
-    weight_decay: float = Field(0.0, ge=0)
-    """Decoupled weight decay on matrices."""
-    gradient_clip: float | None = Field(None, gt=0)
-    """Largest gradient norm; null does not clip."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train: auto takes a GPU when there is one."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of matrix products (autocast)."""
-    checkpoint_seconds: float = Field(60.0, ge=0)
-    """Least time between two checkpoints; 0 writes one after every step."""
+    processes: Literal[1] = 1
+    """Always one."""
 
 
 class CTREvaluation(Settings):

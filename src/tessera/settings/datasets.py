@@ -76,8 +76,9 @@ class GlobalTemporal(Settings):
     """Share of the interactions between the two cuts, or the day of the first cut ('YYYY-MM-DD')."""
     test: float | str = 0.1
     """Share of the interactions after the last cut, or its day."""
-    target: Literal["last", "first", "random"] = "first"
-    """Which interaction of a user after the cut is the target."""
+    target: Literal["last", "first", "random", "new"] = "first"
+    """Which interaction of a user after the cut is the target. `new`: the first with an item that nothing trains on, to
+    see what systems make of new items, and the first of all where there is none (it always validates)."""
     seed: Seed = 0
     """Seed of `target: random`."""
 
@@ -105,4 +106,12 @@ class GivenSplit(Settings):
     kind: Literal["given"] = "given"
 
 
-Split = Annotated[LeaveOneOut | GlobalTemporal | GivenSplit, Field(discriminator="kind")]
+class NoSplit(Settings):
+    """Every interaction trains, nothing validates or tests: what `experiment.final` makes of a dataset."""
+
+    kind: Literal["none"] = "none"
+    by_part: bool = False
+    """Whether a user's rows are in the order of the source's own parts first, as under `given`."""
+
+
+Split = Annotated[LeaveOneOut | GlobalTemporal | GivenSplit | NoSplit, Field(discriminator="kind")]

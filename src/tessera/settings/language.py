@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from tessera.settings.base import Settings
 from tessera.settings.references import DECODER, VISION, CaptionsName, ModelName, Need
-from tessera.settings.steps import Steps
+from tessera.settings.training import Steps
 
 # ---------------------------------------------------------------- models
 
@@ -182,6 +182,11 @@ class ReadText(Settings):
     """Longest text in tokens: attributes are cut from the end, never the frame around them."""
     batch_tokens: int = Field(8192, ge=1)
     """Padded tokens a batch when all items are embedded."""
+
+    def captioned(self, config: Any) -> frozenset[str]:
+        """What the captions that are read were made from: `image` and `text`."""
+        sources = [config.captions[name].source for name in self.captions]
+        return frozenset(part for source in sources for part in (("image", "text") if source == "both" else (source,)))
 
     @model_validator(mode="after")
     def _captions_once(self) -> ReadText:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from tessera.settings.base import Settings
+from tessera.settings.sources.base import ItemsFile
 
 
 class Recommend(Settings):
@@ -18,5 +19,8 @@ class Recommend(Settings):
     """A stock list: a text file of raw item ids, one a line; only these are recommended. Null: the whole catalogue."""
     attribute: dict[str, str] | None = None
     """Only items with these attributes, `{name: value}`; null: all."""
+    new_items: ItemsFile | None = None
+    """A file of items that came after training, recommended beside the others. The tables of the run say where they
+    stand, so that its items must enter by tables (`items: {table: ...}`). Null: the catalogue as it was trained."""
     users: str | None = None
     """A text file of raw user ids, one a line: lists for these alone. Null: every user of the dataset."""

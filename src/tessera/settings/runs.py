@@ -10,6 +10,7 @@ from tessera.settings.evaluation import RepeatTargets
 from tessera.settings.language import LanguageModel
 from tessera.settings.losses.base import Loss
 from tessera.settings.losses.cross_entropy import CrossEntropy
+from tessera.settings.missing import Missing
 from tessera.settings.systems.base import System, TrainedSystem
 from tessera.settings.training import Training
 
@@ -32,6 +33,10 @@ class Run(Settings):
     """As in `evaluation`."""
     tables: list[str] = Field(default_factory=list)
     """Item tables that are read, in the order of the run's inputs."""
+    missing: Missing | None = None
+    """Pictures or texts that are lost."""
+    modalities: dict[str, list[str]] = Field(default_factory=dict)
+    """What the tables are made from, where something is lost."""
     remarks: list[str] = Field(default_factory=list)
     """What every table that shows the run says about it."""
 

@@ -1,17 +1,55 @@
-"""Settings of training on histories, with early stopping."""
+"""Settings of every training loop, from parts: the optimiser, the machine, the state, and when it ends."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from tessera.settings.base import Settings, explain
+from tessera.settings.base import ASIDE, Settings, explain
 
 
-class Training(Settings):
-    """The training loop that all recommenders share."""
+class OptimizerSettings(Settings):
+    """How AdamW moves parameters."""
+
+    learning_rate: float = Field(1.0e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps of linear warm-up."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the rate falls to zero after the warm-up, over the longest course that training may take."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay (AdamW) on matrices of linear, recurrent and convolution layers."""
+    beta2: float = Field(0.999, gt=0, lt=1)
+    """How slowly AdamW forgets squared gradients."""
+    gradient_clip: float | None = Field(None, gt=0)
+    """Largest gradient norm; null does not clip."""
+
+
+class Hardware(Settings):
+    """What is trained on."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train: auto takes a GPU when there is one."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of matrix products (autocast); trained weights stay in float32."""
+    processes: int = Field(1, ge=1)
+    """Processes (one a GPU) that share every step."""
+
+
+class LoopSettings(Settings):
+    """What a loop leaves behind on its way. No result depends on it, so a change of it re-runs nothing."""
+
+    checkpoint_seconds: Annotated[float, ASIDE] = Field(60.0, ge=0)
+    """Least time between two checkpoints of the trainer's state; 0 writes one after every epoch, or every step where
+    training counts steps."""
+    tensorboard: Annotated[bool, ASIDE] = False
+    """Also write TensorBoard events, to `state/<training>/tensorboard`."""
+
+
+class Training(OptimizerSettings, Hardware, LoopSettings):
+    """The training loop that all recommenders share: epochs, with early stopping on validation."""
 
     epochs: int = Field(200, ge=1)
     """At most this many passes over the training targets."""
@@ -23,24 +61,30 @@ class Training(Settings):
     """Validate on a fixed random sample of users of this size; null takes all."""
     batch_tokens: int = Field(6400, ge=1)
     """Padded positions a step (128 histories of length 50)."""
-    learning_rate: float = Field(1.0e-3, gt=0)
-    """Peak learning rate of Adam."""
-    warmup_steps: int = Field(0, ge=0)
-    """Steps of linear warm-up."""
-    weight_decay: float = Field(0.0, ge=0)
-    """Decoupled weight decay (AdamW) on all but biases, norms and embeddings."""
     gradient_clip: float | None = Field(5.0, gt=0)
     """Largest gradient norm; null does not clip."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train: auto takes a GPU when there is one."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of matrix products (autocast)."""
-    processes: int = Field(1, ge=1)
-    """Processes (one a GPU) that share every step, through accelerate."""
-    checkpoint_seconds: float = Field(60.0, ge=0)
-    """Least time between two checkpoints of the trainer's state; 0 writes one after every epoch."""
-    tensorboard: bool = False
-    """Also write TensorBoard events, to `state/<run>/tensorboard`."""
+
+
+class Steps(OptimizerSettings, Hardware, LoopSettings):
+    """Training for a fixed number of steps, without validation."""
+
+    steps: int = Field(2000, ge=0)
+    """Optimisation steps; 0 trains nothing: what the start alone is worth."""
+    batch: int = Field(64, ge=2)
+    """Items a step, over all processes."""
+    learning_rate: float = Field(2.0e-4, gt=0)
+    """Peak learning rate of AdamW."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """How the rate falls to zero after the warm-up."""
+    gradient_clip: float | None = Field(1.0, gt=0)
+    """Largest gradient norm; null does not clip."""
+    seed: int = Field(1, ge=0)
+    """Seed of initial weights, batches, dropout and noise."""
+
+    def problems(self, config: Any) -> Iterator[tuple[str, str]]:
+        """Processes get equal shares of a batch."""
+        if self.batch % self.processes:
+            yield "batch", f"{self.batch} does not divide among {self.processes} processes"
 
 
 def override_problems(training: Training, override: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

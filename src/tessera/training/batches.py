@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
+import torch
 
-from tessera.data.padding import padded
+from tessera.evaluation.histories import Histories, slices
 
 
 def windows(offsets: np.ndarray, size: int, overlap: int) -> tuple[np.ndarray, np.ndarray]:
@@ -37,8 +39,25 @@ def windows(offsets: np.ndarray, size: int, overlap: int) -> tuple[np.ndarray, n
 class WindowBatches:
     """Batches of windows of like length, with a budget of padded positions."""
 
-    def __init__(self, offsets: np.ndarray, items: np.ndarray, size: int, overlap: int, tokens: int) -> None:
-        self.items = items
+    def __init__(
+        self,
+        offsets: np.ndarray,
+        items: np.ndarray,
+        size: int,
+        overlap: int,
+        tokens: int,
+        times: np.ndarray | None = None,
+    ) -> None:
+        """
+        Args:
+            offsets: (users + 1,) user u stands in rows offsets[u - 1]:offsets[u].
+            items: (rows,) in time order within a user.
+            size: most items a window.
+            overlap: items that neighbours share; with 1 all items of a window but its first are targets.
+            tokens: most rows times longest row of a batch.
+            times: (rows,) seconds of the items, for systems that read them.
+        """
+        self.offsets, self.items, self.times = offsets, items, times
         self.tokens = tokens
         self.starts, self.lengths = windows(offsets, size, overlap)
         self.targets = int((self.lengths - overlap).sum()) if overlap else int(self.lengths.sum())
@@ -67,42 +86,55 @@ class WindowBatches:
             start += rows
         return found
 
-    def batch(self, numbers: np.ndarray) -> np.ndarray:
-        """(batch, length) int64 items of the windows, padded on the right with 0.
+    def batch(self, numbers: np.ndarray) -> Histories:
+        """The windows as histories, every item but the first (with overlap 0: any that the model hides) a target.
 
         No window (a process whose share of a small batch is empty) is a batch without rows that models still accept.
         """
         if not len(numbers):
-            return np.zeros((0, 2), np.int64)
-        return padded(self.items, self.starts[numbers], self.lengths[numbers])
+            return _nothing(self.times)
+        return slices(self.items, self.starts[numbers], self.lengths[numbers], self.users(numbers), self.times)
 
-    def epoch(self, seed: int, epoch: int, skip: int = 0) -> Iterator[np.ndarray]:
+    def users(self, numbers: np.ndarray) -> np.ndarray:
+        """(batch,) ids of the users whose windows these are."""
+        owners: np.ndarray = np.searchsorted(self.offsets, self.starts[numbers], side="right")
+        return owners
+
+    def epoch(self, seed: int, epoch: int, skip: int = 0) -> Iterator[Histories]:
         """The batches of an epoch, from number `skip` on."""
         for numbers in self.plan(seed, epoch)[skip:]:
             yield self.batch(numbers)
 
 
-class PrefixBatches(WindowBatches):
-    """Batches of single targets, each after up to `size` items before it, for models that read a history to one end.
+def _nothing(times: np.ndarray | None) -> Histories:
+    empty = np.zeros((0, 2), np.int64)
+    return Histories.of(empty, times=None if times is None else empty.astype(np.float64))
 
-    A row is the user's id, the items before the target, the target, and zeros.
-    """
+
+class PrefixBatches(WindowBatches):
+    """Batches of single targets, each after up to `size` items before it, for models that read a history to one end."""
 
     def __init__(
-        self, offsets: np.ndarray, items: np.ndarray, size: int, tokens: int, targets: np.ndarray | None = None
+        self,
+        offsets: np.ndarray,
+        items: np.ndarray,
+        size: int,
+        tokens: int,
+        targets: np.ndarray | None = None,
+        times: np.ndarray | None = None,
     ) -> None:
         """
         Args:
             offsets: (users + 1,) user u stands in rows offsets[u - 1]:offsets[u].
             items: (rows,) in time order within a user.
             size: most items before a target.
-            tokens: most rows times longest row (without the user) of a batch.
+            tokens: most rows times longest row, the target with it, of a batch.
             targets: (items + 1,) which items may be targets; None takes all.
+            times: (rows,) seconds of the items, for systems that read them.
         """
-        self.items = items
+        self.offsets, self.items, self.times = offsets, items, times
         self.tokens = tokens
         counts = np.diff(offsets)
-        self.users = np.repeat(np.arange(1, len(counts) + 1), counts)
         place = np.arange(len(items)) - np.repeat(offsets[:-1], counts)
         chosen = place > 0
         if targets is not None:
@@ -112,10 +144,10 @@ class PrefixBatches(WindowBatches):
         self.starts = ends + 1 - self.lengths
         self.targets = len(ends)
 
-    def batch(self, numbers: np.ndarray) -> np.ndarray:
-        """(batch, 1 + length) int64; no targets make a batch without rows that models still accept."""
+    def batch(self, numbers: np.ndarray) -> Histories:
+        """The items before each target, and the targets; no targets make a batch that models still accept."""
         if not len(numbers):
-            return np.zeros((0, 3), np.int64)
-        starts = self.starts[numbers]
-        rows = padded(self.items, starts, self.lengths[numbers])
-        return np.concatenate([self.users[starts, None], rows], axis=1)
+            return replace(_nothing(self.times), targets=torch.zeros(0, dtype=torch.int64))
+        starts, lengths = self.starts[numbers], self.lengths[numbers] - 1
+        histories = slices(self.items, starts, lengths, self.users(numbers), self.times)
+        return replace(histories, targets=torch.from_numpy(self.items[starts + lengths]).long())

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -22,43 +22,69 @@ from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.artifacts.tables import ArtifactError
 
 
-def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+class Trained(nn.Module):
+    """What training changes of a model, under its own names: what a checkpoint of it holds.
+
+    These are parameters that require gradients, and persistent buffers, such as moving averages (changed in place).
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                self.register_parameter(name.replace(".", "/"), parameter)
+        kept = model.state_dict()
+        for name, buffer in model.named_buffers():
+            if name in kept:
+                self.register_buffer(name.replace(".", "/"), buffer)
+
+
+class Checkpoint(NamedTuple):
+    """What was read of one."""
+
+    model: dict[str, Tensor]
+    best: dict[str, Tensor]
+    """The best weights so far; empty where there are none."""
+    moments: dict[str, Tensor]
+    """Of the optimisers, by parameter and key."""
+    progress: dict[str, Any]
+
+
+def _moments(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> dict[str, Tensor]:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    found = {}
-    for parameter, state in optimizer.state.items():
-        for key, value in state.items():
-            found[f"optimizer/{names[id(parameter)]}/{key}"] = value
-    return found
+    return {
+        f"optimizer/{names[id(parameter)]}/{key}": value
+        for optimizer in optimizers
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+    }
 
 
 def save_checkpoint(
     path: Path,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    best: dict[str, Tensor],
-    progress: dict[str, Any],
+    optimizers: Iterable[torch.optim.Optimizer],
+    best: Mapping[str, Tensor],
+    progress: Mapping[str, Any],
 ) -> None:
-    """Write everything that training needs to go on; `progress` is JSON."""
+    """Write everything that training needs to go on; `progress` is JSON. No two optimisers share a parameter."""
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"best/{name}": value for name, value in best.items()}
-    tensors |= _moments(model, optimizer)
+    tensors |= _moments(model, optimizers)
     # copies, for safetensors refuses tensors that share memory; not on a GPU, which may have no room for them
     copies = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
     write_tensors(path, copies, {"progress": json.dumps(progress)})
 
 
-def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, own: Mapping[str, Any]
-) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Put a checkpoint back into the model and the optimiser.
+def read_checkpoint(path: Path, model: nn.Module, own: Mapping[str, Any]) -> Checkpoint | None:
+    """A checkpoint, checked against the model; nothing is changed.
 
     Args:
         path: of the checkpoint.
         model: which it is of.
-        optimizer: of the model's parameters.
-        own: the trainer's progress as it stands: names and kinds of what the checkpoint has to hold.
+        own: the engine's progress as it stands: names and kinds of what the checkpoint has to hold.
     Returns:
-        the best weights and the progress; None when there is no checkpoint.
+        None when there is no checkpoint.
     Raises:
         ArtifactError: the file is damaged, or not a checkpoint of this model. Nothing is trained afresh without a word.
     """
@@ -76,14 +102,25 @@ def load_checkpoint(
     except ValueError as error:
         reason = str(error).removeprefix(f"{path}: ")
         raise ArtifactError(f"{path}: training cannot go on from here: {reason}; remove it to start afresh") from None
-    model.load_state_dict(parts["model"])
+    return Checkpoint(parts["model"], parts["best"], parts["optimizer"], progress)
+
+
+def restore_moments(
+    moments: Mapping[str, Tensor], model: nn.Module, optimizers: Iterable[torch.optim.Optimizer]
+) -> None:
+    """Put what optimisers remembered back into those of the same parameters."""
     parameters = dict(model.named_parameters())
-    for name, value in parts["optimizer"].items():
+    owners = {
+        id(parameter): optimizer
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    for name, value in moments.items():
         parameter_name, _, key = name.rpartition("/")
         parameter = parameters[parameter_name]
         # Adam counts its steps on the CPU unless it is fused, where it counts beside the parameter
-        optimizer.state[parameter][key] = value.to(parameter.device)
-    return parts["best"], progress
+        owners[id(parameter)].state[parameter][key] = value.to(parameter.device)
 
 
 def _parts(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -103,7 +140,7 @@ def _check_progress(progress: Any, own: Mapping[str, Any]) -> None:
         found = progress[name]
         # what is not finite is written as null
         kinds = (int, float, type(None)) if isinstance(value, float) else type(value)
-        if not isinstance(found, kinds) or isinstance(found, bool):
+        if not isinstance(found, kinds) or isinstance(found, bool) != isinstance(value, bool):
             raise ValueError(f"{name} is {found!r}")
 
 
@@ -113,7 +150,7 @@ def _check_tensors(parts: Mapping[str, Mapping[str, Tensor]], model: nn.Module) 
         found = {name: (value.shape, value.dtype) for name, value in parts[part].items()}
         if found != wanted and (part == "model" or found):
             odd = min(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-            raise ValueError(f"it is of another model ({odd} differs)")
+            raise ValueError(f"it is of another model ({odd.replace('/', '.')} differs)")
     parameters = dict(model.named_parameters())
     for name, value in parts["optimizer"].items():
         parameter = parameters.get(name.rpartition("/")[0])

@@ -105,14 +105,11 @@ class Machine:
             raise ValueError(f"training.processes is {settings.processes}, but {self.world} were started")
         self.accelerator: Any = None
         if self.world > 1:
-            from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+            from accelerate import Accelerator, InitProcessGroupKwargs
 
             device = pick_device(settings.device)  # refuses a GPU that is not there
-            # others wait while the first validates; buffers are frozen tables, the same everywhere
-            handlers = [
-                InitProcessGroupKwargs(timeout=timedelta(hours=12)),
-                DistributedDataParallelKwargs(broadcast_buffers=False),
-            ]
+            # others wait while the first validates
+            handlers = [InitProcessGroupKwargs(timeout=timedelta(hours=12))]
             self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=handlers)
             joined = self.accelerator.num_processes
             if joined != self.world:  # each would train alone on its share, and nobody notice
@@ -126,14 +123,6 @@ class Machine:
         """Whether this process writes."""
         return self.rank == 0
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model on its device, with gradients shared among processes."""
-        model = model.to(self.device)
-        if self.accelerator is None:
-            return model
-        wrapped: nn.Module = self.accelerator.prepare(model)
-        return wrapped
-
     def autocast(self) -> AbstractContextManager[Any]:
         """Mixed precision for the forward pass."""
         if self.settings.precision == "bfloat16":
@@ -146,13 +135,6 @@ class Machine:
             return value
         summed: Tensor = self.accelerator.reduce(value, reduction="sum")
         return summed
-
-    def backward(self, loss: Tensor) -> None:
-        """Gradients of a loss whose mean over processes is meant."""
-        if self.accelerator is None:
-            loss.backward()  # type: ignore[no-untyped-call]
-        else:
-            self.accelerator.backward(loss)
 
     def share(self, rows: np.ndarray) -> np.ndarray:
         """This process's rows of a batch of all processes.
@@ -168,7 +150,7 @@ class Machine:
         """(world x n, ...) the rows of all processes in the order that `share` divided; gradients flow back.
 
         The gradient of a loss computed from it in every process alike is `world` times that of the loss, once gradients
-        are summed over processes: divide the loss by `world`, as `StepTrainer` does.
+        are summed over processes: divide the loss by `world`, as `losses.total` does.
         """
         if self.world == 1:
             return rows
@@ -176,13 +158,19 @@ class Machine:
         return gathered
 
     def add_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Sum gradients over processes, in place; a parameter without one counts as zero."""
+        """Sum gradients over processes, in place, in one exchange a dtype; one without counts as zero."""
         if self.world == 1:
             return
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            torch.distributed.all_reduce(parameter.grad)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        for dtype in sorted({gradient.dtype for gradient in gradients}, key=str):
+            own = [gradient for gradient in gradients if gradient.dtype == dtype]
+            flat = torch.cat([gradient.flatten() for gradient in own])
+            torch.distributed.all_reduce(flat)
+            for gradient, summed in zip(own, torch.split(flat, [gradient.numel() for gradient in own]), strict=True):
+                gradient.copy_(summed.view_as(gradient))
 
     def agree(self, values: list[float]) -> list[float]:
         """What the first process says, in all of them."""

@@ -192,11 +192,11 @@ from pathlib import Path
 import tessera.ctr.train as module
 from tessera.artifacts.logs import stage
 from tessera.settings.ctr import CTRRun
-inner = module._loss
+inner = module._losses
 def slow(*arguments):
     time.sleep(0.02)
     return inner(*arguments)
-module._loss = slow
+module._losses = slow
 with stage(None):
     run = CTRRun.model_validate_json(sys.argv[1])
     module.train_model(run, Path(sys.argv[2]), None, Path(sys.argv[3]), Path(sys.argv[4]))
@@ -208,7 +208,7 @@ def test_a_killed_run_ends_with_the_same_weights(how, samples, tmp_path):
     run = make_run(model="din", training={"epochs": 2, "checkpoint_seconds": 0.0})
     whole = train(run, samples, tmp_path / "whole")
     output, state = tmp_path / "killed/model.safetensors", tmp_path / "state"
-    command = [sys.executable, "-c", PROGRAM, run.canonical(), str(samples), str(output), str(state)]
+    command = [sys.executable, "-c", PROGRAM, run.model_dump_json(), str(samples), str(output), str(state)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while process.poll() is None and not list(state.glob("*/checkpoint.safetensors")) and time.monotonic() < deadline:

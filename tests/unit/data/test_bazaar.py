@@ -23,7 +23,7 @@ from tessera.data.bazaar.histories import (
 from tessera.data.bazaar.log import REASONS, write_log
 from tessera.data.bazaar.pictures import SIDE, draw_picture
 from tessera.data.bazaar.text import write_texts
-from tessera.data.bazaar.world import INTERESTS, World, build_world
+from tessera.data.bazaar.world import DAY, INTERESTS, OPENING, YEARS, World, build_world
 from tessera.settings.config import ConfigError, load
 from tessera.settings.sources.bazaar import BazaarSource
 
@@ -147,6 +147,57 @@ def test_probabilities_are_those_of_the_process(world: World, step: int) -> None
     statistic = ((counts - odds * draws)[likely] ** 2 / (odds * draws)[likely]).sum()
     freedom = likely.sum()
     assert statistic < freedom + 5 * np.sqrt(2 * freedom)
+
+
+LATE = SMALL.model_copy(update={"late": 0.4, "users": 600, "malformed": 0.0})
+
+
+def test_nobody_has_an_item_before_it_opens(tmp_path: Path) -> None:
+    generate(LATE, tmp_path)
+    world = build_world(LATE)
+    assert 0.25 < (world.opens > 0).mean() < 0.55
+    half = OPENING + YEARS * 365 * DAY // 2
+    assert (world.opens[world.opens > 0] >= half).all()
+    table = read_table(tmp_path / "interactions.parquet", "raw_interactions")
+    items = np.array([int(raw_id[1:]) for raw_id in table.column("item").to_pylist()])
+    times = table.column("timestamp").to_numpy()
+    assert (times >= world.opens[items]).all()
+    assert (times[world.opens[items] > 0] > half).any()
+    # more of the late ones come the later it is
+    shares = [(world.opens[items[part]] > 0).mean() for part in np.array_split(np.argsort(times), 4)]
+    assert shares == sorted(shares)
+    assert shares[0] == 0
+    # what the log says is the time that the process knew
+    truth = read_table(tmp_path / "truth.parquet", "truth")
+    said = set(zip(*(truth.column(name).to_pylist() for name in ("user", "item", "timestamp")), strict=True))
+    assert said == set(zip(*(table.column(name).to_pylist() for name in ("user", "item", "timestamp")), strict=True))
+
+
+def test_without_late_items_all_are_open(world: World) -> None:
+    assert not world.opens.any()
+    state = np.array([0, 1, 2, 3]), np.array([0.4, 0.3, 0.2, 0.1]), 5, np.array([5])
+    np.testing.assert_array_equal(
+        next_item_probabilities(world, *state), next_item_probabilities(world, *state, now=OPENING)
+    )
+
+
+def test_draws_of_a_world_with_late_items_are_the_closed_form() -> None:
+    late = build_world(LATE)
+    draws, now = 100_000, int(np.quantile(late.opens[late.opens > 0], 0.5))
+    tastes, weights, seen = np.array([0, 1, 2, 3]), np.array([0.4, 0.3, 0.2, 0.1]), np.array([7, 5])
+    odds = next_item_probabilities(late, tastes, weights, 5, seen, now)
+    assert (odds[late.opens > now] == 0).all()
+    assert (odds[(late.opens > 0) & (late.opens <= now)] > 0).any()
+    assert odds.sum() == pytest.approx(1)
+    drawn = Sampler(late).step(
+        np.tile(tastes, (draws, 1)), np.tile(weights, (draws, 1)), np.full(draws, 5), np.tile(seen, (draws, 1)),
+        np.random.default_rng(0), np.full(draws, now),
+    )  # fmt: skip
+    counts = np.bincount(drawn, minlength=late.items)
+    assert (counts[odds == 0] == 0).all()
+    likely = odds * draws > 5
+    statistic = ((counts - odds * draws)[likely] ** 2 / (odds * draws)[likely]).sum()
+    assert statistic < likely.sum() + 5 * np.sqrt(2 * likely.sum())
 
 
 def test_a_user_who_has_seen_all_the_likely_items_still_gets_one(world: World) -> None:

@@ -15,8 +15,7 @@ from tessera.ctr.oracle import judge_oracle
 from tessera.ctr.samples import make_samples
 from tessera.data.bazaar.generate import generate
 from tessera.data.bazaar.lifelong import CHUNK, LifelongSampler, Lives
-from tessera.data.bazaar.log import OPENING, YEARS
-from tessera.data.bazaar.world import build_world
+from tessera.data.bazaar.world import OPENING, YEARS, build_world
 from tessera.data.prepare import prepare
 from tessera.settings.ctr import CTREvaluation, ImpressionSamples
 from tessera.settings.sources.base import prepare_settings

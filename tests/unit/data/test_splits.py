@@ -28,7 +28,7 @@ def test_leave_one_out_against_a_loop(seed: int) -> None:
         assert own == ["train"] * len(own) if short else ["train"] * (len(own) - 2) + ["valid", "test"]
 
 
-@pytest.mark.parametrize("target", ["first", "last", "random"])
+@pytest.mark.parametrize("target", ["first", "last", "random", "new"])
 @pytest.mark.parametrize("seed", range(6))
 def test_global_temporal_against_a_loop(seed: int, target: Any) -> None:
     rows = random_rows(seed, count=300)
@@ -37,6 +37,7 @@ def test_global_temporal_against_a_loop(seed: int, target: Any) -> None:
     moments = cuts(rows.times, settings)
     split = global_temporal(rows, moments, settings)
     assert split.tolist() == global_temporal(rows, moments, settings).tolist()
+    trained = set(rows.items[rows.times < moments[0]].tolist())
     for user in set(rows.users.tolist()):
         own, times = split[rows.users == user].tolist(), rows.times[rows.users == user].tolist()
         place: dict[int, int] = {}
@@ -46,7 +47,9 @@ def test_global_temporal_against_a_loop(seed: int, target: Any) -> None:
             assert len(chosen) == bool(could)
             if could:
                 place[part] = chosen[0]
-                assert chosen[0] in {"first": could[:1], "last": could[-1:], "random": could}[target]
+                new = [i for i in could if rows.items[rows.users == user][i] not in trained] if part == 2 else []
+                wanted = {"first": could, "last": could[::-1], "random": could, "new": new or could}[target]
+                assert chosen[0] in (wanted if target == "random" else wanted[:1])
         last = max(place.values(), default=-1)
         for i, time in enumerate(times):
             if time < moments[0]:
@@ -172,3 +175,21 @@ def test_temporal_core_drops_by_train_counts(make: Callable[..., Any], write: Ca
         "b": [("x", "train"), ("x", "train"), ("z", "test")],
     }
     assert made.stats["cold_test_targets"] == 2
+
+
+@pytest.mark.parametrize("base", [{"kind": "leave_one_out"}, {"kind": "global_temporal", "valid": 0.25, "test": 0.25}])
+@pytest.mark.parametrize("core", [None, {"users": 2, "items": 2, "on": "all"}])
+def test_without_a_split_every_row_that_cleaning_keeps_trains(
+    make: Callable[..., Any], write: Callable[..., str], base: dict[str, Any], core: Any
+) -> None:
+    rows = [(f"u{n % 7}", f"i{n * n % 11}", 1_600_000_000 + 1000 * n) for n in range(80)]
+    section = {"source": "columns", "path": write("log.csv", log_text(rows)), "user": "user", "item": "item",
+               "timestamp": "t", "cleaning": {"core": core}}  # fmt: skip
+    split, whole = make(**section, split=base), make(**section, split={"kind": "none"})
+    assert whole.stats["counts"]["train"] == whole.stats["counts"]["interactions"]
+    kept = [step["interactions"] for step in split.stats["funnel"] if "after the last target" not in step["step"]][-1]
+    assert whole.stats["counts"]["train"] == kept
+    for user, history in split.histories().items():
+        found = whole.histories()[user]
+        assert [item for item, _ in history] == [item for item, _ in found][: len(history)]
+        assert {part for _, part in found} == {"train"}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from tessera.embedding.finish import finish, principal_components
+from tessera.artifacts.tables import ArtifactError
+from tessera.embedding.finish import find_components, finish, fit, read_components, write_components
 from tessera.settings.recipes.base import Finish
 
 
@@ -20,7 +23,7 @@ def test_against_the_eigenvectors_of_the_covariance(n: int, width: int, count: i
     centred = x - x.mean(0)
     _, axes = np.linalg.eigh(centred.T @ centred)
     expected = centred @ axes[:, ::-1][:, :count]
-    found = principal_components(x, count)
+    found = find_components(x, count).of(x)
     signs = np.sign((found * expected).sum(0))
     np.testing.assert_allclose(found * signs, expected, atol=1e-9)
     assert (np.diff(found.var(0)) < 0).all()
@@ -29,7 +32,7 @@ def test_against_the_eigenvectors_of_the_covariance(n: int, width: int, count: i
 def test_signs_do_not_depend_on_the_order_or_sign_that_the_library_finds() -> None:
     x = vectors(30, 5)
     order = np.random.default_rng(1).permutation(30)
-    np.testing.assert_allclose(principal_components(x[order], 4), principal_components(x, 4)[order], atol=1e-9)
+    np.testing.assert_allclose(find_components(x[order], 4).of(x[order]), find_components(x, 4).of(x)[order], atol=1e-9)
 
 
 @pytest.mark.parametrize(("n", "width"), [(20, 6), (4, 9)])
@@ -62,10 +65,34 @@ def test_a_catalogue_of_one_or_of_equals() -> None:
 def test_whitening_evens_components_out(power: float) -> None:
     x = vectors(50, 6)
     x = np.concatenate([x, x[:, :2] @ np.ones((2, 2))], 1)  # two directions that tell nothing
-    plain = principal_components(x, 8).std(0)[:6]
+    plain = find_components(x, 8).of(x).std(0)[:6]
     found = finish(x, Finish(whiten=power))
     assert found.shape == (50, 6)
     expected = plain / (plain / plain[0]) ** power
     np.testing.assert_allclose(found.std(0), expected, rtol=1e-5)
     if power == 1.0:
         np.testing.assert_allclose(found.std(0), found.std(0)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [Finish(), Finish(pca=3), Finish(whiten=0.0), Finish(whiten=1.0, l2=True), Finish(pca=2, whiten=0.0, l2=True)],
+    ids=str,
+)
+def test_later_rows_go_the_same_way(settings: Finish, tmp_path: Path) -> None:
+    """A row that comes later stands where it would stand in the table, by what was kept of the table alone."""
+    x = vectors(40, 6)
+    table = finish(x, settings)
+    write_components(tmp_path / "t.finish.safetensors", fit(x, settings))
+    kept = read_components(tmp_path / "t.finish.safetensors")
+    np.testing.assert_allclose(finish(x[[7]], settings, kept), table[[7]], rtol=1e-6, atol=1e-7)
+    between = finish((x[[3]] + x[[4]]) / 2, settings, kept)
+    if not settings.l2:
+        np.testing.assert_allclose(between, (table[[3]] + table[[4]]) / 2, rtol=1e-5, atol=1e-6)
+    else:
+        np.testing.assert_allclose(np.linalg.norm(between), 1, atol=1e-6)
+
+
+def test_a_table_of_before_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="make the table again"):
+        read_components(tmp_path / "t.finish.safetensors")

@@ -16,7 +16,7 @@ from tessera.embedding.prefixes import Prefixes
 from tessera.embedding.rollouts import embeddings, tail_states
 from tessera.language.reasoning import LatentReasoner, ReasoningAttention
 from tessera.settings.recipes.lrcl import LRCLTable
-from tessera.settings.steps import Steps
+from tessera.settings.training import Steps
 from tessera.training.machine import Machine
 
 ROWS = [[5, 6, 7, 8, 9, 10], [11, 12], [13, 14, 15, 16], [9, 5, 7]]

@@ -30,8 +30,8 @@ from tessera.settings.language import ItemPrompt
 from tessera.settings.lora import LoRA
 from tessera.settings.recipes.lrcl import LRCLTable
 from tessera.settings.recipes.scft import SCFTTable
-from tessera.settings.steps import Steps
-from tessera.training.loop import TrainingError
+from tessera.settings.training import Steps
+from tessera.training.errors import TrainingError
 from tessera.training.machine import Machine
 
 torch.set_num_threads(1)
@@ -128,7 +128,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(tmp_path / "a", table("lrcl")).read_bytes()
-    plain = contrastive.ContrastiveTraining.loss
+    plain = contrastive.ContrastiveTraining.losses
 
     def stopped(self: Any, items: Any, step: int) -> Any:
         if step == 4:
@@ -136,7 +136,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkey
         return plain(self, items, step)
 
     with monkeypatch.context() as patched:
-        patched.setattr(contrastive.ContrastiveTraining, "loss", stopped)
+        patched.setattr(contrastive.ContrastiveTraining, "losses", stopped)
         with pytest.raises(Terminated):
             train(tmp_path / "b", table("lrcl"))
     assert (tmp_path / "b" / "state" / "checkpoint.safetensors").exists()

@@ -29,8 +29,10 @@ from tessera.language.reasoning import LatentReasoner
 from tessera.settings.language import ItemPrompt
 from tessera.settings.recipes.crrl import CRRLTable
 from tessera.settings.recipes.lrcl import LRCLTable
-from tessera.settings.steps import Steps
+from tessera.settings.training import Steps
+from tessera.training.losses import total
 from tessera.training.machine import Machine
+from tessera.training.phases import Update
 
 ITEMS = 24
 PROMPT = ItemPrompt(domain="household item", attributes=["title", "kind", "store"])
@@ -130,14 +132,21 @@ def full_log_probability(training: CollaborativeTraining, rollouts: Rollouts, pl
     return logits.log_softmax(-1).gather(-1, tokens.expand(len(z), -1)[..., None])[..., 0]
 
 
+def taken(training: CollaborativeTraining, update: Update) -> tuple[Tensor, dict[str, float]]:
+    """The whole loss of an update, and what is told beside it."""
+    losses = update.losses()
+    told = {name: float(term.value) for name, term in losses.items() if not term.trained}
+    return total(losses, training.machine).loss, told
+
+
 def test_published_loss_and_gradient_from_the_last_two_tokens_alone(data: Path) -> None:
     training = make(data, table(policy="token", log_probability="unshifted", noise_free="rollout", advantage="batch"))
     first = next(iter(training.updates(0)))
-    rollouts: Rollouts = first.args[0]  # type: ignore[attr-defined]
-    first()
+    rollouts: Rollouts = first.losses.args[0]  # type: ignore[attr-defined]
+    first.losses()
     olds = [full_log_probability(training, rollouts, i, rollouts.old[i] + rollouts.noise[i]).detach() for i in range(8)]
     move(training)
-    loss, numbers = first()
+    loss, numbers = taken(training, first)
     assert numbers["ratio_change"] > 1e-4
     thoughts = training.reasoner.think(rollouts.prefix)[:, None]
     total, count = torch.zeros(()), 0
@@ -157,7 +166,7 @@ def test_a_gaussian_update_leaves_the_language_model_alone(data: Path) -> None:
     first = next(iter(training.updates(0)))
     passes: list[int] = []
     training.reasoner.tower.register_forward_hook(lambda *_: passes.append(1))
-    loss, _ = first()
+    loss, _ = taken(training, first)
     assert not passes
     assert any(gradient.any() for gradient in gradients(training, loss).values())
 
@@ -176,7 +185,7 @@ def test_a_rollout_costs_its_tail_and_candidates_are_embedded_once(data: Path) -
 def test_equal_rewards_teach_nothing(data: Path) -> None:
     training = make(data, table(noise_std=1e-7, kl=0.0))
     first = next(iter(training.updates(0)))
-    loss, numbers = first()
+    loss, numbers = taken(training, first)
     assert numbers["degenerate"] == 1.0
     assert not any(gradient.any() for gradient in gradients(training, loss).values())
 
@@ -185,11 +194,11 @@ def test_equal_rewards_teach_nothing(data: Path) -> None:
 def test_first_ratios_are_one_and_the_noise_free_rollout_is_left_out(data: Path, policy: str) -> None:
     training = make(data, table(policy=policy))
     first = next(iter(training.updates(0)))
-    rollouts: Rollouts = first.args[0]  # type: ignore[attr-defined]
+    rollouts: Rollouts = first.losses.args[0]  # type: ignore[attr-defined]
     assert not rollouts.noise[:, 0].any()
     assert rollouts.noise[:, 1:].any(-1).all()
     assert not rollouts.counted[:, 0].any()
-    loss, numbers = first()
+    loss, numbers = taken(training, first)
     assert numbers["ratio_change"] == 0.0
     assert numbers["clipped"] == 0.0
     torch.testing.assert_close(loss, -rollouts.advantages[:, 1:].mean(), atol=1e-6, rtol=0)
@@ -201,7 +210,7 @@ def test_divergence_from_the_start_grows_and_from_the_live_policy_does_not(data:
     for reference in ("start", "live"):
         training = make(data, table(policy=policy, kl=0.1, reference=reference))
         move(training)
-        _, numbers = next(iter(training.updates(0)))()
+        _, numbers = taken(training, next(iter(training.updates(0))))
         told[reference] = numbers["kl"]
     assert told["start"] > 1e-6
     assert told["live"] == 0.0
@@ -360,14 +369,14 @@ from tessera.artifacts.models import write_tensors
 
 folder, rank = Path(sys.argv[2]), os.environ["RANK"]
 kept = {}
-before = crrl.StepTrainer.fit
+before = crrl.Engine.fit
 
 def fit(self):
     history = before(self)
     kept.update({name: value.detach().clone() for name, value in self.trained.state_dict().items()})
     return history
 
-crrl.StepTrainer.fit = fit
+crrl.Engine.fit = fit
 for number, case in enumerate(_CASES):
     try:
         train(Path(sys.argv[1]), folder / str(number), table({"processes": 2}, **case))

@@ -20,8 +20,9 @@ class Scorer:
         self.max_history = max_history
         self.matrix = np.random.default_rng(0).integers(0, 9, (ITEMS + 1, ITEMS)).astype(np.float32)
 
-    def __call__(self, histories, lengths):
-        return torch.from_numpy(self.matrix[histories[np.arange(len(lengths)), lengths - 1]].copy())
+    def __call__(self, histories):
+        last = histories.items[torch.arange(len(histories)), histories.lengths - 1]
+        return torch.from_numpy(self.matrix[last.numpy()].copy())
 
 
 def make_cases(seed=1, n=30):

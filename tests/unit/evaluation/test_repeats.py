@@ -8,6 +8,7 @@ import torch
 
 from tessera.data.dataset import Cases
 from tessera.evaluation.candidates import sample_candidates
+from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import (
     counted_cases,
     evaluation_table,
@@ -31,8 +32,8 @@ class Likes:
     def __init__(self, items=ITEMS, ties=False):
         self.noise = np.zeros(items) if ties else np.random.default_rng(5).random(items)
 
-    def __call__(self, histories, lengths):
-        counts = np.stack([np.bincount(row, minlength=len(self.noise) + 1)[1:] for row in histories])
+    def __call__(self, histories):
+        counts = np.stack([np.bincount(row, minlength=len(self.noise) + 1)[1:] for row in histories.items.numpy()])
         return torch.from_numpy((counts + self.noise).astype(np.float32))
 
 
@@ -102,7 +103,8 @@ def test_ranks_are_those_of_a_loop_over_users(protocol, mask, policy, batch, tie
     expected, hits = [], 0
     for case in range(len(cases)):
         history, target = cases.history(case), cases.targets[case]
-        scores = scorer(history[None] if len(history) else np.zeros((1, 1), int), [len(history)])[0].numpy()
+        asked = Histories.of(history[None] if len(history) else np.zeros((1, 1), int))
+        scores = scorer(asked)[0].numpy()
         negatives = [] if candidates is None else candidates[case]
         expected.append(rank_by_loop(scores, history.tolist(), int(target), list(negatives), settings))
         if protocol == "full" and ties == "mean":  # the list and the rank tell the same
@@ -145,7 +147,7 @@ def test_averages_are_those_of_a_loop_over_users(mask, policy):
     ranks = []
     for case in kept:
         history = cases.history(case)
-        scores = Likes()(history[None] if len(history) else np.zeros((1, 1), int), [1])[0].numpy()
+        scores = Likes()(Histories.of(history[None] if len(history) else np.zeros((1, 1), int)))[0].numpy()
         ranks.append(rank_by_loop(scores, history.tolist(), int(cases.targets[case]), [], settings))
     assert found["users"] == len(kept)
     assert found["test_users"] == len(cases)

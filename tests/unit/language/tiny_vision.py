@@ -13,7 +13,7 @@ from tessera.artifacts.tables import write_table
 from tessera.language.built import make_image_processor, make_model, save_built, train_tokenizer
 from tessera.language.drawn import draw
 from tessera.settings.language import BuiltModel
-from tessera.settings.steps import Steps
+from tessera.settings.training import Steps
 
 WORDS = ["title is Oak lamp; category is lamp; brand is Dunlin", "a lamp in teal, pattern dots, shape star"] * 4
 

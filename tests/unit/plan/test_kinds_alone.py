@@ -220,6 +220,7 @@ def test_the_common_rules_file_stays_short() -> None:
 BY_TYPE = {
     ("ctr/samples.py", "ImpressionSamples"), ("ctr/samples.py", "PositiveSamples"), ("ctr/samples.py", "RatingSamples"),
     ("data/prepare.py", "GivenSplit"), ("data/prepare.py", "GlobalTemporal"),
+    ("data/prepare.py", "NoSplit"),
     ("evaluation/judge.py", "FullRanking"), ("evaluation/judge.py", "SampledRanking"),
     ("embedding/embed.py", "Finish"), ("embedding/task.py", "ReadText"),
     ("language/models.py", "BuiltModel"), ("language/models.py", "FolderModel"), ("language/models.py", "PackageModel"),
@@ -228,7 +229,8 @@ BY_TYPE = {
     ("plan/jobs.py", "FolderModel"), ("plan/required.py", "CandidatesFile"), ("plan/required.py", "FileSource"),
     ("plan/required.py", "FolderModel"),
     ("plan/required.py", "PackageModel"), ("quantization/quantize.py", "CodeSettings"),
-    ("serving/folder.py", "BuiltModel"), ("serving/folder.py", "FolderModel"),
+    ("serving/folder.py", "BuiltModel"), ("serving/folder.py", "FolderModel"), ("serving/new_items.py", "BuiltModel"),
+    ("serving/new_items.py", "Finish"), ("serving/new_items.py", "ReadText"),
 }  # fmt: skip
 
 

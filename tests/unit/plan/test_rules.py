@@ -35,6 +35,7 @@ EDITS: dict[str, list[tuple[str, Any]]] = {
     "systems": [("tiger.beams", 10), ("latent.items.adapter", [16])],
     "backbones": [("gru4rec.hidden_dim", 8), ("sasrec.dropout", 0.3)],
     "loss": [("", {"kind": "bce"})],
+    "missing": [("text", 0.5)],
     "training": [("learning_rate", 0.01)],
     "evaluation": [("cutoffs", [5, 10]), ("repeat_targets", "drop"),
                    ("candidates", {"kind": "sampled", "negatives": 9})],

@@ -16,7 +16,7 @@ from tessera.settings.runs import Run
 ITEMS = 30
 
 
-def write_dataset(folder: Path, users: int = 80, swap_targets: bool = False) -> Path:
+def write_dataset(folder: Path, users: int = 80, swap_targets: bool = False, timed: bool = False) -> Path:
     rng = np.random.default_rng(0)
     columns: dict[str, list] = {name: [] for name in ("user", "item", "position", "split")}
     for user in range(1, users + 1):
@@ -33,7 +33,8 @@ def write_dataset(folder: Path, users: int = 80, swap_targets: bool = False) -> 
         columns["position"] += range(length)
         columns["split"] += ["train"] * (length - 2) + ["valid", "test"]
     n = len(columns["user"])
-    table = pa.table({**columns, "timestamp": pa.nulls(n, pa.int64()), "rating": pa.nulls(n, pa.float32())})
+    times = pa.array([10 * position for position in columns["position"]]) if timed else pa.nulls(n, pa.int64())
+    table = pa.table({**columns, "timestamp": times, "rating": pa.nulls(n, pa.float32())})
     write_table(folder / "interactions.parquet", table, "interactions")
     ids = list(range(1, ITEMS + 1))
     empty = pa.array([[]] * ITEMS, pa.map_(pa.string(), pa.string()))

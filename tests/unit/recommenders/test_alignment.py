@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from asking import summed
 from pattern import ITEMS, make_run, reads
 from test_train import judge, make_table
 
 from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.artifacts.tables import ArtifactError
-from tessera.recommenders.systems.backbone import build
+from tessera.recommenders.systems.backbone import SequentialRecommender
 from tessera.recommenders.train import launch, run_identity, train_run
 
 DIM = 16
@@ -56,11 +57,13 @@ def test_the_loss_is_that_of_the_paper(deduplicate, target_temperature, tmp_path
     run = aligned_run(align=align)
     path = tmp_path / "model.safetensors"
     write_tensors(path, {"items.weight": torch.randn(ITEMS + 1, DIM)})
-    model = build(run, reads(make_table(tmp_path, skip=(3,)), path), np.ones(ITEMS + 1, np.int64)).double()
+    model = SequentialRecommender.build(
+        run, reads(make_table(tmp_path, skip=(3,)), path), np.ones(ITEMS + 1, np.int64)
+    ).double()
     targets = torch.tensor([5, 9, 5, 3, 21])  # 3 has no row in the table: left out
     kept = [5, 9, 21] if deduplicate else [5, 9, 5, 21]
     vectors = model.items() * 20  # away from zero, where every softmax is flat
-    found = model.items.further_loss(vectors, targets)
+    found = model.items.auxiliary_losses(vectors, targets)["alignment"]
     wanted = 0.5 * by_hand(
         model.items.teacher[kept].numpy(), vectors[kept].detach().numpy(), 1.5, target_temperature == "multiply"
     )
@@ -72,18 +75,18 @@ def test_the_model_adds_it_to_the_mean_loss_and_only_the_adapter_learns_from_it(
     run = aligned_run(align={"weight": 0.3})
     run = run.model_copy(update={"backbone": run.backbone.model_copy(update={"dropout": 0.0})})
     table, popularity = make_table(tmp_path), np.ones(ITEMS + 1, np.int64)
-    model = build(run, reads(table, teacher), popularity)
-    plain = build(run, reads(table), popularity)  # as when judging: without a teacher
+    model = SequentialRecommender.build(run, reads(table, teacher), popularity)
+    plain = SequentialRecommender.build(run, reads(table), popularity)  # as when judging: without a teacher
     plain.load_state_dict(model.state_dict())
     histories = torch.tensor([[1, 2, 3, 4], [5, 6, 2, 0]])
-    (total, count), (bare, _) = model(histories), plain(histories)
-    further = model.items.further_loss(model.items(), torch.tensor([2, 3, 4, 6]))
+    (total, count), (bare, _) = summed(model, histories), summed(plain, histories)
+    further = model.items.auxiliary_losses(model.items(), torch.tensor([2, 3, 4, 6]))["alignment"]
     torch.testing.assert_close(total / count, bare / count + further)
     further.backward()
     learning = {name for name, value in model.named_parameters() if value.grad is not None and value.grad.any()}
     assert learning
     assert all(name.startswith("items.adapter") for name in learning)
-    assert plain.items.further_loss(plain.items(), torch.tensor([1, 2])) is None
+    assert plain.items.auxiliary_losses(plain.items(), torch.tensor([1, 2])) == {}
 
 
 @pytest.mark.parametrize("recommender", ["sasrec", "gru4rec", "bert4rec"])
@@ -97,7 +100,7 @@ def test_alignment_brings_items_nearer_to_the_teacher(recommender, data, teacher
         tensors = read_tensors(output)
         assert not any("teacher" in name for name in tensors)
         judge(run, data, output, table)  # asks for no teacher
-        model = build(run, reads(table), np.ones(ITEMS + 1, np.int64))
+        model = SequentialRecommender.build(run, reads(table), np.ones(ITEMS + 1, np.int64))
         model.load_state_dict(tensors)
         with torch.no_grad():
             own, others = model.items()[1:], read_tensors(teacher)["items.weight"][1:]
@@ -119,19 +122,19 @@ def test_two_processes_align_over_the_targets_of_both(data, teacher, tmp_path):
 
 
 def test_the_same_run_gives_the_same_bytes_after_a_stop(data, teacher, tmp_path, monkeypatch):
-    from tessera.training.loop import Trainer
+    from tessera.training.engine import Engine
 
     run = aligned_run(epochs=4, checkpoint_seconds=0)
     table = make_table(tmp_path)
     train_run(run, data, reads(table, teacher), tmp_path / "whole" / "model.safetensors", tmp_path / "a")
-    closed = Trainer._close_epoch
+    closed = Engine._close_epoch
 
-    def stop(trainer):
-        closed(trainer)
-        if trainer.epoch == 2:
+    def stop(engine, *arguments):
+        closed(engine, *arguments)
+        if engine.epoch == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Trainer, "_close_epoch", stop)
+    monkeypatch.setattr(Engine, "_close_epoch", stop)
     with pytest.raises(KeyboardInterrupt):
         train_run(run, data, reads(table, teacher), tmp_path / "cut" / "model.safetensors", tmp_path / "b")
     monkeypatch.undo()

@@ -11,12 +11,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from asking import ask
 from pattern import ITEMS, write_dataset
 from torch import Tensor
 
 from tessera.artifacts.models import read_tensors
 from tessera.artifacts.sequences import read_item_sequences, write_item_sequences
 from tessera.artifacts.tables import ArtifactError, write_item_table
+from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import Scorer
 from tessera.plan.graph import Plan
 from tessera.recommenders import attend
@@ -24,7 +26,8 @@ from tessera.recommenders.evaluate import evaluate_run, load_scorer
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.dual_view import DualViewEncoder
 from tessera.recommenders.item_encoders.fusion import CrossAttention, SequenceFusion
-from tessera.recommenders.systems.backbone import SequentialRecommender, build
+from tessera.recommenders.missing import lost_rows
+from tessera.recommenders.systems.backbone import SequentialRecommender
 from tessera.recommenders.train import launch, train_run
 from tessera.settings.backbones.bert4rec import BERT4RecSettings
 from tessera.settings.backbones.gru4rec import GRU4RecSettings
@@ -34,7 +37,10 @@ from tessera.settings.config import load
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.items.dual_view import DualViewItems
 from tessera.settings.kinds import implementation
+from tessera.settings.missing import Missing
 from tessera.settings.runs import Run
+from tessera.training.losses import Losses
+from tessera.training.phases import Position
 
 WIDTH, DIM = 8, 12
 NO_PICTURE, NO_TEXT, NOTHING = 3, 4, 5
@@ -63,11 +69,18 @@ def views(items: int = 9) -> tuple[dict[str, tuple[Tensor, Tensor]], tuple[Tenso
     return coarse, (values[chosen] * there[..., None], there)
 
 
+MADE_OF = {"image": ["image"], "text": ["text"], "both": ["image", "text"], "fine": ["text"]}
+
+
 def encoder(**changes: Any) -> DualViewEncoder:
     torch.manual_seed(3)
     coarse, fine = views()
+    missing = changes.pop("missing", None)
     made = settings(**changes)
-    found = DualViewEncoder(made, {s: coarse[s] for s in made.coarse}, fine if made.fine else None, DIM).double()
+    lost = None if missing is None else {v: lost_rows(Missing(**missing), made_of, len(fine[0]) - 1)
+                                         for v, made_of in MADE_OF.items()}  # fmt: skip
+    shown = {name: coarse[name] for name in made.coarse}
+    found = DualViewEncoder(made, shown, fine if made.fine else None, DIM, lost).double()
     with torch.no_grad():  # adapters start small: differences would drown
         for part in found.parameters():
             part.add_(torch.randn_like(part) * 0.3)
@@ -178,8 +191,7 @@ def info_nce(x: Tensor, y: Tensor, temperature: float) -> float:
 def test_alignment_is_symmetric_info_nce(anchor: bool) -> None:
     model = encoder(alignment={"weight": 0.5, "temperature": 0.3, "dim": 4, "anchor": anchor})
     targets = torch.tensor([7, 2, 7, NO_PICTURE, 1, NO_TEXT, NOTHING, 8])
-    loss = model.further_loss(model(), targets)
-    assert loss is not None
+    loss = model.auxiliary_losses(model(), targets)["alignment"]
     assert model.heads is not None
     coarse, _ = views()
     seen = {
@@ -194,14 +206,18 @@ def test_alignment_is_symmetric_info_nce(anchor: bool) -> None:
 
 def test_items_that_lack_a_view_are_no_part_of_the_alignment() -> None:
     model = encoder()
-    assert float(model.further_loss(model(), torch.tensor([NO_PICTURE, NO_TEXT, NOTHING]))) == 0.0  # type: ignore[arg-type]
-    few, more = (model.further_loss(model(), torch.tensor(t)) for t in ([1, 2, 8], [1, 2, 8, NO_PICTURE, NOTHING]))
+    nothing = model.auxiliary_losses(model(), torch.tensor([NO_PICTURE, NO_TEXT, NOTHING]))
+    assert float(nothing["alignment"]) == 0.0
+    few, more = (
+        model.auxiliary_losses(model(), torch.tensor(t))["alignment"]
+        for t in ([1, 2, 8], [1, 2, 8, NO_PICTURE, NOTHING])
+    )
     torch.testing.assert_close(few, more, rtol=0, atol=0)
-    few.backward()  # type: ignore[union-attr]
+    few.backward()
     assert all(part.grad is None for part in model.absent.values())
     for changes in ({"alignment": None}, {"text": None}, {"image": None}):
         without = encoder(**changes)
-        assert without.further_loss(without(), torch.tensor([1, 2])) is None
+        assert without.auxiliary_losses(without(), torch.tensor([1, 2])) == {}
 
 
 @torch.no_grad()
@@ -232,7 +248,7 @@ def test_views_are_lost_when_asked(when: str, training: bool, judged: bool) -> N
 
 def test_more_is_lost_at_a_higher_rate_and_other_items_by_another_seed() -> None:
     few, more, other = (
-        set(encoder(missing={"image": share, "seed": seed}).get_buffer("lost_image").nonzero().flatten().tolist())
+        set(lost_rows(Missing(image=share, seed=seed), ["image"], 200).rows.nonzero().flatten().tolist())
         for share, seed in ((0.3, 0), (0.7, 0), (0.3, 1))
     )
     assert few < more
@@ -325,11 +341,14 @@ def write_views(folder: Path, skip: tuple[int, ...] = (4, 17)) -> RunInputs:
 
 def config(items: dict[str, Any], recommender: str = "sasrec", **training: Any) -> dict[str, Any]:
     read = {"recipe": "vectors", "path": "x.npy"}
+    items = dict(items)
+    losses = {"missing": items.pop("missing")} if "missing" in items else {}
     return {
         "datasets": {"x": {"source": "bazaar"}},
         "backbones": {key: {"dim": 16, "max_length": 12, "dropout": 0.1} for key in ("sasrec", "gru4rec", "bert4rec")},
-        "tables": dict.fromkeys(("image", "text", "both"), read) | {"fine": {"recipe": "attributes", "model": "small"}},
-        "systems": {"s": {"items": {"kind": "dual_view", **NAMES, "width": 16, "adapter": [32], **items}}},
+        "tables": {name: {**read, "made_from": MADE_OF[name]} for name in ("image", "text", "both")}
+        | {"fine": {"recipe": "attributes", "model": "small"}},
+        "systems": {"s": {"items": {"kind": "dual_view", **NAMES, "width": 16, "adapter": [32], **items}, **losses}},
         "training": {"epochs": 2, "batch_tokens": 200, "learning_rate": 0.01, "device": "cpu", **training},
         "experiment": {"datasets": ["x"], "systems": ["s"], "backbones": [recommender], "seeds": [1]},
     }
@@ -393,17 +412,17 @@ def test_a_run_that_was_cut_short_goes_on_to_the_digit(
     run = run_of(items, epochs=3, checkpoint_seconds=0.0)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     expected = trained(run, data, inputs, whole)
-    steps, step = 0, SequentialRecommender.forward
+    steps, step = 0, SequentialRecommender.losses
 
-    def stops(self: SequentialRecommender, histories: Tensor) -> tuple[Tensor, Tensor]:
+    def stops(self: SequentialRecommender, histories: Histories, at: Position) -> Losses:
         nonlocal steps
         steps += 1
         if steps == 14:
             raise KeyboardInterrupt
-        return step(self, histories)
+        return step(self, histories, at)
 
     with monkeypatch.context() as patched:
-        patched.setattr(SequentialRecommender, "forward", stops)
+        patched.setattr(SequentialRecommender, "losses", stops)
         with pytest.raises(KeyboardInterrupt):
             trained(run, data, inputs, cut)
     assert list(cut.glob("state/*/checkpoint.safetensors"))
@@ -426,7 +445,7 @@ def test_the_tables_are_not_saved_with_the_weights(data: Path, tmp_path: Path) -
     names = set(read_tensors(model))
     assert not [name for name in names if "table_" in name or "has_" in name or "values" in name or "lost_" in name]
     scorer: Scorer = load_scorer(model, run, np.ones(ITEMS + 1, np.int64), inputs)
-    assert torch.isfinite(scorer(np.array([[1, 2, 3]]), np.array([3]))).all()
+    assert torch.isfinite(ask(scorer, np.array([[1, 2, 3]]))).all()
     assert json.loads(model.with_name("model.json").read_text())["items"] == ITEMS
 
 
@@ -439,9 +458,8 @@ def test_one_modality_that_tells_nothing_does_no_harm(data: Path, tmp_path: Path
     ids = np.arange(1, ITEMS + 1)
     write_item_table(tmp_path / "image.parquet", ids, np.ones((ITEMS, 3)))
     run = run_of({}, epochs=12, patience=100)
-    model = build(run, inputs, np.ones(ITEMS + 1, np.int64))
-    loss = model.items.further_loss(model.items(), torch.arange(1, 9))
-    assert loss is not None
+    model = SequentialRecommender.build(run, inputs, np.ones(ITEMS + 1, np.int64))
+    loss = model.items.auxiliary_losses(model.items(), torch.arange(1, 9))["alignment"]
     assert torch.isfinite(loss)
     assert torch.isfinite(model.items()).all()
     assert hit(run, data, inputs, trained(run, data, inputs, tmp_path)) > 0.7
@@ -452,17 +470,17 @@ def test_no_picture_at_all_says_so(tmp_path: Path) -> None:
     empty = np.zeros(0, np.int64)
     write_item_table(tmp_path / "image.parquet", empty, np.zeros((0, 3)))
     with pytest.raises(ValueError, match=r"items.image: the table 'image' has no row"):
-        build(run_of({}), inputs, np.ones(ITEMS + 1, np.int64))
+        SequentialRecommender.build(run_of({}), inputs, np.ones(ITEMS + 1, np.int64))
     write_item_sequences(tmp_path / "fine.parquet", empty, [], np.zeros((0, 11)))
     with pytest.raises(ValueError, match=r"items.fine: the table has no row"):
-        build(run_of({"image": None}), inputs, np.ones(ITEMS + 1, np.int64))
+        SequentialRecommender.build(run_of({"image": None}), inputs, np.ones(ITEMS + 1, np.int64))
 
 
 def test_text_alone_has_no_alignment(tmp_path: Path) -> None:
     """A dataset without pictures: the image branch is left out of the config, and nothing else changes."""
     inputs = write_views(tmp_path)
-    model = build(run_of({"image": None, "both": None}), inputs, np.ones(ITEMS + 1, np.int64))
-    assert model.items.further_loss(model.items(), torch.arange(1, 9)) is None
+    model = SequentialRecommender.build(run_of({"image": None, "both": None}), inputs, np.ones(ITEMS + 1, np.int64))
+    assert model.items.auxiliary_losses(model.items(), torch.arange(1, 9)) == {}
 
 
 @pytest.mark.parametrize("items", [{}, {"fine": None}, {"missing": {"image": 1.0}}])
@@ -500,7 +518,7 @@ def test_a_file_that_is_not_given_is_named(tmp_path: Path) -> None:
     inputs = write_views(tmp_path)
     few = RunInputs(tables={name: path for name, path in inputs.tables.items() if name != "fine"})
     with pytest.raises(ValueError, match=r"the item table 'fine' is read, but no file was given"):
-        build(run_of({}), few, np.ones(ITEMS + 1, np.int64))
+        SequentialRecommender.build(run_of({}), few, np.ones(ITEMS + 1, np.int64))
 
 
 @pytest.mark.parametrize(
@@ -517,7 +535,10 @@ def test_a_file_that_is_not_given_is_named(tmp_path: Path) -> None:
         ({"axis": "sequence", "heads": 16}, "half of dim 16 of 'sasrec' must be a multiple of 16 heads"),
         ({"axis": "sequence", "direction": "coarse"}, "direction coarse is for axis item"),
         ({"both": None, "alignment": {"anchor": True}}, "alignment.anchor draws image and text to both"),
-        ({"image": None, "both": None, "missing": {"image": 0.5}}, "missing.image takes pictures away"),
+        (
+            {"image": None, "both": None, "missing": {"image": 0.5}},
+            "missing.image: no table that it reads",
+        ),
         ({"missing": {"image": 1.5}}, "less than or equal to 1"),
         ({"missing": {"picture": 0.5}}, "unknown key 'picture'"),
     ],

@@ -4,7 +4,11 @@ import numpy as np
 import torch
 
 from tessera.data.padding import padded
-from tessera.recommenders.systems import item_knn, markov, popular
+from tessera.evaluation.histories import Histories
+from tessera.recommenders.systems.base import TrainingHistories
+from tessera.recommenders.systems.item_knn import ItemKNN
+from tessera.recommenders.systems.markov import Markov
+from tessera.recommenders.systems.popular import Popular
 from tessera.settings.systems.item_knn import ItemKNNSettings
 from tessera.settings.systems.markov import MarkovSettings
 from tessera.settings.systems.popular import PopularSettings
@@ -16,18 +20,19 @@ OFFSETS = np.concatenate([[0], np.cumsum([len(h) for h in HISTORIES])])
 ITEMS = np.concatenate(HISTORIES).astype(np.int32)
 ASKED = [np.array([3, 5, 5]), np.array([9]), np.array([1, 2, 3, 4])]
 LENGTHS = np.array([len(h) for h in ASKED])
-BATCH = padded(np.concatenate(ASKED), np.cumsum(LENGTHS) - LENGTHS, LENGTHS)
+BATCH = Histories.of(padded(np.concatenate(ASKED), np.cumsum(LENGTHS) - LENGTHS, LENGTHS))
+LEARNED = TrainingHistories(OFFSETS, ITEMS)
 
 
 def test_popular_scores_are_counts():
     settings = PopularSettings()
-    scores = popular.Scorer(settings, popular.fit(settings, OFFSETS, ITEMS, COUNT))(BATCH, LENGTHS)
+    scores = Popular(settings, Popular.fit(settings, LEARNED, COUNT))(BATCH)
     assert scores.tolist() == [[(i == ITEMS).sum() for i in range(1, COUNT + 1)]] * 3
 
 
 def test_markov_probabilities_are_smoothed_transition_counts():
     settings = MarkovSettings(smoothing=2.0)
-    scores = markov.Scorer(settings, markov.fit(settings, OFFSETS, ITEMS, COUNT))(BATCH, LENGTHS)
+    scores = Markov(settings, Markov.fit(settings, LEARNED, COUNT))(BATCH)
     counts = np.zeros((COUNT + 1, COUNT + 1))
     for history in HISTORIES:
         for a, b in itertools.pairwise(history):
@@ -42,7 +47,7 @@ def test_markov_probabilities_are_smoothed_transition_counts():
 
 def test_item_knn_is_a_decayed_sum_of_shrunk_cosines():
     settings = ItemKNNSettings(neighbours=6, shrinkage=1.5, decay=0.8)
-    scores = item_knn.Scorer(settings, item_knn.fit(settings, OFFSETS, ITEMS, COUNT))(BATCH, LENGTHS)
+    scores = ItemKNN(settings, ItemKNN.fit(settings, LEARNED, COUNT))(BATCH)
     seen = np.zeros((len(HISTORIES), COUNT + 1))
     for user, history in enumerate(HISTORIES):
         seen[user, history] = 1
@@ -60,6 +65,7 @@ def test_item_knn_reads_only_the_end_of_long_histories():
     long = ItemKNNSettings(max_history=3, shrinkage=0.0, neighbours=COUNT)
     cut = [h[-3:] for h in HISTORIES]
     offsets = np.concatenate([[0], np.cumsum([len(h) for h in cut])])
-    expected = item_knn.fit(ItemKNNSettings(shrinkage=0.0, neighbours=COUNT), offsets, np.concatenate(cut), COUNT)
-    found = item_knn.fit(long, OFFSETS, ITEMS, COUNT)
+    settings = ItemKNNSettings(shrinkage=0.0, neighbours=COUNT)
+    expected = ItemKNN.fit(settings, TrainingHistories(offsets, np.concatenate(cut)), COUNT)
+    found = ItemKNN.fit(long, LEARNED, COUNT)
     torch.testing.assert_close(found["similarities"], expected["similarities"])

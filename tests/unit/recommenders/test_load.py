@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import tiny_mme_sid
@@ -23,7 +24,7 @@ from tessera.artifacts.codes import ABSENT, Part, SemanticIds, write_codes
 from tessera.artifacts.files import read_json, write_json
 from tessera.artifacts.models import write_model
 from tessera.artifacts.sequences import write_item_sequences
-from tessera.artifacts.tables import ArtifactError, read_table, write_item_table, write_table
+from tessera.artifacts.tables import ArtifactError, read_item_table, read_table, write_item_table, write_table
 from tessera.data.dataset import load_dataset
 from tessera.plan.graph import Plan
 from tessera.plan.jobs import Jobs
@@ -331,6 +332,14 @@ def shop(results: Path, folder: Path, raw_ids: list[str]) -> None:
     brands = pa.array([[("brand", "AcmeBolt"[number % 2 * 4 :][:4])] for number in range(ITEMS)], items.schema[3].type)
     items = items.set_column(1, "raw_id", pa.array(raw_ids)).set_column(3, "attributes", brands)
     write_table(folder / "data/items.parquet", items, "items")
+    # the table of a file of vectors, which knows items that came later
+    rows, _ = read_item_table(results / "tables/t.parquet", ITEMS)
+    vectors = pd.DataFrame({"raw_id": ["SKU901", "SKU902"], "embedding": list(rows[1:3])})
+    vectors.to_parquet(folder / "vectors.parquet")
+    settings = {"recipe": "vectors", "path": str(folder / "vectors.parquet")}
+    write_item_table(folder / "tables/t.parquet", np.arange(1, ITEMS + 1), rows[1:], settings)
+    description = folder / "runs/reaemb/sasrec/seed-1/model.json"
+    write_json(description, read_json(description) | {"inputs": {}})
 
 
 @pytest.mark.parametrize(
@@ -360,13 +369,14 @@ def test_what_the_pages_show_runs(
     acme = {f"SKU{number + 1}" for number in range(0, ITEMS, 2)}
     assert set(names["brand"].item) <= acme - {"SKU1"}
     assert names["states"].shape == (2, 16)
+    assert len(names["wider"].catalogue) == ITEMS + 2
     assert names["kept"].recommend(["SKU1", "SKU7"], k=5).equals(names["one"])
 
 
 def test_the_config_of_the_page_is_valid() -> None:
     (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/use.md").read_text(encoding="utf-8"), re.DOTALL)
     config = load_config(yaml.safe_load(shown))
-    assert Jobs(Plan(config)).recommended() == ["id/sasrec/seed-1"]
+    assert Jobs(Plan(config)).recommended() == ["shop-final/recommendations/id/sasrec/seed-1"]
 
 
 def test_loading_leaves_the_random_numbers_of_the_caller(results: Path) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from asking import ask, summed
+from asking import scorer as scorer_of
 from pattern import ITEMS, write_dataset
 from tiny_mme_sid import TABLES, WIDTH, make_run, write_inputs
 from torch import Tensor
@@ -20,12 +22,12 @@ from tessera.language.tokens import Frame
 from tessera.recommenders.evaluate import evaluate_run
 from tessera.recommenders.history_reader import HistoryReader
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.systems import mme_sid
-from tessera.recommenders.systems.mme_sid import MMESID, HistoryBatches
+from tessera.recommenders.systems.base import TrainingHistories
+from tessera.recommenders.systems.mme_sid import MMESID, HistoryBatches, make_frame
 from tessera.recommenders.train import train_run
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.systems.mme_sid import MMESIDSystem
-from tessera.training.loop import Trainer
+from tessera.training.engine import Engine
 from tessera.training.machine import Machine, seed_step
 
 POPULARITY = np.arange(ITEMS + 1)
@@ -48,7 +50,7 @@ def build(inputs: RunInputs, adapted: bool = True, **settings) -> MMESID:
     """An untrained model; `adapted` gives LoRA weights that change something."""
     run = make_run(**settings)
     seed_step(1)
-    model = mme_sid.build(run, inputs, POPULARITY)
+    model = MMESID.build(run, inputs, POPULARITY)
     if adapted:
         for name, weight in model.lora.items():
             if "lora_B" in name:
@@ -61,7 +63,7 @@ HISTORIES = torch.tensor([[3, 1, 4, 1, 5, 9], [2, 7, 20, 0, 0, 0], [8, 6, 0, 0, 
 
 def plain_state(model: MMESID, items: list[int]) -> Tensor:
     """The state after a history: one row, no padding, no cache."""
-    language, frame = model.language, mme_sid.make_frame(model.language, model.settings)
+    language, frame = model.language, make_frame(model.language, model.settings)
     after = frame.after if model.settings.readout == "response" else ()
     before, behind = (language.embed(torch.tensor([list(ids)], dtype=torch.long)) for ids in (frame.before, after))
     read = model.tokens(torch.tensor(items, dtype=torch.long))[None]
@@ -87,7 +89,7 @@ def plain_loss(model: MMESID, empty: bool) -> tuple[Tensor, int]:
 def test_the_loss_and_its_gradients_are_those_of_one_row_a_prefix(packed, readout, empty, inputs):
     model = build(inputs, packed=packed, readout=readout, empty_history=empty, padding_class=empty, adapt="all")
     given = torch.nn.functional.pad(HISTORIES, (1, 0)) if empty else HISTORIES
-    loss, count = model(given)
+    loss, count = summed(model, given)
     wanted, expected = plain_loss(model, empty)
     assert int(count) == expected
     torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-4)
@@ -122,33 +124,30 @@ def test_a_llama_like_model_in_bfloat16_reads_packed_prefixes_too(inputs):
 def test_scores_are_those_of_training_whatever_is_read_at_once(inputs):
     for readout in ("response", "item"):
         model = build(inputs, readout=readout)
-        run = make_run(readout=readout)
         histories = HISTORIES.numpy()
         lengths = (histories > 0).sum(1)
-        whole = mme_sid.scorer(model, run, torch.device("cpu"))
-        found = whole(histories, lengths)
+        whole = scorer_of(model)
+        found = ask(whole, histories, lengths)
         assert found.shape == (3, ITEMS)
         vectors = model.heads.catalogue(model.scoring_tables)[1:]
         for row, items in enumerate(histories.tolist()):
             wanted = plain_state(model, [i for i in items if i]) @ vectors.T
             torch.testing.assert_close(found[row], wanted.detach(), rtol=1e-4, atol=1e-5)
-        whole.positions = 1
-        torch.testing.assert_close(whole(histories, lengths), found, rtol=1e-4, atol=1e-5)
+        model.positions = 1
+        torch.testing.assert_close(ask(whole, histories, lengths), found, rtol=1e-4, atol=1e-5)
 
 
 def test_a_user_without_history_is_scored_from_the_instruction(inputs):
     for readout in ("response", "item"):
         model = build(inputs, readout=readout)
-        scored = mme_sid.scorer(model, make_run(), torch.device("cpu"))(
-            np.zeros((1, 1), np.int64), np.ones(1, np.int64)
-        )
+        scored = ask(scorer_of(model), np.zeros((1, 1), np.int64))
         wanted = plain_state(model, []) @ model.heads.catalogue(model.scoring_tables)[1:].T
         torch.testing.assert_close(scored[0], wanted.detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_share_without_histories_gives_no_loss_and_every_gradient(inputs):
     model = build(inputs)
-    loss, count = model(torch.zeros((0, 2), dtype=torch.long))
+    loss, count = summed(model, torch.zeros((0, 2), dtype=torch.long))
     assert int(count) == 0
     assert float(loss.detach()) == 0
     loss.backward()
@@ -168,9 +167,7 @@ def test_the_weights_hold_what_is_trained_and_neither_language_model_nor_tables(
     assert not frozen & {p.data_ptr() for p in saved.values()}
     again = build(inputs, adapted=False)
     again.load_state_dict(saved)
-    run, cpu = make_run(), torch.device("cpu")
-    histories, lengths = HISTORIES.numpy(), (HISTORIES > 0).sum(1).numpy()
-    scores = [mme_sid.scorer(one, run, cpu)(histories, lengths) for one in (model, again)]
+    scores = [ask(scorer_of(one), HISTORIES.numpy()) for one in (model, again)]
     assert torch.equal(*scores)
     with pytest.raises(RuntimeError, match="lora"):
         again.load_state_dict({name: value for name, value in saved.items() if "lora" not in name})
@@ -227,7 +224,7 @@ def test_every_ablation_trains(settings, raw, codes, heads, inputs):
     assert (len(model.tokens.raw), len(model.tokens.codes), 1 + len(model.scoring_tables)) == (raw, codes, heads)
     shares = model.heads.shares()
     assert shares is None if settings.get("gate") is False or heads == 1 else shares.shape == (ITEMS + 1, heads)
-    loss, count = model(HISTORIES)
+    loss, count = summed(model, HISTORIES)
     loss.backward()
     assert torch.isfinite(loss)
     assert int(count) > 0
@@ -245,8 +242,8 @@ def test_the_official_preset_is_what_was_published():
 def test_the_short_prompt_has_a_brace_and_no_template(inputs):
     model = build(inputs)
     tokenizer = model.language.tokenizer
-    chat = mme_sid.make_frame(model.language, make_run().method)
-    short = mme_sid.make_frame(model.language, make_run(prompt="short").method)
+    chat = make_frame(model.language, make_run().method)
+    short = make_frame(model.language, make_run(prompt="short").method)
     assert tokenizer.decode(chat.before).startswith("<|im_start|>user")
     assert tokenizer.decode(short.before).startswith("{Items")
     assert chat.after == short.after
@@ -256,7 +253,7 @@ def test_the_short_prompt_has_a_brace_and_no_template(inputs):
 def test_narrow_codes_pass_a_trained_map(tmp_path):
     model = build(write_inputs(tmp_path, code_width=6))
     assert model.tokens.codes[0].map.weight.shape == (WIDTH, 6)
-    assert torch.isfinite(model(HISTORIES)[0])
+    assert torch.isfinite(summed(model, HISTORIES)[0])
 
 
 # ---------------------------------------------------------------- batches
@@ -268,17 +265,17 @@ def test_first_items_are_targets_where_the_history_begins():
     assert plain.targets == 5
     batches = HistoryBatches(offsets, items, 3, 100, empty=True)
     assert batches.targets == 7
-    rows = batches.batch(np.arange(3))
+    rows = batches.batch(np.arange(3)).items
     assert sorted(map(tuple, rows.tolist())) == [(0, 1, 2, 3), (0, 6, 7, 0), (3, 4, 5, 0)]
-    assert batches.batch(np.zeros(0, np.int64)).shape[0] == 0
+    assert len(batches.batch(np.zeros(0, np.int64))) == 0
 
 
 def test_the_number_of_targets_is_what_the_model_counts(inputs):
     offsets, items = np.array([0, 5, 7]), np.array([1, 2, 3, 4, 5, 6, 7])
     for empty in (False, True):
         model = build(inputs, empty_history=empty, max_length=2)
-        batches = mme_sid.batches(model, make_run(), offsets, items)
-        counted = [int(model(torch.from_numpy(batches.batch(part)))[1]) for part in batches.plan(1, 0)]
+        batches = model.batches(make_run(), TrainingHistories(offsets, items))
+        counted = [int(summed(model, batches.batch(part))[1]) for part in batches.plan(1, 0)]
         assert sum(counted) == batches.targets
 
 
@@ -314,20 +311,19 @@ def test_training_that_was_stopped_goes_on_to_the_same_weights(inputs, data, tmp
     run = make_run({"epochs": 2, "checkpoint_seconds": 0}, lora={"rank": 2, "alpha": 4, "dropout": 0.2})
     offsets, items = load_dataset(data).train_histories()
 
-    def trainer(state: Path, epochs: int, values: list[float]) -> Trainer:
+    def engine(state: Path, epochs: int, values: list[float]) -> Engine:
         settings = run.training.model_copy(update={"epochs": epochs})
         seed_step(run.seed)
-        model = mme_sid.build(run, inputs, POPULARITY)
+        model = MMESID.build(run, inputs, POPULARITY)
         told = iter(values)
-        return Trainer(
-            model, mme_sid.batches(model, run, offsets, items), settings, run.seed,
-            lambda: {"NDCG@10": next(told)}, state, Machine(settings),
-        )  # fmt: skip
+        changed = run.model_copy(update={"training": settings})
+        program = model.program(changed, TrainingHistories(offsets, items), lambda: {"NDCG@10": next(told)})
+        return Engine(model, program, settings, run.seed, state, Machine(settings))
 
-    whole = trainer(tmp_path / "whole", 2, [0.1, 0.2])
+    whole = engine(tmp_path / "whole", 2, [0.1, 0.2])
     whole.fit()
-    trainer(tmp_path / "stopped", 1, [0.1]).fit()
-    resumed = trainer(tmp_path / "stopped", 2, [0.2])
+    engine(tmp_path / "stopped", 1, [0.1]).fit()
+    resumed = engine(tmp_path / "stopped", 2, [0.2])
     resumed.fit()
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
@@ -342,7 +338,7 @@ def test_what_is_lacking_is_named(inputs, tmp_path):
     with pytest.raises(ValueError, match="did you mean 'text'"):
         build(inputs, tables=["texts"])
     with pytest.raises(ValueError, match="semantic IDs"):
-        mme_sid.build(make_run(), RunInputs(), POPULARITY)
+        MMESID.build(make_run(), RunInputs(), POPULARITY)
     codes = np.zeros((ITEMS + 1, 1), np.int64)
     codes[0] = -1
     path = tmp_path / "codes.parquet"

@@ -39,7 +39,7 @@ def plain_scores(scores: ScoreHeads, raw: list[RawBranch], states: Tensor) -> Te
         terms = [states @ scores.vectors[item]]
         for branch in raw:
             weight, bias = branch.projection.weight, branch.projection.bias
-            vector = weight @ branch.table[item] + bias if branch.present[item] else branch.absent
+            vector = weight @ branch.table[item] + bias if branch.present()[item] else branch.absent
             terms.append(scores.scale * (states @ vector))
         shares = torch.ones(3, dtype=torch.float64)
         if scores.gate is not None:
@@ -138,7 +138,7 @@ def test_tokens_are_the_papers_formula(fusion, code_width):
         for branch, code in zip(raw, coded, strict=True):
             parts.append(
                 branch.projection.weight @ branch.table[item] + branch.projection.bias
-                if branch.present[item]
+                if branch.present()[item]
                 else branch.absent
             )
             summed = sum(book[codes[item, level]] for level, book in enumerate(code.codebooks))
@@ -153,7 +153,7 @@ def test_tokens_are_the_papers_formula(fusion, code_width):
 
 def test_absent_items_are_learned_and_never_zeros():
     raw, (codes, books) = branches()[0], codes_and_books(WIDTH)
-    absent = (~raw.present).nonzero()[1:, 0]
+    absent = (~raw.present()).nonzero()[1:, 0]
     assert (raw(absent) == raw.absent).all()
     assert raw.absent.abs().min() > 0
     code = CodeBranch(codes, books, WIDTH)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
+from asking import ask
 from pattern import make_run, reads
 
 from tessera.artifacts.tables import read_table, write_table
@@ -148,7 +149,7 @@ def test_training_is_stopped_by_the_rule_of_the_test(mask, policy, tmp_path):
     gains = []
     for case in range(len(cases)):
         history, target = cases.history(case), int(cases.targets[case])
-        scores = scorer(history[None, -run.backbone.max_length :], torch.tensor([len(history)]).numpy())[0].clone()
+        scores = ask(scorer, history[None, -run.backbone.max_length :])[0].clone()
         own, seen = scores[target - 1].item(), target in history
         if seen and policy == "drop":
             continue

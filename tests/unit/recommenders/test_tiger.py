@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from asking import ask, summed
+from asking import scorer as scorer_of
 
 from tessera.artifacts.codes import ABSENT, Part, SemanticIds, write_codes
 from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.data.dataset import load_dataset
+from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import rank_cases, validation_metrics
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.systems import tiger
+from tessera.recommenders.systems.base import TrainingHistories
+from tessera.recommenders.train import training_histories
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
 from tessera.settings.training import Training
 from tessera.training.batches import PrefixBatches
-from tessera.training.loop import Trainer
+from tessera.training.engine import Engine
 from tessera.training.machine import Machine, seed_step
 
 SMALL = {"dim": 32, "inner_dim": 64, "layers": 1, "heads": 2, "head_dim": 16, "dropout": 0.0, "max_length": 8}
@@ -56,7 +62,7 @@ def inputs(tmp_path_factory) -> RunInputs:
 
 def build(run: Run, inputs: RunInputs, popularity: np.ndarray | None = None) -> tiger.TIGER:
     seed_step(run.seed)
-    return tiger.build(run, inputs, np.ones(31, np.int64) if popularity is None else popularity)
+    return tiger.TIGER.build(run, inputs, np.ones(31, np.int64) if popularity is None else popularity)
 
 
 # ---------------------------------------------------------------- batches
@@ -76,10 +82,10 @@ def test_every_item_but_the_first_is_a_target_once_after_what_stands_before_it()
         found = []
         for numbers in plan:
             batch = batches.batch(numbers)
-            assert batch.dtype == np.int64
-            assert batch.shape[0] * (batch.shape[1] - 1) <= 30
-            found += [tuple(row[row > 0]) for row in batch]
-            assert all((np.diff((row > 0).astype(int)) <= 0).all() for row in batch)  # zeros on the right only
+            assert batch.items.shape[0] * (batch.items.shape[1] + 1) <= 30
+            for user, row, target in zip(batch.users, batch.items.numpy(), batch.targets, strict=True):
+                found.append((int(user), *row[row > 0], int(target)))
+                assert (np.diff((row > 0).astype(int)) <= 0).all()  # zeros on the right only
         assert sorted(found) == expected
     assert batches.targets == len(expected)
     again = PrefixBatches(offsets, items, 4, 30).plan(3, 1)
@@ -91,13 +97,14 @@ def test_items_that_may_not_be_targets_stay_in_histories():
     allowed = np.ones(10, bool)
     allowed[[0, 5]] = False
     batches = PrefixBatches(np.array([0, 4]), np.array([1, 5, 6, 5]), 4, 100, allowed)
-    assert batches.batch(np.concatenate(batches.plan(1, 0))).tolist() == [[1, 1, 5, 6]]
+    only = batches.batch(np.concatenate(batches.plan(1, 0)))
+    assert (only.users.tolist(), only.items.tolist(), only.targets.tolist()) == ([1], [[1, 5]], [6])
 
 
 def test_no_targets_make_a_batch_that_the_model_takes(inputs):
     model = build(make_run(), inputs)
-    empty = tiger.batches(model, make_run(), np.array([0, 2]), np.array([1, 2])).batch(np.array([], int))
-    total, count = model(torch.from_numpy(empty))
+    learned = TrainingHistories(np.array([0, 2]), np.array([1, 2]))
+    total, count = summed(model, model.batches(make_run(), learned).batch(np.array([], int)))
     assert float(total.detach()) == 0
     assert int(count) == 0
     total.backward()
@@ -117,10 +124,11 @@ def test_the_loss_is_the_sum_of_the_cross_entropies_of_the_codes(inputs, encoder
         for parameter in model.parameters():
             parameter.mul_(10)
     targets = [([4, 9, 30], 7), ([12], 3)]
-    batch = torch.tensor([[1, 4, 9, 30, 7], [2, 12, 3, 0, 0]])
+    batch = Histories.of(np.array([[4, 9, 30], [12, 0, 0]]), users=np.array([1, 2]))
+    batch = replace(batch, targets=torch.tensor([7, 3]))
     if encoder == "causal":
-        batch, targets = batch[:, 1:], [*targets, ([4, 9], 30), ([4], 9)]
-    total, count = model(batch)
+        batch, targets = Histories.of(np.array([[4, 9, 30, 7], [12, 3, 0, 0]])), [*targets, ([4, 9], 30), ([4], 9)]
+    total, count = summed(model, batch)
     assert int(count) == len(targets)
     expected = 0.0
     for history, target in targets:
@@ -162,19 +170,19 @@ def test_a_token_for_every_prefix_leaves_the_tree_as_it_is(inputs):
     assert rows[33].tolist() == [6, 30]
     model = build(make_run({"tokens": "prefixes", "scoring": "exact"}), inputs)
     assert len(model.items.weight) == 1 + 6 + 30
-    scores = tiger.scorer(model, make_run(), CPU)(np.array([[3, 4]]), np.array([2]))
+    scores = ask(scorer_of(model), np.array([[3, 4]]), np.array([2]))
     np.testing.assert_allclose(scores.exp().sum(1), 1, atol=1e-5)
     with pytest.raises(ValueError, match=r"prefixes.*catalogue"):
         make_run({"tokens": "prefixes", "loss": "vocabulary"})
 
 
 def test_scores_depend_on_the_history_and_not_on_its_padding(inputs):
-    scorer = tiger.scorer(build(make_run(), inputs), make_run(), CPU)
-    long = scorer(np.array([[3, 4, 0, 0, 0], [9, 8, 7, 6, 5]]), np.array([2, 5]))
-    alone = scorer(np.array([[3, 4]]), np.array([2]))
+    scorer = scorer_of(build(make_run(), inputs))
+    long = ask(scorer, np.array([[3, 4, 0, 0, 0], [9, 8, 7, 6, 5]]), np.array([2, 5]))
+    alone = ask(scorer, np.array([[3, 4]]), np.array([2]))
     torch.testing.assert_close(long[:1], alone, atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(alone, scorer(np.array([[4, 3]]), np.array([2])), atol=1e-3)
-    empty = scorer(np.array([[0]]), np.array([1]))
+    assert not torch.allclose(alone, ask(scorer, np.array([[4, 3]]), np.array([2])), atol=1e-3)
+    empty = ask(scorer, np.array([[0]]), np.array([1]))
     assert empty.isfinite().all()
 
 
@@ -182,24 +190,24 @@ def test_exact_and_a_wide_beam_score_alike_and_are_probabilities(inputs):
     exact = make_run({"scoring": "exact"})
     model = build(exact, inputs)
     rows, lengths = np.array([[3, 4, 6]]), np.array([3])
-    one = tiger.scorer(model, exact, CPU)(rows, lengths)
+    one = ask(scorer_of(model), rows, lengths)
     np.testing.assert_allclose(one.exp().sum(1), 1, atol=1e-5)
     wide = make_run({"beams": 30})
     other = build(wide, inputs)
-    torch.testing.assert_close(tiger.scorer(other, wide, CPU)(rows, lengths), one, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ask(scorer_of(other), rows, lengths), one, atol=1e-5, rtol=1e-5)
 
 
 def test_user_tokens_reach_the_model_through_the_judge(inputs, data):
     run = make_run({"user_tokens": 7, "encoder": "bidirectional"})
-    scorer = tiger.scorer(build(run, inputs), run, CPU)
+    scorer = scorer_of(build(run, inputs))
     rows, lengths = np.array([[3, 4], [3, 4], [3, 4]]), np.array([2, 2, 2])
-    scores = scorer(rows, lengths, np.array([1, 2, 8]))
+    scores = ask(scorer, rows, lengths, np.array([1, 2, 8]))
     assert torch.equal(scores[0], scores[2])  # 1 and 8 share a token
     assert not torch.allclose(scores[0], scores[1])
     cases = load_dataset(data).cases("valid")
     ranked = rank_cases(scorer, cases, Evaluation(mask_seen=False))
     history = cases.history(3)[-8:]
-    alone = scorer(history[None].astype(np.int64), np.array([len(history)]), cases.users[3:4])[0]
+    alone = ask(scorer, history[None].astype(np.int64), np.array([len(history)]), cases.users[3:4])[0]
     assert ranked.scores[3] == pytest.approx(float(alone[cases.targets[3] - 1]), abs=1e-4)
 
 
@@ -211,13 +219,15 @@ def test_items_without_codes_are_left_out_with_a_warning(tmp_path, caplog):
     with caplog.at_level("WARNING"):
         model = build(run, inputs)
     assert "1 of 30 items have no codes (the first is item 5)" in caplog.text
-    batches = tiger.batches(model, run, np.array([0, 4]), np.array([1, 5, 6, 5]))
-    _, count = model(torch.from_numpy(batches.batch(np.concatenate(batches.plan(1, 0)))))
+    learned = TrainingHistories(np.array([0, 4]), np.array([1, 5, 6, 5]))
+    batches = model.batches(run, learned)
+    _, count = summed(model, batches.batch(np.concatenate(batches.plan(1, 0))))
     assert int(count) == 1  # item 6 alone
     anew = make_run({"encoder": "bidirectional"})
-    batches = tiger.batches(build(anew, inputs), anew, np.array([0, 4]), np.array([1, 5, 6, 5]))
-    assert batches.batch(np.concatenate(batches.plan(1, 0))).tolist() == [[1, 1, 5, 6]]
-    scores = tiger.scorer(model, run, CPU)(np.array([[5, 6]]), np.array([2]))
+    batches = build(anew, inputs).batches(anew, learned)
+    only = batches.batch(np.concatenate(batches.plan(1, 0)))
+    assert (only.users.tolist(), only.items.tolist(), only.targets.tolist()) == ([1], [[1, 5]], [6])
+    scores = ask(scorer_of(model), np.array([[5, 6]]), np.array([2]))
     assert scores[0].argmin() == 4
     assert scores.isfinite().all()
 
@@ -232,7 +242,7 @@ def test_cold_items_get_their_share(inputs):
     popularity = np.ones(31, np.int64)
     popularity[[0, 11, 12, 13]] = 0
     run = make_run({"cold_share": 0.2, "beams": 30})
-    scores = tiger.scorer(build(run, inputs, popularity), run, CPU)(np.array([[3, 4]]), np.array([2]))
+    scores = ask(scorer_of(build(run, inputs, popularity)), np.array([[3, 4]]), np.array([2]))
     order = (scores[0].argsort(descending=True) + 1).tolist()
     assert sum(item in (11, 12, 13) for item in order[:5]) >= 1
     assert sum(item in (11, 12, 13) for item in order[:15]) == 3
@@ -244,14 +254,16 @@ def test_cold_items_get_their_share(inputs):
 def fit(run: Run, inputs: RunInputs, data: Path, state: Path) -> tuple[tiger.TIGER, list[dict]]:
     dataset = load_dataset(data)
     model = build(run, inputs, dataset.train_counts)
-    batches = tiger.batches(model, run, *dataset.train_histories())
+    learned = training_histories(dataset)
     state.mkdir(exist_ok=True)
-    trainer = Trainer(
-        model, batches, run.training, run.seed,
-        lambda: validation_metrics(tiger.scorer(model, run, CPU), dataset.cases("valid"), Evaluation(mask_seen=False)),
-        state, Machine(run.training),
-    )  # fmt: skip
-    return model, trainer.fit()
+    machine = Machine(run.training)
+
+    def validate() -> dict[str, float]:
+        return validation_metrics(scorer_of(model), dataset.cases("valid"), Evaluation(mask_seen=False))
+
+    program = model.program(run, learned, validate)
+    engine = Engine(model, program, run.training, run.seed, state, machine)
+    return model, engine.fit()
 
 
 def test_it_learns_which_item_follows_and_its_weights_are_enough_to_score(inputs, data, tmp_path):
@@ -263,8 +275,8 @@ def test_it_learns_which_item_follows_and_its_weights_are_enough_to_score(inputs
     again = build(make_run(), inputs)
     again.load_state_dict(read_tensors(tmp_path / "model.safetensors"))
     rows, lengths = np.array([[3, 4, 5]]), np.array([3])
-    scores = tiger.scorer(again, run, CPU)(rows, lengths)
-    assert torch.equal(scores, tiger.scorer(model, run, CPU)(rows, lengths))
+    scores = ask(scorer_of(again), rows, lengths)
+    assert torch.equal(scores, ask(scorer_of(model), rows, lengths))
     assert scores[0].argmax() == 5
     assert not {"codes", "cold", "items.tokens", "trie.code"} & set(model.state_dict())
 
@@ -286,9 +298,8 @@ def test_many_items_are_scored_for_fewer_users_at_a_time(
     """A token a prefix means a logit an item and beam: memory is bounded, and the scores are those of all at once."""
     model = build(make_run({"tokens": "prefixes", "scoring": scoring}), inputs)
     histories, lengths = np.array([[1, 2, 3], [4, 5, 0], [6, 0, 0]]), np.array([3, 2, 1])
-    whole = tiger.TIGERScorer(model, torch.device("cpu"))
     monkeypatch.setattr(tiger, "LOGITS", 1)
-    few = tiger.TIGERScorer(model, torch.device("cpu"))
-    assert whole.users > few.users == few.prefixes == 1
-    with torch.no_grad():
-        torch.testing.assert_close(few(histories, lengths), whole(histories, lengths))
+    other = build(make_run({"tokens": "prefixes", "scoring": scoring}), inputs)
+    assert model.users_at_once > other.users_at_once == other.prefixes_at_once == 1
+    few, whole = (ask(scorer_of(one), histories, lengths) for one in (other, model))
+    torch.testing.assert_close(few, whole)

@@ -14,9 +14,10 @@ from pattern import ITEMS, make_run, reads, write_dataset
 from tessera.artifacts.models import read_tensors
 from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.recommenders.evaluate import evaluate_run
+from tessera.recommenders.systems.backbone import SequentialRecommender
 from tessera.recommenders.train import launch, train_run
 from tessera.settings.evaluation import Evaluation
-from tessera.training.loop import TrainingError
+from tessera.training.errors import TrainingError
 
 
 def train(run, data, folder, table=None):
@@ -104,7 +105,7 @@ def test_a_killed_run_ends_with_the_same_weights(how, data, tmp_path):
     run = make_run(epochs=25, patience=100, checkpoint_seconds=0.05)
     whole = train(run, data, tmp_path / "whole")
     output, state = tmp_path / "killed" / "model.safetensors", tmp_path / "state"
-    command = [sys.executable, "-c", PROGRAM, run.canonical(), str(data), str(output), str(state)]
+    command = [sys.executable, "-c", PROGRAM, run.model_dump_json(), str(data), str(output), str(state)]
     kills = 0
     for _ in range(30):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -176,17 +177,17 @@ def test_a_frozen_table_with_an_adapter_learns_the_pattern(data, tmp_path):
 
 
 def test_the_adapter_over_all_items_equals_the_adapter_at_each_position(data, tmp_path):
-    from tessera.recommenders.systems.backbone import build
-
     torch.manual_seed(0)
     run = make_run(system={"items": {"table": "t", "id_residual": True}})
-    model = build(run, reads(make_table(tmp_path, skip=(3,))), np.ones(ITEMS + 1, np.int64)).double()
+    model = SequentialRecommender.build(
+        run, reads(make_table(tmp_path, skip=(3,))), np.ones(ITEMS + 1, np.int64)
+    ).double()
     ids = torch.randint(1, ITEMS + 1, (5, 6))
     weights = torch.randn(5, 6, 16, dtype=torch.float64)
     encoder = model.items
     once = (torch.nn.functional.embedding(ids, encoder()) * weights).sum()
     gradients = torch.autograd.grad(once, list(encoder.parameters()))
-    rows = torch.where(encoder.present[ids][..., None], encoder.adapter(encoder.table[ids]), encoder.absent)
+    rows = torch.where(encoder.present()[ids][..., None], encoder.adapter(encoder.table[ids]), encoder.absent)
     each = ((rows + encoder.residual[ids]) * weights).sum()
     torch.testing.assert_close(once, each)
     torch.testing.assert_close(gradients, torch.autograd.grad(each, list(encoder.parameters())))

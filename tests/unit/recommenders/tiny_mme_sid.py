@@ -16,9 +16,8 @@ from tessera.language.built import make_image_processor, make_model, save_built,
 from tessera.recommenders.inputs import RunInputs
 from tessera.settings.language import BuiltModel
 from tessera.settings.runs import Run
-from tessera.settings.steps import Steps
 from tessera.settings.systems.mme_sid import MMESIDSystem
-from tessera.settings.training import Training
+from tessera.settings.training import Steps, Training
 
 WIDTH = 32
 TABLES = {"ids": 8, "text": 12}

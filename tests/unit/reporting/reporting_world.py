@@ -131,6 +131,7 @@ def _run(
         if ranks[user] <= 20:
             lists[user][int(ranks[user]) - 1] = int(targets[user])
     counts = popularity()
+    cold = counts[targets] == 0
     repeat = np.arange(USERS) < repeats
     if settings.mask_seen and settings.repeat_targets != "unmasked":
         ranks[repeat] = np.inf
@@ -144,6 +145,8 @@ def _run(
             "history_length": pa.array(lengths, pa.int32()),
             "popularity": pa.array(counts[targets], pa.int32()),
             "repeat": repeat,
+            "cold_rank": pa.array(np.where(cold, np.ceil(ranks / 10), np.nan), from_pandas=True),
+            "cold_candidates": pa.array(np.where(cold, ITEMS // 10, 0), pa.int32()),
             "recommended": pa.array(lists, pa.list_(pa.int32())),
         }
     )

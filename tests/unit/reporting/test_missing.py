@@ -16,7 +16,7 @@ ITEMS = {"kind": "dual_view", "image": "i", "text": "t", "fine": "f"}
 
 
 def system(missing: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
-    return {"items": {**ITEMS, **({"missing": missing} if missing else {}), **changes}}
+    return {"items": {**ITEMS, **changes}, **({"missing": missing} if missing else {})}
 
 
 def test_systems_that_differ_in_losses_alone_make_a_line() -> None:

@@ -121,7 +121,7 @@ def test_long_form_has_groups_and_history(results: Path, table: RankingTable, tm
     paths = {kind: tmp_path / f"bazaar.{kind}" for kind in ("parquet", "csv", "md", "tex")}
     write(table, paths)
     long = read_table(paths["parquet"], "metrics")
-    assert {"", "popularity", "popularity_bins", "history"} == set(long.column("kind").to_pylist())
+    assert {"", "popularity", "popularity_bins", "history", "cold"} == set(long.column("kind").to_pylist())
     assert pq.read_schema(paths["parquet"]).names[0] == "dataset"
     mine = long.filter(
         (pq.read_table(paths["parquet"])["system"].to_numpy(zero_copy_only=False) == "semantic")

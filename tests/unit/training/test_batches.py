@@ -21,7 +21,7 @@ def test_no_target_is_lost_and_none_is_doubled(size):
     batches = WindowBatches(offsets, items, size, 1, tokens=100)
     seen = Counter()
     for batch in batches.epoch(seed=1, epoch=0):
-        for row in batch:
+        for row in batch.items.numpy():
             row = row[row > 0]
             assert len(row) <= size
             seen.update(itertools.pairwise(row))
@@ -46,7 +46,7 @@ def test_the_latest_window_is_full():
 def test_batches_keep_their_budget_and_waste_little():
     offsets, items = make(users=5000)
     batches = WindowBatches(offsets, items, 51, 1, tokens=2000)
-    shapes = [batch.shape for batch in batches.epoch(0, 0)]
+    shapes = [batch.items.shape for batch in batches.epoch(0, 0)]
     assert all(rows * columns <= 2000 for rows, columns in shapes)
     assert sum(batches.lengths) / sum(r * c for r, c in shapes) > 0.9
 
@@ -56,7 +56,7 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     batches = WindowBatches(offsets, items, 12, 1, tokens=100)
 
     def order(seed, epoch):
-        return [batch.tolist() for batch in batches.epoch(seed, epoch)]
+        return [batch.items.tolist() for batch in batches.epoch(seed, epoch)]
 
     assert order(1, 0) == order(1, 0)
     assert order(1, 0) != order(1, 1)

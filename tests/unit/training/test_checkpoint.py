@@ -15,12 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tessera.artifacts.tables import ArtifactError
-from tessera.training.checkpoint import clear, load_checkpoint, save_checkpoint, tidy
+from tessera.training.checkpoint import clear, read_checkpoint, restore_moments, save_checkpoint, tidy
 
 OWN = {"history": [], "step": 0, "best_value": -1.0}
 
 
 def network(width: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(1)
     model = nn.Linear(width, 2)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     model(torch.ones(1, width)).sum().backward()
@@ -32,18 +33,24 @@ def network(width: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
 def path(tmp_path: Path) -> Path:
     found = tmp_path / "state" / "checkpoint.safetensors"
     model, optimizer = network()
-    save_checkpoint(found, model, optimizer, model.state_dict(), {"history": [{"a": 1}], "step": 3, "best_value": None})
+    save_checkpoint(
+        found, model, [optimizer], model.state_dict(), {"history": [{"a": 1}], "step": 3, "best_value": None}
+    )
     return found
 
 
 def test_what_is_saved_comes_back(path: Path) -> None:
     model, optimizer = network()
-    found = load_checkpoint(path, model, optimizer, OWN)
+    found = read_checkpoint(path, model, OWN)
     assert found is not None
-    best, progress = found
-    assert progress == {"history": [{"a": 1}], "step": 3, "best_value": None}
-    assert all(torch.equal(value, model.state_dict()[name]) for name, value in best.items())
-    assert load_checkpoint(path.with_name("none.safetensors"), model, optimizer, OWN) is None
+    assert found.progress == {"history": [{"a": 1}], "step": 3, "best_value": None}
+    for weights in (found.model, found.best):
+        assert all(torch.equal(value, model.state_dict()[name]) for name, value in weights.items())
+    other = torch.optim.AdamW(model.parameters(), fused=True)
+    restore_moments(found.moments, model, [other])
+    for parameter, state in optimizer.state.items():
+        assert all(torch.equal(value, other.state[parameter][key]) for key, value in state.items())
+    assert read_checkpoint(path.with_name("none.safetensors"), model, OWN) is None
 
 
 def cut(path: Path) -> None:
@@ -105,9 +112,9 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_checkpoint_is_refused_by_name_and_left_alone(path: Path, damage: Callable[[Path], None]) -> None:
     damage(path)
-    model, optimizer = network()
+    model, _ = network()
     with pytest.raises(ArtifactError) as raised:
-        load_checkpoint(path, model, optimizer, OWN)
+        read_checkpoint(path, model, OWN)
     told = str(raised.value)
     assert told.count(str(path)) == 1
     assert "\n" not in told
@@ -117,7 +124,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_left_alone(path: Path, dama
 
 def test_a_checkpoint_of_another_model_is_refused(path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"of another model \(weight differs\); remove it"):
-        load_checkpoint(path, *network(4), OWN)
+        read_checkpoint(path, network(4)[0], OWN)
 
 
 def test_leftovers_of_kills_are_cleaned(tmp_path: Path) -> None:

@@ -16,10 +16,12 @@ import torch
 from torch import nn
 
 from tessera.artifacts.logs import Terminated
-from tessera.settings.steps import Steps
-from tessera.training.loop import TrainingError
+from tessera.settings.training import Steps
+from tessera.training.engine import Engine
+from tessera.training.errors import TrainingError
+from tessera.training.losses import Losses, Term, told
 from tessera.training.machine import Machine
-from tessera.training.steps import StepTrainer, Update, schedule
+from tessera.training.phases import FixedSteps, Optimizer, Phase, Position, Update, Updates, schedule
 
 SETTINGS = Steps(steps=9, batch=8, learning_rate=0.05, warmup_steps=3, schedule="cosine", checkpoint_seconds=0.0)
 
@@ -37,31 +39,36 @@ def train(
     model = network().train(dropout)
     machine = Machine(settings)
 
-    def updates(step: int) -> Iterator[Update]:
-        if step == stop:
+    def updates(_: None, at: Position) -> Iterator[Update]:
+        if at.step == stop:
             raise Terminated
-        rows = np.random.default_rng((settings.seed, step)).standard_normal((settings.batch, 4)).astype(np.float32)
+        rows = np.random.default_rng((settings.seed, at.step)).standard_normal((settings.batch, 4)).astype(np.float32)
         mine = torch.from_numpy(machine.share(rows))
 
-        def update() -> tuple[torch.Tensor, dict[str, float]]:
+        def losses() -> Losses:
             made = machine.gather(model(mine))
-            return (made @ made.T).logsumexp(1).mean() + made.square().mean(), {"twice": 2.0}
+            return {"loss": Term((made @ made.T).logsumexp(1).mean() + made.square().mean()), "twice": told(2.0)}
 
-        yield update
-        yield update
+        yield Update(losses)
+        yield Update(losses)
 
-    trainer = StepTrainer(model, settings, state, machine, updates)
+    engine = made(model, settings, state, machine, updates)
     try:
-        return model, trainer.fit()
+        return model, engine.fit()
     finally:
         if stop is None:
-            trainer.clear()
+            engine.clear()
+
+
+def made(model: nn.Module, settings: Steps, state: Path, machine: Machine, updates: Updates) -> Engine:
+    program = [Phase(updates, FixedSteps(settings.steps), {"model": Optimizer(settings)})]
+    return Engine(model, program, settings, settings.seed, state, machine)
 
 
 @pytest.mark.parametrize("kind", ["constant", "linear", "cosine"])
 def test_schedule(kind: str) -> None:
-    settings = SETTINGS.model_copy(update={"schedule": kind, "steps": 103})
-    rates = [schedule(settings, step) for step in range(103)]
+    settings = SETTINGS.model_copy(update={"schedule": kind})
+    rates = [schedule(settings, step, 103) for step in range(103)]
     assert rates[:3] == pytest.approx([0.05 / 3, 0.1 / 3, 0.05])
     assert rates[53] == pytest.approx({"constant": 0.05, "linear": 0.025, "cosine": 0.025}[kind])
     assert all(b <= a for a, b in pairwise(rates[3:]))
@@ -92,11 +99,11 @@ def test_a_stopped_run_ends_with_the_same_numbers(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_is_told(tmp_path: Path) -> None:
     model = network()
 
-    def updates(step: int) -> Iterator[Update]:
-        yield lambda: (model(torch.ones(1, 4)).sum() * (float("nan") if step == 4 else 1.0), {})
+    def updates(_: None, at: Position) -> Iterator[Update]:
+        yield Update(lambda: {"loss": Term(model(torch.ones(1, 4)).sum() * (float("nan") if at.step == 4 else 1.0))})
 
     with pytest.raises(TrainingError, match="nan at step 5"):
-        StepTrainer(model, SETTINGS, tmp_path, Machine(SETTINGS), updates).fit()
+        made(model, SETTINGS, tmp_path, Machine(SETTINGS), updates).fit()
 
 
 def test_a_batch_divides_among_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,14 +17,15 @@ from torch import Tensor, nn
 
 from tessera.artifacts import files, logs, models
 from tessera.artifacts.logs import Terminated, stage
-from tessera.settings.steps import Steps
-from tessera.settings.training import Training
-from tessera.training import checkpoint, loop, steps
-from tessera.training.loop import Trainer, write_history
+from tessera.settings.training import Steps, Training
+from tessera.training import checkpoint, engine, losses, phases
+from tessera.training.engine import Engine
+from tessera.training.history import write_history
+from tessera.training.losses import Term, told
 from tessera.training.machine import Machine
-from tessera.training.steps import StepTrainer, Update
+from tessera.training.phases import Epochs, FixedSteps, Optimizer, Phase, Position, Update
 
-TRAINERS = {file.__file__ for file in (loop, steps, checkpoint, files, logs, models)}
+ENGINE = {file.__file__ for file in (engine, losses, phases, checkpoint, files, logs, models)}
 
 
 class Model(nn.Module):
@@ -60,26 +61,55 @@ def by_steps(folder: Path, every: float) -> None:
     settings = Steps(steps=4, batch=8, learning_rate=0.05, schedule="cosine", checkpoint_seconds=every, device="cpu")
     model = Model().train()
 
-    def updates(step: int) -> Iterator[Update]:
-        rows = torch.from_numpy(np.random.default_rng(step).standard_normal((8, 4)).astype(np.float32))
+    def updates(_: None, at: Position) -> Iterator[Update]:
+        rows = torch.from_numpy(np.random.default_rng(at.step).standard_normal((8, 4)).astype(np.float32))
         for _ in range(2):
-            yield lambda: (model.loss(rows), {"rows": float(step)})
+            yield Update(lambda: {"loss": Term(model.loss(rows)), "rows": told(float(at.step))})
 
-    trainer = StepTrainer(model, settings, folder / "state", Machine(settings), updates)
-    write(folder, trainer.fit(), model)
-    trainer.clear()
+    train(model, [Phase(updates, FixedSteps(4), {"model": Optimizer(settings)})], settings, folder)
+
+
+def epochs(model: Model, settings: Training, name: str = "epochs") -> Phase:
+    def validate() -> dict[str, float]:
+        return {"NDCG@10": -float(model.mean.sum()), "Hit@10": 0.0, "validation_seconds": 0.0}
+
+    def updates(batch: np.ndarray, at: Position) -> Iterator[Update]:
+        yield Update(lambda: {"loss": Term(*model(torch.from_numpy(batch)))})
+
+    until = Epochs(settings.epochs, validate, settings.patience, settings.validate_every)
+    return Phase(updates, until, {"model": Optimizer(settings)}, Batches(), name, modules=[model])
 
 
 def by_epochs(folder: Path, every: float) -> None:
     settings = Training(epochs=3, device="cpu", checkpoint_seconds=every, validate_every=2, patience=1)
     model = Model()
+    train(model, [epochs(model, settings)], settings, folder)
 
-    def validate() -> dict[str, float]:
-        return {"NDCG@10": -float(model.mean.sum()), "Hit@10": 0.0, "validation_seconds": 0.0}
 
-    trainer = Trainer(model, Batches(), settings, 1, validate, folder / "state", Machine(settings))
-    write(folder, trainer.fit(), model)
-    checkpoint.clear(trainer.checkpoint)
+def by_phases(folder: Path, every: float) -> None:
+    """Epochs, then steps whose two optimisers take turns, from weights that the first phase hands over."""
+    settings = Training(epochs=2, device="cpu", checkpoint_seconds=every)
+    model = Model()
+    first, last = (list(layer.parameters()) for layer in (model.layers[0], model.layers[2]))
+
+    def begin() -> None:
+        with torch.no_grad():
+            model.layers[2].weight.add_(torch.randn(2, 5))
+
+    def updates(_: None, at: Position) -> Iterator[Update]:
+        rows = torch.randn(4, 4, generator=torch.Generator().manual_seed(at.step))
+        yield Update(lambda: {"a": Term(model.loss(rows)), "b": Term(rows.mean() * model.mean.mean())}, "first")
+        yield Update(lambda: {"c": Term(-at.share * model.loss(rows))}, "last")
+
+    optimizers = {"first": Optimizer(settings, first), "last": Optimizer(settings, last)}
+    second = Phase(updates, FixedSteps(3), optimizers, name="steps", begin=begin)
+    train(model, [epochs(model, settings), second], settings, folder)
+
+
+def train(model: Model, program: list[Phase], settings: Steps | Training, folder: Path) -> None:
+    trained = Engine(model, program, settings, 1, folder / "state", Machine(settings))
+    write(folder, trained.fit(), model)
+    trained.clear()
 
 
 def write(folder: Path, history: list[dict[str, Any]], model: nn.Module) -> None:
@@ -93,14 +123,14 @@ def results(folder: Path) -> tuple[bytes, bytes]:
 
 
 class Stop:
-    """Sends SIGTERM before line number `at` that the trainers execute; `lines` counts them."""
+    """Sends SIGTERM before line number `at` that the engine executes; `lines` counts them."""
 
     def __init__(self, at: int | None = None) -> None:
         self.at, self.lines = at, 0
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
         code = frame.f_code
-        return self._line if code.co_filename in TRAINERS and code.co_name != "stage" else None
+        return self._line if code.co_filename in ENGINE and code.co_name != "stage" else None
 
     def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "line":
@@ -121,8 +151,8 @@ class Stop:
 
 
 @pytest.mark.parametrize("every", [0.0, 600.0], ids=["saved-each-step", "saved-at-the-stop"])
-@pytest.mark.parametrize("train", [by_steps, by_epochs])
-def test_sigterm_before_any_line_of_the_trainers(
+@pytest.mark.parametrize("train", [by_steps, by_epochs, by_phases])
+def test_sigterm_before_any_line_of_the_engine(
     train: Callable[[Path, float], None], every: float, tmp_path: Path
 ) -> None:
     undisturbed = Stop()

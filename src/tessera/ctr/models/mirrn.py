@@ -28,6 +28,9 @@ class FourierFilter(nn.Module):
     """Events (rows, k, width) mixed over time: spectrum, a matrix for each frequency and block, and back; residual,
     layer norm."""
 
+    decays = True
+    """A linear layer a frequency."""
+
     def __init__(self, k: int, width: int, blocks: int, diagonal: bool) -> None:
         super().__init__()
         if width % blocks:

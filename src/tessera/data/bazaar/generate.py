@@ -64,7 +64,7 @@ def generate(settings: BazaarSource, folder: str | Path, max_rejected: float = 1
 
 def world_settings(settings: BazaarSource) -> dict[str, Any]:
     """The settings that make the world: those of the source alone."""
-    return settings.model_dump(mode="json", exclude={"cleaning", "split"})
+    return settings.model_dump(mode="json", exclude={"cleaning", "split", "catalogue"})
 
 
 def _write_items(world: World, folder: Path, made_by: dict[str, Any]) -> None:
@@ -149,6 +149,7 @@ def _truth_table(world: World, told: Histories) -> pa.Table:
     """What stood behind each step of the users that the oracle knows, ordered by user and position."""
     assert told.tastes is not None
     assert told.weights is not None
+    assert told.times is not None
     known = (told.user < world.settings.oracle_users)[:, None] & (np.arange(told.items.shape[1]) < told.length[:, None])
     who, step = np.nonzero(known)
     order = np.lexsort((step, told.user[who]))
@@ -158,6 +159,7 @@ def _truth_table(world: World, told: Histories) -> pa.Table:
             user_ids(told.user[who]),
             item_ids(world, told.items[who, step]),
             pa.array(step, pa.int32()),
+            pa.array(told.times[who, step]),
             pa.FixedSizeListArray.from_arrays(pa.array(told.tastes[who, step].ravel()), INTERESTS),
             pa.FixedSizeListArray.from_arrays(pa.array(told.weights[who, step].ravel()), INTERESTS),
         ],

@@ -4,7 +4,8 @@ A user holds up to `INTERESTS` tastes with weights. One of them is in focus; the
 gives way to another. The next item comes from the tastes, from the successors of the item before, or from popularity
 alone; an item never comes twice:
 
-    p(i | state) ∝ [i not seen] · ( Σ_k share_k · taste_k(i) + share_follow · follows(i | j) + share_noise · weight(i) )
+    p(i | state) ∝ [i not seen] · [i open] · (
+         Σ_k share_k · taste_k(i) + share_follow · follows(i | j) + share_noise · weight(i) )
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tessera.data.bazaar.world import INTERESTS, NOISE_SHARE, World, stream
+from tessera.data.bazaar.world import DAY, INTERESTS, NOISE_SHARE, OPENING, YEARS, World, stream
 from tessera.settings.sources.bazaar import BazaarSource
 
 CHUNK = 8192
@@ -37,6 +38,7 @@ class Histories:
         items: (users, longest) int32, -1 after the end.
         tastes: state before each step, (users, longest, INTERESTS) int32; None unless recorded.
         weights: likewise, float64, each sums to 1.
+        times: unix seconds of each step, (users, longest) int64.
     """
 
     user: np.ndarray
@@ -44,6 +46,7 @@ class Histories:
     items: np.ndarray
     tastes: np.ndarray | None = None
     weights: np.ndarray | None = None
+    times: np.ndarray | None = None
 
 
 def component_shares(settings: BazaarSource, weights: np.ndarray, first: bool) -> np.ndarray:
@@ -60,7 +63,12 @@ def component_shares(settings: BazaarSource, weights: np.ndarray, first: bool) -
 
 
 def next_item_probabilities(
-    world: World, tastes: np.ndarray, weights: np.ndarray, previous: int | None, seen: np.ndarray
+    world: World,
+    tastes: np.ndarray,
+    weights: np.ndarray,
+    previous: int | None,
+    seen: np.ndarray,
+    now: int | None = None,
 ) -> np.ndarray:
     """The true distribution of the next item given one user's state, (items,) float64.
 
@@ -69,12 +77,15 @@ def next_item_probabilities(
         weights: (INTERESTS,).
         previous: the item before, None at the first step.
         seen: items that the user has had; they do not come again.
+        now: unix seconds; items that open later cannot come. None: all are open.
     """
     shares = component_shares(world.settings, weights[None], previous is None)[0]
     chosen = shares[:INTERESTS] @ world.rows[tastes] + shares[-1] * world.weight
     if previous is not None:
         chosen[world.successors[previous]] += shares[INTERESTS] * world.successor_odds[previous]
     chosen[seen] = 0
+    if now is not None:
+        chosen[world.opens > now] = 0
     return np.asarray(chosen / chosen.sum())
 
 
@@ -102,11 +113,13 @@ class Sampler:
         previous: np.ndarray | None,
         seen: np.ndarray,
         generator: np.random.Generator,
+        now: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The next item of each user, (n,) int32.
+        """The next item of each user, (n,) int32; `now` (n,) unix seconds say what is open, None that all is.
 
-        An item seen before is drawn again, source and all: what is kept has exactly the probabilities of
-        `next_item_probabilities`. The few that are still without an item after some rounds are drawn from those.
+        An item seen before, or not open yet, is drawn again, source and all: what is kept has exactly the
+        probabilities of `next_item_probabilities`. The few that are still without an item after some rounds are drawn
+        from those.
         """
         count = len(tastes)
         bounds = np.cumsum(component_shares(self.world.settings, weights, previous is None), axis=1)
@@ -116,13 +129,16 @@ class Sampler:
             before = None if previous is None else previous[waiting]
             candidates = self._candidates(tastes[waiting], bounds[waiting], before, generator)
             fresh = ~(seen[waiting] == candidates[:, None]).any(1)
+            if now is not None:
+                fresh &= self.world.opens[candidates] <= now[waiting]
             chosen[waiting[fresh]] = candidates[fresh]
             waiting = waiting[~fresh]
             if not len(waiting):
                 return chosen
         for user in waiting:
             last = None if previous is None else int(previous[user])
-            odds = next_item_probabilities(self.world, tastes[user], weights[user], last, seen[user])
+            moment = None if now is None else int(now[user])
+            odds = next_item_probabilities(self.world, tastes[user], weights[user], last, seen[user], moment)
             chosen[user] = generator.choice(self.world.items, p=odds)
         return chosen
 
@@ -167,6 +183,8 @@ def draw_histories(sampler: Sampler, chunk: int, record: bool = False) -> Histor
     longest = int(length[0])
     items = np.full((len(user), longest), -1, np.int32)
     told = Histories(user, length, items)
+    # the very times of the log, whose stream begins with them
+    told.times = draw_times(told, stream(settings.seed, "log", chunk))
     if record:
         told.tastes = np.zeros((len(user), longest, INTERESTS), np.int32)
         told.weights = np.zeros((len(user), longest, INTERESTS))
@@ -180,8 +198,20 @@ def draw_histories(sampler: Sampler, chunk: int, record: bool = False) -> Histor
             told.tastes[:active, step] = tastes
             told.weights[:active, step] = weights
         previous = items[:active, step - 1] if step else None
-        items[:active, step] = sampler.step(tastes, weights, previous, items[:active, :step], generator)
+        items[:active, step] = sampler.step(
+            tastes, weights, previous, items[:active, :step], generator, told.times[:active, step]
+        )
     return told
+
+
+def draw_times(told: Histories, generator: np.random.Generator) -> np.ndarray:
+    """Unix seconds of every step, (users, longest): bursts of minutes (some in the same second), then days."""
+    count, longest = told.items.shape
+    start = OPENING + generator.integers(0, YEARS * 365 * DAY, (count, 1))
+    burst = generator.random((count, longest), np.float32) < 0.5
+    gap = generator.standard_exponential((count, longest), np.float32) * np.where(burst, 60, 12 * DAY)
+    gap[:, 0] = 0
+    return np.asarray(start + np.cumsum(gap.astype(np.int64), axis=1))
 
 
 def _draw_lengths(settings: BazaarSource, count: int, generator: np.random.Generator) -> np.ndarray:

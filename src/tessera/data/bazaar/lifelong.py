@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from tessera.artifacts.tables import CLICK_TRUTH, RAW_INTERACTIONS
 from tessera.data.bazaar.histories import Sampler
-from tessera.data.bazaar.log import OPENING, YEARS, item_ids, user_ids
-from tessera.data.bazaar.world import World, stream
+from tessera.data.bazaar.log import item_ids, user_ids
+from tessera.data.bazaar.world import OPENING, YEARS, World, stream
 from tessera.settings.sources.bazaar import Lifelong
 
 CHUNK = 64

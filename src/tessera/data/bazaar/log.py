@@ -14,12 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tessera.artifacts.tables import RAW_INTERACTIONS, REJECTED
-from tessera.data.bazaar.histories import Histories
+from tessera.data.bazaar.histories import Histories, draw_times
 from tessera.data.bazaar.world import World, stream
 
 LOG_NAME = "bazaar.jsonl"
-OPENING, YEARS = 1_609_459_200, 2  # 2021-01-01 UTC; users come in over so many years
-_DAY = 86_400
 REASONS = (
     "not a JSON object",
     "field 'item' is missing",
@@ -56,7 +54,7 @@ def write_log(world: World, told: Histories, chunk: int, first_line: int) -> Log
     steps = np.arange(told.items.shape[1])
     who, step = np.nonzero(steps < told.length[:, None])
     events = len(who)
-    times = _draw_times(told, generator)[who, step]
+    times = draw_times(told, generator)[who, step]
     ratings = np.clip(np.rint(generator.normal(4.2, 0.8, events)), 1, 5)
     order = np.lexsort((step, told.user[who], times))
     # line kinds in the log's order: a readable row, perhaps itself again, perhaps an unreadable line
@@ -87,16 +85,6 @@ def write_log(world: World, told: Histories, chunk: int, first_line: int) -> Log
         generator.integers(0, len(REASONS), len(chosen)).tolist(),
     )
     return LogBlock(interactions, rejected, int(ends[-1]))
-
-
-def _draw_times(told: Histories, generator: np.random.Generator) -> np.ndarray:
-    """Unix seconds of every step, (users, longest): bursts of minutes (some in the same second), then days."""
-    count, longest = told.items.shape
-    start = OPENING + generator.integers(0, YEARS * 365 * _DAY, (count, 1))
-    burst = generator.random((count, longest), np.float32) < 0.5
-    gap = generator.standard_exponential((count, longest), np.float32) * np.where(burst, 60, 12 * _DAY)
-    gap[:, 0] = 0
-    return np.asarray(start + np.cumsum(gap.astype(np.int64), axis=1))
 
 
 def _unreadable(users: list[str], items: list[str], times: list[int], lines: list[int], kinds: list[int]) -> pa.Table:

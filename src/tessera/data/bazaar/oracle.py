@@ -47,6 +47,7 @@ class Oracle:
         bounds = dict(zip(users.tolist(), zip(starts, ends, strict=True), strict=True))
         self._rows = {dense: bounds[raw] for dense, raw in enumerate(raw_users) if raw in bounds}
         self._items = np.array([place[raw] for raw in table.column("item").to_pylist()], np.int64)
+        self._times = table.column("timestamp").to_numpy()
         self._tastes, self._weights = (
             table.column(name).combine_chunks().flatten().to_numpy().reshape(-1, INTERESTS)
             for name in ("tastes", "weights")
@@ -72,6 +73,7 @@ class Oracle:
         step = int(steps[0])
         row = begin + step
         previous = int(history[step - 1]) if step else None
-        every = next_item_probabilities(self.world, self._tastes[row], self._weights[row], previous, history[:step])
+        state = self._tastes[row], self._weights[row], previous, history[:step], int(self._times[row])
+        every = next_item_probabilities(self.world, *state)
         kept = every[self.places]
         return np.asarray(kept / kept.sum())

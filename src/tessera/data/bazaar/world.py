@@ -38,7 +38,9 @@ _BLOCK = 512
 """Items whose successors are sought at once."""
 
 # What each part of the world draws from, so that a change of one leaves the others alone.
-STREAMS = {"items": 0, "tastes": 1, "transitions": 2, "text": 3, "pictures": 4, "users": 5, "log": 6}
+STREAMS = {"items": 0, "tastes": 1, "transitions": 2, "text": 3, "pictures": 4, "users": 5, "log": 6, "late": 7}
+OPENING, YEARS = 1_609_459_200, 2  # 2021-01-01 UTC; users come in over so many years
+DAY = 86_400
 
 
 def stream(seed: int, name: str, chunk: int = 0) -> np.random.Generator:
@@ -57,6 +59,7 @@ class World:
         successors: items that can follow each item, best first, (items, SUCCESSORS or fewer) int32.
         successor_odds: their probabilities, float64, each row sums to 1.
         has_text, has_image: whether an item has a description, a picture, (items,) bool.
+        opens: when an item opens, unix seconds, (items,) int64; 0 where it was always there.
     """
 
     settings: BazaarSource
@@ -67,6 +70,7 @@ class World:
     successor_odds: np.ndarray
     has_text: np.ndarray
     has_image: np.ndarray
+    opens: np.ndarray
 
     @property
     def items(self) -> int:
@@ -110,6 +114,7 @@ def build_world(settings: BazaarSource) -> World:
         successor_odds=odds,
         has_text=generator.random(settings.items) >= settings.missing,
         has_image=generator.random(settings.items) >= settings.missing,
+        opens=_draw_openings(settings),
     )
 
 
@@ -157,6 +162,14 @@ def _draw_popularity(settings: BazaarSource, latents: Mapping[str, np.ndarray]) 
     ranks = np.argsort(np.argsort(-appeal))
     weight = (ranks + 1 + 0.01 * settings.items) ** -settings.popularity
     return np.asarray(weight / weight.sum())
+
+
+def _draw_openings(settings: BazaarSource) -> np.ndarray:
+    """When each item opens: `late` of them, whatever they are, at a time in the second half of the years."""
+    generator = stream(settings.seed, "late")
+    late = generator.random(settings.items) < settings.late
+    half = YEARS * 365 * DAY // 2
+    return np.where(late, OPENING + half + generator.integers(0, half, settings.items), 0)
 
 
 def _taste_affinities(settings: BazaarSource, latents: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -14,6 +15,9 @@ from tessera.settings.backbones.base import BackboneSettings
 
 class ItemEncoder(nn.Module, ABC):
     """Makes the vectors of all items once a step, for the histories and for the scores alike."""
+
+    TAKES_NEW: ClassVar[bool] = False
+    """Whether items that training did not know can be put behind the others (`add_items`)."""
 
     @classmethod
     @abstractmethod
@@ -30,11 +34,19 @@ class ItemEncoder(nn.Module, ABC):
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors; row 0 is the padding."""
 
-    def further_loss(self, vectors: Tensor, targets: Tensor) -> Tensor | None:
-        """A loss of its own that is added to the mean loss of a step; None where there is none.
+    def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Put items behind those that training knew, by what tables say of them.
+
+        Args:
+            tables: by name, vectors (new, width) as the table has them and present (new,).
+        """
+        raise NotImplementedError
+
+    def auxiliary_losses(self, vectors: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
+        """Losses of its own, by name, that are added to the mean loss of a step.
 
         Args:
             vectors: (items + 1, dim) what `forward` gave.
             targets: (targets,) item ids that the step predicts.
         """
-        return None
+        return {}

@@ -22,20 +22,29 @@ from tessera.recommenders.inputs import RunInputs, Table
 from tessera.recommenders.item_encoders.base import ItemEncoder
 from tessera.recommenders.item_encoders.fusion import CrossAttention, SequenceFusion, masked_mean
 from tessera.recommenders.item_encoders.parts import make_adapter, of_all_processes, standardized
+from tessera.recommenders.missing import Lost, Present
 from tessera.settings.backbones.base import BackboneSettings
-from tessera.settings.items.dual_view import DualViewItems, MissingViews
+from tessera.settings.items.dual_view import DualViewItems
 
 
 class DualViewEncoder(ItemEncoder):
     """Projects, aligns and fuses the views; what an item lacks is a learned vector, never zeros."""
 
-    def __init__(self, settings: DualViewItems, coarse: Mapping[str, Table], fine: Table | None, dim: int) -> None:
+    def __init__(
+        self,
+        settings: DualViewItems,
+        coarse: Mapping[str, Table],
+        fine: Table | None,
+        dim: int,
+        lost: Mapping[str, Lost | None] | None = None,
+    ) -> None:
         """
         Args:
             settings: what is read and how it is fused.
             coarse: by what the model was shown: image, text, both.
             fine: the attributes.
             dim: width of the item vectors made; two views that stand side by side have half of it each.
+            lost: which rows of a view are lost in an experiment.
         Raises:
             ValueError: a table has no row at all.
         """
@@ -47,17 +56,14 @@ class DualViewEncoder(ItemEncoder):
                 raise ValueError(f"items.{shown}: the table {settings.coarse[shown]!r} has no row")
             # not saved with the weights: tables are artifacts of their own
             self.register_buffer(f"table_{shown}", standardized(vectors, present), persistent=False)
-            self.register_buffer(f"has_{shown}", present, persistent=False)
+        lost = lost or {}
+        self.present = nn.ModuleDict({shown: Present(rows, lost.get(shown)) for shown, (_, rows) in coarse.items()})
         self.shown = list(coarse)
         self.project = nn.ModuleDict({shown: nn.Linear(x.shape[1], width) for shown, (x, _) in coarse.items()})
         self.absent = nn.ParameterDict({s: nn.Parameter(torch.randn(width) * 0.02) for s in (*coarse, "fine")})
         # several processes wait for the gradient of whatever is trained
         self.absent["fine"].requires_grad_(fine is not None)
-        items = len(fine[0]) if fine is not None else len(next(iter(coarse.values()))[0])
-        self.fine = Attributes(*fine, width) if fine is not None else None
-        if settings.missing is not None:
-            for lost, rows in _lost(settings.missing, items).items():
-                self.register_buffer(f"lost_{lost}", rows, persistent=False)
+        self.fine = Attributes(*fine, width, lost.get("fine")) if fine is not None else None
         self.fusion = _Fusion(settings) if settings.views == 2 and settings.axis == "item" else None
         part = dim // 2 if settings.views == 2 and settings.combine == "concat" else dim
         self.adapters = nn.ModuleDict(
@@ -76,7 +82,9 @@ class DualViewEncoder(ItemEncoder):
     def build(cls, settings: DualViewItems, inputs: RunInputs, items: int, dim: int) -> DualViewEncoder:
         """See `ItemEncoder.build`."""
         coarse = {shown: inputs.read_table(table, items) for shown, table in settings.coarse.items()}
-        return cls(settings, coarse, inputs.read_sequences(settings.fine, items) if settings.fine else None, dim)
+        fine = inputs.read_sequences(settings.fine, items) if settings.fine else None
+        named = settings.coarse | ({"fine": settings.fine} if settings.fine else {})
+        return cls(settings, coarse, fine, dim, {view: inputs.lost(table, items) for view, table in named.items()})
 
     @classmethod
     def backbone(cls, settings: DualViewItems, backbone: BackboneSettings, kind: Any) -> Backbone:
@@ -96,12 +104,12 @@ class DualViewEncoder(ItemEncoder):
         coarse = torch.stack([self._coarse(shown) for shown in self.shown], 1) if self.shown else None
         views: dict[str, Tensor] = {}
         if self.fusion is not None and coarse is not None and self.fine is not None:
-            views["coarse"], views["fine"] = self.fusion(coarse, self.fine, self._lost("text"), self.absent["fine"])
+            views["coarse"], views["fine"] = self.fusion(coarse, self.fine, self.absent["fine"])
         else:
             if coarse is not None:
                 views["coarse"] = coarse.mean(1)
             if self.fine is not None:
-                views["fine"] = masked_mean(*self.fine.tokens(self._lost("text"), self.absent["fine"]))
+                views["fine"] = masked_mean(*self.fine.tokens(self.absent["fine"]))
         made = [self.adapters[view](x) for view, x in views.items()]
         if self.gate is None:
             return torch.cat(made, 1)
@@ -109,7 +117,7 @@ class DualViewEncoder(ItemEncoder):
         mixed: Tensor = share * made[0] + (1 - share) * made[1]
         return mixed
 
-    def further_loss(self, vectors: Tensor, targets: Tensor) -> Tensor | None:
+    def auxiliary_losses(self, vectors: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """InfoNCE in both directions between what is said of the targets' pictures and of their texts (spec. 4.2, C).
 
         Items that lack one of the two are left out; an item that is a target several times counts once.
@@ -120,43 +128,29 @@ class DualViewEncoder(ItemEncoder):
         """
         alignment = self.settings.alignment
         if self.heads is None or alignment is None:
-            return None
+            return {}
         targets = of_all_processes(targets).unique()  # type: ignore[no-untyped-call]
         for shown in self.heads:
-            targets = targets[self._present(shown)[targets]]
+            targets = targets[self.present[shown]()[targets]]
         if not len(targets):
-            # still a part of every step: several processes wait for its gradient
-            return torch.stack([p.sum() for p in self.heads.parameters()]).sum() * 0
+            return {"alignment": vectors.new_zeros(())}
         compared = {shown: head(self._projected(shown, targets)) for shown, head in self.heads.items()}
         pairs = [("image", "text"), *([("image", "both"), ("text", "both")] if "both" in compared else [])]
         losses = [
             soft_contrastive(compared[one], compared[other], alignment.temperature, normalize=True, targets="identity")
             for one, other in pairs
         ]
-        return alignment.weight * torch.stack(losses).mean()
+        return {"alignment": alignment.weight * torch.stack(losses).mean()}
 
     def _coarse(self, shown: str) -> Tensor:
         """(items + 1, width) projected vectors of one table, the learned one where an item has none."""
-        return torch.where(self._present(shown)[:, None], self._projected(shown), self.absent[shown])
+        present = self.present[shown]
+        assert isinstance(present, Present)
+        return present.fill(self._projected(shown), self.absent[shown])
 
     def _projected(self, shown: str, items: Tensor | slice = slice(None)) -> Tensor:
         projected: Tensor = self.project[shown](self.get_buffer(f"table_{shown}")[items])
         return projected
-
-    def _present(self, shown: str) -> Tensor:
-        """(items + 1,) which items have the table's row, and have not lost what it was made from."""
-        found: Tensor = self.get_buffer(f"has_{shown}")
-        for lost in ("image", "text") if shown == "both" else (shown,):
-            rows = self._lost(lost)
-            found = found if rows is None else found & ~rows
-        return found
-
-    def _lost(self, modality: str) -> Tensor | None:
-        """(items + 1,) which items have lost their picture, or their text, for now; None where none has."""
-        missing = self.settings.missing
-        if missing is None or missing.when == ("test" if self.training else "training"):
-            return None
-        return self.get_buffer(f"lost_{modality}")
 
 
 class Attributes(nn.Module):
@@ -167,12 +161,13 @@ class Attributes(nn.Module):
     places: Tensor
     """(items + 1, n) which value stands where; `values` of them stands for none."""
 
-    def __init__(self, vectors: Tensor, present: Tensor, width: int) -> None:
+    def __init__(self, vectors: Tensor, present: Tensor, width: int, lost: Lost | None = None) -> None:
         """
         Args:
             vectors: (items + 1, n, input width).
             present: (items + 1, n) which there are.
             width: what they are projected to.
+            lost: which items lose theirs in an experiment.
         Raises:
             ValueError: there is none.
         """
@@ -186,22 +181,27 @@ class Attributes(nn.Module):
         filled[present] = torch.from_numpy(places.reshape(-1))
         self.register_buffer("places", filled, persistent=False)
         self.project = nn.Linear(values.shape[1], width)
+        self.present = Present(present, lost)
+        self.register_buffer("mean", rows.mean(0), persistent=False)
+        self.mean: Tensor
 
     def distinct(self, absent: Tensor) -> Tensor:
         """(values + 1, width) projected values, and last what stands where an item has no text."""
-        return torch.cat([self.project(self.values), absent[None]])
+        learned = self.training or self.present.learns
+        return torch.cat([self.project(self.values), (absent if learned else self.project(self.mean))[None]])
 
-    def layout(self, lost: Tensor | None) -> tuple[Tensor, Tensor]:
+    def layout(self) -> tuple[Tensor, Tensor]:
         """Which value stands where, and where any does, (items + 1, n): without a text it is the absent one, once."""
         none = len(self.values)
-        places = self.places if lost is None else self.places.masked_fill(lost[:, None], none)
+        missed = self.present.missed()
+        places = self.places if missed is None else self.places.masked_fill(missed[:, None], none)
         present = places < none
         present = torch.cat([present[:, :1] | ~present.any(1, keepdim=True), present[:, 1:]], 1)
         return places, present
 
-    def tokens(self, lost: Tensor | None, absent: Tensor) -> tuple[Tensor, Tensor]:
+    def tokens(self, absent: Tensor) -> tuple[Tensor, Tensor]:
         """(items + 1, n, width) projected attributes and (items + 1, n) which there are."""
-        places, present = self.layout(lost)
+        places, present = self.layout()
         return nn.functional.embedding(places, self.distinct(absent)), present
 
 
@@ -216,18 +216,15 @@ class _Fusion(nn.Module):
         else:
             self.reads = nn.ModuleDict({view: nn.Linear(2 * settings.width, settings.width) for view in reading})
 
-    def forward(
-        self, coarse: Tensor, attributes: Attributes, lost: Tensor | None, absent: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, coarse: Tensor, attributes: Attributes, absent: Tensor) -> tuple[Tensor, Tensor]:
         """Two fused vectors an item, (items + 1, width) each.
 
         Args:
             coarse: (items + 1, tables, width).
             attributes: the fine view.
-            lost: (items + 1,) which items have lost their text.
             absent: (width,) what stands for a text that there is not.
         """
-        places, present = attributes.layout(lost)
+        places, present = attributes.layout()
         distinct = attributes.distinct(absent)
 
         def spread(x: Tensor) -> Tensor:  # what is computed once a value, at every item that has it
@@ -247,12 +244,3 @@ class _Fusion(nn.Module):
                 queries, keys = spread(read.project_query(distinct)), read.project_keys(coarse)
                 found[view] = mean_fine + read.project_out(masked_mean(read.attend(queries, keys), present))
         return found["coarse"], found["fine"]
-
-
-def _lost(missing: MissingViews, items: int) -> dict[str, Tensor]:
-    """(items,) bool by modality: which items lose it. An item's draw depends on its id alone, not on the share."""
-    shares = {"image": missing.image, "text": missing.text}
-    return {
-        modality: torch.from_numpy(np.random.default_rng((missing.seed, number)).random(items) < share)
-        for number, (modality, share) in enumerate(shares.items())
-    }

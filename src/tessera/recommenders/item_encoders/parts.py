@@ -14,10 +14,14 @@ from torch import Tensor, nn
 
 def standardized(vectors: Tensor, present: Tensor) -> Tensor:
     """Vectors (..., width) centred and at unit mean square over what is `present` (...), zero elsewhere."""
-    known = vectors[present]
-    vectors = vectors - known.mean(0)
-    vectors = vectors / vectors[present].square().mean().sqrt().clamp(min=1e-12)
-    return vectors * present[..., None]
+    mean, scale = standard(vectors, present)
+    return (vectors - mean) / scale * present[..., None]
+
+
+def standard(vectors: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """What `standardized` takes off, (width,), and divides by, (): mean and root mean square of what is present."""
+    mean = vectors[present].mean(0)
+    return mean, (vectors - mean)[present].square().mean().sqrt().clamp(min=1e-12)
 
 
 def make_adapter(

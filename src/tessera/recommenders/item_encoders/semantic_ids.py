@@ -15,6 +15,7 @@ from tessera.artifacts.codes import ABSENT, SemanticIds
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.base import ItemEncoder
 from tessera.recommenders.item_encoders.parts import make_adapter, standardized
+from tessera.recommenders.missing import Lost, Present
 from tessera.settings.items.semantic_ids import SemanticIdItems
 
 
@@ -28,6 +29,7 @@ class SemanticIdEncoder(ItemEncoder):
         codebooks: Mapping[tuple[int, int], Tensor],
         dim: int,
         table: tuple[Tensor, Tensor] | None = None,
+        lost: Lost | None = None,
     ) -> None:
         """
         Args:
@@ -36,6 +38,7 @@ class SemanticIdEncoder(ItemEncoder):
             codebooks: (part, level) -> (codes, width); levels without one start at random.
             dim: width of the item vectors made.
             table: vectors (items + 1, width) and present (items + 1,) of the table read beside the codes.
+            lost: which of its rows are lost in an experiment.
         Raises:
             ValueError: vectors of several widths are to be added.
         """
@@ -62,7 +65,7 @@ class SemanticIdEncoder(ItemEncoder):
             entering.append(widths[0] if self.sum else sum(widths))
             self.register_buffer(f"codes_{number}", torch.from_numpy(ids.of(number)), persistent=False)
         self.absent = nn.ParameterList(nn.Parameter(torch.randn(width) * 0.02) for width in entering)
-        self.table = _Beside(*table) if table is not None else None
+        self.table = _Beside(*table, lost) if table is not None else None
         inner = [sum(entering) + (self.table.width if self.table else 0), *settings.adapter]
         self.adapter = make_adapter(inner, dim, settings.dropout, norm=True)
         self.residual = nn.Parameter(torch.randn(len(ids.codes), dim) * 0.02) if settings.id_residual else None
@@ -71,7 +74,8 @@ class SemanticIdEncoder(ItemEncoder):
     def build(cls, settings: SemanticIdItems, inputs: RunInputs, items: int, dim: int) -> SemanticIdEncoder:
         """See `ItemEncoder.build`."""
         beside = inputs.read_table(settings.table, items) if settings.table else None
-        return cls(settings, *inputs.read_codes(settings.semantic_ids, items), dim, beside)
+        lost = inputs.lost(settings.table, items) if settings.table else None
+        return cls(settings, *inputs.read_codes(settings.semantic_ids, items), dim, beside, lost)
 
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""
@@ -105,15 +109,14 @@ class _Beside(nn.Module):
     """A frozen table at unit mean square, with a learned vector for items that it lacks."""
 
     vectors: Tensor
-    present: Tensor
 
-    def __init__(self, vectors: Tensor, present: Tensor) -> None:
+    def __init__(self, vectors: Tensor, present: Tensor, lost: Lost | None) -> None:
         super().__init__()
         self.register_buffer("vectors", standardized(vectors, present), persistent=False)
-        self.register_buffer("present", present, persistent=False)
+        self.present = Present(present, lost)
         self.width = vectors.shape[1]
         self.absent = nn.Parameter(torch.randn(self.width) * 0.02)
 
     def forward(self) -> Tensor:
         """(items + 1, width)."""
-        return torch.where(self.present[:, None], self.vectors, self.absent)
+        return self.present.fill(self.vectors, self.absent)

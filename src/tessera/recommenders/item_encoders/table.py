@@ -7,25 +7,34 @@ ID run: the second stage of LLMEmb, recommendation adaptation training.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from tessera.objectives.contrastive import soft_contrastive
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.base import ItemEncoder
-from tessera.recommenders.item_encoders.parts import make_adapter, of_all_processes, standardized
+from tessera.recommenders.item_encoders.parts import make_adapter, of_all_processes, standard
+from tessera.recommenders.missing import Lost, Present
 from tessera.settings.items.table import TableItems
 
 
 class TableItemEncoder(ItemEncoder):
     """Adapter over a frozen table; items without a row get one learned vector for "absent", never zeros."""
 
+    TAKES_NEW = True
     table: Tensor
-    present: Tensor
     teacher: Tensor | None
 
     def __init__(
-        self, settings: TableItems, vectors: Tensor, present: Tensor, dim: int, teacher: Tensor | None = None
+        self,
+        settings: TableItems,
+        vectors: Tensor,
+        present: Tensor,
+        dim: int,
+        teacher: Tensor | None = None,
+        lost: Lost | None = None,
     ) -> None:
         """
         Args:
@@ -34,14 +43,17 @@ class TableItemEncoder(ItemEncoder):
             present: (items + 1,) bool, which rows the table has.
             dim: width of the item vectors made.
             teacher: (items + 1, dim) frozen vectors to align with; None aligns with nothing, as when judging.
+            lost: which rows are lost in an experiment.
         """
         super().__init__()
-        vectors = standardized(vectors, present) if settings.standardize else vectors * present[:, None]
+        self.standard = standard(vectors, present) if settings.standardize else None
+        self.name = settings.table
+        vectors = self._entering(vectors, present)
         if settings.shift_last_item:
             vectors[-1] = 0
         # not saved with the weights: the table is an artifact of its own
         self.register_buffer("table", vectors, persistent=False)
-        self.register_buffer("present", present, persistent=False)
+        self.present = Present(present, lost)
         self.register_buffer("teacher", teacher, persistent=False)
         self.align = settings.align
         self.adapter = make_adapter([vectors.shape[1], *settings.adapter], dim, settings.dropout, settings.activation)
@@ -52,14 +64,33 @@ class TableItemEncoder(ItemEncoder):
     def build(cls, settings: TableItems, inputs: RunInputs, items: int, dim: int) -> TableItemEncoder:
         """See `ItemEncoder.build`."""
         vectors, present = inputs.read_table(settings.table, items)
-        return cls(settings, vectors, present, dim, inputs.read_teacher(items, dim) if settings.align else None)
+        teacher = inputs.read_teacher(items, dim) if settings.align else None
+        return cls(settings, vectors, present, dim, teacher, inputs.lost(settings.table, items))
+
+    def _entering(self, vectors: Tensor, present: Tensor) -> Tensor:
+        if self.standard is not None:
+            mean, scale = self.standard
+            vectors = (vectors - mean) / scale
+        return vectors * present[:, None]
+
+    @torch.no_grad()
+    def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """See `ItemEncoder.add_items`: a new item is what the table says of it, without an offset of its own."""
+        vectors, present = tables[self.name]
+        entering = self._entering(vectors.float(), present)
+        self.table = torch.cat([self.table, entering.to(self.table.device)])
+        self.present.add(present)
+        if self.residual is not None:
+            self.residual = nn.Parameter(
+                torch.cat([self.residual, self.residual.new_zeros(len(vectors), 1).expand(-1, self.residual.shape[1])])
+            )
 
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""
-        adapted = torch.where(self.present[:, None], self.adapter(self.table), self.absent)
+        adapted = self.present.fill(self.adapter(self.table), self.absent)
         return adapted if self.residual is None else adapted + self.residual
 
-    def further_loss(self, vectors: Tensor, targets: Tensor) -> Tensor | None:
+    def auxiliary_losses(self, vectors: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """The alignment of the targets' vectors with the teacher's: LLMEmb, recommendation adaptation training.
 
         Targets without a row in the table share one vector, which no teacher's vector belongs to: they are left out.
@@ -69,17 +100,18 @@ class TableItemEncoder(ItemEncoder):
             targets: (targets,) item ids that the step predicts.
         """
         if self.teacher is None or self.align is None:
-            return None
+            return {}
         targets = of_all_processes(targets)
-        targets = targets[self.present[targets]]
+        targets = targets[self.present()[targets]]
         if self.align.deduplicate:
             targets = targets.unique()  # type: ignore[no-untyped-call]
         if not len(targets):
-            return vectors.new_zeros(())
-        return self.align.weight * soft_contrastive(
+            return {"alignment": vectors.new_zeros(())}
+        loss = soft_contrastive(
             self.teacher[targets],
             vectors[targets],
             self.align.temperature,
             self.align.target_temperature,
             self.align.normalize,
         )
+        return {"alignment": self.align.weight * loss}

@@ -1,53 +1,234 @@
-"""What a system is: a module with three functions, or two where it is fitted by counting, found by its settings."""
+"""What recommends: the one contract that training, the judge and lists for users know.
+
+A trained system is a `Recommender`, most of them a `VectorRecommender`: vectors of users and items whose inner product
+is the score. A system that is fitted by counting is a `Counted`.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tessera.evaluation.judge import Scorer
+from tessera.evaluation.histories import Histories
 from tessera.recommenders.inputs import RunInputs
 from tessera.settings.kinds import implementation
 from tessera.settings.runs import Run
-from tessera.training.loop import Batches
+from tessera.training.losses import Losses
+from tessera.training.phases import Batches, Epochs, Optimizer, Phase, Position, Update
+
+Validate = Callable[[], dict[str, float]] | None
+"""Metrics of a system as it stands, which decide when training stops; None where nothing is held out."""
 
 
-class System(Protocol):
-    """A system that is trained. Called with a batch, its network gives (sum of losses, number of targets)."""
+@dataclass(frozen=True)
+class TrainingHistories:
+    """What is learned from: the training interactions of all users, and no other."""
 
-    def build(self, run: Run, inputs: RunInputs, popularity: np.ndarray) -> nn.Module:
-        """The untrained network; the caller has seeded torch. `popularity` is (items + 1,) training interactions."""
-        ...
-
-    def batches(self, network: Any, run: Run, offsets: np.ndarray, items: np.ndarray) -> Batches:
-        """What an epoch goes through: training histories as the network reads them."""
-        ...
-
-    def scorer(self, network: Any, run: Run, device: torch.device) -> Scorer:
-        """The network as it stands behind the judge's interface."""
-        ...
+    offsets: np.ndarray
+    """(users + 1,) user u stands in rows offsets[u - 1]:offsets[u]."""
+    items: np.ndarray
+    """(rows,) in time order within a user."""
+    times: np.ndarray | None = None
+    """(rows,) float64 seconds, NaN where the source has none."""
 
 
-class Counted(Protocol):
-    """A system that is fitted by counting."""
+class Recommender(nn.Module, ABC):
+    """A system that is trained."""
 
-    def fit(self, settings: Any, offsets: np.ndarray, items: np.ndarray, count: int) -> dict[str, Tensor]:
-        """What is counted in training histories over `count` items."""
-        ...
+    max_history: int | None = None
+    """How much of a history's end is read; None reads all."""
+    reads_times: ClassVar[bool] = False
+    """Whether histories carry times."""
 
-    def Scorer(self, settings: Any, tensors: dict[str, Tensor]) -> Scorer:  # noqa: N802  (a class of the module)
-        """What was counted, behind the judge's interface."""
-        ...
+    @classmethod
+    @abstractmethod
+    def build(cls, run: Run, inputs: RunInputs, popularity: np.ndarray) -> Self:
+        """The untrained system; the caller has seeded torch.
+
+        Args:
+            run: the resolved run.
+            inputs: the other files that it reads.
+            popularity: (items + 1,) training interactions an item: its catalogue.
+        """
+
+    @abstractmethod
+    def batches(self, run: Run, histories: TrainingHistories) -> Batches:
+        """What an epoch goes through: batches of `Histories`, or of what `losses` reads in their place."""
+
+    @abstractmethod
+    def losses(self, histories: Any, at: Position) -> Losses:
+        """The named losses of a batch, on the system's device. Called under mixed precision where that is asked for."""
+
+    def program(self, run: Run, histories: TrainingHistories, validate: Validate) -> list[Phase]:
+        """The phases of training: one of epochs with one optimiser, and early stopping on validation.
+
+        Args:
+            run: the resolved run.
+            histories: what is learned from.
+            validate: metrics of the system as it stands; None trains all epochs and keeps the last weights.
+        """
+        return [self.epochs(run, self.batches(run, histories), validate)]
+
+    def epochs(self, run: Run, batches: Batches, validate: Validate, name: str = "epochs") -> Phase:
+        """A phase of epochs over all losses, as `training` of the run says."""
+
+        def updates(batch: Any, at: Position) -> Iterator[Update]:
+            device = next(self.parameters()).device
+            yield Update(partial(self.losses, batch.to(device), at))
+
+        training = run.training
+        until = Epochs(training.epochs, validate, training.patience, training.validate_every)
+        return Phase(updates, until, {"model": Optimizer(training)}, batches, name, modules=[self])
+
+    @property
+    def takes_new(self) -> bool:
+        """Whether items that training did not know can be scored, by what tables say of them."""
+        return False
+
+    def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Put items behind those that training knew.
+
+        Args:
+            tables: by name, vectors (new, width) as the table has them and present (new,).
+        """
+        raise NotImplementedError
+
+    def prepare(self) -> Any:
+        """What scoring needs of all items, made once and not once a batch; the weights stand still meanwhile."""
+        return None
+
+    @abstractmethod
+    def score(self, histories: Histories, prepared: Any) -> Tensor:
+        """(batch, items) scores of the whole catalogue; `prepared` is what `prepare` gave."""
 
 
-def system(run: Run) -> System:
+class Catalogue(NamedTuple):
+    """Vectors of all items; row 0 is the padding."""
+
+    read: Tensor
+    """(items + 1, dim) as histories read them."""
+    scored: Tensor
+    """(items + 1, dim) as they are scored."""
+    bias: Tensor | None = None
+    """(items + 1,) added to an item's score."""
+
+    def take(self, items: Tensor) -> Catalogue:
+        """Some items (n,) as what is scored, in their order; histories read all of them still."""
+        rows = torch.cat([items.new_zeros(1), items])
+        return Catalogue(self.read, self.scored[rows], None if self.bias is None else self.bias[rows])
+
+
+class VectorRecommender(Recommender):
+    """A system whose score of an item is the inner product of its vector and one of the user's."""
+
+    @abstractmethod
+    def catalogue(self) -> Catalogue:
+        """The items as they stand."""
+
+    @abstractmethod
+    def users(self, histories: Histories, catalogue: Catalogue) -> Tensor:
+        """(batch, K, dim) vectors of users after their histories; K is 1 for most."""
+
+    def scores(self, users: Tensor, catalogue: Catalogue) -> Tensor:
+        """(batch, items) scores of users (batch, K, dim): the best of a user's vectors counts."""
+        items = catalogue.scored[1:].T
+        scores = users[:, 0] @ items
+        for number in range(1, users.shape[1]):
+            scores = torch.maximum(scores, users[:, number] @ items)
+        return scores if catalogue.bias is None else scores + catalogue.bias[1:]
+
+    def prepare(self) -> Catalogue:
+        """See `Recommender.prepare`."""
+        return self.catalogue()
+
+    def score(self, histories: Histories, prepared: Catalogue) -> Tensor:
+        """See `Recommender.score`."""
+        return self.scores(self.users(histories, prepared), prepared)
+
+
+class TrainedScorer:
+    """A trained system as the judge asks it."""
+
+    def __init__(self, model: Recommender, device: torch.device) -> None:
+        self.model, self.device = model.to(device).eval(), device
+        self.max_history = model.max_history
+        self.reads_times = model.reads_times
+        with torch.no_grad():
+            self.prepared = model.prepare()
+
+    @torch.no_grad()
+    def __call__(self, histories: Histories) -> Tensor:
+        """(batch, items) scores."""
+        return self.model.score(histories.to(self.device), self.prepared).float()
+
+    @property
+    def takes_new(self) -> bool:
+        """See `Recommender.takes_new`."""
+        return self.model.takes_new
+
+    @torch.no_grad()
+    def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Score items that training did not know, too; see `Recommender.add_items`."""
+        self.model.add_items(tables)
+        self.prepared = self.model.prepare()
+
+
+class VectorScorer(TrainedScorer):
+    """One with vectors that can be looked at."""
+
+    model: VectorRecommender
+
+    @property
+    def item_vectors(self) -> Tensor:
+        """(items, dim) what users are compared with."""
+        vectors: Tensor = self.prepared.scored[1:]
+        return vectors
+
+    @torch.no_grad()
+    def states(self, histories: Histories) -> Tensor:
+        """(batch, dim) users after their histories; (batch, K, dim) of a system with several vectors a user."""
+        users = self.model.users(histories.to(self.device), self.prepared)
+        return users[:, 0] if users.shape[1] == 1 else users
+
+
+def as_scorer(model: Recommender, device: torch.device) -> TrainedScorer:
+    """A trained system as it stands, behind the judge's interface."""
+    return (VectorScorer if isinstance(model, VectorRecommender) else TrainedScorer)(model, device)
+
+
+class Counted(ABC):
+    """A system that is fitted by counting, behind the judge's interface."""
+
+    max_history: int | None = None
+
+    @staticmethod
+    @abstractmethod
+    def fit(settings: Any, histories: TrainingHistories, items: int) -> dict[str, Tensor]:
+        """What is counted in training histories over a catalogue of so many items."""
+
+    @abstractmethod
+    def __init__(self, settings: Any, tensors: Mapping[str, Tensor]) -> None:
+        """From what was counted."""
+
+    @abstractmethod
+    def __call__(self, histories: Histories) -> Tensor:
+        """(batch, items) scores."""
+
+
+def recommender(run: Run) -> type[Recommender]:
     """The code of a trained run's system."""
-    return cast(System, implementation(run.method))
+    found: type[Recommender] = implementation(run.method)
+    return found
 
 
-def counted(run: Run) -> Counted:
+def counted(run: Run) -> type[Counted]:
     """The code of a system that is fitted by counting."""
-    return cast(Counted, implementation(run.method))
+    found: type[Counted] = implementation(run.method)
+    return found

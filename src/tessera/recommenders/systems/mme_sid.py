@@ -5,38 +5,49 @@ Semantic IDs are features here and not what is generated: the state after a hist
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tessera.artifacts.codes import Part, SemanticIds, read_codebooks, read_codes
 from tessera.artifacts.tables import read_item_table
-from tessera.language.lora import add_lora, drop_out, lora_weights
+from tessera.evaluation.histories import Histories
+from tessera.language.lora import Adapters, add_lora, drop_out, lora_weights
 from tessera.language.models import LanguageModel, load_model
 from tessera.language.tokens import Frame, chat_frame, plain_frame
 from tessera.recommenders.history_reader import HistoryReader
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_tokens import CodeBranch, ItemTokens, RawBranch, unit_codebooks
 from tessera.recommenders.score_heads import PopularityGate, ScoreHeads
+from tessera.recommenders.systems.base import Catalogue, TrainingHistories, VectorRecommender
 from tessera.settings.base import did_you_mean
 from tessera.settings.runs import Run
 from tessera.settings.systems.mme_sid import MMESIDSystem
 from tessera.training.batches import WindowBatches
+from tessera.training.losses import Losses, Term
 from tessera.training.machine import pick_device
+from tessera.training.phases import Position
 
 
-class MMESID(nn.Module):
-    """Called with histories (batch, length), padded on the right, it gives the sum of losses and the number of targets.
+class MMESID(VectorRecommender):
+    """A language model over items.
 
     Its state_dict is what is trained: adapters, projections, code vectors, fusion, gate and ID vectors. The language
     model and the raw tables are files of their own.
     """
 
     def __init__(
-        self, settings: MMESIDSystem, language: LanguageModel, tokens: ItemTokens, heads: ScoreHeads, frame: Frame
+        self,
+        settings: MMESIDSystem,
+        language: LanguageModel,
+        tokens: ItemTokens,
+        heads: ScoreHeads,
+        frame: Frame,
+        items_at_once: int = 2**12,
     ) -> None:
         """
         Args:
@@ -45,6 +56,7 @@ class MMESID(nn.Module):
             tokens: items as the language model reads them.
             heads: scores of items.
             frame: tokens before and after the items of a history.
+            items_at_once: padded items of histories that are read at once for scores.
         """
         super().__init__()
         self.settings = settings
@@ -52,10 +64,50 @@ class MMESID(nn.Module):
         self.tokens = tokens
         self.heads = heads
         self.reader = HistoryReader(language, frame, settings.readout)
-        self.lora = nn.ParameterDict()
+        self.positions = items_at_once * (1 + len(self.reader.after))
+        self.max_history = settings.max_length
+        self.lora = Adapters()
         if settings.lora is not None:
             add_lora(language.tower, settings.lora, settings.adapt)
             self.lora.update({name.replace(".", "/"): p for name, p in lora_weights(language.tower).items()})
+
+    @classmethod
+    def build(cls, run: Run, inputs: RunInputs, popularity: np.ndarray) -> MMESID:
+        """See `Recommender.build`.
+
+        Args:
+            run: with the resolved language model.
+            inputs: semantic IDs, the tables that they were made from, and the folder of a model that was built.
+            popularity: (items + 1,) training interactions an item.
+        Raises:
+            ValueError: an input that is needed was not given, or does not fit.
+        """
+        settings = run.method
+        assert isinstance(settings, MMESIDSystem)
+        if run.model is None or inputs.codes is None:
+            raise ValueError(f"system {run.system!r} reads a language model and semantic IDs, but they were not given")
+        items = len(popularity) - 1
+        language = load_model(run.model, Path(inputs.model) if inputs.model else None)
+        width = language.width
+        ids = read_codes(inputs.codes, items)
+        parts = _chosen(settings, ids)
+        raw = [_raw_branch(inputs, part.name, items, width, settings) for _, part in parts if settings.raw]
+        books = read_codebooks(inputs.codes) if settings.codes else {}
+        codes = [_code_branch(ids, books, number, width, settings) for number, _ in parts if settings.codes]
+        tokens = ItemTokens(raw, codes, width, settings.fusion)
+        scoring = len(raw) if settings.scoring == "fused" else 0
+        gated = settings.gate and scoring > 0
+        gate = PopularityGate(torch.from_numpy(popularity), 1 + scoring, settings.gate_temperature) if gated else None
+        heads = ScoreHeads(items, width, gate, width**-0.5 if settings.scale_scores else 1.0, settings.padding_class)
+        at_once = max(run.training.batch_tokens, 1)
+        frame = make_frame(language, settings)
+        model = cls(settings, language, tokens, heads, frame, at_once)
+        return model.to(pick_device(run.training.device))
+
+    def batches(self, run: Run, histories: TrainingHistories) -> HistoryBatches:
+        """Windows of training histories; `batch_tokens` counts items, each of which is read once and answered once."""
+        size, empty = self.settings.max_length + 1, self.settings.empty_history
+        return HistoryBatches(histories.offsets, histories.items, size, run.training.batch_tokens, empty)
 
     def _apply(self, fn: Any, recurse: bool = True) -> MMESID:
         """The language model goes where the module goes, though its weights are not the module's."""
@@ -77,14 +129,27 @@ class MMESID(nn.Module):
         """The raw tables that have a score head."""
         return list(self.tokens.raw) if self.settings.scoring == "fused" else []  # type: ignore[arg-type]
 
-    def forward(self, histories: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the loss over all targets of histories (batch, length), and their number; see `HistoryBatches`."""
-        read, targets, valid = self._examples(histories)
+    def losses(self, histories: Histories, at: Position) -> Losses:
+        """The loss over all targets of windows; see `HistoryBatches`."""
+        read, targets, valid = self._examples(histories.items)
         if not bool(valid.any()):
-            # a process whose share is empty still has gradients to give
-            return sum((p.sum() * 0 for p in self.parameters()), self.heads.vectors.new_zeros(())), valid.sum()
+            # a process whose share is empty still has a loss to give
+            nothing = sum((p.sum() * 0 for p in self.parameters()), self.heads.vectors.new_zeros(()))
+            return {"recommendation": Term(nothing, valid.sum())}
         states = self.states(read, valid)
-        return self.heads.loss(states, targets[valid], self.scoring_tables), valid.sum()
+        return {"recommendation": Term(self.heads.loss(states, targets[valid], self.scoring_tables), valid.sum())}
+
+    def catalogue(self) -> Catalogue:
+        """Items as tokens, and as the heads score them."""
+        tokens = self.tokens.catalogue(len(self.heads.vectors) - 1)
+        return Catalogue(tokens, self.heads.catalogue(self.scoring_tables))
+
+    def users(self, histories: Histories, catalogue: Catalogue) -> Tensor:
+        """(batch, 1, width) the state after the whole history; an empty one is a row of 0."""
+        items = histories.items
+        rows = max(1, self.positions // (items.shape[1] + len(self.reader.after)))
+        parts = [self.reader.after_all(catalogue.read[part], (part > 0).long()) for part in torch.split(items, rows)]
+        return torch.cat(parts)[:, None]
 
     def _examples(self, histories: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, n) items that are read, (batch, k) targets, and which of them are real."""
@@ -131,54 +196,18 @@ class HistoryBatches(WindowBatches):
         self.begins = np.isin(self.starts, offsets[:-1])
         self.targets += int(self.begins.sum()) * empty
 
-    def batch(self, numbers: np.ndarray) -> np.ndarray:
-        """(batch, length) int64 items, padded on the right with 0; one column more with `empty`."""
-        rows = super().batch(numbers)
+    def batch(self, numbers: np.ndarray) -> Histories:
+        """The windows; one column more with `empty`."""
+        windows = super().batch(numbers)
         if not self.empty:
-            return rows
-        space = np.zeros((len(rows), 1), np.int64)
-        begins = self.begins[numbers][:, None]
-        return np.where(begins, np.hstack([space, rows]), np.hstack([rows, space]))
+            return windows
+        rows = windows.items
+        space = rows.new_zeros(len(rows), 1)
+        begins = torch.from_numpy(self.begins[numbers])[:, None]
+        return replace(windows, items=torch.where(begins, torch.cat([space, rows], 1), torch.cat([rows, space], 1)))
 
 
-class MMESIDScorer:
-    """A trained model behind the judge's interface: tokens and vectors of all items are made once."""
-
-    def __init__(self, model: MMESID, positions: int) -> None:
-        """
-        Args:
-            model: on its device.
-            positions: padded positions that the language model reads at once.
-        """
-        self.model = model.eval()
-        self.positions = positions
-        self.max_history: int | None = model.settings.max_length
-        with torch.no_grad():
-            self.tokens = model.tokens.catalogue(len(model.heads.vectors) - 1)
-            self.vectors = model.heads.catalogue(model.scoring_tables)[1:]
-
-    @torch.no_grad()
-    def __call__(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:
-        """(batch, items) scores for histories (batch, length) padded on the right; an empty one is a row of 0."""
-        return self.states(histories, lengths) @ self.vectors.T
-
-    @property
-    def item_vectors(self) -> Tensor:
-        """(items, width) what states are compared with."""
-        return self.vectors
-
-    @torch.no_grad()
-    def states(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:
-        """(batch, width) states after histories as they are scored."""
-        items = torch.from_numpy(histories).long().to(self.vectors.device)
-        rows = max(1, self.positions // (items.shape[1] + len(self.model.reader.after)))
-        states = [
-            self.model.reader.after_all(self.tokens[part], (part > 0).long()) for part in torch.split(items, rows)
-        ]
-        return torch.cat(states)
-
-
-# ---------------------------------------------------------------- entry points
+# ---------------------------------------------------------------- what it is built from
 
 
 def make_frame(language: LanguageModel, settings: MMESIDSystem) -> Frame:
@@ -207,7 +236,8 @@ def _raw_branch(inputs: RunInputs, name: str, items: int, width: int, settings: 
     if name not in inputs.tables:
         raise ValueError(f"mme_sid reads the item table {name!r} that its codes were made from, but no file was given")
     vectors, present = read_item_table(inputs.tables[name], items)
-    return RawBranch(torch.from_numpy(vectors), torch.from_numpy(present), width, settings.standardize)
+    lost = inputs.lost(name, items)
+    return RawBranch(torch.from_numpy(vectors), torch.from_numpy(present), width, settings.standardize, lost)
 
 
 def _code_branch(
@@ -227,45 +257,3 @@ def _code_branch(
     elif settings.standardize:
         found = unit_codebooks(codes, found)
     return CodeBranch(codes, found, width)
-
-
-def build(run: Run, inputs: RunInputs, popularity: np.ndarray) -> MMESID:
-    """The untrained model; torch is seeded by the caller.
-
-    Args:
-        run: with the resolved language model.
-        inputs: semantic IDs, the tables that they were made from, and the folder of a model that was built.
-        popularity: (items + 1,) training interactions an item.
-    Raises:
-        ValueError: an input that is needed was not given, or does not fit.
-    """
-    settings = run.method
-    assert isinstance(settings, MMESIDSystem)
-    if run.model is None or inputs.codes is None:
-        raise ValueError(f"system {run.system!r} reads a language model and semantic IDs, but they were not given")
-    items = len(popularity) - 1
-    language = load_model(run.model, Path(inputs.model) if inputs.model else None)
-    width = language.width
-    ids = read_codes(inputs.codes, items)
-    parts = _chosen(settings, ids)
-    raw = [_raw_branch(inputs, part.name, items, width, settings) for _, part in parts if settings.raw]
-    books = read_codebooks(inputs.codes) if settings.codes else {}
-    codes = [_code_branch(ids, books, number, width, settings) for number, _ in parts if settings.codes]
-    tokens = ItemTokens(raw, codes, width, settings.fusion)
-    scoring = len(raw) if settings.scoring == "fused" else 0
-    gated = settings.gate and scoring > 0
-    gate = PopularityGate(torch.from_numpy(popularity), 1 + scoring, settings.gate_temperature) if gated else None
-    heads = ScoreHeads(items, width, gate, width**-0.5 if settings.scale_scores else 1.0, settings.padding_class)
-    model = MMESID(settings, language, tokens, heads, make_frame(language, settings))
-    return model.to(pick_device(run.training.device))
-
-
-def batches(model: MMESID, run: Run, offsets: np.ndarray, items: np.ndarray) -> HistoryBatches:
-    """Windows of training histories; `batch_tokens` counts items, each of which is read once and answered once."""
-    settings = model.settings
-    return HistoryBatches(offsets, items, settings.max_length + 1, run.training.batch_tokens, settings.empty_history)
-
-
-def scorer(model: MMESID, run: Run, device: torch.device) -> MMESIDScorer:
-    """The model as it stands, ready to score."""
-    return MMESIDScorer(model.to(device), max(run.training.batch_tokens, 1) * (1 + len(model.reader.after)))

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from tessera.evaluation.histories import Histories
+from tessera.recommenders.systems.base import Counted, TrainingHistories
 from tessera.settings.systems.popular import PopularSettings
 
 
-def fit(settings: PopularSettings, offsets: np.ndarray, items: np.ndarray, count: int) -> dict[str, Tensor]:
-    """Training interactions an item, (items + 1,), from training histories."""
-    return {"counts": torch.from_numpy(np.bincount(items, minlength=count + 1).astype(np.float32))}
+class Popular(Counted):
+    """Scores every item by its training interactions."""
 
+    max_history = 1
 
-class Scorer:
-    """Scores every item by its count."""
+    @staticmethod
+    def fit(settings: PopularSettings, histories: TrainingHistories, items: int) -> dict[str, Tensor]:
+        """Training interactions an item, (items + 1,)."""
+        return {"counts": torch.from_numpy(np.bincount(histories.items, minlength=items + 1).astype(np.float32))}
 
-    max_history: int | None = 1
-
-    def __init__(self, settings: PopularSettings, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, settings: PopularSettings, tensors: Mapping[str, Tensor]) -> None:
         self.counts = tensors["counts"][1:]
 
-    def __call__(self, histories: np.ndarray, lengths: np.ndarray) -> Tensor:
+    def __call__(self, histories: Histories) -> Tensor:
         """(batch, items) scores."""
         return self.counts.expand(len(histories), -1).clone()

@@ -16,13 +16,17 @@ from torch import Tensor, nn
 
 from tessera.artifacts.codes import ABSENT, SemanticIds, read_codes
 from tessera.artifacts.logs import log
-from tessera.recommenders.decoding import beam_search, continuations, exact_scores, item_scores, keep_share, parts
+from tessera.evaluation.histories import Histories
+from tessera.recommenders.decoding import beam_search, continuations, exact_scores, item_scores, keep_share
 from tessera.recommenders.inputs import RunInputs
+from tessera.recommenders.systems.base import Recommender, TrainingHistories
 from tessera.recommenders.t5 import START, Cache, Decoder, Encoder, Memory, T5Shape, hidden
 from tessera.recommenders.trie import CodeTrie
 from tessera.settings.runs import Run
 from tessera.settings.systems.tiger import TIGERSystem
 from tessera.training.batches import PrefixBatches, WindowBatches
+from tessera.training.losses import Losses, Term
+from tessera.training.phases import Position
 
 USERS_AT_ONCE = 64
 """Users that are decoded together: more are no faster on a CPU, and a GPU is busy with their beams."""
@@ -65,7 +69,7 @@ class CodeTokens(nn.Module):
         return self.weight[self.places[number] : self.places[number + 1]]
 
 
-class TIGER(nn.Module):
+class TIGER(Recommender):
     """Reads histories as codes, writes the code of the next item."""
 
     def __init__(self, settings: TIGERSystem, ids: SemanticIds, popularity: np.ndarray) -> None:
@@ -93,6 +97,48 @@ class TIGER(nn.Module):
         self.codes: Tensor
         self.register_buffer("cold", torch.from_numpy(popularity[1:] == 0), persistent=False)
         self.cold: Tensor
+        self.max_history = settings.max_length
+        widest = max(after - before for before, after in pairwise(self.items.places))
+        self.prefixes_at_once = max(1, min(PREFIXES_AT_ONCE, LOGITS // widest))
+        each = 1 if settings.scoring == "exact" else settings.beams
+        self.users_at_once = max(1, min(USERS_AT_ONCE, LOGITS // (widest * each)))
+
+    @classmethod
+    def build(cls, run: Run, inputs: RunInputs, popularity: np.ndarray) -> TIGER:
+        """See `Recommender.build`.
+
+        Raises:
+            ValueError: the semantic IDs have several parts, or no item has any.
+        """
+        assert isinstance(run.method, TIGERSystem)
+        assert inputs.codes is not None
+        ids = read_codes(inputs.codes, len(popularity) - 1)
+        if len(ids.parts) != 1:
+            raise ValueError(
+                f"{inputs.codes}: has codes of {len(ids.parts)} tables ({', '.join(part.name for part in ids.parts)}), "
+                f"but TIGER writes one code an item; choose a quantizer that makes one code of several tables"
+            )
+        absent = np.flatnonzero(~ids.present(0)[1:]) + 1
+        if len(absent):
+            log.warning(
+                "%s: %d of %d items have no codes (the first is item %d): they are neither trained on as targets nor "
+                "ever recommended, and share one token in histories",
+                inputs.codes, len(absent), len(popularity) - 1, absent[0],
+            )  # fmt: skip
+        return cls(run.method, ids, popularity)
+
+    def batches(self, run: Run, histories: TrainingHistories) -> WindowBatches:
+        """Every training item that has codes, but for a history's first, as one target after the items before it.
+
+        `training.batch_tokens` counts code tokens: those of the histories and, where these are read anew for every
+        target, of the targets.
+        """
+        budget = max(1, run.training.batch_tokens // self.trie.levels)
+        offsets, items, size = histories.offsets, histories.items, self.settings.max_length
+        if self.encoder.causal:
+            return WindowBatches(offsets, items, size + 1, 1, budget)
+        known = (self.codes[:, 0] >= 0).cpu().numpy()
+        return PrefixBatches(offsets, items, size, budget, known)
 
     def read(self, histories: Tensor, lengths: Tensor, users: Tensor | None) -> Memory:
         """What the decoder reads of histories (batch, length), padded on the right, of lengths (batch,) above 0.
@@ -138,29 +184,26 @@ class TIGER(nn.Module):
             bias = F.embedding(ages.clamp(0, len(self.positions) - 1), self.positions).permute(0, 3, 1, 2)
         return bias.masked_fill(ages[:, None] < 0, -torch.inf).repeat_interleave(each, 3)
 
-    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the losses over targets, and the number of targets.
-
-        The loss of a target is the sum of the cross-entropies of its codes: each over the codes that lead to an item
+    def losses(self, histories: Histories, at: Position) -> Losses:
+        """The loss of a target is the sum of the cross-entropies of its codes: each over the codes that lead to an item
         (`loss: catalogue`), or over all codes of its level, as in the paper (`loss: vocabulary`).
 
         Args:
-            batch: (targets, 1 + length) as `PrefixBatches` gives it: user, history, target, zeros. With a causal
-                encoder (histories, length) as `WindowBatches` does: every item with codes but the first is a target.
+            histories: with their targets. With a causal encoder every item with codes but the first is a target.
+            at: where training stands.
         """
         if self.encoder.causal:
-            histories, targets = batch[:, :-1], batch[:, 1:].flatten()
-            x = self._vectors(histories)
-            each = x.shape[1] // histories.shape[1]
+            read, targets = histories.items[:, :-1], histories.items[:, 1:].flatten()
+            x = self._vectors(read)
+            each = x.shape[1] // read.shape[1]
             states = self.encoder(x, torch.ones_like(x[..., 0], dtype=torch.bool))
-            places = torch.arange(histories.shape[1], device=x.device)
+            places = torch.arange(read.shape[1], device=x.device)
             bias = self._by_age((places[:, None] - places)[None], each).repeat_interleave(self.trie.levels, 2)
             memory = self.decoder.remember(states, bias, states[:, each - 1 :: each].flatten(0, 1))
         else:
-            users, rows = batch[:, 0], batch[:, 1:]
-            lengths = (rows > 0).sum(1) - 1
-            targets = rows.gather(1, lengths[:, None])[:, 0]
-            memory = self.read(rows.scatter(1, lengths[:, None], 0)[:, :-1], lengths, users)
+            assert histories.targets is not None
+            targets = histories.targets
+            memory = self.read(histories.items, histories.lengths, histories.users)
         begin = self._begin(memory).expand(len(targets), -1)[:, None]
         x = torch.cat([begin, self.items(targets[:, None])[:, :-1]], 1)
         known = (self.codes[targets, 0] >= 0).nonzero()[:, 0]
@@ -171,7 +214,21 @@ class TIGER(nn.Module):
             before, after = nodes[:, level], nodes[:, level + 1]
             _, gained = continuations(logits, before[:, None], level, self.trie, self.settings.loss)
             total = total - gained[:, 0].gather(1, (after - self.trie.first_child[before])[:, None]).sum()
-        return total, torch.full((), len(known), device=batch.device)
+        return {"codes": Term(total, torch.full((), len(known), device=total.device))}
+
+    def score(self, histories: Histories, prepared: None) -> Tensor:
+        """See `Recommender.score`: what is decoded, a part of the users at a time."""
+        return torch.cat([self._score(part) for part in histories.split(self.users_at_once)])
+
+    def _score(self, histories: Histories) -> Tensor:
+        settings = self.settings
+        memory = self.read(histories.items, histories.lengths, histories.users)
+        if settings.scoring == "exact":
+            leaves = exact_scores(self, memory, self.trie, settings.normalize, self.prefixes_at_once)
+        else:
+            leaves = beam_search(self, memory, self.trie, settings.beams, settings.normalize)
+        scores = item_scores(leaves, self.trie)
+        return keep_share(scores, self.cold, settings.cold_share) if settings.cold_share else scores
 
     def _begin(self, memory: Memory) -> Tensor:
         """(batch or 1, dim) the vector that what is written begins with."""
@@ -198,41 +255,6 @@ class TIGER(nn.Module):
         return logits
 
 
-class TIGERScorer:
-    """A trained model behind the judge's interface."""
-
-    def __init__(self, model: TIGER, device: torch.device) -> None:
-        self.model = model.eval()
-        self.device = device
-        self.max_history: int | None = model.settings.max_length
-        self.reads_users = model.users is not None
-        places = model.items.places
-        widest = max(after - before for before, after in pairwise(places))
-        self.prefixes = max(1, min(PREFIXES_AT_ONCE, LOGITS // widest))
-        each = 1 if model.settings.scoring == "exact" else model.settings.beams
-        self.users = max(1, min(USERS_AT_ONCE, LOGITS // (widest * each)))
-
-    @torch.no_grad()
-    def __call__(self, histories: np.ndarray, lengths: np.ndarray, users: np.ndarray | None = None) -> Tensor:
-        """(batch, items) scores for histories (batch, length) padded on the right."""
-        found = []
-        for part in parts(len(histories), self.users):
-            rows = torch.from_numpy(histories[part, : max(1, int(lengths[part].max()))]).long().to(self.device)
-            who = None if users is None else torch.from_numpy(users[part]).long().to(self.device)
-            found.append(self._score(rows, torch.from_numpy(lengths[part]).to(self.device), who))
-        return torch.cat(found)
-
-    def _score(self, histories: Tensor, lengths: Tensor, users: Tensor | None) -> Tensor:
-        model, settings = self.model, self.model.settings
-        memory = model.read(histories, lengths, users)
-        if settings.scoring == "exact":
-            leaves = exact_scores(model, memory, model.trie, settings.normalize, self.prefixes)
-        else:
-            leaves = beam_search(model, memory, model.trie, settings.beams, settings.normalize)
-        scores = item_scores(leaves, model.trie)
-        return keep_share(scores, model.cold, settings.cold_share) if settings.cold_share else scores
-
-
 def prefixes_as_codes(codes: np.ndarray, sizes: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
     """The same tree of codes (items + 1, levels) with a code of its own for every prefix, and their number a level."""
     trie = CodeTrie(codes, sizes)
@@ -245,45 +267,3 @@ def prefixes_as_codes(codes: np.ndarray, sizes: tuple[int, ...]) -> tuple[np.nda
         rows[known, level] = nodes.numpy() - starts[level]
         nodes = trie.parent[nodes]
     return rows, tuple(int(count) for count in np.diff(trie.level_starts[1:]))
-
-
-def build(run: Run, inputs: RunInputs, popularity: np.ndarray) -> TIGER:
-    """The untrained model; the caller has seeded torch.
-
-    Raises:
-        ValueError: the semantic IDs have several parts, or no item has any.
-    """
-    assert isinstance(run.method, TIGERSystem)
-    assert inputs.codes is not None
-    ids = read_codes(inputs.codes, len(popularity) - 1)
-    if len(ids.parts) != 1:
-        raise ValueError(
-            f"{inputs.codes}: has codes of {len(ids.parts)} tables ({', '.join(part.name for part in ids.parts)}), but "
-            f"TIGER writes one code an item; choose a quantizer that makes one code of several tables"
-        )
-    absent = np.flatnonzero(~ids.present(0)[1:]) + 1
-    if len(absent):
-        log.warning(
-            "%s: %d of %d items have no codes (the first is item %d): they are neither trained on as targets nor ever "
-            "recommended, and share one token in histories",
-            inputs.codes, len(absent), len(popularity) - 1, absent[0],
-        )  # fmt: skip
-    return TIGER(run.method, ids, popularity)
-
-
-def batches(model: TIGER, run: Run, offsets: np.ndarray, items: np.ndarray) -> WindowBatches:
-    """Every training item that has codes, but for a history's first, as one target after the items before it.
-
-    `training.batch_tokens` counts code tokens: those of the histories and, where these are read anew for every target,
-    of the targets.
-    """
-    budget = max(1, run.training.batch_tokens // model.trie.levels)
-    if model.encoder.causal:
-        return WindowBatches(offsets, items, model.settings.max_length + 1, 1, budget)
-    known = (model.codes[:, 0] >= 0).cpu().numpy()
-    return PrefixBatches(offsets, items, model.settings.max_length, budget, known)
-
-
-def scorer(model: TIGER, run: Run, device: torch.device) -> TIGERScorer:
-    """The model as the judge asks it."""
-    return TIGERScorer(model.to(device), device)

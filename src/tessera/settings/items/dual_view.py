@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from tessera.settings.base import Settings, Width
 from tessera.settings.items.base import ItemSettings
@@ -27,19 +28,6 @@ class ViewAlignment(Settings):
     """Width of the space in which the two are compared."""
     anchor: bool = False
     """Also draw both towards what is said of picture and text together."""
-
-
-class MissingViews(Settings):
-    """An experiment: items lose their picture or their text at random, as if they had never had one."""
-
-    image: float = Field(0.0, ge=0, le=1)
-    """Share of the items that lose their picture, and with it all that was said of it."""
-    text: float = Field(0.0, ge=0, le=1)
-    """Share of the items that lose their text."""
-    when: Literal["training", "test", "both"] = "both"
-    """Lost while training, when the run is judged (validation included), or always."""
-    seed: int = Field(0, ge=0)
-    """Which items: those that lose something at one share also lose it at every higher one."""
 
 
 class DualViewItems(ItemSettings):
@@ -75,8 +63,6 @@ class DualViewItems(ItemSettings):
     """Two views of half the width side by side, or two of full width in a learned mixture."""
     backbone: Literal["joint", "shared", "separate"] = "joint"
     """One backbone reads both views at once; the same one of half the width reads each (LLM-ESR); or one for each."""
-    missing: MissingViews | None = None
-    """Take pictures or texts away from some items; null takes none."""
 
     @property
     def coarse(self) -> dict[str, str]:
@@ -94,6 +80,14 @@ class DualViewItems(ItemSettings):
         """How many views an item has: two, or one where the other has no table."""
         return bool(self.coarse) + bool(self.fine)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _moved(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and "missing" in data:
+            told = "'{key}' stands beside 'items' now, for systems of every kind: systems.NAME.missing"
+            raise PydanticCustomError("unknown_key", told, {"key": "missing"})
+        return data
+
     @model_validator(mode="after")
     def _fits(self) -> DualViewItems:
         if not self.views:
@@ -110,8 +104,6 @@ class DualViewItems(ItemSettings):
             raise ValueError(f"direction {self.direction} is for axis item; along the history both views read")
         if self.alignment is not None and self.alignment.anchor and self.both is None:
             raise ValueError("alignment.anchor draws image and text to both, which names no table")
-        if self.missing is not None and self.missing.image and self.image is None and self.both is None:
-            raise ValueError("missing.image takes pictures away, but neither image nor both names a table")
         return self
 
     def misfits(self, backbones: Mapping[str, BackboneSettings], config: Config) -> Iterator[tuple[str, str]]:

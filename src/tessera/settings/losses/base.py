@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tessera.settings.kinds import Kind, KindOf
 
@@ -12,6 +12,9 @@ class LossSettings(Kind):
 
     kind: str
     """Which kind it is."""
+    cold_items: Literal["negatives", "left_out"] = "negatives"
+    """Items without a training interaction: ranked below every target like others, which teaches that nobody wants
+    what is new; or left out of the loss, so that their content alone says where they stand."""
 
 
 Loss = Annotated[LossSettings, KindOf("losses")]

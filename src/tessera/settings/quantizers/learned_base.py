@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tessera.settings.base import Width
 from tessera.settings.quantizers.base import Codes
-from tessera.settings.steps import Steps
+from tessera.settings.training import Steps
 
 
 class QuantizerSteps(Steps):

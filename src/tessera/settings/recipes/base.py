@@ -33,6 +33,11 @@ class RecipeSettings(Kind):
         """The settings that say which model reads which text; None where no model makes the rows."""
         return self if isinstance(self, ReadText) else None
 
+    def modalities(self, config: Config) -> frozenset[str]:
+        """What the rows are made from, `image` and `text`: an item that loses one of them has no row any more."""
+        reader = self.reader(config)
+        return frozenset() if reader is None else frozenset({"text"}) | reader.captioned(config)
+
     def offers(self) -> frozenset[Need]:
         """One row an item, as most recipes make them."""
         return frozenset({ONE_ROW})

@@ -11,7 +11,7 @@ from tessera.settings.language import ReadText
 from tessera.settings.recipes.base import Finish, RecipeSettings
 from tessera.settings.recipes.lrcl import LRCLTable
 from tessera.settings.references import CaptionsName, DecoderName, ReasoningTableName
-from tessera.settings.steps import Steps
+from tessera.settings.training import Steps
 
 if TYPE_CHECKING:
     from tessera.settings.config import Config

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from tessera.settings.language import MAX_PIXELS, ReadText
 from tessera.settings.recipes.base import Finish, RecipeSettings
 from tessera.settings.references import DecoderName
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
 class HiddenTable(ReadText, Finish, RecipeSettings):
@@ -28,6 +31,10 @@ class HiddenTable(ReadText, Finish, RecipeSettings):
     """Items read at once, of like length."""
     max_pixels: int = Field(MAX_PIXELS, ge=1024)
     """Larger pictures are made smaller: memory and tokens go with pixels."""
+
+    def modalities(self, config: Config) -> frozenset[str]:
+        """What the model is shown."""
+        return frozenset({"image", "text"} if self.source == "both" else {self.source})
 
     @model_validator(mode="after")
     def _plain(self) -> HiddenTable:

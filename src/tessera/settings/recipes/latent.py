@@ -21,6 +21,10 @@ class LatentTable(RecipeSettings):
     view: Literal["all", "text", "image"] = "all"
     """Every attribute, only those told by the text, or only those shown by the picture."""
 
+    def modalities(self, config: Config) -> frozenset[str]:
+        """The channels that tell the attributes."""
+        return frozenset({"image", "text"} if self.view == "all" else {self.view})
+
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Only a generated world has true attributes."""
         for name in config.experiment.datasets:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tessera.settings.recipes.contrastive_base import ContrastiveTable, SoftContrastive
 from tessera.settings.references import REASONING, DecoderName, Need
-from tessera.settings.steps import Steps
+from tessera.settings.training import Steps
 
 
 class LRCLTable(ContrastiveTable):

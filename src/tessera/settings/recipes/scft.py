@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from tessera.settings.recipes.contrastive_base import ContrastiveTable, SoftContrastive
-from tessera.settings.steps import Steps
+from tessera.settings.training import Steps
 
 
 class SCFTTable(ContrastiveTable):

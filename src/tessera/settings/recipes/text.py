@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import model_validator
 
 from tessera.settings.language import ReadText
 from tessera.settings.recipes.base import Finish, RecipeSettings
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
 class TextTable(ReadText, Finish, RecipeSettings):
@@ -23,6 +26,10 @@ class TextTable(ReadText, Finish, RecipeSettings):
     """Told before the text, e.g. for instruct encoders; null tells none."""
     only_captions: bool = False
     """Read the captions alone, without the item's own text."""
+
+    def modalities(self, config: Config) -> frozenset[str]:
+        """Of what captions alone say, the item's own text is no part."""
+        return self.captioned(config) if self.only_captions else super().modalities(config)
 
     @model_validator(mode="after")
     def _reads_something(self) -> TextTable:

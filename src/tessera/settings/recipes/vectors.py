@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pydantic import Field
+
+from tessera.settings.missing import Modality
 from tessera.settings.recipes.base import RecipeSettings
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
 class VectorsTable(RecipeSettings):
@@ -14,3 +20,9 @@ class VectorsTable(RecipeSettings):
     recipe: Literal["vectors"] = "vectors"
     path: str
     """The file, looked up like data files."""
+    made_from: list[Modality] = Field(default_factory=list)
+    """What the vectors say: `[image]`, `[text]` or both. An item that loses it (`missing`) has no row."""
+
+    def modalities(self, config: Config) -> frozenset[str]:
+        """What the config says of the file."""
+        return frozenset(self.made_from)

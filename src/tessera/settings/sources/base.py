@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
@@ -20,6 +20,9 @@ class Preparation(Settings):
     """Filters and counts between the log and the dataset."""
     split: Split = Field(default_factory=LeaveOneOut)
     """How interactions are divided into train, valid and test."""
+    catalogue: Literal["log", "all"] = "log"
+    """Which items there are: `log`, those with an interaction that cleaning keeps; `all`, also those that the source or
+    `items` tells of and nobody met. They have texts and pictures, are ranked with all others, and train nothing."""
 
     @model_validator(mode="after")
     def _train_core_needs_a_fixed_train_part(self) -> Preparation:
@@ -97,14 +100,19 @@ Dataset = Annotated[DatasetSettings, KindOf("sources")]
 
 
 def ingest_settings(dataset: DatasetSettings) -> dict[str, Any]:
-    """What the ingest stage reads: all but cleaning, split and prompt, and the largest share of rejected rows."""
+    """What the ingest stage reads: all but cleaning, split and prompt, and the largest share of rejected rows.
+
+    The catalogue is read where there are files: items that nobody met are kept only where they are wanted.
+    """
     settings = dataset.model_dump(mode="json", exclude={"cleaning", "split", "prompt"})
+    if not isinstance(dataset, FileSource):
+        del settings["catalogue"]  # a world writes all of its items
     return {**settings, "max_rejected": dataset.cleaning.max_rejected}
 
 
 def prepare_settings(dataset: DatasetSettings) -> dict[str, Any]:
     """What the prepare stage reads."""
-    settings = dataset.model_dump(mode="json", include={"cleaning", "split"})
+    settings = dataset.model_dump(mode="json", include={"cleaning", "split", "catalogue"})
     del settings["cleaning"]["max_rejected"]
     return settings
 

@@ -56,6 +56,8 @@ class BazaarSource(DatasetSettings):
     """Share of the steps that follow from the item before rather than from an interest."""
     missing: float = Field(0.03, ge=0, le=1)
     """Share of the items without a picture, and, drawn apart, without a description."""
+    late: float = Field(0.0, ge=0, le=0.9)
+    """Share of the items that open late, at a time in the second half of the log: nobody has one before."""
     duplicated: float = Field(0.01, ge=0, le=1)
     """Share of the log's rows that stand in it twice."""
     malformed: float = Field(0.005, ge=0, le=1)
@@ -75,3 +77,5 @@ class BazaarSource(DatasetSettings):
         used = any(config.datasets.get(name) is self for name in config.experiment.datasets)
         if used and self.lifelong is not None and config.task == "sequential":
             yield "lifelong", "its log holds impressions that nobody clicked, which needs task: ctr"
+        if self.lifelong is not None and self.late:
+            yield "late", "no item of a lifelong world opens late"

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from tessera.settings.base import Seed
 from tessera.settings.kinds import Kind, KindOf
+from tessera.settings.missing import Missing
 from tessera.settings.references import named
 from tessera.settings.training import override_problems
 
@@ -39,10 +40,18 @@ class TrainedSystem(SystemSettings):
     """Keys of `training` that differ for this system."""
     seeds: list[Seed] | None = Field(None, min_length=1)
     """Only these seeds; null takes the experiment's."""
+    missing: Missing | None = None
+    """Pictures or texts that this system goes without; null takes the experiment's `missing`."""
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """Keys of `training` that are none, and seeds that stand twice."""
+        """Keys of `training` that are none, seeds that stand twice, losses of what no table was made from."""
         yield from override_problems(config.training, self.training)
+        tables = [config.tables[name] for name in self.item_tables(config) if name in config.tables]
+        read = {modality for table in tables for modality in table.modalities(config)}
+        for modality, share in (self.missing.shares if self.missing else {}).items():
+            if share and modality not in read:
+                made = ", ".join(sorted(read)) or "neither image nor text"
+                yield f"missing.{modality}", f"no table that it reads is made from it (they are made from: {made})"
         if len(set(self.seeds or [])) < len(self.seeds or []):
             yield "seeds", f"names something twice: {self.seeds}"
 

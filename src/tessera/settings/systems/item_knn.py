@@ -12,7 +12,7 @@ from tessera.settings.systems.base import SystemSettings
 class ItemKNNSettings(SystemSettings):
     """Cosine of train co-occurrence between the history's items and the candidate."""
 
-    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.item_knn"
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.item_knn:ItemKNN"
     recommender: Literal["item_knn"] = "item_knn"
     neighbours: int = Field(100, ge=1)
     """Neighbours kept an item."""

@@ -12,7 +12,7 @@ from tessera.settings.systems.base import SystemSettings
 class MarkovSettings(SystemSettings):
     """First-order Markov chain over train transitions, backed off to popularity."""
 
-    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.markov"
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.markov:Markov"
     recommender: Literal["markov"] = "markov"
     smoothing: float = Field(5.0, ge=0)
     """Pseudo-count of the popularity prior in each row."""

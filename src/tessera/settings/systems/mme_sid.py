@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class MMESIDSystem(PresetSettings, TrainedSystem):
     """Items as raw tables and code sums in front of a language model that encodes the history (MME-SID, CIKM 2025)."""
 
-    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.mme_sid"
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.mme_sid:MMESID"
     OFFICIAL: ClassVar[dict[str, Any]] = {
         "prompt": "short", "readout": "response", "adapt": "feed_forward", "standardize": False,
         "gate_temperature": 1.0e-3, "scale_scores": False,

@@ -10,5 +10,5 @@ from tessera.settings.systems.base import SystemSettings
 class PopularSettings(SystemSettings):
     """Every user gets the items with the most training interactions."""
 
-    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.popular"
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.popular:Popular"
     recommender: Literal["popular"] = "popular"

@@ -14,7 +14,7 @@ from tessera.settings.systems.base import TrainedSystem
 class TIGERSystem(TrainedSystem):
     """Generative retrieval: an encoder-decoder writes the codes of the next item (Rajput et al., NeurIPS 2023)."""
 
-    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.tiger"
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.tiger:TIGER"
     recommender: Literal["tiger"] = "tiger"
     semantic_ids: SequenceCodesName
     """Name under `semantic_ids`."""

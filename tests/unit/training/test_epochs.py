@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from tessera.artifacts.logs import Terminated, stage, unbroken
 from tessera.settings.training import Training
-from tessera.training.loop import Trainer
+from tessera.training.engine import Engine
+from tessera.training.losses import Term
 from tessera.training.machine import Machine
+from tessera.training.phases import Epochs, Optimizer, Phase, Position, Update
 
 
 class _Model(nn.Module):
@@ -38,24 +40,29 @@ class _Batches:
         return numbers[:, None]
 
 
-def _train(state: Path, wrap: Callable[[Trainer], None] = lambda trainer: None) -> tuple[list[dict[str, Any]], Tensor]:
+def _train(state: Path, wrap: Callable[[Engine], None] = lambda engine: None) -> tuple[list[dict[str, Any]], Tensor]:
     settings = Training(epochs=3, device="cpu", checkpoint_seconds=60.0)
     model = _Model()
 
     def validate() -> dict[str, float]:
         return {"NDCG@10": -float(model.weight.detach().sum()), "Hit@10": 0.0, "validation_seconds": 0.0}
 
-    trainer = Trainer(model, _Batches(), settings, 1, validate, state, Machine(settings))
-    wrap(trainer)
-    history = trainer.fit()
+    def updates(batch: np.ndarray, at: Position) -> Iterator[Update]:
+        yield Update(lambda: {"loss": Term(*model(torch.from_numpy(batch)))})
+
+    until = Epochs(3, validate, patience=10)
+    program = [Phase(updates, until, {"model": Optimizer(settings)}, _Batches(), modules=[model])]
+    engine = Engine(model, program, settings, 1, state, Machine(settings))
+    wrap(engine)
+    history = engine.fit()
     return [{k: v for k, v in row.items() if "second" not in k} for row in history], model.weight.detach()
 
 
-def _stop_in(moment: str) -> Callable[[Trainer], None]:
+def _stop_in(moment: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Engine], None]:
     """SIGTERM right after the second time that the moment comes."""
 
-    def wrap(trainer: Trainer) -> None:
-        holder: Any = trainer.optimizer if moment == "step" else trainer
+    def wrap(engine: Engine) -> None:
+        holder: Any = torch.optim.AdamW if moment == "step" else engine
         plain, calls = getattr(holder, moment), []
 
         def stopped(*args: Any) -> Any:
@@ -65,20 +72,23 @@ def _stop_in(moment: str) -> Callable[[Trainer], None]:
                 os.kill(os.getpid(), signal.SIGTERM)
             return found
 
-        setattr(holder, moment, stopped)
+        monkeypatch.setattr(holder, moment, stopped)
 
     return wrap
 
 
-@pytest.mark.parametrize("moment", ["step", "validate"])
-def test_sigterm_between_weights_and_counters_changes_nothing(tmp_path: Path, moment: str) -> None:
+@pytest.mark.parametrize("moment", ["step", "_validate"])
+def test_sigterm_between_weights_and_counters_changes_nothing(
+    tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     undisturbed = _train(tmp_path / "undisturbed")
     before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(Terminated), stage(None):
-            _train(tmp_path / "stopped", _stop_in(moment))
+            _train(tmp_path / "stopped", _stop_in(moment, monkeypatch))
     finally:
         signal.signal(signal.SIGTERM, before)
+        monkeypatch.undo()
     history, weights = _train(tmp_path / "stopped")
     assert history == undisturbed[0]
     assert torch.equal(weights, undisturbed[1])

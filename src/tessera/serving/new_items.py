@@ -1,0 +1,245 @@
+"""Items that came after training: what is told of them, and where the tables of a run put them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from tessera.artifacts.logs import log
+from tessera.artifacts.places import place
+from tessera.artifacts.tables import ArtifactError, describe, write_table
+from tessera.data.files import DataFileError, find
+from tessera.data.log import ItemsLog
+from tessera.data.sources.columns import read_items_file
+from tessera.data.text import clean
+from tessera.embedding.finish import finish, read_components
+from tessera.embedding.task import Places, Task
+from tessera.evaluation.judge import Scorer
+from tessera.serving.catalogue import Catalogue
+from tessera.serving.folder import RunFiles
+from tessera.settings.kinds import load
+from tessera.settings.language import BuiltModel, ReadText
+from tessera.settings.recipes.base import Finish, ItemTable
+from tessera.settings.sources.base import ItemsFile
+
+MOST_REJECTED = 0.05
+"""Share of the rows of a file of items that may be unreadable."""
+Rows = tuple[Tensor, Tensor]
+"""Vectors (new, width) of a table, and which of the new items have one (new,)."""
+
+
+@runtime_checkable
+class Widening(Protocol):
+    """A scorer that may take in items which training did not know."""
+
+    @property
+    def takes_new(self) -> bool:
+        """Whether it can, with the items that it has."""
+
+    def add_items(self, tables: Mapping[str, Rows]) -> None:
+        """Score them too, behind the others."""
+
+
+def read_products(products: pd.DataFrame) -> pa.Table:
+    """Products as the items file of a dataset, numbered from 1.
+
+    Args:
+        products: columns `item` (raw id), `title` where there is one; every other column is an attribute.
+    Raises:
+        ValueError: there is no column `item`, or an id is missing or stands twice.
+    """
+    if "item" not in products.columns:
+        raise ValueError(f"new items: expected a column 'item' with their ids (got {', '.join(map(str, products))})")
+    missing = products["item"].isna()
+    if missing.any():
+        raise ValueError(f"new items: row {int(np.flatnonzero(missing)[0])} has no id")
+    ids = [str(raw) for raw in products["item"]]
+    if len(set(ids)) < len(ids):
+        twice = next(raw for raw in ids if ids.count(raw) > 1)
+        raise ValueError(f"new items: {twice!r} stands {ids.count(twice)} times, expected once")
+    names = [name for name in products.columns if name not in ("item", "title")]
+    columns = {name: _texts(products[name]) for name in names}
+    titles = _texts(products["title"]) if "title" in products.columns else [""] * len(ids)
+    told = [[(str(name), columns[name][row]) for name in names if columns[name][row]] for row in range(len(ids))]
+    return pa.table(
+        {
+            "item": pa.array(range(1, len(ids) + 1), pa.int32()),
+            "raw_id": pa.array(ids, pa.string()),
+            "title": pa.array([title or None for title in titles], pa.string()),
+            "attributes": pa.array(told, pa.map_(pa.string(), pa.string())),
+            "image": pa.nulls(len(ids), pa.string()),
+        }
+    )
+
+
+def read_file(settings: ItemsFile) -> pd.DataFrame:
+    """The products of a file, as `read_products` takes them; of repeated ids the first.
+
+    Raises:
+        DataFileError: it holds no item, or lacks a column.
+        RejectedError: too many of its rows cannot be read.
+    """
+    rejected = ItemsLog()
+    rows: dict[str, dict[str, str | None]] = {}
+    read = 0
+    for item in read_items_file(settings, rejected):
+        read += 1
+        rows.setdefault(item.raw_id, {"item": item.raw_id, "title": item.title, **item.attributes})
+    rejected.check_rejected(read, MOST_REJECTED)
+    if not rows:
+        raise DataFileError(f"{settings.path}: holds no item with an id in {settings.id!r} (recommend.new_items.id)")
+    if rejected.reasons:
+        told = rejected.told_reasons()
+        log.warning("%s: %d rows cannot be read (%s)", settings.path, rejected.reasons.total(), told)
+    return pd.DataFrame(list(rows.values()), columns=["item", "title", *settings.text])
+
+
+def add_file(scorer: Scorer, catalogue: Catalogue, files: RunFiles, settings: ItemsFile) -> Catalogue:
+    """Have a scorer score the items of a file that the catalogue does not know; gives the wider catalogue.
+
+    Raises:
+        ValueError: as `read_file` and `widen`.
+    """
+    products = read_file(settings)
+    new = products[[raw not in catalogue.numbers for raw in products["item"]]]
+    log.info("%s: %d of %d items came after training", settings.path, len(new), len(products))
+    if new.empty:
+        return catalogue
+    items = read_products(new)
+    widen(scorer, files, items)
+    return wider(catalogue, items)
+
+
+def _texts(column: pd.Series[Any]) -> list[str]:
+    return ["" if pd.isna(value) else clean(str(value)) for value in column]
+
+
+def wider(catalogue: Catalogue, items: pa.Table) -> Catalogue:
+    """The catalogue with new items behind the old ones; nobody has met them."""
+    more = [dict(found or ()) for found in items.column("attributes").to_pylist()]
+    return Catalogue(
+        catalogue.path,
+        [*catalogue.raw_ids, *items.column("raw_id").to_pylist()],
+        [*catalogue.titles, *(title or "" for title in items.column("title").to_pylist())],
+        np.concatenate([catalogue.popularity, np.zeros(items.num_rows, np.int64)]),
+        (*catalogue.new, *more),
+    )
+
+
+def widen(scorer: Scorer, files: RunFiles, items: pa.Table, vectors: Mapping[str, npt.ArrayLike] | None = None) -> None:
+    """Have the scorer of a run score new items, too.
+
+    Args:
+        items: what `read_products` gave.
+        vectors: see `rows_of`.
+    Raises:
+        ValueError: it cannot, or a table has nothing to place them by.
+    """
+    told = f"{files.run.system}: a new item cannot be placed"
+    if not (isinstance(scorer, Widening) and scorer.takes_new):
+        raise ValueError(
+            f"{told}: what the system knows of an item comes from training on it; train again, or use a system "
+            "whose items enter by a table"
+        )
+    try:
+        scorer.add_items(rows_of(files, items, vectors))
+    except ValueError as error:
+        raise ValueError(f"{told}: {error}") from None
+
+
+def rows_of(files: RunFiles, items: pa.Table, vectors: Mapping[str, npt.ArrayLike] | None = None) -> dict[str, Rows]:
+    """The rows of new items in every table that a run reads.
+
+    Args:
+        items: what `read_products` gave.
+        vectors: rows by table, (new, width) as the table has them, NaN where there is none; a table that is not named
+            is asked of what made it: a language model reads the texts, a file of vectors is looked up.
+    Raises:
+        ValueError: no such table, another number of rows or width, or what made the table cannot be asked.
+    """
+    given = dict(vectors or {})
+    if unknown := sorted(set(given) - set(files.inputs.tables)):
+        raise ValueError(f"vectors: the run reads no table {unknown[0]!r} (it reads: {', '.join(files.inputs.tables)})")
+    found: dict[str, Rows] = {}
+    for name, path in files.inputs.tables.items():
+        rows = np.asarray(given[name], np.float32) if name in given else _made(files, name, Path(path), items)
+        width = describe_width(path)
+        if rows.shape != (items.num_rows, width):
+            raise ValueError(f"table {name!r}: expected rows of shape {(items.num_rows, width)} (got {rows.shape})")
+        present = np.asarray(np.isfinite(rows).all(1), bool)
+        if lost := items.num_rows - int(np.count_nonzero(present)):
+            log.warning("table %r says nothing of %d of %d new items: they are scored alike", name, lost, len(rows))
+        found[name] = torch.from_numpy(np.where(present[:, None], rows, 0)), torch.from_numpy(present)
+    return found
+
+
+def describe_width(path: str | Path) -> int:
+    """Width of an item table's rows."""
+    import pyarrow.parquet as pq
+
+    return int(pq.read_schema(path).field("embedding").type.list_size)
+
+
+def _made(files: RunFiles, name: str, path: Path, items: pa.Table) -> npt.NDArray[np.float32]:
+    """The rows that what made a table gives new items; NaN where it has nothing to go by."""
+    told = describe(path)["settings"]
+    if "table" in told:
+        return _embedded(files, name, path, Task.model_validate(told), items)
+    if "recipe" not in told:
+        raise ValueError(f"table {name!r} does not say what made it; give vectors={{{name!r}: rows}}")
+    recipe = TypeAdapter[Any](ItemTable).validate_python(told)
+    module = load(type(recipe).IMPLEMENTATION.partition(":")[0])
+    read = recipe.READS_OF_DATASET.get("source")
+    source = getattr(recipe, "path", None) or (read and str(files.root / read))
+    if source is None or not hasattr(module, "vectors_of"):
+        raise ValueError(f"table {name!r} is of recipe {recipe.recipe}, which says nothing of an item that nobody met")
+    chosen, vectors = module.vectors_of(recipe, find(source), items.column("raw_id").to_pylist())
+    rows = np.full((items.num_rows, vectors.shape[1]), np.nan, np.float32)
+    rows[chosen] = vectors
+    return rows
+
+
+def _embedded(files: RunFiles, name: str, path: Path, task: Task, items: pa.Table) -> npt.NDArray[np.float32]:
+    """Texts read by the language model of a table, with what was trained in it, and finished as its rows were."""
+    reader, shape = task.start or task.table, task.table
+    assert isinstance(reader, ReadText)
+    assert isinstance(shape, Finish)
+    if reader.captions:
+        log.warning("table %r was made with captions, too; of new items the texts alone are read", name)
+    components = read_components(path.with_suffix(".finish.safetensors"))
+    known = {key for told in items.column("attributes").to_pylist() for key, _ in told or ()} | {"title"}
+    if task.prompt.attributes is not None:
+        wanted = [key for key in task.prompt.attributes if key in known]
+        task = task.model_copy(update={"prompt": task.prompt.model_copy(update={"attributes": wanted})})
+    with tempfile.TemporaryDirectory() as folder:
+        catalogue = Path(folder) / "items.parquet"
+        write_table(catalogue, items, "items")
+        places = Places(
+            catalogue=str(catalogue),
+            captions={},
+            model=str(files.root / place("model", reader.model)) if isinstance(task.model, BuiltModel) else None,
+            embedder=str(files.root / place("embedder", name)) if task.table.TRAINS else None,
+        )
+        for needed in filter(None, (places.model, places.embedder)):
+            if not Path(needed).exists():
+                raise ArtifactError(
+                    f"{needed}: is not there, and table {name!r} cannot read new items without it; "
+                    f"load the run where it was trained, or give vectors={{{name!r}: rows}}"
+                )
+        chosen, vectors, names = task.recipe(places).rows()
+    if names is not None:
+        raise ValueError(f"table {name!r} has several rows an item: no new ones are put beside them")
+    finished = finish(vectors, shape, components)
+    rows = np.full((items.num_rows, finished.shape[1]), np.nan, np.float32)
+    rows[chosen - 1] = finished
+    return rows

@@ -1,0 +1,85 @@
+"""Rows of items that came after a table was made: read by the same model, finished as its rows were."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_language import attributes_of, tiny_model, write_data
+
+from tessera.artifacts.tables import ArtifactError, read_item_table, read_table
+from tessera.embedding.embed import embed
+from tessera.embedding.task import Places, Task
+from tessera.embedding.tune import tune
+from tessera.recommenders.inputs import RunInputs
+from tessera.serving.folder import RunFiles
+from tessera.serving.new_items import read_products, rows_of
+from tessera.settings.runs import Run
+
+TRAINING = {"steps": 2, "batch": 8, "checkpoint_seconds": 0.0}
+RECIPES: dict[str, dict[str, Any]] = {
+    "text": {"recipe": "text", "model": "m"},
+    "plain": {"recipe": "text", "model": "m", "whiten": 0.0},
+    "scft": {"recipe": "scft", "model": "m", "pca": 4, "training": TRAINING},
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset with a table a recipe, where the workflow keeps them."""
+    folder = tmp_path_factory.mktemp("results") / "x"
+    write_data(folder / "data")
+    model = tiny_model()
+    model.full.save_pretrained(folder / "lm")
+    model.tokenizer.save_pretrained(folder / "lm")
+    for name, recipe in RECIPES.items():
+        task = Task.model_validate({"table": recipe, "model": {"folder": str(folder / "lm")}, "prompt": {}})
+        common: dict[str, Any] = {"catalogue": str(folder / "data/items.parquet"), "captions": {}, "model": None}
+        own = folder / f"embedders/{name}/model.safetensors"
+        if task.table.TRAINS:
+            tune(task, Places(**common, data=str(folder / "data")), own, folder / "state", "")
+        embed(
+            task, Places(**common, embedder=str(own) if task.table.TRAINS else None), folder / f"tables/{name}.parquet"
+        )
+    return folder
+
+
+def files(root: Path, name: str) -> RunFiles:
+    inputs = RunInputs(tables={name: str(root / f"tables/{name}.parquet")})
+    return RunFiles(root / "runs/a/b/seed-1", cast(Run, None), root / "data/items.parquet", inputs)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_text_of_an_old_item_gives_its_row(name: str, root: Path) -> None:
+    titles = dict(zip(*read_table(root / "data/items.parquet", "items").select(["item", "title"]).to_pydict().values(),
+                      strict=True))  # fmt: skip
+    told = [{"item": f"new-{n}", "title": titles[n], **dict(attributes_of(n))} for n in (5, 11, 14)]
+    vectors, present = rows_of(files(root, name), read_products(pd.DataFrame(told)))[name]
+    expected, _ = read_item_table(root / f"tables/{name}.parquet", 20)
+    assert present.all()
+    np.testing.assert_allclose(vectors, expected[[5, 11, 14]], rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+    # which says something: other items stand elsewhere
+    assert np.abs(vectors[0].numpy() - expected[6]).max() > 0.05 * np.abs(expected).max()
+
+
+def test_an_item_without_a_word_has_no_row(root: Path) -> None:
+    frame = pd.DataFrame({"item": ["a", "b"], "title": ["red lamp", None]})
+    vectors, present = rows_of(files(root, "text"), read_products(frame))["text"]
+    assert present.tolist() == [True, False]
+    assert not vectors[1].any()
+
+
+def test_what_is_needed_and_not_there_is_named(root: Path, tmp_path: Path) -> None:
+    away = tmp_path / "x"
+    shutil.copytree(root, away)
+    frame = read_products(pd.DataFrame({"item": ["a"], "title": ["red lamp"]}))
+    shutil.rmtree(away / "embedders")
+    with pytest.raises(ArtifactError, match=r"embedders/scft/model.safetensors: is not there"):
+        rows_of(files(away, "scft"), frame)
+    (away / "tables/text.finish.safetensors").unlink()
+    with pytest.raises(ArtifactError, match="make the table again"):
+        rows_of(files(away, "text"), frame)

@@ -1,0 +1,101 @@
+"""What final runs and new items add to the plan, and what they leave alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tessera.plan.graph import Noun, Plan
+from tessera.plan.jobs import Jobs
+from tessera.settings.base import ConfigError
+from tessera.settings.config import load
+from tessera.settings.datasets import NoSplit
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def jobs(**changes: Any) -> Jobs:
+    config = yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
+    for path, value in changes.items():
+        *outer, last = path.split("__")
+        part = config
+        for key in outer:
+            part = part.setdefault(key, {})
+        part[last] = value
+    return Jobs(Plan(load(config)))
+
+
+FINAL = {"experiment__final": "reaemb/sasrec"}
+RUN = Noun("run", "reaemb/sasrec/seed-1")
+
+
+def test_a_final_dataset_is_the_same_but_for_its_split() -> None:
+    config = jobs(**FINAL).config
+    assert config.finals == {"bazaar-final": "bazaar"}
+    base, made = config.datasets["bazaar"], config.datasets["bazaar-final"]
+    assert made.split == NoSplit()
+    assert made.model_copy(update={"split": base.split}) == base
+    assert jobs().config.finals == {}
+    assert "bazaar-final" not in jobs().config.datasets
+
+
+def test_a_source_with_parts_keeps_their_order() -> None:
+    config = jobs(**FINAL, datasets__bazaar__split={"kind": "given"}).config
+    assert config.datasets["bazaar-final"].split == NoSplit(by_part=True)
+
+
+def test_final_runs_wait_for_the_validated_ones_and_read_the_raw_rows_of_the_base() -> None:
+    found = jobs(**FINAL)
+    assert found.validated(RUN, "bazaar") == {}
+    assert found.validated(RUN, "bazaar-final") == {"validated": "results/bazaar/runs/reaemb/sasrec/seed-1/model.json"}
+    assert found.validated(Noun("run", "popular/popular/seed-0"), "bazaar-final") == {}
+    assert (found.raw("bazaar-final"), found.raw("bazaar")) == ("bazaar", "bazaar")
+    latent = found.inputs(Noun("table", "latent"), "bazaar-final")
+    assert latent == {"source": "results/bazaar/raw/latents.parquet"}
+    assert found.settings(RUN, "bazaar-final") == found.settings(RUN, "bazaar") == jobs().settings(RUN, "bazaar")
+
+
+def test_of_several_seeds_the_first_and_lists_from_the_final_run() -> None:
+    found = jobs(**FINAL, experiment__recommend=["reaemb", "id/sasrec"])
+    assert found.final() == ["reaemb/sasrec/seed-1"]
+    assert found.recommended() == [
+        "bazaar/recommendations/id/sasrec/seed-1", "bazaar-final/recommendations/reaemb/sasrec/seed-1",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"experiment__final": ["reaem/sasrec"]}, "experiment.final.0: unknown name 'reaem/sasrec'; did you mean"),
+        (
+            {**FINAL, "datasets__bazaar-final": {"source": "bazaar"}},
+            "datasets.bazaar-final: experiment.final makes a dataset of this name of 'bazaar'",
+        ),
+        ({"datasets__bazaar__split": {"kind": "none"}}, "experiment.datasets.0: split none has no test user"),
+    ],
+)
+def test_what_cannot_be_is_told(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        jobs(**changes)
+    assert told in str(error.value)
+
+
+def test_only_lists_with_new_items_depend_on_what_reads_items(tmp_path: Path) -> None:
+    file = tmp_path / "new.csv"
+    file.write_text("sku\na\n")
+    plain, new = jobs(), jobs(recommend__new_items={"path": str(file), "id": "sku"})
+    assert plain.readers(RUN, "bazaar") == {}
+    assert plain.recommend_modules(RUN) == plain.modules(RUN)
+    assert new.readers(RUN, "bazaar") == {
+        "readers": [
+            "results/bazaar/tables/reaemb.finish.safetensors",
+            "results/bazaar/embedders/reaemb/model.safetensors",
+            "results/bazaar/models/small",
+        ]
+    }
+    assert {"tessera.serving.new_items", "tessera.embedding.crrl"} <= set(new.recommend_modules(RUN))
+    assert new.recommend_files() == {"new": str(file)}
+    assert new.settings(RUN, "bazaar") == plain.settings(RUN, "bazaar")

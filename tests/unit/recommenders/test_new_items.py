@@ -1,0 +1,223 @@
+"""Items that came after training: placed by their rows in the tables of a run, and by nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pattern import ITEMS, make_run, write_dataset
+
+import tessera
+from tessera.artifacts.files import read_json, write_json
+from tessera.artifacts.models import write_model
+from tessera.artifacts.tables import read_item_table, read_table, write_item_table
+from tessera.recommenders.train import train_run
+from tessera.serving.everyone import recommend_everyone
+from tessera.serving.folder import run_files
+from tessera.serving.new_items import read_products
+from tessera.serving.recommender import KnownItems, Recommender
+from tessera.settings.recommend import Recommend
+
+SYSTEMS: dict[str, Any] = {
+    "table": {"items": {"table": "t", "adapter": [8]}},
+    "plain": {"items": {"table": "t", "adapter": [], "standardize": False}},
+    "with_offsets": {"items": {"table": "t", "adapter": [8], "id_residual": True}},
+    "ids": {"items": "ids"},
+    "popular": {"recommender": "popular"},
+    "markov": {"recommender": "markov"},
+}
+CAN = ["table", "plain", "with_offsets"]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world") / "results/x"
+    write_dataset(root / "data")
+    numbers = np.arange(1, ITEMS + 1)
+    rows = np.random.default_rng(1).normal(size=(ITEMS, 6)).astype(np.float32) * 3 + 1
+    write_item_table(root / "tables/t.parquet", numbers, rows, {"recipe": "collaborative"})
+    for name, system in SYSTEMS.items():
+        run = make_run(system=system, epochs=2)
+        folder = root / "runs" / name / run.recommender / "seed-1"
+        folder.mkdir(parents=True)
+        write_model(folder / "model.safetensors", {"x": torch.zeros(1)}, {"run": run.model_dump(mode="json")})
+        train_run(run, root / "data", run_files(folder).inputs, folder / "model.safetensors", root.parent / "state")
+    return root
+
+
+def loaded(results: Path, name: str) -> Recommender:
+    (found,) = (results / "runs" / name).glob("*/seed-1")
+    return tessera.load(found, device="cpu")
+
+
+def products(*ids: str) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"item": ids, "title": [f"New {raw}" for raw in ids], "brand": ["Acme", None, "Bolt"][: len(ids)]}
+    )
+
+
+def rows(results: Path, *items: int) -> np.ndarray:
+    return read_item_table(results / "tables/t.parquet", ITEMS)[0][list(items)]
+
+
+def test_a_new_item_with_the_row_of_an_old_one_is_scored_like_it(results: Path) -> None:
+    for name in ("table", "plain"):
+        shop = loaded(results, name)
+        wider = shop.with_items(products("new-5", "new-9"), {"t": rows(results, 5, 9)}, device="cpu")
+        history = ["i1", "i2", "i3"]
+        before = shop.recommend(history, k=100, seen=True).set_index("item")["score"]
+        after = wider.recommend(history, k=100, seen=True).set_index("item")["score"]
+        assert len(after) == ITEMS + 2
+        np.testing.assert_allclose(after[before.index], before, rtol=1e-5, atol=1e-6)
+        for new, old in (("new-5", "i5"), ("new-9", "i9")):
+            assert after[new] == pytest.approx(after[old], rel=1e-5, abs=1e-6)
+        # and read in a history like it
+        one, other = (wider.recommend(["i1", raw], k=5, seen=True) for raw in ("new-5", "i5"))
+        np.testing.assert_allclose(one.score, other.score, rtol=1e-5, atol=1e-6)
+        assert wider.similar("new-9", 1).item.tolist() == ["i9"]
+
+
+def test_an_offset_that_nobody_trained_is_none(results: Path) -> None:
+    shop = loaded(results, "with_offsets")
+    wider = shop.with_items(products("new"), {"t": rows(results, 5)}, device="cpu")
+    items = wider.scorer.model.items  # type: ignore[attr-defined]
+    adapted = items.adapter(items.table)[-1]
+    torch.testing.assert_close(wider.scorer.item_vectors[-1], adapted)  # type: ignore[attr-defined]
+
+
+def test_what_a_table_does_not_say_is_absent_and_told(results: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = rows(results, 5, 9)
+    given[1] = np.nan
+    wider = loaded(results, "table").with_items(products("a", "b"), {"t": given}, device="cpu")
+    assert "table 't' says nothing of 1 of 2 new items" in caplog.text
+    absent = wider.scorer.model.items.absent  # type: ignore[attr-defined]
+    torch.testing.assert_close(wider.scorer.item_vectors[-1], absent)  # type: ignore[attr-defined]
+
+
+def test_titles_attributes_and_stock_lists_know_them(results: Path) -> None:
+    wider = loaded(results, "table").with_items(products("a", "b"), {"t": rows(results, 5, 9)}, device="cpu")
+    found = wider.recommend(["i1"], items=["a", "b", "i3"], k=5)
+    assert set(found.item) == {"a", "b", "i3"}
+    assert found.set_index("item").title["a"] == "New a"
+    assert wider.recommend(["i1"], attribute={"brand": "Acme"}).item.tolist() == ["a"]
+    assert wider.recommend(["a", "b"], k=3).item.isin(wider.catalogue.raw_ids).all()
+
+
+def test_popular_items_are_never_new(results: Path) -> None:
+    wider = loaded(results, "table").with_items(products("a"), {"t": rows(results, 5)}, device="cpu")
+    with pytest.warns(UserWarning, match="popular items"):
+        assert wider.recommend([], k=ITEMS + 1).item.tolist()[-1] == "a"
+
+
+def test_the_run_that_was_loaded_stays_as_it_was(results: Path) -> None:
+    shop = loaded(results, "table")
+    before = shop.recommend(["i1"], k=100)
+    shop.with_items(products("a"), {"t": rows(results, 5)}, device="cpu")
+    assert shop.recommend(["i1"], k=100).equals(before)
+
+
+def test_items_that_are_known_stay_as_they_are(results: Path) -> None:
+    shop = loaded(results, "table")
+    with pytest.warns(KnownItems, match="already in the catalogue: 'i3'; left as they are"):
+        wider = shop.with_items(products("i3", "a"), {"t": rows(results, 5, 9)}, device="cpu")
+    assert len(wider.catalogue) == ITEMS + 1
+    scores = wider.recommend(["i1"], k=100, seen=True).set_index("item").score
+    assert scores["a"] == pytest.approx(scores["i9"], rel=1e-5)
+    assert wider.catalogue.titles[3] == "Item 3"
+
+
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if name not in CAN])
+def test_who_cannot_says_so(name: str, results: Path) -> None:
+    with pytest.raises(ValueError, match=r"a new item cannot be placed: what the system knows .* comes from training"):
+        loaded(results, name).with_items(products("a"), device="cpu")
+
+
+def test_what_is_wrong_is_told(results: Path, tmp_path: Path) -> None:
+    shop = loaded(results, "table")
+    for vectors, words in (
+        ({"u": rows(results, 5)}, r"reads no table 'u' \(it reads: t\)"),
+        ({"t": rows(results, 5)[:, :4]}, r"table 't': expected rows of shape \(1, 6\) \(got \(1, 4\)\)"),
+        ({}, "table 't' is of recipe collaborative, which says nothing of an item that nobody met"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            shop.with_items(products("a"), vectors, device="cpu")  # type: ignore[arg-type]
+    for frame, words in (
+        (pd.DataFrame({"id": ["a"]}), r"expected a column 'item' with their ids \(got id\)"),
+        (pd.DataFrame({"item": ["a", None]}), "row 1 has no id"),
+        (pd.DataFrame({"item": ["a", "b", "a"]}), "'a' stands 2 times"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            read_products(frame)
+    wider = shop.with_items(products("a"), {"t": rows(results, 5)}, device="cpu")
+    with pytest.raises(ValueError, match="were added already"):
+        wider.with_items(products("b"), {"t": rows(results, 5)}, device="cpu")
+    with pytest.raises(ValueError, match="came after training are not kept"):
+        wider.save(tmp_path / "saved")
+
+
+@pytest.fixture
+def shop(results: Path, tmp_path: Path) -> Path:
+    """The same run on a table of recipe `vectors`, whose file has a row of one item more."""
+    root = tmp_path / "results/x"
+    shutil.copytree(results, root)
+    vectors, _ = read_item_table(results / "tables/t.parquet", ITEMS)
+    source = tmp_path / "v.parquet"
+    ids = [*(f"i{n}" for n in range(1, ITEMS + 1)), "late"]
+    pd.DataFrame({"raw_id": ids, "embedding": list(np.concatenate([vectors[1:], vectors[5:6]]))}).to_parquet(source)
+    settings = {"recipe": "vectors", "path": str(source)}
+    write_item_table(root / "tables/t.parquet", np.arange(1, ITEMS + 1), vectors[1:], settings)
+    description = root / "runs/table/sasrec/seed-1/model.json"
+    write_json(description, read_json(description) | {"inputs": {}})
+    return root
+
+
+def test_a_file_of_vectors_is_looked_up(shop: Path) -> None:
+    """The row of a new id in the very file that the table was made of; of others nothing is known."""
+    wider = loaded(shop, "table").with_items(products("late", "later"), device="cpu")
+    scores = wider.recommend(["i1"], k=100, seen=True).set_index("item").score
+    assert scores["late"] == pytest.approx(scores["i5"], rel=1e-5)
+
+
+def everyone(root: Path, name: str, **settings: Any) -> pd.DataFrame:
+    (folder,) = (root / "runs" / name).glob("*/seed-1")
+    files = run_files(folder)
+    recommend_everyone(
+        files.run, Recommend.model_validate(settings), files.model, root / "data", files.inputs, None, None,
+        root / "lists.parquet", root / "lists.csv",
+    )  # fmt: skip
+    return read_table(root / "lists.parquet", "recommendations").to_pandas()
+
+
+def test_lists_for_all_users_hold_new_items(shop: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (shop / "new.csv").write_text(
+        "sku,name,brand\nlate,Late one,Acme\ni3,Known,Bolt\nlate,Again,\n,No id,x\n" + "i4,,\n" * 40
+    )
+    new = {"path": str(shop / "new.csv"), "id": "sku", "title": "name", "text": ["brand"]}
+    with caplog.at_level("INFO"):
+        found = everyone(shop, "table", k=ITEMS + 1, seen=True, new_items=new)
+    assert "1 of 3 items came after training" in caplog.text
+    assert "1 rows cannot be read (id is missing: 1)" in caplog.text
+    before = everyone(shop, "table", k=ITEMS + 1, seen=True)
+    assert set(found.groupby("user").size()) == {ITEMS + 1}
+    for user, own in found.groupby("user"):
+        score = own.set_index("item").score
+        assert score["late"] == pytest.approx(score["i5"], rel=1e-5)
+        kept = own[own.item != "late"].set_index("item").score
+        pd.testing.assert_series_equal(kept, before[before.user == user].set_index("item").score[kept.index], rtol=1e-4)
+    assert set(found[found.item == "late"].title) == {"Late one"}
+    assert set(everyone(shop, "table", new_items=new, attribute={"brand": "Acme"}).item) == {"late"}
+
+
+def test_lists_of_a_system_that_cannot_are_refused(shop: Path) -> None:
+    (shop / "new.csv").write_text("sku\nlate\n")
+    with pytest.raises(ValueError, match="s: a new item cannot be placed"):
+        everyone(shop, "ids", new_items={"path": str(shop / "new.csv"), "id": "sku"})
+    assert not (shop / "lists.parquet").exists()
+    (shop / "new.csv").write_text("sku\n")
+    with pytest.raises(ValueError, match=r"holds no item with an id in 'sku' \(recommend\.new_items\.id\)"):
+        everyone(shop, "table", new_items={"path": str(shop / "new.csv"), "id": "sku"})
