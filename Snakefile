@@ -48,6 +48,7 @@ include: "workflow/rules/tables.smk"
 include: "workflow/rules/language.smk"
 include: "workflow/rules/semantic_ids.smk"
 include: "workflow/rules/graph.smk"
+include: "workflow/rules/report.smk"
 
 
 if CONFIG.task == "ctr":
@@ -58,7 +59,6 @@ else:
 
     include: "workflow/rules/recommend.smk"
     include: "workflow/rules/evaluate.smk"
-    include: "workflow/rules/report.smk"
     include: "workflow/rules/serve.smk"
 
 
@@ -75,12 +75,9 @@ localrules:
     rulegraph,
 
 
-TABLES = [f"{name}-ctr" if CONFIG.task == "ctr" else name for name in DATASETS]
-
-
 rule all:
     default_target: True
     input:
         "results/report/index.html",
-        expand("results/tables/{dataset}.md", dataset=TABLES),
+        [JOBS.table_file(dataset, "md") for dataset in DATASETS],
         [] if CONFIG.task == "ctr" else [*final(), *recommended()],

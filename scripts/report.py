@@ -5,29 +5,31 @@ from pathlib import Path
 
 from tessera.artifacts.logs import stage
 from tessera.reporting.old_page import old_page_kept
-from tessera.reporting.page import build
+from tessera.settings.kinds import load
 from tessera.settings.reporting import Report
+
+# named input -> what the page calls it, and what a file of it is named by
+SHOWN = {
+    "diagnostics": ("tables", lambda path: path.stem),
+    "captions": ("captions", lambda path: path.stem),
+    "embedders": ("embedders", lambda path: path.parent.name),
+    "codes": ("codes", lambda path: path.parent.name),
+    "health": ("health", lambda path: path.parent.name),
+}
 
 
 def by_dataset(files: list[str], name) -> dict[str, dict[str, Path]]:
     """dataset -> name -> file, for files below results/<dataset>/<kind>/."""
-    found: dict[str, dict[str, Path]] = {}
+    named: dict[str, dict[str, Path]] = {}
     for path in map(Path, files):
-        found.setdefault(path.parts[1], {})[name(path)] = path
-    return found
+        named.setdefault(path.parts[1], {})[name(path)] = path
+    return named
 
 
 with stage(snakemake.log[0]), old_page_kept(snakemake.output[0]):
     cfg = json.loads(snakemake.params.cfg)
+    task = load(f"tessera.reporting.{cfg['task']}_page")
     runs = {dataset: cfg["runs"][dataset] for dataset in cfg["datasets"]}
-    build(
-        snakemake.output[0],
-        Report.model_validate(cfg["report"]),
-        runs,
-        cfg["config"],
-        tables=by_dataset(snakemake.input.diagnostics, lambda path: path.stem),
-        captions=by_dataset(snakemake.input.captions, lambda path: path.stem),
-        embedders=by_dataset(snakemake.input.embedders, lambda path: path.parent.name),
-        codes=by_dataset(snakemake.input.codes, lambda path: path.parent.name),
-        health=by_dataset(snakemake.input.health, lambda path: path.parent.name),
-    )
+    given = dict(snakemake.input.items())
+    files = {argument: by_dataset(given[key], name) for key, (argument, name) in SHOWN.items() if key in given}
+    task.build(snakemake.output[0], Report.model_validate(cfg["report"]), runs, cfg["config"], **files)

@@ -3,16 +3,10 @@
 import json
 
 from tessera.artifacts.logs import stage
-from tessera.reporting.tables import collect, write
-from tessera.settings.evaluation import Evaluation, Significance
+from tessera.reporting.formats import FORMATS, write
+from tessera.settings.kinds import load
 
 with stage(snakemake.log[0]):
     cfg = json.loads(snakemake.params.cfg)
-    table = collect(
-        cfg["dataset"],
-        list(snakemake.input.runs),
-        cfg["order"],
-        Evaluation.model_validate(cfg["evaluation"]),
-        Significance.model_validate(cfg["significance"]),
-    )
-    write(table, {kind: snakemake.output[kind] for kind in ("parquet", "csv", "md", "tex")})
+    task = load(f"tessera.reporting.{cfg['task']}")
+    write(task.of_job(list(snakemake.input.runs), cfg), {kind: snakemake.output[kind] for kind in FORMATS})

@@ -15,7 +15,7 @@ from tessera.artifacts.tables import read_table
 pytestmark = pytest.mark.workflow
 
 MODELS = ["din", "din_long", "sim_hard", "r2led"]
-SHOWN = {"tables_ctr": 1, "report_ctr": 1}
+SHOWN = {"tables": 1, "report": 1}
 JUDGED = {"evaluate_ctr": 4, "oracle_ctr": 1, **SHOWN}
 TRAINED = {"train_ctr": 4, "evaluate_ctr": 4, **SHOWN}
 # the reference's weights are read when the retrieval of others is judged
@@ -61,7 +61,7 @@ def test_everything_is_there(project: Project) -> None:
 
 def test_every_rule_has_a_log_and_a_benchmark(project: Project) -> None:
     results = project.folder / "results"
-    for rule in ("samples", "train_ctr", "evaluate_ctr", "oracle_ctr", "tables_ctr", "quantize", "health"):
+    for rule in ("samples", "train_ctr", "evaluate_ctr", "oracle_ctr", "tables", "quantize", "health"):
         assert list((results / "logs" / rule).rglob("*.log")), rule
         assert list((results / "benchmarks" / rule).rglob("*.tsv")), rule
 
@@ -82,8 +82,8 @@ def test_nothing_to_do(project: Project) -> None:
         ("semantic_ids__plain__codes", 6, {"quantize": 1, "health": 1, **ONE_MODEL}),
         ("datasets__lifelong__lifelong__noise", 0.3,
          {"generate": 1, "prepare": 1, "table": 1, "quantize": 1, "health": 1, **SAMPLED}),
-        ("report__title", "Another title", {"report_ctr": 1}),
-        ("evaluation__cutoffs", [5, 10], {"report_ctr": 1}),
+        ("report__title", "Another title", {"report": 1}),
+        ("evaluation__cutoffs", [5, 10], {"report": 1}),
         ("resources__train__mem_mb", 700, {}),
     ],
 )  # fmt: skip
@@ -96,7 +96,7 @@ def test_an_edit_runs_what_depends_on_it(project: Project, path: str, value: Any
     [
         ("src/tessera/ctr/models/r2led.py", ONE_MODEL),
         ("src/tessera/ctr/train.py", TRAINED | {"oracle_ctr": 1}),
-        ("src/tessera/reporting/ctr_plots.py", {"report_ctr": 1}),
+        ("src/tessera/reporting/ctr_plots.py", {"report": 1}),
         ("src/tessera/recommenders/systems/tiger.py", {}),
     ],
 )

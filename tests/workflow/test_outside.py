@@ -162,6 +162,6 @@ def test_a_click_model(project: Project) -> None:
     assert "recent" in (project.folder / "results/report/index.html").read_text()
     assert project.stale("own-ctr.yaml") == {}
     with project.edited("mine/recent.py", lambda text: text + "\n_MORE = 1\n"):
-        assert project.stale("own-ctr.yaml") == {"train_ctr": 1, "evaluate_ctr": 1, "tables_ctr": 1, "report_ctr": 1}
+        assert project.stale("own-ctr.yaml") == {"train_ctr": 1, "evaluate_ctr": 1, "tables": 1, "report": 1}
     with project.edited("mine/blend.py", lambda text: text + "\n_MORE = 1\n"):
         assert project.stale("own-ctr.yaml") == {}

@@ -95,7 +95,7 @@ def resources(stage):
     return found | ({"gpu": wanted.gpu} if wanted.gpu else {})
 
 
-# ---------------------------------------------------------------- files of every run
+# ---------------------------------------------------------------- files that only some configs have
 def stored_candidates(wildcards):
     """The candidates file, under a sampled protocol, as a named input."""
     if CANDIDATES.kind == "full":
@@ -106,26 +106,6 @@ def stored_candidates(wildcards):
 def published_candidates(wildcards):
     """The published negatives, where the config names a file."""
     return {"published": str(find(CANDIDATES.path))} if CANDIDATES.kind == "file" else {}
-
-
-def run_files(dataset, name):
-    """A file of every run on a dataset, the oracle's last where the truth is known."""
-    return [f"results/{dataset}/runs/{path}/{name}" for path in JOBS.judged(dataset)]
-
-
-def click_files(dataset, name):
-    """A file of every click-through run on a dataset."""
-    return [f"results/{dataset}/ctr/runs/{path}/{name}" for path in JOBS.judged_clicks(dataset)]
-
-
-def every(kind, name=""):
-    """A file of every needed noun of a kind, on every dataset."""
-    return [JOBS.file(Noun(kind, one), dataset, name) for dataset in DATASETS for one in PLAN.needed(kind)]
-
-
-def diagnosed():
-    """What is told of every item table with one row an item."""
-    return [f"results/{dataset}/diagnostics/{name}.json" for dataset in DATASETS for name in JOBS.diagnosed()]
 
 
 def recommended():

@@ -1,4 +1,4 @@
-# Click-through rate over lifelong histories: impressions, models, their judge, table and page.
+# Click-through rate over lifelong histories: impressions, models and their judge.
 wildcard_constraints:
     name=one_of(CONFIG.ctr.models),
 
@@ -126,65 +126,3 @@ rule oracle_ctr:
         code=code("oracle_ctr.py"),
     script:
         "../../scripts/oracle_ctr.py"
-
-
-# Reads of the config: ctr, experiment.
-rule tables_ctr:
-    input:
-        runs=lambda wildcards: click_files(wildcards.dataset, "metrics.json"),
-        predictions=lambda wildcards: click_files(wildcards.dataset, "predictions.parquet"),
-    output:
-        parquet="results/tables/{dataset}-ctr.parquet",
-        csv=report(
-            "results/tables/{dataset}-ctr.csv",
-            caption="../report/tables.rst",
-            category="Tables",
-            labels={"data": "{dataset}"},
-        ),
-        md="results/tables/{dataset}-ctr.md",
-        tex="results/tables/{dataset}-ctr.tex",
-    log:
-        "results/logs/tables_ctr/{dataset}.log",
-    benchmark:
-        "results/benchmarks/tables_ctr/{dataset}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: CONFIG.resources.report.threads
-    resources:
-        **resources("report"),
-    params:
-        cfg=lambda wildcards: JOBS.table(wildcards.dataset),
-        code=code("tables_ctr.py"),
-    script:
-        "../../scripts/tables_ctr.py"
-
-
-# Reads of the config: every section but resources.
-rule report_ctr:
-    input:
-        tables=expand("results/tables/{dataset}-ctr.parquet", dataset=DATASETS),
-        samples=expand("results/{dataset}/ctr/samples/samples.json", dataset=DATASETS),
-        catalogue=expand("results/{dataset}/data/items.parquet", dataset=DATASETS),
-        interactions=expand("results/{dataset}/data/interactions.parquet", dataset=DATASETS),
-        metrics=[path for dataset in DATASETS for path in click_files(dataset, "metrics.json")],
-        predictions=[path for dataset in DATASETS for path in click_files(dataset, "predictions.parquet")],
-        histories=every("click_run", "history.jsonl"),
-        codes=every("semantic_ids"),
-        health=every("semantic_ids", "health.json"),
-        rulegraph="results/report/rulegraph.mmd",
-    output:
-        update(report("results/report/index.html", caption="../report/report.rst", category="Report")),
-    log:
-        "results/logs/report_ctr.log",
-    benchmark:
-        "results/benchmarks/report_ctr.tsv"
-    conda:
-        ENVIRONMENT
-    threads: CONFIG.resources.report.threads
-    resources:
-        **resources("report"),
-    params:
-        cfg=lambda wildcards: JOBS.report(config),
-        code=code("report_ctr.py"),
-    script:
-        "../../scripts/report_ctr.py"

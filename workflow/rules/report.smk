@@ -1,20 +1,18 @@
-# Metric tables, and the page that shows everything.
-# Reads of the config: evaluation, significance, experiment.
+# Metric tables, and the page that shows everything, whatever the task.
+# Reads of the config: evaluation, significance, experiment; of clicks: ctr, experiment.
 rule tables:
     input:
-        runs=lambda wildcards: run_files(wildcards.dataset, "metrics.json"),
-        evaluations=lambda wildcards: run_files(wildcards.dataset, "evaluation.parquet"),
-        stats="results/{dataset}/data/stats.json",
+        unpack(lambda wildcards: JOBS.judgements(wildcards.dataset)),
     output:
-        parquet="results/tables/{dataset}.parquet",
+        parquet=JOBS.table_file("{dataset}", "parquet"),
         csv=report(
-            "results/tables/{dataset}.csv",
+            JOBS.table_file("{dataset}", "csv"),
             caption="../report/tables.rst",
             category="Tables",
             labels={"data": "{dataset}"},
         ),
-        md="results/tables/{dataset}.md",
-        tex="results/tables/{dataset}.tex",
+        md=JOBS.table_file("{dataset}", "md"),
+        tex=JOBS.table_file("{dataset}", "tex"),
     log:
         "results/logs/tables/{dataset}.log",
     benchmark:
@@ -26,7 +24,7 @@ rule tables:
         **resources("report"),
     params:
         cfg=lambda wildcards: JOBS.table(wildcards.dataset),
-        code=code("tables.py"),
+        code=code("tables.py", JOBS.task.table_module),
     script:
         "../../scripts/tables.py"
 
@@ -34,19 +32,7 @@ rule tables:
 # Reads of the config: every section but resources.
 rule report:
     input:
-        tables=expand("results/tables/{dataset}.parquet", dataset=DATASETS),
-        stats=expand("results/{dataset}/data/stats.json", dataset=DATASETS),
-        catalogue=expand("results/{dataset}/data/items.parquet", dataset=DATASETS),
-        interactions=expand("results/{dataset}/data/interactions.parquet", dataset=DATASETS),
-        users=expand("results/{dataset}/data/users.parquet", dataset=DATASETS),
-        metrics=[path for dataset in DATASETS for path in run_files(dataset, "metrics.json")],
-        evaluations=[path for dataset in DATASETS for path in run_files(dataset, "evaluation.parquet")],
-        histories=[f"results/{dataset}/runs/{run.path}/history.jsonl" for dataset in DATASETS for run in PLAN.runs],
-        diagnostics=diagnosed(),
-        captions=every("captions"),
-        embedders=every("embedder", "history.jsonl"),
-        codes=every("semantic_ids"),
-        health=every("semantic_ids", "health.json"),
+        unpack(lambda wildcards: JOBS.shown()),
         rulegraph="results/report/rulegraph.mmd",
     output:
         update(report("results/report/index.html", caption="../report/report.rst", category="Report")),
@@ -61,6 +47,6 @@ rule report:
         **resources("report"),
     params:
         cfg=lambda wildcards: JOBS.report(config),
-        code=code("report.py"),
+        code=code("report.py", JOBS.task.page_module),
     script:
         "../../scripts/report.py"

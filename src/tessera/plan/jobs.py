@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tessera.artifacts.places import place
@@ -25,6 +26,36 @@ Files = dict[str, str | list[str]]
 
 FINISH = ("pca", "whiten", "l2", "shuffle")
 """Keys of a recipe that training does not read."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the table and the page of a task are made of."""
+
+    module: str
+    """`tessera.reporting.<module>` makes the table, `<module>_page` the page."""
+    run: str
+    """The kind of noun that is compared."""
+    cases: str
+    """The file of a run that holds what each test case got."""
+    suffix: str
+    """Of the table's file name."""
+    data: tuple[str, ...] = ()
+    """Tables of the dataset that the page reads besides items and interactions."""
+
+    @property
+    def table_module(self) -> str:
+        """Loaded by the job of the table."""
+        return f"tessera.reporting.{self.module}"
+
+    @property
+    def page_module(self) -> str:
+        """Loaded by the job of the page."""
+        return f"tessera.reporting.{self.module}_page"
+
+
+RANKING = Task("ranking", "run", "evaluation.parquet", "", ("users",))
+CLICKS = Task("ctr", "click_run", "predictions.parquet", "-ctr")
 
 
 class Told(str):
@@ -258,13 +289,58 @@ class Jobs:
 
     # ------------------------------------------------------------ tables and page
 
+    @property
+    def task(self) -> Task:
+        """What this config's table and page are of."""
+        return CLICKS if self.config.task == "ctr" else RANKING
+
     def judged(self, dataset: str) -> list[str]:
-        """Folders of the runs that are judged on a dataset, the oracle's last where the truth is known."""
+        """Names of the runs that are judged on a dataset, the oracle's last where the truth is known."""
+        if self.task is CLICKS:
+            return [*self.plan.click_runs, *["oracle/seed-0"] * self.plan.lifelong(dataset)]
         return [*(run.path for run in self.plan.runs), *["oracle/oracle/seed-0"] * self.plan.generated(dataset)]
 
-    def judged_clicks(self, dataset: str) -> list[str]:
-        """Folders of the click-through runs on a dataset, the oracle's last where the truth is known."""
-        return [*self.plan.click_runs, *["oracle/seed-0"] * self.plan.lifelong(dataset)]
+    def judgements(self, dataset: str) -> Files:
+        """Metrics of every judged run, and what each of its test cases got, as named inputs."""
+        runs = [Noun(self.task.run, name) for name in self.judged(dataset)]
+        files = {"runs": "metrics.json", "cases": self.task.cases}
+        return {key: [self.file(run, dataset, file) for run in runs] for key, file in files.items()}
+
+    def table_file(self, dataset: str, ending: str) -> str:
+        """A metric table."""
+        return f"results/tables/{dataset}{self.task.suffix}.{ending}"
+
+    def shown(self) -> Files:
+        """What the page reads, as named inputs."""
+        datasets = self.config.experiment.datasets
+        runs = [self.judgements(dataset) for dataset in datasets]
+        data = ("items", "interactions", *self.task.data)
+
+        def every(kind: str, name: str = "") -> list[str]:
+            return [self.file(Noun(kind, one), dataset, name) for dataset in datasets for one in self.plan.needed(kind)]
+
+        files: Files = {
+            "tables": [self.table_file(dataset, "parquet") for dataset in datasets],
+            "data": [f"results/{dataset}/data/{name}.parquet" for dataset in datasets for name in data],
+            "judgements": [path for named in runs for paths in named.values() for path in paths],
+            "histories": self._histories(),
+            "codes": every("semantic_ids"),
+            "health": every("semantic_ids", "health.json"),
+        }
+        if self.task is CLICKS:
+            return files | {"samples": [f"results/{dataset}/ctr/samples/samples.json" for dataset in datasets]}
+        return files | {
+            "stats": [f"results/{dataset}/data/stats.json" for dataset in datasets],
+            "diagnostics": [f"results/{d}/diagnostics/{name}.json" for d in datasets for name in self.diagnosed()],
+            "captions": every("captions"),
+            "embedders": every("embedder", "history.jsonl"),
+        }
+
+    def _histories(self) -> list[str]:
+        """The training curve of every run that the page shows."""
+        names = self.plan.click_runs if self.task is CLICKS else [run.path for run in self.plan.runs]
+        runs = [Noun(self.task.run, name) for name in names]
+        return [self.file(run, d, "history.jsonl") for d in self.config.experiment.datasets for run in runs]
 
     def diagnosed(self) -> list[str]:
         """Item tables with one row an item, which can be judged before a recommender learns from them."""
@@ -273,12 +349,17 @@ class Jobs:
     def table(self, dataset: str) -> str:
         """What a metric table depends on besides the evaluations."""
         config = self.config
-        if config.ctr is not None and config.task == "ctr":
-            shown = {"against": config.ctr.against, "evaluation": _told(config.ctr.evaluation)}
-            return canonical({"dataset": dataset, **shown})
-        order = list(dict.fromkeys(path.rpartition("/")[0] for path in self.judged(dataset)))
-        shown = {"evaluation": _told(config.evaluation), "significance": _told(config.significance)}
-        return canonical({"dataset": dataset, "order": order, **shown})
+        settings: dict[str, Any] = {"dataset": dataset, "task": self.task.module}
+        if config.ctr is not None and self.task is CLICKS:
+            settings |= {"against": config.ctr.against, "evaluation": _told(config.ctr.evaluation)}
+        else:
+            order = list(dict.fromkeys(path.rpartition("/")[0] for path in self.judged(dataset)))
+            settings |= {
+                "order": order,
+                "evaluation": _told(config.evaluation),
+                "significance": _told(config.significance),
+            }
+        return canonical(settings)
 
     def report(self, config: dict[str, Any]) -> str:
         """What the page depends on besides its inputs; `resources` change no result, and so are not shown.
@@ -286,18 +367,14 @@ class Jobs:
         Args:
             config: the config as it was written, which the page shows.
         """
-        shown = {
+        settings = {
+            "task": self.task.module,
             "report": _told(self.config.report),
+            "runs": {dataset: self.judged(dataset) for dataset in self.config.experiment.datasets},
             "datasets": self.config.experiment.datasets,
             "config": {key: value for key, value in config.items() if key != "resources"},
         }
-        if self.config.ctr is not None and self.config.task == "ctr":
-            runs = {dataset: self.judged_clicks(dataset) for dataset in self.config.experiment.datasets}
-            of_clicks = {"evaluation": _told(self.config.ctr.evaluation), "against": self.config.ctr.against}
-            codes = next(iter(self.plan.needed("semantic_ids")), None)
-            return canonical({**shown, **of_clicks, "runs": runs, "codes": codes})
-        runs = {dataset: self.judged(dataset) for dataset in self.config.experiment.datasets}
-        return canonical({**shown, "runs": runs})
+        return canonical(settings)
 
     # ------------------------------------------------------------ click-through rate
 

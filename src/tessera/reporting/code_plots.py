@@ -10,7 +10,7 @@ from typing import Any
 import altair as alt
 
 from tessera.artifacts.shown import one_line
-from tessera.reporting.plots import MOST_SERIES, Plot, inline, place, render, run_lines, told
+from tessera.reporting.plots import MOST_SERIES, Plot, described, group_order, inline, render, run_lines
 
 Parts = Mapping[str, Mapping[str, Any]]
 """Name of recipe (and part) -> what health.json says of it."""
@@ -96,11 +96,11 @@ def _by_group(rows: list[dict[str, Any]], parts: Parts, file: str, axis: str, na
     """Lines over groups; of many recipes the first ones, as many as there are colours."""
     kept = list(parts)[:MOST_SERIES]
     rows = [row for row in rows if row["run"] in kept]
-    names = sorted({row["group"] for row in rows}, key=place)
+    names = sorted({row["group"] for row in rows}, key=group_order)
     if len(names) < 2:
         return None
     x = alt.X("group:N", sort=names, title=axis, axis=alt.Axis(labelAngle=0))
-    return Plot(file, title, told(rows), render(run_lines(rows, x, name, kept)))
+    return Plot(file, title, described(rows), render(run_lines(rows, x, name, kept)))
 
 
 def spectra(parts: Parts, most: int = 6) -> list[Plot]:

@@ -1,303 +1,246 @@
-"""The table of click-through models: a row a model, tested against the baseline, with what each costs."""
+"""The metric table of click-through models: accuracy by bootstrap over users, and what each model costs."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from tessera.artifacts.files import file_digest, read_json, write_text
 from tessera.artifacts.logs import log
-from tessera.artifacts.tables import ArtifactError, read_table, write_table
+from tessera.artifacts.tables import ArtifactError, describe, read_table
 from tessera.evaluation import clicks
-from tessera.evaluation.significance import enough_resamples, holm
-from tessera.reporting.formats import escape_latex, escape_markdown
-from tessera.reporting.runs import best_of, few_users_warning
+from tessera.evaluation.significance import enough_resamples
+from tessera.reporting.runs import Entry, Run, baselines_of, grouped, read_metrics
+from tessera.reporting.tables import Column, Metric, Table
 from tessera.settings.ctr import CTREvaluation
 from tessera.settings.evaluation import Significance
 
 TESTED = ("AUC", "GAUC", "log loss")
-ORACLE = "oracle"
-_ARROWS = {"up": "↑", "down": "↓"}
+_NEEDED = ("model", "kind", "seed", "samples", "users", "clicks", "metrics", "groups", "calibration")
+_COSTS = {
+    "": ("parameters", "bytes", "samples_per_second"),
+    "latency": ("p50_ms", "p99_ms"),
+    "retrieval": ("recall", "weight", "selected"),
+}
+"""Part of metrics.json (empty: itself) -> what it tells of time, memory and retrieval."""
 
 
-@dataclass
-class Cell:
-    """One number of the table."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ClickRun(Run):
+    """One seed of a click-through model."""
 
-    mean: float
-    sd: float | None = None
-    """Over seeds, with n - 1; None for one seed."""
-    samples: int | None = None
-    low: float | None = None
-    """Interval by bootstrap over test users, of the mean over seeds."""
-    high: float | None = None
-    best: bool = False
-    difference: float | None = None
-    p: float | None = None
-    p_holm: float | None = None
-    significant: str = ""
-    """`up` (better) or `down` from the baseline after Holm's correction, else empty."""
-
-
-Key = tuple[str, str, str]
-"""Kind of group, group, metric; the first two empty for all samples, the first `cost` for time and memory."""
-
-
-@dataclass
-class Model:
-    """A row: one model over its seeds."""
-
-    name: str
     kind: str
-    runs: list[dict[str, Any]]
-    """metrics.json of each seed."""
-    cells: dict[Key, Cell] = field(default_factory=dict)
+    samples: int
+    """Test impressions."""
+    clicks: float
+    """Share of them that were clicked."""
+    calibration: list[tuple[float, float, int]]
+    """Mean prediction, share of clicks and impressions of each bin."""
+    latency: dict[str, float]
+    """Of a request; empty where none was measured."""
+
+    JUDGED = "predictions.parquet"
+
+    def judged_on(self) -> dict[str, Any]:
+        """Counts and shares of what it was judged on."""
+        return {name: getattr(self, name) for name in ("users", "samples", "clicks")}
+
+    def predictions(self) -> pa.Table:
+        """One row an impression, in the order of the samples."""
+        return read_table(self.path.with_name(self.JUDGED), "ctr_predictions")
 
 
-@dataclass
-class Table:
-    """What files and page show of the click-through models on a dataset."""
+def read_run(path: str | Path) -> ClickRun:
+    """Read one metrics.json; costs become the group `cost`.
 
-    dataset: str
-    against: str
-    settings: CTREvaluation
-    models: list[Model]
-    comparisons: int = 0
+    Raises:
+        ArtifactError: there is none, or it lacks a key.
+    """
+    content = read_metrics(path, _NEEDED)
+    parts = {name: content.get(name) or {} if name else content for name in _COSTS}
+    costs = {key: parts[name].get(key) for name, keys in _COSTS.items() for key in keys}
+    return ClickRun(
+        path=Path(path),
+        system=content["model"],
+        **{key: content[key] for key in _NEEDED if key not in ("model", "groups")},
+        groups={**content["groups"], "cost": {"": {"metrics": costs}}},
+        latency=content.get("latency") or {},
+        remarks=tuple(content.get("remarks", ())),
+    )
+
+
+@dataclass(kw_only=True)
+class ClickTable(Table[ClickRun]):
+    """The results of click-through models."""
+
+    evaluation: CTREvaluation
+
+    METRICS: ClassVar[tuple[Metric, ...]] = (
+        Metric("AUC"),
+        Metric("GAUC"),
+        Metric("log loss", better="smaller"),
+        Metric("ECE", better="smaller"),
+        Metric("recall", spread=False),
+        Metric("weight", spread=False),
+        Metric("selected", better="neither", spread=False),
+        Metric("p50_ms", better="smaller", digits=2, title="p50 ms", spread=False),
+        Metric("p99_ms", better="smaller", digits=2, title="p99 ms", spread=False),
+        Metric("parameters", better="smaller", digits=0, spread=False),
+        Metric("bytes", better="smaller", digits=0, spread=False),
+        Metric("samples_per_second", digits=1, spread=False),
+    )
+    COUNTED: ClassVar[str] = "samples"
+    ROW: ClassVar[str] = "model"
+    INTERVALS: ClassVar[bool] = True
 
     @property
-    def columns(self) -> list[tuple[str, Key]]:
-        """Headers and what stands below them; columns that no model fills are left out."""
-        found = {key for model in self.models for key in model.cells}
-        lengths = {group for kind, group, metric in found if (kind, metric) == ("history", "AUC")} - {"empty"}
-        last = max(lengths, key=lambda name: int(name.lstrip(">").split("-")[0]), default="")
-        wanted: list[tuple[str, Key]] = [(metric, ("", "", metric)) for metric in clicks.METRICS]
-        wanted += [(f"{name} AUC", ("popularity", name, "AUC")) for name in ("head", "tail")]
-        wanted += [(f"history {last} AUC", ("history", last, "AUC"))]
-        wanted += [("recall", ("cost", "", "recall")), ("p50 ms", ("cost", "", "p50_ms"))]
-        wanted += [("p99 ms", ("cost", "", "p99_ms")), ("parameters", ("cost", "", "parameters"))]
-        return [(head, key) for head, key in wanted if key in found]
-
-    def notes(self) -> list[str]:
-        """What has to be said beside the numbers."""
-        first = self.models[0].runs[0]
-        seeds = max(len(model.runs) for model in self.models)
-        latency = next((run["latency"] for model in self.models for run in model.runs if "latency" in run), None)
-        found = [
-            f"{first['samples']:,} test impressions of {first['users']:,} users, {first['clicks']:.1%} clicked",
-            f"{seeds} seed{'s' if seeds > 1 else ''}" + (", mean ± standard deviation" if seeds > 1 else ""),
-            f"*↑ better, *↓ worse than {self.against}: paired bootstrap over users, {self.comparisons} comparisons, "
-            f"Holm-corrected, level {self.settings.level:g}",
-            "GAUC: users' own AUCs, weighted by their impressions",
+    def columns(self) -> list[Column]:
+        """Metrics of all impressions, AUC of head, tail and the longest histories, costs."""
+        lengths = {column.group for _, column in self.cells if (column.kind, column.metric) == ("history", "AUC")}
+        last = max(lengths - {"empty"}, key=lambda name: int(name.lstrip(">").split("-")[0]), default="")
+        shown = [Column(metric) for metric in clicks.METRICS]
+        shown += [
+            Column("AUC", "popularity", "head"),
+            Column("AUC", "popularity", "tail"),
+            Column("AUC", "history", last),
         ]
-        if any(("cost", "", "recall") in model.cells for model in self.models):
-            found.append("recall: share of the events that weigh most in full target attention which retrieval found")
+        shown += [Column(metric, "cost") for metric in ("recall", "p50_ms", "p99_ms", "parameters")]
+        return self.filled(shown)
+
+    @property
+    def title(self) -> str:
+        """The dataset and the task."""
+        return f"{self.dataset}: click-through rate"
+
+    def identity(self, entry: Entry[ClickRun]) -> dict[str, str]:
+        """The model and its kind."""
+        return {"model": entry.system, "model_kind": entry.runs[0].kind}
+
+    def labels(self, entry: Entry[ClickRun]) -> dict[str, str]:
+        """The model and the interval of its AUC."""
+        auc = Column("AUC")
+        return {"model": entry.system, "AUC interval": self.interval(auc, self.cell(entry, auc))}
+
+    def settings(self) -> dict[str, Any]:
+        """Of judge and tests."""
+        against = self.baseline.system if self.baseline is not None else None
+        return {"evaluation": self.evaluation.model_dump(mode="json"), "against": against}
+
+    def conditions(self) -> list[str]:
+        """Impressions, seeds, tests, and what the columns mean."""
+        run = self.judged
+        seeds = max(len(entry.runs) for entry in self.entries)
+        latency = next((one.latency for entry in self.entries for one in entry.runs if one.latency), None)
+        conditions = [
+            f"{run.samples:,} test impressions of {run.users:,} users, {run.clicks:.1%} clicked",
+            f"{seeds} seed{'s' if seeds > 1 else ''}" + (", mean ± standard deviation" if seeds > 1 else ""),
+        ]
+        if self.baseline is not None:
+            conditions.append(
+                f"*↑ better, *↓ worse than {self.baseline.system}: paired bootstrap over users, {self.comparisons} "
+                f"comparisons, Holm-corrected, level {self.evaluation.level:g}"
+            )
+        conditions.append("GAUC: users' own AUCs, weighted by their impressions")
+        if self.filled([Column("recall", "cost")]):
+            meaning = "recall: share of the events that weigh most in full target attention which retrieval found"
+            conditions.append(meaning)
         if latency is not None:
-            found.append(
+            conditions.append(
                 f"p50 and p99: milliseconds of a request of {latency['candidates']} candidates after "
                 f"{latency['mean_history']:,.0f} events on the machine of the run"
             )
-        if any(model.name == ORACLE for model in self.models):
-            found.append("oracle: the true chance of a click, a bound")
-        if warning := few_users_warning(first["users"]):
-            found.append(f"WARNING: {warning}")
-        return found
+        if any(entry.is_oracle for entry in self.entries):
+            conditions.append("oracle: the true chance of a click, a bound")
+        return conditions
 
 
-def collect(dataset: str, metric_files: Sequence[Path], against: str, settings: CTREvaluation) -> Table:
-    """The table from `metrics.json` and `predictions.parquet` of every run.
+def _bare(dataset: str, metric_files: Sequence[str | Path], evaluation: CTREvaluation) -> ClickTable:
+    """The rows without their numbers, in the order of the files."""
+    runs = [read_run(path) for path in metric_files]
+    if not runs:
+        raise ValueError(f"{dataset}: there is no run to put into a table")
+    rows = grouped(runs, list(dict.fromkeys(run.name for run in runs)))
+    return ClickTable(dataset, rows, [], evaluation=evaluation)
 
+
+def collect(dataset: str, metric_files: Sequence[str | Path], against: str, evaluation: CTREvaluation) -> ClickTable:
+    """Read the runs of a dataset, average over seeds, test against the baseline and mark the best.
+
+    Args:
+        metric_files: paths of metrics.json, predictions.parquet beside each.
+        against: the baseline.
     Raises:
-        ArtifactError: two runs predict different samples, or the baseline has no run.
+        ValueError: no run, or the baseline has none.
+        ArtifactError: two runs predict different samples.
     """
-    models: dict[str, Model] = {}
-    paths: dict[str, list[Path]] = {}
-    for file in metric_files:
-        run = read_json(file)
-        models.setdefault(run["model"], Model(run["model"], run["kind"], [])).runs.append(run)
-        paths.setdefault(run["model"], []).append(file.with_name("predictions.parquet"))
-    if against not in models:
-        raise ArtifactError(f"ctr.baseline: {against!r} has no run on {dataset!r}, which has {sorted(models)}")
-    table = Table(dataset, against, settings, list(models.values()))
-    for model in table.models:
-        _fill(model)
-    _test(table, paths)
-    _mark_best(table)
-    if warning := few_users_warning(table.models[0].runs[0]["users"]):
+    table = _bare(dataset, metric_files, evaluation)
+    table.baselines = baselines_of(table.entries, against, "ctr.baseline")
+    for warning in table.warnings():
         log.warning("WARNING: %s: %s", dataset, warning)
+    table.average()
+    _compare(table)
+    table.mark_best()
     return table
 
 
-def _fill(model: Model) -> None:
-    """Means over seeds of everything that metrics.json says."""
-    found: dict[Key, list[float]] = {}
-    samples: dict[Key, int] = {}
-    for run in model.runs:
-        parts = [("", "", run)] + [
-            (kind, name, told) for kind, named in run["groups"].items() for name, told in named.items()
-        ]
-        for kind, name, told in parts:
-            for metric, value in told["metrics"].items():
-                if value is not None:
-                    found.setdefault((kind, name, metric), []).append(value)
-                    samples[kind, name, metric] = told["samples"]
-        costs = {name: run.get(name) for name in ("parameters", "bytes", "samples_per_second")}
-        costs |= {name: run.get("latency", {}).get(name) for name in ("p50_ms", "p99_ms")}
-        costs |= {name: run.get("retrieval", {}).get(name) for name in ("recall", "weight", "selected")}
-        for metric, value in costs.items():
-            if value is not None:
-                found.setdefault(("cost", "", metric), []).append(float(value))
-    for key, values in found.items():
-        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        model.cells[key] = Cell(float(np.mean(values)), sd, samples.get(key))
+def of_job(runs: Sequence[str | Path], settings: Mapping[str, Any]) -> ClickTable:
+    """The table of a job, whose settings came as JSON."""
+    evaluation = CTREvaluation.model_validate(settings["evaluation"])
+    return collect(settings["dataset"], runs, settings["against"], evaluation)
 
 
-def _test(table: Table, paths: Mapping[str, list[Path]]) -> None:
-    """Intervals of every model, and paired tests against the baseline, from the same resamples of users."""
-    settings = table.settings
-    others = [model for model in table.models if model.name not in (table.against, ORACLE)]
-    table.comparisons = len(others) * len(TESTED)
-    # the seed of the resamples is the same for all, so that they draw the same users
-    wanted = Significance(resamples=settings.resamples, level=settings.level)
-    resamples = enough_resamples(wanted, max(1, table.comparisons))
+def load(path: str | Path, metric_files: Sequence[str | Path]) -> ClickTable:
+    """A written table back from its long form: the tests are not made again.
+
+    Raises:
+        ArtifactError: the file is missing, is of another kind, or tells of runs that are not given.
+    """
+    made = describe(path)["settings"]
+    table = _bare(made["dataset"], metric_files, CTREvaluation.model_validate(made["evaluation"]))
+    table.read(path)
+    return table
+
+
+def _resampled(table: ClickTable, resamples: int) -> dict[str, dict[str, np.ndarray]]:
+    """Row -> metric -> (resamples,) mean over its seeds; all rows draw the same users."""
+    first = table.judged
+    samples = first.predictions().select(["user", "item", "label"])
     draws: dict[str, dict[str, np.ndarray]] = {}
-    first: pa.Table | None = None
-    for model in table.models:
+    for entry in table.entries:
         seeds = []
-        for path in paths[model.name]:
-            told = read_table(path, "ctr_predictions")
-            first = told if first is None else first
-            if not told.select(["user", "item", "label"]).equals(first.select(["user", "item", "label"])):
-                raise ArtifactError(f"{path}: predicts other samples than {paths[table.models[0].name][0]}")
-            users, labels, found = (told.column(name).to_numpy() for name in ("user", "label", "probability"))
-            seeds.append(clicks.resampled(users, labels, found, resamples, settings.seed))
-        draws[model.name] = {metric: np.mean([seed[metric] for seed in seeds], axis=0) for metric in TESTED}
+        for run in entry.runs:
+            predictions = run.predictions()
+            if not predictions.select(["user", "item", "label"]).equals(samples):
+                other = first.path.with_name(first.JUDGED)
+                raise ArtifactError(f"{run.path.with_name(run.JUDGED)}: predicts other samples than {other}")
+            users, labels, predicted = (predictions[name].to_numpy() for name in ("user", "label", "probability"))
+            seeds.append(clicks.resampled(users, labels, predicted, resamples, table.evaluation.seed))
+        draws[entry.name] = {metric: np.mean([seed[metric] for seed in seeds], axis=0) for metric in TESTED}
+    return draws
+
+
+def _compare(table: ClickTable) -> None:
+    """Intervals of every model, and paired tests against the baseline, from the same resamples of users."""
+    rivals, evaluation = table.rivals, table.evaluation
+    wanted = Significance(resamples=evaluation.resamples, level=evaluation.level)
+    draws = _resampled(table, enough_resamples(wanted, max(1, len(rivals) * len(TESTED))))
+    for entry in table.entries:
         for metric in TESTED:
-            bounds = clicks.interval(draws[model.name][metric], settings.level)
-            if bounds is not None and ("", "", metric) in model.cells:
-                model.cells["", "", metric].low, model.cells["", "", metric].high = bounds
-    base = next(model for model in table.models if model.name == table.against)
-    tested: list[tuple[Cell, str]] = []
-    for model in others:
-        for metric in TESTED:
-            cell, other = (one.cells.get(("", "", metric)) for one in (model, base))
-            if cell is None or other is None:
-                continue
-            cell.difference = cell.mean - other.mean
-            cell.p = clicks.paired_p(draws[model.name][metric] - draws[base.name][metric], cell.difference)
-            tested.append((cell, metric))
-    corrected = holm(np.array([cell.p for cell, _ in tested], np.float64))
-    for (cell, metric), p in zip(tested, corrected, strict=True):
-        cell.p_holm = float(p)
-        if p <= settings.level and cell.difference:
-            better = (cell.difference < 0) == (metric in clicks.SMALLER_IS_BETTER)
-            cell.significant = "up" if better else "down"
-
-
-def _mark_best(table: Table) -> None:
-    for _, key in table.columns:
-        cells = [m.cells[key] for m in table.models if key in m.cells and m.name != ORACLE]
-        smaller = key[2] in clicks.SMALLER_IS_BETTER or key[2] in ("p50_ms", "p99_ms", "parameters")
-        best = best_of([cell.mean for cell in cells], smaller)
-        for cell in cells:
-            cell.best = cell.mean == best
-
-
-def shown(key: Key, value: float) -> str:
-    """A number as tables print it."""
-    if key[2] == "parameters":
-        return f"{value:,.0f}"
-    return f"{value:.2f}" if key[2].endswith("_ms") else f"{value:.4f}"
-
-
-def write(table: Table, outputs: Mapping[str, Path]) -> None:
-    """Write `parquet`, `csv`, `md` and `tex`."""
-    write_text(outputs["md"], markdown(table))
-    write_text(outputs["csv"], csv_text(table))
-    write_text(outputs["tex"], latex(table))
-    rows = [
-        {
-            "dataset": table.dataset, "model": model.name, "model_kind": model.kind, "kind": kind, "group": group,
-            "metric": metric, "mean": cell.mean, "sd": cell.sd, "low": cell.low, "high": cell.high,
-            "seeds": len(model.runs), "samples": cell.samples, "best": cell.best,
-            "baseline": model.name == table.against, "difference": cell.difference, "p": cell.p,
-            "p_holm": cell.p_holm, "significant": cell.significant,
-        }
-        for model in table.models
-        for (kind, group, metric), cell in model.cells.items()
-    ]  # fmt: skip
-    settings = {"evaluation": table.settings.model_dump(mode="json"), "against": table.against}
-    write_table(outputs["parquet"], pa.Table.from_pylist(rows), "metrics", settings, {"md": file_digest(outputs["md"])})
-
-
-def _text(key: Key, cell: Cell | None) -> str:
-    if cell is None:
-        return ""
-    text = f"**{shown(key, cell.mean)}**" if cell.best else shown(key, cell.mean)
-    text += f" ± {shown(key, cell.sd)}" if cell.sd is not None and key[0] != "cost" else ""
-    return f"{text} \\*{_ARROWS[cell.significant]}" if cell.significant else text
-
-
-def markdown(table: Table) -> str:
-    """A table for GitHub: best in bold, intervals of AUC, stars against the baseline, the notes under it."""
-    columns = table.columns
-    lines = [
-        f"### {escape_markdown(table.dataset)}: click-through rate",
-        "",
-        "| model | AUC interval | " + " | ".join(escape_markdown(head) for head, _ in columns) + " |",
-        "|---|---|" + "---:|" * len(columns),
+            cell, bounds = (
+                table.cell(entry, Column(metric)),
+                clicks.interval(draws[entry.name][metric], evaluation.level),
+            )
+            if cell is not None and bounds is not None:
+                cell.low, cell.high = bounds
+    tested = [(entry, base, metric) for entry, base in rivals for metric in TESTED
+              if table.cell(entry, Column(metric)) and table.cell(base, Column(metric))]  # fmt: skip
+    differences = [table.mean(entry, metric) - table.mean(base, metric) for entry, base, metric in tested]
+    p = [
+        clicks.paired_p(draws[entry.name][metric] - draws[base.name][metric], difference)
+        for (entry, base, metric), difference in zip(tested, differences, strict=True)
     ]
-    for model in table.models:
-        auc = model.cells.get(("", "", "AUC"))
-        interval = f"{auc.low:.4f} to {auc.high:.4f}" if auc and auc.low is not None and auc.high is not None else ""
-        cells = [_text(key, model.cells.get(key)) for _, key in columns]
-        lines.append("| " + " | ".join([escape_markdown(model.name), interval, *cells]) + " |")
-    return "\n".join([*lines, "", "; ".join(map(escape_markdown, table.notes())) + ".", ""])
-
-
-def csv_text(table: Table) -> str:
-    """A row a model: mean, sd and corrected p of every printed column; empty where not known."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    heads = [f"{head}{part}" for head, _ in table.columns for part in ("", " sd", " p")]
-    writer.writerow(["model", "kind", "seeds", *heads])
-    for model in table.models:
-        row: list[str | int] = [model.name, model.kind, len(model.runs)]
-        for _, key in table.columns:
-            cell = model.cells.get(key)
-            values = (cell.mean, cell.sd, cell.p_holm) if cell else (None, None, None)
-            row += ["" if value is None else f"{value:.6g}" for value in values]
-        writer.writerow(row)
-    return out.getvalue()
-
-
-def latex(table: Table) -> str:
-    """A booktabs table, ready for \\input."""
-    columns = table.columns
-    lines = [
-        r"% needs \usepackage{booktabs}, and graphicx for \resizebox",
-        r"\begin{table}[t]",
-        r"\centering",
-        rf"\caption{{{escape_latex(table.dataset)}: click-through rate. {escape_latex('; '.join(table.notes()))}.}}",
-        r"\resizebox{\linewidth}{!}{%",
-        rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
-        r"\toprule",
-        " & ".join(["Model", *(escape_latex(head) for head, _ in columns)]) + r" \\",
-        r"\midrule",
-    ]
-    for model in table.models:
-        cells = []
-        for _, key in columns:
-            cell = model.cells.get(key)
-            text = "--" if cell is None else escape_latex(shown(key, cell.mean))
-            text = rf"\textbf{{{text}}}" if cell is not None and cell.best else text
-            arrow = {"up": r"\uparrow", "down": r"\downarrow"}.get(cell.significant) if cell is not None else None
-            cells.append(f"{text}$^{{*{arrow}}}$" if arrow else text)
-        lines.append(" & ".join([escape_latex(model.name), *cells]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
+    table.correct([(entry.name, Column(metric)) for entry, _, metric in tested], differences, p, evaluation.level)

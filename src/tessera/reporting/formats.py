@@ -1,14 +1,20 @@
-"""The metric table as CSV, Markdown and LaTeX. Names come from configs, so each format escapes them."""
+"""Metric tables as Parquet, CSV, Markdown and LaTeX. Names come from configs, so each format escapes them."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+from tessera.artifacts.files import file_digest, write_text
 from tessera.artifacts.shown import one_line
+from tessera.artifacts.tables import write_table
 from tessera.reporting.tables import Cell, Column, Table
 
+FORMATS = ("parquet", "csv", "md", "tex")
 MOST = 5000
 """Most characters of one text in a table, notes and remarks included."""
 _ARROWS = {"up": "↑", "down": "↓"}
@@ -29,6 +35,17 @@ _LATEX = {
 }
 
 
+def write(table: Table[Any], paths: Mapping[str, str | Path]) -> None:
+    """Write the table as `parquet` (long form), `csv`, `md` and `tex`."""
+    runs = [run for entry in table.entries for run in entry.runs]
+    inputs = {f"{run.name}/seed-{run.seed}": file_digest(run.path.with_name(run.JUDGED)) for run in runs}
+    settings = {"dataset": table.dataset, **table.settings()}
+    write_table(paths["parquet"], table.long_form(), "metrics", settings, inputs, judged=table.judged.judged_on())
+    write_text(paths["csv"], csv_text(table))
+    write_text(paths["md"], markdown(table))
+    write_text(paths["tex"], latex(table))
+
+
 def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is, inside a table cell too."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", one_line(text, MOST))
@@ -39,84 +56,80 @@ def escape_latex(text: str) -> str:
     return "".join(_LATEX.get(sign, sign) for sign in one_line(text, MOST))
 
 
-def number(column: Column, value: float) -> str:
-    """Four decimals, but two for mean popularity, which counts interactions."""
-    return f"{value:.2f}" if column.metric.startswith("popularity@") else f"{value:.4f}"
-
-
-def csv_text(table: Table) -> str:
+def csv_text(table: Table[Any]) -> str:
     """A row an entry: mean, sd and corrected p of every printed column; empty where not known.
 
-    Then the test users that count, and the share of all whose target stands in their own history. Where a run has
-    remarks, they stand in a last column.
+    Then what else the task tells of a row. Where a run has remarks, they stand in a last column.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    heads = [table.header(column) for column in table.columns]
+    first = table.entries[0]
     noted = any(entry.remarks for entry in table.entries)
-    columns = [f"{head}{part}" for head in heads for part in ("", " sd", " p")]
-    judged = ["test users", "repeated targets"]
-    writer.writerow(["system", "recommender", "seeds", *columns, *judged, *(["remarks"] if noted else [])])
+    columns = [f"{table.header(column)}{part}" for column in table.columns for part in ("", " sd", " p")]
+    remarks = ["remarks"] if noted else []
+    writer.writerow([*table.identity(first), "seeds", *columns, *table.facts(first), *remarks])
     for entry in table.entries:
-        row: list[str | int] = [one_line(entry.system, MOST), one_line(entry.recommender, MOST), len(entry.runs)]
+        row: list[str | int] = [one_line(name, MOST) for name in table.identity(entry).values()]
+        row.append(len(entry.runs))
         for column in table.columns:
-            cell = table.cells.get((entry.name, column))
+            cell = table.cell(entry, column)
             values = (cell.mean, cell.sd, cell.p_holm) if cell else (None, None, None)
             row += ["" if value is None else f"{value:.6g}" for value in values]
-        row += [entry.runs[0].users, f"{entry.runs[0].repeat_share:.6g}"]
+        row += table.facts(entry).values()
         writer.writerow([*row, one_line("; ".join(entry.remarks), MOST)] if noted else row)
     return out.getvalue()
 
 
-def _markdown_cell(column: Column, cell: Cell | None) -> str:
+def _markdown_cell(table: Table[Any], column: Column, cell: Cell | None) -> str:
     if cell is None:
         return ""
-    mean = number(column, cell.mean)
+    mean = table.text(column, cell.mean)
     text = f"**{mean}**" if cell.best else mean
-    if cell.sd is not None:
-        text += f" ± {number(column, cell.sd)}"
+    if spread := table.spread(column, cell):
+        text += f" ± {spread}"
     return f"{text} \\*{_ARROWS[cell.significant]}" if cell.significant else text
 
 
-def markdown(table: Table) -> str:
+def markdown(table: Table[Any]) -> str:
     """A table for GitHub: best in bold, stars against the baseline, the notes under it."""
-    heads = ["system", "recommender", *(table.header(column) for column in table.columns)]
+    columns, labels = table.columns, table.labels(table.entries[0])
+    heads = [*labels, *(table.header(column) for column in columns)]
     lines = [
-        f"### {escape_markdown(table.dataset)}",
+        f"### {escape_markdown(table.title)}",
         "",
         "| " + " | ".join(map(escape_markdown, heads)) + " |",
-        "|---|---|" + "---:|" * len(table.columns),
+        "|" + "---|" * len(labels) + "---:|" * len(columns),
     ]
     for entry in table.entries:
-        recommender = "" if entry.is_oracle else entry.recommender
-        cells = [_markdown_cell(column, table.cells.get((entry.name, column))) for column in table.columns]
-        lines.append("| " + " | ".join([escape_markdown(entry.system), escape_markdown(recommender), *cells]) + " |")
+        names = map(escape_markdown, table.labels(entry).values())
+        cells = [_markdown_cell(table, column, table.cell(entry, column)) for column in columns]
+        lines.append("| " + " | ".join([*names, *cells]) + " |")
     notes = "; ".join(map(escape_markdown, table.notes()))
     return "\n".join([*lines, "", f"{notes}.", ""])
 
 
-def _latex_cell(column: Column, cell: Cell | None) -> str:
+def _latex_cell(table: Table[Any], column: Column, cell: Cell | None) -> str:
     if cell is None:
         return "--"
-    mean = number(column, cell.mean)
+    mean = table.text(column, cell.mean)
     text = rf"\textbf{{{mean}}}" if cell.best else mean
-    if cell.sd is not None:
-        text += rf"{{\scriptsize$\pm${number(column, cell.sd)}}}"
+    if spread := table.spread(column, cell):
+        text += rf"{{\scriptsize$\pm${spread}}}"
     arrow = {"up": r"\uparrow", "down": r"\downarrow"}.get(cell.significant)
     return f"{text}$^{{*{arrow}}}$" if arrow else text
 
 
-def latex(table: Table) -> str:
+def latex(table: Table[Any]) -> str:
     """A booktabs table, ready for \\input; the oracle stands under a rule of its own."""
-    columns = table.columns
-    heads = ["System", "Recommender", *(table.header(column) for column in columns)]
+    columns, labels = table.columns, table.labels(table.entries[0])
+    heads = [*(label[:1].upper() + label[1:] for label in labels), *(table.header(column) for column in columns)]
     lines = [
         r"% needs \usepackage{booktabs}, and graphicx for \resizebox",
         r"\begin{table}[t]",
         r"\centering",
-        rf"\caption{{{escape_latex(table.dataset)}. {escape_latex('; '.join(table.notes()))}.}}",
+        rf"\caption{{{escape_latex(table.title)}. {escape_latex('; '.join(table.notes()))}.}}",
         r"\resizebox{\linewidth}{!}{%",
-        rf"\begin{{tabular}}{{ll{'r' * len(columns)}}}",
+        rf"\begin{{tabular}}{{{'l' * len(labels)}{'r' * len(columns)}}}",
         r"\toprule",
         " & ".join(map(escape_latex, heads)) + r" \\",
         r"\midrule",
@@ -124,7 +137,7 @@ def latex(table: Table) -> str:
     for position, entry in enumerate(table.entries):
         if entry.is_oracle and position:
             lines.append(r"\midrule")
-        recommender = "" if entry.is_oracle else entry.recommender
-        cells = [_latex_cell(column, table.cells.get((entry.name, column))) for column in columns]
-        lines.append(" & ".join([escape_latex(entry.system), escape_latex(recommender), *cells]) + r" \\")
+        names = map(escape_latex, table.labels(entry).values())
+        cells = [_latex_cell(table, column, table.cell(entry, column)) for column in columns]
+        lines.append(" & ".join([*names, *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])

@@ -10,7 +10,7 @@ from typing import Any
 import altair as alt
 
 from tessera.reporting.plots import Plot, render, run_lines
-from tessera.reporting.tables import Table
+from tessera.reporting.ranking import RankingTable
 
 _WHEN = {"both": "", "training": " in training", "test": " at test"}
 
@@ -52,7 +52,7 @@ def _lost(missing: Mapping[str, Any]) -> tuple[str, float]:
     return ("texts", text) if text else ("pictures", image)
 
 
-def by_missing(table: Table, metric: str, systems: Mapping[str, Any]) -> Plot | None:
+def by_missing(table: RankingTable, metric: str, systems: Mapping[str, Any]) -> Plot | None:
     """Lines of the main metric over the share of items that lost something; None where no systems differ so.
 
     The points of a line are means over the seeds that all of them ran under: others would add the noise of their own.

@@ -1,37 +1,30 @@
-"""The report page: everything of an experiment in one HTML file that needs no network."""
+"""The kit of report pages, whatever the task: one HTML file that needs no network, its frame, parts and filters.
+
+A task brings a `Section` a dataset and a template of it. `page.html` is the frame, `parts.html` holds what they share.
+"""
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
-from jinja2 import Environment, StrictUndefined
+from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from tessera import __version__
-from tessera.artifacts.files import read_json, write_text
+from tessera.artifacts.files import write_text
 from tessera.artifacts.logs import duration
-from tessera.artifacts.shown import one_line, shown_config, visible
-from tessera.artifacts.tables import ArtifactError
+from tessera.artifacts.shown import shown_config, visible
 from tessera.reporting import plots, rule_graph
-from tessera.reporting.codes import CODE_COLUMNS, SemanticIdSection, semantic_ids
+from tessera.reporting.codes import CODE_COLUMNS
 from tessera.reporting.costs import read_costs
-from tessera.reporting.formats import number
-from tessera.reporting.missing import by_missing
 from tessera.reporting.plots import Plot
-from tessera.reporting.representations import COLUMNS, Captioned, Files, Representations, captioned, representations
-from tessera.reporting.runs import Entry, label, read_history
-from tessera.reporting.samples import Catalogue, ItemCard, UserCard, sample_items, sample_users
-from tessera.reporting.tables import Column, Table, load
-from tessera.settings.base import did_you_mean
+from tessera.reporting.runs import label
 from tessera.settings.reporting import Report
 
 _SECTIONS = (
@@ -48,188 +41,62 @@ _PACKAGES = (
 )
 
 
-@dataclass(frozen=True)
-class Section:
-    """Everything the page says of one dataset."""
+class Section(Protocol):
+    """Everything that the page says of one dataset."""
 
-    name: str
-    table: Table
-    stats: dict[str, Any]
-    plots: list[Plot]
-    histograms: list[Plot]
-    items: list[ItemCard]
-    users: list[UserCard]
-    leader: str
-    """The run whose ranks chose the sample users."""
-    representations: Representations | None
-    codes: SemanticIdSection | None
-    captions: Captioned | None
-    broken_pictures: list[str]
-    """`name: reason` of those that would be shown."""
+    @property
+    def name(self) -> str:
+        """The dataset."""
+
+    @property
+    def drawn(self) -> list[Plot]:
+        """All of its plots, for files of their own."""
 
 
-def build(
+def write_page(
     output: str | Path,
+    template: str,
     report: Report,
-    runs: Mapping[str, Sequence[str]],
+    sections: Sequence[Section],
     config: Mapping[str, Any],
-    results: str | Path = "results",
-    *,
-    tables: Mapping[str, Files] | None = None,
-    captions: Mapping[str, Files] | None = None,
-    embedders: Mapping[str, Files] | None = None,
-    codes: Mapping[str, Files] | None = None,
-    health: Mapping[str, Files] | None = None,
+    results: Path,
+    known: Mapping[str, Any],
 ) -> None:
     """Write the page, and each of its plots to `plots/<dataset>/` beside it.
 
     Args:
-        runs: dataset -> `system/recommender/seed-N`, in the order of the tables.
+        template: what is shown of a section: a file of this folder.
+        sections: one a dataset.
         config: the whole config, shown as it is but for passwords in URLs and texts of great length.
         results: the folder of all artifacts.
-        tables: dataset -> item table -> its diagnostics (JSON).
-        captions: dataset -> caption recipe -> its Parquet file.
-        embedders: dataset -> item table -> history.jsonl of its embedder.
-        codes: dataset -> recipe of semantic IDs -> its codes (Parquet).
-        health: dataset -> recipe of semantic IDs -> what was measured of them (JSON).
-    Raises:
-        ValueError: an artifact is missing or is not what it should be.
+        known: functions and constants that the template uses.
     """
-    results, output = Path(results), Path(output)
-    made = [part or {} for part in (tables, captions, embedders, codes, health)]
-    sections = [
-        _section(results, name, paths, report, config.get("systems") or {}, *(part.get(name, {}) for part in made))
-        for name, paths in runs.items()
-    ]
     graph = results / "report" / "rulegraph.mmd"
     html = _render(
+        template,
+        known,
         report=report,
         sections=sections,
-        costs=read_costs(results / "benchmarks", list(runs)),
+        costs=read_costs(results / "benchmarks", [section.name for section in sections]),
         graph=Markup(rule_graph.svg(graph.read_text(encoding="utf-8"))) if graph.is_file() else "",
         config=config_text(config),
         versions=versions(),
     )
     for section in sections:
-        drawn = section.representations.plots if section.representations else []
-        drawn = [*drawn, *(section.codes.plots if section.codes else [])]
-        for plot in (*section.plots, *drawn):
-            write_text(output.parent / "plots" / section.name / f"{plot.name}.svg", plot.standalone())
+        for plot in section.drawn:
+            write_text(Path(output).parent / "plots" / section.name / f"{plot.name}.svg", plot.standalone())
     write_text(output, html)
-
-
-def _section(
-    results: Path,
-    name: str,
-    paths: Sequence[str],
-    report: Report,
-    systems: Mapping[str, Any],
-    tables: Files,
-    captions: Files,
-    embedders: Files,
-    codes: Files,
-    health: Files,
-) -> Section:
-    data = results / name / "data"
-    order = list(dict.fromkeys(path.rpartition("/")[0] for path in paths))
-    metric_files = [results / name / "runs" / path / "metrics.json" for path in paths]
-    table = load(results / "tables" / f"{name}.parquet", metric_files, order)
-    known = {column.metric for _, column in table.cells if not column.kind}
-    if report.main_metric not in known:
-        hint = did_you_mean(report.main_metric, known)
-        raise ValueError(f"report.main_metric: no run of {name!r} has {report.main_metric!r}{hint}")
-    if not (data / "stats.json").is_file():
-        raise ArtifactError(f"{data / 'stats.json'}: no such file; expected the counts of the dataset {name!r}")
-    stats = read_json(data / "stats.json")
-    catalogue = Catalogue(data)
-    shown = _shown_entries(table, report.main_metric)
-    made = representations(catalogue, tables, embedders, report.explorer_items)
-    explored = made.explored if made else frozenset()
-    items = sample_items(catalogue, report.sample_items)
-    users = sample_users(catalogue, data / "users.parquet", shown, report.sample_users)
-    ids = semantic_ids(catalogue, codes, health, report.explorer_items, explored)
-    return Section(
-        name=name,
-        table=table,
-        stats=stats,
-        plots=_plots(table, report.main_metric, systems),
-        histograms=_histograms(stats),
-        items=items,
-        users=users,
-        leader=label(shown[-1]) if shown else "",
-        representations=made,
-        codes=ids,
-        captions=captioned(catalogue, captions, report.sample_items),
-        broken_pictures=catalogue.pictures.tell_broken(),  # after all that shows pictures
-    )
-
-
-def _shown_entries(table: Table, metric: str) -> list[Entry]:
-    """Whose recommendations are shown: the first heuristic, the baseline, and last the best of all."""
-    real = [entry for entry in table.entries if not entry.is_oracle]
-    best = max(real, key=lambda entry: table.mean(entry, metric))
-    heuristic = next((entry for entry in real if entry.is_heuristic), None)
-    wanted = [entry for entry in (heuristic, table.baseline) if entry is not None and entry is not best]
-    return [*dict.fromkeys(wanted), best]
-
-
-def _plots(table: Table, metric: str, systems: Mapping[str, Any]) -> list[Plot]:
-    curves: dict[str, dict[str, list[tuple[int, int, float]]]] = {"loss": {}, f"validation {metric}": {}}
-    for entry in table.entries:
-        for run in entry.runs:
-            for line in read_history(run.path.with_name("history.jsonl")):
-                for key, field in (("loss", "loss"), (f"validation {metric}", metric)):
-                    if line.get(field) is not None:
-                        curves[key].setdefault(entry.name, []).append((run.seed, line["epoch"], line[field]))
-    found = [
-        plots.by_run(table, metric),
-        plots.by_group(
-            table, metric, "popularity_bins", "popularity", "bin of the target's train popularity, 1 = most"
-        ),
-        plots.by_group(table, metric, "history", "history length", "items in the history"),
-        by_missing(table, metric, systems),
-        *(plots.training(table, metric, values, name) for name, values in curves.items()),
-    ]
-    return [plot for plot in found if plot is not None]
-
-
-def _histograms(stats: Mapping[str, Any]) -> list[Plot]:
-    lengths = {int(length): int(users) for length, users in stats.get("lengths", {}).items()}
-    found = [plots.lengths(lengths), plots.popularity(stats.get("popularity", []), stats["counts"]["items"])]
-    return [plot for plot in found if plot is not None]
-
-
-def _facts(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The counts and shares of stats.json that a reader asks for first, in that order."""
-    counts = stats["counts"]
-    first = ("users", "items", "interactions", "train", "valid", "test")
-    found = [(name, f"{counts[name]:,}") for name in dict.fromkeys((*first, *counts)) if counts.get(name)]
-    if stats.get("mean_length") is not None:
-        found.append(("mean history", f"{stats['mean_length']:.1f}"))
-    if stats.get("density") is not None:
-        found.append(("density", f"{stats['density']:.3%}"))
-    if stats.get("period"):
-        found.append(("period", _period(*stats["period"])))
-    shares = {
-        "title_share": "items with a title",
-        "text_share": "items with text",
-        "image_share": "items with a picture",
-        "tie_share": "equal timestamps",
-        "repeat_share": "repeated interactions",
-        "cold_test_share": "cold test targets",
-    }
-    return found + [(name, f"{stats[key]:.1%}") for key, name in shares.items() if stats.get(key) is not None]
 
 
 def versions() -> list[tuple[str, str]]:
     """Versions of Tessera, Python and the packages that matter to numbers."""
-    found = [("tessera", __version__), ("python", platform.python_version())]
+    numbers = [("tessera", __version__), ("python", platform.python_version())]
     for package in _PACKAGES:
         try:
-            found.append((package, version(package)))
+            numbers.append((package, version(package)))
         except PackageNotFoundError:
             continue
-    return found
+    return numbers
 
 
 def config_text(config: Mapping[str, Any]) -> str:
@@ -247,37 +114,6 @@ def seconds_text(value: float) -> str:
     return f"{value:.1f} s" if value < 10 else duration(value)
 
 
-def _period(first: float, last: float) -> str:
-    """First and last day, or moment where both are of one day."""
-    start, end = (datetime.fromtimestamp(seconds, UTC) for seconds in (first, last))
-    if start.date() != end.date():
-        return f"{start:%Y-%m-%d} to {end:%Y-%m-%d}"
-    return f"{start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S}"
-
-
-def _reasons(rejected: Any) -> list[tuple[str, int]]:
-    """Rejected rows by reason, most first."""
-    reasons = rejected.get("reasons", rejected) if isinstance(rejected, Mapping) else {}
-    pairs = [(visible(str(reason), 300), int(count)) for reason, count in reasons.items() if isinstance(count, int)]
-    return sorted(pairs, key=lambda pair: -pair[1])
-
-
-def text_notes(stats: Mapping[str, Any]) -> list[str]:
-    """What became of item texts that were not plain, and the title that most items share."""
-    texts = stats.get("texts") or {}
-    told = {"emptied": "nothing but markup or code, left empty", "changed": "lost markup", "cut": "cut"}
-    found = [
-        f"{texts[f'{kind}_{key}']:,} {name}: {what}"
-        for key, what in told.items()
-        for kind, name in (("titles", "titles"), ("texts", "other texts"))
-        if texts.get(f"{kind}_{key}")
-    ]
-    common = stats.get("common_title")
-    if common and common["share"] > 0.5:
-        found.append(f"{common['items']:,} items have the same title, “{one_line(common['title'], 80)}”")
-    return found
-
-
 def _finished(value: Any) -> Any:
     """What is shown of a value: of a text that is not made here, nothing that is not seen, and not without end."""
     return visible(value, _MOST) if isinstance(value, str) and not isinstance(value, Markup) else value
@@ -290,29 +126,17 @@ def _data_uri(value: str) -> Markup:
     return Markup(value.replace('"', ""))
 
 
-def _render(**context: Any) -> str:
-    known = {"label": label, "number": number, "Column": Column, "reasons": _reasons, "facts": _facts, "inf": math.inf}
-    known["text_notes"] = text_notes
-    return render("page.html", known | {"table_columns": COLUMNS, "code_columns": CODE_COLUMNS}, context)
-
-
-def render(name: str, known: Mapping[str, Any], context: Mapping[str, Any]) -> str:
-    """A page from its template, the ending that all pages share, and the style and script that they hold.
-
-    Args:
-        name: the template.
-        known: functions and constants that the template uses.
-        context: what is shown.
-    """
-    here = files("tessera.reporting")
+def _render(template: str, known: Mapping[str, Any], **context: Any) -> str:
+    folder = files("tessera.reporting")
+    names = ("page.html", "parts.html", template, "page.css", "page.js")
+    texts = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in names}
     # every value is escaped unless it is Markup made here
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finished
-    )
-    environment.globals |= known
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finished,
+        loader=DictLoader({name: text for name, text in texts.items() if name.endswith(".html")}),
+    )  # fmt: skip
+    environment.globals |= {"label": label, "code_columns": CODE_COLUMNS, **known}
     environment.filters |= {"seconds": seconds_text, "safe_svg": Markup, "safe_json": Markup, "data_uri": _data_uri}
-    names = (name, "page_end.html", "page.css", "page.js")
-    top, end, css, script = (here.joinpath(file).read_text(encoding="utf-8") for file in names)
-    light = "".join(f"{name}:{colour};" for name, colour in plots.LIGHT.items())
-    template = environment.from_string(top + end)
-    return template.render(css=Markup(css), light=Markup(light), script=Markup(script), **context)
+    light = Markup("".join(f"{name}:{colour};" for name, colour in plots.LIGHT.items()))
+    css, script = Markup(texts["page.css"]), Markup(texts["page.js"])
+    return environment.get_template(template).render(css=css, light=light, script=script, **context)

@@ -55,7 +55,7 @@ class Plot:
 
     def standalone(self) -> str:
         """SVG for a file of its own, in the light colours."""
-        return re.sub(r"var\((--\w+)\)", lambda found: LIGHT[found[1]], self.svg)
+        return re.sub(r"var\((--\w+)\)", lambda name: LIGHT[name[1]], self.svg)
 
 
 def inline(rows: list[dict[str, Any]]) -> alt.InlineData:
@@ -96,8 +96,8 @@ def _scalable(svg: str) -> str:
     Vega numbers its clip paths through the life of the process: the same chart would differ from run to run, and
     charts made by two processes would share ids.
     """
-    found = re.search(r'<svg[^>]*?\swidth="([\d.]+)"', svg)
-    width = float(found[1]) if found else 600.0
+    stated = re.search(r'<svg[^>]*?\swidth="([\d.]+)"', svg)
+    width = float(stated[1]) if stated else 600.0
     head, _, rest = svg.partition(">")
     head = re.sub(r'\s(width|height)="[^"]*"', "", head)
     numbers = {clip: number for number, clip in enumerate(dict.fromkeys(re.findall(r'id="clip(\d+)"', rest)))}
@@ -110,11 +110,11 @@ def _scalable(svg: str) -> str:
 def colours(names: Sequence[str], oracle: Sequence[str] = ()) -> alt.Scale:
     """A colour for each name, the same as long as the names are."""
     plain = [name for name in names if name not in oracle]
-    found = {name: _SERIES[number % MOST_SERIES] for number, name in enumerate(plain)}
-    return alt.Scale(domain=list(names), range=[found.get(name, _ORACLE) for name in names])
+    series = {name: _SERIES[number % MOST_SERIES] for number, name in enumerate(plain)}
+    return alt.Scale(domain=list(names), range=[series.get(name, _ORACLE) for name in names])
 
 
-def by_run(table: Table, metric: str) -> Plot | None:
+def by_run(table: Table[Any], metric: str) -> Plot | None:
     """Bars of the main metric, the standard deviation over seeds as a whisker."""
     rows: list[dict[str, Any]] = []
     for entry in table.entries:
@@ -140,67 +140,74 @@ def by_run(table: Table, metric: str) -> Plot | None:
     base = alt.Chart(inline(rows)).encode(
         y=alt.Y("run:N", sort=names, title=None, axis=alt.Axis(minExtent=room)), description="says:N"
     )
-    title = _with_protocol(table, metric)
+    title = table.header(Column(metric))
     bars = base.mark_bar(cornerRadiusEnd=2).encode(
         x=alt.X("value:Q", title=title, axis=alt.Axis(tickCount=6)),
         color=alt.Color("kind:N", scale=colours(kinds, ["oracle"]), title=None, legend=alt.Legend(orient="top")),
     )
     whiskers = base.mark_rule(color="var(--ink)", strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
     chart = (bars + whiskers).properties(width=460, height=alt.Step(max(24, min(40, 240 // len(rows)))))
-    return Plot("by-run", f"{title} by run", told(rows), render(chart))
+    return Plot("by-run", f"{title} by run", described(rows), render(chart))
 
 
-def _with_protocol(table: Table, metric: str) -> str:
-    return metric if table.protocol == "full" else f"{metric} ({table.protocol})"
-
-
-def told(rows: Sequence[dict[str, Any]]) -> str:
+def described(rows: Sequence[dict[str, Any]]) -> str:
     """What the marks say, for those who do not see them."""
     return "; ".join(str(row["says"]) for row in rows)
 
 
-def chosen(table: Table, metric: str) -> list[Entry]:
+def chosen(table: Table[Any], metric: str) -> list[Entry[Any]]:
     """The entries that line plots show: all, or when they are many, each system under its best recommender."""
-    found = [entry for entry in table.entries if not entry.is_oracle]
+    competitors = [entry for entry in table.entries if not entry.is_oracle]
     oracle = [entry for entry in table.entries if entry.is_oracle]
 
-    if len(found) > MOST_SERIES:
-        best = {entry.system: entry for entry in sorted(found, key=lambda entry: table.mean(entry, metric))}
-        found = [entry for entry in found if best[entry.system] is entry]
-    if len(found) > MOST_SERIES:
-        kept = sorted(found, key=lambda entry: table.mean(entry, metric), reverse=True)[:MOST_SERIES]
-        found = [entry for entry in found if entry in kept]
-    return [*found, *oracle]
+    if len(competitors) > MOST_SERIES:
+        best = {entry.system: entry for entry in sorted(competitors, key=lambda entry: table.mean(entry, metric))}
+        competitors = [entry for entry in competitors if best[entry.system] is entry]
+    if len(competitors) > MOST_SERIES:
+        kept = sorted(competitors, key=lambda entry: table.mean(entry, metric), reverse=True)[:MOST_SERIES]
+        competitors = [entry for entry in competitors if entry in kept]
+    return [*competitors, *oracle]
 
 
-def by_group(table: Table, metric: str, kind: str, name: str, axis: str) -> Plot | None:
-    """Lines of the main metric over the groups of one kind, for the chosen entries."""
+def by_group(
+    table: Table[Any], metric: str, kind: str, name: str, axis: str, file: str, zero: bool = True
+) -> Plot | None:
+    """Lines of a metric over the groups of one kind, for the chosen entries.
+
+    Args:
+        kind: of the groups.
+        name: what the groups are of, for the title.
+        axis: what the groups are, for the axis.
+        file: name of the file without its ending.
+        zero: whether the axis of the metric begins at 0.
+    """
     rows: list[dict[str, Any]] = []
     groups: list[str] = []
-    for entry in chosen(table, metric):
+    shown = chosen(table, metric)
+    for entry in shown:
         for column, cell in ((c, cell) for (n, c), cell in table.cells.items() if n == entry.name):
             if column.kind != kind or column.metric != metric:
                 continue
-            group = f"{column.group} ({cell.users:,})"
+            count = f"{cell.count or 0:,}"
+            group = f"{column.group} ({count})"
             groups += [group] if group not in groups and not entry.is_oracle else []
             sd = f" ± {cell.sd:.4f}" if cell.sd is not None else ""
-            says = f"{label(entry)}, {axis} {column.group}: {metric} {cell.mean:.4f}{sd} ({cell.users:,} users)"
+            says = f"{label(entry)}, {axis} {column.group}: {metric} {cell.mean:.4f}{sd} ({count} {table.COUNTED})"
             rows.append({"run": label(entry), "group": group, "value": cell.mean, "says": says})
     rows = [row for row in rows if row["group"] in groups]
-    groups.sort(key=place)
+    groups.sort(key=group_order)
     if len(groups) < 2:
         return None
-    title = f"{_with_protocol(table, metric)} by {name}"
-    known = [label(entry) for entry in chosen(table, metric)]
-    x = alt.X("group:N", sort=groups, title=f"{axis} (users)", axis=alt.Axis(labelAngle=0))
-    chart = run_lines(rows, x, metric, known)
-    return Plot(f"by-{name.replace(' ', '-')}", title, told(rows), render(chart))
+    title = f"{table.header(Column(metric))} by {name}"
+    x = alt.X("group:N", sort=groups, title=f"{axis} ({table.COUNTED})", axis=alt.Axis(labelAngle=0))
+    chart = run_lines(rows, x, metric, [label(entry) for entry in shown], zero)
+    return Plot(file, title, described(rows), render(chart))
 
 
-def place(name: str) -> tuple[bool, float]:
+def group_order(name: str) -> tuple[bool, float]:
     """Where a group or bin belongs: `>50` after all, the others by their first number, names before numbers."""
-    found = re.search(r"\d+(\.\d+)?", name)
-    return name.startswith(">"), float(found[0]) if found else -1.0
+    number = re.search(r"\d+(\.\d+)?", name)
+    return name.startswith(">"), float(number[0]) if number else -1.0
 
 
 def run_lines(
@@ -224,7 +231,22 @@ def run_lines(
     return layers
 
 
-def training(table: Table, metric: str, curves: dict[str, list[tuple[int, int, float]]], name: str) -> Plot | None:
+def run_points(rows: list[dict[str, Any]], x: alt.X, y: alt.Y, names: Sequence[str]) -> alt.Chart:
+    """A point a run, told apart by colour and shape."""
+    legend = alt.Legend(orient="bottom", columns=3)
+    shapes = alt.Scale(domain=list(names), range=[SHAPES[number % len(SHAPES)] for number in range(len(names))])
+    points = alt.Chart(inline(rows)).mark_point(size=110, filled=True, opacity=1)
+    chart: alt.Chart = points.encode(
+        x=x,
+        y=y,
+        color=alt.Color("run:N", scale=colours(names), title=None, legend=legend),
+        shape=alt.Shape("run:N", scale=shapes, title=None, legend=legend),
+        description="says:N",
+    ).properties(width=460, height=250)
+    return chart
+
+
+def training(table: Table[Any], metric: str, curves: dict[str, list[tuple[int, int, float]]], name: str) -> Plot | None:
     """Curves over epochs, a line a seed.
 
     Args:
@@ -257,13 +279,13 @@ def lengths(counts: dict[int, int]) -> Plot | None:
         return None
     bins = length_bins(counts)
     says = [f"{text} interactions: {users:,} users" for text, users in bins]
-    rows = [{"bin": b, "value": users, "says": told} for (b, users), told in zip(bins, says, strict=True)]
+    rows = [{"bin": b, "value": users, "says": text} for (b, users), text in zip(bins, says, strict=True)]
     axis = alt.Axis(labelAngle=0, labelOverlap="greedy", labelSeparation=12, ticks=False)
     x = alt.X("bin:N", sort=[text for text, _ in bins], title="interactions of a user", axis=axis)
     y = alt.Y("value:Q", title="users", axis=alt.Axis(tickCount=4, format="~s"))
     bars = alt.Chart(inline(rows)).mark_bar(color="var(--c0)").encode(x=x, y=y, description="says:N")
     chart: alt.Chart = bars.properties(width=320, height=160)
-    return Plot("lengths", "History lengths", told(rows), render(chart))
+    return Plot("lengths", "History lengths", described(rows), render(chart))
 
 
 def length_bins(counts: dict[int, int], most: int = 20) -> list[tuple[str, int]]:
@@ -277,13 +299,13 @@ def length_bins(counts: dict[int, int], most: int = 20) -> list[tuple[str, int]]
     low = min(counts)
     width = next(w for e in range(9) for w in (10**e, 2 * 10**e, 5 * 10**e) if (high - low) // w < most)
     start = low if width == 1 else low // width * width
-    found = []
+    bins = []
     for first in range(start, high + 1, width):
         last = first + width - 1
         users = sum(n for length, n in counts.items() if first <= length <= last)
-        found.append((str(first) if width == 1 else f"{first}-{last}", users))
+        bins.append((str(first) if width == 1 else f"{first}-{last}", users))
     rest = sum(n for length, n in counts.items() if length > last)
-    return [*found, (f">{last}", rest)] if rest else found
+    return [*bins, (f">{last}", rest)] if rest else bins
 
 
 def popularity(counts: Sequence[int], items: int) -> Plot | None:
@@ -311,9 +333,9 @@ def popularity(counts: Sequence[int], items: int) -> Plot | None:
     area = base.mark_area(color="var(--c0)", opacity=0.18)
     line = base.mark_line(color="var(--c0)", strokeWidth=2)
     points_drawn = base.mark_point(color="var(--c0)", filled=True, size=14).encode(description="says:N")
-    told = f"{counts[0]:,} interactions of the most popular item, {counts[len(counts) // 2]:,} of the middle one"
+    says = f"{counts[0]:,} interactions of the most popular item, {counts[len(counts) // 2]:,} of the middle one"
     chart: alt.LayerChart = (area + line + points_drawn).properties(width=320, height=160)
-    return Plot("popularity", "Item popularity", told, render(chart))
+    return Plot("popularity", "Item popularity", says, render(chart))
 
 
 def _logarithmic(last: int, count: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""Finished runs read back: the metrics of every seed, and what each test user got."""
+"""Finished runs read back, whatever the task: the metrics of every seed, grouped to the rows of a table."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from tessera.artifacts.files import read_json
-from tessera.artifacts.tables import ArtifactError, read_table
-from tessera.evaluation import metrics
-from tessera.evaluation.cold import RANKS, cold_rows
-from tessera.evaluation.groups import effective_ranks, repeated
+from tessera.artifacts.tables import ArtifactError
 from tessera.settings.base import did_you_mean
-from tessera.settings.evaluation import Evaluation
 
 Array = NDArray[np.float64]
 
@@ -28,55 +23,60 @@ ORACLE = "oracle"
 FEW_USERS = 100
 """Fewer test users than this are told with a warning."""
 
-_NEEDED = ("system", "recommender", "seed", "protocol", "users", "metrics", "groups")
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Run:
-    """One seed of a system under a recommender."""
+    """One seed of a system."""
 
     path: Path
     """Its metrics.json."""
     system: str
-    recommender: str
+    recommender: str = ""
+    """What the system runs under; empty in tasks without such."""
     seed: int
-    protocol: str
     users: int
     """Test users that count."""
-    test_users: int
-    """All of them, those that a policy leaves out too."""
-    cold_share: float
-    repeat_share: float
-    """Share of the test users whose target stands in their own history."""
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
+    """None where the metric is not defined."""
     groups: dict[str, dict[str, Any]]
+    """kind -> group -> its `metrics`, and how many users or impressions it has."""
     remarks: tuple[str, ...] = ()
     """What a reader has to know of how it was made, e.g. that held-out interactions were seen."""
     trained: bool = True
     """Whether anything was trained; one that was fitted by counting is never the baseline unless named."""
 
+    JUDGED: ClassVar[str]
+    """The file beside metrics.json that holds what each test case got."""
+
     @property
     def name(self) -> str:
-        """`system/recommender`."""
-        return f"{self.system}/{self.recommender}"
+        """`system/recommender`, or `system`."""
+        return joined(self.system, self.recommender)
 
-    def evaluation(self, *columns: str) -> pa.Table:
-        """One row a test user, sorted by user; all columns unless some are named."""
-        return read_table(self.path.with_name("evaluation.parquet"), "evaluation", [*columns] or None).sort_by("user")
+    def judged_on(self) -> dict[str, Any]:
+        """Counts and shares of what it was judged on."""
+        return {"users": self.users}
+
+    def count(self, counted: str) -> int:
+        """How many users, or other cases, stand behind its metrics."""
+        return int(getattr(self, counted))
+
+
+R = TypeVar("R", bound=Run)
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
-    """A row of the results: every seed of one system under one recommender."""
+class Entry(Generic[R]):
+    """A row of the results: every seed of one system, under one recommender where there is such."""
 
     system: str
     recommender: str
-    runs: tuple[Run, ...]
+    runs: tuple[R, ...]
 
     @property
     def name(self) -> str:
-        """`system/recommender`."""
-        return f"{self.system}/{self.recommender}"
+        """`system/recommender`, or `system`."""
+        return joined(self.system, self.recommender)
 
     @property
     def is_oracle(self) -> bool:
@@ -95,15 +95,36 @@ class Entry:
 
     def values(self, metric: str, kind: str = "", group: str = "") -> Array:
         """(seeds,) a metric overall, or within a group of `kind`; empty where it is not known."""
-        found = []
+        values = []
         for run in self.runs:
             source = run.groups.get(kind, {}).get(group, {}).get("metrics", {}) if kind else run.metrics
-            if metric in source:
-                found.append(source[metric])
-        return np.array(found, np.float64)
+            if source.get(metric) is not None:
+                values.append(source[metric])
+        return np.array(values, np.float64)
+
+    def columns(self, counted: str) -> dict[tuple[str, str, str], int | None]:
+        """Every (metric, kind, group) that some seed has a value for, and how many cases stand behind it."""
+        counts: dict[tuple[str, str, str], int | None] = {}
+        for run in self.runs:
+            parts = [("", "", run.metrics, run.count(counted))]
+            parts += [
+                (kind, group, content["metrics"], content.get(counted))
+                for kind, named in run.groups.items()
+                for group, content in named.items()
+            ]
+            for kind, group, metrics, count in parts:
+                for metric, value in metrics.items():
+                    if value is not None:
+                        counts.setdefault((metric, kind, group), count)
+        return counts
 
 
-def label(entry: Entry) -> str:
+def joined(system: str, recommender: str) -> str:
+    """`system/recommender`, or `system` where there is no recommender."""
+    return f"{system}/{recommender}" if recommender else system
+
+
+def label(entry: Entry[Any]) -> str:
     """The name of an entry; of a heuristic or the oracle, only the system."""
     alone = entry.is_heuristic or entry.recommender in (entry.system, ORACLE)
     return entry.system if alone else entry.name
@@ -121,34 +142,20 @@ def few_users_warning(users: int, which: str = "") -> str:
     return f"only {users:,} test user{'' if users == 1 else 's'}{which}, so little can be told apart"
 
 
-def read_run(path: str | Path) -> Run:
+def read_metrics(path: str | Path, needed: Sequence[str]) -> dict[str, Any]:
     """Read one metrics.json.
 
     Raises:
-        ArtifactError: it lacks a key.
+        ArtifactError: there is none, or it lacks a key that is needed.
     """
     path = Path(path)
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file; expected the metrics.json of a run")
-    found = read_json(path)
-    for key in _NEEDED:
-        if key not in found:
-            raise ArtifactError(f"{path}: lacks the key {key!r}{did_you_mean(key, found)}")
-    return Run(
-        path,
-        found["system"],
-        found["recommender"],
-        found["seed"],
-        found["protocol"],
-        found["users"],
-        found.get("test_users", found["users"]),
-        found.get("cold_share", 0.0),
-        found.get("repeat_share", 0.0),
-        found["metrics"],
-        found["groups"],
-        tuple(found.get("remarks", ())),
-        found.get("trained", True),
-    )
+    content = dict(read_json(path))
+    for key in needed:
+        if key not in content:
+            raise ArtifactError(f"{path}: lacks the key {key!r}{did_you_mean(key, content)}")
+    return content
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -166,156 +173,50 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         raise ArtifactError(f"{path}: not JSON lines ({error})") from None
 
 
-def entries(paths: Iterable[str | Path], order: Sequence[str] = ()) -> list[Entry]:
+def grouped(runs: Iterable[R], order: Sequence[str] = ()) -> list[Entry[R]]:
     """Runs grouped by name in the given order, names outside it after that, the oracle last; seeds ascending.
 
     Raises:
-        ArtifactError: a file lacks a key, a run stands twice, or protocols are mixed.
+        ArtifactError: a run stands twice.
     """
-    by_name: dict[str, list[Run]] = {}
-    for path in paths:
-        run = read_run(path)
+    by_name: dict[str, list[R]] = {}
+    for run in runs:
         by_name.setdefault(run.name, []).append(run)
-    protocols = {run.protocol: run.path for runs in by_name.values() for run in runs}
-    if len(protocols) > 1:
-        (one, first), (other, second) = list(protocols.items())[:2]
-        raise ArtifactError(
-            f"{second}: ranks by the protocol {other!r}, but {first} by {one!r}; numbers of two protocols are never "
-            "shown in one table, so evaluate all runs alike"
-        )
-    place = {name: number for number, name in enumerate(order)}
-    names = sorted(by_name, key=lambda name: (name.startswith(f"{ORACLE}/"), place.get(name, len(place)), name))
-    found = []
-    for name in names:
-        runs = sorted(by_name[name], key=lambda run: run.seed)
-        for one_run, next_run in pairwise(runs):
-            if one_run.seed == next_run.seed:
-                raise ArtifactError(f"{next_run.path}: seed {next_run.seed} of {name} was given already")
-        found.append(Entry(runs[0].system, runs[0].recommender, tuple(runs)))
-    return found
+    position = {name: number for number, name in enumerate(order)}
+    rows = [
+        Entry(seeds[0].system, seeds[0].recommender, tuple(sorted(seeds, key=lambda run: run.seed)))
+        for seeds in by_name.values()
+    ]
+    for entry in rows:
+        for one, following in pairwise(entry.runs):
+            if one.seed == following.seed:
+                raise ArtifactError(f"{following.path}: seed {following.seed} of {entry.name} was given already")
+    return sorted(rows, key=lambda e: (e.is_oracle, position.get(e.name, len(position)), e.name))
 
 
-def baselines_of(found: Sequence[Entry], named: str | None) -> list[Entry]:
+def baselines_of(rows: Sequence[Entry[R]], named: str | None, key: str = "significance.baseline") -> list[Entry[R]]:
     """What others are compared with: the named entry, every entry of the named system, or the first that was trained.
 
     Empty where there is nothing to compare with.
 
+    Args:
+        key: the key of the config that names it.
     Raises:
         ValueError: nothing has that name.
     """
-    real = [entry for entry in found if not entry.is_oracle]
+    real = [entry for entry in rows if not entry.is_oracle]
     if named is None:
         trained = [entry for entry in real if not entry.is_heuristic]
         return (trained or real)[:1]
     chosen = [entry for entry in real if named in (entry.name, entry.system)]
     if not chosen:
         known = {name for entry in real for name in (label(entry), entry.system)}
-        raise ValueError(f"significance.baseline: no run {named!r}{did_you_mean(named, known)}")
+        raise ValueError(f"{key}: no run {named!r}{did_you_mean(named, known)}")
     return chosen
 
 
-def opponent(entry: Entry, baselines: Sequence[Entry]) -> Entry | None:
+def opponent(entry: Entry[R], baselines: Sequence[Entry[R]]) -> Entry[R] | None:
     """What an entry is compared with: the baseline under its own recommender, else the first; None for a baseline."""
     if entry.is_oracle or not baselines or any(entry is baseline for baseline in baselines):
         return None
     return next((baseline for baseline in baselines if baseline.recommender == entry.recommender), baselines[0])
-
-
-def _counted(run: Run, settings: Evaluation) -> tuple[pa.Table, Array]:
-    """The users that count and their ranks as the metrics take them, by the policies for cold and repeated targets."""
-    table = run.evaluation("user", "item", "rank", "popularity", "repeat")
-    ranks, counted = effective_ranks(
-        table.column("rank").to_numpy(), table.column("popularity").to_numpy(), settings, repeated(table)
-    )
-    return table.filter(pa.array(counted)), ranks[counted].astype(np.float64)
-
-
-def _head(run: Run, table: pa.Table) -> NDArray[np.bool_]:
-    """Which users have a target of the head.
-
-    The head is a prefix of the items by (train popularity descending, id), so its users are the first of all users
-    in that order, as many as metrics.json counted.
-    """
-    count = run.groups.get("popularity", {}).get("head", {}).get("users", 0)
-    order = np.lexsort([table.column("item").to_numpy(), -table.column("popularity").to_numpy().astype(np.int64)])
-    members = np.zeros(len(table), bool)
-    members[order[:count]] = True
-    return members
-
-
-@dataclass(frozen=True)
-class UserMetrics:
-    """Metrics of every test user, averaged over the seeds."""
-
-    users: NDArray[np.int32]
-    """(n,) ascending."""
-    head: NDArray[np.bool_]
-    """(n,) whether the target belongs to the head of the popularity curve."""
-    values: dict[str, Array]
-    """metric -> (n,)"""
-
-
-def user_metrics(entry: Entry, settings: Evaluation) -> UserMetrics:
-    """Per-user metrics of an entry, averaged over its seeds.
-
-    Raises:
-        ArtifactError: seeds judged different users, or an evaluation does not belong to its metrics.json.
-    """
-    first, ranks = _counted(entry.runs[0], settings)
-    users = first.column("user").to_numpy()
-    totals: dict[str, Array] = {}
-    for number, run in enumerate(entry.runs):
-        if number:
-            table, ranks = _counted(run, settings)
-            _same_users(run, table.column("user").to_numpy(), entry.runs[0], users)
-        for name, values in metrics.per_user(ranks, settings.cutoffs).items():
-            stated = run.metrics.get(name)
-            if stated is not None and len(values) and abs(float(values.mean()) - stated) > 1e-6:
-                raise ArtifactError(
-                    f"{run.path}: {name} is {stated:.6f}, but {run.path.with_name('evaluation.parquet').name} beside "
-                    f"it gives {values.mean():.6f}; evaluate the run again"
-                )
-            totals[name] = totals.get(name, 0.0) + values
-    averaged = {name: total / len(entry.runs) for name, total in totals.items()}
-    return UserMetrics(users, _head(entry.runs[0], first), averaged)
-
-
-def cold_metrics(entry: Entry, settings: Evaluation) -> dict[str, dict[str, Array]]:
-    """Group of cold targets -> metric -> (n,) of every user with one, by user, averaged over the seeds.
-
-    Raises:
-        ArtifactError: seeds judged different users.
-    """
-    totals: dict[str, dict[str, Array]] = {group: {} for group in RANKS}
-    users: NDArray[np.int32] | None = None
-    for run in entry.runs:
-        table = run.evaluation("user", "popularity", "repeat", *(rank for rank, _ in RANKS.values()))
-        table = table.filter(pa.array(cold_rows(table, settings)))
-        found = table.column("user").to_numpy()
-        if users is None:
-            users = found
-        _same_users(run, found, entry.runs[0], users)
-        for group, (rank, _) in RANKS.items():
-            for name, values in metrics.per_user(table.column(rank).to_numpy(), settings.cutoffs).items():
-                totals[group][name] = totals[group].get(name, 0.0) + values / len(entry.runs)
-    return totals
-
-
-def _same_users(run: Run, users: NDArray[np.int32], other: Run, others: NDArray[np.int32]) -> None:
-    if len(users) == len(others) and (users == others).all():
-        return
-    missing = np.setxor1d(users, others)
-    first = f", the first that only one has is user {missing[0]}" if len(missing) else ""
-    raise ArtifactError(
-        f"{run.path.with_name('evaluation.parquet')}: judges {len(users)} users, {other.path.parent} judges "
-        f"{len(others)}{first}; paired tests need the same users"
-    )
-
-
-def check_same_users(entry: Entry, found: UserMetrics, baseline: Entry, base: UserMetrics) -> None:
-    """Refuse to compare entries that judged different users.
-
-    Raises:
-        ArtifactError: names both runs and the first user that only one of them has.
-    """
-    _same_users(entry.runs[0], found.users, baseline.runs[0], base.users)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tessera.artifacts.shown import one_line
 from tessera.artifacts.tables import describe, read_table
 from tessera.reporting.pictures import Pictures
+from tessera.reporting.ranking_runs import RankingRun
 from tessera.reporting.runs import Entry, label
 
 HISTORY_SHOWN = 5
@@ -108,7 +109,7 @@ def sample_items(catalogue: Catalogue, wanted: int) -> list[ItemCard]:
     return [catalogue.card(int(order[place])) for place in _spread(len(order), wanted)]
 
 
-def sample_users(catalogue: Catalogue, users: Path, shown: Sequence[Entry], wanted: int) -> list[UserCard]:
+def sample_users(catalogue: Catalogue, users: Path, shown: Sequence[Entry[RankingRun]], wanted: int) -> list[UserCard]:
     """Test users spread evenly over the rank of the target under the last of the runs shown.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from tessera.reporting.plots import SHAPES, Plot, colours, inline, place, render, run_lines, told
+from tessera.reporting.plots import Plot, described, group_order, render, run_lines, run_points
 
 CURVES = ("loss", "accuracy", "reward")
 """Numbers of an embedder's training that are drawn, where it has them."""
@@ -27,23 +27,11 @@ def spread(found: Mapping[str, Mapping[str, Any]]) -> Plot | None:
     ]
     if len(rows) < 2:
         return None
-    names = list(found)
-    legend = alt.Legend(orient="bottom", columns=3)
-    shapes = alt.Scale(domain=names, range=[SHAPES[number % len(SHAPES)] for number in range(len(names))])
     axis = alt.Axis(tickCount=6, labelFlush=False)
-    chart = (
-        alt.Chart(inline(rows))
-        .mark_point(size=110, filled=True, opacity=1)
-        .encode(
-            x=alt.X("x:Q", title="uniformity (lower: more even)", scale=_around(rows, "x"), axis=axis),
-            y=alt.Y("y:Q", title="alignment (lower: nearer)", scale=_around(rows, "y"), axis=axis),
-            color=alt.Color("run:N", scale=colours(names), title=None, legend=legend),
-            shape=alt.Shape("run:N", scale=shapes, title=None, legend=legend),
-            description="says:N",
-        )
-        .properties(width=460, height=250)
-    )
-    return Plot("table-spread", "Item tables: alignment and uniformity", told(rows), render(chart))
+    x = alt.X("x:Q", title="uniformity (lower: more even)", scale=_around(rows, "x"), axis=axis)
+    y = alt.Y("y:Q", title="alignment (lower: nearer)", scale=_around(rows, "y"), axis=axis)
+    chart = run_points(rows, x, y, list(found))
+    return Plot("table-spread", "Item tables: alignment and uniformity", described(rows), render(chart))
 
 
 def _around(rows: Sequence[Mapping[str, Any]], key: str) -> alt.Scale:
@@ -66,12 +54,12 @@ def by_bin(found: Mapping[str, Mapping[str, Any]], key: str, name: str, file: st
             if part[key] is not None:
                 says = f"{table}, bin {part['bin']} ({part['items']:,} items): {name} {part[key]:.3f}"
                 rows.append({"run": table, "group": part["bin"], "value": part[key], "says": says})
-    groups = sorted({row["group"] for row in rows}, key=place)
+    groups = sorted({row["group"] for row in rows}, key=group_order)
     if len(groups) < 2:
         return None
     x = alt.X("group:N", sort=groups, title="bin of train popularity, 1 = most", axis=alt.Axis(labelAngle=0))
     chart = run_lines(rows, x, name, list(found))
-    return Plot(file, f"Item tables: {name} by popularity", told(rows), render(chart))
+    return Plot(file, f"Item tables: {name} by popularity", described(rows), render(chart))
 
 
 def embedder_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Plot]:

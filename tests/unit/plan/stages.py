@@ -24,8 +24,8 @@ SCRIPTS = {
     "semantic_ids": ("quantize.py", "health.py"), "run": ("train.py", "evaluate.py"),
     "click_run": ("train_ctr.py", "evaluate_ctr.py"),
 }  # fmt: skip
-OTHERS = ("prepare.py", "diagnose.py", "candidates.py", "oracle.py", "tables.py", "report.py", "samples.py",
-          "oracle_ctr.py", "tables_ctr.py", "report_ctr.py", "generate.py")  # fmt: skip
+OTHERS = ("prepare.py", "diagnose.py", "candidates.py", "oracle.py", "samples.py", "oracle_ctr.py",
+          "generate.py")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ def stages(root: Path) -> Iterator[Stage]:
                 yield Stage(f"{config} {script} {noun.name}", root / "scripts" / script, modules, told)
         ingest = tuple(jobs.source_modules(dataset))
         yield Stage(f"{config} ingest.py", root / "scripts/ingest.py", ingest, jobs.ingest(dataset))
+        for script, module in (("tables.py", jobs.task.table_module), ("report.py", jobs.task.page_module)):
+            yield Stage(f"{config} {script}", root / "scripts" / script, (module,), jobs.table(dataset))
         for script in OTHERS:
             yield Stage(f"{config} {script}", root / "scripts" / script, (), jobs.table(dataset))
 

@@ -290,8 +290,9 @@ def run_paths(results: Path, name: str = "bazaar") -> list[str]:
 
 def write_report(results: Path, names: tuple[str, ...] = ("bazaar",), settings: Evaluation | None = None) -> Path:
     """Tables and page through the library, as the scripts do; gives the page's path."""
-    from tessera.reporting.page import build
-    from tessera.reporting.tables import collect, write
+    from tessera.reporting.formats import write
+    from tessera.reporting.ranking import collect
+    from tessera.reporting.ranking_page import build
     from tessera.settings.evaluation import Significance
     from tessera.settings.reporting import Report
 
@@ -354,8 +355,9 @@ def hostile_page(root: Path) -> Path:
     pictures = tree / "bazaar" / "raw" / "images"
     for number in (1, 4, 5):
         (pictures / f"{number:03d}.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    from tessera.reporting.page import build
-    from tessera.reporting.tables import collect, write
+    from tessera.reporting.formats import write
+    from tessera.reporting.ranking import collect
+    from tessera.reporting.ranking_page import build
     from tessera.settings.evaluation import Significance
     from tessera.settings.reporting import Report
 

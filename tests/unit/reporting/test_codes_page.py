@@ -17,7 +17,7 @@ from tessera.artifacts.codes import Part, SemanticIds, read_codes
 from tessera.artifacts.tables import ArtifactError
 from tessera.reporting.code_tree import chosen_rows, tree_data
 from tessera.reporting.codes import CODE_COLUMNS, semantic_ids
-from tessera.reporting.page import build
+from tessera.reporting.ranking_page import build
 from tessera.reporting.samples import Catalogue
 from tessera.settings.reporting import Report
 

@@ -13,8 +13,10 @@ import pytest
 from tessera.artifacts.files import write_json, write_text
 from tessera.artifacts.tables import ArtifactError, read_table, write_table
 from tessera.evaluation import clicks
-from tessera.reporting.ctr import collect, csv_text, latex, markdown, write
+from tessera.reporting.ctr import collect
 from tessera.reporting.ctr_page import build
+from tessera.reporting.formats import csv_text, latex, markdown, write
+from tessera.reporting.tables import Column
 from tessera.settings.ctr import CTREvaluation
 from tessera.settings.reporting import Report
 
@@ -71,7 +73,7 @@ def table(results: Path):
 
 
 def cell(table, name, metric="AUC", kind="", group=""):
-    return next(model for model in table.models if model.name == name).cells[kind, group, metric]
+    return table.cells[name, Column(metric, kind, group)]
 
 
 def test_means_and_tests(table, results):
@@ -116,9 +118,10 @@ def test_files(table, tmp_path):
     assert [row["mean"] for row in mine] == [0.2]
 
 
-def test_the_page(results):
+def test_the_page(results, table):
     output = results / "report/index.html"
-    build(output, Report(title="Clicks & more"), SETTINGS, "base", {"shop": RUNS}, {"task": "ctr"}, None, results)
+    write(table, {kind: results / f"tables/shop-ctr.{kind}" for kind in ("parquet", "csv", "md", "tex")})
+    build(output, Report(title="Clicks & more"), {"shop": RUNS}, {"task": "ctr"}, results)
     page = output.read_text()
     assert "Clicks &amp; more" in page
     assert "good_&lt;one&gt;" in page
@@ -136,5 +139,5 @@ def test_runs_on_other_samples_are_refused(results, tmp_path):
     write_text(folder / "metrics.json", (metrics / "metrics.json").read_text().replace('"base"', '"other"'))
     with pytest.raises(ArtifactError, match="predicts other samples"):
         collect("shop", [metrics / "metrics.json", folder / "metrics.json"], "base", SETTINGS)
-    with pytest.raises(ArtifactError, match="'nobody' has no run"):
+    with pytest.raises(ValueError, match=r"ctr.baseline: no run 'nobody'"):
         collect("shop", [metrics / "metrics.json"], "nobody", SETTINGS)

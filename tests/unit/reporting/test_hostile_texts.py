@@ -15,7 +15,7 @@ from reporting_world import BAD, HOSTILE_CONFIG, LONG
 from tessera.reporting.code_plots import purity
 from tessera.reporting.formats import csv_text, escape_latex, escape_markdown, latex, markdown
 from tessera.reporting.page import config_text
-from tessera.reporting.tables import collect
+from tessera.reporting.ranking import collect
 from tessera.settings.evaluation import Evaluation, Significance
 
 UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")

@@ -10,7 +10,7 @@ from typing import Any
 from reporting_world import ORDER, metric_files
 
 from tessera.reporting.missing import by_missing, missing_lines
-from tessera.reporting.tables import load
+from tessera.reporting.ranking import load
 
 ITEMS = {"kind": "dual_view", "image": "i", "text": "t", "fine": "f"}
 

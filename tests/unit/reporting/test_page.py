@@ -17,8 +17,9 @@ import reporting_world
 from reporting_world import EVIL, EVIL_USER
 
 from tessera.artifacts.tables import ArtifactError
-from tessera.reporting.page import build
-from tessera.reporting.tables import Column, load
+from tessera.reporting.ranking import load
+from tessera.reporting.ranking_page import build
+from tessera.reporting.tables import Column
 from tessera.settings.reporting import Report
 
 
@@ -168,5 +169,7 @@ def test_a_page_without_samples_pictures_benchmarks_or_curves(results: Path, tmp
 
 
 def test_a_report_needs_no_torch() -> None:
-    program = "import sys, tessera.reporting.page, tessera.evaluation.significance; assert 'torch' not in sys.modules"
+    program = (
+        "import sys, tessera.reporting.ranking_page, tessera.evaluation.significance; assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -15,7 +15,7 @@ from reporting_world import ORDER, metric_files
 from tessera.reporting import plots, rule_graph
 from tessera.reporting.costs import read_costs
 from tessera.reporting.pictures import LARGEST, Pictures
-from tessera.reporting.runs import entries
+from tessera.reporting.ranking_runs import entries
 from tessera.reporting.samples import Catalogue, sample_items, sample_users
 
 MERMAID = """flowchart TB
@@ -152,7 +152,7 @@ def test_length_bins_cover_every_user() -> None:
         bins = plots.length_bins(counts)
         assert sum(n for _, n in bins) == 2000
         assert len(bins) <= 22
-        assert [name for name, _ in bins] == sorted((name for name, _ in bins), key=plots.place)
+        assert [name for name, _ in bins] == sorted((name for name, _ in bins), key=plots.group_order)
     assert plots.length_bins({5: 3}) == [("5", 3)]
 
 

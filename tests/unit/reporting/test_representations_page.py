@@ -16,11 +16,11 @@ from reporting_world import EVIL, ITEMS
 from tessera.artifacts.tables import ArtifactError
 from tessera.reporting import formats, table_plots
 from tessera.reporting.explorer import chosen_items, explorer_data, read_neighbours
-from tessera.reporting.page import build
 from tessera.reporting.pictures import Pictures
+from tessera.reporting.ranking import collect
+from tessera.reporting.ranking_page import build
 from tessera.reporting.representations import captioned, representations
 from tessera.reporting.samples import Catalogue
-from tessera.reporting.tables import collect
 from tessera.settings.evaluation import Evaluation, Significance
 from tessera.settings.reporting import Report
 

@@ -17,13 +17,16 @@ from scipy import stats
 
 from tessera.artifacts.tables import ArtifactError, read_table
 from tessera.reporting import formats
-from tessera.reporting.runs import Entry, baselines_of, entries, opponent, user_metrics
-from tessera.reporting.tables import Column, Table, collect, write
+from tessera.reporting.formats import write
+from tessera.reporting.ranking import RankingTable, collect
+from tessera.reporting.ranking_runs import entries, user_metrics
+from tessera.reporting.runs import Entry, baselines_of, opponent
+from tessera.reporting.tables import Column
 from tessera.settings.evaluation import Evaluation, Significance
 
 
 @pytest.fixture(scope="module")
-def table(results: Path) -> Table:
+def table(results: Path) -> RankingTable:
     return collect("bazaar", metric_files(results), ORDER, Evaluation(), Significance(resamples=1000))
 
 
@@ -37,11 +40,11 @@ def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_rows_follow_the_order_and_the_oracle_is_last(table: Table) -> None:
+def test_rows_follow_the_order_and_the_oracle_is_last(table: RankingTable) -> None:
     assert [entry.name for entry in table.entries] == [*ORDER, "oracle/oracle"]
 
 
-def test_mean_and_sd_over_seeds(table: Table, results: Path) -> None:
+def test_mean_and_sd_over_seeds(table: RankingTable, results: Path) -> None:
     files = [results / f"bazaar/runs/id/sasrec/seed-{seed}/metrics.json" for seed in (1, 2, 3)]
     values = [json.loads(file.read_text())["metrics"]["NDCG@10"] for file in files]
     cell = table.cells["id/sasrec", Column("NDCG@10")]
@@ -50,7 +53,7 @@ def test_mean_and_sd_over_seeds(table: Table, results: Path) -> None:
     assert table.cells["popular/popular", Column("NDCG@10")].sd is None
 
 
-def test_best_excludes_the_oracle(table: Table) -> None:
+def test_best_excludes_the_oracle(table: RankingTable) -> None:
     column = Column("NDCG@10")
     best = {entry.name for entry in table.entries if table.cells[entry.name, column].best}
     assert best == {"semantic/sasrec"}
@@ -114,7 +117,7 @@ def test_every_cold_policy_agrees_with_the_judge(policy: str, tmp_path: Path) ->
     assert found.comparisons == 27
 
 
-def test_long_form_has_groups_and_history(results: Path, table: Table, tmp_path: Path) -> None:
+def test_long_form_has_groups_and_history(results: Path, table: RankingTable, tmp_path: Path) -> None:
     paths = {kind: tmp_path / f"bazaar.{kind}" for kind in ("parquet", "csv", "md", "tex")}
     write(table, paths)
     long = read_table(paths["parquet"], "metrics")
@@ -133,7 +136,7 @@ def test_long_form_has_groups_and_history(results: Path, table: Table, tmp_path:
         assert paths[kind].read_bytes() == again[kind].read_bytes()
 
 
-def test_csv_numbers_are_the_table(table: Table) -> None:
+def test_csv_numbers_are_the_table(table: RankingTable) -> None:
     rows = list(csv.DictReader(io.StringIO(formats.csv_text(table))))
     assert len(rows) == len(table.entries)
     assert float(rows[1]["NDCG@10"]) == pytest.approx(table.cells["id/sasrec", Column("NDCG@10")].mean, rel=1e-5)
@@ -141,7 +144,7 @@ def test_csv_numbers_are_the_table(table: Table) -> None:
     assert "tail NDCG@10 p" in rows[0]
 
 
-def test_markdown(table: Table) -> None:
+def test_markdown(table: RankingTable) -> None:
     text = formats.markdown(table)
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in rows}) == 1
@@ -151,7 +154,7 @@ def test_markdown(table: Table) -> None:
     assert "seeds 1, 2, 3" in text
 
 
-def test_latex_is_balanced_and_escaped(table: Table) -> None:
+def test_latex_is_balanced_and_escaped(table: RankingTable) -> None:
     text = formats.latex(table)
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
     assert r"\toprule" in text

@@ -17,8 +17,10 @@ from reporting_world import ORDER, metric_files
 
 from tessera.artifacts.tables import describe
 from tessera.reporting import formats
-from tessera.reporting.runs import baselines_of, best_of, entries, few_users_warning, user_metrics
-from tessera.reporting.tables import Column, collect
+from tessera.reporting.ranking import collect
+from tessera.reporting.ranking_runs import entries, user_metrics
+from tessera.reporting.runs import baselines_of, best_of, few_users_warning
+from tessera.reporting.tables import Column
 from tessera.settings.evaluation import Evaluation, Significance
 
 USERS = reporting_world.USERS

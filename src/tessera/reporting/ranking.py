@@ -1,0 +1,284 @@
+"""The metric table of systems that rank the next item: per-user metrics, tested pairwise over users."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tessera.artifacts.logs import log
+from tessera.artifacts.tables import describe
+from tessera.evaluation.cold import AMONG_ALL, AMONG_COLD, KIND, SHOWN
+from tessera.evaluation.groups import repeat_warning
+from tessera.evaluation.significance import enough_resamples, p_values
+from tessera.reporting.ranking_runs import (
+    RankingRun,
+    UserMetrics,
+    check_same_users,
+    cold_metrics,
+    entries,
+    user_metrics,
+)
+from tessera.reporting.runs import Array, Entry, baselines_of, few_users_warning, label
+from tessera.reporting.tables import Column, Key, Metric, Table
+from tessera.settings.evaluation import Evaluation, Significance
+
+
+@dataclass(kw_only=True)
+class RankingTable(Table[RankingRun]):
+    """The results of systems under recommenders."""
+
+    protocol: str
+    evaluation: Evaluation
+    significance: Significance
+
+    METRICS: ClassVar[tuple[Metric, ...]] = (
+        Metric("Hit"),
+        Metric("NDCG"),
+        Metric("MRR"),
+        Metric("coverage"),
+        Metric("gini", better="smaller"),
+        Metric("popularity", better="smaller", digits=2),  # counts interactions
+    )
+
+    @property
+    def cold_share(self) -> float:
+        """Share of the test users whose target has no training interaction."""
+        return self.judged.cold_share
+
+    @property
+    def cold(self) -> dict[str, dict[str, Any]]:
+        """The groups of cold targets, with their numbers and what chance gives; empty where there is none."""
+        return self.judged.groups.get(KIND, {})
+
+    @property
+    def cold_columns(self) -> list[Column]:
+        """The columns of cold targets, where there are enough of them: among all items, and among cold ones."""
+        if self.cold.get(AMONG_ALL, {}).get("users", 0) < SHOWN:
+            return []
+        hit = self.main.replace("NDCG", "Hit")
+        return [Column(metric, KIND, group) for group in (AMONG_ALL, AMONG_COLD) for metric in (hit, self.main)]
+
+    @property
+    def repeats(self) -> int:
+        """Test users whose target stands in their own history."""
+        return round(self.judged.repeat_share * self.judged.test_users)
+
+    @property
+    def main(self) -> str:
+        """The metric of the head and tail columns: NDCG@10, or at the last cut-off where 10 is not one."""
+        cutoffs = self.evaluation.cutoffs
+        return f"NDCG@{10 if 10 in cutoffs else cutoffs[-1]}"
+
+    @property
+    def columns(self) -> list[Column]:
+        """Hits and NDCG at every cut-off, MRR, head and tail, coverage, cold targets."""
+        shown = [Column(f"{metric}@{k}") for metric in ("Hit", "NDCG") for k in self.evaluation.cutoffs]
+        shown += [Column("MRR"), Column(self.main, "popularity", "head"), Column(self.main, "popularity", "tail")]
+        shown += sorted({c for _, c in self.cells if not c.kind and c.metric.startswith("coverage@")}, key=str)
+        return self.filled([*shown, *self.cold_columns])
+
+    def header(self, column: Column) -> str:
+        """What stands over a column, with the protocol when that is not the full ranking."""
+        full = self.protocol == "full" or column.group == AMONG_COLD
+        return super().header(column) + ("" if full else f" ({self.protocol})")
+
+    def identity(self, entry: Entry[RankingRun]) -> dict[str, str]:
+        """System and recommender."""
+        return {"system": entry.system, "recommender": entry.recommender}
+
+    def labels(self, entry: Entry[RankingRun]) -> dict[str, str]:
+        """System and recommender; the oracle has none."""
+        return {"system": entry.system, "recommender": "" if entry.is_oracle else entry.recommender}
+
+    def shared(self) -> dict[str, str]:
+        """The protocol."""
+        return {"protocol": self.protocol}
+
+    def facts(self, entry: Entry[RankingRun]) -> dict[str, str | int]:
+        """The test users that count, and the share of all whose target stands in their own history."""
+        run = entry.runs[0]
+        return {"test users": run.users, "repeated targets": f"{run.repeat_share:.6g}"}
+
+    def settings(self) -> dict[str, Any]:
+        """Of judge and tests."""
+        return {
+            "evaluation": self.evaluation.model_dump(mode="json"),
+            "significance": self.significance.model_dump(mode="json"),
+        }
+
+    def warnings(self) -> list[str]:
+        """Too few users, and targets that nothing can hit."""
+        warnings = [repeat_warning(self.repeats, self.judged.test_users, self.evaluation)]
+        if self.cold_columns:
+            warnings.append(few_users_warning(self.cold[AMONG_ALL]["users"], " with a cold target"))
+        return [*super().warnings(), *filter(None, warnings)]
+
+    def conditions(self) -> list[str]:
+        """Users, candidates, masks, ties, cold and repeated targets, seeds, tests, the oracle."""
+        rule = self.evaluation
+        seeds = sorted({run.seed for entry in self.entries for run in entry.runs if len(entry.runs) > 1})
+        cold = {"miss": "counted as misses", "drop": "left out", "rank": "ranked as scored"}[rule.cold_targets]
+        users, everyone, repeats = self.judged.users, self.judged.test_users, self.repeats
+        repeated = {"miss": "counted as misses", "drop": "left out", "unmasked": "nothing masked for them"}
+        alike = not rule.mask_seen and rule.repeat_targets != "drop"
+        with_seen = rule.candidates.kind == "sampled" and not rule.mask_seen
+        target = "the target, the user's own history" if with_seen else "the target"
+        ranking = "full catalogue" if self.protocol == "full" else f"{target} and {self.protocol} negatives"
+        conditions = [
+            f"{users:,} test users" if users == everyone else f"{users:,} of {everyone:,} test users",
+            f"ranked: {ranking}",
+            "items of the user's own history masked" if rule.mask_seen else "seen items not masked",
+            f"ties: {'middle rank' if rule.ties == 'mean' else 'worst rank'}",
+            f"cold targets ({self.cold_share:.1%} of the test users): {cold}",
+            f"targets in the user's own history ({repeats:,}, {self.judged.repeat_share:.1%}): "
+            + ("ranked like others" if alike else repeated[rule.repeat_targets]),
+            f"mean ± sd over the seeds {', '.join(map(str, seeds))}" if seeds else "one seed",
+        ]
+        conditions += self._cold_conditions()
+        if self.baseline is not None and self.comparisons:
+            test = {
+                "randomization": "paired randomisation",
+                "bootstrap": "paired bootstrap",
+                "t_test": "paired t-test",
+            }[self.significance.method]
+            resamples = enough_resamples(self.significance, self.comparisons)
+            one = len(self.baselines) == 1
+            against = label(self.baseline) if one else f"{self.baseline.system} under the same recommender"
+            drawn = "" if self.significance.method == "t_test" else f", {resamples:,} resamples"
+            conditions.append(
+                f"* better (↑) or worse (↓) than {against}: {test} over users{drawn}, "
+                f"p ≤ {self.significance.level:g} after Holm's correction of {self.comparisons} comparisons"
+            )
+        if any(entry.is_oracle for entry in self.entries):
+            judged = next(entry for entry in self.entries if entry.is_oracle).runs[0].users
+            everyone = max(run.users for entry in self.entries for run in entry.runs)
+            part = f", known for {judged:,} of {everyone:,} users" if judged < everyone else ""
+            conditions.append(f"oracle: the process that made the data, a bound rather than a competitor{part}")
+        return conditions
+
+    def _cold_conditions(self) -> list[str]:
+        """How many cold targets there are, and what an order by chance would give them."""
+        if not self.cold_columns:
+            return []
+        by_chance = []
+        for group, where in ((AMONG_ALL, "the whole catalogue"), (AMONG_COLD, "cold items alone")):
+            content = self.cold[group]
+            given = ", ".join(f"{c.metric} {content['chance'][c.metric]:.4f}" for c in self.cold_columns[:2])
+            by_chance.append(f"{given} among {where} ({content['candidates']:,.0f} ranked on average)")
+        users = self.cold[AMONG_ALL]["users"]
+        return [
+            f"cold: the {users:,} users whose target has no training interaction, ranked as scored; chance would give "
+            + "; ".join(by_chance)
+        ]
+
+
+def _bare(
+    dataset: str, runs: Sequence[str | Path], order: Sequence[str], evaluation: Evaluation, significance: Significance
+) -> RankingTable:
+    """The rows without their numbers."""
+    rows = entries(runs, order)
+    if not rows:
+        raise ValueError(f"{dataset}: there is no run to put into a table")
+    protocol = rows[0].runs[0].protocol
+    return RankingTable(dataset, rows, [], protocol=protocol, evaluation=evaluation, significance=significance)
+
+
+def collect(
+    dataset: str, runs: Sequence[str | Path], order: Sequence[str], evaluation: Evaluation, significance: Significance
+) -> RankingTable:
+    """Read the runs of a dataset, average over seeds, test against the baseline and mark the best.
+
+    Args:
+        runs: paths of metrics.json, evaluation.parquet beside each.
+        order: names `system/recommender` in the order of the rows.
+    Raises:
+        ValueError: no run, an unknown baseline, mixed protocols, different test users, or none that counts.
+    """
+    table = _bare(dataset, runs, order, evaluation, significance)
+    table.baselines = baselines_of(table.entries, significance.baseline)
+    if not table.judged.users:
+        raise ValueError(
+            f"{dataset}: none of its {table.judged.test_users:,} test users counts: evaluation.repeat_targets: "
+            f"{evaluation.repeat_targets} and cold_targets: {evaluation.cold_targets} leave all of them out"
+        )
+    for warning in table.warnings():
+        log.warning("WARNING: %s: %s", dataset, warning)
+    table.average()
+    table.mark_best()
+    _compare(table)
+    return table
+
+
+def of_job(runs: Sequence[str | Path], settings: Mapping[str, Any]) -> RankingTable:
+    """The table of a job, whose settings came as JSON."""
+    evaluation = Evaluation.model_validate(settings["evaluation"])
+    significance = Significance.model_validate(settings["significance"])
+    return collect(settings["dataset"], runs, settings["order"], evaluation, significance)
+
+
+def load(path: str | Path, runs: Sequence[str | Path], order: Sequence[str]) -> RankingTable:
+    """A written table back from its long form: the tests are not made again.
+
+    Args:
+        runs: paths of the metrics.json that the table was made from.
+        order: names `system/recommender` in the order of the rows.
+    Raises:
+        ArtifactError: the file is missing, is of another kind, or tells of runs that are not given.
+    """
+    made = describe(path)["settings"]
+    evaluation = Evaluation.model_validate(made["evaluation"])
+    significance = Significance.model_validate(made["significance"])
+    table = _bare(made["dataset"], runs, order, evaluation, significance)
+    table.read(path)
+    return table
+
+
+def _tested(judged: UserMetrics, table: RankingTable) -> dict[Column, Array]:
+    """(n,) values a tested column; users outside the column's group hold NaN."""
+    columns = {Column(metric): values for metric, values in judged.values.items()}
+    for group, members in (("head", judged.head), ("tail", ~judged.head)):
+        if members.any():
+            columns[Column(table.main, "popularity", group)] = np.where(members, judged.values[table.main], np.nan)
+    return columns
+
+
+def _tested_cold(entry: Entry[RankingRun], table: RankingTable) -> dict[Column, Array]:
+    """(users with a cold target,) values of the printed columns of cold targets."""
+    if not table.cold_columns:
+        return {}
+    values = cold_metrics(entry, table.evaluation)
+    return {column: values[column.group][column.metric] for column in table.cold_columns}
+
+
+def _compare(table: RankingTable) -> None:
+    """Paired tests of every printed per-user column of every entry; one Holm family for the table."""
+    rivals = table.rivals
+    if not rivals:
+        return
+    bases = {base.name: user_metrics(base, table.evaluation) for base in table.baselines}
+    users = min(len(base.users) for base in bases.values())
+    if users < 2:
+        log.info("%s: %d test user(s), too few for a test of significance", table.dataset, users)
+        return
+    against = {base.name: _tested(bases[base.name], table) | _tested_cold(base, table) for base in table.baselines}
+    differences: dict[Key, Array] = {}
+    for entry, base in rivals:
+        judged = user_metrics(entry, table.evaluation)
+        check_same_users(entry, judged, base, bases[base.name])
+        for column, values in (_tested(judged, table) | _tested_cold(entry, table)).items():
+            differences[entry.name, column] = values - against[base.name][column]
+    keys = list(differences)
+    p = np.ones(len(keys))
+    # columns over the same users share their resamples
+    for kind, group in sorted({(c.kind, c.group) for _, c in keys}):
+        chosen = [n for n, (_, c) in enumerate(keys) if (c.kind, c.group) == (kind, group)]
+        values = np.stack([differences[keys[n]] for n in chosen], axis=1)
+        values = values[~np.isnan(values[:, 0])]
+        if len(values) > 1:
+            p[chosen] = p_values(values, table.significance, len(keys))
+    means = [float(np.nanmean(differences[key])) for key in keys]
+    table.correct(keys, means, p.tolist(), table.significance.level)
