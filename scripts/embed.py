@@ -13,4 +13,5 @@ with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attem
         model=snakemake.input.get("language_model"),
         embedder=snakemake.input.get("embedder"),
     )
-    embed(Task.model_validate_json(snakemake.params.cfg), places, Path(snakemake.output.table))
+    task = Task.model_validate_json(snakemake.params.cfg)
+    embed(task, places, Path(snakemake.output.table), Path("state"), snakemake.params.code)

@@ -47,6 +47,8 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("datasets__bazaar__prompt__domain", "thing", {"pretrain": 1, **READ}),
     ("models__small__training__steps", 7, {"pretrain": 1, **READ}),
     ("captions__looks__max_new_tokens", 9, {"caption": 1, "tune": 2, "embed": 2, "diagnose": 2, **codes(1), **runs(5)}),
+    # how the work is cut changes no result
+    ("captions__looks__shard", 7, {"report": 1}),
     ("tables__latent__view", "text", {"table": 1, "diagnose": 1, **runs(2)}),
     ("tables__text__pooling", "last", {**ONE_TABLE, **codes(2), **runs(5)}),
     ("tables__llmemb__pca", 7, {**ONE_TABLE, **codes(2), **runs(4)}),

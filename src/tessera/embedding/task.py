@@ -6,11 +6,12 @@ from pathlib import Path
 
 from tessera.artifacts.files import file_digest
 from tessera.embedding.recipe import Given, Recipe
-from tessera.language.models import load_model
+from tessera.language.models import fingerprint, load_model
 from tessera.settings.base import Settings
 from tessera.settings.kinds import implementation
 from tessera.settings.language import ItemPrompt, LanguageModel, ReadText
 from tessera.settings.recipes.base import ItemTable
+from tessera.training.machine import state_identity
 
 
 class Places(Settings):
@@ -43,8 +44,12 @@ class Task(Settings):
     model: LanguageModel
     prompt: ItemPrompt
 
-    def recipe(self, places: Places) -> Recipe:
-        """The recipe with its model and its files."""
+    def state(self, places: Places, state: Path, code: str) -> Path:
+        """The folder below `state` of what a killed run goes on from."""
+        return state / state_identity(self.canonical(), code, *places.digests(), *fingerprint(self.model))
+
+    def recipe(self, places: Places, state: Path) -> Recipe:
+        """The recipe with its model, its files, and the folder of its state."""
         start = self.start or self.table
         assert isinstance(start, ReadText)
         given = Given(
@@ -54,6 +59,7 @@ class Task(Settings):
             catalogue=Path(places.catalogue),
             captions={name: Path(path) for name, path in places.captions.items()},
             embedder=Path(places.embedder) if places.embedder else None,
+            state=state,
         )
         made: Recipe = implementation(self.table)(self.table, given)
         return made
