@@ -102,7 +102,8 @@ def test_the_artifact_holds_the_rows_in_order(tmp_path: Path, monkeypatch: pytes
             {"table": {**recipe, **changes}, "model": BuiltModel(built="qwen2.5-vl"), "prompt": PROMPT}
         )
         embed(task, Places(catalogue=str(catalogue), captions={}, model=None), output, tmp_path / "state", "")
-        vectors, present = read_item_sequences(output, 6)
+        rows = read_item_sequences(output, 6)
+        vectors, present = rows.dense(), rows.present
         told = item_attributes(catalogue, PROMPT)
         counts = {item: len(pairs) for item, pairs in told.items()}
         if not changes:
