@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
+from PIL import Image
 from tiny_project import Project
 
 from tessera.settings.config import Config
@@ -106,6 +108,20 @@ def test_settings(finished: Project, path: str, value: Any, expected: dict[str, 
     config = finished.write_config(finished.config(**{path: value}))
     # the default of significance.baseline must stay a run of the experiment
     assert finished.stale(config) == expected
+
+
+def test_another_picture_under_an_old_name(finished: Project) -> None:
+    picture = next((finished.folder / "results/bazaar/raw/images").glob("*.png"))
+    stamp = finished.folder / "results/bazaar/raw/pictures.json"
+    kept = {path: (path.read_bytes(), path.stat()) for path in (picture, stamp)}
+    Image.new("RGB", (40, 40), "red").save(picture)
+    try:
+        assert finished.stale() == {"caption": 1, "tune": 2, "embed": 2, "diagnose": 2, **codes(1), **runs(5)}
+    finally:
+        for path, (data, status) in kept.items():
+            path.write_bytes(data)
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert finished.stale() == {}
 
 
 def test_the_order_of_keys_is_nothing(finished: Project) -> None:

@@ -170,6 +170,7 @@ rule report_ctr:
         predictions=[path for dataset in DATASETS for path in click_files(dataset, "predictions.parquet")],
         histories=every("click_run", "history.jsonl"),
         codes=every("semantic_ids"),
+        pictures=[JOBS.pictures(dataset) for dataset in DATASETS],
         health=every("semantic_ids", "health.json"),
         rulegraph="results/report/rulegraph.mmd",
     output:

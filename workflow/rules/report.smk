@@ -44,6 +44,7 @@ rule report:
         histories=[f"results/{dataset}/runs/{run.path}/history.jsonl" for dataset in DATASETS for run in PLAN.runs],
         diagnostics=diagnosed(),
         captions=every("captions"),
+        pictures=[JOBS.pictures(dataset) for dataset in DATASETS],
         embedders=every("embedder", "history.jsonl"),
         codes=every("semantic_ids"),
         health=every("semantic_ids", "health.json"),

@@ -25,6 +25,8 @@ class Places(Settings):
     """Folder of the prepared dataset, for training."""
     embedder: str | None = None
     """Weights of a trained recipe: what embeds, or what a table starts from."""
+    pictures: str | None = None
+    """What is told of the pictures, where they are read."""
 
     def digests(self) -> list[str]:
         """Fingerprints of the files that training reads."""
@@ -46,7 +48,9 @@ class Task(Settings):
 
     def state(self, places: Places, state: Path, code: str) -> Path:
         """The folder below `state` of what a killed run goes on from."""
-        return state / state_identity(self.canonical(), code, *places.digests(), *fingerprint(self.model))
+        # times of pictures are in no artifact: what is made of the same pictures is the same
+        pictures = [file_digest(places.pictures)] if places.pictures else []
+        return state / state_identity(self.canonical(), code, *places.digests(), *fingerprint(self.model), *pictures)
 
     def recipe(self, places: Places, state: Path) -> Recipe:
         """The recipe with its model, its files, and the folder of its state."""

@@ -49,6 +49,14 @@ class BuiltModel(Settings):
     )
     """Its pre-training."""
 
+    def drawn(self, source: str) -> bool:
+        """Whether it learns describing from shapes that are drawn afresh, for a dataset of this source."""
+        return self.pictures == "drawn" or (self.pictures == "auto" and source == "bazaar")
+
+    def reads_pictures(self, source: str) -> bool:
+        """It learns from the dataset's own, unless they are drawn."""
+        return not self.drawn(source)
+
     def offers(self) -> frozenset[Need]:
         """It answers, and sees pictures."""
         return frozenset({DECODER, VISION})
@@ -165,6 +173,10 @@ class Captions(Sharded):
     """Larger pictures are made smaller: memory and tokens go with pixels."""
     batch: int = Field(64, ge=1)
     """Items captioned at once, of like length."""
+
+    def reads_pictures(self, source: str) -> bool:
+        """The model is shown them, unless it is told of the text alone."""
+        return self.source != "text"
 
     def problems(self, config: Any) -> Iterator[tuple[str, str]]:
         """Pictures are shown to models that see."""

@@ -32,7 +32,7 @@ _BLOCK = 2**25
 
 
 def standardized_sequences(rows: ItemSequences) -> tuple[ItemSequences, Tensor]:
-    """Several rows an item, centred and at unit mean square over all rows, and their mean (dim,), zero but for rounding.
+    """Several rows an item, centred and at unit mean square over all rows, and their mean (dim,), about zero.
 
     The distinct ones come in ascending order. Rows are taken some at a time, and what is made of them is mapped again:
     tables may be larger than the memory.

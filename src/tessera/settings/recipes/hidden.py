@@ -36,6 +36,10 @@ class HiddenTable(ReadText, Sharded, Finish, RecipeSettings):
         """What the model is shown."""
         return frozenset({"image", "text"} if self.source == "both" else {self.source})
 
+    def reads_pictures(self, source: str) -> bool:
+        """The model is shown them, unless it is told of the text alone."""
+        return self.source != "text"
+
     @model_validator(mode="after")
     def _plain(self) -> HiddenTable:
         if self.captions or self.states != "last":
