@@ -118,7 +118,7 @@ class Jobs:
 
     def pictures(self, dataset: str) -> str:
         """The path of what is told of a dataset's pictures; it changes with every one of them."""
-        return f"results/{dataset}/{PICTURES}"
+        return f"results/{self.raw(dataset)}/{PICTURES}"
 
     def look_again(self) -> None:
         """Look once at every folder of pictures, so that what reads them is made again where they have changed."""
