@@ -69,6 +69,9 @@ class DualViewEncoder(ItemEncoder):
         # several processes wait for the gradient of whatever is trained
         self.absent["fine"].requires_grad_(fine is not None)
         self.fine = Attributes(fine, width, lost.get("fine")) if fine is not None else None
+        for view, there in [*self.present.items(), *([("fine", self.fine.present)] if self.fine is not None else [])]:
+            assert isinstance(there, Present)
+            there.watch(self.absent[view])
         self.fusion = _Fusion(settings) if settings.views == 2 and settings.axis == "item" else None
         part = dim // 2 if settings.views == 2 and settings.combine == "concat" else dim
         self.adapters = nn.ModuleDict(
@@ -188,8 +191,8 @@ class Attributes(nn.Module):
 
     def distinct(self, absent: Tensor) -> Tensor:
         """(values + 1, width) projected values, and last what stands where an item has no text."""
-        learned = self.training or self.present.learns
-        return torch.cat([self.project(self.values), (absent if learned else self.project(self.mean))[None]])
+        stand_in = self.project(self.mean) if self.present.unlearned(absent) else absent
+        return torch.cat([self.project(self.values), stand_in[None]])
 
     def layout(self) -> tuple[Tensor, Tensor]:
         """Which value stands where, and where any does, (items + 1, n): without a text it is the absent one, once."""
