@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tessera.artifacts.sequences import ItemSequences
 from tessera.recommenders.backbones.sasrec import SASRec
 from tessera.recommenders.item_encoders.dual_view import DualViewEncoder
 from tessera.recommenders.item_encoders.fusion import CrossAttention, masked_mean
@@ -52,7 +53,8 @@ def make() -> tuple[DualViewEncoder, SASRec, tuple[Tensor, Tensor]]:
     present = torch.ones(fine.shape[:2], dtype=torch.bool)
     present[rng.random(ITEMS + 1) < 0.1, -1] = False  # a tenth has no description
     settings = DualViewItems(image="i", text="t", both="b", fine="f")
-    encoder = DualViewEncoder(settings, coarse, (fine * present[..., None], present), DIM)
+    rows = ItemSequences.of((fine * present[..., None]).numpy(), present.numpy())
+    encoder = DualViewEncoder(settings, coarse, rows, DIM)
     backbone = SASRec(SASRecSettings(dim=DIM, max_length=LENGTH, dropout=0.0))
     return encoder, backbone, (fine, present)
 

@@ -12,5 +12,7 @@ with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attem
         captions=dict(zip(snakemake.params.captions, snakemake.input.get("captions", []), strict=True)),
         model=snakemake.input.get("language_model"),
         embedder=snakemake.input.get("embedder"),
+        pictures=snakemake.input.get("pictures"),
     )
-    embed(Task.model_validate_json(snakemake.params.cfg), places, Path(snakemake.output.table))
+    task = Task.model_validate_json(snakemake.params.cfg)
+    embed(task, places, Path(snakemake.output.table), Path("state"), snakemake.params.code)

@@ -13,4 +13,5 @@ with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attem
         Path("state"),
         snakemake.params.code,
         Path(snakemake.log[0]),
+        Path(snakemake.input.pictures) if snakemake.input.get("pictures") else None,
     )

@@ -13,6 +13,7 @@ with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attem
         model=snakemake.input.get("language_model"),
         data=str(Path(snakemake.input.interactions).parent),
         embedder=snakemake.input.get("embedder"),
+        pictures=snakemake.input.get("pictures"),
     )
     launch(
         Task.model_validate_json(snakemake.params.cfg),

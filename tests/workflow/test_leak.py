@@ -80,7 +80,7 @@ def again(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 tune(task(config, name), Places(**common, data=str(folder / "data"), **begins), own, state, "")
             if name != "lrcl":
                 made = Places(**common, embedder=str(own) if learned else None)
-                embed(task(config, name), made, folder / f"{name}.parquet")
+                embed(task(config, name), made, folder / f"{name}.parquet", state, "")
     return folder
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
+from PIL import Image
 from tiny_project import Project
 
 from tessera.settings.config import Config
@@ -47,6 +49,8 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("datasets__bazaar__prompt__domain", "thing", {"pretrain": 1, **READ}),
     ("models__small__training__steps", 7, {"pretrain": 1, **READ}),
     ("captions__looks__max_new_tokens", 9, {"caption": 1, "tune": 2, "embed": 2, "diagnose": 2, **codes(1), **runs(5)}),
+    # how the work is cut changes no result
+    ("captions__looks__shard", 7, {"report": 1}),
     ("tables__latent__view", "text", {"table": 1, "diagnose": 1, **runs(2)}),
     ("tables__text__pooling", "last", {**ONE_TABLE, **codes(2), **runs(5)}),
     ("tables__llmemb__pca", 7, {**ONE_TABLE, **codes(2), **runs(4)}),
@@ -104,6 +108,20 @@ def test_settings(finished: Project, path: str, value: Any, expected: dict[str, 
     config = finished.write_config(finished.config(**{path: value}))
     # the default of significance.baseline must stay a run of the experiment
     assert finished.stale(config) == expected
+
+
+def test_another_picture_under_an_old_name(finished: Project) -> None:
+    picture = next((finished.folder / "results/bazaar/raw/images").glob("*.png"))
+    stamp = finished.folder / "results/bazaar/raw/pictures.json"
+    kept = {path: (path.read_bytes(), path.stat()) for path in (picture, stamp)}
+    Image.new("RGB", (40, 40), "red").save(picture)
+    try:
+        assert finished.stale() == {"caption": 1, "tune": 2, "embed": 2, "diagnose": 2, **codes(1), **runs(5)}
+    finally:
+        for path, (data, status) in kept.items():
+            path.write_bytes(data)
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert finished.stale() == {}
 
 
 def test_the_order_of_keys_is_nothing(finished: Project) -> None:

@@ -11,7 +11,7 @@ from tessera.data.files import find
 from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs, Told
 from tessera.plan.picture import flow_chart
-from tessera.plan.required import check_files, check_first_lines, dataset_files
+from tessera.plan.required import check_files, check_first_lines, dataset_files, picture_names
 from tessera.settings.config import load
 
 WHERE = ", ".join(map(str, workflow.configfiles)) or "config"
@@ -25,6 +25,8 @@ except ConfigError as error:
     refuse(error)
 
 JOBS = Jobs(PLAN)
+if workflow.is_main_process:
+    JOBS.look_again()
 ENVIRONMENT = "../envs/tessera.yaml"
 DATASETS = CONFIG.experiment.datasets
 GENERATED = [name for name in DATASETS if PLAN.generated(name)]

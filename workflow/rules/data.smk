@@ -8,6 +8,7 @@ rule ingest:
         catalogue="results/{dataset}/raw/items.parquet",
         rejected="results/{dataset}/raw/rejected.parquet",
         summary="results/{dataset}/raw/ingest.json",
+        pictures="results/{dataset}/raw/pictures.json",
     log:
         "results/logs/ingest/{dataset}.log",
     benchmark:
@@ -21,6 +22,7 @@ rule ingest:
         **resources("ingest"),
     params:
         cfg=lambda wildcards: JOBS.ingest(wildcards.dataset),
+        pictures=lambda wildcards: picture_names(CONFIG, wildcards.dataset),
         code=lambda wildcards: code("ingest.py", *JOBS.source_modules(wildcards.dataset)),
     script:
         "../../scripts/ingest.py"
@@ -33,6 +35,7 @@ rule generate:
         catalogue="results/{dataset}/raw/items.parquet",
         rejected="results/{dataset}/raw/rejected.parquet",
         summary="results/{dataset}/raw/ingest.json",
+        pictures="results/{dataset}/raw/pictures.json",
         images=directory("results/{dataset}/raw/images"),
         latents="results/{dataset}/raw/latents.parquet",
         truth="results/{dataset}/raw/truth.parquet",

@@ -3,6 +3,7 @@
 # Reads of the config: datasets, models.
 rule pretrain:
     input:
+        unpack(inputs("model")),
         interactions="results/{dataset}/data/interactions.parquet",
         catalogue="results/{dataset}/data/items.parquet",
         users="results/{dataset}/data/users.parquet",

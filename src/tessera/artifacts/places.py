@@ -8,6 +8,8 @@ _FOLDERS = {
     "embedder": ("embedders", "model.safetensors"),
     "semantic_ids": ("semantic_ids", "codes.parquet"),
 }
+PICTURES = "raw/pictures.json"
+"""What is told of a dataset's pictures."""
 _FILES = {"table": "tables", "captions": "captions"}
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tessera.artifacts.tables import ArtifactError, check_ids, read_table, write_table
+
+_ROWS = 8192
+"""Rows that are read at a time."""
 
 
 def write_item_sequences(
@@ -42,31 +49,101 @@ def write_item_sequences(
     write_table(path, table, "item_sequences", settings, inputs)
 
 
-def read_item_sequences(path: str | Path, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read a table of several rows an item, in any row order.
+class ItemSequences(NamedTuple):
+    """Several rows an item, of which equal ones are kept once, in a file that is mapped into memory."""
 
-    Returns:
-        vectors (count + 1, n, dim) float32, zero where absent, row 0 for padding; present (count + 1, n) bool, where n
-        is the most rows of an item and an item's rows come first.
+    values: np.ndarray
+    """(values, dim) the distinct rows."""
+    places: np.ndarray
+    """(items + 1, n) int64: which value stands where, an item's first; `len(values)` stands for none."""
+    folder: Path | None = None
+    """Where there is room for more files of this size."""
+
+    @property
+    def present(self) -> np.ndarray:
+        """(items + 1, n) bool: where there is a row."""
+        return self.places < len(self.values)
+
+    @classmethod
+    def of(cls, vectors: np.ndarray, present: np.ndarray) -> ItemSequences:
+        """From vectors (items + 1, n, dim), which are there where `present` (items + 1, n) says so."""
+        values, places = np.unique(vectors[present], axis=0, return_inverse=True)
+        found = np.full(present.shape, len(values))
+        found[present] = places.reshape(-1)
+        return cls(values, found)
+
+    def dense(self) -> np.ndarray:
+        """(items + 1, n, dim) vectors, zero where absent."""
+        found: np.ndarray = np.concatenate([self.values, np.zeros((1, self.values.shape[1]), self.values.dtype)])
+        return np.asarray(found[self.places])
+
+
+def read_item_sequences(path: str | Path, count: int) -> ItemSequences:
+    """Read a table of several rows an item, in any row order; its vectors are never all in memory.
+
     Raises:
         ArtifactError: wrong kind, ids outside 1..count, positions that are not 0, 1, ... of each item, or NaN or
             infinite values.
     """
-    table = read_table(path, "item_sequences").sort_by([("item", "ascending"), ("position", "ascending")])
-    check_ids(path, table, "item", count)
-    items, positions = table.column("item").to_numpy(), table.column("position").to_numpy()
+    keys = read_table(path, "item_sequences", ["item", "position"])
+    check_ids(path, keys, "item", count)
+    items, positions = keys.column("item").to_numpy(), keys.column("position").to_numpy()
+    _check_positions(path, items, positions)
+    numbers, values = _distinct(path, items)
+    places = np.full((count + 1, int(positions.max(initial=0)) + 1), len(values))
+    places[items, positions] = numbers
+    return ItemSequences(values, places, Path(path).parent)
+
+
+def _check_positions(path: str | Path, items: np.ndarray, positions: np.ndarray) -> None:
+    order = np.lexsort((positions, items))
+    items, positions = items[order], positions[order]
     starts = np.flatnonzero(np.diff(items, prepend=-1))
     expected = np.arange(len(items)) - np.repeat(starts, np.diff(starts, append=len(items)))
     if (wrong := positions != expected).any():
         row = int(wrong.argmax())
         raise ArtifactError(f"{path}: item {items[row]} has position {positions[row]}, expected {expected[row]}")
-    embedding = table.column("embedding").combine_chunks()
-    rows = embedding.flatten().to_numpy(zero_copy_only=False).reshape(len(items), embedding.type.list_size)
-    if (bad := ~np.isfinite(rows).all(1)).any():
-        raise ArtifactError(f"{path}: a vector of item {items[bad][0]} holds NaN or infinity")
-    most = int(positions.max(initial=0)) + 1
-    vectors = np.zeros((count + 1, most, rows.shape[1]), np.float32)
-    present = np.zeros((count + 1, most), bool)
-    vectors[items, positions] = rows
-    present[items, positions] = True
-    return vectors, present
+
+
+def _distinct(path: str | Path, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which distinct row each row is, (rows,), and the distinct rows, (values, dim)."""
+    numbers = np.empty(len(items), np.int64)
+    seen: dict[bytes, int] = {}
+    start = 0
+    with (
+        pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as table,
+        scratch(Path(path).parent) as file,
+    ):
+        dim = table.schema_arrow.field("embedding").type.list_size
+        for batch in table.iter_batches(_ROWS, columns=["embedding"], use_threads=False):
+            rows = batch.column(0).flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+            if (bad := ~np.isfinite(rows).all(1)).any():
+                raise ArtifactError(f"{path}: a vector of item {items[start + bad.argmax()]} holds NaN or infinity")
+            for number, row in enumerate(rows, start):
+                known = len(seen)
+                # equal digests of 128 bits are equal rows
+                numbers[number] = found = seen.setdefault(blake2b(row.tobytes(), digest_size=16).digest(), known)
+                if found == known:
+                    file.write(row.tobytes())
+            start += len(rows)
+        return numbers, mapped(file, len(seen), dim, np.dtype(np.float32))
+
+
+@contextmanager
+def scratch(folder: Path | None) -> Iterator[IO[bytes]]:
+    """A file without a name, gone with the last that reads it: in the folder, or elsewhere if it cannot be there."""
+    try:
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+    except OSError:  # somebody else's folder
+        file = tempfile.TemporaryFile()  # noqa: SIM115
+    with file:
+        yield file
+
+
+def mapped(file: IO[bytes], rows: int, dim: int, dtype: np.dtype[Any]) -> np.ndarray:
+    """What was written to a file, (rows, dim), read from there whenever it is needed."""
+    file.flush()
+    if not rows * dim:
+        return np.zeros((rows, dim), dtype)
+    # copy on write: torch wants what it could write to
+    return np.memmap(file, dtype, mode="c", shape=(rows, dim))

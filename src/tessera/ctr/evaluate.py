@@ -88,7 +88,7 @@ def evaluate_model(
     inputs = {"model": file_digest(path), "samples": file_digest(folder / "samples.parquet")}
     write_predictions(output, samples, test, found, run.model_dump(mode="json"), inputs)
     summary = judge(samples, test, found, catalogue.popularity.numpy(), settings)
-    summary |= {"model": run.name, "seed": run.seed, "kind": run.model.model, **more}
+    summary |= {"model": run.name, "seed": run.seed, "kind": run.model.model, "remarks": run.remarks, **more}
     write_json(told, summary)
     log.info("%s: %s", run.name, ", ".join(f"{k} {v:.4f}" for k, v in summary["metrics"].items() if v is not None))
     return summary

@@ -19,6 +19,7 @@ from tessera.data.identifiers import twin
 from tessera.data.joins import Join
 from tessera.data.log import Item, RawLog, open_log
 from tessera.data.picture_folder import PictureFolder
+from tessera.data.picture_stamp import write_stamp
 from tessera.data.sources.base import source
 from tessera.data.sources.csv_rows import whole
 from tessera.data.text import LONGEST, clean, counted
@@ -31,7 +32,7 @@ LONGEST_KEY = 200
 
 
 def ingest(settings: Mapping[str, Any], folder: Path) -> None:
-    """Write `interactions`, `items`, `rejected` (.parquet) and `ingest.json` into `folder`.
+    """Write `interactions`, `items`, `rejected` (.parquet), `ingest.json` and `pictures.json` into `folder`.
 
     Args:
         settings: what `ingest_settings` of a dataset gives.
@@ -73,6 +74,7 @@ def ingest(settings: Mapping[str, Any], folder: Path) -> None:
         "rejected_interactions": interactions,
     }
     write_json(folder / "ingest.json", counts)
+    write_stamp(folder / "pictures.json", items.root)
     log.info("read %s interactions of %s items", f"{raw.rows:,}", f"{len(raw.items):,}")
     if raw.whole:
         log.info("%s more items are told of and met by nobody", f"{items.unmet:,}")
@@ -126,6 +128,11 @@ class _Items:
         """Items that may have a picture of their own name."""
         self._pictured = Join(self._owners)
         self.pictures = PictureFolder(find(dataset.images), self._owners) if dataset.images else None
+
+    @property
+    def root(self) -> str | None:
+        """The folder of pictures."""
+        return str(self.pictures.folder) if self.pictures is not None else None
 
     def check_told(self) -> None:
         """Refuse files of items that hold none; after too many unreadable rows, which say why.
@@ -218,8 +225,7 @@ class _Items:
 
     def write(self, path: Path, own: Iterator[Item], settings: dict[str, Any]) -> None:
         """Write the raw items in chunks."""
-        root = str(self.pictures.folder) if self.pictures is not None else None
-        schema = RAW_ITEMS.with_metadata(metadata("raw_items", settings, image_root=root))
+        schema = RAW_ITEMS.with_metadata(metadata("raw_items", settings, image_root=self.root))
         with (
             atomic(path) as temporary,
             pq.ParquetWriter(temporary, schema, compression="zstd") as writer,

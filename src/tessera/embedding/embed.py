@@ -13,15 +13,20 @@ from tessera.artifacts.tables import ArtifactError, check_rows_differ, write_ite
 from tessera.embedding.finish import finish, fit, write_components
 from tessera.embedding.task import Places, Task
 from tessera.settings.recipes.base import Finish
+from tessera.training.shards import forget_shards
 
 
-def embed(task: Task, places: Places, output: Path) -> None:
+def embed(task: Task, places: Places, output: Path, state: Path, code: str) -> None:
     """Write the item table of a task, and beside it (`.finish.safetensors`) how its rows were finished.
 
+    Args:
+        state: folder of states; what a killed run goes on from is in one of its own.
+        code: hash of the code that makes the table.
     Raises:
         ArtifactError: no item has a text, a vector is not finite, or all are the same.
     """
-    items, vectors, names = task.recipe(places).rows()
+    folder = task.state(places, state, code)
+    items, vectors, names = task.recipe(places, folder).rows()
     bad = ~np.isfinite(vectors).all(1)
     if bad.any():
         raise ArtifactError(f"{output}: the model gives NaN or infinity for item {items[bad][0]}; nothing was written")
@@ -38,7 +43,7 @@ def embed(task: Task, places: Places, output: Path) -> None:
     )  # fmt: skip
     write_components(output.with_suffix(".finish.safetensors"), components)
     digests = {str(number): digest for number, digest in enumerate(places.digests())}
-    settings = task.model_dump(mode="json")
+    settings = task.identity()
     if shape.shuffle is not None:
         items = shuffled(items, shape.shuffle)
     if names is None:
@@ -46,6 +51,7 @@ def embed(task: Task, places: Places, output: Path) -> None:
     else:
         order = np.argsort(items, kind="stable")
         write_item_sequences(output, items[order], [names[row] for row in order], finished[order], settings, digests)
+    forget_shards(folder)
 
 
 def shuffled(items: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:

@@ -2,73 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tessera.artifacts.logs import Progress, log
+from tessera.artifacts.models import read_arrays, write_tensors
 from tessera.embedding.recipe import Recipe, Rows
 from tessera.embedding.text import Items, Vectors
-from tessera.language.questions import Question, lengths, picture_inputs, read_pixels
+from tessera.language.questions import Question, picture_inputs
 from tessera.language.shown import ShownCatalogue
 from tessera.language.states import pool, read_states
 from tessera.language.tokens import pad_rows
 from tessera.settings.language import ItemPrompt
 from tessera.settings.recipes.hidden import HiddenTable
+from tessera.training.shards import Shards, groups
 
 if TYPE_CHECKING:
     from tessera.language.models import LanguageModel
     from tessera.language.questions import Pixels
 
-_AT_ONCE = 512
-"""Items whose pictures are open at a time."""
+
+class _Shard(NamedTuple):
+    """Rows of some items."""
+
+    items: Items
+    """(n,) those that could be shown, ascending."""
+    vectors: Vectors
+    """(n, width)."""
+    broken: int
+    """How many pictures cannot be read."""
 
 
 @torch.no_grad()
 def embed_hidden(
-    table: HiddenTable, prompt: ItemPrompt, model: LanguageModel, catalogue: Path, captions: Mapping[str, Path]
+    table: HiddenTable, prompt: ItemPrompt, model: LanguageModel, catalogue: Path, state: Path
 ) -> tuple[Items, Vectors]:
     """The states of the last layer over the question, picture included, up to where the answer would begin.
 
+    A run that was killed goes on after the last complete shard and gives the same rows.
+
+    Args:
+        state: folder of the shards, named by everything that the rows depend on.
     Returns:
         (n,) ids of the items that have what the model is shown, ascending, and (n, width) pooled states.
     Raises:
         LanguageModelError: the model sees no pictures, or no item has what it is to be shown.
-        ValueError: no picture can be read.
+        ValueError: no picture can be read, or a shard is damaged.
     """
     question = Question(model, table.source, prompt.domain, table.instruction)
     shown = ShownCatalogue(question, prompt, catalogue, table.max_pixels)
     model.full.eval()
-    found: list[int] = []
-    vectors: list[Vectors] = []
-    broken = 0
+    shards = Shards(state, _save, partial(_load, model.width), ".safetensors", "this table")
+    made: list[_Shard] = []
     with Progress("items", len(shown.items), "items") as progress:
-        for start in range(0, len(shown.items), _AT_ONCE):
-            chosen = shown.items[start : start + _AT_ONCE]
-            seen = shown.see(chosen)
-            broken += len(seen.broken)
-            pixels: list[Pixels | None] = [None] * len(seen.asked)
-            if question.pictured:
-                pixels[:] = read_pixels(model, [seen.pictures[item] for item in seen.asked])
-            told = [shown.attributes.get(item, []) for item in seen.asked]
-            rows, _ = question.rows(told, pixels, room=1)
-            made = np.empty((len(rows), model.width), np.float32)
-            order = np.argsort(-lengths(rows), kind="stable")
-            for first in range(0, len(order), table.batch):
-                batch = order[first : first + table.batch].tolist()
-                made[batch] = _states(table, question, [rows[i] for i in batch], [pixels[i] for i in batch])
-            found += seen.asked
-            vectors.append(made)
+        for chosen, shard in shards.work(
+            shown.items, table.shard, table.batch, lambda some: _embed(table, shown, some)
+        ):
+            made.append(shard)
             progress.update(len(chosen))
-    if broken:
+    if broken := sum(shard.broken for shard in made):
         log.info("%s pictures cannot be read; their items have no row", f"{broken:,}")
-    if not found:
+    found = np.concatenate([shard.items for shard in made])
+    if not len(found):
         raise ValueError(f"{catalogue}: no item could be shown by {table.source}: every picture is broken")
-    return np.array(found, np.int64), np.concatenate(vectors)
+    return found, np.concatenate([shard.vectors for shard in made])
+
+
+def _embed(table: HiddenTable, shown: ShownCatalogue, items: Sequence[int]) -> _Shard:
+    """One shard."""
+    found: list[int] = []
+    vectors = np.empty((len(items), shown.question.model.width), np.float32)
+    broken = 0
+    for group in groups(items, table.batch):
+        seen, batches, _ = shown.ask(group, table.batch, room=1)
+        place = {item: len(found) + number for number, item in enumerate(seen.asked)}
+        for batch in batches:
+            vectors[[place[item] for item in batch.items]] = _states(table, shown.question, batch.rows, batch.pixels)
+        found += seen.asked
+        broken += len(seen.broken)
+    return _Shard(np.array(found, np.int64), vectors[: len(found)], broken)
+
+
+def _save(path: Path, shard: _Shard) -> None:
+    told = {"items": shard.items, "vectors": shard.vectors, "broken": np.array([shard.broken])}
+    write_tensors(path, {name: torch.from_numpy(value) for name, value in told.items()})
+
+
+def _load(width: int, path: Path, items: Sequence[int]) -> _Shard:
+    told = read_arrays(path)
+    found, vectors, (broken,) = told["items"], told["vectors"], told["broken"]
+    if vectors.shape != (len(found), width) or not np.isin(found, items).all():
+        raise ValueError
+    return _Shard(found, vectors, int(broken))
 
 
 def _states(table: HiddenTable, question: Question, rows: list[list[int]], pixels: list[Pixels | None]) -> Vectors:
@@ -91,6 +122,5 @@ class HiddenRecipe(Recipe):
 
     def rows(self) -> Rows:
         """See `Recipe.rows`."""
-        return Rows(
-            *embed_hidden(self.settings, self.given.prompt, self.given.model, self.given.catalogue, self.given.captions)
-        )
+        given = self.given
+        return Rows(*embed_hidden(self.settings, given.prompt, given.model, given.catalogue, given.state))

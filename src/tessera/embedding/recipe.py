@@ -49,6 +49,8 @@ class Given:
     """Captions by name."""
     embedder: Path | None = None
     """Weights of a trained recipe: what embeds, or what a training starts from."""
+    state: Path = Path("state")
+    """Folder of what a killed run of `rows` goes on from, named by everything that the rows depend on."""
 
 
 class Recipe(ABC):

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from tessera.artifacts.files import file_digest
 from tessera.embedding.recipe import Given, Recipe
-from tessera.language.models import load_model
+from tessera.language.models import fingerprint, load_model
 from tessera.settings.base import Settings
 from tessera.settings.kinds import implementation
 from tessera.settings.language import ItemPrompt, LanguageModel, ReadText
 from tessera.settings.recipes.base import ItemTable
+from tessera.training.machine import state_identity
 
 
 class Places(Settings):
@@ -24,6 +25,8 @@ class Places(Settings):
     """Folder of the prepared dataset, for training."""
     embedder: str | None = None
     """Weights of a trained recipe: what embeds, or what a table starts from."""
+    pictures: str | None = None
+    """What is told of the pictures, where they are read."""
 
     def digests(self) -> list[str]:
         """Fingerprints of the files that training reads."""
@@ -43,8 +46,14 @@ class Task(Settings):
     model: LanguageModel
     prompt: ItemPrompt
 
-    def recipe(self, places: Places) -> Recipe:
-        """The recipe with its model and its files."""
+    def state(self, places: Places, state: Path, code: str) -> Path:
+        """The folder below `state` of what a killed run goes on from."""
+        # times of pictures are in no artifact: what is made of the same pictures is the same
+        pictures = [file_digest(places.pictures)] if places.pictures else []
+        return state / state_identity(self.canonical(), code, *places.digests(), *fingerprint(self.model), *pictures)
+
+    def recipe(self, places: Places, state: Path) -> Recipe:
+        """The recipe with its model, its files, and the folder of its state."""
         start = self.start or self.table
         assert isinstance(start, ReadText)
         given = Given(
@@ -54,6 +63,7 @@ class Task(Settings):
             catalogue=Path(places.catalogue),
             captions={name: Path(path) for name, path in places.captions.items()},
             embedder=Path(places.embedder) if places.embedder else None,
+            state=state,
         )
         made: Recipe = implementation(self.table)(self.table, given)
         return made

@@ -10,17 +10,16 @@ import torch
 
 from tessera.artifacts.logs import stage
 from tessera.embedding.task import Places, Task
-from tessera.language.models import fingerprint
 from tessera.settings.training import Steps
 from tessera.training.launch import run_processes
-from tessera.training.machine import Machine, state_identity
+from tessera.training.machine import Machine
 
 
 def tune(task: Task, places: Places, output: Path, state: Path, code: str) -> None:
     """Train the embedder of a task: `output` (model.safetensors), model.json and history.jsonl beside it."""
-    folder = state / state_identity(task.canonical(), code, *places.digests(), *fingerprint(task.model))
+    folder = task.state(places, state, code)
     machine = Machine(_steps(task))
-    task.recipe(places).train(Path(places.data), output, folder, machine)
+    task.recipe(places, folder).train(Path(places.data), output, folder, machine)
 
 
 def _steps(task: Task) -> Steps:

@@ -7,8 +7,9 @@ users with one class have none (Zhu et al., KDD 2017). ECE with bins of equal wi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,9 @@ Array = NDArray[np.float64]
 CLIP = 1e-7
 """Probabilities are kept so far from 0 and 1 in the log loss."""
 _CELLS = 4_000_000
-"""Numbers of a table at a time."""
+"""Numbers of a table at a time: memory does not grow with the number of resamples."""
+_PAIRED_USERS = 4000
+"""Most users whose pairs are counted: their table takes 128 MB."""
 METRICS = ("AUC", "GAUC", "log loss", "ECE")
 SMALLER_IS_BETTER = ("log loss", "ECE")
 
@@ -82,24 +85,36 @@ def user_wins(labels: np.ndarray, scores: np.ndarray, users: np.ndarray, count: 
     return wins
 
 
-def resampled_auc(labels: np.ndarray, scores: np.ndarray, users: np.ndarray, draws: Array) -> Array:
-    """(resamples,) AUC of resamples of users, NaN where a class is missing.
+def auc_of_draws(
+    labels: np.ndarray, scores: np.ndarray, users: np.ndarray, count: int, resamples: int
+) -> Callable[[Array], Array]:
+    """What gives the AUC of resamples of users: of draws (any number, users), NaN where a class is missing.
 
     Args:
         labels: (n,) 0 or 1.
         scores: (n,) any order-preserving score.
         users: (n,) from 0.
-        draws: (resamples, users) how often each is drawn.
+        count: how many users there are.
+        resamples: how many draws there will be; it decides which of two ways to the same numbers is taken.
     """
-    resamples, count = draws.shape
-    if count > resamples:  # the pairs of users cost more than so many passes
-        size = max(1, _CELLS // max(1, len(labels)))
-        parts = [draws[start : start + size][:, users] for start in range(0, resamples, size)]
-        return np.concatenate([weighted_auc(labels, scores, part) for part in parts])
-    won = ((draws @ user_wins(labels, scores, users, count)) * draws).sum(1)
+    if count > min(resamples, _PAIRED_USERS):  # the pairs of users cost more than so many passes
+
+        def by_passes(draws: Array) -> Array:
+            size = max(1, _CELLS // max(1, len(labels)))
+            parts = (draws[start : start + size][:, users] for start in range(0, len(draws), size))
+            return np.concatenate([weighted_auc(labels, scores, part) for part in parts])
+
+        return by_passes
+    wins = user_wins(labels, scores, users, count)
     clicks = np.bincount(users, labels > 0, count)
-    total = (draws @ clicks) * (draws @ (np.bincount(users, minlength=count) - clicks))
-    return np.asarray(np.divide(won, total, out=np.full(resamples, np.nan), where=total > 0))
+    others = np.bincount(users, minlength=count) - clicks
+
+    def by_pairs(draws: Array) -> Array:
+        won = ((draws @ wins) * draws).sum(1)
+        total = (draws @ clicks) * (draws @ others)
+        return np.asarray(np.divide(won, total, out=np.full(len(draws), np.nan), where=total > 0))
+
+    return by_pairs
 
 
 def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> Array:
@@ -178,13 +193,18 @@ LEAST_USERS = 10
 """Fewest users of which resamples tell anything."""
 
 
-def user_draws(users: int, resamples: int, seed: int) -> Array:
-    """(resamples, users) how often each user is drawn, with replacement."""
+def user_draws(users: int, resamples: int, seed: int) -> Iterator[Array]:
+    """How often each user is drawn, with replacement, in blocks (some resamples, users)."""
     generator = np.random.default_rng(seed)
-    drawn = np.empty((resamples, users))
-    for row in range(resamples):
-        drawn[row] = np.bincount(generator.integers(0, users, users), minlength=users)
-    return drawn
+    # products of matrices take rows a few at a time: in blocks of eights, none of fewer, every row comes out as if all
+    # came at once, to the last bit
+    size = max(8, _CELLS // users // 8 * 8)
+    starts = range(0, max(resamples - 7, 1), size)
+    for start, end in pairwise([*starts, resamples]):
+        drawn = np.empty((end - start, users))
+        for row in range(len(drawn)):
+            drawn[row] = np.bincount(generator.integers(0, users, users), minlength=users)
+        yield drawn
 
 
 def resampled(
@@ -198,17 +218,17 @@ def resampled(
     told = by_user(users, labels, probabilities)
     if len(told.users) < LEAST_USERS:
         return dict.fromkeys(("AUC", "GAUC", "log loss"), np.full(resamples, np.nan))
-    draws = user_draws(len(told.users), resamples, seed)
-    aucs = resampled_auc(labels, probabilities, told.inverse, draws)
+    auc_of = auc_of_draws(labels, probabilities, told.inverse, len(told.users), resamples)
     fits = ~np.isnan(told.auc)
-    weight = draws[:, fits] @ told.impressions[fits]
-    grouped = np.divide(
-        draws[:, fits] @ (told.auc[fits] * told.impressions[fits]),
-        weight,
-        out=np.full(resamples, np.nan),
-        where=weight > 0,
-    )
-    return {"AUC": aucs, "GAUC": grouped, "log loss": (draws @ told.loss) / (draws @ told.impressions)}
+    found: dict[str, list[Array]] = {"AUC": [], "GAUC": [], "log loss": []}
+    for draws in user_draws(len(told.users), resamples, seed):
+        found["AUC"].append(auc_of(draws))
+        with_both = draws[:, fits]
+        weight = with_both @ told.impressions[fits]
+        own = with_both @ (told.auc[fits] * told.impressions[fits])
+        found["GAUC"].append(np.divide(own, weight, out=np.full(len(draws), np.nan), where=weight > 0))
+        found["log loss"].append((draws @ told.loss) / (draws @ told.impressions))
+    return {metric: np.concatenate(parts) for metric, parts in found.items()}
 
 
 def interval(values: Array, level: float) -> tuple[float, float] | None:

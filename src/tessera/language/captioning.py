@@ -20,8 +20,18 @@ class Captioning(Settings):
     prompt: ItemPrompt
 
 
-def caption(task: Captioning, catalogue: Path, model: Path | None, output: Path, state: Path, code: str) -> None:
-    """Write the captions of a catalogue; `model` is the folder of a model that was built."""
-    digests = [file_digest(catalogue)] + ([file_digest(model / "model.safetensors")] if model else [])
+def caption(
+    task: Captioning,
+    catalogue: Path,
+    model: Path | None,
+    output: Path,
+    state: Path,
+    code: str,
+    pictures: Path | None = None,
+) -> None:
+    """Write the captions of a catalogue; `model` is the folder of a model that was built, `pictures` what is told of
+    the pictures."""
+    files = [catalogue, *([model / "model.safetensors"] if model else []), *([pictures] if pictures else [])]
+    digests = [file_digest(file) for file in files]
     folder = state / state_identity(task.canonical(), code, *digests, *fingerprint(task.model))
     write_captions(task.captions, task.prompt, load_model(task.model, model), catalogue, output, folder)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from tessera.artifacts.files import read_json, write_json
@@ -15,10 +14,10 @@ from tessera.artifacts.logs import Progress, log
 from tessera.artifacts.tables import write_table
 from tessera.language.answers import answer
 from tessera.language.models import LanguageModel
-from tessera.language.questions import Pixels, Question, lengths, read_pixels
+from tessera.language.questions import Question
 from tessera.language.shown import BROKEN_PICTURE, ShownCatalogue
 from tessera.settings.language import Captions, ItemPrompt
-from tessera.training.checkpoint import clear, tidy
+from tessera.training.shards import Shards, forget_shards, groups
 
 NAMED = 5
 """So many broken pictures are named in the log; the others are counted."""
@@ -49,15 +48,11 @@ def write_captions(
     items = shown.items
     rows: list[list[Any]] = []
     cut, named = 0, 0
-    starts = range(0, len(items), settings.shard)
-    tidy(state)
+    shards = Shards(state, write_json, _read_shard, ".json", "these captions")
     with Progress("captions", len(items), "items") as progress:
-        for number, start in enumerate(starts):
-            chosen = items[start : start + settings.shard]
-            shard = state / f"captions-{number:05d}.json"
-            if not shard.is_file():
-                write_json(shard, _caption(settings, shown, chosen))
-            said = _read_shard(shard, chosen)
+        for chosen, said in shards.work(
+            items, settings.shard, settings.batch, lambda some: _caption(settings, shown, some)
+        ):
             rows += said["rows"]
             for reason in said["broken"][: NAMED - named]:
                 log.info("%s", reason)
@@ -73,27 +68,15 @@ def write_captions(
     columns = [list(column) for column in zip(*rows, strict=True)]
     made = pa.table({"item": pa.array(columns[0], pa.int32()), "text": pa.array(columns[1], pa.string()),
                      "status": pa.array(columns[2], pa.string())})  # fmt: skip
-    write_table(
-        output, made, "captions", settings.model_dump(mode="json"), counts=dict(counts), cut=cut, domain=prompt.domain
-    )
-    for number in range(len(starts)):
-        (state / f"captions-{number:05d}.json").unlink(missing_ok=True)
-    clear(state / "captions-00000.json")
+    write_table(output, made, "captions", settings.identity(), counts=dict(counts), cut=cut, domain=prompt.domain)
+    forget_shards(state)
 
 
 def _read_shard(path: Path, items: Sequence[int]) -> dict[str, Any]:
-    """What was said of these items.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    try:
-        said = read_json(path)
-        whole = [item for item, _, _ in said["rows"]] == list(items) and {"cut", "broken"} <= set(said)
-    except (KeyError, TypeError, ValueError):
-        whole = False
-    if not whole:
-        raise ValueError(f"{path}: is no shard of these captions; remove it, and its items are asked about again")
+    """What was said of these items."""
+    said = read_json(path)
+    if [item for item, _, _ in said["rows"]] != list(items) or not {"cut", "broken"} <= set(said):
+        raise ValueError
     return dict(said)
 
 
@@ -104,20 +87,15 @@ def _example(rows: Sequence[Sequence[Any]]) -> str:
 
 def _caption(settings: Captions, shown: ShownCatalogue, items: Sequence[int]) -> dict[str, Any]:
     """One shard: its rows (item, caption or None, status), how many texts were cut, and why pictures are broken."""
-    question, seen = shown.question, shown.see(items)
-    asked = seen.asked
-    pixels: list[Pixels | None] = [None] * len(asked)
-    if question.pictured:
-        pixels[:] = read_pixels(question.model, [seen.pictures[item] for item in asked])
-    rows, cut = question.rows([shown.attributes.get(item, []) for item in asked], pixels, settings.max_new_tokens)
-    said: dict[int, str] = {}
-    order = np.argsort(-lengths(rows), kind="stable")
-    for start in range(0, len(order), settings.batch):
-        batch = order[start : start + settings.batch].tolist()
-        texts = answer(
-            question, [rows[i] for i in batch], [p for i in batch if (p := pixels[i]) is not None],
-            settings.max_new_tokens,
-        )  # fmt: skip
-        said.update(zip((asked[i] for i in batch), texts, strict=True))
-    made = [[item, said.get(item), seen.status[item]] for item in items]
-    return {"rows": made, "cut": cut, "broken": seen.broken[:NAMED]}
+    made: dict[str, Any] = {"rows": [], "cut": 0, "broken": []}
+    for group in groups(items, settings.batch):
+        seen, batches, cut = shown.ask(group, settings.batch, settings.max_new_tokens)
+        said: dict[int, str] = {}
+        for batch in batches:
+            pictures = [pixels for pixels in batch.pixels if pixels is not None]
+            texts = answer(shown.question, batch.rows, pictures, settings.max_new_tokens)
+            said.update(zip(batch.items, texts, strict=True))
+        made["rows"] += [[item, said.get(item), seen.status[item]] for item in group]
+        made["cut"] += cut
+        made["broken"] = [*made["broken"], *seen.broken][:NAMED]
+    return made

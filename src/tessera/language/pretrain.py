@@ -393,7 +393,7 @@ def pretrain(
         TrainingError: the loss became NaN or infinite.
     """
     quiet()
-    drawn = settings.pictures == "drawn" or (settings.pictures == "auto" and source_kind == "bazaar")
+    drawn = settings.drawn(source_kind)
     teacher = Teacher(settings, prompt, drawn, data)
     tokenizer = train_tokenizer(teacher.texts(), settings)
     full = make_model(settings, tokenizer).to(machine.device)

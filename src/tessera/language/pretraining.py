@@ -26,24 +26,34 @@ class Pretraining(Settings):
     """Kind of the dataset's source: the demo world lends its pencil."""
 
 
-def run_pretraining(task: Pretraining, data: Path, output: Path, state: Path, code: str) -> None:
-    """Write the folder of a model that was made for the dataset in `data`."""
-    digests = [file_digest(data / name) for name in ("interactions.parquet", "items.parquet")]
+def run_pretraining(
+    task: Pretraining, data: Path, output: Path, state: Path, code: str, pictures: Path | None = None
+) -> None:
+    """Write the folder of a model that was made for the dataset in `data`; `pictures` is what is told of its pictures,
+    where they are read."""
+    files = [data / "interactions.parquet", data / "items.parquet", *([pictures] if pictures else [])]
+    digests = [file_digest(file) for file in files]
     folder = state / state_identity(task.canonical(), code, *digests)
     pretrain(task.model, task.prompt, task.source, data, output, folder, Machine(task.model.training))
 
 
 def launch_pretraining(
-    task: Pretraining, data: Path, output: Path, state: Path, code: str, logfile: Path | None
+    task: Pretraining,
+    data: Path,
+    output: Path,
+    state: Path,
+    code: str,
+    logfile: Path | None,
+    pictures: Path | None = None,
 ) -> None:
     """`run_pretraining` in this process, or in as many as `training.processes` says (one a GPU)."""
     if task.model.training.processes == 1:
-        run_pretraining(task, data, output, state, code)
+        run_pretraining(task, data, output, state, code, pictures)
         return
     job = {
         "task": task.model_dump(mode="json"), "data": str(data), "output": str(output), "state": str(state),
         "code": code, "log": str(logfile) if logfile else None,
-        "threads": torch.get_num_threads(),
+        "threads": torch.get_num_threads(), "pictures": str(pictures) if pictures else None,
     }  # fmt: skip
     run_processes("tessera.language.pretraining", job, task.model.training.processes)
 
@@ -53,7 +63,8 @@ def main() -> None:
     job = json.loads(sys.argv[1])
     with stage(job["log"], job["threads"], 0):
         task = Pretraining.model_validate(job["task"])
-        run_pretraining(task, Path(job["data"]), Path(job["output"]), Path(job["state"]), job["code"])
+        pictures = Path(job["pictures"]) if job["pictures"] else None
+        run_pretraining(task, Path(job["data"]), Path(job["output"]), Path(job["state"]), job["code"], pictures)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from tessera.artifacts.tables import describe, read_table
 from tessera.data.pictures import PictureError, at_most, open_picture
 from tessera.language.models import LanguageModelError
 from tessera.language.prompts import Attributes, item_attributes
-from tessera.language.questions import Question
+from tessera.language.questions import Pixels, Question, lengths, read_pixels
 from tessera.settings.language import ItemPrompt
 
 CAPTIONED, NO_PICTURE, BROKEN_PICTURE, NO_TEXT = "captioned", "no picture", "broken picture", "no text"
@@ -34,6 +36,16 @@ class Seen:
     def asked(self) -> list[int]:
         """Items that the model can be asked about."""
         return [item for item, status in self.status.items() if status == CAPTIONED]
+
+
+class Asked(NamedTuple):
+    """Items that the model is asked about at once."""
+
+    items: list[int]
+    rows: list[list[int]]
+    """Token rows that end where the answer begins."""
+    pixels: list[Pixels | None]
+    """Of each item; None where the question is about the text alone."""
 
 
 class ShownCatalogue:
@@ -88,3 +100,24 @@ class ShownCatalogue:
             if self.question.told and item not in self.attributes:
                 seen.status[item] = NO_TEXT
         return seen
+
+    def ask(self, items: Sequence[int], batch: int, room: int) -> tuple[Seen, list[Asked], int]:
+        """Some items as the model is asked about them.
+
+        Args:
+            items: a group of items, whose pictures are open at a time.
+            batch: items at once, of like length.
+            room: tokens to leave for the answer.
+        Returns:
+            what became of the items, those that can be asked about in batches, and how many texts were cut.
+        """
+        seen = self.see(items)
+        asked = seen.asked
+        pixels: list[Pixels | None] = [None] * len(asked)
+        if self.question.pictured:
+            pixels[:] = read_pixels(self.question.model, [seen.pictures[item] for item in asked])
+        rows, cut = self.question.rows([self.attributes.get(item, []) for item in asked], pixels, room)
+        order = np.argsort(-lengths(rows), kind="stable").tolist()
+        chosen = (order[start : start + batch] for start in range(0, len(order), batch))
+        made = [Asked([asked[i] for i in some], [rows[i] for i in some], [pixels[i] for i in some]) for some in chosen]
+        return seen, made, cut

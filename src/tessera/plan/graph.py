@@ -128,7 +128,8 @@ class Plan:
         found = [
             CTRRun(
                 name=name, seed=seed, model=model, training=ctr.training, semantic_ids=model.read_codes,
-                max_history=ctr.samples.max_history, remarks=model.remarks(),
+                max_history=ctr.samples.max_history,
+                remarks=self._said(model, [ctr.semantic_ids] if model.read_codes and ctr.semantic_ids else [], []),
             )
             for name, model in ctr.models.items()
             for seed in self.config.experiment.seeds
@@ -234,20 +235,21 @@ class Plan:
         self, system: TrainedSystem, backbone_name: str | None, backbone: BackboneSettings | None
     ) -> list[str]:
         """What must be said beside every number of a system under a backbone."""
-        found: list[str] = []
-        if _official(backbone):
-            found.append(f"backbone {backbone_name} runs under preset official")
-        if _official(system):
-            found.append("runs under preset official")
-        if _official(getattr(system, "items", None)):
-            found.append("items enter under preset official")
-        for _, part in walk(system):
+        under = [f"backbone {backbone_name} runs under preset official"] * _official(backbone)
+        said = self._said(system, named(system, "semantic_ids"), system.item_tables(self.config))
+        return list(dict.fromkeys([*under, *said]))
+
+    def _said(self, method: Settings, codes: Iterable[str], tables: Iterable[str]) -> list[str]:
+        """What must be said of a method of either task, and of the codes and tables that it reads."""
+        found = ["runs under preset official"] * _official(method)
+        found += ["items enter under preset official"] * _official(getattr(method, "items", None))
+        for _, part in walk(method):
             found += part.remarks() if isinstance(part, Kind) else []
-        codes = named(system, "semantic_ids")
+        codes = list(codes)
         for name in codes:
             found += [f"codes {name} were made under preset official"] * _official(self.config.semantic_ids[name])
-        tables = [*system.item_tables(self.config), *(table for name in codes for table in self.quantized(name))]
-        for table in [made for first in tables for made in self._starts(first)]:
+        read = [*tables, *(table for name in codes for table in self.quantized(name))]
+        for table in [made for first in read for made in self._starts(first)]:
             recipe: RecipeSettings = self.config.tables[table]
             found += [f"table {table} {remark}" for remark in recipe.remarks()]
             found += [f"table {table} was made under preset official"] * _official(recipe)

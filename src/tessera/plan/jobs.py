@@ -9,17 +9,19 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from tessera.artifacts.places import place
+from tessera.artifacts.places import PICTURES, place
 from tessera.data.downloads import is_url
 from tessera.data.files import find, model_files
+from tessera.data.picture_stamp import look_again
 from tessera.plan.graph import Noun, Plan, kind_modules
 from tessera.settings.base import Settings
 from tessera.settings.config import final_name
 from tessera.settings.ctr import CTRRun
 from tessera.settings.language import FolderModel
-from tessera.settings.references import ONE_ROW
+from tessera.settings.references import ONE_ROW, walk
 from tessera.settings.sources.base import ingest_settings, prepare_settings
 
 Files = dict[str, str | list[str]]
@@ -137,7 +139,32 @@ class Jobs:
                 found["embedder"] = self.file(read, dataset)
             elif read.kind == "run" and not judged:
                 found["teacher"] = self.file(read, dataset)
-        return found | self._source(noun, dataset)
+        return found | self._source(noun, dataset) | self._pictures(noun, dataset)
+
+    def _pictures(self, noun: Noun, dataset: str) -> Files:
+        """The stamp of the dataset's pictures, where the job opens them."""
+        source = self.config.datasets[dataset].source
+        reads = any(part.reads_pictures(source) for _, part in walk(self._own(noun)))
+        return {"pictures": self.pictures(dataset)} if reads else {}
+
+    def pictures(self, dataset: str) -> str:
+        """The path of what is told of a dataset's pictures; it changes with every one of them."""
+        return f"results/{self.raw(dataset)}/{PICTURES}"
+
+    def look_again(self) -> None:
+        """Look once at every folder of pictures, so that what reads them is made again where they have changed."""
+        for dataset in self.config.experiment.datasets:
+            look_again(Path(self.pictures(dataset)))
+
+    def _own(self, noun: Noun) -> Settings:
+        """The settings of a noun as its section has them."""
+        sections = {
+            "run": self.plan.trained, "click_run": self.plan.click_runs, "semantic_ids": self.config.semantic_ids,
+            "model": self.config.models, "captions": self.config.captions, "table": self.config.tables,
+            "embedder": self.config.tables,
+        }  # fmt: skip
+        found: Settings = sections[noun.kind][noun.name]  # type: ignore[index]
+        return found
 
     def _model(self, name: str, dataset: str) -> Files:
         """The folder of a model that is built on the spot, or the files of one that is there already."""
@@ -326,6 +353,7 @@ class Jobs:
             "histories": self._histories(),
             "codes": every("semantic_ids"),
             "health": every("semantic_ids", "health.json"),
+            "pictures": [self.pictures(dataset) for dataset in datasets],
         }
         if self.task is CLICKS:
             return files | {"samples": [f"results/{dataset}/ctr/samples/samples.json" for dataset in datasets]}

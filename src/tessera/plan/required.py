@@ -13,6 +13,7 @@ from tessera.artifacts.language_folder import FolderError, check_language_folder
 from tessera.artifacts.shown import shown_url
 from tessera.data.downloads import DataFileError, is_url, url_problem
 from tessera.data.files import find
+from tessera.data.picture_stamp import names_fingerprint
 from tessera.plan.graph import Plan
 from tessera.settings.base import ConfigError, Settings, message
 from tessera.settings.config import Config
@@ -54,12 +55,22 @@ def _of_dataset(config: Config, name: str) -> Iterator[Needed]:
 
 
 def dataset_files(config: Config, dataset: str) -> list[Path]:
-    """The local files and folders that a dataset of the config reads.
+    """The local files and folders that a dataset of the config reads; its folder of pictures is not among them.
+
+    A folder is as new as the last file that was put into it: another picture under an old name says nothing of the log
+    (`picture_names`).
 
     Raises:
         FileNotFoundError: one of them is missing.
     """
-    return [find(needed.file) for needed in _of_dataset(config, dataset) if not is_url(needed.file)]
+    needed = [one for one in _of_dataset(config, dataset) if not one.key.endswith(".images")]
+    return [find(one.file) for one in needed if not is_url(one.file)]
+
+
+def picture_names(config: Config, dataset: str) -> str:
+    """Fingerprint of the names of a dataset's pictures, which say which item has one; empty without a folder."""
+    folder = getattr(config.datasets[dataset], "images", None)
+    return names_fingerprint(str(find(folder))) if folder else ""
 
 
 def _own_file(settings: Settings, where: str) -> Iterator[Needed]:

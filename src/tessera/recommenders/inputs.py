@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from pydantic import Field
 from tessera.artifacts.codes import SemanticIds, read_codebooks, read_codes
 from tessera.artifacts.files import file_digest
 from tessera.artifacts.models import read_tensors
-from tessera.artifacts.sequences import read_item_sequences
+from tessera.artifacts.sequences import ItemSequences, read_item_sequences
 from tessera.artifacts.tables import ArtifactError, read_item_table
 from tessera.settings.base import Settings
 from tessera.settings.missing import Missing
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tessera.recommenders.missing import Lost
 
 Table = tuple["Tensor", "Tensor"]
-"""Vectors (items + 1, width) and present (items + 1,); of several rows an item (items + 1, n, ...) both."""
+"""Vectors (items + 1, width) and present (items + 1,)."""
 
 
 class RunInputs(Settings):
@@ -64,19 +64,19 @@ class RunInputs(Settings):
             ValueError: it was not given.
             ArtifactError: it is not one of this catalogue.
         """
-        return self._table(name, items, read_item_table)
-
-    def read_sequences(self, name: str, items: int) -> Table:
-        """An item table of several rows an item; raises as `read_table`."""
-        return self._table(name, items, read_item_sequences)
-
-    def _table(self, name: str, items: int, read: Callable[[str, int], Any]) -> Table:
         import torch
 
+        vectors, present = read_item_table(self._table(name), items)
+        return torch.from_numpy(vectors), torch.from_numpy(present)
+
+    def read_sequences(self, name: str, items: int) -> ItemSequences:
+        """An item table of several rows an item; raises as `read_table`."""
+        return read_item_sequences(self._table(name), items)
+
+    def _table(self, name: str) -> str:
         if name not in self.tables:
             raise ValueError(f"the item table {name!r} is read, but no file was given")
-        vectors, present = read(self.tables[name], items)
-        return torch.from_numpy(vectors), torch.from_numpy(present)
+        return self.tables[name]
 
     def under(self, run: Run) -> RunInputs:
         """The same files, read under the losses of a run."""

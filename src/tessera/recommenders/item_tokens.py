@@ -43,6 +43,7 @@ class RawBranch(nn.Module):
         self.present = Present(present, lost)
         self.projection = nn.Linear(vectors.shape[1], width)
         self.absent = nn.Parameter(torch.randn(width) * 0.02)
+        self.present.watch(self.absent)
 
     def forward(self, items: Tensor | slice) -> Tensor:
         """(n, width) of the items."""
@@ -51,7 +52,7 @@ class RawBranch(nn.Module):
     def stand_in(self) -> Tensor:
         """(width,) what stands where an item has no row: learned, or the mean of all where training met none."""
         present = self.present()
-        if self.training or self.present.learns or bool(present[1:].all()):
+        if bool(present[1:].all()) or not self.present.unlearned(self.absent):
             return self.absent
         mean: Tensor = self.projection(self.table[present].mean(0))
         return mean

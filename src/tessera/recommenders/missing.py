@@ -42,6 +42,7 @@ class Present(nn.Module):
 
     present: Tensor
     lost: Tensor | None
+    start: Tensor | None
 
     def __init__(self, present: Tensor, lost: Lost | None = None) -> None:
         """
@@ -56,7 +57,22 @@ class Present(nn.Module):
         whole = present if present.ndim == 1 else present.flatten(1).any(1)
         met = whole if lost is None or lost.when == "test" else whole & ~lost.rows
         self.learns = not bool(met[1:].all())
-        """Whether training meets an item without a row, so that the learned vector for it is one."""
+        """Whether training has an item without a row, for which a vector could be learned."""
+        self.register_buffer("start", None)
+
+    def watch(self, absent: Tensor) -> None:
+        """Keep what the learned vector (dim,) begins as: one that is never read in training stays so, to the bit.
+
+        Items without a row may all be ones that a loss leaves out, as `cold_items: left_out` does with those that
+        nobody met. What it began as is saved with the weights.
+        """
+        self.start = absent.detach().clone()
+
+    def unlearned(self, absent: Tensor) -> bool:
+        """Whether a run is judged whose vector `absent` for rows that there are not was never learned."""
+        if self.training:
+            return False
+        return not self.learns or (self.start is not None and torch.equal(absent, self.start))
 
     def missed(self) -> Tensor | None:
         """(items + 1,) which items have lost the row for now; None where none has."""
@@ -84,7 +100,7 @@ class Present(nn.Module):
         when the run is judged. The padding keeps `absent`, which nothing reads.
         """
         present = self()
-        if not (self.training or self.learns) and not bool(present[1:].all()):
+        if not bool(present[1:].all()) and self.unlearned(absent):
             stand_in = absent if not bool(present.any()) else vectors[present].mean(0)
             filled = torch.where(present[:, None], vectors, stand_in)
             return torch.cat([torch.where(present[:1, None], vectors[:1], absent), filled[1:]])

@@ -236,7 +236,7 @@ def _embedded(files: RunFiles, name: str, path: Path, task: Task, items: pa.Tabl
                     f"{needed}: is not there, and table {name!r} cannot read new items without it; "
                     f"load the run where it was trained, or give vectors={{{name!r}: rows}}"
                 )
-        chosen, vectors, names = task.recipe(places).rows()
+        chosen, vectors, names = task.recipe(places, Path(folder) / "state").rows()
     if names is not None:
         raise ValueError(f"table {name!r} has several rows an item: no new ones are put beside them")
     finished = finish(vectors, shape, components)

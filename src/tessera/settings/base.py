@@ -221,6 +221,10 @@ class Settings(BaseModel):
         """What a single field cannot know, as (key, what is wrong), given the whole config; no key means all of it."""
         yield from ()
 
+    def reads_pictures(self, source: str) -> bool:
+        """Whether what they make depends on the pictures of a dataset of this source."""
+        return False
+
     def identity(self) -> dict[str, Any]:
         """The settings as JSON, without what no result depends on."""
         found: dict[str, Any] = _identity(self, self.model_dump(mode="json"))

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from tessera.settings.base import Settings
+from tessera.settings.base import ASIDE, Settings
 from tessera.settings.references import DECODER, VISION, CaptionsName, ModelName, Need
 from tessera.settings.training import Steps
 
@@ -49,6 +49,14 @@ class BuiltModel(Settings):
     )
     """Its pre-training."""
 
+    def drawn(self, source: str) -> bool:
+        """Whether it learns describing from shapes that are drawn afresh, for a dataset of this source."""
+        return self.pictures == "drawn" or (self.pictures == "auto" and source == "bazaar")
+
+    def reads_pictures(self, source: str) -> bool:
+        """It learns from the dataset's own, unless they are drawn."""
+        return not self.drawn(source)
+
     def offers(self) -> frozenset[Need]:
         """It answers, and sees pictures."""
         return frozenset({DECODER, VISION})
@@ -86,8 +94,8 @@ class HubModel(LoadedModel):
     """Repository, e.g. `Qwen/Qwen2.5-0.5B-Instruct`."""
     revision: str = Field(pattern="^[0-9a-f]{40}$")
     """Commit of the repository, 40 digits: the same config then always means the same weights."""
-    offline: bool = False
-    """Never use the network: the model must be in the local cache."""
+    offline: Annotated[bool, ASIDE] = False
+    """Never use the network: the model must be in the local cache. No result depends on it."""
 
 
 class FolderModel(LoadedModel):
@@ -143,7 +151,14 @@ MAX_PIXELS = 448 * 448
 """What is left of a larger picture: 256 tokens of Qwen2.5-VL."""
 
 
-class Captions(Settings):
+class Sharded(Settings):
+    """How work on all items is cut, so that a kill does not lose it."""
+
+    shard: Annotated[int, ASIDE] = Field(512, ge=1)
+    """Items a shard, rounded up to a multiple of eight batches: what a kill loses at most. No result depends on it."""
+
+
+class Captions(Sharded):
     """What a model says of every item; greedy, so that the same model always says the same."""
 
     model: ModelName
@@ -158,8 +173,10 @@ class Captions(Settings):
     """Larger pictures are made smaller: memory and tokens go with pixels."""
     batch: int = Field(64, ge=1)
     """Items captioned at once, of like length."""
-    shard: int = Field(512, ge=1)
-    """Items a shard: what a kill loses at most."""
+
+    def reads_pictures(self, source: str) -> bool:
+        """The model is shown them, unless it is told of the text alone."""
+        return self.source != "text"
 
     def problems(self, config: Any) -> Iterator[tuple[str, str]]:
         """Pictures are shown to models that see."""

@@ -148,6 +148,16 @@ def test_new_users_unknown_items_and_items_without_codes_get_predictions(tmp_pat
     assert found["samples"] == len(load_samples(samples).of("test"))
 
 
+def test_what_must_be_said_of_a_model_stands_with_its_metrics(samples, tmp_path):
+    ids = write_ids(tmp_path / "codes.parquet", 30)
+    for name, codes, said in (("r2led", ids, ["a reconstruction from the abstract"]), ("avg", None, [])):
+        run = make_run(model=name, training={"epochs": 1})
+        run = run.model_copy(update={"remarks": run.model.remarks()})
+        train(run, samples, tmp_path / name, codes)
+        assert judge(run, samples, tmp_path / name, codes)["remarks"] == said
+        assert json.loads((tmp_path / name / "metrics.json").read_text())["remarks"] == said
+
+
 def test_retrieval_is_compared_with_attention(samples, tmp_path):
     settings = CTREvaluation(resamples=100, requests=0, recall_samples=40)
     whole = make_run(model="din", window=None)

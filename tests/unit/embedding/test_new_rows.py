@@ -42,9 +42,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         own = folder / f"embedders/{name}/model.safetensors"
         if task.table.TRAINS:
             tune(task, Places(**common, data=str(folder / "data")), own, folder / "state", "")
-        embed(
-            task, Places(**common, embedder=str(own) if task.table.TRAINS else None), folder / f"tables/{name}.parquet"
-        )
+        places = Places(**common, embedder=str(own) if task.table.TRAINS else None)
+        embed(task, places, folder / f"tables/{name}.parquet", folder / "state", "")
     return folder
 
 

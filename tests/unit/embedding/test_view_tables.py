@@ -10,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 from pydantic import ValidationError
 from tiny_language import WIDTH, tiny_model, write_catalogue
 
 from tessera.artifacts.sequences import read_item_sequences
 from tessera.artifacts.tables import ArtifactError, read_item_table, read_table, write_table
 from tessera.data.pictures import open_picture
+from tessera.embedding import hidden as hidden_module
 from tessera.embedding import task as task_module
 from tessera.embedding.attributes import embed_attributes
 from tessera.embedding.embed import embed, shuffled
@@ -99,8 +101,9 @@ def test_the_artifact_holds_the_rows_in_order(tmp_path: Path, monkeypatch: pytes
         task = Task.model_validate(
             {"table": {**recipe, **changes}, "model": BuiltModel(built="qwen2.5-vl"), "prompt": PROMPT}
         )
-        embed(task, Places(catalogue=str(catalogue), captions={}, model=None), output)
-        vectors, present = read_item_sequences(output, 6)
+        embed(task, Places(catalogue=str(catalogue), captions={}, model=None), output, tmp_path / "state", "")
+        rows = read_item_sequences(output, 6)
+        vectors, present = rows.dense(), rows.present
         told = item_attributes(catalogue, PROMPT)
         counts = {item: len(pairs) for item, pairs in told.items()}
         if not changes:
@@ -187,7 +190,7 @@ def test_hidden_states_are_those_of_the_question(
 ) -> None:
     for batch in (1, 4):
         table = HiddenTable(model="tiny", source=source, pooling=pooling, batch=batch)
-        items, vectors = embed_hidden(table, PROMPT, model, catalogue, {})
+        items, vectors = embed_hidden(table, PROMPT, model, catalogue, catalogue.parent / f"state-{batch}")
         assert items.tolist() == expected  # what an item lacks is no row, never a picture of zeros
         for item, row in zip(expected, vectors, strict=True):
             found = alone(model, catalogue, item, source)
@@ -198,9 +201,9 @@ def test_hidden_states_are_those_of_the_question(
 def test_a_catalogue_without_pictures_is_refused(model: LanguageModel, tmp_path: Path) -> None:
     plain = write_catalogue(tmp_path / "plain.parquet", 4)
     with pytest.raises(LanguageModelError, match="no item has a picture"):
-        embed_hidden(HiddenTable(model="tiny"), PROMPT, model, plain, {})
+        embed_hidden(HiddenTable(model="tiny"), PROMPT, model, plain, tmp_path / "state")
     with pytest.raises(LanguageModelError, match="shows pictures, but the model is a decoder"):
-        embed_hidden(HiddenTable(model="tiny"), PROMPT, tiny_model(), plain, {})
+        embed_hidden(HiddenTable(model="tiny"), PROMPT, tiny_model(), plain, tmp_path / "state")
     with pytest.raises(ValidationError, match="captions and states cannot be given"):
         HiddenTable(model="tiny", captions=["said"])
 
@@ -209,18 +212,88 @@ def test_a_catalogue_of_broken_pictures_is_refused(model: LanguageModel, catalog
     for item in (1, 4, 5):
         (catalogue.parent / "pictures" / f"{item}.png").write_bytes(b"broken")
     with pytest.raises(ValueError, match="no item could be shown by image: every picture is broken"):
-        embed_hidden(HiddenTable(model="tiny"), PROMPT, model, catalogue, {})
+        embed_hidden(HiddenTable(model="tiny"), PROMPT, model, catalogue, catalogue.parent / "state")
+
+
+def hidden_task(**changes: Any) -> Task:
+    table = {"recipe": "hidden", "model": "tiny", "source": "both", **changes}
+    return Task.model_validate({"table": table, "prompt": PROMPT, "model": BuiltModel(built="qwen2.5-vl")})
 
 
 def test_a_hidden_table_is_an_item_table(model: LanguageModel, catalogue: Path, tmp_path: Path) -> None:
-    task = Task.model_validate(
-        {"table": {"recipe": "hidden", "model": "tiny", "source": "both"}, "prompt": PROMPT,
-         "model": BuiltModel(built="qwen2.5-vl")}
-    )  # fmt: skip
     places = Places(catalogue=str(catalogue), captions={}, model=str(tmp_path / "model"))
-    embed(task, places, tmp_path / "t.parquet")
+    embed(hidden_task(), places, tmp_path / "t.parquet", tmp_path / "state", "")
     _, present = read_item_table(tmp_path / "t.parquet", 5)
     assert present.nonzero()[0].tolist() == [1, 5]
+    assert not any((tmp_path / "state").iterdir())
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Forty lamps of several sizes with texts of several lengths, one without a picture, one with a broken one."""
+    generator = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir(exist_ok=True)
+    images: list[str | None] = []
+    for item in range(1, 41):
+        side = 56 if item % 3 else 84
+        Image.fromarray(generator.integers(0, 255, (side, side, 3), np.uint8)).save(tmp_path / f"pictures/{item}.png")
+        images.append(None if item == 3 else f"{item}.png")
+    (tmp_path / "pictures/20.png").write_bytes(b"broken")
+    table = {
+        "item": pa.array(range(1, 41), pa.int32()),
+        "raw_id": pa.array([str(item) for item in range(1, 41)]),
+        "title": pa.array([f"Oak lamp No. {item}" + " of oak" * (item % 7) for item in range(1, 41)], pa.string()),
+        "attributes": pa.array([[]] * 40, pa.map_(pa.string(), pa.string())),
+        "image": pa.array(images, pa.string()),
+    }
+    write_table(tmp_path / "many.parquet", pa.table(table), "items", image_root=str(tmp_path / "pictures"))
+    return tmp_path / "many.parquet"
+
+
+@pytest.mark.parametrize("later", [8, 16, 512])
+def test_a_killed_hidden_table_goes_on_and_the_cut_changes_no_byte(
+    later: int, model: LanguageModel, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = Places(catalogue=str(many), captions={}, model=str(tmp_path / "model"))
+    made = tmp_path / "whole.parquet"
+    embed(hidden_task(batch=2), places, made, tmp_path / "state", "")
+    assert read_item_table(made, 40)[1].sum() == 38
+    real, asked = hidden_module._embed, list[int]()
+
+    def dies(table: HiddenTable, shown: Any, items: list[int]) -> Any:
+        if asked and asked[-1] >= 32:
+            raise KeyboardInterrupt
+        asked.extend(items)
+        return real(table, shown, items)
+
+    monkeypatch.setattr(hidden_module, "_embed", dies)
+    output = tmp_path / "t.parquet"
+    with pytest.raises(KeyboardInterrupt):
+        embed(hidden_task(batch=2, shard=10), places, output, tmp_path / "state", "")
+    assert not output.exists()
+    monkeypatch.setattr(hidden_module, "_embed", real)
+    again: list[int] = []
+    monkeypatch.setattr(hidden_module, "_embed", lambda *given: again.extend(given[2]) or real(*given))
+    embed(hidden_task(batch=2, shard=later), places, output, tmp_path / "state", "")
+    assert (asked, again) == ([*range(1, 33)], [*range(33, 41)])  # what was made is not made again
+    assert output.read_bytes() == made.read_bytes()
+    assert not any((tmp_path / "state").iterdir())
+
+
+def test_a_damaged_shard_of_a_hidden_table_is_refused(
+    model: LanguageModel, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, state = HiddenTable(model="tiny", batch=2, shard=16), tmp_path / "state"
+    items, vectors = embed_hidden(table, PROMPT, model, many, state)
+    shard = state / "shard-000000016-16.safetensors"
+    whole = shard.read_bytes()
+    for damaged in (whole[:-1], b"", whole.replace(b"vectors", b"letters"), (state / "shard-000000000-16.safetensors")):
+        shard.write_bytes(damaged.read_bytes() if isinstance(damaged, Path) else damaged)
+        with pytest.raises(ValueError, match=r"shard-000000016-16\.safetensors: is no shard of this table; remove it"):
+            embed_hidden(table, PROMPT, model, many, state)
+    shard.unlink()
+    for again, before in zip(embed_hidden(table, PROMPT, model, many, state), (items, vectors), strict=True):
+        np.testing.assert_array_equal(again, before)
 
 
 @pytest.mark.parametrize("recipe", ["text", "attributes", "scft", "lrcl", "crrl", "hidden"])
@@ -236,6 +309,7 @@ def test_a_table_that_tells_no_item_from_another_is_not_written(
     table = {"recipe": recipe, "model": "tiny"}
     task = Task.model_validate({"table": table, "model": BuiltModel(built="qwen2.5-vl"), "prompt": PROMPT})
     output = tmp_path / "t.parquet"
+    given = Places(catalogue=str(catalogue), captions={}, model=None, embedder=str(catalogue))
     with pytest.raises(ArtifactError, match=r"t\.parquet: all 6 rows have the same vector.*nothing was written"):
-        embed(task, Places(catalogue=str(catalogue), captions={}, model=None, embedder="e"), output)
+        embed(task, given, output, tmp_path / "state", "")
     assert not output.exists()

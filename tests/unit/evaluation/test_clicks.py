@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from tessera.evaluation import clicks
+from tessera.evaluation import clicks, significance
 
 
 def data(n=400, users=20, ties=True, seed=0):
@@ -69,7 +71,7 @@ def test_resamples_are_those_of_drawn_users():
     users, labels, scores = data(n=150, users=12)
     found = clicks.resampled(users, labels, scores, 30, seed=3)
     known = np.unique(users)
-    draws = clicks.user_draws(len(known), 30, 3)
+    draws = np.concatenate([*clicks.user_draws(len(known), 30, 3)])
     assert (draws.sum(1) == len(known)).all()
     for row in range(30):
         rows = np.concatenate(
@@ -84,18 +86,68 @@ def test_resamples_are_those_of_drawn_users():
 def test_pairs_of_users_give_the_auc_of_their_resamples(monkeypatch):
     users, labels, scores = data(n=300, users=14)
     known, inverse = np.unique(users, return_inverse=True)
-    draws = clicks.user_draws(len(known), 20, 0)
+    draws = np.concatenate([*clicks.user_draws(len(known), 20, 0)])
     draws[0] = 0  # nobody
+
+    def found():
+        return clicks.auc_of_draws(labels, scores, inverse, len(known), 20)(draws)
+
     expected = clicks.weighted_auc(labels, scores, draws[:, inverse])
     assert np.isnan(expected[0])
-    np.testing.assert_array_equal(clicks.resampled_auc(labels, scores, inverse, draws), expected)
+    np.testing.assert_array_equal(found(), expected)
     monkeypatch.setattr(clicks, "_CELLS", 1000)  # a few users at a time
-    np.testing.assert_array_equal(clicks.resampled_auc(labels, scores, inverse, draws), expected)
+    np.testing.assert_array_equal(found(), expected)
+    monkeypatch.setattr(clicks, "_PAIRED_USERS", 13)  # and the other way to the same
+    np.testing.assert_array_equal(found(), expected)
     wins = clicks.user_wins(labels, scores, inverse, len(known))
     a, b = 3, 5
     mine, other = (labels > 0) & (inverse == a), (labels == 0) & (inverse == b)
     pairs = (scores[mine][:, None] > scores[other]) + 0.5 * (scores[mine][:, None] == scores[other])
     assert wins[a, b] == pairs.sum()
+
+
+def at_once(users, labels, probabilities, resamples, seed):
+    """What `resampled` gives, with the draws of all resamples in one table."""
+    told = clicks.by_user(users, labels, probabilities)
+    generator, count = np.random.default_rng(seed), len(told.users)
+    drawn = [np.bincount(generator.integers(0, count, count), minlength=count) for _ in range(resamples)]
+    draws, fits = np.array(drawn, np.float64), ~np.isnan(told.auc)
+    grouped = draws[:, fits] @ (told.auc[fits] * told.impressions[fits]) / (draws[:, fits] @ told.impressions[fits])
+    aucs = clicks.weighted_auc(labels, probabilities, draws[:, told.inverse])
+    return {"AUC": aucs, "GAUC": grouped, "log loss": (draws @ told.loss) / (draws @ told.impressions)}
+
+
+@pytest.mark.parametrize(("users", "resamples"), [(20, 30), (60, 101), (300, 203), (777, 333)])
+def test_blocks_of_resamples_change_no_bit(monkeypatch, users, resamples):
+    given = data(n=8 * users, users=users, ties=False, seed=users)
+    expected = at_once(*given, resamples, 7)
+    for cells in (4_000_000, 20_000, 1):
+        monkeypatch.setattr(clicks, "_CELLS", cells)
+        found = clicks.resampled(*given, resamples, 7)
+        for metric, values in expected.items():
+            np.testing.assert_array_equal(found[metric], values, metric)
+
+
+def peak(call):
+    """Most bytes that arrays took beside what was there."""
+    tracemalloc.start()
+    call()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
+
+
+def test_memory_does_not_grow_with_resamples(monkeypatch):
+    monkeypatch.setattr(clicks, "_CELLS", 100_000)
+    given = data(n=9000, users=3000, ties=False)
+    few, many = (peak(lambda n=n: clicks.resampled(*given, n, 0)) for n in (64, 640))
+    assert 640 * 3000 * 8 > 15e6  # what all draws would take
+    assert many < few + 1e6
+    differences = np.random.default_rng(0).normal(0.1, 1.0, (3000, 4))
+    monkeypatch.setattr(significance, "_CHUNK_VALUES", 100_000)
+    for test in (significance.bootstrap, significance.randomization):
+        few, many = (peak(lambda n=n, test=test: test(differences, n)) for n in (64, 6400))
+        assert many < few + 1e6
 
 
 def test_a_few_users_tell_nothing():

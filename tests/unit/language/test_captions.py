@@ -16,6 +16,7 @@ from tessera.language.answers import answer
 from tessera.language.captions import NAMED, write_captions
 from tessera.language.models import LanguageModel, LanguageModelError, load_model
 from tessera.language.questions import Question, read_pixels
+from tessera.language.shown import ShownCatalogue
 from tessera.settings.language import BuiltModel, Captions, FolderModel, ItemPrompt
 
 PROMPT = ItemPrompt(domain="lamp")
@@ -134,30 +135,32 @@ def test_answers_are_the_likeliest_tokens_of_whole_passes(
     assert spoken == " ".join(wanted.split())
 
 
+@pytest.mark.parametrize("later", [3, 16, 512])
 def test_a_killed_run_goes_on_with_the_next_shard(
-    model: LanguageModel, catalogue: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: LanguageModel, catalogue: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: int
 ) -> None:
-    data = catalogue(7)
-    settings = Captions(model="tiny", source="image", max_new_tokens=4, shard=3)
-    write_captions(settings, PROMPT, model, data / "items.parquet", tmp_path / "whole.parquet", tmp_path / "state-1")
+    items = catalogue(28) / "items.parquet"
+    settings = Captions(model="tiny", source="image", max_new_tokens=4, batch=1, shard=3)
+    whole = Captions(model="tiny", source="image", max_new_tokens=4, batch=1)
+    write_captions(whole, PROMPT, model, items, tmp_path / "whole.parquet", tmp_path / "state-1")
     real = captions_module._caption
     asked: list[int] = []
 
-    def dies(settings: Captions, question: Question, items: list[int], *rest: object) -> object:
+    def dies(settings: Captions, shown: ShownCatalogue, items: list[int]) -> object:
         asked.extend(items)
-        if len(asked) == 6:
+        if len(asked) == 16:
             raise KeyboardInterrupt
-        return real(settings, question, items, *rest)  # type: ignore[arg-type]
+        return real(settings, shown, items)
 
     monkeypatch.setattr(captions_module, "_caption", dies)
-    for _ in range(2):
+    for shard in (3, later):
+        cut = settings.model_copy(update={"shard": shard})
         try:
-            write_captions(
-                settings, PROMPT, model, data / "items.parquet", tmp_path / "b.parquet", tmp_path / "state-2"
-            )
+            write_captions(cut, PROMPT, model, items, tmp_path / "b.parquet", tmp_path / "state-2")
         except KeyboardInterrupt:
             assert not (tmp_path / "b.parquet").exists()
-    assert asked == [1, 2, 3, 4, 5, 6, 4, 5, 6, 7]
+    # shards are whole groups of eight batches; what was said is not asked again, however the rest is cut
+    assert asked == [*range(1, 17), *range(9, 29)]
     assert (tmp_path / "whole.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
     assert not (tmp_path / "state-2").exists()
 
@@ -226,11 +229,11 @@ def test_a_damaged_shard_is_refused_by_name(
     built: Path, tiny: BuiltModel, catalogue: Callable[..., Path], tmp_path: Path, damage: str
 ) -> None:
     items = catalogue(4) / "items.parquet"
-    shard = tmp_path / "state" / "captions-00000.json"
+    shard = tmp_path / "state" / "shard-000000000-4.json"
     shard.parent.mkdir()
     shard.write_text(damage)
     settings = Captions(model="tiny", source="text", max_new_tokens=2, shard=2)
-    with pytest.raises(ValueError, match=r"captions-00000\.json: is no shard of these captions; remove it"):
+    with pytest.raises(ValueError, match=r"shard-000000000-4\.json: is no shard of these captions; remove it"):
         write_captions(
             settings, ItemPrompt(domain="lamp"), load_model(tiny, built), items, tmp_path / "c.parquet", shard.parent
         )

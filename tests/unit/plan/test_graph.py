@@ -126,6 +126,25 @@ def test_the_start_of_a_table_is_told_too() -> None:
     assert "table lrcl was made under preset official" in remarks(plan, "reaemb")
 
 
+def test_reconstructions_are_told_as_such() -> None:
+    plan = edited()
+    (dmesr,) = (run for run in plan.runs if run.system == "dmesr")
+    assert dmesr.remarks == ["a reconstruction: its code was not published"]
+    clicks = yaml.safe_load((ROOT / "config/ctr-tiny.yaml").read_text())
+    told = {run.name: run.remarks for run in Plan(load(clicks)).click_runs.values()}
+    assert told.pop("r2led") == ["a reconstruction from the abstract"]
+    assert not any(told.values())
+
+
+def test_the_preset_of_a_click_model_is_told_too() -> None:
+    clicks = yaml.safe_load((ROOT / "config/ctr-tiny.yaml").read_text())
+    for name, preset in (("plain", "correct"), ("published", "official")):
+        clicks["ctr"]["models"][name] = {"model": "mirrn", "preset": preset}
+    told = {run.name: run.remarks for run in Plan(load(clicks)).click_runs.values()}
+    assert told["published"] == ["runs under preset official"]
+    assert told["plain"] == []
+
+
 # ---------------------------------------------------------------- what jobs get
 
 

@@ -16,7 +16,7 @@ from pattern import ITEMS, write_dataset
 from torch import Tensor
 
 from tessera.artifacts.models import read_tensors
-from tessera.artifacts.sequences import read_item_sequences, write_item_sequences
+from tessera.artifacts.sequences import ItemSequences, read_item_sequences, write_item_sequences
 from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import Scorer
@@ -51,7 +51,7 @@ def settings(**changes: Any) -> DualViewItems:
     return DualViewItems.model_validate({**NAMES, "width": WIDTH, "adapter": [10], **changes})
 
 
-def views(items: int = 9) -> tuple[dict[str, tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
+def views(items: int = 9) -> tuple[dict[str, tuple[Tensor, Tensor]], ItemSequences]:
     """Tables of `items` items; some lack a picture, a text, or everything; values occur at several items."""
     generator = torch.Generator().manual_seed(0)
     coarse = {}
@@ -66,7 +66,7 @@ def views(items: int = 9) -> tuple[dict[str, tuple[Tensor, Tensor]], tuple[Tenso
     counts[[0, NO_TEXT, NOTHING]] = 0
     there = torch.arange(3) < counts[:, None]
     chosen = torch.randint(5, (items + 1, 3), generator=generator)
-    return coarse, (values[chosen] * there[..., None], there)
+    return coarse, ItemSequences.of((values[chosen] * there[..., None]).numpy(), there.numpy())
 
 
 MADE_OF = {"image": ["image"], "text": ["text"], "both": ["image", "text"], "fine": ["text"]}
@@ -109,7 +109,8 @@ def standardised(vectors: Tensor, present: Tensor) -> Tensor:
 def item_by_hand(model: DualViewEncoder, item: int) -> Tensor:
     """One item's vector from its own rows alone."""
     asked = model.settings
-    coarse, (vectors, there) = views()
+    coarse, rows = views()
+    vectors, there = torch.from_numpy(rows.dense()), torch.from_numpy(rows.present)
     tokens: dict[str, list[Tensor]] = {"coarse": [], "fine": []}
     for shown in asked.coarse:
         table, present = coarse[shown]
@@ -565,15 +566,16 @@ def test_item_sequences_are_read_by_id_and_position(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     rows = np.arange(8, dtype=np.float32).reshape(4, 2)
     write_item_sequences(path, np.array([2, 2, 2, 5]), ["a", "b", "c", "a"], rows)
-    vectors, present = read_item_sequences(path, 6)
+    found = read_item_sequences(path, 6)
+    vectors, present = found.dense(), found.present
     assert vectors.shape == (7, 3, 2)
     assert present.sum(1).tolist() == [0, 0, 3, 0, 0, 1, 0]
     np.testing.assert_array_equal(vectors[2], rows[:3])
     table = pq.read_table(path)
     pq.write_table(table.take([3, 1, 0, 2]), path)  # keeps the metadata
-    again, there = read_item_sequences(path, 6)
-    np.testing.assert_array_equal(again, vectors)
-    np.testing.assert_array_equal(there, present)
+    again = read_item_sequences(path, 6)
+    np.testing.assert_array_equal(again.dense(), vectors)
+    np.testing.assert_array_equal(again.present, present)
     pq.write_table(table.take([0, 2, 3]), path)
     with pytest.raises(ArtifactError, match="item 2 has position 2, expected 1"):
         read_item_sequences(path, 6)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pattern import make_run, reads, write_dataset
+from tessera.training.loop import Trainer
 
 from tessera.artifacts.logs import Terminated
 from tessera.recommenders.train import train_run
 from tessera.settings.runs import Run
-from tessera.training.loop import Trainer
 
 
 def trained(run: Run, data: Path, folder: Path, validated: Path | None = None) -> Path:

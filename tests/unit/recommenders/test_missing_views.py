@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from pattern import ITEMS, make_run, reads, write_dataset
 from torch import Tensor
 
 from tessera.artifacts.codes import Part, SemanticIds
-from tessera.artifacts.tables import write_item_table
+from tessera.artifacts.tables import read_table, write_item_table, write_table
 from tessera.plan.graph import Plan
 from tessera.recommenders.evaluate import evaluate_run, load_scorer
 from tessera.recommenders.item_encoders.semantic_ids import SemanticIdEncoder
@@ -25,6 +26,7 @@ from tessera.settings.config import load
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.items.semantic_ids import SemanticIdItems
 from tessera.settings.items.table import TableItems
+from tessera.settings.losses.cross_entropy import CrossEntropy
 from tessera.settings.missing import Missing
 
 COUNT, WIDTH, DIM = 12, 5, 4
@@ -191,3 +193,45 @@ def test_a_run_is_trained_and_judged_under_its_losses(tmp_path: Path) -> None:
         distinct = len({tuple(row) for row in scorer.item_vectors.tolist()})  # type: ignore[attr-defined]
         assert distinct == (ITEMS if share == 0.0 else 1)
     assert found[0.0] > found[1.0] + 0.2
+
+
+LEFT_OUT = [5, 9]
+
+
+@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "bert4rec"])
+@pytest.mark.parametrize("cold", ["left_out", "negatives"])
+def test_items_without_a_row_that_training_never_met_get_the_mean(tmp_path: Path, backbone: str, cold: str) -> None:
+    """Only cold items lack a row, and the loss leaves them out: their vector was never learned."""
+    data = write_dataset(tmp_path / "data")
+    rows = read_table(data / "interactions.parquet", "interactions").to_pandas()
+    rows = rows[~(rows["item"].isin(LEFT_OUT) & (rows["split"] != "test"))]
+    write_table(data / "interactions.parquet", pa.Table.from_pandas(rows, preserve_index=False), "interactions")
+    known = np.setdiff1d(np.arange(1, ITEMS + 1), LEFT_OUT)
+    write_item_table(tmp_path / "t.parquet", known, np.eye(ITEMS, dtype=np.float32)[known - 1])
+    run = make_run(backbone, system={"items": {"table": "t"}}, epochs=2)
+    run = run.model_copy(update={"loss": CrossEntropy(cold_items=cold)})  # type: ignore[arg-type]
+    weights = tmp_path / "run/model.safetensors"
+    train_run(run, data, reads(tmp_path / "t.parquet"), weights, tmp_path / "state")
+    popularity = np.bincount(rows["item"][rows["split"] == "train"], minlength=ITEMS + 1)
+    scorer: Any = load_scorer(weights, run, popularity, reads(tmp_path / "t.parquet"))
+    vectors = scorer.item_vectors
+    items = next(module for module in scorer.model.modules() if isinstance(module, TableItemEncoder))
+    learned = not torch.equal(items.absent, items.present.start)  # type: ignore[arg-type]
+    assert learned == (cold == "negatives")  # what nothing reads does not move, not even for the padding
+    expected = items.absent if learned else vectors[known - 1].mean(0)
+    for item in LEFT_OUT:
+        torch.testing.assert_close(vectors[item - 1], expected)
+
+
+def test_codes_that_training_never_missed() -> None:
+    """Items without codes come after training, or are left out of it: the mean of all stands for them."""
+    torch.manual_seed(0)
+    rows = np.arange(2 * (COUNT + 1)).reshape(COUNT + 1, 2) % 3
+    rows[[0, 4]] = -1
+    codes = SemanticIds(rows, (Part("t", (3, 3)),))
+    made = SemanticIdEncoder(SemanticIdItems(semantic_ids="c", adapter=[]), codes, {}, DIM).eval()
+    part = made._part(0)
+    torch.testing.assert_close(part[4], part[[n for n in range(1, COUNT + 1) if n != 4]].mean(0))
+    with torch.no_grad():
+        made.absent[0].add_(1.0)
+    torch.testing.assert_close(made._part(0)[4], made.absent[0])

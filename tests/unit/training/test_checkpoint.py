@@ -137,8 +137,8 @@ def test_leftovers_of_kills_are_cleaned(tmp_path: Path) -> None:
             os.utime(place, (time.time() - 3600 * hours,) * 2)
         return folder
 
-    half, shard = ".checkpoint.safetensors.a1b2c3d4.safetensors", ".captions-00003.json.x9y8z7w6.json"
-    own = state("a" * 20, half, shard, "checkpoint.safetensors", "captions-00001.json")
+    half, shard = ".checkpoint.safetensors.a1b2c3d4.safetensors", ".shard-000000128-64.json.x9y8z7w6.json"
+    own = state("a" * 20, half, shard, "checkpoint.safetensors", "shard-000000064-64.json")
     old = state("b" * 20, half, "checkpoint.safetensors", hours=5)
     dead = state("c" * 20, half, hours=5)
     busy = state("d" * 20, half)
@@ -146,7 +146,7 @@ def test_leftovers_of_kills_are_cleaned(tmp_path: Path) -> None:
     other = state("notes", half, hours=5)
     nothing = state("other-empty", hours=5)
     tidy(own)
-    assert {file.name for file in own.iterdir()} == {"checkpoint.safetensors", "captions-00001.json"}
+    assert {file.name for file in own.iterdir()} == {"checkpoint.safetensors", "shard-000000064-64.json"}
     assert [file.name for file in old.iterdir()] == ["checkpoint.safetensors"]
     assert not any((dead / half).parent.glob("*"))
     assert (busy / half).exists()
@@ -156,7 +156,7 @@ def test_leftovers_of_kills_are_cleaned(tmp_path: Path) -> None:
     assert nothing.exists()
     (own / half).write_text("x")
     clear(own / "checkpoint.safetensors")
-    assert [file.name for file in own.iterdir()] == ["captions-00001.json"]
-    (own / "captions-00001.json").unlink()
+    assert [file.name for file in own.iterdir()] == ["shard-000000064-64.json"]
+    (own / "shard-000000064-64.json").unlink()
     clear(own / "checkpoint.safetensors")
     assert not own.exists()

@@ -34,13 +34,15 @@ from tessera.data.bazaar.log import item_ids, user_ids, write_log
 from tessera.data.bazaar.pictures import draw_pictures
 from tessera.data.bazaar.text import write_texts
 from tessera.data.bazaar.world import INTERESTS, World, build_world
+from tessera.data.picture_stamp import write_stamp
 from tessera.settings.sources.bazaar import BazaarSource
 
 
 def generate(settings: BazaarSource, folder: str | Path, max_rejected: float = 1.0) -> dict[str, Any]:
     """Write the world into `folder` and return the counts that also stand in `ingest.json`.
 
-    Files: interactions, items, rejected, latents and truth (.parquet), ingest.json, images/<raw id>.png.
+    Files: interactions, items, rejected, latents and truth (.parquet), ingest.json, pictures.json,
+    images/<raw id>.png.
 
     Raises:
         ValueError: more lines are malformed than `max_rejected` allows; the files are written all the same.
@@ -59,6 +61,7 @@ def generate(settings: BazaarSource, folder: str | Path, max_rejected: float = 1
             f"cleaning.max_rejected allows {max_rejected:.1%}; lower `malformed` or raise max_rejected"
         )
     write_json(folder / "ingest.json", counts)
+    write_stamp(folder / "pictures.json", str(folder / "images"))
     return counts
 
 

@@ -11,17 +11,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tessera.artifacts.sequences import ItemSequences
 from tessera.objectives.contrastive import soft_contrastive
 from tessera.recommenders.backbones.base import Backbone
 from tessera.recommenders.backbones.two_views import TwoViews
 from tessera.recommenders.inputs import RunInputs, Table
 from tessera.recommenders.item_encoders.base import ItemEncoder
 from tessera.recommenders.item_encoders.fusion import CrossAttention, SequenceFusion, masked_mean
-from tessera.recommenders.item_encoders.parts import make_adapter, of_all_processes, standardized
+from tessera.recommenders.item_encoders.parts import (
+    make_adapter,
+    of_all_processes,
+    standardized,
+    standardized_sequences,
+)
 from tessera.recommenders.missing import Lost, Present
 from tessera.settings.backbones.base import BackboneSettings
 from tessera.settings.items.dual_view import DualViewItems
@@ -34,7 +39,7 @@ class DualViewEncoder(ItemEncoder):
         self,
         settings: DualViewItems,
         coarse: Mapping[str, Table],
-        fine: Table | None,
+        fine: ItemSequences | None,
         dim: int,
         lost: Mapping[str, Lost | None] | None = None,
     ) -> None:
@@ -63,7 +68,10 @@ class DualViewEncoder(ItemEncoder):
         self.absent = nn.ParameterDict({s: nn.Parameter(torch.randn(width) * 0.02) for s in (*coarse, "fine")})
         # several processes wait for the gradient of whatever is trained
         self.absent["fine"].requires_grad_(fine is not None)
-        self.fine = Attributes(*fine, width, lost.get("fine")) if fine is not None else None
+        self.fine = Attributes(fine, width, lost.get("fine")) if fine is not None else None
+        for view, there in [*self.present.items(), *([("fine", self.fine.present)] if self.fine is not None else [])]:
+            assert isinstance(there, Present)
+            there.watch(self.absent[view])
         self.fusion = _Fusion(settings) if settings.views == 2 and settings.axis == "item" else None
         part = dim // 2 if settings.views == 2 and settings.combine == "concat" else dim
         self.adapters = nn.ModuleDict(
@@ -154,41 +162,37 @@ class DualViewEncoder(ItemEncoder):
 
 
 class Attributes(nn.Module):
-    """The fine view: attribute vectors, of which equal ones are kept and projected once."""
+    """The fine view: attribute vectors, of which equal ones are kept and projected once, and mapped into memory."""
 
     values: Tensor
     """(values, input width) the distinct ones."""
     places: Tensor
     """(items + 1, n) which value stands where; `values` of them stands for none."""
 
-    def __init__(self, vectors: Tensor, present: Tensor, width: int, lost: Lost | None = None) -> None:
+    def __init__(self, rows: ItemSequences, width: int, lost: Lost | None = None) -> None:
         """
         Args:
-            vectors: (items + 1, n, input width).
-            present: (items + 1, n) which there are.
+            rows: the attributes.
             width: what they are projected to.
             lost: which items lose theirs in an experiment.
         Raises:
             ValueError: there is none.
         """
         super().__init__()
-        if not present.any():
+        if not len(rows.values):
             raise ValueError("items.fine: the table has no row")
-        rows = standardized(vectors, present)[present]
-        values, places = np.unique(rows.numpy(), axis=0, return_inverse=True)
-        self.register_buffer("values", torch.from_numpy(values), persistent=False)
-        filled = torch.full(present.shape, len(values))
-        filled[present] = torch.from_numpy(places.reshape(-1))
-        self.register_buffer("places", filled, persistent=False)
-        self.project = nn.Linear(values.shape[1], width)
-        self.present = Present(present, lost)
-        self.register_buffer("mean", rows.mean(0), persistent=False)
+        rows, mean = standardized_sequences(rows)
+        self.register_buffer("values", torch.from_numpy(rows.values), persistent=False)
+        self.register_buffer("places", torch.from_numpy(rows.places), persistent=False)
+        self.project = nn.Linear(rows.values.shape[1], width)
+        self.present = Present(torch.from_numpy(rows.present), lost)
+        self.register_buffer("mean", mean, persistent=False)
         self.mean: Tensor
 
     def distinct(self, absent: Tensor) -> Tensor:
         """(values + 1, width) projected values, and last what stands where an item has no text."""
-        learned = self.training or self.present.learns
-        return torch.cat([self.project(self.values), (absent if learned else self.project(self.mean))[None]])
+        stand_in = self.project(self.mean) if self.present.unlearned(absent) else absent
+        return torch.cat([self.project(self.values), stand_in[None]])
 
     def layout(self) -> tuple[Tensor, Tensor]:
         """Which value stands where, and where any does, (items + 1, n): without a text it is the absent one, once."""

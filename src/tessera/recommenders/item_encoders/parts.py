@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from tessera.artifacts.sequences import ItemSequences, mapped, scratch
 
 
 def standardized(vectors: Tensor, present: Tensor) -> Tensor:
@@ -22,6 +25,84 @@ def standard(vectors: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     """What `standardized` takes off, (width,), and divides by, (): mean and root mean square of what is present."""
     mean = vectors[present].mean(0)
     return mean, (vectors - mean)[present].square().mean().sqrt().clamp(min=1e-12)
+
+
+_BLOCK = 2**25
+"""Numbers of a table that are in memory at a time, where it is a mapped file."""
+
+
+def standardized_sequences(rows: ItemSequences) -> tuple[ItemSequences, Tensor]:
+    """Several rows an item, centred and at unit mean square over all rows, and their mean (dim,), about zero.
+
+    The distinct ones come in ascending order. Rows are taken some at a time, and what is made of them is mapped again:
+    tables may be larger than the memory.
+    """
+    values = torch.from_numpy(rows.values)
+    width = values.shape[1]
+    size = max(1, _BLOCK // width)
+    room = torch.empty((min(size, rows.places.size), width), dtype=values.dtype)
+
+    def some(at: Tensor, of: Tensor = values) -> Tensor:
+        # always into the same memory: freed blocks of this size would not all be given back
+        return torch.index_select(of, 0, at, out=room[: len(at)])
+
+    blocks = torch.split(torch.from_numpy(rows.places[rows.present]), size)
+    mean = _weighted([some(block).mean(0) for block in blocks], blocks)
+    square = _weighted([some(block).sub_(mean).square_().mean() for block in blocks], blocks)
+    scale = square.sqrt().clamp(min=1e-12)
+
+    def column(at: np.ndarray, number: int) -> np.ndarray:
+        found: np.ndarray = ((values[torch.from_numpy(at), number] - mean[number]) / scale).numpy()
+        return found
+
+    order, ranks = _in_order(len(values), width, column)
+    with scratch(rows.folder) as file:
+        for block in torch.split(torch.from_numpy(order), size):
+            file.write(some(block).sub_(mean).div_(scale).numpy().data)
+        found = mapped(file, len(order), width, rows.values.dtype)
+    made = ItemSequences(found, np.append(ranks, len(order))[rows.places], rows.folder)
+    blocks = torch.split(torch.from_numpy(made.places[made.present]), size)
+    return made, _weighted([some(block, torch.from_numpy(found)).mean(0) for block in blocks], blocks)
+
+
+def _weighted(parts: Sequence[Tensor], blocks: Sequence[Tensor]) -> Tensor:
+    """The mean over all rows from the means of blocks."""
+    if len(parts) == 1:
+        return parts[0]
+    total = sum(len(block) for block in blocks)
+    weighed = [part.double() * (len(block) / total) for part, block in zip(parts, blocks, strict=True)]
+    return torch.stack(weighed).sum(0).to(parts[0].dtype)
+
+
+def _in_order(count: int, width: int, column: Callable[[np.ndarray, int], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows in ascending order of their first number, then of their second ..., equal ones once.
+
+    Args:
+        count: how many rows.
+        width: of a row.
+        column: gives a column of some rows.
+    Returns:
+        (distinct,) one row of each kind, ascending; (count,) the place of every row's kind among them.
+    """
+    order, first = np.arange(count), np.ones(count, bool)  # `first`: a row that is not that before it
+    first[1:] = False
+    ties = [(0, count)]
+    for number in range(width):
+        left: list[tuple[int, int]] = []
+        for start, end in ties:
+            values = column(order[start:end], number)
+            by_value = np.argsort(values, kind="stable")
+            order[start:end], values = order[start:end][by_value], values[by_value]
+            differs = np.flatnonzero(values[1:] != values[:-1]) + 1
+            first[start + differs] = True
+            bounds = [0, *differs.tolist(), end - start]
+            left += [(start + a, start + b) for a, b in pairwise(bounds) if b - a > 1]
+        ties = left
+        if not ties:
+            break
+    ranks = np.empty(count, np.int64)
+    ranks[order] = np.cumsum(first) - 1
+    return order[first], ranks
 
 
 def make_adapter(

@@ -65,6 +65,10 @@ class SemanticIdEncoder(ItemEncoder):
             entering.append(widths[0] if self.sum else sum(widths))
             self.register_buffer(f"codes_{number}", torch.from_numpy(ids.of(number)), persistent=False)
         self.absent = nn.ParameterList(nn.Parameter(torch.randn(width) * 0.02) for width in entering)
+        self.coded = nn.ModuleList(Present(torch.from_numpy(ids.of(n)[:, 0] != ABSENT)) for n in range(len(ids.parts)))
+        for coded, absent in zip(self.coded, self.absent, strict=True):
+            assert isinstance(coded, Present)
+            coded.watch(absent)
         self.table = _Beside(*table, lost) if table is not None else None
         inner = [sum(entering) + (self.table.width if self.table else 0), *settings.adapter]
         self.adapter = make_adapter(inner, dim, settings.dropout, norm=True)
@@ -92,7 +96,9 @@ class SemanticIdEncoder(ItemEncoder):
         assert isinstance(books, nn.ModuleList)
         vectors = [book(codes[:, level].clamp(min=0)) for level, book in enumerate(books)]
         joined = torch.stack(vectors).sum(0) if self.sum else torch.cat(vectors, 1)
-        return torch.where(codes[:, :1] == ABSENT, self.absent[number], joined)
+        coded = self.coded[number]
+        assert isinstance(coded, Present)
+        return coded.fill(joined, self.absent[number])
 
 
 def _code_vectors(size: int, width: int, start: Tensor | None) -> nn.Embedding:
@@ -116,6 +122,7 @@ class _Beside(nn.Module):
         self.present = Present(present, lost)
         self.width = vectors.shape[1]
         self.absent = nn.Parameter(torch.randn(self.width) * 0.02)
+        self.present.watch(self.absent)
 
     def forward(self) -> Tensor:
         """(items + 1, width)."""

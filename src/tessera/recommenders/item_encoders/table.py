@@ -58,6 +58,7 @@ class TableItemEncoder(ItemEncoder):
         self.align = settings.align
         self.adapter = make_adapter([vectors.shape[1], *settings.adapter], dim, settings.dropout, settings.activation)
         self.absent = nn.Parameter(torch.randn(dim) * 0.02)
+        self.present.watch(self.absent)
         self.residual = nn.Parameter(torch.randn(len(vectors), dim) * 0.02) if settings.id_residual else None
 
     @classmethod

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tessera.settings.language import MAX_PIXELS, ReadText
+from tessera.settings.language import MAX_PIXELS, ReadText, Sharded
 from tessera.settings.recipes.base import Finish, RecipeSettings
 from tessera.settings.references import DecoderName
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tessera.settings.config import Config
 
 
-class HiddenTable(ReadText, Finish, RecipeSettings):
+class HiddenTable(ReadText, Sharded, Finish, RecipeSettings):
     """Pooled states of a model that is asked to describe an item, before it answers: DMESR without generated text."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.embedding.hidden:HiddenRecipe"
@@ -35,6 +35,10 @@ class HiddenTable(ReadText, Finish, RecipeSettings):
     def modalities(self, config: Config) -> frozenset[str]:
         """What the model is shown."""
         return frozenset({"image", "text"} if self.source == "both" else {self.source})
+
+    def reads_pictures(self, source: str) -> bool:
+        """The model is shown them, unless it is told of the text alone."""
+        return self.source != "text"
 
     @model_validator(mode="after")
     def _plain(self) -> HiddenTable:
