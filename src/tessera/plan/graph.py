@@ -254,4 +254,4 @@ def _official(settings: Any) -> bool:
 def kind_modules(*settings: Any) -> list[str]:
     """Library modules, and modules of others, that are loaded by name for settings: those of every kind in them."""
     kinds = (part for given in settings for _, part in walk(given) if isinstance(part, Kind))
-    return list(dict.fromkeys(module for kind in kinds for module in type(kind).modules()))
+    return list(dict.fromkeys(module for kind in kinds for module in kind.modules()))
