@@ -34,9 +34,10 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.embedding.cooccurrence import Candidates
-from tessera.embedding.crrl import CollaborativeTraining, thought_token
+from tessera.embedding.crrl import CollaborativeTraining
+from tessera.embedding.crrl_published import PublishedTraining, batch_advantages, thought_token
 from tessera.embedding.prefixes import Prefixes
-from tessera.embedding.rewards import batch_advantages, rank_reward
+from tessera.embedding.rewards import rank_reward
 from tessera.language.models import LanguageModel
 from tessera.language.reasoning import LatentReasoner, ReasoningAttention
 from tessera.language.tokens import pad_rows
@@ -239,14 +240,14 @@ def prepare_crrl(
     machine = Machine(settings.training)
     if side == "plain":
         settings_gib = 0.0
-        ours = CollaborativeTraining(
+        ours = PublishedTraining(
             settings, reasoner, Prefixes(reasoner, rows, settings_gib, 8192, machine), candidates, machine
         )
         return plain_crrl(model, attention, ours)
     started = clock(model.device.type)
     prefixes = Prefixes(reasoner, rows, settings.cache_gib, 8192, machine)
     print(f"constants of {len(rows)} texts: {clock(model.device.type) - started:.2f} s", file=sys.stderr)
-    return our_crrl(attention, CollaborativeTraining(settings, reasoner, prefixes, candidates, machine))
+    return our_crrl(attention, PublishedTraining(settings, reasoner, prefixes, candidates, machine))
 
 
 def clock(device: str) -> float:

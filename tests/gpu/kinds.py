@@ -30,8 +30,6 @@ from torch import Tensor
 
 from tessera.artifacts.models import read_tensors, write_model
 from tessera.ctr.train import train_model
-from tessera.embedding.contrastive import embed_contrastive, train_contrastive
-from tessera.embedding.crrl import embed_crrl
 from tessera.embedding.text import embed_text
 from tessera.language import pretrain as pretraining
 from tessera.quantization import pq, rq_kmeans
@@ -182,12 +180,10 @@ def _contrastive(recipe: str, place: Place, folder: Path) -> Result:
     data = _once(folder.parent / "data", lambda own: write_data(own))
     steps = {"steps": place.steps, "learning_rate": 5e-3, **place.training}
     table = test_train_contrastive.table(recipe, steps, lora={"dropout": 0.1 if place.drop else 0.0})
-    prompt, output = test_train_contrastive.PROMPT, folder / "model.safetensors"
-    catalogue, state = data / "items.parquet", folder / "state"
-    train_contrastive(table, prompt, tiny_model(), catalogue, {}, data, output, state, Machine(table.training))
+    output = test_train_contrastive.train(folder, table, data=data)
     model = tiny_model()
     model.move(torch.device(place.device))
-    _, vectors = embed_contrastive(table, prompt, model, catalogue, {}, output)
+    _, vectors = test_train_contrastive.embed(table, data / "items.parquet", output, model)
     return {**read_tensors(output), "vectors": torch.from_numpy(vectors)}
 
 
@@ -206,7 +202,7 @@ def _crrl(name: str, place: Place, folder: Path) -> Result:
     model = tiny_model()
     model.move(torch.device(place.device))
     output, catalogue = folder / "model.safetensors", data / "items.parquet"
-    _, vectors = embed_crrl(table, start, test_train_crrl.PROMPT, model, catalogue, {}, output)
+    _, vectors = test_train_crrl.embed(table, start, catalogue, output, model)
     return {**weights, "vectors": torch.from_numpy(vectors)}
 
 

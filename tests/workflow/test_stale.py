@@ -145,6 +145,7 @@ CODE = [
     (f"{LIBRARY}/quantization/health.py", "\n_MORE = 1\n", {"health": 3, "report": 1}),
     (f"{LIBRARY}/embedding/embed.py", "\n_MORE = 1\n", REFINISHED),
     (f"{LIBRARY}/embedding/crrl.py", "\n_MORE = 1\n", {"tune": 1, **REAEMB}),
+    (f"{LIBRARY}/embedding/crrl_published.py", "\n_MORE = 1\n", {}),
     (f"{LIBRARY}/embedding/finish.py", "\n_MORE = 1\n", REFINISHED),
     (f"{LIBRARY}/language/pretrain.py", "\n_MORE = 1\n", {"pretrain": 1, **READ}),
     (f"{LIBRARY}/evaluation/representations.py", "\n_MORE = 1\n", {"diagnose": 6, "report": 1}),

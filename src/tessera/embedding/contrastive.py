@@ -1,16 +1,16 @@
-"""Contrastive training of an embedder: SCFT of LLMEmb, and LRCL, stage I of ReaEmb.
+"""Contrastive training of an embedder: what SCFT of LLMEmb and LRCL, stage I of ReaEmb, share.
 
-Two views of an item, with attributes left out and shuffled, are brought together, among all items of the step. SCFT
-pools the states of the text; LRCL lets the model think first.
+Two views of an item, with attributes left out and shuffled, are brought together, among all items of the step.
 """
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -19,57 +19,21 @@ from torch.utils.checkpoint import checkpoint
 
 from tessera.artifacts.logs import log
 from tessera.data.dataset import load_dataset
-from tessera.embedding.embedder import load_embedder, make_attention, reasoning_frame, save_embedder, scft_frame
-from tessera.embedding.recipe import Recipe, Rows
-from tessera.embedding.text import Items, Vectors, embed_rows, item_rows, told_items
+from tessera.embedding.embedder import Embedder, load_embedder
+from tessera.embedding.recipe import Rows, TrainedRecipe
+from tessera.embedding.text import Items, embed_rows, item_rows, told_items
 from tessera.embedding.views import two_views
 from tessera.language.lora import add_lora, drop_out, lora_weights
 from tessera.language.prompts import Attributes, attribute_text
-from tessera.language.reasoning import LatentReasoner, ReasoningAttention
-from tessera.language.states import pool, read_states
+from tessera.language.reasoning import ReasoningAttention
 from tessera.language.tokens import Frame, length_batches, pad_rows, tokenize
 from tessera.objectives.contrastive import LEAST_TEMPERATURE, retrieval_accuracy, soft_contrastive
-from tessera.settings.language import ItemPrompt
-from tessera.settings.recipes.lrcl import LRCLTable
-from tessera.settings.recipes.scft import SCFTTable
-from tessera.training.engine import Engine
-from tessera.training.history import write_history
 from tessera.training.losses import Losses, Term, told
 from tessera.training.machine import Machine, seed_step
 from tessera.training.phases import FixedSteps, Optimizer, Phase, Position, Update
 
 if TYPE_CHECKING:
     from tessera.language.models import LanguageModel
-
-Table = SCFTTable | LRCLTable
-
-
-class Pooler(nn.Module):
-    """SCFT's encoder: pooled states of the text."""
-
-    def __init__(self, model: LanguageModel, table: SCFTTable) -> None:
-        super().__init__()
-        self.model, self.tower, self.table = model, model.tower, table
-
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """(batch, width) of token ids and mask (batch, length)."""
-        return pool(read_states(self.model, ids, mask, which=self.table.states), mask, self.table.pooling)
-
-
-def make_encoder(model: LanguageModel, attention: ReasoningAttention | None, table: Table) -> Pooler | LatentReasoner:
-    """What turns token rows into vectors."""
-    if isinstance(table, SCFTTable):
-        return Pooler(model, table)
-    return LatentReasoner(model, attention, table)
-
-
-def _frame_and_room(model: LanguageModel, prompt: ItemPrompt, table: Table, training: bool) -> tuple[Frame, int]:
-    """The frame around an item's text, and the most tokens of both, thoughts and end token left out."""
-    most = min(table.max_tokens, model.context)
-    if isinstance(table, SCFTTable):
-        return scft_frame(model, prompt), most
-    sentence = not (training and table.prompts == "by_stage")
-    return reasoning_frame(model, prompt, sentence), most - table.thoughts - 1
 
 
 class ItemBatches:
@@ -106,8 +70,8 @@ class ContrastiveTraining(nn.Module):
 
     def __init__(
         self,
-        encoder: Pooler | LatentReasoner,
-        table: Table,
+        encoder: nn.Module,
+        table: Any,
         told: Mapping[int, Attributes],
         frame: Frame,
         most: int,
@@ -116,8 +80,8 @@ class ContrastiveTraining(nn.Module):
     ) -> None:
         """
         Args:
-            encoder: holds the adapters, and for LRCL the attention.
-            table: the recipe.
+            encoder: token ids and mask, both (rows, length), to vectors (rows, width); holds what is trained.
+            table: the recipe, a `ContrastiveTable` with `loss` and `training`.
             told: attributes by item.
             frame: around every view.
             most: tokens of a view with its frame.
@@ -200,120 +164,101 @@ def trained_items(told: Mapping[int, Attributes], data: Path) -> Items:
     return items
 
 
-def train_contrastive(
-    table: Table,
-    prompt: ItemPrompt,
-    model: LanguageModel,
-    catalogue: Path,
-    captions: Mapping[str, Path],
-    data: Path,
-    output: Path,
-    state: Path,
-    machine: Machine,
-) -> None:
-    """Train an embedder and write `output` (model.safetensors), model.json and history.jsonl beside it.
+class ContrastiveRecipe(TrainedRecipe):
+    """Adapters of a language model, and what its encoder has besides, trained to tell items apart."""
 
-    Args:
-        table: the recipe.
-        prompt: what is told of an item.
-        model: the language model; it is changed.
-        catalogue: items.parquet.
-        captions: name -> captions Parquet.
-        data: folder of the prepared dataset.
-        output: path of the weights.
-        state: folder of the resumable state.
-        machine: device and processes.
-    Raises:
-        ValueError: there is nothing to train on, or the loss is no longer a number.
-    """
-    told, _ = told_items(catalogue, prompt, captions)
-    items = trained_items(told, data)
-    settings = table.training
-    model.move(machine.device)
-    model.full.requires_grad_(False)
-    seed_step(settings.seed)
-    add_lora(model.tower, table.lora)
-    attention = make_attention(model, table) if isinstance(table, LRCLTable) else None
-    encoder = make_encoder(model, attention, table)
-    frame, most = _frame_and_room(model, prompt, table, training=True)
-    training = ContrastiveTraining(encoder, table, told, frame, most, model, machine)
-    drop_out(model.tower)
-    batches = ItemBatches(items, settings.batch, machine.world, settings.seed)
+    settings: Any
+    """A `ContrastiveTable` with `loss` and `training`."""
+    side: Literal["left", "right"] = "right"
+    """Where texts are padded when the catalogue is embedded."""
+    training: ContrastiveTraining
+    thinking: ReasoningAttention | None
+    batches: ItemBatches
 
-    def updates(_: None, at: Position) -> Iterable[Update]:
-        return [Update(partial(training.losses, batches(at.step), at.step))]
+    # ------------------------------------------------------------ what a recipe says
 
-    trained = sum(parameter.numel() for parameter in training.parameters() if parameter.requires_grad)
-    log.info(
-        "%s: %s trained parameters, %d items a step, on %s",
-        table.recipe, f"{trained:,}", batches.batch, machine.device,
-    )  # fmt: skip
-    program = [Phase(updates, FixedSteps(settings.steps), {"model": Optimizer(settings)})]
-    engine = Engine(training, program, settings, settings.seed, state, machine, table.recipe)
-    history = engine.fit()
-    soft = table.loss.targets != "identity"
-    if soft and history and history[-1]["loss"] > 0.98 * math.log(batches.batch):
-        log.warning(
-            "%s: the loss ended at %.3f, that of telling nothing apart: the vectors are so alike that their "
-            "soft targets are uniform; try loss: {targets: identity, normalize: true, temperature: 0.1}",
-            table.recipe, history[-1]["loss"],
+    @abstractmethod
+    def frame(self, training: bool = False) -> Frame:
+        """What stands around an item's text; `training`: while the embedder learns."""
+
+    @abstractmethod
+    def encoder(self, attention: ReasoningAttention | None) -> nn.Module:
+        """Token ids and mask, both (rows, length), to vectors (rows, width), by the model as it is now."""
+
+    def attention(self) -> ReasoningAttention | None:
+        """A fresh reasoning attention on the model's device, where the encoder has one."""
+        return None
+
+    @property
+    def room(self) -> int:
+        """Most tokens of a text with its frame."""
+        return int(min(self.settings.max_tokens, self.given.model.context))
+
+    # ------------------------------------------------------------ training
+
+    def begin(self, machine: Machine) -> nn.Module:
+        """See `TrainedRecipe.begin`."""
+        settings, given, model = self.settings, self.given, self.given.model
+        told, _ = told_items(given.catalogue, given.prompt, given.captions)
+        items = trained_items(told, given.data)
+        model.move(machine.device)
+        model.full.requires_grad_(False)
+        seed_step(settings.training.seed)
+        add_lora(model.tower, settings.lora)
+        self.thinking = self.attention()
+        encoder = self.encoder(self.thinking)
+        frame = self.frame(training=True)
+        self.training = ContrastiveTraining(encoder, settings, told, frame, self.room, model, machine)
+        drop_out(model.tower)
+        self.batches = ItemBatches(items, settings.training.batch, machine.world, settings.training.seed)
+        trained = sum(parameter.numel() for parameter in self.training.parameters() if parameter.requires_grad)
+        log.info(
+            "%s: %s trained parameters, %d items a step, on %s",
+            settings.recipe, f"{trained:,}", self.batches.batch, machine.device,
         )  # fmt: skip
-    if training.cut:
-        log.info("%s of %s views were cut to %d tokens", f"{training.cut:,}", f"{training.texts:,}", most)
-    if not machine.first:
-        return
-    description = {"recipe": table.recipe, "settings": table.model_dump(mode="json"), "items": len(items)}
-    write_history(output.with_name("history.jsonl"), history)
-    save_embedder(
-        output,
-        lora_weights(model.tower),
-        table.lora,
-        attention,
-        training.temperature.clamp(min=LEAST_TEMPERATURE),
-        description,
-    )
-    engine.clear()
+        return self.training
 
+    def program(self) -> list[Phase]:
+        """See `TrainedRecipe.program`."""
+        settings = self.settings.training
+        return [Phase(self._updates, FixedSteps(settings.steps), {"model": Optimizer(settings)})]
 
-def embed_contrastive(
-    table: Table,
-    prompt: ItemPrompt,
-    model: LanguageModel,
-    catalogue: Path,
-    captions: Mapping[str, Path],
-    embedder: Path,
-) -> tuple[Items, Vectors]:
-    """Embed every item that has a text with a trained embedder; the model is changed.
+    def _updates(self, _: None, at: Position) -> Iterable[Update]:
+        return [Update(partial(self.training.losses, self.batches(at.step), at.step))]
 
-    Returns:
-        (n,) ids, ascending, and (n, width) vectors.
-    Raises:
-        ValueError: no item has a text, or the embedder was trained on another model.
-    """
-    told, items = told_items(catalogue, prompt, captions)
-    frame, most = _frame_and_room(model, prompt, table, training=False)
-    rows = item_rows(told, items, frame, model, most)
-    encoder = make_encoder(model, load_embedder(model, embedder, merge=True).attention, table).eval()
-    # the published tokenizer pads on the left when it exports, and positions count the padding then
-    side: Literal["left", "right"] = "left" if isinstance(table, LRCLTable) and table.positions == "padded" else "right"
-    return items, embed_rows(rows, encoder, model, table.batch_tokens, side)
+    def trained(self, history: list[dict[str, Any]]) -> Embedder:
+        """See `TrainedRecipe.trained`."""
+        settings, training = self.settings, self.training
+        self._tell_end(history)
+        items = len(self.batches.items)
+        description = {"recipe": settings.recipe, "settings": settings.model_dump(mode="json"), "items": items}
+        temperature = training.temperature.clamp(min=LEAST_TEMPERATURE)
+        adapters = lora_weights(self.given.model.tower)
+        return Embedder(adapters, settings.lora, self.thinking, temperature, description)
 
+    def _tell_end(self, history: list[dict[str, Any]]) -> None:
+        recipe, training = self.settings.recipe, self.training
+        soft = self.settings.loss.targets != "identity"
+        if soft and history and history[-1]["loss"] > 0.98 * math.log(self.batches.batch):
+            log.warning(
+                "%s: the loss ended at %.3f, that of telling nothing apart: the vectors are so alike that their "
+                "soft targets are uniform; try loss: {targets: identity, normalize: true, temperature: 0.1}",
+                recipe, history[-1]["loss"],
+            )  # fmt: skip
+        if training.cut:
+            log.info("%s of %s views were cut to %d tokens", f"{training.cut:,}", f"{training.texts:,}", training.most)
 
-class ContrastiveRecipe(Recipe):
-    """SCFT and LRCL."""
+    # ------------------------------------------------------------ embedding
+
+    def load(self, merge: bool = True) -> Embedder:
+        """Put the given embedder into the model; see `load_embedder`."""
+        assert self.given.embedder is not None
+        return load_embedder(self.given.model, self.given.embedder, merge, self.attention())
 
     def rows(self) -> Rows:
         """See `Recipe.rows`."""
         given = self.given
-        assert given.embedder is not None
-        items, vectors = embed_contrastive(
-            self.settings, given.prompt, given.model, given.catalogue, given.captions, given.embedder
-        )
-        return Rows(items, vectors)
-
-    def train(self, data: Path, output: Path, state: Path, machine: Machine) -> None:
-        """See `Recipe.train`."""
-        given = self.given
-        train_contrastive(
-            self.settings, given.prompt, given.model, given.catalogue, given.captions, data, output, state, machine
-        )
+        told, items = told_items(given.catalogue, given.prompt, given.captions)
+        rows = item_rows(told, items, self.frame(), given.model, self.room)
+        encoder = self.encoder(self.load().attention).eval()
+        return Rows(items, embed_rows(rows, encoder, given.model, self.settings.batch_tokens, self.side))

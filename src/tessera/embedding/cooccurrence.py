@@ -18,6 +18,10 @@ MAX_HISTORY = 1000
 _ROUNDS = 20  # of drawing negatives again, before the rest is drawn from an explicit list
 
 
+Histories = tuple[np.ndarray, np.ndarray]
+"""(users + 1,) offsets, and the items of all histories."""
+
+
 @dataclass(frozen=True)
 class Candidates:
     """Items that learn, and what each is ranked among."""
@@ -92,26 +96,20 @@ class Candidates:
         found[open_] = drawn[: open_.sum()]
 
 
-def build_candidates(dataset: Dataset, described: np.ndarray, settings: CRRLTable) -> Candidates:
+def build_candidates(
+    dataset: Dataset, described: np.ndarray, settings: CRRLTable, histories: Histories | None = None
+) -> Candidates:
     """Count co-occurrences and choose who learns and what is right for it.
-
-    Counted are training histories; `cooccurrence: all` counts held-out interactions too, as published.
 
     Args:
         dataset: a prepared dataset.
         described: items of which there is a text; no other can be embedded.
         settings: of the table.
+        histories: in which pairs are counted; None counts in the training histories.
     Raises:
         ValueError: fewer items than candidates, or no item that co-occurs with another.
     """
-    if settings.cooccurrence == "all":
-        log.warning(
-            "cooccurrence: all -- VALIDATION AND TEST INTERACTIONS ARE COUNTED, as in the published code; "
-            "results of this table are no evidence for the method"
-        )
-        offsets, items = dataset.offsets, dataset.items
-    else:
-        offsets, items = dataset.train_histories()
+    offsets, items = dataset.train_histories() if histories is None else histories
     longest = int(np.diff(offsets).max(initial=0))
     if longest > MAX_HISTORY:
         log.info("co-occurrence: histories are cut to their last %d items (the longest has %d)", MAX_HISTORY, longest)

@@ -7,40 +7,34 @@ alone.
 
 With several thoughts the action is all of them: noise is added to the thoughts as they stand, and each thought's
 gradient holds the earlier ones constant, as in stage I, unless `through_first_pass` of the start is set.
+
+As published, which is thought wrong in places: `crrl_published.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tessera.artifacts.logs import log
-from tessera.data.dataset import load_dataset
+from tessera.data.dataset import Dataset, load_dataset
 from tessera.embedding.contrastive import ItemBatches
 from tessera.embedding.cooccurrence import Candidates, build_candidates
-from tessera.embedding.embedder import load_embedder, make_attention, reasoning_frame, save_embedder
-from tessera.embedding.policy import (
-    clipped_share,
-    gaussian_divergence,
-    gaussian_log_ratio,
-    policy_loss,
-    token_divergence,
-    token_log_probability,
-)
+from tessera.embedding.embedder import Embedder
+from tessera.embedding.lrcl import LRCLRecipe
+from tessera.embedding.policy import clipped_share, gaussian_divergence, gaussian_log_ratio, policy_loss
 from tessera.embedding.prefixes import Prefixes
-from tessera.embedding.recipe import Recipe, Rows
+from tessera.embedding.recipe import Given, Recipe, Rows, TrainedRecipe
 from tessera.embedding.rewards import (
-    batch_advantages,
     degenerate,
     expected_ranks,
     group_advantages,
@@ -48,29 +42,17 @@ from tessera.embedding.rewards import (
     softmax_reward,
     supervised_loss,
 )
-from tessera.embedding.rollouts import embeddings, tail_states
-from tessera.embedding.text import Items, Vectors, embed_rows, item_rows, told_items
+from tessera.embedding.rollouts import embeddings
+from tessera.embedding.text import Items, embed_rows, item_rows, told_items
 from tessera.language.prompts import Attributes
-from tessera.language.reasoning import LatentReasoner, Prefix, ReasoningAttention
-from tessera.language.tokens import chat_frame, plain_frame
-from tessera.settings.language import ItemPrompt
+from tessera.language.reasoning import LatentReasoner, Prefix
 from tessera.settings.recipes.crrl import CRRLTable
-from tessera.settings.recipes.lrcl import LRCLTable
-from tessera.training.engine import Engine
-from tessera.training.history import write_history
 from tessera.training.losses import Losses, Term, told
 from tessera.training.machine import Machine, seed_step
 from tessera.training.phases import FixedSteps, Optimizer, Phase, Position, Update
 
-if TYPE_CHECKING:
-    from tessera.language.models import LanguageModel
-
 # of generators: what is drawn for a step, beside the order of items
 _NOISE, _FRESH, _FIXED = 101, 102, 103
-
-THOUGHT = "<|Thought|>"
-INSTRUCTION = "### Instruction:\nSum up the item below.\n\n### Item:\n"
-OFFICIAL_TOKENS = 128
 
 
 @dataclass
@@ -87,14 +69,10 @@ class Rollouts:
     """(batch, group)."""
     counted: Tensor
     """(batch, group) whether the rollout counts in the gradient."""
-    before: Tensor | None
-    """(batch,) tokens before the thoughts, where the loss is a mean over all tokens."""
     reference: Tensor | None
-    """Thoughts, or log likelihoods of tokens, under the reference policy, where the divergence counts."""
+    """(mine, 1, thoughts, width) thoughts of the reference policy, where the divergence counts."""
     numbers: dict[str, float]
     """What to log of it."""
-    log_probability: Tensor | None = None
-    """(mine, group, tokens) under the policy that rolled out: the first update makes it, its ratio is exactly 1."""
 
 
 class CollaborativeTraining:
@@ -123,14 +101,7 @@ class CollaborativeTraining:
         generator = np.random.default_rng((settings.seed, 0, _FIXED))
         self.fixed = candidates.draw(np.arange(len(candidates.anchors)), generator)
         self.reference = deepcopy(reasoner.attention)
-        self.std = table.noise_std
-        if table.noise_scale == "relative":
-            self.std *= self._thought_size()
-            log.info("noise: standard deviation %.4g (%g of the thoughts')", self.std, table.noise_std)
-        self.tail_tokens = torch.tensor(
-            [*[thought_token(reasoner.model)] * reasoner.settings.thoughts, reasoner.model.end_token],
-            device=reasoner.model.device,
-        )
+        self.std = self.deviation()
 
     # ------------------------------------------------------------ a step
 
@@ -146,13 +117,19 @@ class CollaborativeTraining:
         ids, items, weights = (self.machine.share(array) for array in (ids, items, weights))
         if self.table.objective == "contrastive":
             return [Update(partial(self._contrast, ids, items, weights))] * self.table.iterations
-        rollouts = self._roll_out(step, ids, items, weights)
-        update = self._gaussian_update if self.table.policy == "gaussian" else self._token_update
-        return [Update(partial(update, rollouts))] * self.table.iterations
+        rollouts = self.roll_out(step, ids, items, weights)
+        return [Update(partial(self.update, rollouts))] * self.table.iterations
 
     @torch.no_grad()
-    def _roll_out(self, step: int, ids: np.ndarray, items: np.ndarray, weights: np.ndarray) -> Rollouts:
-        table = self.table
+    def roll_out(self, step: int, ids: np.ndarray, items: np.ndarray, weights: np.ndarray) -> Rollouts:
+        """Thoughts with noise, and how much better than others each ranks the candidates of its item.
+
+        Args:
+            step: its number.
+            ids: (mine,) items.
+            items: (mine, candidates) what each is ranked among.
+            weights: (mine, candidates) share of each positive, 0 at negatives.
+        """
         prefix = self.prefixes.of(self._places(ids))
         old = self._think(prefix)[:, None]
         noise = self._noise(step, old)
@@ -162,44 +139,18 @@ class CollaborativeTraining:
         distinct, where = np.unique(items, return_inverse=True)
         others = self.embed(self._places(distinct))[torch.from_numpy(where.reshape(items.shape)).to(rolled.device)]
         similarity = self._compare(rolled, others)
-        right = torch.from_numpy(weights).to(similarity)
-        reward = rank_reward if table.reward == "rank" else softmax_reward
-        rewards = self.machine.gather(reward(similarity, right))
-        advantages = group_advantages(rewards) if table.advantage == "group" else batch_advantages(rewards)
-        counted = torch.ones_like(rewards, dtype=torch.bool)
-        counted[:, 0] = table.noise_free == "rollout"
-        published = table.policy == "token" and table.log_probability == "unshifted"
-        return Rollouts(
-            prefix, old, noise, advantages, counted,
-            self.machine.gather(prefix.lengths) if published else None,
-            self._reference(prefix, old, noise),
-            {
-                "reward": float(rewards[:, 1:].mean()),
-                "reward_noise_free": float(rewards[:, 0].mean()),
-                "degenerate": float(degenerate(rewards).float().mean()),
-            },
-        )  # fmt: skip
+        reward = rank_reward if self.table.reward == "rank" else softmax_reward
+        rewards = self.machine.gather(reward(similarity, torch.from_numpy(weights).to(similarity)))
+        numbers = {
+            "reward": float(rewards[:, 1:].mean()),
+            "reward_noise_free": float(rewards[:, 0].mean()),
+            "degenerate": float(degenerate(rewards).float().mean()),
+        }
+        reference = self.reference_thoughts(prefix, old) if self.table.kl else None
+        return Rollouts(prefix, old, noise, self.advantages(rewards), self.counted(rewards), reference, numbers)
 
-    def _noise(self, step: int, old: Tensor) -> Tensor:
-        """(mine, group, thoughts, width); the first rollout has none. Drawn for the batch of all processes."""
-        shape = (self.batches.batch, self.table.group, *old.shape[2:])
-        drawn = np.random.default_rng((self.table.training.seed, step, _NOISE)).standard_normal(shape, np.float32)
-        drawn[:, 0] = 0.0
-        return torch.from_numpy(self.machine.share(drawn)).to(old.device) * self.std
-
-    def _reference(self, prefix: Prefix, old: Tensor, noise: Tensor) -> Tensor | None:
-        if self.table.kl == 0:
-            return None
-        live, learned = self.table.reference == "live", self.reasoner.attention
-        self.reasoner.attention = learned if live else self.reference
-        thoughts = old if live else self._think(prefix)[:, None]
-        self.reasoner.attention = learned
-        if self.table.policy == "gaussian":
-            return thoughts
-        with self.machine.autocast():
-            return self._likelihood(prefix, thoughts + noise)
-
-    def _gaussian_update(self, rollouts: Rollouts) -> Losses:
+    def update(self, rollouts: Rollouts) -> Losses:
+        """The action is the thought: it is made likelier under a Gaussian around what the attention says now."""
         table = self.table
         thoughts = self._think(rollouts.prefix)[:, None]
         log_ratio = self.machine.gather(gaussian_log_ratio(thoughts, rollouts.old, rollouts.noise, self.std))
@@ -207,25 +158,17 @@ class CollaborativeTraining:
         divergence = None
         if rollouts.reference is not None:
             divergence = self.machine.gather(gaussian_divergence(thoughts, rollouts.reference, self.std)).mean()
-        return self._losses(loss, log_ratio, divergence, rollouts)
+        return self.losses(loss, log_ratio, divergence, rollouts)
 
-    def _token_update(self, rollouts: Rollouts) -> Losses:
-        table = self.table
-        found = self._likelihood(rollouts.prefix, self._think(rollouts.prefix)[:, None] + rollouts.noise)
-        if rollouts.log_probability is None:
-            rollouts.log_probability = found.detach()
-        log_ratio = self.machine.gather(found - rollouts.log_probability)
-        loss = policy_loss(
-            log_ratio, rollouts.advantages, rollouts.counted, table.clip_low, table.clip_high, rollouts.before
-        )
-        divergence = None
-        if rollouts.reference is not None:
-            each = self.machine.gather(token_divergence(found, rollouts.reference)).mean(-1)
-            divergence = each[rollouts.counted].mean()
-        return self._losses(loss, log_ratio, divergence, rollouts)
+    def losses(self, loss: Tensor, log_ratio: Tensor, divergence: Tensor | None, rollouts: Rollouts) -> Losses:
+        """The losses of an update, and what the curve tells beside them.
 
-    def _losses(self, loss: Tensor, log_ratio: Tensor, divergence: Tensor | None, rollouts: Rollouts) -> Losses:
-        """The losses of an update, and what the curve tells beside them."""
+        Args:
+            loss: () of the policy.
+            log_ratio: (batch, group), or (batch, group, tokens).
+            divergence: () from the reference policy, where it counts.
+            rollouts: what the update is on.
+        """
         table = self.table
         with torch.no_grad():
             ratios = log_ratio if log_ratio.ndim == 3 else log_ratio[..., None]
@@ -251,6 +194,42 @@ class CollaborativeTraining:
         loss = self.machine.gather(supervised_loss(similarity[:, 0], right)).mean()
         rewards = self.machine.gather(rank_reward(similarity.detach(), right))
         return {"loss": Term(loss), "reward_noise_free": told(rewards.mean())}
+
+    # ------------------------------------------------------------ what decides
+
+    @torch.no_grad()
+    def deviation(self) -> float:
+        """Standard deviation of the noise: a share of the root mean square of the thoughts of all items that learn."""
+        total, count = 0.0, 0
+        places = self._places(self.candidates.anchors)
+        for batch in self.prefixes.batches(places):
+            thoughts = self._think(self.prefixes.of(places[batch])).double()
+            total, count = total + float(thoughts.square().sum()), count + thoughts.numel()
+        found = self.table.noise_std * float((total / count) ** 0.5)
+        log.info("noise: standard deviation %.4g (%g of the thoughts')", found, self.table.noise_std)
+        return found
+
+    def advantages(self, rewards: Tensor) -> Tensor:
+        """(batch, group) of rewards (batch, group): relative to the item's other rollouts."""
+        return group_advantages(rewards)
+
+    def counted(self, rewards: Tensor) -> Tensor:
+        """(batch, group) which rollouts count in the gradient: the first has no noise, and no density."""
+        counted = torch.ones_like(rewards, dtype=torch.bool)
+        counted[:, 0] = False
+        return counted
+
+    def comparable(self, vectors: Tensor) -> Tensor:
+        """Embeddings (..., width) whose products are similarities: cosines."""
+        return F.normalize(vectors, dim=-1)
+
+    def reference_thoughts(self, prefix: Prefix, old: Tensor) -> Tensor:
+        """(mine, 1, thoughts, width) of the policy at the start; `old` are those of the policy that rolled out."""
+        learned = self.reasoner.attention
+        self.reasoner.attention = self.reference
+        thoughts = self._think(prefix)[:, None]
+        self.reasoner.attention = learned
+        return thoughts
 
     # ------------------------------------------------------------ embeddings
 
@@ -300,199 +279,127 @@ class CollaborativeTraining:
     def _compare(self, own: Tensor, others: Tensor) -> Tensor:
         """(items, group, candidates) similarities of (items, group, width) and (items, candidates, width)."""
         with torch.autocast(own.device.type, enabled=False):
-            if self.table.similarity == "cosine":
-                own, others = F.normalize(own, dim=-1), F.normalize(others, dim=-1)
-            return own @ others.mT
+            return self.comparable(own) @ self.comparable(others).mT
 
-    def _likelihood(self, prefix: Prefix, thoughts: Tensor) -> Tensor:
-        """(items, group, tokens) log likelihoods of what thoughts (items, group, thoughts, width) can move."""
-        states = tail_states(self.reasoner, prefix, thoughts)
-        tokens = self.tail_tokens
-        if self.table.log_probability == "shifted":
-            states, tokens = states[:, :, :-1], tokens[1:]
-        return token_log_probability(self.reasoner.model.logits(states), tokens)
-
-    @torch.no_grad()
-    def _thought_size(self) -> float:
-        """Root mean square of the thoughts of all items that learn."""
-        total, count = 0.0, 0
-        places = self._places(self.candidates.anchors)
-        for batch in self.prefixes.batches(places):
-            thoughts = self._think(self.prefixes.of(places[batch])).double()
-            total, count = total + float(thoughts.square().sum()), count + thoughts.numel()
-        return float((total / count) ** 0.5)
+    def _noise(self, step: int, old: Tensor) -> Tensor:
+        """(mine, group, thoughts, width); the first rollout has none. Drawn for the batch of all processes."""
+        shape = (self.batches.batch, self.table.group, *old.shape[2:])
+        drawn = np.random.default_rng((self.table.training.seed, step, _NOISE)).standard_normal(shape, np.float32)
+        drawn[:, 0] = 0.0
+        return torch.from_numpy(self.machine.share(drawn)).to(old.device) * self.std
 
 
-def thought_token(model: LanguageModel) -> int:
-    """The token that a thought stands for where its likelihood is asked: `<|Thought|>`, if the tokenizer has it.
+class CRRLRecipe(TrainedRecipe):
+    """Stage II of ReaEmb, on top of a recipe that reasons."""
 
-    The published code adds that token, which takes the first row after the tokenizer's; a model without a spare row
-    takes padding.
-    """
-    known = model.tokenizer.get_vocab()
-    rows = int(model.full.get_output_embeddings().weight.shape[0])  # type: ignore[operator]
-    return int(known.get(THOUGHT, len(known) if len(known) < rows else model.pad_token))
+    TRAINING: ClassVar[type[CollaborativeTraining]] = CollaborativeTraining
+    settings: CRRLTable
+    start: LRCLRecipe
+    training: CollaborativeTraining
+    stage_one: Embedder
+    rank_before: float
+    end = True
+    """Whether the end token follows the thoughts when the catalogue is embedded."""
 
+    def __init__(self, settings: CRRLTable, given: Given, start: Recipe | None = None) -> None:
+        """
+        Args:
+            settings: of the table.
+            given: what it works with.
+            start: the recipe of stage I; it tells items and thinks about them, trained or not.
+        Raises:
+            ValueError: `start` makes no thoughts.
+        """
+        super().__init__(settings, given, start)
+        if not isinstance(start, LRCLRecipe):
+            raise ValueError(
+                f"{settings.recipe}: start: {type(start).__name__} does not reason: a recipe that this one can go on "
+                f"from extends {LRCLRecipe.__module__}.{LRCLRecipe.__name__}"
+            )
+        if start.settings.thoughts == 0:
+            raise ValueError(
+                f"{settings.recipe}: its start has no thoughts (thoughts: 0), so there is nothing to make likelier"
+            )
 
-# ---------------------------------------------------------------- stages
+    # ------------------------------------------------------------ what is read
 
+    def candidates(self, dataset: Dataset, described: Items) -> Candidates:
+        """Who learns from whom, by the training histories; `described` are the items that have a text."""
+        return build_candidates(dataset, described, self.settings)
 
-def _token_rows(
-    table: CRRLTable, start: LRCLTable, prompt: ItemPrompt, model: LanguageModel, told: Mapping[int, Attributes],
-    items: Items, training: bool,
-) -> list[list[int]]:  # fmt: skip
-    """What is read of each item.
+    def texts(self, told: Mapping[int, Attributes], items: Items, training: bool = False) -> list[list[int]]:
+        """Token rows of items, as the start tells them; `training`: while the attention learns."""
+        return item_rows(told, items, self.start.frame(), self.given.model, self.start.room)
 
-    `by_stage`, as published: another request, no domain sentence, and the last 128 tokens alone, so the head may be
-    lost; for export neither chat template nor end token.
-    """
-    room = start.thoughts + 1
-    most = min(start.max_tokens, model.context) - room
-    if table.prompts == "one":
-        return item_rows(told, items, reasoning_frame(model, prompt), model, most)
-    frame = chat_frame(model, INSTRUCTION) if training else plain_frame(model, INSTRUCTION, end=False)
-    rows = item_rows(told, items, frame, model, most)
-    return [row[-(OFFICIAL_TOKENS - room) :] for row in rows]
+    # ------------------------------------------------------------ training
 
+    def begin(self, machine: Machine) -> nn.Module:
+        """See `TrainedRecipe.begin`."""
+        settings, given, model = self.settings, self.given, self.given.model
+        told, described = told_items(given.catalogue, given.prompt, given.captions)
+        candidates = self.candidates(load_dataset(given.data), described)
+        model.move(machine.device)
+        model.full.requires_grad_(False).eval()
+        self.stage_one = self._stage_one()
+        attention = self.stage_one.attention
+        assert attention is not None
+        reasoner = self.start.encoder(attention).eval()
+        rows = self.texts(told, candidates.eligible, training=True)
+        prefixes = Prefixes(reasoner, rows, settings.cache_gib, self.start.settings.batch_tokens, machine)
+        self.training = self.TRAINING(settings, reasoner, prefixes, candidates, machine)
+        log.info(
+            "%s: %s items learn, %d a step, %d rollouts each, %s trained parameters, on %s",
+            settings.recipe, f"{len(candidates.anchors):,}", self.training.batches.batch, settings.group,
+            f"{sum(p.numel() for p in attention.parameters()):,}", machine.device,
+        )  # fmt: skip
+        self.rank_before = self.training.positive_rank()
+        return attention
 
-def _check_thoughts(start: LRCLTable) -> None:
-    if start.thoughts == 0:
-        raise ValueError("crrl: its start has no thoughts (thoughts: 0), so there is nothing to make likelier")
+    def _stage_one(self) -> Embedder:
+        """The trained start, merged into the model; without one, a random attention on the model as it is."""
+        if self.given.embedder is not None:
+            return self.start.load()
+        seed_step(self.settings.training.seed)
+        return Embedder({}, None, self.start.attention(), None, {})
 
+    def program(self) -> list[Phase]:
+        """See `TrainedRecipe.program`."""
+        settings = self.settings.training
+        return [Phase(self._updates, FixedSteps(settings.steps), {"model": Optimizer(settings)})]
 
-def train_crrl(
-    table: CRRLTable,
-    start: LRCLTable,
-    prompt: ItemPrompt,
-    model: LanguageModel,
-    catalogue: Path,
-    captions: Mapping[str, Path],
-    data: Path,
-    embedder: Path | None,
-    output: Path,
-    state: Path,
-    machine: Machine,
-) -> None:
-    """Train the reasoning attention and write `output` (model.safetensors), model.json and history.jsonl beside it.
+    def _updates(self, _: None, at: Position) -> Iterable[Update]:
+        return self.training.updates(at.step)
 
-    What is written holds stage I's adapters too: it embeds by itself.
+    def trained(self, history: list[dict[str, Any]]) -> Embedder:
+        """The attention, and stage I's adapters: what is written embeds by itself."""
+        table, before, after = self.settings, self.rank_before, self.training.positive_rank()
+        log.info(
+            "%s: mean rank of the positives among %d candidates %.3f -> %.3f",
+            table.recipe, table.candidates, before, after,
+        )  # fmt: skip
+        if history:
+            history[0]["positive_rank_before"] = before
+            history[-1]["positive_rank_after"] = after
+        description = {
+            "recipe": table.recipe, "settings": table.model_dump(mode="json"),
+            "start": self.start.settings.model_dump(mode="json"),
+            "items": len(self.training.candidates.anchors), "noise_std": self.training.std,
+            "positive_rank_before": before, "positive_rank_after": after,
+        }  # fmt: skip
+        start = self.stage_one
+        return Embedder(start.adapters, start.lora, start.attention, None, description)
 
-    Args:
-        table: the recipe.
-        start: settings of stage I; defaults where there is none.
-        prompt: what is told of an item.
-        model: the language model; it is changed.
-        catalogue: items.parquet.
-        captions: name -> captions Parquet.
-        data: folder of the prepared dataset.
-        embedder: weights of stage I; None starts with a random attention on the model as it is.
-        output: path of the weights.
-        state: folder of the resumable state.
-        machine: device and processes.
-    Raises:
-        ValueError: there is nothing to learn from, no thought, or the loss is no longer a number.
-    """
-    _check_thoughts(start)
-    settings = table.training
-    told, described = told_items(catalogue, prompt, captions)
-    candidates = build_candidates(load_dataset(data), described, table)
-    model.move(machine.device)
-    model.full.requires_grad_(False).eval()
-    adapters: Mapping[str, Tensor] = {}
-    lora = None
-    attention: ReasoningAttention | None
-    if embedder is None:
-        seed_step(settings.seed)
-        attention = make_attention(model, start)
-    else:
-        loaded = load_embedder(model, embedder, merge=True)
-        attention, adapters, lora = loaded.attention, loaded.adapters, loaded.lora
-    reasoner = LatentReasoner(model, attention, start).eval()
-    assert attention is not None
-    rows = _token_rows(table, start, prompt, model, told, candidates.eligible, training=True)
-    prefixes = Prefixes(reasoner, rows, table.cache_gib, start.batch_tokens, machine)
-    training = CollaborativeTraining(table, reasoner, prefixes, candidates, machine)
-    log.info(
-        "crrl: %s items learn, %d a step, %d rollouts each, %s trained parameters, on %s",
-        f"{len(candidates.anchors):,}", training.batches.batch, table.group,
-        f"{sum(p.numel() for p in attention.parameters()):,}", machine.device,
-    )  # fmt: skip
-    before = training.positive_rank()
-
-    def updates(_: None, at: Position) -> list[Update]:
-        return training.updates(at.step)
-
-    program = [Phase(updates, FixedSteps(settings.steps), {"model": Optimizer(settings)})]
-    engine = Engine(attention, program, settings, settings.seed, state, machine, "crrl")
-    history = engine.fit()
-    after = training.positive_rank()
-    log.info("crrl: mean rank of the positives among %d candidates %.3f -> %.3f", table.candidates, before, after)
-    if not machine.first:
-        return
-    if history:
-        history[0]["positive_rank_before"] = before
-        history[-1]["positive_rank_after"] = after
-    description = {
-        "recipe": table.recipe, "settings": table.model_dump(mode="json"), "start": start.model_dump(mode="json"),
-        "items": len(candidates.anchors), "noise_std": training.std,
-        "positive_rank_before": before, "positive_rank_after": after,
-    }  # fmt: skip
-    write_history(output.with_name("history.jsonl"), history)
-    save_embedder(output, adapters, lora, attention, None, description)
-    engine.clear()
-
-
-def embed_crrl(
-    table: CRRLTable,
-    start: LRCLTable,
-    prompt: ItemPrompt,
-    model: LanguageModel,
-    catalogue: Path,
-    captions: Mapping[str, Path],
-    embedder: Path,
-) -> tuple[Items, Vectors]:
-    """Embed every item that has a text; the model is changed.
-
-    Returns:
-        (n,) ids, ascending, and (n, width) vectors.
-    Raises:
-        ValueError: no item has a text, or the embedder was trained on another model.
-    """
-    _check_thoughts(start)
-    told, items = told_items(catalogue, prompt, captions)
-    rows = _token_rows(table, start, prompt, model, told, items, training=False)
-    reasoner = LatentReasoner(model, load_embedder(model, embedder, merge=True).attention, start).eval()
-    end = table.prompts == "one"
-
-    def encode(ids: Tensor, mask: Tensor) -> Tensor:
-        prefix = reasoner.read(ids, mask)
-        return embeddings(reasoner, prefix, reasoner.think(prefix)[:, None], end)[:, 0]
-
-    return items, embed_rows(rows, encode, model, start.batch_tokens)
-
-
-class CRRLRecipe(Recipe):
-    """Stage II of ReaEmb."""
+    # ------------------------------------------------------------ embedding
 
     def rows(self) -> Rows:
         """See `Recipe.rows`."""
-        given = self.given
-        assert given.embedder is not None
-        return Rows(
-            *embed_crrl(
-                self.settings, self._start, given.prompt, given.model, given.catalogue, given.captions, given.embedder
-            )
-        )
+        given, start = self.given, self.start
+        told, items = told_items(given.catalogue, given.prompt, given.captions)
+        rows = self.texts(told, items)
+        reasoner = start.encoder(start.load().attention).eval()
 
-    def train(self, data: Path, output: Path, state: Path, machine: Machine) -> None:
-        """See `Recipe.train`."""
-        given = self.given
-        train_crrl(
-            self.settings, self._start, given.prompt, given.model, given.catalogue, given.captions, data,
-            given.embedder, output, state, machine,
-        )  # fmt: skip
+        def encode(ids: Tensor, mask: Tensor) -> Tensor:
+            prefix = reasoner.read(ids, mask)
+            return embeddings(reasoner, prefix, reasoner.think(prefix)[:, None], self.end)[:, 0]
 
-    @property
-    def _start(self) -> LRCLTable:
-        assert isinstance(self.given.start, LRCLTable)
-        return self.given.start
+        return Rows(items, embed_rows(rows, encode, given.model, start.settings.batch_tokens))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +12,8 @@ import numpy.typing as npt
 from tessera.artifacts.logs import log
 from tessera.artifacts.sequences import write_item_sequences
 from tessera.artifacts.tables import ArtifactError, check_rows_differ, write_item_table
-from tessera.embedding.finish import finish, fit, write_components
+from tessera.embedding.finish import Components, finish, fit, write_components
+from tessera.embedding.recipe import Rows
 from tessera.embedding.task import Places, Task
 from tessera.settings.recipes.base import Finish
 from tessera.training.shards import forget_shards
@@ -26,32 +29,49 @@ def embed(task: Task, places: Places, output: Path, state: Path, code: str) -> N
         ArtifactError: no item has a text, a vector is not finite, or all are the same.
     """
     folder = task.state(places, state, code)
-    items, vectors, names = task.recipe(places, folder).rows()
-    bad = ~np.isfinite(vectors).all(1)
-    if bad.any():
-        raise ArtifactError(f"{output}: the model gives NaN or infinity for item {items[bad][0]}; nothing was written")
-    shape = task.table
-    assert isinstance(shape, Finish)
-    if len(np.unique(items)) > 1:
-        why = "look at what is told of the items (prompt.attributes, captions) and at the model's tokenizer"
-        check_rows_differ(output, vectors, f"nothing was written: {why}")
-    components = fit(vectors, shape)
-    finished = finish(vectors, shape, components)
-    log.info(
-        "%d items have %d vectors of width %d (from %d)",
-        len(np.unique(items)), len(items), finished.shape[1], vectors.shape[1],
-    )  # fmt: skip
+    recipe = task.recipe(places, folder)
+    made = recipe.rows()
+    check(output, made)
+    components = fit(made.vectors, recipe.settings)
+    rows = finished(made, recipe.settings, components)
+    distinct, width = len(np.unique(rows.items)), made.vectors.shape[1]
+    log.info("%d items have %d vectors of width %d (from %d)", distinct, len(rows.items), rows.vectors.shape[1], width)
     write_components(output.with_suffix(".finish.safetensors"), components)
     digests = {str(number): digest for number, digest in enumerate(places.digests())}
-    settings = task.identity()
-    if shape.shuffle is not None:
-        items = shuffled(items, shape.shuffle)
+    write(output, rows, task.identity(), digests)
+    forget_shards(folder)
+
+
+def check(output: Path, rows: Rows) -> None:
+    """Refuse rows of which no table can be made.
+
+    Raises:
+        ArtifactError: a vector is not finite, or all are the same.
+    """
+    bad = ~np.isfinite(rows.vectors).all(1)
+    if bad.any():
+        raise ArtifactError(
+            f"{output}: the model gives NaN or infinity for item {rows.items[bad][0]}; nothing was written"
+        )
+    if len(np.unique(rows.items)) > 1:
+        why = "look at what is told of the items (prompt.attributes, captions) and at the model's tokenizer"
+        check_rows_differ(output, rows.vectors, f"nothing was written: {why}")
+
+
+def finished(rows: Rows, settings: Finish, components: Components | None) -> Rows:
+    """Rows as the table has them; `components` is what `fit` found."""
+    items = rows.items if settings.shuffle is None else shuffled(rows.items, settings.shuffle)
+    return Rows(items, finish(rows.vectors, settings, components), rows.names)
+
+
+def write(output: Path, rows: Rows, settings: Mapping[str, Any], digests: Mapping[str, str]) -> None:
+    """Write a table of one row an item, or of several."""
+    items, vectors, names = rows
     if names is None:
-        write_item_table(output, items, finished, settings, digests)
+        write_item_table(output, items, vectors, settings, digests)
     else:
         order = np.argsort(items, kind="stable")
-        write_item_sequences(output, items[order], [names[row] for row in order], finished[order], settings, digests)
-    forget_shards(folder)
+        write_item_sequences(output, items[order], [names[row] for row in order], vectors[order], settings, digests)
 
 
 def shuffled(items: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:

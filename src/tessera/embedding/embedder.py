@@ -17,95 +17,55 @@ from torch import Tensor, nn
 from tessera.artifacts.models import read_model, write_model
 from tessera.artifacts.tables import ArtifactError
 from tessera.language.lora import add_lora, lora_weights, merge_lora
-from tessera.language.prompts import REQUEST, domain_sentence
 from tessera.language.reasoning import ReasoningAttention
-from tessera.language.tokens import Frame, chat_frame, plain_frame
-from tessera.settings.language import ItemPrompt
 from tessera.settings.lora import LoRA
-from tessera.settings.recipes.lrcl import LRCLTable
 
 if TYPE_CHECKING:
     from tessera.language.models import LanguageModel
 
 
-def scft_frame(model: LanguageModel, prompt: ItemPrompt) -> Frame:
-    """LLMEmb: the domain sentence, a newline, the attributes, the end token; no chat template."""
-    return plain_frame(model, f"{domain_sentence(prompt.domain)}\n")
-
-
-def reasoning_frame(model: LanguageModel, prompt: ItemPrompt, sentence: bool = True) -> Frame:
-    """ReaEmb: a system message, and a user message with a request, the domain sentence and the attributes.
-
-    Thoughts and the end token follow; `LatentReasoner` appends them. Without `sentence`, as the published code trains
-    stage I, the domain sentence is left out.
-    """
-    told = f"{domain_sentence(prompt.domain)}\n" if sentence else ""
-    return chat_frame(model, f"{REQUEST}\n{told}")
-
-
-# ---------------------------------------------------------------- on disk
-
-
 @dataclass
 class Embedder:
-    """A language model with what was trained in it."""
+    """What was trained in a language model."""
 
-    model: LanguageModel
-    attention: ReasoningAttention | None
-    temperature: float | None
-    adapters: dict[str, Tensor]
-    """LoRA's matrices as they were read: a recipe that goes on from here writes them again."""
+    adapters: Mapping[str, Tensor]
+    """LoRA's matrices, from `lora_weights` or as they were read; empty where there are none."""
     lora: LoRA | None
-    description: dict[str, Any]
-    """What model.json says."""
+    """Their settings; None where there are none."""
+    attention: ReasoningAttention | None
+    """The reasoning attention, where there is one."""
+    temperature: Tensor | float | None
+    """Of the loss, where it has one."""
+    description: Mapping[str, Any]
+    """What model.json says: JSON; `recipe` and `settings` at least."""
 
 
-def save_embedder(
-    path: Path,
-    adapters: Mapping[str, Tensor],
-    lora: LoRA | None,
-    attention: ReasoningAttention | None,
-    temperature: Tensor | float | None,
-    description: Mapping[str, Any],
-) -> None:
-    """Write `path` (model.safetensors) and model.json.
-
-    Args:
-        path: of the weights.
-        adapters: LoRA's matrices, from `lora_weights` or an `Embedder`; empty where there are none.
-        lora: their settings; None where there are none.
-        attention: the reasoning attention, where there is one.
-        temperature: of the loss, where it has one.
-        description: JSON; `recipe` and `settings` at least.
-    """
-    tensors: dict[str, Tensor] = {f"lora/{name}": weight for name, weight in adapters.items()}
-    told: dict[str, Any] = dict(description)
-    if lora is not None:
-        told["lora"] = lora.model_dump(mode="json")
-    if attention is not None:
+def save_embedder(path: Path, embedder: Embedder) -> None:
+    """Write `path` (model.safetensors) and model.json."""
+    tensors: dict[str, Tensor] = {f"lora/{name}": weight for name, weight in embedder.adapters.items()}
+    told: dict[str, Any] = dict(embedder.description)
+    if embedder.lora is not None:
+        told["lora"] = embedder.lora.model_dump(mode="json")
+    if (attention := embedder.attention) is not None:
         tensors |= {f"attention/{name}": weight for name, weight in attention.state_dict().items()}
         told["attention"] = {"rope": attention.rope, "last_tokens": attention.last_tokens}
-    if temperature is not None:
-        tensors["temperature"] = torch.as_tensor(temperature).detach().float().reshape(1)
+    if embedder.temperature is not None:
+        tensors["temperature"] = torch.as_tensor(embedder.temperature).detach().float().reshape(1)
     write_model(path, tensors, told)
 
 
-def make_attention(model: LanguageModel, settings: LRCLTable) -> ReasoningAttention | None:
-    """A fresh reasoning attention on the model's device, or None where there are no thoughts."""
-    if settings.thoughts == 0:
-        return None
-    return ReasoningAttention(model.width, settings.rope, settings.last_tokens).to(model.device)
-
-
-def load_embedder(model: LanguageModel, path: Path, merge: bool) -> Embedder:
+def load_embedder(
+    model: LanguageModel, path: Path, merge: bool, attention: ReasoningAttention | None = None
+) -> Embedder:
     """Put a trained embedder back into the language model that it was trained on; the model is changed.
 
     Args:
         model: freshly loaded, without adapters.
         path: of model.safetensors.
         merge: add the adapters to the weights, or leave them beside, frozen; weights of 8 or 4 bits take nothing in.
+        attention: takes the weights of the trained one; None where the recipe has none.
     Raises:
-        ArtifactError: a file is missing, or the embedder does not belong to this model.
+        ArtifactError: a file is missing, or the embedder does not belong to this model or this attention.
     """
     tensors, description = read_model(path)
     parts: dict[str, dict[str, Tensor]] = {"lora": {}, "attention": {}, "temperature": {}}
@@ -119,13 +79,9 @@ def load_embedder(model: LanguageModel, path: Path, merge: bool) -> Embedder:
         if merge and not model.quantized:
             merge_lora(model.tower)
     model.tower.requires_grad_(False).eval()
-    attention = None
-    if "attention" in description:
-        attention = ReasoningAttention(model.width, **description["attention"])
-        _fill(path, dict(attention.named_parameters()), parts["attention"])
-        attention.to(model.device)
+    _fill(path, dict(attention.named_parameters()) if attention is not None else {}, parts["attention"])
     temperature = float(tensors["temperature"]) if "temperature" in tensors else None
-    return Embedder(model, attention, temperature, parts["lora"], lora, description)
+    return Embedder(parts["lora"], lora, attention, temperature, description)
 
 
 def _fill(path: Path, weights: Mapping[str, nn.Parameter], found: Mapping[str, Tensor]) -> None:

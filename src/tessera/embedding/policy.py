@@ -1,16 +1,13 @@
-"""What is made likelier, and how far: the Gaussian and the token policy of stage II of ReaEmb, and PPO's clipping.
+"""What is made likelier, and how far: the Gaussian policy of stage II of ReaEmb, and PPO's clipping.
 
-Gaussian policy: the action is the thought z = r_old + noise itself, its density N(z; r, std^2) is known exactly, and
-the gradient reaches the reasoning attention without passing through the language model. Token policy, as published:
-noise is added to a thought, and the tokens that the language model reads after it are made likelier.
+The action is the thought z = r_old + noise itself, its density N(z; r, std^2) is known exactly, and the gradient
+reaches the reasoning attention without passing through the language model.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-from tessera.language.states import widen
 
 
 def gaussian_log_ratio(thoughts: Tensor, old: Tensor, noise: Tensor, std: float) -> Tensor:
@@ -39,12 +36,6 @@ def gaussian_divergence(thoughts: Tensor, reference: Tensor, std: float) -> Tens
     return ((thoughts - reference).square() / (2 * std**2)).mean((-1, -2))
 
 
-def token_divergence(log_probability: Tensor, reference: Tensor) -> Tensor:
-    """Estimate of KL from tokens as in GRPO: exp(x) - x - 1 with x = log p_ref - log p."""
-    apart = reference - log_probability
-    return apart.exp() - apart - 1
-
-
 def clipped_surrogate(log_ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
     """min(w A, clip(w, 1 - low, 1 + high) A) with w = exp(log ratio), elementwise (PPO, equation 7)."""
     ratio = log_ratio.exp()
@@ -57,33 +48,25 @@ def clipped_share(log_ratio: Tensor, advantages: Tensor, low: float, high: float
     return ((ratio > 1 + high) & (advantages > 0)) | ((ratio < 1 - low) & (advantages < 0))
 
 
-def policy_loss(
-    log_ratio: Tensor, advantages: Tensor, counted: Tensor, low: float, high: float, prefix: Tensor | None = None
-) -> Tensor:
-    """Minus the mean clipped surrogate.
-
-    Args:
-        log_ratio: (items, group), or (items, group, tokens) for the token policy.
-        advantages: (items, group).
-        counted: (items, group) whether a rollout counts.
-        low, high: clipping range.
-        prefix: (items,) tokens before the first thought, where the mean is taken over all tokens, as published: their
-            ratio is exactly 1 and their gradient exactly 0, so they only add a constant and shrink the gradient.
-    """
+def surrogate_sum(
+    log_ratio: Tensor, advantages: Tensor, counted: Tensor, low: float, high: float
+) -> tuple[Tensor, Tensor]:
+    """Sum of the clipped surrogates of rollouts that count, and how many there are; arguments as in `policy_loss`."""
     if log_ratio.ndim == 2:
         log_ratio = log_ratio[..., None]
     surrogate = clipped_surrogate(log_ratio, advantages[..., None], low, high)
     weight = counted.to(surrogate.dtype)[..., None]
-    total = (surrogate * weight).sum()
-    count = weight.sum() * surrogate.shape[-1]
-    if prefix is not None:
-        before = prefix.to(surrogate.dtype)[:, None]
-        total = total + (before * advantages * weight[..., 0]).sum()
-        count = count + (before * weight[..., 0]).sum()
+    return (surrogate * weight).sum(), weight.sum() * surrogate.shape[-1]
+
+
+def policy_loss(log_ratio: Tensor, advantages: Tensor, counted: Tensor, low: float, high: float) -> Tensor:
+    """Minus the mean clipped surrogate.
+
+    Args:
+        log_ratio: (items, group), or (items, group, tokens) where a rollout has several actions.
+        advantages: (items, group).
+        counted: (items, group) whether a rollout counts.
+        low, high: clipping range.
+    """
+    total, count = surrogate_sum(log_ratio, advantages, counted, low, high)
     return -total / count
-
-
-def token_log_probability(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Log likelihood of tokens (length,) under logits (..., length, vocabulary), in at least float32: (..., length)."""
-    wide = widen(logits).log_softmax(-1)
-    return wide.gather(-1, tokens.expand(logits.shape[:-1])[..., None]).squeeze(-1)

@@ -1,4 +1,4 @@
-"""What a recipe is: an object with the rows of an item table, and with a training before them where it learns."""
+"""What a recipe is: an object with the rows of an item table, and with a program of training where it learns."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tessera.settings.language import ItemPrompt, ReadText
+from tessera.settings.language import ItemPrompt
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from tessera.embedding.embedder import Embedder
     from tessera.language.models import LanguageModel
     from tessera.training.machine import Machine
+    from tessera.training.phases import Phase
 
 
 Items = npt.NDArray[np.int64]
@@ -37,8 +41,6 @@ class Rows(NamedTuple):
 class Given:
     """What a recipe works with, every name resolved."""
 
-    start: ReadText
-    """What is read of each item: the recipe itself, or the recipe that it goes on from."""
     prompt: ItemPrompt
     """How an item is told."""
     model: LanguageModel
@@ -47,6 +49,8 @@ class Given:
     """items.parquet."""
     captions: Mapping[str, Path] = field(default_factory=dict)
     """Captions by name."""
+    data: Path = Path()
+    """Folder of the prepared dataset; training alone reads it."""
     embedder: Path | None = None
     """Weights of a trained recipe: what embeds, or what a training starts from."""
     state: Path = Path("state")
@@ -56,9 +60,16 @@ class Given:
 class Recipe(ABC):
     """A recipe for item tables."""
 
-    def __init__(self, settings: Any, given: Given) -> None:
+    def __init__(self, settings: Any, given: Given, start: Recipe | None = None) -> None:
+        """
+        Args:
+            settings: of the table.
+            given: what it works with.
+            start: the recipe whose embedder it goes on from, over the same things; None where it starts from itself.
+        """
         self.settings = settings
         self.given = given
+        self.start = start
 
     @abstractmethod
     def rows(self) -> Rows:
@@ -68,15 +79,26 @@ class Recipe(ABC):
             ValueError: no item has, or the embedder was trained on another model.
         """
 
-    def train(self, data: Path, output: Path, state: Path, machine: Machine) -> None:
-        """Train the embedder: `output` (model.safetensors), model.json and history.jsonl beside it.
+
+class TrainedRecipe(Recipe):
+    """A recipe that trains an embedder, with which it then embeds; `embedding/tune.py` trains it."""
+
+    @abstractmethod
+    def begin(self, machine: Machine) -> nn.Module:
+        """What is trained, made ready; called once, before `program`.
+
+        Raises:
+            ValueError: there is nothing to learn from.
+        """
+
+    @abstractmethod
+    def program(self) -> list[Phase]:
+        """The phases of the training."""
+
+    @abstractmethod
+    def trained(self, history: list[dict[str, Any]]) -> Embedder:
+        """What is to be written, after the last phase; all processes ask for it.
 
         Args:
-            data: folder of the prepared dataset.
-            output: path of the weights.
-            state: folder of the resumable state.
-            machine: device and processes.
-        Raises:
-            ValueError: there is nothing to learn from, or the loss is no longer a number.
+            history: rows of the curve, to which numbers may be added.
         """
-        raise NotImplementedError(f"recipe {self.settings.recipe} trains nothing")

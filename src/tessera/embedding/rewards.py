@@ -73,15 +73,6 @@ def group_advantages(rewards: Tensor) -> Tensor:
     return found.masked_fill(degenerate(rewards)[:, None], 0.0)
 
 
-def batch_advantages(rewards: Tensor) -> Tensor:
-    """(R - b) / (|R - b| + 1e-6) as published: b is the mean reward of the noise-free (first) rollouts of the batch,
-    the norm is over the whole batch. An item whose rollouts are all poor has only negative advantages.
-    """
-    centred = rewards - rewards[:, 0].mean()
-    found: Tensor = centred / (centred.norm() + 1e-6)
-    return found
-
-
 def degenerate(rewards: Tensor) -> Tensor:
     """(items,) whether all rollouts of an item have the same reward: nothing is learned from them."""
     return rewards.amax(1) == rewards.amin(1)

@@ -9,7 +9,7 @@ from tessera.embedding.recipe import Given, Recipe
 from tessera.language.models import fingerprint, load_model
 from tessera.settings.base import Settings
 from tessera.settings.kinds import implementation
-from tessera.settings.language import ItemPrompt, LanguageModel, ReadText
+from tessera.settings.language import ItemPrompt, LanguageModel
 from tessera.settings.recipes.base import ItemTable
 from tessera.training.machine import state_identity
 
@@ -53,17 +53,16 @@ class Task(Settings):
         return state / state_identity(self.canonical(), code, *places.digests(), *fingerprint(self.model), *pictures)
 
     def recipe(self, places: Places, state: Path) -> Recipe:
-        """The recipe with its model, its files, and the folder of its state."""
-        start = self.start or self.table
-        assert isinstance(start, ReadText)
+        """The recipe with its model, its files and the folder of its state, and the one that it goes on from."""
         given = Given(
-            start=start,
             prompt=self.prompt,
             model=load_model(self.model, Path(places.model) if places.model else None),
             catalogue=Path(places.catalogue),
             captions={name: Path(path) for name, path in places.captions.items()},
+            data=Path(places.data),
             embedder=Path(places.embedder) if places.embedder else None,
             state=state,
         )
-        made: Recipe = implementation(self.table)(self.table, given)
+        start = implementation(self.start)(self.start, given) if self.start is not None else None
+        made: Recipe = implementation(self.table)(self.table, given, start)
         return made

@@ -9,8 +9,12 @@ from pathlib import Path
 import torch
 
 from tessera.artifacts.logs import stage
+from tessera.embedding.embedder import save_embedder
+from tessera.embedding.recipe import Recipe, TrainedRecipe
 from tessera.embedding.task import Places, Task
 from tessera.settings.training import Steps
+from tessera.training.engine import Engine
+from tessera.training.history import write_history
 from tessera.training.launch import run_processes
 from tessera.training.machine import Machine
 
@@ -18,8 +22,32 @@ from tessera.training.machine import Machine
 def tune(task: Task, places: Places, output: Path, state: Path, code: str) -> None:
     """Train the embedder of a task: `output` (model.safetensors), model.json and history.jsonl beside it."""
     folder = task.state(places, state, code)
-    machine = Machine(_steps(task))
-    task.recipe(places, folder).train(Path(places.data), output, folder, machine)
+    train(task.recipe(places, folder), output, folder, Machine(_steps(task)))
+
+
+def train(recipe: Recipe, output: Path, state: Path, machine: Machine) -> None:
+    """Run a recipe's program and write what it trained.
+
+    Args:
+        recipe: with its model and its files.
+        output: path of the weights.
+        state: folder of the resumable state; it is removed at the end.
+        machine: device and processes.
+    Raises:
+        ValueError: the recipe trains nothing, there is nothing to learn from, or the loss is no longer a number.
+    """
+    settings = recipe.settings
+    if not isinstance(recipe, TrainedRecipe):
+        raise ValueError(f"recipe {settings.recipe}: its code {type(recipe).__name__} is no TrainedRecipe")
+    model = recipe.begin(machine)
+    steps = settings.training
+    engine = Engine(model, recipe.program(), steps, steps.seed, state, machine, settings.recipe)
+    history = engine.fit()
+    embedder = recipe.trained(history)
+    if machine.first:
+        write_history(output.with_name("history.jsonl"), history)
+        save_embedder(output, embedder)
+        engine.clear()
 
 
 def _steps(task: Task) -> Steps:

@@ -36,13 +36,13 @@ class ReasoningAttention(nn.Module):
     """One head as wide as the model: a query state attends to states; no residual, norm or output projection."""
 
     frequencies: Tensor
+    rope = "rotate_half"
+    """Dimension i is paired with i + width/2, whose frequencies are the same: scores depend on relative positions."""
 
-    def __init__(self, width: int, rope: str = "rotate_half", last_tokens: int | None = None) -> None:
+    def __init__(self, width: int, last_tokens: int | None = None) -> None:
         """
         Args:
             width: of the states; even.
-            rope: `rotate_half` pairs dimension i with i + width/2, whose frequencies are the same, so that scores
-                depend on relative positions only; `mixed` keeps the frequencies but rotates neighbours, as published.
             last_tokens: attend to so many of the last states only.
         Raises:
             ValueError: an odd width.
@@ -53,21 +53,20 @@ class ReasoningAttention(nn.Module):
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
-        self.rope = rope
         self.last_tokens = last_tokens
         frequencies = ROPE_BASE ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
         self.register_buffer("frequencies", frequencies.float(), persistent=False)
 
     def rotate(self, vectors: Tensor, positions: Tensor) -> Tensor:
         """Rotary embedding of vectors (..., width) at positions (...)."""
-        angles = positions[..., None] * self.frequencies
-        cos, sin = angles.cos().to(vectors.dtype), angles.sin().to(vectors.dtype)
-        if self.rope == "mixed":
-            pairs = vectors.reshape(*vectors.shape[:-1], -1, 2)
-            turned = torch.stack([-pairs[..., 1], pairs[..., 0]], dim=-1).flatten(-2)
-            return vectors * torch.cat([cos, cos], dim=-1) + turned * torch.cat([sin, sin], dim=-1)
+        cos, sin = self.turns(vectors, positions)
         first, second = vectors.chunk(2, dim=-1)
         return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+    def turns(self, vectors: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (..., width / 2) of the angles at positions (...), in the type of the vectors."""
+        angles = positions[..., None] * self.frequencies
+        return angles.cos().to(vectors.dtype), angles.sin().to(vectors.dtype)
 
     def scores(self, query: Tensor, query_position: Tensor, states: Tensor, positions: Tensor) -> Tensor:
         """(batch, length) scaled products of the rotated query and keys."""
@@ -210,7 +209,7 @@ class LatentReasoner(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(batch, width) embeddings, float32, of texts without thoughts and end token (see `read`)."""
-        if self.settings.thoughts == 0 or self.settings.two_pass or self._checkpointing():
+        if self._reads_again():
             return self._full_passes(ids, mask)
         prefix = self.read(ids, mask)
         return self.finish(prefix, self.think(prefix))
@@ -218,7 +217,7 @@ class LatentReasoner(nn.Module):
     # ------------------------------------------------------------ plain passes
 
     def _full_passes(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """As published: a pass over everything so far for each thought, and one more to sum up."""
+        """Without a cache: a pass over everything so far for each thought, and one more to sum up."""
         inputs = self._embed(ids)
         read, true = mask, token_positions(mask)
         positions = self._positions(mask)
@@ -291,9 +290,7 @@ class LatentReasoner(nn.Module):
         return output.last_hidden_state, kept(grown)
 
     def _positions(self, mask: Tensor) -> Tensor:
-        """(batch, length) as the reasoning attention counts: tokens, or places in the padded row, as published."""
-        if self.settings.positions == "padded":
-            return torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+        """(batch, length) as the reasoning attention counts: tokens."""
         return token_positions(mask)
 
     def _free(self, states: Tensor) -> Tensor:
@@ -302,6 +299,10 @@ class LatentReasoner(nn.Module):
 
     def _first_pass(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.settings.through_first_pass else torch.no_grad()
+
+    def _reads_again(self) -> bool:
+        """Whether the model reads the text once more for every thought: it keeps no cache, or nothing to read again."""
+        return self.settings.thoughts == 0 or self._checkpointing()
 
     def _checkpointing(self) -> bool:
         on = self.training and any(getattr(part, "gradient_checkpointing", False) for part in self.tower.modules())

@@ -155,6 +155,13 @@ class Plan:
         starts = named(self.config.tables[table], "tables")
         return starts[0] if starts else None
 
+    def begun(self, table: str) -> Settings | None:
+        """The settings of the recipe that a table's goes on from: that of its start, or, where none was trained, one
+        that reads as it does; None where it starts from itself."""
+        start, recipe = self.start(table), self.config.tables[table]
+        found: Settings | None = self.config.tables[start] if start is not None else self.reader(table)
+        return None if found is recipe else found
+
     def _starts(self, table: str | None) -> list[str]:
         """A table, and those whose embedders its own goes on from."""
         return [table, *self._starts(self.start(table))] if table is not None else []
@@ -263,4 +270,4 @@ def _official(settings: Any) -> bool:
 def kind_modules(*settings: Any) -> list[str]:
     """Library modules, and modules of others, that are loaded by name for settings: those of every kind in them."""
     kinds = (part for given in settings for _, part in walk(given) if isinstance(part, Kind))
-    return list(dict.fromkeys(module for kind in kinds for module in type(kind).modules()))
+    return list(dict.fromkeys(module for kind in kinds for module in kind.modules()))

@@ -231,7 +231,8 @@ class Jobs:
             return canonical(_told(recipe))
         without = FINISH if noun.kind == "embedder" else ()
         task = {"table": _told(recipe, without), "model": _told(self.config.models[reader.model]), "prompt": prompt}
-        return canonical(task | ({"start": _told(reader, without)} if reader is not recipe else {}))
+        begun = self.plan.begun(noun.name)
+        return canonical(task | ({"start": _told(begun, without)} if begun is not None else {}))
 
     def evaluation(self, noun: Noun | None = None) -> str:
         """What judging a run depends on; the oracle has no noun."""
@@ -307,7 +308,7 @@ class Jobs:
         if noun.kind == "semantic_ids":
             return kind_modules(self.config.semantic_ids[noun.name])
         if noun.kind in ("table", "embedder"):
-            return kind_modules(self.config.tables[noun.name], self.plan.reader(noun.name))
+            return kind_modules(self.config.tables[noun.name], self.plan.begun(noun.name))
         return []
 
     def source_modules(self, dataset: str) -> list[str]:

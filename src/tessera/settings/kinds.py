@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from tessera.settings.base import Settings, did_you_mean
+from tessera.settings.base import Settings, did_you_mean, told
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,44 @@ class Kind(Settings):
 
     IMPLEMENTATION: ClassVar[str] = ""
     """`package.module:Name` of the code that these settings are of; loaded when it is used."""
+    PUBLISHED: ClassVar[str] = ""
+    """The same code with published habits that are thought wrong, where they have a file of their own. It stands beside
+    `IMPLEMENTATION`: a class that names other code names both anew."""
+    HABITS: ClassVar[tuple[str, ...]] = ()
+    """Keys that need `PUBLISHED` where they are as the preset `official` has them."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if "IMPLEMENTATION" in vars(cls) and "PUBLISHED" not in vars(cls):
+            cls.PUBLISHED = ""
+
+    @model_validator(mode="after")
+    def _has_code_for_habits(self) -> Self:
+        if (habits := self.habits()) and not self.PUBLISHED:
+            raise ValueError(
+                f"{habits[0]}: {told(getattr(self, habits[0]))} is a published habit that {self.IMPLEMENTATION} does "
+                "not have; leave it out, or name code that has it as PUBLISHED beside IMPLEMENTATION"
+            )
+        return self
+
+    def habits(self) -> list[str]:
+        """The keys of `HABITS` that are as published."""
+        official: Mapping[str, Any] = getattr(self, "OFFICIAL", {})
+        return [key for key in self.HABITS if key in official and getattr(self, key) == official[key]]
+
+    def code(self) -> str:
+        """`package.module:Name` of what is loaded for these settings: the correct form alone, or the published one."""
+        return self.PUBLISHED if self.habits() else self.IMPLEMENTATION
 
     def remarks(self) -> list[str]:
         """What must be said beside every number that these settings had a part in."""
         return []
 
-    @classmethod
-    def modules(cls) -> list[str]:
-        """Modules that are loaded by name for this kind: where its settings stand, and its code."""
-        code = [cls.IMPLEMENTATION.partition(":")[0]] if cls.IMPLEMENTATION else []
-        return list(dict.fromkeys([cls.__module__, *code]))
+    def modules(self) -> list[str]:
+        """Modules that are loaded by name for these settings: where they stand, and their code."""
+        code = [self.code().partition(":")[0]] if self.code() else []
+        return list(dict.fromkeys([type(self).__module__, *code]))
 
 
 class KindError(ValueError):
@@ -152,7 +180,8 @@ def _outside(family: Family, base: type[Kind], tag: str) -> type[Kind]:
         _check_file(tag.partition(":")[0])
         if not found.IMPLEMENTATION:
             raise KindError(f"{tag!r} does not say where its code is: it needs IMPLEMENTATION = 'package.module:Name'")
-        _check_file(found.IMPLEMENTATION.partition(":")[0])
+        for code in filter(None, (found.IMPLEMENTATION, found.PUBLISHED)):
+            _check_file(code.partition(":")[0])
     except KindError:
         raise
     except Exception as error:  # whatever a file of somebody else raises
@@ -188,7 +217,7 @@ def members(family: str) -> list[type[Kind]]:
 
 def implementation(settings: Kind) -> Any:
     """The code that settings are of: a class or a module, loaded now."""
-    return load(type(settings).IMPLEMENTATION)
+    return load(settings.code())
 
 
 @dataclass(frozen=True)

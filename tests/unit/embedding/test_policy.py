@@ -6,14 +6,13 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from tessera.embedding.crrl_published import mean_over_all_tokens, token_divergence, token_log_probability
 from tessera.embedding.policy import (
     clipped_share,
     clipped_surrogate,
     gaussian_divergence,
     gaussian_log_ratio,
     policy_loss,
-    token_divergence,
-    token_log_probability,
 )  # fmt: skip
 
 
@@ -80,7 +79,7 @@ def test_tokens_before_the_thought_add_a_constant() -> None:
     log_ratio = (0.1 * torch.randn(2, 3, 2, generator=generator)).requires_grad_()
     advantages = torch.randn(2, 3, generator=generator)
     prefix = torch.tensor([4, 7])
-    loss = policy_loss(log_ratio, advantages, torch.ones(2, 3, dtype=torch.bool), 0.2, 0.28, prefix)
+    loss = mean_over_all_tokens(log_ratio, advantages, torch.ones(2, 3, dtype=torch.bool), 0.2, 0.28, prefix)
     total, count = torch.zeros(()), 0
     for item in range(2):
         for rollout in range(3):

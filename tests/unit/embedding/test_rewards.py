@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from tessera.embedding.crrl_published import batch_advantages
 from tessera.embedding.rewards import (
-    batch_advantages,
     degenerate,
     expected_ranks,
     group_advantages,

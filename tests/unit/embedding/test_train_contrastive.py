@@ -21,11 +21,14 @@ from tessera.artifacts.logs import Terminated, log
 from tessera.artifacts.models import read_tensors
 from tessera.artifacts.tables import ArtifactError, read_table, write_table
 from tessera.embedding import contrastive
-from tessera.embedding.contrastive import ItemBatches, embed_contrastive, make_encoder, train_contrastive
-from tessera.embedding.embedder import load_embedder, reasoning_frame, scft_frame
+from tessera.embedding.contrastive import ContrastiveRecipe, ItemBatches
+from tessera.embedding.embedder import load_embedder
+from tessera.embedding.recipe import Given, Items, Vectors
 from tessera.embedding.text import told_items
+from tessera.embedding.tune import train as run_training
 from tessera.language.lora import add_lora, lora_weights, merge_lora
 from tessera.language.models import LanguageModel
+from tessera.settings.kinds import implementation
 from tessera.settings.language import ItemPrompt
 from tessera.settings.lora import LoRA
 from tessera.settings.recipes.lrcl import LRCLTable
@@ -51,11 +54,27 @@ def train(
 ) -> Path:
     data = data or write_data(folder / "data")
     output = folder / "embedder" / "model.safetensors"
-    machine = Machine(settings.training)
-    train_contrastive(
-        settings, PROMPT, model or tiny_model(), data / "items.parquet", {}, data, output, folder / "state", machine
-    )
+    recipe = made(settings, data / "items.parquet", None, data, model)
+    run_training(recipe, output, folder / "state", Machine(settings.training))
     return output
+
+
+def made(
+    settings: SCFTTable | LRCLTable, catalogue: Path, embedder: Path | None, data: Path = Path(),
+    model: LanguageModel | None = None,
+) -> ContrastiveRecipe:  # fmt: skip
+    """The recipe, as a job makes it."""
+    given = Given(PROMPT, model or tiny_model(), catalogue, {}, data, embedder)
+    recipe: ContrastiveRecipe = implementation(settings)(settings, given)
+    return recipe
+
+
+def embed(
+    settings: SCFTTable | LRCLTable, catalogue: Path, embedder: Path, model: LanguageModel | None = None
+) -> tuple[Items, Vectors]:
+    """Ids and vectors of what is embedded."""
+    items, vectors, _ = made(settings, catalogue, embedder, model=model).rows()
+    return items, vectors
 
 
 def history(output: Path) -> list[dict[str, Any]]:
@@ -97,16 +116,16 @@ def test_what_is_read_from_disk_is_what_was_trained(settings: SCFTTable | LRCLTa
     trained = tiny_model()
     output = train(tmp_path, settings, trained)
     catalogue = tmp_path / "data" / "items.parquet"
-    items, vectors = embed_contrastive(settings, PROMPT, tiny_model(), catalogue, {}, output)
+    items, vectors = embed(settings, catalogue, output)
     assert items.tolist() == [1, 2, 3, *range(5, 21)]
     assert np.isfinite(vectors).all()
     # adapters beside the weights, as they were trained, one item at a time
-    embedder = load_embedder(tiny_model(), output, merge=False)
+    recipe = made(settings, catalogue, output)
+    embedder = recipe.load(merge=False)
     assert all(torch.equal(weight, embedder.adapters[name]) for name, weight in lora_weights(trained.tower).items())
-    encoder = make_encoder(embedder.model, embedder.attention, settings).eval()
+    encoder = recipe.encoder(embedder.attention).eval()
     told, _ = told_items(catalogue, PROMPT, {})
-    frame = (reasoning_frame if isinstance(settings, LRCLTable) else scft_frame)(embedder.model, PROMPT)
-    words = embedder.model.tokenizer
+    frame, words = recipe.frame(), recipe.given.model.tokenizer
     for place in (0, 2, 18):
         text = "; ".join(f"{name} is {value}" for name, value in told[int(items[place])])
         ids = [*frame.before, *words(text, add_special_tokens=False)["input_ids"], *frame.after]
@@ -115,7 +134,7 @@ def test_what_is_read_from_disk_is_what_was_trained(settings: SCFTTable | LRCLTa
         np.testing.assert_allclose(vectors[place], alone.numpy(), atol=1e-5)
     # and another row order of the catalogue
     shuffled = write_catalogue(tmp_path / "shuffled.parquet", shuffled=True)
-    again = embed_contrastive(settings, PROMPT, tiny_model(), shuffled, {}, output)
+    again = embed(settings, shuffled, output)
     np.testing.assert_array_equal(again[0], items)
     np.testing.assert_array_equal(again[1], vectors)
 
@@ -176,23 +195,19 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from test_train_contrastive import PROMPT, table
-from tiny_language import tiny_model
-from tessera.embedding import contrastive
-from tessera.embedding.embedder import save_embedder
+from test_train_contrastive import made, table
+from tessera.embedding.embedder import Embedder, save_embedder
+from tessera.embedding.tune import train
+from tessera.language.lora import lora_weights
 from tessera.training.machine import Machine
 
 folder, data = Path(sys.argv[1]), Path(sys.argv[2])
 settings = table("lrcl", {"processes": int(sys.argv[3])}, lora={"dropout": 0.0})
 machine = Machine(settings.training)
-model = tiny_model()
-made = []
-plain = contrastive.make_attention
-contrastive.make_attention = lambda *given: made.append(plain(*given)) or made[0]
-contrastive.train_contrastive(settings, PROMPT, model, data / "items.parquet", {}, data,
-                              folder / "model.safetensors", folder / "state", machine)
-save_embedder(folder / f"rank{machine.rank}" / "model.safetensors", contrastive.lora_weights(model.tower),
-              settings.lora, made[0], None, {})
+recipe = made(settings, data / "items.parquet", None, data)
+train(recipe, folder / "model.safetensors", folder / "state", machine)
+own = Embedder(lora_weights(recipe.given.model.tower), settings.lora, recipe.thinking, None, {})
+save_embedder(folder / f"rank{machine.rank}" / "model.safetensors", own)
 """
     script = tmp_path / "process.py"
     script.write_text(code)
@@ -273,20 +288,21 @@ def test_views_are_fresh_or_static(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_the_published_prompts_leave_the_domain_out_in_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = []
-    plain = contrastive.reasoning_frame
-
-    def watched(model: LanguageModel, prompt: ItemPrompt, sentence: bool = True) -> Any:
-        frame = plain(model, prompt, sentence)
-        told.append("household" in model.tokenizer.decode(frame.before))
-        return frame
-
-    monkeypatch.setattr(contrastive, "reasoning_frame", watched)
     for preset, expected in (("correct", [True, True]), ("official", [False, True])):
-        told.clear()
         settings = table("lrcl", {"steps": 1}, preset=preset)
-        output = train(tmp_path / preset, settings)
-        embed_contrastive(settings, PROMPT, tiny_model(), tmp_path / preset / "data" / "items.parquet", {}, output)
+        told: list[bool] = []
+        kind = implementation(settings)
+        plain = kind.frame
+
+        def watched(self: ContrastiveRecipe, training: bool = False) -> Any:
+            frame = plain(self, training)  # noqa: B023
+            told.append("household" in self.given.model.tokenizer.decode(frame.before))  # noqa: B023
+            return frame
+
+        with monkeypatch.context() as patched:
+            patched.setattr(kind, "frame", watched)
+            output = train(tmp_path / preset, settings)
+            embed(settings, tmp_path / preset / "data" / "items.parquet", output)
         assert told == expected
 
 
@@ -296,12 +312,7 @@ def test_only_padding_on_the_left_tells_the_published_positions(tmp_path: Path) 
         settings = table("lrcl", {"steps": 1}, preset=preset)
         output = train(tmp_path / preset, settings)
         catalogue = tmp_path / preset / "data" / "items.parquet"
-        found = [
-            embed_contrastive(
-                settings.model_copy(update={"batch_tokens": n}), PROMPT, tiny_model(), catalogue, {}, output
-            )[1]
-            for n in (1, 8192)
-        ]
+        found = [embed(settings.model_copy(update={"batch_tokens": n}), catalogue, output)[1] for n in (1, 8192)]
         assert (np.abs(found[0] - found[1]).max() > 1e-4) == depends
 
 
@@ -342,7 +353,7 @@ def test_encoders_can_be_tuned_by_scft(tmp_path: Path) -> None:
     settings = table("scft", {"steps": 3})
     output = train(tmp_path, settings, tiny_model("encoder"))
     catalogue = tmp_path / "data" / "items.parquet"
-    _, vectors = embed_contrastive(settings, PROMPT, tiny_model("encoder"), catalogue, {}, output)
+    _, vectors = embed(settings, catalogue, output, tiny_model("encoder"))
     assert vectors.shape == (19, 32)
     with pytest.raises(ValueError, match="causal"):
         train(tmp_path / "lrcl", table("lrcl"), tiny_model("encoder"))
@@ -360,7 +371,7 @@ def test_refusals(tmp_path: Path) -> None:
     output = train(tmp_path / "ok", table("lrcl", {"steps": 1}))
     catalogue = tmp_path / "ok" / "data" / "items.parquet"
     with pytest.raises(ArtifactError, match="was trained on another model"):
-        embed_contrastive(table("lrcl"), PROMPT, tiny_model(layers=3), catalogue, {}, output)
+        embed(table("lrcl"), catalogue, output, tiny_model(layers=3))
     with pytest.raises(ArtifactError, match="no such file"):
         load_embedder(tiny_model(), tmp_path / "none.safetensors", merge=True)
     data = write_data(tmp_path / "untold")

@@ -21,11 +21,17 @@ from tessera.artifacts.models import read_tensors
 from tessera.artifacts.tables import write_table
 from tessera.data.dataset import load_dataset
 from tessera.embedding.cooccurrence import build_candidates
-from tessera.embedding.crrl import CollaborativeTraining, Rollouts, embed_crrl, thought_token, train_crrl
-from tessera.embedding.embedder import make_attention, save_embedder
+from tessera.embedding.crrl import CollaborativeTraining, CRRLRecipe, Rollouts
+from tessera.embedding.crrl_published import PublishedCRRL, PublishedTraining, thought_token
+from tessera.embedding.embedder import Embedder, save_embedder
+from tessera.embedding.lrcl_published import PublishedLRCL
 from tessera.embedding.prefixes import Prefixes
+from tessera.embedding.recipe import Given, Items, Vectors
+from tessera.embedding.tune import train as run_training
 from tessera.language.lora import add_lora, lora_weights
-from tessera.language.reasoning import LatentReasoner
+from tessera.language.models import LanguageModel
+from tessera.language.reasoning import LatentReasoner, ReasoningAttention
+from tessera.settings.kinds import implementation
 from tessera.settings.language import ItemPrompt
 from tessera.settings.recipes.crrl import CRRLTable
 from tessera.settings.recipes.lrcl import LRCLTable
@@ -77,11 +83,32 @@ def train(
 ) -> dict[str, Tensor]:
     torch.set_num_threads(1)
     output = folder / "model.safetensors"
-    train_crrl(
-        settings, start or LRCLTable(model="tiny", batch_tokens=400), PROMPT, tiny_model(), data / "items.parquet", {},
-        data, embedder, output, folder / "state", Machine(settings.training),
-    )  # fmt: skip
+    recipe = made(settings, start, data / "items.parquet", embedder, data)
+    run_training(recipe, output, folder / "state", Machine(settings.training))
     return read_tensors(output)
+
+
+def made(
+    settings: CRRLTable, start: LRCLTable | None, catalogue: Path, embedder: Path | None, data: Path = Path(),
+    model: LanguageModel | None = None,
+) -> CRRLRecipe:  # fmt: skip
+    """The recipe, as a job makes it."""
+    given = Given(PROMPT, model or tiny_model(), catalogue, {}, data, embedder)
+    start = start or LRCLTable(model="tiny", batch_tokens=400)
+    recipe: CRRLRecipe = implementation(settings)(settings, given, implementation(start)(start, given))
+    return recipe
+
+
+def embed(
+    settings: CRRLTable, start: LRCLTable, catalogue: Path, embedder: Path, model: LanguageModel | None = None
+) -> tuple[Items, Vectors]:
+    """Ids and vectors of what is embedded."""
+    items, vectors, _ = made(settings, start, catalogue, embedder, model=model).rows()
+    return items, vectors
+
+
+def fresh_attention(model: LanguageModel, start: LRCLTable) -> ReasoningAttention:
+    return ReasoningAttention(model.width, start.last_tokens)
 
 
 def make(data: Path, settings: CRRLTable, start: LRCLTable | None = None) -> CollaborativeTraining:
@@ -89,12 +116,13 @@ def make(data: Path, settings: CRRLTable, start: LRCLTable | None = None) -> Col
     torch.set_num_threads(1)
     model, start = tiny_model(), start or LRCLTable(model="tiny", batch_tokens=400)
     torch.manual_seed(5)
-    reasoner = LatentReasoner(model, make_attention(model, start), start).eval()
+    reasoner = LatentReasoner(model, fresh_attention(model, start), start).eval()
     candidates = build_candidates(load_dataset(data), np.arange(1, ITEMS + 1), settings)
     generator = np.random.default_rng(0)
     rows = [generator.integers(5, 90, size=int(n)).tolist() for n in generator.integers(3, 9, len(candidates.eligible))]
     machine = Machine(settings.training)
-    return CollaborativeTraining(settings, reasoner, Prefixes(reasoner, rows, 1.0, 400, machine), candidates, machine)
+    kind: type[CollaborativeTraining] = implementation(settings).TRAINING
+    return kind(settings, reasoner, Prefixes(reasoner, rows, 1.0, 400, machine), candidates, machine)
 
 
 def gradients(training: CollaborativeTraining, loss: Tensor) -> dict[str, Tensor]:
@@ -307,8 +335,7 @@ def test_every_setting_runs(data: Path, tmp_path: Path, given: dict[str, Any], t
     start = LRCLTable(model="tiny", batch_tokens=400, thoughts=thoughts)
     weights = train(data, tmp_path, table({"steps": 2}, **given), start)
     assert all(value.isfinite().all() for value in weights.values())
-    fresh = make_attention(tiny_model(), start)
-    assert fresh is not None
+    fresh = fresh_attention(tiny_model(), start)
     assert set(weights) == {f"attention/{name}" for name, _ in fresh.named_parameters()}
     rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert len(rows) == 2
@@ -316,11 +343,22 @@ def test_every_setting_runs(data: Path, tmp_path: Path, given: dict[str, Any], t
     if given.get("objective") != "contrastive":
         wanted |= {"reward", "degenerate", "clipped", "ratio_change"}
     assert all(wanted <= row.keys() for row in rows)
-    items, vectors = embed_crrl(
-        table(**given), start, PROMPT, tiny_model(), data / "items.parquet", {}, tmp_path / "model.safetensors"
-    )
+    items, vectors = embed(table(**given), start, data / "items.parquet", tmp_path / "model.safetensors")
     assert items.tolist() == [item for item in range(1, ITEMS + 1) if item != 4]  # of which nothing is told
     assert np.isfinite(vectors).all()
+
+
+def test_the_published_code_without_a_habit_is_the_correct_one(data: Path, tmp_path: Path) -> None:
+    """Every method that it overrides asks its own key."""
+    settings = table(kl=0.1, reward="softmax")
+    given = Given(PROMPT, tiny_model(), data / "items.parquet", {}, data)
+    start = LRCLTable(model="tiny", batch_tokens=400)
+    recipe = PublishedCRRL(settings, given, PublishedLRCL(start, given))
+    run_training(recipe, tmp_path / "published/model.safetensors", tmp_path / "state", Machine(settings.training))
+    assert isinstance(recipe.training, PublishedTraining)
+    train(data, tmp_path / "correct", settings, start)
+    for name in ("model.safetensors", "model.json"):
+        assert (tmp_path / "published" / name).read_bytes() == (tmp_path / "correct" / name).read_bytes()
 
 
 def test_stage_one_is_part_of_what_is_written(data: Path, tmp_path: Path) -> None:
@@ -333,7 +371,8 @@ def test_stage_one_is_part_of_what_is_written(data: Path, tmp_path: Path) -> Non
         weight.data = 0.1 * torch.randn(weight.shape, generator=generator)
     first = tmp_path / "first/model.safetensors"
     torch.manual_seed(9)
-    save_embedder(first, adapters, start.lora, make_attention(model, start), 1.0, {"recipe": "lrcl", "settings": {}})
+    description = {"recipe": "lrcl", "settings": {}}
+    save_embedder(first, Embedder(adapters, start.lora, fresh_attention(model, start), 1.0, description))
     weights = train(data, tmp_path / "second", table({"steps": 1}), start, first)
     written = read_tensors(first)
     for name, value in written.items():
@@ -342,7 +381,7 @@ def test_stage_one_is_part_of_what_is_written(data: Path, tmp_path: Path) -> Non
     moved = [name for name in weights if name.startswith("attention/") and (weights[name] != written[name]).any()]
     assert "attention/value.weight" in moved
     embedded = [
-        embed_crrl(table(), start, PROMPT, tiny_model(), data / "items.parquet", {}, path)[1]
+        embed(table(), start, data / "items.parquet", path)[1]
         for path in (first, tmp_path / "second/model.safetensors")
     ]
     change = np.abs(embedded[0] - embedded[1]).max()
@@ -364,19 +403,19 @@ _WORKER = """
 import json, os, sys
 from pathlib import Path
 from test_train_crrl import _CASES, table, train
-import tessera.embedding.crrl as crrl
+from tessera.training.engine import Engine
 from tessera.artifacts.models import write_tensors
 
 folder, rank = Path(sys.argv[2]), os.environ["RANK"]
 kept = {}
-before = crrl.Engine.fit
+before = Engine.fit
 
 def fit(self):
     history = before(self)
     kept.update({name: value.detach().clone() for name, value in self.trained.state_dict().items()})
     return history
 
-crrl.Engine.fit = fit
+Engine.fit = fit
 for number, case in enumerate(_CASES):
     try:
         train(Path(sys.argv[1]), folder / str(number), table({"processes": 2}, **case))
@@ -410,7 +449,8 @@ def test_no_steps_leave_the_attention_as_it_started(data: Path, tmp_path: Path) 
     torch.manual_seed(9)
     add_lora(model.tower, start.lora)
     description = {"recipe": "lrcl", "settings": {}}
-    save_embedder(first, lora_weights(model.tower), start.lora, make_attention(model, start), 1.0, description)
+    attention = fresh_attention(model, start)
+    save_embedder(first, Embedder(lora_weights(model.tower), start.lora, attention, 1.0, description))
     weights = train(data, tmp_path / "none", table({"steps": 0}), start, first)
     assert {name for name in weights if name.startswith("attention/")}
     for name, value in read_tensors(first).items():

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, Qwen2_5_VLForConditionalGeneration, Qwen2Config, Qwen2Model
 from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig
 
+from tessera.embedding.lrcl_published import MixedAttention, PublishedReasoner
 from tessera.language.reasoning import LatentReasoner, ReasoningAttention
 from tessera.settings.recipes.lrcl import LRCLTable
 
@@ -42,9 +43,11 @@ def reasoner(kind: str = "qwen2", lora: bool = True, double: bool = True, **sett
         targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
         # the second matrix starts at zero by default: the first would have no gradient
         inject_adapter_in_model(LoraConfig(r=2, target_modules=targets, init_lora_weights=False), model)
-    attention = ReasoningAttention(WIDTH, table.rope, table.last_tokens).to(torch.float64 if double else torch.float32)
+    make = MixedAttention if table.rope == "mixed" else ReasoningAttention
+    attention = make(WIDTH, table.last_tokens).to(torch.float64 if double else torch.float32)
     language = SimpleNamespace(kind="decoder", tower=model, embed=model.get_input_embeddings(), end_token=1)
-    return LatentReasoner(language, attention, table)  # type: ignore[arg-type]
+    # as published where a setting is
+    return (PublishedReasoner if table.habits() else LatentReasoner)(language, attention, table)  # type: ignore[arg-type]
 
 
 def texts(side: str = "right", width: int = 0) -> tuple[Tensor, Tensor]:
@@ -177,10 +180,10 @@ def test_the_published_mixture_of_conventions_depends_on_padding() -> None:
     torch.testing.assert_close(model(*texts("right")), model(*texts("left")), atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("rope", "relative"), [("rotate_half", True), ("mixed", False)])
-def test_scores_depend_on_relative_positions_only(rope: str, relative: bool) -> None:
+@pytest.mark.parametrize(("kind", "relative"), [(ReasoningAttention, True), (MixedAttention, False)])
+def test_scores_depend_on_relative_positions_only(kind: type[ReasoningAttention], relative: bool) -> None:
     torch.manual_seed(0)
-    attention = ReasoningAttention(WIDTH, rope)
+    attention = kind(WIDTH)
     query, states = torch.randn(1, WIDTH), torch.randn(1, 1, WIDTH)
     scores = torch.stack(
         [attention.scores(query, torch.tensor([at + 3]), states, torch.tensor([[at]]))[0, 0] for at in (0, 8, 16, 50)]

@@ -13,6 +13,8 @@ from tessera.plan.graph import Plan
 from tessera.plan.required import check_files
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
+from tessera.settings.kinds import implementation
+from tessera.settings.kinds import load as load_kind
 from tessera.settings.recipes.crrl import CRRLTable
 from tessera.settings.recipes.lrcl import LRCLTable
 from tessera.settings.recipes.scft import SCFTTable
@@ -114,6 +116,30 @@ def test_presets_fill_what_is_not_given() -> None:
     assert scft.loss.normalize
     assert CRRLTable(model="small").policy == "gaussian"
     assert CRRLTable.model_validate({"model": "small", "preset": "official"}).cooccurrence == "all"
+
+
+@pytest.mark.parametrize(("kind", "elsewhere"), [
+    (CRRLTable, {"lonely_items": "one word where candidates are chosen", "whiten": "a number"}),
+    (LRCLTable, {"views": "one word where views are made", "whiten": "a number", "loss": "parameters of the loss"}),
+])  # fmt: skip
+def test_published_code_is_loaded_where_a_habit_is_wanted_and_nowhere_else(
+    kind: type[CRRLTable | LRCLTable], elsewhere: dict[str, str]
+) -> None:
+    assert set(kind.HABITS) | elsewhere.keys() == kind.OFFICIAL.keys()
+    published = kind.PUBLISHED.partition(":")[0]
+    plain = kind(model="small")
+    assert implementation(plain) is load_kind(kind.IMPLEMENTATION)
+    assert published not in plain.modules()
+    for key in kind.OFFICIAL:
+        one = kind.model_validate({"model": "small", key: kind.OFFICIAL[key]})
+        assert one.habits() == [key] * (key not in elsewhere)
+        assert (published in one.modules()) == (key not in elsewhere)
+    official = kind.model_validate({"model": "small", "preset": "official"})
+    assert issubclass(implementation(official), implementation(plain))
+    assert published in official.modules()
+    # a key given stands, and with all of them given nothing is left of the preset
+    kept = {key: getattr(plain, key) for key in kind.HABITS}
+    assert kind.model_validate({"model": "small", "preset": "official", **kept}).code() == kind.IMPLEMENTATION
 
 
 def test_a_preset_survives_writing_and_reading() -> None:

@@ -13,11 +13,12 @@ from tessera.plan.graph import Plan
 from tessera.plan.jobs import Jobs
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
-from tessera.settings.kinds import settings_class
+from tessera.settings.kinds import implementation, settings_class
 
 FOLDER = "kinds_of_a_test"
 SETTINGS = """
 from tessera.settings.backbones.base import BackboneSettings
+from tessera.settings.base import PresetSettings
 class Own(BackboneSettings):
     IMPLEMENTATION = "kinds_of_a_test.own:OwnBackbone"
     max_length: int = 20
@@ -25,6 +26,18 @@ class Bare(BackboneSettings):
     pass
 class Lost(BackboneSettings):
     IMPLEMENTATION = "kinds_of_a_test.onw:OwnBackbone"
+class Half(BackboneSettings):
+    IMPLEMENTATION = "kinds_of_a_test.own:OwnBackbone"
+    PUBLISHED = "kinds_of_a_test.own_publishd:OwnBackbone"
+class Twofold(PresetSettings, BackboneSettings):
+    IMPLEMENTATION = "kinds_of_a_test.own:OwnBackbone"
+    PUBLISHED = "kinds_of_a_test.own_published:Published"
+    HABITS = ("late",)
+    OFFICIAL = {"late": True}
+    max_length: int = 20
+    late: bool = False
+class Heir(Twofold):
+    IMPLEMENTATION = "kinds_of_a_test.heir:HeirBackbone"
 """
 
 
@@ -37,6 +50,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     place.mkdir()
     (place / "own_settings.py").write_text(SETTINGS)
     (place / "own.py").write_text("class OwnBackbone:\n    pass\n")
+    (place / "heir.py").write_text("class HeirBackbone:\n    pass\n")
+    published = "from kinds_of_a_test.own import OwnBackbone\nclass Published(OwnBackbone):\n    pass\n"
+    (place / "own_published.py").write_text(published)
     (place / "broken.py").write_text("import nothing_of_this_name\n")
     (place / "wrong.py").write_text("class Half(\n")
     settings_class.cache_clear()
@@ -62,6 +78,24 @@ def test_it_is_found_and_its_two_files_are_the_runs(folder: Path) -> None:
     # what a job reads of its params is the same again
     told = plan.runs[0].canonical()
     assert type(plan.runs[0]).model_validate_json(told).canonical() == told
+
+
+def test_its_published_form_is_loaded_where_it_is_wanted(folder: Path) -> None:
+    for asked, name in (({}, "own"), ({"preset": "official"}, "own_published"), ({"late": True}, "own_published")):
+        given = config(f"{FOLDER}.own_settings:Twofold")
+        given["backbones"]["own"] |= asked
+        plan = Plan(load(given))
+        (run,) = plan.nouns
+        assert {f"{FOLDER}.own", f"{FOLDER}.own_published"} & set(Jobs(plan).modules(run)) == {f"{FOLDER}.{name}"}
+        assert implementation(plan.config.backbones["own"]).__module__ == f"{FOLDER}.{name}"
+    # one that extends it has other code: a habit is refused instead of undoing that
+    given = config(f"{FOLDER}.own_settings:Heir")
+    assert implementation(load(given).backbones["own"]).__name__ == "HeirBackbone"
+    given["backbones"]["own"]["late"] = True
+    with pytest.raises(
+        ConfigError, match=r"backbones\.own: late: True is a published habit that kinds_of_a_test\.heir"
+    ):
+        load(given)
 
 
 OTHERS = """
@@ -98,6 +132,7 @@ def test_losses_and_sources_too(folder: Path) -> None:
         (f"{FOLDER}.own_setting:Own", f"there is no module '{FOLDER}.own_setting' in "),
         (f"{FOLDER}.own_settings:Bare", f"'{FOLDER}.own_settings:Bare' does not say where its code is"),
         (f"{FOLDER}.own_settings:Lost", f"there is no module '{FOLDER}.onw' in "),
+        (f"{FOLDER}.own_settings:Half", f"there is no module '{FOLDER}.own_publishd' in "),
         (f"{FOLDER}.broken:Own", "cannot be loaded: ModuleNotFoundError: No module named 'nothing_of_this_name'"),
         (f"{FOLDER}.wrong:Half", "cannot be loaded: SyntaxError"),
         (

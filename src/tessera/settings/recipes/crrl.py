@@ -21,6 +21,11 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
     """Collaborative-reward reinforcement learning: stage II of ReaEmb; only the reasoning attention learns."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.embedding.crrl:CRRLRecipe"
+    PUBLISHED: ClassVar[str] = "tessera.embedding.crrl_published:PublishedCRRL"
+    HABITS: ClassVar[tuple[str, ...]] = (
+        "cooccurrence", "policy", "advantage", "log_probability", "reference", "prompts", "noise_free", "noise_scale",
+        "similarity",
+    )  # fmt: skip
     LEARNS: ClassVar[bool] = True
     TRAINS: ClassVar[bool] = True
     OFFICIAL: ClassVar[dict[str, Any]] = {

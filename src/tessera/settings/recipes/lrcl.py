@@ -14,7 +14,9 @@ from tessera.settings.training import Steps
 class LRCLTable(ContrastiveTable):
     """Latent reasoning by contrastive learning: stage I of ReaEmb (2026)."""
 
-    IMPLEMENTATION: ClassVar[str] = "tessera.embedding.contrastive:ContrastiveRecipe"
+    IMPLEMENTATION: ClassVar[str] = "tessera.embedding.lrcl:LRCLRecipe"
+    PUBLISHED: ClassVar[str] = "tessera.embedding.lrcl_published:PublishedLRCL"
+    HABITS: ClassVar[tuple[str, ...]] = ("rope", "positions", "two_pass", "prompts")
     OFFICIAL: ClassVar[dict[str, Any]] = {
         "views": "static", "rope": "mixed", "positions": "padded", "two_pass": True, "prompts": "by_stage",
         "whiten": 0.0, "loss": {"temperature": 1.0, "normalize": False, "targets": "attached"},

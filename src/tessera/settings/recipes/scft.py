@@ -13,7 +13,7 @@ from tessera.settings.training import Steps
 class SCFTTable(ContrastiveTable):
     """Supervised contrastive fine-tuning of LLMEmb (AAAI 2025)."""
 
-    IMPLEMENTATION: ClassVar[str] = "tessera.embedding.contrastive:ContrastiveRecipe"
+    IMPLEMENTATION: ClassVar[str] = "tessera.embedding.scft:SCFTRecipe"
     OFFICIAL: ClassVar[dict[str, Any]] = {
         "views": "static",
         "whiten": 0.0,

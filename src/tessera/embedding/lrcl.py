@@ -1,0 +1,41 @@
+"""Latent reasoning by contrastive learning: stage I of ReaEmb (2026). The model thinks before it sums an item up.
+
+As published, which is thought wrong in places: `lrcl_published.py`.
+"""
+
+from __future__ import annotations
+
+from tessera.embedding.contrastive import ContrastiveRecipe
+from tessera.language.prompts import REQUEST, domain_sentence
+from tessera.language.reasoning import LatentReasoner, ReasoningAttention
+from tessera.language.tokens import Frame, chat_frame
+from tessera.settings.recipes.lrcl import LRCLTable
+
+
+class LRCLRecipe(ContrastiveRecipe):
+    """Stage I, and what stage II goes on from: how an item is told, and the model that thinks about it."""
+
+    settings: LRCLTable
+
+    def frame(self, training: bool = False) -> Frame:
+        """A system message, and a user message with a request, the domain sentence and the attributes.
+
+        Thoughts and the end token follow; the encoder appends them.
+        """
+        return chat_frame(self.given.model, f"{REQUEST}\n{domain_sentence(self.given.prompt.domain)}\n")
+
+    @property
+    def room(self) -> int:
+        """Most tokens of a text with its frame, thoughts and end token left out."""
+        return super().room - self.settings.thoughts - 1
+
+    def attention(self) -> ReasoningAttention | None:
+        """None where there are no thoughts."""
+        if self.settings.thoughts == 0:
+            return None
+        model = self.given.model
+        return ReasoningAttention(model.width, self.settings.last_tokens).to(model.device)
+
+    def encoder(self, attention: ReasoningAttention | None) -> LatentReasoner:
+        """See `ContrastiveRecipe.encoder`."""
+        return LatentReasoner(self.given.model, attention, self.settings)

@@ -1,0 +1,66 @@
+"""Habits of ReaEmb's published stage I that are thought wrong; `preset: official` has all of them, a key has one.
+
+What each key does, and why it is thought wrong: docs/systems/reaemb.md.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tessera.embedding.lrcl import LRCLRecipe
+from tessera.language.prompts import REQUEST
+from tessera.language.reasoning import LatentReasoner, ReasoningAttention
+from tessera.language.tokens import Frame, chat_frame
+
+
+class MixedAttention(ReasoningAttention):
+    """`rope: mixed`: the frequencies of one convention, rotated by the other, so that scores depend on positions."""
+
+    rope = "mixed"
+
+    def rotate(self, vectors: Tensor, positions: Tensor) -> Tensor:
+        """Neighbours are turned by frequencies of dimensions i and i + width/2."""
+        cos, sin = self.turns(vectors, positions)
+        pairs = vectors.reshape(*vectors.shape[:-1], -1, 2)
+        turned = torch.stack([-pairs[..., 1], pairs[..., 0]], dim=-1).flatten(-2)
+        return vectors * torch.cat([cos, cos], dim=-1) + turned * torch.cat([sin, sin], dim=-1)
+
+
+class PublishedReasoner(LatentReasoner):
+    """`positions: padded` and `two_pass`."""
+
+    def _positions(self, mask: Tensor) -> Tensor:
+        if self.settings.positions == "padded":
+            return torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+        return super()._positions(mask)
+
+    def _reads_again(self) -> bool:
+        return self.settings.two_pass or super()._reads_again()
+
+
+class PublishedLRCL(LRCLRecipe):
+    """Stage I as published."""
+
+    def __init__(self, *given: object) -> None:
+        super().__init__(*given)  # type: ignore[arg-type]
+        if self.settings.positions == "padded":
+            # the published tokenizer pads on the left when it exports, and positions count the padding then
+            self.side = "left"
+
+    def frame(self, training: bool = False) -> Frame:
+        """`prompts: by_stage`: the domain sentence is left out while the embedder learns."""
+        if training and self.settings.prompts == "by_stage":
+            return chat_frame(self.given.model, f"{REQUEST}\n")
+        return super().frame(training)
+
+    def attention(self) -> ReasoningAttention | None:
+        """See `LRCLRecipe.attention`."""
+        settings, model = self.settings, self.given.model
+        if settings.thoughts == 0 or settings.rope != "mixed":
+            return super().attention()
+        return MixedAttention(model.width, settings.last_tokens).to(model.device)
+
+    def encoder(self, attention: ReasoningAttention | None) -> PublishedReasoner:
+        """See `ContrastiveRecipe.encoder`."""
+        return PublishedReasoner(self.given.model, attention, self.settings)
