@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -80,7 +80,9 @@ def write_store(
     made_from = {
         "catalogue": file_digest(catalogue),
         "tokenizer": identity(model.tokenizer.backend_tokenizer.to_str(), json.dumps(frame.before + frame.after)),
-        "image_processor": identity(model.image_processor.to_json_string()) if max_pixels is not None else None,
+        "image_processor": identity(cast(Any, model.image_processor).to_json_string())
+        if max_pixels is not None
+        else None,
         "prompt": prompt.model_dump(mode="json"),
         "max_tokens": max_tokens,
         "max_pixels": max_pixels,
@@ -108,8 +110,8 @@ def write_store(
             progress.update(len(chunk))
     if cut:
         log.info("%s texts are cut to %d tokens", f"{cut:,}", max_tokens)
-    for why in broken[:3]:
-        log.warning("%s", why)
+    for reason in broken[:3]:
+        log.warning("%s", reason)
     write_json(folder / _INDEX, {"items": len(items), "shards": shards, "made_from": made_from})
 
 
@@ -179,7 +181,8 @@ class ContentStore:
             path = _shard(folder, number)
             if _identity(path) != own:
                 raise ArtifactError(f"{path}: is missing, damaged or of another store; make the store again")
-            file: Any = safe_open(path, "pt").__enter__()
+            opened: Any = safe_open(path, "pt")
+            file = opened.__enter__()
             self._files.append(file)
             self._offsets.append((file.get_tensor("offsets").numpy(), file.get_tensor("patch_offsets").numpy()))
             text.append(file.get_tensor("text").numpy())
