@@ -24,7 +24,6 @@ _CELLS = 4_000_000
 _PAIRED_USERS = 4000
 """Most users whose pairs are counted: their table takes 128 MB."""
 METRICS = ("AUC", "GAUC", "log loss", "ECE")
-SMALLER_IS_BETTER = ("log loss", "ECE")
 
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
