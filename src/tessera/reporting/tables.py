@@ -242,7 +242,7 @@ class Table(ABC, Generic[R]):
             entry = by_name[name]
             names = {"dataset": self.dataset, **self.shared(), **self.identity(entry)}
             counted = {self.COUNTED: cell.count, "seeds": len(entry.runs), "baseline": self.is_baseline(entry)}
-            rows.append({**names, **vars(column), **vars(cell), **counted})
+            rows.append({**names, **vars(column), **vars(cell), **counted, "remarks": "; ".join(entry.remarks)})
         return pa.Table.from_pylist(rows, self._schema())
 
     def _schema(self) -> pa.Schema:
@@ -257,6 +257,7 @@ class Table(ABC, Generic[R]):
                 *((name, flag) for name in ("best", "baseline")),
                 *((name, real) for name in ("difference", "p", "p_holm")),
                 ("significant", text),
+                ("remarks", text),
             ]
         )
 

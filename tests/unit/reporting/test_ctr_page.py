@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from tessera.artifacts.files import write_json, write_text
+from tessera.artifacts.files import read_json, write_json, write_text
 from tessera.artifacts.tables import ArtifactError, read_table, write_table
 from tessera.evaluation import clicks
 from tessera.reporting.ctr import collect
 from tessera.reporting.ctr_page import build
 from tessera.reporting.formats import csv_text, latex, markdown, write
 from tessera.reporting.tables import Column
+from tessera.settings.clicks.r2led import R2LEDSettings
 from tessera.settings.ctr import CTREvaluation
 from tessera.settings.reporting import Report
 
@@ -116,6 +118,27 @@ def test_files(table, tmp_path):
     long = read_table(outputs["parquet"], "metrics").to_pylist()
     mine = [row for row in long if row["model"] == "same" and row["metric"] == "p50_ms"]
     assert [row["mean"] for row in mine] == [0.2]
+
+
+def test_reconstructions_are_told_in_every_file_and_on_the_page(results, tmp_path):
+    tree, said = tmp_path / "results", R2LEDSettings().remarks()
+    assert said == ["a reconstruction from the abstract"]
+    shutil.copytree(results, tree)
+    path = tree / "shop/ctr/runs/same/seed-1/metrics.json"
+    write_json(path, {**read_json(path), "remarks": said})
+    table = collect("shop", [tree / "shop/ctr/runs" / run / "metrics.json" for run in RUNS], "base", SETTINGS)
+    outputs = {kind: tree / f"tables/shop-ctr.{kind}" for kind in ("parquet", "csv", "md", "tex")}
+    write(table, outputs)
+    for kind in ("md", "tex"):
+        assert f"same: {said[0]}." in outputs[kind].read_text()
+    rows = list(csv.DictReader(io.StringIO(outputs["csv"].read_text())))
+    assert {row["model"]: row["remarks"] for row in rows if row["remarks"]} == {"same": said[0]}
+    long = read_table(outputs["parquet"], "metrics").to_pylist()
+    assert {row["model"]: row["remarks"] for row in long if row["remarks"]} == {"same": said[0]}
+    build(tree / "report/index.html", Report(title="x"), {"shop": RUNS}, {"task": "ctr"}, tree)
+    page = (tree / "report/index.html").read_text()
+    assert page.count(f'title="{said[0]}">see notes</span>') == 1
+    assert f"same: {said[0]}." in page
 
 
 def test_the_page(results, table):

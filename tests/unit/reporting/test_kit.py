@@ -124,6 +124,8 @@ def test_every_writer(table: RatingTable, tmp_path: Path) -> None:
     long = read_table(paths["parquet"], "metrics")
     assert long.column_names[:6] == ["dataset", "predictor", "kind", "group", "metric", "mean"]
     assert "ratings" in long.column_names
+    said = {row["predictor"]: row["remarks"] for row in long.to_pylist()}
+    assert said == {**dict.fromkeys(ERRORS, ""), "best": "by hand"}
 
 
 def test_a_written_table_reads_back(table: RatingTable, tmp_path: Path) -> None:

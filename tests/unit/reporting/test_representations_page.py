@@ -185,6 +185,10 @@ def test_remarks_stand_beside_the_numbers(results: Path, tmp_path: Path) -> None
     lines = formats.csv_text(table).splitlines()
     assert lines[0].endswith(",remarks")
     assert [line.endswith(",saw held-out <interactions>") for line in lines[1:]] == [False, False, False, True, False]
+    long = table.long_form().to_pylist()
+    assert {row["system"]: row["remarks"] for row in long if row["remarks"]} == {
+        "semantic": "saw held-out <interactions>"
+    }
     before = reporting_world.metric_files(results)
     plain = collect("bazaar", before, reporting_world.ORDER, Evaluation(), Significance(resamples=1000))
     assert "remarks" not in formats.csv_text(plain)
