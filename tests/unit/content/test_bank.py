@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tessera.content.bank import MemoryBank
-from tessera.training.checkpoint import load_checkpoint, save_checkpoint
+from tessera.training.checkpoint import Trained, read_checkpoint, save_checkpoint
 
 
 def test_as_a_dictionary() -> None:
@@ -54,9 +54,11 @@ def test_in_a_checkpoint(tmp_path: Path) -> None:
     first, second = model(), model()
     first["bank"].write(torch.tensor([1, 4]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]), 7)  # type: ignore[operator]
     optimizer = torch.optim.Adam(first["head"].parameters())
-    save_checkpoint(tmp_path / "a.safetensors", first, optimizer, {}, {"step": 8})
+    save_checkpoint(tmp_path / "a.safetensors", Trained(first), [optimizer], {}, {"step": 8})
     place = second["bank"].vectors.data_ptr()  # type: ignore[union-attr, operator]
-    load_checkpoint(tmp_path / "a.safetensors", second, torch.optim.Adam(second["head"].parameters()), {"step": 0})
+    found = read_checkpoint(tmp_path / "a.safetensors", Trained(second), {"step": 0})
+    assert found is not None
+    Trained(second).load_state_dict(found.model)
     assert second["bank"].vectors.data_ptr() == place  # type: ignore[union-attr, operator]
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name])
