@@ -211,7 +211,9 @@ def _made(files: RunFiles, name: str, path: Path, items: pa.Table) -> npt.NDArra
 
 def _embedded(files: RunFiles, name: str, path: Path, task: Task, items: pa.Table) -> npt.NDArray[np.float32]:
     """Texts read by the language model of a table, with what was trained in it, and finished as its rows were."""
-    reader, shape = task.start or task.table, task.table
+    shape = task.table
+    # what tells which text is read: the recipe itself, or the one that it goes on from
+    reader = shape if isinstance(shape, ReadText) else task.start
     assert isinstance(reader, ReadText)
     assert isinstance(shape, Finish)
     if reader.captions:

@@ -138,7 +138,7 @@ def make(place: Path, config: Config, table: str, start: Path | None = None) -> 
     task = Task.model_validate_json(jobs.settings(Noun("embedder", table), "shop"))
     tune(task, begun, output, place / "state", "")
     task = Task.model_validate_json(jobs.settings(Noun("table", table), "shop"))
-    embed(task, Places(**common, embedder=str(output)), place / f"{table}.parquet")
+    embed(task, Places(**common, embedder=str(output)), place / f"{table}.parquet", place / "state", "")
     return output
 
 
