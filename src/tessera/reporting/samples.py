@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 from tessera.artifacts.shown import one_line
 from tessera.artifacts.tables import describe, read_table
 from tessera.reporting.pictures import Pictures
-from tessera.reporting.ranking_runs import RankingRun
 from tessera.reporting.runs import Entry, label
+
+if TYPE_CHECKING:
+    from tessera.reporting.ranking_runs import RankingRun
 
 HISTORY_SHOWN = 5
 RECOMMENDED_SHOWN = 6
