@@ -1,0 +1,141 @@
+"""Vectors of some items from what a store holds of them: a language model whose weights may learn.
+
+Only the items that are asked for are read, so a step costs what its batch costs and not what the catalogue does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tessera.content.store import ContentStore
+from tessera.language.models import LanguageModel, LanguageModelError
+from tessera.language.questions import Pixels, check_vision, picture_inputs
+from tessera.language.states import pool, token_positions
+from tessera.language.tokens import length_batches, pad_rows
+
+Shown = Literal["text", "image", "both"]
+
+
+class Encoder(nn.Module):
+    """One vector an item, of its text, its picture, or both in one pass.
+
+    Which weights learn is said by their `requires_grad` and by adapters that were put on the model before; `train` and
+    `eval` reach the model. An item without anything to read is a learned vector.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        store: ContentStore,
+        shown: Shown = "text",
+        attention: Literal["causal", "bidirectional"] = "causal",
+        pooling: Literal["mean", "last"] = "mean",
+        batch_tokens: int = 8192,
+        recompute: bool = False,
+    ) -> None:
+        """
+        Args:
+            model: a decoder or a vision-language model, with or without adapters.
+            store: made by the model's tokenizer and image processor.
+            shown: what is read of an item; of `both`, what there is.
+            attention: whether a token sees those after it. MoCa turns a causal model bidirectional so.
+            pooling: mean over all tokens, or the last one.
+            batch_tokens: padded tokens that are read at once; the vectors do not depend on it but for rounding.
+            recompute: keep no activations for the gradient, but make them again.
+        Raises:
+            LanguageModelError: pictures are shown to a model that sees none, or the model is an encoder.
+            ValueError: pictures are to be read, and the store has none.
+        """
+        super().__init__()
+        if model.kind == "encoder":
+            raise LanguageModelError("content is read by decoders and vision-language models; this is an encoder")
+        if shown != "text":
+            check_vision(model, f"shown: {shown}")
+            if store.made_from["max_pixels"] is None:
+                raise ValueError(f"shown: {shown}, but the store was made without pictures (max_pixels)")
+        self.full = model.full
+        self.model, self.store, self.shown = (model,), store, shown  # in a tuple: it is no module of its own
+        self.bidirectional = attention == "bidirectional"
+        self.pooling, self.batch_tokens, self.recompute = pooling, batch_tokens, recompute
+        self.absent = nn.Parameter(torch.randn(model.width, device=model.device) * 0.02)
+
+    @property
+    def language(self) -> LanguageModel:
+        """The model that reads."""
+        return self.model[0]
+
+    def forward(self, items: Tensor) -> Tensor:
+        """(n, width) vectors of items (n,), which may stand twice: each is read once.
+
+        Raises:
+            ValueError: an id is not of the catalogue.
+        """
+        distinct, place = torch.unique(items.cpu(), return_inverse=True)
+        rows, pictures = self._rows(distinct.tolist())
+        lengths = np.array([len(row) for row in rows], np.int64)
+        read = np.flatnonzero(lengths)
+        found = self.absent.expand(len(rows), -1)
+        if len(read):
+            batches = [read[batch] for batch in length_batches(lengths[read], self.batch_tokens)]
+            vectors = torch.cat([self._vectors([rows[i] for i in b], [pictures[i] for i in b]) for b in batches])
+            order = torch.from_numpy(np.concatenate(batches)).to(vectors.device)
+            found = found.index_copy(0, order, vectors.to(found.dtype))
+        return found[place.to(found.device)]
+
+    def _rows(self, items: Sequence[int]) -> tuple[list[list[int]], list[Pixels | None]]:
+        """Token rows with the picture's tokens before the text, and the pictures."""
+        content = self.store.rows(items)
+        if self.shown == "text":
+            return content.texts, [None] * len(content.texts)
+        rows = []
+        for text, seen in zip(content.texts, content.pictures, strict=True):
+            told = text if self.shown == "both" else []
+            rows.append([*self._pieces(seen), *told][: self.language.context])
+        return rows, content.pictures
+
+    def _pieces(self, seen: Pixels | None) -> list[int]:
+        if seen is None:
+            return []
+        config: Any = self.language.full.config
+        processor: Any = self.language.image_processor
+        pieces = [int(config.image_token_id)] * seen.tokens(int(processor.merge_size))
+        return [int(config.vision_start_token_id), *pieces, int(config.vision_end_token_id)]
+
+    def _vectors(self, rows: Sequence[Sequence[int]], pictures: Sequence[Pixels | None]) -> Tensor:
+        ids, mask = (part.to(self.language.device) for part in pad_rows(rows, self.language.pad_token))
+        read = partial(self._states, ids, mask, [seen for seen in pictures if seen is not None])
+        states: Tensor = checkpoint(read, use_reentrant=False) if self.recompute and self.training else read()
+        return pool(states, mask, self.pooling)
+
+    def _states(self, ids: Tensor, mask: Tensor, pictures: Sequence[Pixels]) -> Tensor:
+        model = self.language
+        seen = self._both_ways(mask) if self.bidirectional else mask
+        if not pictures:
+            positions, embedded = token_positions(mask), model.embed(ids)
+            output = model.tower(inputs_embeds=embedded, attention_mask=seen, position_ids=positions, use_cache=False)
+            states: Tensor = output.last_hidden_state
+            return states
+        config: Any = model.full.config
+        inputs = picture_inputs(ids.cpu(), pictures, int(config.image_token_id), model.device)
+        inside: Any = model.full.model
+        # positions in two dimensions, from the mask of padding: the other mask has four dimensions
+        positions, _ = inside.get_rope_index(
+            ids, inputs["mm_token_type_ids"], image_grid_thw=inputs["image_grid_thw"], attention_mask=mask
+        )
+        output = inside(input_ids=ids, attention_mask=seen, position_ids=positions, use_cache=False, **inputs)
+        both: Tensor = output.last_hidden_state
+        return both
+
+    def _both_ways(self, mask: Tensor) -> Tensor:
+        """(batch, 1, length, length) what is added to attention: every token sees all others, and no padding."""
+        dtype = self.language.full.get_input_embeddings().weight.dtype  # type: ignore[operator]
+        length = mask.shape[1]
+        added = torch.zeros(len(mask), 1, length, length, dtype=dtype, device=mask.device)
+        return added.masked_fill(mask[:, None, None, :] == 0, torch.finfo(dtype).min)
