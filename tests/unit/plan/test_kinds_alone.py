@@ -161,7 +161,7 @@ ALLOWED = {
     ("settings/systems/backbone.py", "table"): "short forms of items",
     ("artifacts/tables.py", "popular"): "a column: popular items stand in for a user without a history",
     ("serving/everyone.py", "popular"): "the same column",
-    ("language/pretrain.py", "bazaar"): "a built model learns the shapes of the demo world",
+    ("settings/language.py", "bazaar"): "a built model learns the shapes of the demo world",
 }
 KEYS = {family.key for family in FAMILIES.values()}
 
