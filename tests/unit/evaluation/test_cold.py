@@ -18,7 +18,8 @@ from tessera.evaluation.cold import chance
 from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import Ranked, evaluation_table, rank_cases, summarize
 from tessera.reporting import formats
-from tessera.reporting.tables import Column, Table, collect
+from tessera.reporting.ranking import RankingTable, collect
+from tessera.reporting.tables import Column
 from tessera.settings.evaluation import Evaluation, RepeatTargets, SampledRanking, Significance
 
 ITEMS, USERS = 40, 60
@@ -158,10 +159,10 @@ def test_popularity_ranks_all_cold_items_alike() -> None:
 
 
 @pytest.fixture
-def tables(cases: Cases, tmp_path: Path) -> Callable[..., Table]:
+def tables(cases: Cases, tmp_path: Path) -> Callable[..., RankingTable]:
     """`tables(settings)`: two systems through the judge and the metric table."""
 
-    def make(settings: Evaluation, cases: Cases = cases) -> Table:
+    def make(settings: Evaluation, cases: Cases = cases) -> RankingTable:
         files = []
         for number, system in enumerate(("id", "text")):
             file = tmp_path / system / "sasrec" / "seed-1" / "metrics.json"
@@ -180,7 +181,7 @@ def tables(cases: Cases, tmp_path: Path) -> Callable[..., Table]:
     return make
 
 
-def test_columns_notes_and_tests_of_cold_targets(tables: Callable[..., Table]) -> None:
+def test_columns_notes_and_tests_of_cold_targets(tables: Callable[..., RankingTable]) -> None:
     table = tables(Evaluation())
     heads = [table.header(column) for column in table.columns]
     assert heads[-4:] == ["cold Hit@10", "cold NDCG@10", "cold only Hit@10", "cold only NDCG@10"]
@@ -194,17 +195,17 @@ def test_columns_notes_and_tests_of_cold_targets(tables: Callable[..., Table]) -
     assert f"only {told['users']} test users with a cold target" in text
 
 
-def test_the_number_of_candidates_stands_beside_what_is_ranked_among_them(tables: Callable[..., Table]) -> None:
+def test_the_number_of_candidates_stands_beside_what_is_ranked_among_them(tables: Callable[..., RankingTable]) -> None:
     table = tables(Evaluation(candidates=SampledRanking(negatives=5)))
     heads = [table.header(column) for column in table.columns]
     assert "cold NDCG@10 (sampled)" in heads
     assert "cold only NDCG@10" in heads
 
 
-def test_a_handful_of_cold_targets_gets_no_column(tables: Callable[..., Table], cases: Cases) -> None:
+def test_a_handful_of_cold_targets_gets_no_column(tables: Callable[..., RankingTable], cases: Cases) -> None:
     cold = COLD[cases.targets]
     few = cases.take(np.sort(np.concatenate([np.flatnonzero(~cold), np.flatnonzero(cold)[:5]])))
     table = tables(Evaluation(), few)
     assert not [column for column in table.columns if column.kind == "cold"]
-    assert table.cells["id/sasrec", Column("MRR", "cold", "cold")].users == 5
+    assert table.cells["id/sasrec", Column("MRR", "cold", "cold")].count == 5
     assert "cold: the" not in formats.markdown(table)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 from pattern import make_run, reads, write_dataset
-from tessera.training.loop import Trainer
 
 from tessera.artifacts.logs import Terminated
 from tessera.recommenders.train import train_run
 from tessera.settings.runs import Run
+from tessera.training.engine import Engine
 
 
 def trained(run: Run, data: Path, folder: Path, validated: Path | None = None) -> Path:
@@ -67,18 +67,18 @@ def test_a_final_run_that_was_stopped_goes_on_to_the_same_weights(
     validated.write_text(json.dumps({"best_epoch": 4}))
     run = make_run("sasrec", checkpoint_seconds=0.0, batch_tokens=200)
     expected = trained(run, data, tmp_path / "whole", validated).read_bytes()
-    step, taken = Trainer._train_step, 0
+    step, taken = Engine._step, 0
 
-    def stopping(self: Trainer, batch: np.ndarray) -> None:
+    def stopping(self: Engine, *arguments: Any) -> None:
         nonlocal taken
         if taken == after:
             raise Terminated
         taken += 1
-        step(self, batch)
+        step(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "_train_step", stopping)
+    monkeypatch.setattr(Engine, "_step", stopping)
     with pytest.raises(Terminated):
         trained(run, data, tmp_path / "stopped", validated)
-    monkeypatch.setattr(Trainer, "_train_step", step)
+    monkeypatch.setattr(Engine, "_step", step)
     assert list((tmp_path / "stopped/state").rglob("checkpoint.safetensors"))
     assert trained(run, data, tmp_path / "stopped", validated).read_bytes() == expected
