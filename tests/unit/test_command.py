@@ -1,0 +1,100 @@
+"""The `tessera` command, as it is typed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+from tessera import command
+from tessera.artifacts.tables import write_table
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = CliRunner()
+
+
+def told(*arguments: object, code: int = 0) -> str:
+    done = RUN.invoke(command.app, [str(argument) for argument in arguments])
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def test_what_there_is() -> None:
+    every = told("systems")
+    for tag in ("tiger", "mme_sid", "popular", "sasrec", "crrl", "rq_vae", "cross_entropy", "r2led", "movielens"):
+        assert f"  {tag} " in every
+    assert "sasrec" in told("systems", "backbones")
+    assert "tiger" not in told("systems", "backbones")
+    assert "did you mean 'backbones'?" in told("systems", "backbone", code=1)
+
+
+def test_a_config_that_fits_and_one_that_does_not(tmp_path: Path) -> None:
+    tiny = ROOT / "config/tiny.yaml"
+    assert "fits; 20 runs on bazaar" in told("check", tiny)
+    more = tmp_path / "more.yaml"
+    more.write_text("experiment: {systems: [popular, id], backbones: [sasrec], seeds: [1, 2, 3]}\n")
+    assert "fits; 4 runs on bazaar" in told("check", tiny, more)
+    more.write_text("training: {epoch: 3}\n")
+    wrong = told("check", tiny, more, code=1)
+    assert "training.epoch: unknown key 'epoch' (value 3); did you mean 'epochs'?" in wrong
+    assert "no such file" in told("check", tmp_path / "absent.yaml", code=1)
+    more.write_text("tables: {mine: {recipe: vectors, path: nowhere.npy}}\nsystems: {t: {items: {table: mine}}}\n"
+                    "experiment: {systems: [id, t]}\n")  # fmt: skip
+    assert "nowhere.npy" in told("check", tiny, more, code=1)
+
+
+def test_jobs_and_what_they_took(tmp_path: Path) -> None:
+    for rule, seconds in (("train", (10.0, 30.0, 20.0)), ("report", (4.0,))):
+        for number, second in enumerate(seconds):
+            file = tmp_path / rule / f"{number}.tsv"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"s\th:m:s\tmax_rss\n{second}\t0:00:{second:02.0f}\t{100 + number}\n")
+    (tmp_path / "train" / "short.tsv").write_text("s\th:m:s\tmax_rss\n0.1\t0:00:00\t-\n")
+    assert command.past(tmp_path) == {"report": command.Past(4.0, 100.0), "train": command.Past(20.0, 102.0)}
+    stats = (
+        "...\nJob stats:\njob      count\n-----  ------\ntrain       3\nreport      1\ntotal       4\n\nreasons:\nx 9\n"
+    )
+    assert list(command.job_counts(stats)) == [("train", 3), ("report", 1)]
+
+
+def test_a_plan_of_the_embedded_default() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from tessera.command import main; main()", "plan", "config/tiny.yaml"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "nothing to be done" in done.stdout or "train" in done.stdout
+
+
+def write_metrics(path: Path, means: dict[str, float]) -> Path:
+    rows = {
+        "system": list(means), "recommender": ["sasrec"] * len(means), "kind": [""] * len(means),
+        "metric": ["NDCG@10"] * len(means), "mean": list(means.values()),
+    }  # fmt: skip
+    write_table(path, pa.table(rows), "metrics")
+    return path
+
+
+def test_two_experiments_side_by_side(tmp_path: Path) -> None:
+    first = write_metrics(tmp_path / "old/tables/x.parquet", {"id": 0.1, "text": 0.12})
+    second = write_metrics(tmp_path / "new/tables/x.parquet", {"id": 0.1, "mine": 0.15})
+    lines = [line.split() for line in told("compare", first, second).splitlines()]
+    assert lines == [
+        ["NDCG@10", "old", "new", "difference"], ["id/sasrec", "0.1000", "0.1000", "+0.0000"],
+        ["text/sasrec", "0.1200"], ["mine/sasrec", "0.1500"],
+    ]  # fmt: skip
+    assert "did you mean 'NDCG@10'?" in told("compare", first, second, "--metric", "NDCG@11", code=1)
+    assert "absent.parquet" in told("compare", first, tmp_path / "absent.parquet", code=1)
+
+
+def test_a_run_that_is_none(tmp_path: Path) -> None:
+    assert str(tmp_path) in told("recommend", tmp_path, "i1", code=1)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"]])
+def test_help(arguments: list[str]) -> None:
+    assert "Usage" in told(*arguments)
