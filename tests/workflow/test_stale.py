@@ -45,6 +45,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("datasets__bazaar__seed", 8, {"generate": 1, **PREPARED}),
     ("datasets__bazaar__cleaning__max_rejected", 0.2, {"generate": 1, **PREPARED}),
     ("datasets__bazaar__cleaning__max_history", 9, PREPARED),
+    ("datasets__bazaar__catalogue", "all", PREPARED),
     ("datasets__bazaar__split", {"kind": "global_temporal"}, PREPARED),
     ("datasets__bazaar__prompt__domain", "thing", {"pretrain": 1, **READ}),
     ("models__small__training__steps", 7, {"pretrain": 1, **READ}),
@@ -71,6 +72,8 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("backbones__gru4rec__hidden_dim", 8, runs(2)),
     ("preset", "official", {**TRAINED, "tune": 3, "embed": 2, "diagnose": 3, **ALL_CODES}),
     ("loss", {"kind": "bce"}, {**COLLABORATIVE, **runs(15)}),
+    # what reads a table that is made from pictures
+    ("missing", {"image": 0.5}, runs(6)),
     ("training__learning_rate", 0.01, TRAINED),
     ("evaluation__cutoffs", [5, 10], JUDGED),
     # validation, which stops training, asks what the test asks

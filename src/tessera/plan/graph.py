@@ -72,10 +72,11 @@ class Plan:
         training = {**config.training.model_dump(), **(backbone.training if backbone else {}), **system.training}
         models = named(system, "models")
         tables = system.item_tables(config)
+        modalities = {table: sorted(config.tables[table].modalities(config)) for table in tables}
         missing = system.missing or config.missing
-        if missing is not None and not missing.something:
-            missing = None
-        modalities = {table: sorted(config.tables[table].modalities(config)) for table in tables} if missing else {}
+        # what reads nothing that is lost stays as it is
+        if missing is None or not missing.touches(modalities.values()):
+            missing, modalities = None, {}
         # a network of its own has a loss of its own
         loss = (system.loss or config.loss) if isinstance(system, BackboneSystem) else CrossEntropy()
         return Run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 from pydantic import Field
@@ -40,7 +41,7 @@ class Missing(Settings):
         when = {"training": ", in training", "test": ", when judged", "both": ""}[self.when]
         return f"without {' and '.join(parts)}{when}"
 
-    @property
-    def something(self) -> bool:
-        """Whether anything is lost at all."""
-        return any(self.shares.values())
+    def touches(self, made_from: Iterable[Collection[str]]) -> bool:
+        """Whether any table loses a row, by what each is made from."""
+        lost = {modality for modality, share in self.shares.items() if share}
+        return any(lost & set(modalities) for modalities in made_from)
