@@ -81,15 +81,27 @@ class CodeBranch(nn.Module):
         code_width = codebooks[0].shape[1]
         self.map = nn.Identity() if code_width == width else nn.Linear(code_width, width, bias=False)
         self.absent = nn.Parameter(torch.randn(width) * 0.02)
+        self.present = Present(codes[:, 0] >= 0)
+        self.present.watch(self.absent)
 
     def forward(self, items: Tensor | slice) -> Tensor:
         """(n, width) of the items."""
-        codes = self.codes[items]
+        return torch.where(self.present()[items, None], self._summed(self.codes[items]), self.stand_in())
+
+    def _summed(self, codes: Tensor) -> Tensor:
         looked_up = [
             nn.functional.embedding(level.clamp(min=0), book)
             for level, book in zip(codes.unbind(1), self.codebooks, strict=True)
         ]
-        return torch.where(codes[:, :1] >= 0, self.map(torch.stack(looked_up).sum(0)), self.absent)
+        mapped: Tensor = self.map(torch.stack(looked_up).sum(0))
+        return mapped
+
+    def stand_in(self) -> Tensor:
+        """(width,) what stands where an item has no codes: learned, or the mean of all where nothing moved it."""
+        present = self.present()
+        if bool(present[1:].all()) or not self.present.unlearned(self.absent):
+            return self.absent
+        return self._summed(self.codes[present]).mean(0)
 
 
 def unit_codebooks(codes: Tensor, codebooks: Sequence[Tensor]) -> list[Tensor]:

@@ -6,26 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from tiny_config import edited
 
-from tessera.plan.graph import Noun, Plan
+from tessera.plan.graph import Noun
 from tessera.plan.jobs import Jobs
 from tessera.settings.base import ConfigError
-from tessera.settings.config import load
 from tessera.settings.datasets import NoSplit
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def jobs(**changes: Any) -> Jobs:
-    config = yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
-    for path, value in changes.items():
-        *outer, last = path.split("__")
-        part = config
-        for key in outer:
-            part = part.setdefault(key, {})
-        part[last] = value
-    return Jobs(Plan(load(config)))
+    return Jobs(edited(**changes))
 
 
 FINAL = {"experiment__final": "reaemb/sasrec"}

@@ -6,10 +6,10 @@ import json
 import re
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from tiny_config import edited
 
 from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import FINISH, Jobs
@@ -28,18 +28,6 @@ def plan_of(name: str) -> Plan:
 @pytest.fixture(scope="module")
 def tiny() -> Plan:
     return plan_of("tiny.yaml")
-
-
-def edited(**changes: Any) -> Plan:
-    """The plan of the tiny config with keys changed; a double underscore goes one level down."""
-    config = yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
-    for path, value in changes.items():
-        *outer, last = path.split("__")
-        part = config
-        for key in outer:
-            part = part.setdefault(key, {})
-        part[last] = value
-    return Plan(load(config))
 
 
 # ---------------------------------------------------------------- what nouns read

@@ -39,8 +39,10 @@ class ItemEncoder(nn.Module, ABC):
 
         Args:
             tables: by name, vectors (new, width) as the table has them and present (new,).
+        Raises:
+            ValueError: only training tells it what an item is.
         """
-        raise NotImplementedError
+        raise ValueError(f"{type(self).__name__} knows no item but by training on it")
 
     def auxiliary_losses(self, vectors: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """Losses of its own, by name, that are added to the mean loss of a step.

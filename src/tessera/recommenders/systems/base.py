@@ -97,8 +97,10 @@ class Recommender(nn.Module, ABC):
 
         Args:
             tables: by name, vectors (new, width) as the table has them and present (new,).
+        Raises:
+            ValueError: only training tells it what an item is.
         """
-        raise NotImplementedError
+        raise ValueError(f"{type(self).__name__} knows no item but by training on it")
 
     def prepare(self) -> Any:
         """What scoring needs of all items, made once and not once a batch; the weights stand still meanwhile."""
