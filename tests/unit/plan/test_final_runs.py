@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +11,6 @@ from tessera.plan.graph import Noun
 from tessera.plan.jobs import Jobs
 from tessera.settings.base import ConfigError
 from tessera.settings.datasets import NoSplit
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def jobs(**changes: Any) -> Jobs:
