@@ -112,7 +112,7 @@ def _missing_packages(plan: Plan, where: str) -> Iterator[str]:
             )
     for name in sorted(plan.needed("semantic_ids")):
         if getattr(plan.config.semantic_ids[name], "engine", None) == "faiss" and find_spec("faiss") is None:
-            mend = "pip install -e '.[cpu]' -c constraints.txt, or engine: torch"
+            mend = "pip install faiss-cpu -c constraints.txt, or engine: torch"
             yield f"{where}: semantic_ids.{name}.engine: faiss is not installed; {mend}"
 
 
