@@ -13,13 +13,17 @@ from tessera.artifacts.language_folder import FolderError, check_language_folder
 from tessera.artifacts.shown import shown_url
 from tessera.data.downloads import DataFileError, is_url, url_problem
 from tessera.data.files import find
+from tessera.data.hub import token_problem
 from tessera.data.picture_stamp import names_fingerprint
 from tessera.plan.graph import Plan
+from tessera.plan.jobs import Jobs
 from tessera.settings.base import ConfigError, Settings, message
 from tessera.settings.config import Config
 from tessera.settings.evaluation import CandidatesFile
+from tessera.settings.export import onnx_problem
 from tessera.settings.language import FolderModel, PackageModel
 from tessera.settings.sources.base import FileSource
+from tessera.settings.systems.backbone import BackboneSystem
 
 # The keys of a dataset, nested ones included, that name a file or a folder.
 FILE_KEYS = {"path", "metadata", "businesses", "items_file", "images", "targets", "films", "film_ids"}
@@ -116,6 +120,24 @@ def _missing_packages(plan: Plan, where: str) -> Iterator[str]:
             yield f"{where}: semantic_ids.{name}.engine: faiss is not installed; {mend}"
 
 
+def _export_problems(plan: Plan, where: str) -> Iterator[str]:
+    """What is in the way of the folders that the experiment asks for; the hub is not asked."""
+    folders, settings = Jobs(plan).exported(), plan.config.export
+    if not folders:
+        return
+    systems = {name.split("/")[-2] for name in folders}
+    towers = any(isinstance(plan.config.systems[name], BackboneSystem) for name in systems)
+    if settings.onnx and towers and (problem := onnx_problem()):
+        yield f"{where}: export.onnx: {problem}"
+    if settings.push is None:
+        return
+    if len(folders) > 1:
+        told = f"is one repository, but experiment.export makes {len(folders)} folders: {', '.join(folders)}"
+        yield f"{where}: export.push: {settings.push} {told}"
+    if problem := token_problem():
+        yield f"{where}: export.push: {problem}"
+
+
 def _problem(needed: Needed) -> str | None:
     """What is wrong with a file before it is read."""
     if is_url(needed.file):
@@ -139,7 +161,7 @@ def check_files(plan: Plan, where: str = "config") -> None:
     Raises:
         ConfigError: one message with every such file, a line each.
     """
-    problems = [*_missing_packages(plan, where)]
+    problems = [*_missing_packages(plan, where), *_export_problems(plan, where)]
     for needed in _needed(plan):
         problem = _problem(needed)
         if problem is not None:

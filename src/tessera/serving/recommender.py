@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from pydantic import ValidationError
 
 from tessera.data.padding import padded
 from tessera.evaluation.histories import Histories
@@ -20,6 +21,8 @@ from tessera.serving.catalogue import Catalogue, Mask, read_catalogue
 from tessera.serving.folder import RunFiles, run_files, save_run
 from tessera.serving.lists import History, best, rank, users_at_once
 from tessera.serving.new_items import read_products, widen, wider
+from tessera.settings.base import ConfigError, explain
+from tessera.settings.export import Export
 
 
 class UnknownItems(UserWarning):
@@ -158,6 +161,41 @@ class Recommender:
         if self.catalogue.new:
             raise ValueError("save: items that came after training are not kept; save the run as it was loaded")
         return save_run(self._files, self.catalogue.popularity, folder)
+
+    def export(
+        self,
+        folder: str | Path,
+        *,
+        index: str = "auto",
+        onnx: bool = True,
+        licence: str | None = None,
+        push: str | None = None,
+    ) -> Path:
+        """Write the run into a new folder to hand on: what `save` writes, and what other programs read.
+
+        That is item vectors with a faiss index, the user tower as ONNX, ids, semantic IDs back to items, and a model
+        card. What the system does not have is left out, and the card says so.
+
+        Args:
+            folder: new, or empty; written whole or not at all.
+            index: auto (by the size of the catalogue), flat, hnsw or ivf_pq.
+            onnx: whether the user tower is written.
+            licence: of the weights, as the card tells it.
+            push: OWNER/NAME of a repository of the Hugging Face Hub; without it nothing is sent.
+        Raises:
+            FileExistsError: the folder is there already.
+            ValueError: a setting is wrong, a package or a token is missing, or the run holds new items.
+        """
+        from tessera.serving.export import export_run, metrics_of
+
+        if self.catalogue.new:
+            raise ValueError("export: items that came after training are not kept; export the run as it was loaded")
+        given = {"index": index, "onnx": onnx, "licence": licence, "push": push}
+        try:
+            settings = Export.model_validate(given)
+        except ValidationError as error:
+            raise ConfigError(explain(error, given, "export")) from None
+        return export_run(self._files, self.scorer, self.catalogue, settings, folder, metrics_of(self._files))
 
     # ------------------------------------------------------------ histories in, frames out
 
