@@ -422,7 +422,7 @@ class Jobs:
         return canonical(settings)
 
     def report(self, config: dict[str, Any]) -> str:
-        """What the page depends on besides its inputs; `resources` change no result, and so are not shown.
+        """What the page depends on besides its inputs; `resources` and `export` change no result, and are not shown.
 
         Args:
             config: the config as it was written, which the page shows.
@@ -432,7 +432,7 @@ class Jobs:
             "report": _told(self.config.report),
             "runs": {dataset: self.judged(dataset) for dataset in self.config.experiment.datasets},
             "datasets": self.config.experiment.datasets,
-            "config": {key: value for key, value in config.items() if key != "resources"},
+            "config": {key: value for key, value in config.items() if key not in ("resources", "export")},
         }
         return canonical(settings)
 

@@ -20,7 +20,7 @@ from tessera.settings.config import Config, load
 
 ROOT = Path(__file__).resolve().parents[3]
 RULES = ROOT / "workflow/rules"
-EVERYTHING = "every section but resources"
+EVERYTHING = "every section but resources and export"
 
 Files = dict[str, Any]
 # Edits of each section: one for every part of it that a stage may read alone.
