@@ -23,7 +23,6 @@ from tessera.settings.evaluation import CandidatesFile
 from tessera.settings.export import onnx_problem
 from tessera.settings.language import FolderModel, PackageModel
 from tessera.settings.sources.base import FileSource
-from tessera.settings.systems.backbone import BackboneSystem
 
 # The keys of a dataset, nested ones included, that name a file or a folder.
 FILE_KEYS = {"path", "metadata", "businesses", "items_file", "images", "targets", "films", "film_ids"}
@@ -126,7 +125,7 @@ def _export_problems(plan: Plan, where: str) -> Iterator[str]:
     if not folders:
         return
     systems = {name.split("/")[-2] for name in folders}
-    towers = any(isinstance(plan.config.systems[name], BackboneSystem) for name in systems)
+    towers = any(run.system in systems and run.backbone is not None for run in plan.runs)
     if settings.onnx and towers and (problem := onnx_problem()):
         yield f"{where}: export.onnx: {problem}"
     if settings.push is None:
