@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from tessera import __version__
 from tessera.artifacts.codes import ABSENT, read_codes
@@ -20,14 +19,13 @@ from tessera.artifacts.models import write_tensors
 from tessera.artifacts.places import place
 from tessera.data.dataset import load_dataset
 from tessera.data.hub import push_folder, token_problem
-from tessera.data.padding import padded
-from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import Scorer
 from tessera.recommenders.systems.base import VectorScorer
 from tessera.serving.card import Told, model_card
 from tessera.serving.catalogue import Catalogue
 from tessera.serving.folder import RunFiles, check_new, copy_run, new_folder
 from tessera.serving.index import build, check_kind, recalls
+from tessera.serving.lists import states_after, users_at_once
 from tessera.serving.tower import TowerError, write_tower
 from tessera.settings.export import Export, onnx_problem
 
@@ -143,7 +141,7 @@ def _write_vectors(
     bias = tensors["bias"][1:].numpy() if items.bias is not None else None
 
     histories, whose = _asked(files, len(catalogue))
-    states = _states(scorer, histories)
+    states = states_after(scorer, histories, users_at_once(len(catalogue)))
     users = states.reshape(-1, states.shape[-1])
     index = build(vectors, bias, settings.index, users)
     index.write(made / INDEX)
@@ -185,19 +183,6 @@ def _asked(files: RunFiles, items: int) -> tuple[list[npt.NDArray[np.int32]], st
     users = np.flatnonzero(np.diff(dataset.offsets))
     users = users[np.unique(np.linspace(0, len(users) - 1, min(len(users), QUERIES)).astype(np.int64))]
     return [dataset.items[dataset.offsets[user] : dataset.offsets[user + 1]] for user in users], "users of the dataset"
-
-
-def _states(scorer: VectorScorer, histories: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.float32]:
-    """(histories, dim) or (histories, K, dim) vectors of users."""
-    found = []
-    for start in range(0, len(histories), 64):
-        part = [one[-scorer.max_history :] if scorer.max_history else one for one in histories[start : start + 64]]
-        lengths = np.array([len(one) for one in part], np.int64)
-        rows = padded(np.concatenate(part), np.cumsum(lengths) - lengths, lengths)
-        with torch.no_grad():
-            found.append(scorer.states(Histories.of(rows, lengths)).float().cpu().numpy())
-    states: npt.NDArray[np.float32] = np.concatenate(found)
-    return states
 
 
 def codes_of_items(path: Path, raw_ids: Sequence[str]) -> list[dict[str, Any]]:

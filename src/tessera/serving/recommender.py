@@ -12,14 +12,12 @@ import pandas as pd
 import torch
 from pydantic import ValidationError
 
-from tessera.data.padding import padded
-from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import Scorer
 from tessera.recommenders.evaluate import load_scorer
 from tessera.recommenders.systems.base import VectorScorer
 from tessera.serving.catalogue import Catalogue, Mask, read_catalogue
 from tessera.serving.folder import RunFiles, run_files, save_run
-from tessera.serving.lists import History, best, rank, users_at_once
+from tessera.serving.lists import History, best, rank, states_after, users_at_once
 from tessera.serving.new_items import read_products, widen, wider
 from tessera.settings.base import ConfigError, explain
 from tessera.settings.export import Export
@@ -111,14 +109,7 @@ class Recommender:
         batch, single = self._read(histories)
         if empty := [number for number, history in enumerate(batch) if not len(history)]:
             raise ValueError(f"history {empty[0]} has no known item: there is nothing to encode")
-        most, size = self.scorer.max_history, users_at_once(len(self.catalogue))
-        found = []
-        for start in range(0, len(batch), size):
-            part = [history[-most:] if most else history for history in batch[start : start + size]]
-            lengths = np.array([len(history) for history in part], np.int64)
-            rows = padded(np.concatenate(part), np.cumsum(lengths) - lengths, lengths)
-            found.append(scorer.states(Histories.of(rows, lengths)).float().cpu().numpy())
-        states = np.concatenate(found)
+        states = states_after(scorer, batch, users_at_once(len(self.catalogue)))
         return states[0] if single else states
 
     def with_items(
