@@ -80,4 +80,4 @@ rule all:
     input:
         "results/report/index.html",
         [JOBS.table_file(dataset, "md") for dataset in DATASETS],
-        [] if CONFIG.task == "ctr" else [*final(), *recommended()],
+        [] if CONFIG.task == "ctr" else [*final(), *recommended(), *exported()],

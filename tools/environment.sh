@@ -1,5 +1,5 @@
 # Sourced by ./run and ./test: makes .venv when it is missing or out of date, and activates it.
-# Usage: make_environment EXTRAS   (e.g. "cpu" or "cpu,slurm,dev"); called from the repository's root.
+# Usage: make_environment EXTRAS   (e.g. "onnx" or "onnx,slurm,dev"); called from the repository's root.
 
 find_python() {
     for name in python3.13 python3.12 python3.11 python3 python; do

@@ -168,6 +168,25 @@ def recommend(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, results/DATASET/runs/...")],
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    index: Annotated[str, typer.Option(help="auto, flat, hnsw or ivf_pq.")] = "auto",
+    onnx: Annotated[bool, typer.Option(help="Write the user tower as ONNX.")] = True,
+    licence: Annotated[str | None, typer.Option(help="Of the weights, e.g. apache-2.0.")] = None,
+    push: Annotated[str | None, typer.Option(help="OWNER/NAME on the Hugging Face Hub; else nothing is sent.")] = None,
+) -> None:
+    """Write a finished run into a folder to hand on, with an index and a model card."""
+    import tessera
+
+    try:
+        made = tessera.load(run).export(folder, index=index, onnx=onnx, licence=licence, push=push)
+    except (ValueError, OSError) as error:
+        raise _end(error) from None
+    typer.echo(made)
+
+
+@app.command()
 def compare(
     first: Annotated[Path, typer.Argument(help="A table, results/tables/DATASET.parquet.")],
     second: Annotated[Path, typer.Argument(help="The table of another experiment.")],

@@ -93,6 +93,8 @@ def test_two_experiments_side_by_side(tmp_path: Path) -> None:
 
 def test_a_run_that_is_none(tmp_path: Path) -> None:
     assert str(tmp_path) in told("recommend", tmp_path, "i1", code=1)
+    assert str(tmp_path) in told("export", tmp_path, tmp_path / "out", code=1)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"]])

@@ -115,6 +115,16 @@ def recommended():
     return expand("results/{lists}.{ending}", lists=JOBS.recommended(), ending=["parquet", "csv"])
 
 
+def exported():
+    """The folders that `experiment.export` asks for."""
+    return expand("results/{folder}", folder=JOBS.exported())
+
+
+def exported_run(wildcards):
+    """The run that a folder to hand on is made of."""
+    return JOBS.exported_run(f"{wildcards.system}/{wildcards.recommender}")
+
+
 def final():
     """The runs that `experiment.final` asks for."""
     return [JOBS.file(Noun("run", run), dataset) for dataset in CONFIG.finals for run in JOBS.final()]

@@ -1,5 +1,5 @@
 # The stages of this config as a picture, for the page.
-# Reads of the config: every section but resources.
+# Reads of the config: every section but resources and export.
 rule rulegraph:
     output:
         "results/report/rulegraph.mmd",

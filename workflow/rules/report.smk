@@ -29,7 +29,7 @@ rule tables:
         "../../scripts/tables.py"
 
 
-# Reads of the config: every section but resources.
+# Reads of the config: every section but resources and export.
 rule report:
     input:
         unpack(lambda wildcards: JOBS.shown()),

@@ -29,3 +29,28 @@ rule recommend:
         code=lambda wildcards: code("recommend.py", *JOBS.recommend_modules(noun("run", wildcards))),
     script:
         "../../scripts/recommend.py"
+
+
+# A finished run in a folder to hand on; what `export.push` names is sent, and nothing else.
+# Reads of the config: preset, models, semantic_ids, systems, backbones, loss, missing, training, evaluation, export.
+rule export:
+    input:
+        unpack(lambda wildcards: JOBS.exported_files(exported_run(wildcards), wildcards.dataset)),
+    output:
+        folder=directory("results/{dataset}/export/{system}/{recommender}"),
+    log:
+        "results/logs/export/{dataset}/{system}/{recommender}.log",
+    benchmark:
+        "results/benchmarks/export/{dataset}/{system}/{recommender}.tsv"
+    retries: CONFIG.resources.evaluate.retries
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.evaluate.threads
+    resources:
+        **resources("evaluate"),
+    params:
+        threads=CONFIG.resources.evaluate.threads,
+        cfg=lambda wildcards: JOBS.export(exported_run(wildcards)),
+        code=lambda wildcards: code("export.py", *JOBS.modules(exported_run(wildcards))),
+    script:
+        "../../scripts/export.py"

@@ -276,6 +276,37 @@ class Jobs:
             found += [name for t in self.plan.trained[noun.name].tables for name in self.modules(Noun("table", t))]
         return list(dict.fromkeys(found))
 
+    def export(self, noun: Noun) -> str:
+        """What the folder of a run that is handed on depends on."""
+        run = _told(self.plan.trained[noun.name], ["remarks"])
+        return canonical({"export": _told(self.config.export), "run": run})
+
+    def exported_files(self, noun: Noun, dataset: str) -> Files:
+        """The run, the dataset and the judgement that such a folder is made of, as named inputs."""
+        data = {"interactions": "interactions.parquet", "catalogue": "items.parquet", "users": "users.parquet"}
+        return {
+            **self.inputs(noun, dataset, judged=True),
+            "model": self.file(noun, dataset),
+            "description": self.file(noun, dataset, "model.json"),
+            # a final run is not judged: what was validated under the same settings is
+            "metrics": self.file(noun, self.raw(dataset), "metrics.json"),
+            "stats": f"results/{dataset}/data/stats.json",
+            **{name: f"results/{dataset}/data/{file}" for name, file in data.items()},
+        }
+
+    def exported_run(self, name: str) -> Noun:
+        """The run that `system/recommender` stands for: of several seeds the first."""
+        return Noun("run", next(path for path in self.plan.trained if path.rpartition("/")[0] == name))
+
+    def exported(self) -> list[str]:
+        """The folders that the experiment asks for, as paths below `results/`: of final runs, where there are."""
+        final = set(self.final())
+        return [
+            f"{final_name(dataset) if run in final else dataset}/export/{run.rpartition('/')[0]}"
+            for dataset in self.config.experiment.datasets
+            for run in self._chosen(self.config.experiment.export)
+        ]
+
     def recommended(self) -> list[str]:
         """The lists that the experiment asks for, as paths below `results/`: those of final runs, where there are."""
         final = set(self.final())
@@ -391,7 +422,7 @@ class Jobs:
         return canonical(settings)
 
     def report(self, config: dict[str, Any]) -> str:
-        """What the page depends on besides its inputs; `resources` change no result, and so are not shown.
+        """What the page depends on besides its inputs; `resources` and `export` change no result, and are not shown.
 
         Args:
             config: the config as it was written, which the page shows.
@@ -401,7 +432,7 @@ class Jobs:
             "report": _told(self.config.report),
             "runs": {dataset: self.judged(dataset) for dataset in self.config.experiment.datasets},
             "datasets": self.config.experiment.datasets,
-            "config": {key: value for key, value in config.items() if key != "resources"},
+            "config": {key: value for key, value in config.items() if key not in ("resources", "export")},
         }
         return canonical(settings)
 

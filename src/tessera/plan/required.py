@@ -13,11 +13,14 @@ from tessera.artifacts.language_folder import FolderError, check_language_folder
 from tessera.artifacts.shown import shown_url
 from tessera.data.downloads import DataFileError, is_url, url_problem
 from tessera.data.files import find
+from tessera.data.hub import token_problem
 from tessera.data.picture_stamp import names_fingerprint
 from tessera.plan.graph import Plan
+from tessera.plan.jobs import Jobs
 from tessera.settings.base import ConfigError, Settings, message
 from tessera.settings.config import Config
 from tessera.settings.evaluation import CandidatesFile
+from tessera.settings.export import onnx_problem
 from tessera.settings.language import FolderModel, PackageModel
 from tessera.settings.sources.base import FileSource
 
@@ -112,8 +115,26 @@ def _missing_packages(plan: Plan, where: str) -> Iterator[str]:
             )
     for name in sorted(plan.needed("semantic_ids")):
         if getattr(plan.config.semantic_ids[name], "engine", None) == "faiss" and find_spec("faiss") is None:
-            mend = "pip install -e '.[cpu]' -c constraints.txt, or engine: torch"
+            mend = "pip install faiss-cpu -c constraints.txt, or engine: torch"
             yield f"{where}: semantic_ids.{name}.engine: faiss is not installed; {mend}"
+
+
+def _export_problems(plan: Plan, where: str) -> Iterator[str]:
+    """What is in the way of the folders that the experiment asks for; the hub is not asked."""
+    folders, settings = Jobs(plan).exported(), plan.config.export
+    if not folders:
+        return
+    systems = {name.split("/")[-2] for name in folders}
+    towers = any(run.system in systems and run.backbone is not None for run in plan.runs)
+    if settings.onnx and towers and (problem := onnx_problem()):
+        yield f"{where}: export.onnx: {problem}"
+    if settings.push is None:
+        return
+    if len(folders) > 1:
+        told = f"is one repository, but experiment.export makes {len(folders)} folders: {', '.join(folders)}"
+        yield f"{where}: export.push: {settings.push} {told}"
+    if problem := token_problem():
+        yield f"{where}: export.push: {problem}"
 
 
 def _problem(needed: Needed) -> str | None:
@@ -139,7 +160,7 @@ def check_files(plan: Plan, where: str = "config") -> None:
     Raises:
         ConfigError: one message with every such file, a line each.
     """
-    problems = [*_missing_packages(plan, where)]
+    problems = [*_missing_packages(plan, where), *_export_problems(plan, where)]
     for needed in _needed(plan):
         problem = _problem(needed)
         if problem is not None:

@@ -71,7 +71,7 @@ def faiss_kmeans(vectors: Tensor, count: int, iterations: int, seed: int) -> Clu
         import faiss
     except ImportError:
         raise ValueError(
-            "engine: faiss is not installed; pip install -e '.[cpu]' -c constraints.txt (or [gpu]), or engine: torch"
+            "engine: faiss is not installed; pip install faiss-cpu -c constraints.txt, or engine: torch"
         ) from None
     sample = {"min_points_per_centroid": 1, "max_points_per_centroid": 2**31 - 1}
     found = faiss.Kmeans(vectors.shape[1], count, niter=iterations, seed=seed, **sample)

@@ -21,7 +21,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
             numbers that are added to the logits.
         causal: a query sees the keys up to its own place.
     """
-    if len(query) <= ROWS:
+    if query.shape[0] <= ROWS:
         return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal)
     found = []
     for start in range(0, len(query), ROWS):

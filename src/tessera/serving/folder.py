@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,29 +123,52 @@ def _check_same(files: RunFiles) -> None:
             )
 
 
-def save_run(files: RunFiles, popularity: npt.NDArray[np.int64], target: str | Path) -> Path:
-    """Copy a run with all that it reads into a new folder, whole or not at all.
+def check_new(target: str | Path) -> Path:
+    """A folder as a full path, which must be new or empty.
 
     Raises:
         FileExistsError: the folder is there already and holds something.
     """
     target = Path(target).expanduser().absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise FileExistsError(f"{target}: is there already; save into a new folder")
+        raise FileExistsError(f"{target}: is there already; name a new folder")
+    return target
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder beside `target` that becomes it when the block ends well, and vanishes otherwise."""
+    check_new(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
         made = Path(name) / "run"
         made.mkdir()
-        for source, local in _copied(files):
-            (made / local).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, made / local)
-        import torch
-
-        write_tensors(made / POPULARITY, {"popularity": torch.from_numpy(popularity)})
+        yield made
         if target.exists():
             target.rmdir()
         made.rename(target)
+
+
+def save_run(files: RunFiles, popularity: npt.NDArray[np.int64], target: str | Path) -> Path:
+    """Copy a run with all that it reads into a new folder, whole or not at all.
+
+    Raises:
+        FileExistsError: the folder is there already and holds something.
+    """
+    target = check_new(target)
+    with new_folder(target) as made:
+        copy_run(files, popularity, made)
     return target
+
+
+def copy_run(files: RunFiles, popularity: npt.NDArray[np.int64], made: Path) -> None:
+    """Copy a run with all that it reads into an empty folder."""
+    for source, local in _copied(files):
+        (made / local).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, made / local)
+    import torch
+
+    write_tensors(made / POPULARITY, {"popularity": torch.from_numpy(popularity)})
 
 
 def _copied(files: RunFiles) -> list[tuple[Path, str]]:

@@ -10,8 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from tessera.data.padding import padded
+from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import Scorer, score
 from tessera.evaluation.ranking import check_scores
+from tessera.recommenders.systems.base import VectorScorer
 from tessera.serving.catalogue import Catalogue, Mask
 
 SCORES_AT_ONCE = 1 << 25
@@ -103,6 +106,18 @@ def rank(
             scores.masked_fill_(barred.to(scores.device), -torch.inf)
         found.items[part], found.scores[part] = best(scores, k)
     return found
+
+
+def states_after(scorer: VectorScorer, histories: Sequence[History], size: int) -> npt.NDArray[np.float32]:
+    """(histories, dim), or (histories, K, dim), vectors of users after histories that are not empty; `size` at once."""
+    found, most = [], scorer.max_history
+    for start in range(0, len(histories), size):
+        part = [history[-most:] if most else history for history in histories[start : start + size]]
+        lengths = np.array([len(history) for history in part], np.int64)
+        rows = padded(np.concatenate(part), np.cumsum(lengths) - lengths, lengths)
+        found.append(scorer.states(Histories.of(rows, lengths)).float().cpu().numpy())
+    states: npt.NDArray[np.float32] = np.concatenate(found)
+    return states
 
 
 def _parts(numbers: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:

@@ -10,16 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from pydantic import ValidationError
 
-from tessera.data.padding import padded
-from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import Scorer
 from tessera.recommenders.evaluate import load_scorer
 from tessera.recommenders.systems.base import VectorScorer
 from tessera.serving.catalogue import Catalogue, Mask, read_catalogue
 from tessera.serving.folder import RunFiles, run_files, save_run
-from tessera.serving.lists import History, best, rank, users_at_once
+from tessera.serving.lists import History, best, rank, states_after, users_at_once
 from tessera.serving.new_items import read_products, widen, wider
+from tessera.settings.base import ConfigError, explain
+from tessera.settings.export import Export
 
 
 class UnknownItems(UserWarning):
@@ -108,14 +109,7 @@ class Recommender:
         batch, single = self._read(histories)
         if empty := [number for number, history in enumerate(batch) if not len(history)]:
             raise ValueError(f"history {empty[0]} has no known item: there is nothing to encode")
-        most, size = self.scorer.max_history, users_at_once(len(self.catalogue))
-        found = []
-        for start in range(0, len(batch), size):
-            part = [history[-most:] if most else history for history in batch[start : start + size]]
-            lengths = np.array([len(history) for history in part], np.int64)
-            rows = padded(np.concatenate(part), np.cumsum(lengths) - lengths, lengths)
-            found.append(scorer.states(Histories.of(rows, lengths)).float().cpu().numpy())
-        states = np.concatenate(found)
+        states = states_after(scorer, batch, users_at_once(len(self.catalogue)))
         return states[0] if single else states
 
     def with_items(
@@ -158,6 +152,41 @@ class Recommender:
         if self.catalogue.new:
             raise ValueError("save: items that came after training are not kept; save the run as it was loaded")
         return save_run(self._files, self.catalogue.popularity, folder)
+
+    def export(
+        self,
+        folder: str | Path,
+        *,
+        index: str = "auto",
+        onnx: bool = True,
+        licence: str | None = None,
+        push: str | None = None,
+    ) -> Path:
+        """Write the run into a new folder to hand on: what `save` writes, and what other programs read.
+
+        That is item vectors with a faiss index, the user tower as ONNX, ids, semantic IDs back to items, and a model
+        card. What the system does not have is left out, and the card says so.
+
+        Args:
+            folder: new, or empty; written whole or not at all.
+            index: auto (by the size of the catalogue), flat, hnsw or ivf_pq.
+            onnx: whether the user tower is written.
+            licence: of the weights, as the card tells it.
+            push: OWNER/NAME of a repository of the Hugging Face Hub; without it nothing is sent.
+        Raises:
+            FileExistsError: the folder is there already.
+            ValueError: a setting is wrong, a package or a token is missing, or the run holds new items.
+        """
+        from tessera.serving.export import export_run, metrics_of
+
+        if self.catalogue.new:
+            raise ValueError("export: items that came after training are not kept; export the run as it was loaded")
+        given = {"index": index, "onnx": onnx, "licence": licence, "push": push}
+        try:
+            settings = Export.model_validate(given)
+        except ValidationError as error:
+            raise ConfigError(explain(error, given, "export")) from None
+        return export_run(self._files, self.scorer, self.catalogue, settings, folder, metrics_of(self._files))
 
     # ------------------------------------------------------------ histories in, frames out
 

@@ -12,6 +12,7 @@ from tessera.settings.base import ConfigError, Seed, Settings, check_size, did_y
 from tessera.settings.ctr import CTR
 from tessera.settings.datasets import GivenSplit, NoSplit
 from tessera.settings.evaluation import Evaluation, Significance
+from tessera.settings.export import Export
 from tessera.settings.kinds import tags
 from tessera.settings.language import Captions, LanguageModel
 from tessera.settings.losses.base import Loss
@@ -52,6 +53,9 @@ class Experiment(Settings):
     recommend: list[str] = Field(default_factory=list)
     """Runs with which lists for all users are made, as `system/recommender` (e.g. `reaemb/sasrec`), or a system under
     all of its recommenders; of several seeds the first. Any other run's are made when they are asked for."""
+    export: list[str] = Field(default_factory=list)
+    """Runs, named in the same way, that are written into a folder to hand on: `results/<dataset>/export/`. Those that
+    `final` names too are handed on as trained in the end."""
     final: list[str] = Field(default_factory=list)
     """Runs, named in the same way, that are trained again on every interaction, for as many epochs as the validated run
     was best after: `results/<dataset>-final/runs/`. Lists of `recommend` come from these, then."""
@@ -98,6 +102,8 @@ class Config(Settings):
     """How differences are tested."""
     recommend: Recommend = Field(default_factory=Recommend)
     """What lists for all users hold."""
+    export: Export = Field(default_factory=Export)
+    """What is in the folder of a run that is handed on."""
     report: Report = Field(default_factory=Report)
     """What the report shows."""
     resources: StageResources = Field(default_factory=StageResources)
@@ -115,7 +121,7 @@ class Config(Settings):
         baseline = self.significance.baseline
         if self.task == "sequential" and baseline is not None and not _is_compared(self, baseline):
             yield "significance.baseline", f"unknown name {baseline!r}{did_you_mean(baseline, compared(self))}"
-        for key in ("recommend", "final"):
+        for key in ("recommend", "export", "final"):
             for index, name in enumerate(getattr(self.experiment, key)):
                 if self.task == "ctr":
                     yield f"experiment.{key}.{index}", f"click models rank no catalogue (got {name!r})"

@@ -20,7 +20,7 @@ from tessera.settings.config import Config, load
 
 ROOT = Path(__file__).resolve().parents[3]
 RULES = ROOT / "workflow/rules"
-EVERYTHING = "every section but resources"
+EVERYTHING = "every section but resources and export"
 
 Files = dict[str, Any]
 # Edits of each section: one for every part of it that a stage may read alone.
@@ -42,6 +42,7 @@ EDITS: dict[str, list[tuple[str, Any]]] = {
     "significance": [("level", 0.1)],
     "report": [("title", "Another title")],
     "recommend": [("k", 7)],
+    "export": [("licence", "mit")],
     "ctr": [("samples.per_user", 9), ("training.learning_rate", 0.01), ("models.sim_hard.k", 4), ("baseline", "r2led"),
             ("evaluation.calibration_bins", 9), ("reference", None), ("semantic_ids", None), ("models.r2led.k", 4)],
     "experiment": [("seeds", [1, 3])],

@@ -371,12 +371,14 @@ def test_what_the_pages_show_runs(
     assert names["states"].shape == (2, 16)
     assert len(names["wider"].catalogue) == ITEMS + 2
     assert names["kept"].recommend(["SKU1", "SKU7"], k=5).equals(names["one"])
+    assert (tmp_path / "handed-on/README.md").is_file()
 
 
 def test_the_config_of_the_page_is_valid() -> None:
     (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/use.md").read_text(encoding="utf-8"), re.DOTALL)
     config = load_config(yaml.safe_load(shown))
     assert Jobs(Plan(config)).recommended() == ["shop-final/recommendations/id/sasrec/seed-1"]
+    assert Jobs(Plan(config)).exported() == ["shop-final/export/id/sasrec"]
 
 
 def test_loading_leaves_the_random_numbers_of_the_caller(results: Path) -> None:

@@ -55,7 +55,7 @@ class Block(nn.Module):
             positions: (batch,) the position wanted.
             mask: as in `forward`, for that position: broadcast to (batch, heads, 1, length).
         """
-        rows = torch.arange(len(x), device=x.device)
+        rows = torch.arange(x.shape[0], device=x.device)
         normed = self.attention_norm(x)
         dim = x.shape[2]
         weight, bias = self.project_in.weight, self.project_in.bias

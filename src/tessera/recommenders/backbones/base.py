@@ -82,7 +82,7 @@ class CausalBackbone(Backbone):
     def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
         """(batch, dim) state after the last item."""
         states = self.hidden(self.fused(F.embedding(histories, vectors), histories > 0), lengths)
-        return states[torch.arange(len(states), device=states.device), lengths - 1]
+        return states[torch.arange(states.shape[0], device=states.device), lengths - 1]
 
 
 def at_places(states: Tensor, places: Tensor) -> Tensor:

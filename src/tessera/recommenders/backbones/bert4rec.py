@@ -109,7 +109,7 @@ class BERT4Rec(Backbone):
 
     def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
         """(batch, dim) state of a mask put after the last item."""
-        rows = torch.arange(len(histories), device=histories.device)
+        rows = torch.arange(histories.shape[0], device=histories.device)
         histories = F.pad(histories, (0, 1))
         hidden = torch.zeros_like(histories, dtype=torch.bool)
         hidden[rows, lengths] = True

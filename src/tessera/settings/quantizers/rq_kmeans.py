@@ -10,13 +10,13 @@ from tessera.settings.quantizers.base import Codes
 
 
 class RQKMeans(Codes):
-    """Residual k-means: no encoder, no gradient (faiss where it is installed, for large catalogues)."""
+    """Residual k-means: no encoder, no gradient (by faiss for large catalogues)."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.quantization.rq_kmeans"
     quantizer: Literal["rq_kmeans"] = "rq_kmeans"
     iterations: int = Field(50, ge=1)
     """Most iterations of k-means a level."""
     engine: Literal["torch", "faiss"] = "torch"
-    """Who runs k-means: our own, or faiss (an extra)."""
+    """Who runs k-means: our own, or faiss."""
     normalize_residuals: bool = False
     """Scale residuals to length one before each level, as GRID does."""
