@@ -17,6 +17,7 @@ from tessera.data.hub import token_problem
 from tessera.data.picture_stamp import names_fingerprint
 from tessera.plan.graph import Plan
 from tessera.plan.jobs import Jobs
+from tessera.plan.warm_start import warm_start_problems
 from tessera.settings.base import ConfigError, Settings, message
 from tessera.settings.config import Config
 from tessera.settings.evaluation import CandidatesFile
@@ -161,6 +162,7 @@ def check_files(plan: Plan, where: str = "config") -> None:
         ConfigError: one message with every such file, a line each.
     """
     problems = [*_missing_packages(plan, where), *_export_problems(plan, where)]
+    problems += [f"{where}: {problem}" for problem in warm_start_problems(Jobs(plan))]
     for needed in _needed(plan):
         problem = _problem(needed)
         if problem is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tessera.artifacts.files import file_digest, write_json
+from tessera.artifacts.files import file_digest, read_json, write_json
 from tessera.artifacts.logs import Progress
 from tessera.artifacts.models import read_model
 from tessera.artifacts.tables import ArtifactError, write_table
@@ -65,7 +65,7 @@ def evaluate_run(
         run.system,
         run.recommender,
         run.seed,
-        run.remarks,
+        [*run.remarks, *read_json(model.with_suffix(".json")).get("remarks", [])],
         trained=not run.heuristic,
     )
 

@@ -21,6 +21,7 @@ class BackboneSystem(TrainedSystem):
     """Items that enter a backbone through an item encoder; trained under every backbone of the experiment."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.backbone:SequentialRecommender"
+    FREE: ClassVar[frozenset[str]] = TrainedSystem.FREE | {"loss", "backbones"}
     recommender: Literal["backbone"] = "backbone"
     items: ItemEncoder = Field(default_factory=IdItems)
     """`ids`, `{table: NAME, adapter: [256]}`, or `{semantic_ids: NAME}`."""
