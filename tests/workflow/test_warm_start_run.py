@@ -16,7 +16,7 @@ from tessera.data.dataset import read_raw_ids
 
 pytestmark = pytest.mark.workflow
 
-SHOP: dict[str, Any] = {"source": "bazaar", "users": 120, "items": 60, "late": 0.2}
+SHOP: dict[str, Any] = {"source": "bazaar", "users": 120, "items": 60, "late": 0.4}
 BASE: dict[str, Any] = {
     "tables": {"latent": {"recipe": "latent"}},
     "systems": {"latent": {"items": {"table": "latent", "adapter": [16]}}},
@@ -25,14 +25,14 @@ BASE: dict[str, Any] = {
     "significance": {"resamples": 100},
 }
 FIRST = BASE | {
-    "datasets": {"shop": SHOP | {"cleaning": {"core": None, "until": "2022-06-30"},
+    "datasets": {"shop": SHOP | {"cleaning": {"core": None, "until": "2022-05-31"},
                                  "split": {"kind": "global_temporal", "valid": 0.15, "test": 0.15}}},
     "experiment": {"datasets": ["shop"], "systems": ["id", "latent"], "seeds": [1], "final": ["id", "latent"]},
 }  # fmt: skip
 START = "last-week/runs"
 SECOND = BASE | {
-    "datasets": {"shop": SHOP | {"cleaning": {"core": {"users": 0, "items": 10}, "since": "2021-09-01"},
-                                 "split": {"kind": "global_temporal", "valid": "2022-10-01", "test": "2022-12-01"}}},
+    "datasets": {"shop": SHOP | {"cleaning": {"core": {"users": 0, "items": 8}, "since": "2021-10-01"},
+                                 "split": {"kind": "global_temporal", "valid": "2022-08-15", "test": "2022-12-01"}}},
     "systems": BASE["systems"] | {"cold": {"items": "ids", "training": {"warm_start": None}}},
     "training": BASE["training"] | {"warm_start": START},
     "experiment": {"datasets": ["shop"], "systems": ["popular", "id", "latent", "cold"], "seeds": [1], "final": "id"},
@@ -143,10 +143,10 @@ def test_what_cannot_be_gone_on_from_is_told_before_anything_runs(
 
 
 def test_a_start_that_saw_the_future_ends_its_training_with_a_word(project: Project) -> None:
-    early = {"kind": "global_temporal", "valid": "2022-05-01", "test": "2022-12-01"}
+    early = {"kind": "global_temporal", "valid": "2022-04-01", "test": "2022-12-01"}
     config = SECOND | {"datasets": {"early": {**SECOND["datasets"]["shop"], "split": early}}}
     config["experiment"] = {"datasets": ["early"], "systems": ["id"], "backbones": ["sasrec"], "seeds": [1]}
     done = project.snakemake("--cores", "2", "--configfile", project.write_config(config))
     assert done.returncode != 0
-    assert "was trained on interactions up to 2022-06" in done.stdout
+    assert "was trained on interactions up to 2022-05" in done.stdout
     assert not list((project.folder / "results").rglob("early/runs/**/model.json"))
