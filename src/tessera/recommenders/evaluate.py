@@ -91,10 +91,10 @@ def write_evaluation(
         cold = popularity == 0
         ranked = rank_cases(scorer, cases, settings, chosen, settings.recommendations, progress.update, cold)
     seconds = time.monotonic() - started
-    found = evaluation_table(cases, ranked, popularity)
+    table = evaluation_table(cases, ranked, popularity)
     inputs = {"candidates": file_digest(candidates)} if candidates else {}
     described = {"system": system, "recommender": recommender, "seed": seed}
-    write_table(output, found, "evaluation", {**described, "evaluation": settings.model_dump(mode="json")}, inputs)
-    summary = summarize(found, settings, popularity, protocol_name(settings, chosen), **described)
+    write_table(output, table, "evaluation", {**described, "evaluation": settings.model_dump(mode="json")}, inputs)
+    summary = summarize(table, settings, popularity, protocol_name(settings, chosen), **described)
     write_json(metrics, {**summary, "seconds": round(seconds, 3), "remarks": list(remarks), "trained": trained})
     return summary

@@ -28,7 +28,7 @@ def missing_lines(systems: Mapping[str, Any]) -> dict[str, list[tuple[float, str
         # where and how often a system runs makes no other system of it
         rest = {key: value for key, value in system.items() if key not in ("missing", "backbones", "seeds")}
         alike.setdefault(json.dumps(rest, sort_keys=True), []).append((name, system.get("missing") or {}))
-    found: dict[str, list[tuple[float, str]]] = {}
+    drawn: dict[str, list[tuple[float, str]]] = {}
     for members in alike.values():
         whole = next((name for name, missing in members if not _lost(missing)[1]), None)
         base = whole or members[0][0]
@@ -40,8 +40,8 @@ def missing_lines(systems: Mapping[str, Any]) -> dict[str, list[tuple[float, str
                 seed = f", items {missing['seed']}" if missing.get("seed") else ""
                 lines.setdefault(f"{base} without {what}{when}{seed}", []).append((share, name))
         for title, points in lines.items():
-            found[title] = sorted([*([(0.0, whole)] if whole else []), *points])
-    return {title: points for title, points in found.items() if len(points) > 1}
+            drawn[title] = sorted([*([(0.0, whole)] if whole else []), *points])
+    return {title: points for title, points in drawn.items() if len(points) > 1}
 
 
 def _lost(missing: Mapping[str, Any]) -> tuple[str, float]:

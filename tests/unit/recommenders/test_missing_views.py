@@ -157,7 +157,7 @@ def test_a_config_tells_every_system_what_its_tables_lose() -> None:
     assert {run.missing for run in runs.values()} == {Missing(image=0.5)}
     assert {tuple(run.remarks) for run in runs.values()} == {("without 50% of the pictures",)}
     assert (
-        Missing(image=0.3, text=0.2, when="test").told
+        Missing(image=0.3, text=0.2, when="test").remark
         == "without 30% of the pictures and 20% of the texts, when judged"
     )
     plain = Plan(load(config())).runs
