@@ -166,7 +166,7 @@ class Attributes(nn.Module):
 
     values: Tensor
     """(values, input width) the distinct ones."""
-    index: Tensor
+    value_index: Tensor
     """(items + 1, n) which value stands where; `values` of them stands for none."""
 
     def __init__(self, rows: ItemSequences, width: int, lost: Lost | None = None) -> None:
@@ -183,7 +183,7 @@ class Attributes(nn.Module):
             raise ValueError("items.fine: the table has no row")
         rows, mean = standardized_sequences(rows)
         self.register_buffer("values", torch.from_numpy(rows.values), persistent=False)
-        self.register_buffer("index", torch.from_numpy(rows.value_index), persistent=False)
+        self.register_buffer("value_index", torch.from_numpy(rows.value_index), persistent=False)
         self.project = nn.Linear(rows.values.shape[1], width)
         self.present = Present(torch.from_numpy(rows.present), lost)
         self.register_buffer("mean", mean, persistent=False)
@@ -198,7 +198,7 @@ class Attributes(nn.Module):
         """Which value stands where, and where any does, (items + 1, n): without a text it is the absent one, once."""
         none = len(self.values)
         missed = self.present.missed()
-        index = self.index if missed is None else self.index.masked_fill(missed[:, None], none)
+        index = self.value_index if missed is None else self.value_index.masked_fill(missed[:, None], none)
         present = index < none
         present = torch.cat([present[:, :1] | ~present.any(1, keepdim=True), present[:, 1:]], 1)
         return index, present
