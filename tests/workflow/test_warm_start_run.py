@@ -54,18 +54,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def final(project: Project) -> Path:
-    (found,) = (project.folder / "results").rglob("shop-final/runs")
-    return found.parent
+    (folder,) = (project.folder / "results").rglob("shop-final/runs")
+    return folder.parent
 
 
 def run_folder(project: Project, run: str, dataset: str = "shop") -> Path:
-    (found,) = (project.folder / "results").rglob(f"{dataset}/runs/{run}/seed-1")
-    return found
+    (folder,) = (project.folder / "results").rglob(f"{dataset}/runs/{run}/seed-1")
+    return folder
 
 
 def described(folder: Path) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((folder / "model.json").read_text())
-    return told
+    description: dict[str, Any] = json.loads((folder / "model.json").read_text())
+    return description
 
 
 def curve(folder: Path) -> list[dict[str, Any]]:
@@ -76,9 +76,9 @@ def test_items_came_and_went(project: Project) -> None:
     before = set(read_raw_ids(project.folder / "last-week/data", "items"))
     warm = run_folder(project, "id/sasrec")
     now = set(read_raw_ids(warm.parents[3] / "data", "items"))
-    told = described(warm)["warm_start"]
+    description = described(warm)["warm_start"]
     counts = {"kept": len(now & before) - 1, "added": len(now - before), "gone": len(before - now)}
-    assert {key: told[key] for key in counts} == counts
+    assert {key: description[key] for key in counts} == counts
     assert min(counts.values()) > 0
     log = "\n".join(path.read_text() for path in (project.folder / "results").rglob("logs/**/id/sasrec/seed-1.log"))
     assert "continues from last-week/runs/id/sasrec/seed-1: {kept} items kept, {added} added".format(**counts) in log
@@ -104,9 +104,9 @@ def test_tables_say_so_beside_the_numbers(project: Project) -> None:
 def test_the_final_run_went_on_from_the_same(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project.folder)
     folder = run_folder(project, "id/sasrec", "shop-final")
-    validated, told = described(run_folder(project, "id/sasrec")), described(folder)
-    assert told["epochs"] == validated["best_epoch"]
-    assert told["warm_start"]["weights"] == validated["warm_start"]["weights"]
+    validated, description = described(run_folder(project, "id/sasrec")), described(folder)
+    assert description["epochs"] == validated["best_epoch"]
+    assert description["warm_start"]["weights"] == validated["warm_start"]["weights"]
     shop = tessera.load(folder)
     assert len(shop.recommend([shop.catalogue.raw_ids[1]], k=3)) == 3
 
@@ -117,8 +117,8 @@ def test_a_changed_start_makes_its_own_run_stale_and_no_other(project: Project) 
     weights = project.folder / START / "id/sasrec/seed-1/model.safetensors"
     before = weights.read_bytes()
     weights.write_bytes(before)
-    found = project.stale(config)
-    assert found == {"train": 2, "evaluate": 1, "tables": 1, "report": 1}
+    stale = project.stale(config)
+    assert stale == {"train": 2, "evaluate": 1, "tables": 1, "report": 1}
     done = project.snakemake("--cores", "1", "--touch", "--configfile", config)
     assert done.returncode == 0, done.stdout[-3000:]
     assert read_tensors(weights)

@@ -28,9 +28,9 @@ class Moment(NamedTuple):
         return self.ticks * UNITS[other.unit] < other.ticks * UNITS[self.unit]
 
 
-def moment(told: Any) -> Moment | None:
+def moment(fields: Any) -> Moment | None:
     """The inverse of what `Moment._asdict` wrote; None where nothing was."""
-    return Moment(int(told["ticks"]), str(told["unit"]), bool(told["dated"])) if told else None
+    return Moment(int(fields["ticks"]), str(fields["unit"]), bool(fields["dated"])) if fields else None
 
 
 def last_trained(dataset: Dataset) -> Moment | None:
@@ -105,7 +105,7 @@ def seen_before(now: Path, earlier: Path) -> Seen | None:
     held, trained_now = _rows(now, ours, "held out", ticks), _rows(now, ours, "train", ticks)
     before = _rows(earlier, theirs, "train", ticks)
     key = ["user", "item", "time"]
-    found = (
+    seen = (
         held.rename({"len": "held"})
         .join(before.rename({"len": "before"}), on=key)
         .join(trained_now.rename({"len": "now"}), on=key, how="left")
@@ -115,6 +115,6 @@ def seen_before(now: Path, earlier: Path) -> Seen | None:
         .sort("user", "item")
     )
     of = int(held["len"].sum())
-    if not len(found):
+    if not len(seen):
         return Seen(0, of)
-    return Seen(int(found["seen"].sum()), of, found["user"][0], found["item"][0])
+    return Seen(int(seen["seen"].sum()), of, seen["user"][0], seen["item"][0])

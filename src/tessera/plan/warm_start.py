@@ -13,7 +13,7 @@ from tessera.artifacts.places import place
 from tessera.artifacts.run_folder import DESCRIPTION, RunFolder
 from tessera.data.files import find
 from tessera.plan.graph import Noun, Plan
-from tessera.settings.base import Settings, did_you_mean, told
+from tessera.settings.base import Settings, did_you_mean, shown_value
 from tessera.settings.kinds import Kind
 from tessera.settings.references import references
 from tessera.settings.runs import Run
@@ -30,7 +30,7 @@ def _differences(before: Settings, now: Settings, path: str) -> Iterator[str]:
         ]
         yield f"{path}: is {kinds[0]} here, {kinds[1]} there"
         return
-    free = {*(now.FREE if isinstance(now, Kind) else ()), *(found.path for found in references(now))}
+    free = {*(now.FREE if isinstance(now, Kind) else ()), *(reference.path for reference in references(now))}
     for name in type(now).model_fields:
         ours, theirs = getattr(now, name), getattr(before, name)
         if name in free or ours == theirs:
@@ -42,7 +42,7 @@ def _differences(before: Settings, now: Settings, path: str) -> Iterator[str]:
 
 
 def _short(value: Any) -> str:
-    return told(value.model_dump() if isinstance(value, Settings) else value)
+    return shown_value(value.model_dump() if isinstance(value, Settings) else value)
 
 
 def _own_folders(jobs: Jobs) -> dict[Path, str]:
@@ -90,14 +90,14 @@ def _earlier(files: RunFolder) -> Run:
     if not isinstance(said, Mapping) or "run" not in said:
         raise ValueError(f"{files.description}: describes no run of a recommender")
     try:
-        found = Run.model_validate(said["run"])
+        run = Run.model_validate(said["run"])
     except ValidationError as error:
         wrong = error.errors()[0]
         where = ".".join(map(str, wrong["loc"])) or "run"
         raise ValueError(f"{files.description}: not a run that this Tessera reads: {where}: {wrong['msg']}") from None
-    if found.heuristic:
-        raise ValueError(f"{files.description}: is of {found.system!r}, which is fitted by counting and has no weights")
-    return found
+    if run.heuristic:
+        raise ValueError(f"{files.description}: is of {run.system!r}, which is fitted by counting and has no weights")
+    return run
 
 
 def _key(plan: Plan, run: Run) -> str:

@@ -56,12 +56,12 @@ class RunInputs(Settings):
 
     def read_again(self) -> dict[str, str]:
         """What a trained run is read with again, by what it is: item tables, codes and codebooks, a built model."""
-        found = {f"table {name}": path for name, path in sorted(self.tables.items())}
+        files = {f"table {name}": path for name, path in sorted(self.tables.items())}
         if self.codes is not None:
-            found |= {"codes": self.codes, "codebooks": str(Path(self.codes).with_name("model.safetensors"))}
+            files |= {"codes": self.codes, "codebooks": str(Path(self.codes).with_name("model.safetensors"))}
         if self.model is not None:
-            found["language model"] = str(Path(self.model, "model.safetensors"))
-        return found
+            files["language model"] = str(Path(self.model, "model.safetensors"))
+        return files
 
     def read_table(self, name: str, items: int) -> Table:
         """An item table of one row an item.

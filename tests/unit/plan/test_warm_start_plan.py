@@ -38,8 +38,8 @@ def before(tmp_path: Path) -> Path:
 
 
 def jobs(path: Path | None, **changes: Any) -> Jobs:
-    told = {} if path is None else {"training__warm_start": str(path)}
-    return Jobs(edited(**told, **changes))
+    keys = {} if path is None else {"training__warm_start": str(path)}
+    return Jobs(edited(**keys, **changes))
 
 
 def problems(path: Path, **changes: Any) -> list[str]:
@@ -57,8 +57,8 @@ def test_a_run_runs_or_datasets_with_runs(before: Path, tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     shutil.copytree(run, saved)
     shutil.copy(before / "data/items.parquet", saved)
-    found = jobs(saved).inputs(Noun("run", ID), "bazaar")
-    assert found["start_items"] == str(saved / "items.parquet")
+    files = jobs(saved).inputs(Noun("run", ID), "bazaar")
+    assert files["start_items"] == str(saved / "items.parquet")
 
 
 @pytest.mark.parametrize(
@@ -109,14 +109,14 @@ def test_one_system_alone_or_all_but_one(before: Path) -> None:
     systems = {run.system for _, run in but_one.going_on()}
     assert "id" in systems
     assert not {"latent", "popular"} & systems
-    (told,) = {remark for _, run in one.going_on() for remark in run.remarks if "goes on" in remark}
-    assert told == f"goes on from the weights of {path}"
+    (remark,) = {remark for _, run in one.going_on() for remark in run.remarks if "goes on" in remark}
+    assert remark == f"goes on from the weights of {path}"
 
 
 def test_final_runs_go_on_too(before: Path) -> None:
-    found = jobs(before / "runs", experiment__final="latent/sasrec")
-    assert [run.path for name, run in found.going_on() if name == "bazaar-final"] == ["latent/sasrec/seed-1"]
-    assert "start" in found.inputs(Noun("run", "latent/sasrec/seed-1"), "bazaar-final")
+    with_final = jobs(before / "runs", experiment__final="latent/sasrec")
+    assert [run.path for name, run in with_final.going_on() if name == "bazaar-final"] == ["latent/sasrec/seed-1"]
+    assert "start" in with_final.inputs(Noun("run", "latent/sasrec/seed-1"), "bazaar-final")
 
 
 # ---------------------------------------------------------------- what is refused
@@ -164,9 +164,9 @@ def test_what_weights_do_not_depend_on_may_change(changes: dict[str, Any], befor
 
 def test_the_key_that_names_it_is_told(before: Path) -> None:
     wrong = str(before / "rums")
-    found = list(warm_start_problems(Jobs(edited(systems__latent__training={"warm_start": wrong}))))
-    assert found
-    assert all(line.startswith(f"systems.latent.training.warm_start: {wrong}: no such file") for line in found)
+    lines = list(warm_start_problems(Jobs(edited(systems__latent__training={"warm_start": wrong}))))
+    assert lines
+    assert all(line.startswith(f"systems.latent.training.warm_start: {wrong}: no such file") for line in lines)
     backbone = Jobs(edited(backbones__sasrec__training={"warm_start": wrong}))
     assert any(line.startswith("backbones.sasrec.training.warm_start: ") for line in warm_start_problems(backbone))
 
@@ -182,19 +182,19 @@ def test_files_of_the_run_are_asked_for(before: Path) -> None:
 
 
 def test_heuristics_have_nothing_to_go_on_from(before: Path) -> None:
-    told = problems(before / "runs/popular/popular/seed-0", experiment__systems=["id"], experiment__seeds=[1])
-    assert told
-    assert all("is of 'popular', which is fitted by counting and has no weights" in line for line in told)
+    lines = problems(before / "runs/popular/popular/seed-0", experiment__systems=["id"], experiment__seeds=[1])
+    assert lines
+    assert all("is of 'popular', which is fitted by counting and has no weights" in line for line in lines)
 
 
 def test_what_the_config_writes_itself_is_no_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     own = Path(jobs(None).file(Noun("run", ID), "bazaar")).parents[4]
     leave_runs(own)
-    found = problems(own / "runs", experiment__systems=["id"])
-    assert found
+    lines = problems(own / "runs", experiment__systems=["id"])
+    assert lines
     assert all(
-        "is in the folder of 'bazaar', which this config writes itself: keep the earlier run" in x for x in found
+        "is in the folder of 'bazaar', which this config writes itself: keep the earlier run" in x for x in lines
     )
     handed_on = own / "export/id/sasrec"
     shutil.copytree(own / "runs" / ID, handed_on)

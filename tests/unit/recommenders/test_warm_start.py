@@ -58,15 +58,15 @@ def weeks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_reads(now, SECOND)
     validated = world / "validated.json"
     validated.write_text(json.dumps({"best_epoch": 3}))
-    found = {"world": world, "before": before, "now": now}
+    folders = {"world": world, "before": before, "now": now}
     for name in SYSTEMS:
-        found[name] = train(before, resolved(name), validated=validated)
-    return found
+        folders[name] = train(before, resolved(name), validated=validated)
+    return folders
 
 
 def described(folder: Path) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((folder / "model.json").read_text())
-    return told
+    description: dict[str, Any] = json.loads((folder / "model.json").read_text())
+    return description
 
 
 def curve(folder: Path) -> list[dict[str, Any]]:
@@ -80,19 +80,19 @@ def curve(folder: Path) -> list[dict[str, Any]]:
 def test_rows_go_by_raw_id_and_all_else_as_it_is(name: str, weeks: dict[str, Path]) -> None:
     now, run = weeks["now"], resolved(name, epochs=0)
     warm = train(now, run, weeks[name], name="copied")
-    old, found = read_tensors(weeks[name] / "model.safetensors"), read_tensors(warm / "model.safetensors")
+    old, carried = read_tensors(weeks[name] / "model.safetensors"), read_tensors(warm / "model.safetensors")
     dataset = load_dataset(now / "data")
     seed_step(run.seed)
     fresh = recommender(run).build(run, run_files(warm).inputs, dataset.train_counts).state_dict()
-    assert found.keys() == old.keys() == fresh.keys()
-    for key in found:
+    assert carried.keys() == old.keys() == fresh.keys()
+    for key in carried:
         if key not in BY_ITEM.get(name, []):
-            assert torch.equal(found[key], old[key]), key
+            assert torch.equal(carried[key], old[key]), key
             continue
-        assert torch.equal(found[key][0], old[key][0])
+        assert torch.equal(carried[key][0], old[key][0])
         for number, raw in enumerate(SECOND, 1):
             expected = old[key][FIRST.index(raw) + 1] if raw in FIRST else fresh[key][number].cpu()
-            assert torch.equal(found[key][number], expected), (key, raw)
+            assert torch.equal(carried[key][number], expected), (key, raw)
     # the two weeks really differ: otherwise rows by number would do as well
     assert [SECOND.index(raw) - FIRST.index(raw) for raw in KEPT] != [0] * len(KEPT)
     assert described(warm)["warm_start"] | {"model": "", "weights": ""} == {
@@ -141,11 +141,11 @@ def test_the_weights_as_they_came_are_validated_first(weeks: dict[str, Path], ca
     now, run = weeks["now"], resolved("ids", epochs=4)
     with caplog.at_level(logging.INFO, "tessera"):
         warm = train(now, run, weeks["ids"], name="first")
-    told, rows = described(warm), curve(warm)
+    description, rows = described(warm), curve(warm)
     assert f"continues from {weeks['ids']}: 23 items kept, 3 added, 3 gone" in caplog.text
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3, 4]
-    assert told["epochs"] == 4
-    assert told["best_epoch"] == max(rows, key=lambda row: row["NDCG@10"])["epoch"]
+    assert description["epochs"] == 4
+    assert description["best_epoch"] == max(rows, key=lambda row: row["NDCG@10"])["epoch"]
     copied = train(now, resolved("ids", epochs=0), weeks["ids"], name="copied")
     dataset = load_dataset(now / "data")
     scorer = load_scorer(copied / "model.safetensors", run, dataset.train_counts, run_files(copied).inputs)
@@ -158,9 +158,9 @@ def test_the_weights_as_they_came_are_validated_first(weeks: dict[str, Path], ca
 def test_a_training_that_spoils_its_start_keeps_it(weeks: dict[str, Path]) -> None:
     run = resolved("ids", epochs=9, patience=2, learning_rate=1.0)
     warm = train(weeks["now"], run, weeks["ids"], name="spoiled")
-    told = described(warm)
-    assert (told["best_epoch"], told["epochs"]) == (0, 2)
-    assert told["validation"] == curve(warm)[0]["NDCG@10"]
+    description = described(warm)
+    assert (description["best_epoch"], description["epochs"]) == (0, 2)
+    assert description["validation"] == curve(warm)[0]["NDCG@10"]
     copied = train(weeks["now"], resolved("ids", epochs=0), weeks["ids"], name="copied")
     assert (warm / "model.safetensors").read_bytes() == (copied / "model.safetensors").read_bytes()
     # what is trained on everything then takes no epoch either, and can be opened
@@ -340,11 +340,11 @@ def now_under(root: Path, split: str, cut: int = 0, **options: Any) -> Path:
 
 
 def test_a_run_says_what_it_was_trained_on(weeks: dict[str, Path]) -> None:
-    told = described(weeks["ids"])["trained_on"]
+    description = described(weeks["ids"])["trained_on"]
     rows = write_log(second=False)
-    assert told["interactions"] == len(rows)
-    assert told["split"] == "none"
-    assert told["last"] == {"ticks": max(time for _, _, time in rows), "unit": "s", "dated": True}
+    assert description["interactions"] == len(rows)
+    assert description["split"] == "none"
+    assert description["last"] == {"ticks": max(time for _, _, time in rows), "unit": "s", "dated": True}
 
 
 @pytest.mark.parametrize("unit", [1, 1000])
@@ -443,9 +443,9 @@ def test_what_the_start_of_the_start_saw_counts(weeks: dict[str, Path], tmp_path
         train(now_under(tmp_path / "now", "leave_one_out"), run, between)
     with pytest.raises(WarmStartError, match="was trained on interactions up to"):
         train(now_under(tmp_path / "timed", "global_temporal", 100), run, between)
-    told = described(between)
-    told["warm_start"]["weights"] = "0" * 16  # it was trained again since
-    (between / "model.json").write_text(json.dumps(told))
+    description = described(between)
+    description["warm_start"]["weights"] = "0" * 16  # it was trained again since
+    (between / "model.json").write_text(json.dumps(description))
     clean = [row for row in write_log() if row[2] >= 40]
     write_data(tmp_path / "clean/data", clean, SECOND, "leave_one_out")
     assert described(train(tmp_path / "clean", run, between))["remarks"] == [UNKNOWN]

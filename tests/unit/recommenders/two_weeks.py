@@ -86,8 +86,10 @@ def write_data(
     write_table(folder / "interactions.parquet", table, "interactions", settings, **clock)
     ids = list(range(1, len(catalogue) + 1))
     empty = pa.array([[]] * len(ids), pa.map_(pa.string(), pa.string()))
-    told = {"item": ids, "raw_id": list(catalogue), "title": list(catalogue), "attributes": empty}
-    write_table(folder / "items.parquet", pa.table({**told, "image": pa.nulls(len(ids), pa.string())}), "items")
+    columns_of_items = {"item": ids, "raw_id": list(catalogue), "title": list(catalogue), "attributes": empty}
+    write_table(
+        folder / "items.parquet", pa.table({**columns_of_items, "image": pa.nulls(len(ids), pa.string())}), "items"
+    )
     write_table(folder / "users.parquet", pa.table({"user": list(range(1, len(users) + 1)), "raw_id": users}), "users")
     return folder
 
@@ -134,7 +136,7 @@ SYSTEMS: dict[str, Any] = {
 }
 BY_ITEM = {"ids": ["items.weight"], "table": ["items.residual"], "codes": ["items.residual"],
            "mme_sid": ["heads.vectors"]}  # fmt: skip
-"""What has a row an item, told here anew."""
+"""What has a row an item, said here anew."""
 
 
 def resolved(name: str, recommender: str = "sasrec", **training: Any) -> Run:
@@ -154,7 +156,7 @@ def train(root: Path, run: Run, start: Path | None = None, validated: Path | Non
     if start is not None:
         run = run.model_copy(update={"training": run.training.model_copy(update={"warm_start": str(start)})})
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "model.json").exists():  # the files of a run are found by its description
+    if not (folder / "model.json").exists():  # the files of a run are known by its description
         write_model(folder / "model.safetensors", {"x": torch.zeros(1)}, {"run": run.model_dump(mode="json")})
         inputs = run_files(folder).inputs
         for file in ("model.json", "model.safetensors"):
