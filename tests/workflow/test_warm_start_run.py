@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ import pytest
 from tiny_project import Project, copy_repository
 
 import tessera
-from tessera.artifacts.models import read_tensors
+from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.data.dataset import read_raw_ids
 
 pytestmark = pytest.mark.workflow
 
-SHOP: dict[str, Any] = {"source": "bazaar", "users": 120, "items": 60, "late": 0.4}
+SHOP: dict[str, Any] = {"source": "bazaar", "users": 300, "items": 100, "late": 0.4}
 BASE: dict[str, Any] = {
     "tables": {"latent": {"recipe": "latent"}},
     "systems": {"latent": {"items": {"table": "latent", "adapter": [16]}}},
@@ -97,8 +98,8 @@ def test_it_starts_higher_than_a_cold_run_and_ends_no_lower_than_it_starts(syste
 
 def test_tables_say_so_beside_the_numbers(project: Project) -> None:
     (table,) = (project.folder / "results").rglob("shop.md")
-    assert f"id/sasrec: goes on from the weights of {START}" in table.read_text()
-    assert "cold/sasrec: goes on" not in table.read_text()
+    assert f"id: goes on from the weights of {START}" in table.read_text()
+    assert "cold: goes on" not in table.read_text()
 
 
 def test_the_final_run_went_on_from_the_same(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,13 +116,13 @@ def test_a_changed_start_makes_its_own_run_stale_and_no_other(project: Project) 
     config = project.write_config(SECOND)
     assert project.stale(config) == {}
     weights = project.folder / START / "id/sasrec/seed-1/model.safetensors"
-    before = weights.read_bytes()
-    weights.write_bytes(before)
-    stale = project.stale(config)
-    assert stale == {"train": 2, "evaluate": 1, "tables": 1, "report": 1}
-    done = project.snakemake("--cores", "1", "--touch", "--configfile", config)
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert read_tensors(weights)
+    before, status = weights.read_bytes(), weights.stat()
+    write_tensors(weights, {name: value + 0.01 for name, value in read_tensors(weights).items()})
+    try:
+        assert project.stale(config) == {"train": 2, "evaluate": 1, "tables": 1, "report": 1}
+    finally:
+        weights.write_bytes(before)
+        os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert project.stale(config) == {}
 
 
