@@ -65,6 +65,10 @@ else:
 report: "workflow/report/workflow.rst"
 
 
+onstart:
+    write_owner(JOBS.root, workflow.configfiles)
+
+
 from tessera.reporting.old_page import bring_back
 
 bring_back(JOBS.page)
@@ -81,3 +85,10 @@ rule all:
         JOBS.page,
         [JOBS.table_file(dataset, "md") for dataset in DATASETS],
         [] if CONFIG.task == "ctr" else [*final(), *recommended(), *exported()],
+
+
+include: "workflow/rules/reuse.smk"
+
+
+if workflow.is_main_process:
+    take_over()

@@ -10,6 +10,7 @@ from tessera.artifacts.code import code_fingerprint
 from tessera.data.files import find
 from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs, Told
+from tessera.plan.owner import check_owner, write_owner
 from tessera.plan.picture import flow_chart
 from tessera.plan.required import check_files, check_first_lines, dataset_files, picture_names
 from tessera.settings.config import load
@@ -21,6 +22,7 @@ try:
     PLAN = Plan(CONFIG)
     check_files(PLAN, WHERE)
     if workflow.is_main_process:  # not again in every job
+        check_owner(Jobs(PLAN).root, workflow.configfiles, WHERE)
         check_first_lines(PLAN, WHERE)
 except ConfigError as error:
     refuse(error)
