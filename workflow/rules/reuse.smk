@@ -31,18 +31,14 @@ def producer(path):
 
 
 def job_of(maker, wildcards):
-    """What decides a job's result, and where; params are looked at only where an output is missing."""
+    """What decides a job's result, and where it lies."""
     read, output = maker.expand_input(wildcards)[0], maker.expand_output(wildcards)[0]
-    if all(map(os.path.exists, output)):
-        return Job(maker.name, tuple(map(str, read)), tuple(map(str, output)), frozenset())
-    params = maker.expand_params(wildcards, read, output, None)[1]
-    told = [*maker.expand_log(wildcards), maker.expand_benchmark(wildcards)]
     return Job(
         maker.name,
         tuple(map(str, read)),
         tuple(map(str, output)),
-        frozenset(map(repr, params)),
-        tuple(map(str, filter(None, told))),
+        lambda: frozenset(map(repr, maker.expand_params(wildcards, read, output, None)[1])),
+        tuple(map(str, filter(None, [*maker.expand_log(wildcards), maker.expand_benchmark(wildcards)]))),
     )
 
 

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +31,8 @@ class Job:
     rule: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    params: frozenset[str]
-    """As the workflow records them."""
+    params: Callable[[], frozenset[str]]
+    """As the workflow records them; code is hashed for them, so that they are asked for late."""
     told: tuple[str, ...] = ()
     """Log and benchmark: written on in place, so that they are copied."""
 
@@ -99,7 +99,7 @@ class Reuse:
             moved = _moved(record, sibling, self.root)
             if moved.get("rule") != job.rule or set(moved.get("input") or ()) != set(job.inputs):
                 return None
-            if set(moved.get("params") or ()) != job.params:
+            if set(moved.get("params") or ()) != job.params():
                 return None
             found.append(moved)
         return found
