@@ -25,15 +25,15 @@ def check_owner(root: str | Path, configs: Sequence[str | Path], where: str) -> 
     owner, own = Path(root, OWNER), _named(configs)
     if not owner.is_file() or not own:
         return
-    others = [str(name) for name in read_json(owner).get("configs", [])]
+    makers = [str(name) for name in read_json(owner).get("configs", [])]
     # as the files are, not as they are spelled: a link is what it leads to, and what is gone owns nothing
-    if not others or not all(Path(name).is_file() for name in others) or _same(others, own):
+    if not makers or not all(Path(name).is_file() for name in makers) or _same(makers, own):
         return
     name = Path(root).name
     raise ConfigError(
-        f"{where}: experiment.name: {str(root)!r} holds what {_told(others)} made, and this run of {_told(own)} would "
-        f"overwrite it. Give this one a name of its own (`experiment: {{name: {name}-2}}`, or on the command line "
-        f"--config experiment='{{name: {name}-2}}'), or delete {root} and state/{name}"
+        f"{where}: experiment.name: '{root}' holds what {' with '.join(makers)} made, and this run of "
+        f"{' with '.join(own)} would overwrite it. Give this one a name of its own (`experiment: {{name: {name}-2}}`, "
+        f"or on the command line --config experiment='{{name: {name}-2}}'), or delete {root} and state/{name}"
     )
 
 
@@ -61,7 +61,3 @@ def _named(configs: Sequence[str | Path]) -> list[str]:
 
 def _same(one: Sequence[str], other: Sequence[str]) -> bool:
     return [Path(path).resolve() for path in one] == [Path(path).resolve() for path in other]
-
-
-def _told(configs: Sequence[str]) -> str:
-    return " with ".join(configs)

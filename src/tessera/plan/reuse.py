@@ -33,7 +33,7 @@ class Job:
     outputs: tuple[str, ...]
     params: Callable[[], frozenset[str]]
     """As the workflow records them; code is hashed for them, so that they are asked for late."""
-    told: tuple[str, ...] = ()
+    logs: tuple[str, ...] = ()
     """Log and benchmark: written on in place, so that they are copied."""
 
     @property
@@ -90,7 +90,7 @@ class Reuse:
 
     def _records(self, job: Job, sibling: str) -> list[Record] | None:
         """How a sibling made every output of a job, told of this folder; None where it did not, or not in this way."""
-        found = []
+        moved_records = []
         for output in job.outputs:
             there = self._there(output, sibling)
             record = self.records.read(there) if Path(there).exists() else None
@@ -101,8 +101,8 @@ class Reuse:
                 return None
             if set(moved.get("params") or ()) != job.params():
                 return None
-            found.append(moved)
-        return found
+            moved_records.append(moved)
+        return moved_records
 
     def _take(self, job: Job, sibling: str, records: list[Record]) -> None:
         # a file without its record would pass for up to date; a record without its file is nothing
@@ -110,7 +110,7 @@ class Reuse:
             self.records.write(output, record)
         for output in job.outputs:
             _link(Path(self._there(output, sibling)), Path(output))
-        for path in job.told:
+        for path in job.logs:
             there = Path(self._there(path, sibling))
             if there.is_file() and not Path(path).exists():
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -120,9 +120,9 @@ class Reuse:
 
 def taken_over(taken: Mapping[str, int]) -> str:
     """What was taken, in a line."""
-    told = ", ".join(f"{count:,} from {folder}" for folder, count in sorted(taken.items()))
+    parts = ", ".join(f"{count:,} from {folder}" for folder, count in sorted(taken.items()))
     count = sum(taken.values())
-    return f"{count:,} result{'s' if count > 1 else ''} of other experiments agree and are taken over: {told}"
+    return f"{count:,} result{'s' if count > 1 else ''} of other experiments agree and are taken over: {parts}"
 
 
 def same(path: str, other: str) -> bool:
