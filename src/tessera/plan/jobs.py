@@ -429,17 +429,20 @@ class Jobs:
         return canonical(settings)
 
     def report(self, config: dict[str, Any]) -> str:
-        """What the page depends on besides its inputs; `resources` and `export` change no result, and are not shown.
+        """What the page depends on besides its inputs; what changes no result is not shown: `resources`, `export`, and
+        the experiment's name.
 
         Args:
             config: the config as it was written, which the page shows.
         """
+        experiment = {key: value for key, value in config["experiment"].items() if key != "name"}
         settings = {
             "task": self.task.module,
             "report": _told(self.config.report),
             "runs": {dataset: self.judged(dataset) for dataset in self.config.experiment.datasets},
             "datasets": self.config.experiment.datasets,
-            "config": {key: value for key, value in config.items() if key not in ("resources", "export")},
+            "config": {key: value for key, value in config.items() if key not in ("resources", "export")}
+            | {"experiment": experiment},
         }
         return canonical(settings)
 

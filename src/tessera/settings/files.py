@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,20 @@ def experiment_name(paths: Iterable[str | Path]) -> str:
     if not last or last[0].is_relative_to("/dev"):  # `--configfile <(command)`
         return "experiment"
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", last[0].stem).strip(".-") or "experiment"
+
+
+def name_of_experiment(paths: Sequence[Path], overrides: Mapping[str, Any]) -> str:
+    """What the experiment of some config files is called.
+
+    Args:
+        paths: the files, which can be read.
+        overrides: what `--config` says beside them.
+    """
+    for config in (overrides, *(yaml.safe_load(path.read_text(encoding="utf-8")) for path in reversed(paths))):
+        experiment = config.get("experiment") if isinstance(config, Mapping) else None
+        if isinstance(experiment, Mapping) and experiment.get("name"):
+            return str(experiment["name"])
+    return experiment_name(paths)
 
 
 def check_files_of_config(paths: Iterable[str | Path]) -> None:
