@@ -131,7 +131,7 @@ def test_an_edit_runs_what_it_would_have_run(
         (project.folder / second).write_text(text)
 
 
-def test_an_edit_of_code_and_of_a_picture_are_seen(project: Project, second: str) -> None:
+def test_an_edit_of_code_is_seen(project: Project, second: str) -> None:
     with project.edited("src/tessera/quantization/rq_kmeans.py", lambda text: text + "\n_MORE = 1\n"):
         assert project.stale(second) == {"quantize": 1, "health": 1, "train": 1, "evaluate": 1, **SHOWN}
 
