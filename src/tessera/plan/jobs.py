@@ -435,14 +435,14 @@ class Jobs:
         Args:
             config: the config as it was written, which the page shows.
         """
-        experiment = {key: value for key, value in config["experiment"].items() if key != "name"}
+        shown = {key: value for key, value in config.items() if key not in ("resources", "export")}
+        shown["experiment"] = {key: value for key, value in shown.get("experiment", {}).items() if key != "name"}
         settings = {
             "task": self.task.module,
             "report": _told(self.config.report),
             "runs": {dataset: self.judged(dataset) for dataset in self.config.experiment.datasets},
             "datasets": self.config.experiment.datasets,
-            "config": {key: value for key, value in config.items() if key not in ("resources", "export")}
-            | {"experiment": experiment},
+            "config": shown,
         }
         return canonical(settings)
 
