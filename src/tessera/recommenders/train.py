@@ -51,7 +51,7 @@ def needed_epochs(validated: Path) -> dict[str, int]:
         ValueError: it does not say.
     """
     told = read_json(validated)
-    best = told.get("best_epochs", {}) | {"": told.get("best_epoch")}
+    best: dict[str, Any] = told.get("best_epochs", {}) | {"": told.get("best_epoch")}
     if not all(isinstance(count, int) for count in best.values()):
         raise ValueError(f"{validated}: does not say after how many epochs the run was best; train that run again")
     return best
