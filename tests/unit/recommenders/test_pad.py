@@ -74,7 +74,7 @@ def curve(output: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("gate", ["bins", "global", "uniform"])
-@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "bert4rec"])
+@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "bert4rec", "mamba"])
 def test_one_product_is_the_weighted_sum_of_the_towers(backbone: str, gate: str, table: Path) -> None:
     model = build(table, backbone, gate=gate)
     if model.gate.logits is not None:
@@ -95,10 +95,10 @@ def test_one_product_is_the_weighted_sum_of_the_towers(backbone: str, gate: str,
             wanted[:, item - 1] += (weight * states @ tower.vectors()[item]).detach()
     torch.testing.assert_close(scores, wanted, rtol=1e-4, atol=1e-5)
     users = model.users(Histories.of(HISTORIES.numpy()), model.catalogue())
-    assert users.shape == (3, 1, 48)
+    assert users.shape == (3, 1, 3 * model.tower("id").backbone.dim)
 
 
-@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "bert4rec"])
+@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "bert4rec", "mamba"])
 def test_what_is_trained_is_what_is_scored(backbone: str, table: Path) -> None:
     """The loss of a batch is the cross-entropy of the gated scores of its targets."""
     model = build(table, backbone)
