@@ -142,6 +142,7 @@ def test_semantic_ids(name: str, finished: Project, codes_again: Path) -> None:
         "codes/sasrec/seed-1",
         "dmesr/sasrec/seed-1",
         "tiger/tiger/seed-1",
+        "pad/sasrec/seed-1",
         "mme_sid/mme_sid/seed-1",
     ],
 )
