@@ -15,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, stats
 
-from tessera.artifacts.files import write_text
+from tessera.artifacts.files import file_digest, write_text
 from tessera.artifacts.logs import Progress
-from tessera.artifacts.tables import read_item_table
+from tessera.artifacts.tables import describe, read_item_table, read_table
+from tessera.data.bazaar.hidden import true_attributes
 from tessera.data.cooccurrence import cooccurrence
 from tessera.data.dataset import load_dataset
 from tessera.evaluation.groups import item_groups
+from tessera.evaluation.probes import describe_probes
+from tessera.evaluation.purity import attribute_values
 from tessera.evaluation.spectrum import entropy_rank, singular_values
 from tessera.settings.evaluation import Evaluation
 
@@ -215,9 +218,29 @@ def describe_table(
     }
 
 
-def diagnose(table: Path, data: Path, output: Path) -> None:
+def _probes(
+    vectors: np.ndarray, present: NDArray[np.bool_], table: Path, data: Path, latents: Path | None
+) -> dict[str, Any]:
+    """What the vectors know of the items' attributes, and, of a generated world, of those that it hides."""
+    items = read_table(data / "items.parquet", "items", ["item", "raw_id", "attributes"]).sort_by("item")
+    raw_ids = items.column("raw_id").to_pylist()
+    probes, unprobed = describe_probes(vectors, present, raw_ids, attribute_values(items))
+    found: dict[str, Any] = {"probes": probes, "unprobed": unprobed}
+    if latents is not None:
+        truth = {name: values for name, values in true_attributes(latents, raw_ids).items() if name not in probes}
+        hidden, _ = describe_probes(vectors, present, raw_ids, truth)
+        found["hidden_probes"] = hidden
+        found["unprobed"] = [name for name in unprobed if name not in hidden]
+        # a table that was made of the truth itself shows what can be had
+        found["bound"] = (describe(table).get("inputs") or {}).get("source") == file_digest(latents)
+    return found
+
+
+def diagnose(table: Path, data: Path, output: Path, latents: Path | None = None) -> None:
     """Write the diagnostics of an item table as JSON, a line for each of them.
 
+    Args:
+        latents: the true attributes of a generated world, which are probed too.
     Raises:
         ArtifactError: the table is none, or of another catalogue.
     """
@@ -225,5 +248,6 @@ def diagnose(table: Path, data: Path, output: Path) -> None:
     vectors, present = read_item_table(table, dataset.n_items)
     counts = cooccurrence(*dataset.train_histories(), dataset.n_items, MAX_HISTORY)
     found = describe_table(vectors, present, counts, dataset.train_counts)
+    found |= _probes(vectors, present, table, data, latents)
     lines = [f"  {json.dumps(key)}: {json.dumps(found[key], allow_nan=False)}" for key in sorted(found)]
     write_text(output, "{\n" + ",\n".join(lines) + "\n}\n")
