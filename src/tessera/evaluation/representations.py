@@ -22,6 +22,7 @@ from tessera.data.bazaar.hidden import true_attributes
 from tessera.data.cooccurrence import cooccurrence
 from tessera.data.dataset import load_dataset
 from tessera.evaluation.groups import item_groups
+from tessera.evaluation.nearest import MOST_DENSE, nearest
 from tessera.evaluation.probes import describe_probes
 from tessera.evaluation.purity import attribute_values
 from tessera.evaluation.spectrum import entropy_rank, singular_values
@@ -74,8 +75,11 @@ def neighbours_and_uniformity(unit: Floats, anchors: Ints, count: int) -> tuple[
         count: neighbours wanted; fewer where there are fewer rows.
     Returns:
         rows (m, count), nearest first; their cosines; and the uniformity of Wang and Isola (ICML 2020, eq. 3 with
-        t = 2): log of the mean of exp(-2 |x - y|^2) over pairs, at most 0 and lower for a more even spread.
+        t = 2): log of the mean of exp(-2 |x - y|^2) over pairs, at most 0 and lower for a more even spread. Of more
+        than `MOST_DENSE` rows, `MOST_ANCHORS` make the pairs with the anchors.
     """
+    if len(unit) > MOST_DENSE:
+        return *nearest(unit, anchors, count), _uniformity(unit, anchors)
     count = min(count, len(unit) - 1)
     rows = np.empty((len(anchors), count), np.int64)
     cosines = np.empty((len(anchors), count), np.float32)
@@ -93,6 +97,21 @@ def neighbours_and_uniformity(unit: Floats, anchors: Ints, count: int) -> tuple[
             done += len(block)
             progress.update(len(block))
     return rows, cosines, float(np.log(potential / (len(anchors) * (len(unit) - 1))))
+
+
+def _uniformity(unit: Floats, anchors: Ints) -> float:
+    """The uniformity over pairs of an anchor and one of some random rows."""
+    some = np.sort(np.random.default_rng(0).choice(len(unit), min(MOST_ANCHORS, len(unit)), replace=False))
+    others, potential, pairs = unit[some], 0.0, 0
+    size = max(1, _BLOCK // len(some))
+    for start in range(0, len(anchors), size):
+        block = anchors[start : start + size]
+        cosines = unit[block] @ others.T
+        own = block[:, None] == some
+        cosines[own] = -np.inf
+        potential += float(np.exp(4 * cosines - 4, dtype=np.float32).sum(dtype=np.float64))
+        pairs += cosines.size - int(own.sum())
+    return float(np.log(potential / pairs))
 
 
 def strongest_pairs(counts: sparse.csr_matrix[np.int64], items: Ints) -> Ints:
