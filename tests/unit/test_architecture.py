@@ -92,7 +92,7 @@ def test_stages_without_a_model_do_not_load_torch(script: str) -> None:
 # Libraries that take a while to import -> stages that use them every time.
 HEAVY: dict[str, set[str]] = {
     "sklearn": set(),  # imported where a probe or a calibration is fitted
-    "networkx": set(),
+    "networkx": {"report.py"},
     "pandas": set(),
     "faiss": {"export.py"},
 }
