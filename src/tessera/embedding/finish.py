@@ -62,10 +62,10 @@ def find_components(vectors: Vectors, count: int, whiten: float = 0.0) -> Compon
     if not whiten:
         return Components(mean, directions, np.arange(len(directions)), None)
     relative = variance[: len(directions)] / max(float(variance[0]), 1e-300)
-    told = relative > _SILENT
-    if not told.any():  # a table has a column even where all items are alike
+    informative = relative > _SILENT
+    if not informative.any():  # a table has a column even where all items are alike
         return Components(mean, directions, np.arange(1), None)
-    return Components(mean, directions, np.flatnonzero(told), relative[told] ** (-whiten / 2))
+    return Components(mean, directions, np.flatnonzero(informative), relative[informative] ** (-whiten / 2))
 
 
 def _share(variance: Floats, count: int) -> float:
@@ -109,5 +109,5 @@ def read_components(path: Path) -> Components | None:
     """
     if not path.is_file():
         raise ArtifactError(f"{path}: is not there; make the table again, for nothing else can be put beside its rows")
-    found = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
-    return Components(found["mean"], found["directions"], found["kept"], found.get("scale")) if found else None
+    arrays = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
+    return Components(arrays["mean"], arrays["directions"], arrays["kept"], arrays.get("scale")) if arrays else None

@@ -84,7 +84,7 @@ def calibrated(
     labels, probabilities = fitted_on
     if not 0 < int((labels > 0).sum()) < len(labels):
         return {}
-    found = {}
+    by_method = {}
     for name, fit in METHODS.items():
         better = fit(labels, probabilities)(judged[1])
         metrics = {
@@ -92,5 +92,5 @@ def calibrated(
             "log loss": float(log_losses(judged[0], better).mean()),
             "ECE": ece(judged[0], better, bins),
         }
-        found[name] = {"samples": len(better), "fitted_on": len(labels), "metrics": metrics}
-    return found
+        by_method[name] = {"samples": len(better), "fitted_on": len(labels), "metrics": metrics}
+    return by_method

@@ -1,8 +1,8 @@
 """What do the vectors of an item table know? A linear probe for each attribute of the items.
 
 A probe is a multinomial logistic regression from vectors to the values of an attribute, judged on items that it was not
-fitted on (Alain and Bengio, ICLR 2017 workshop). Beside it stands the share of the most frequent value, which a guess
-without vectors gets. No interaction is read.
+fitted on (Alain and Bengio, ICLR 2017 workshop). Beside it stands the share of the most frequent value, the most that
+one guess for all can get. No interaction is read.
 """
 
 from __future__ import annotations
@@ -105,11 +105,10 @@ def _fitted(
     rows, others = (((vectors[some] - mean) / spread).astype(np.float32) for some in (fitted, judged))
     probe = LogisticRegression(C=strength, max_iter=ITERATIONS, tol=1e-3)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # the strength in use is the one that does best all the same
-        found = probe.fit(rows, known).predict(others)
-    return np.asarray(found, np.int64)
+        # a strength that has not settled is taken only where it does best all the same
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        given = probe.fit(rows, known).predict(others)
+    return np.asarray(given, np.int64)
 
 
 def probe(vectors: Floats, labels: Ints, folds: Ints) -> dict[str, Any]:
@@ -120,9 +119,8 @@ def probe(vectors: Floats, labels: Ints, folds: Ints) -> dict[str, Any]:
         labels: (n,) from 0.
         folds: (n,) the fold of each row.
     Returns:
-        `accuracy` over the judged rows, `balanced` (mean over labels of the share that is recognised), `majority` (what
-        a guess of the most frequent label of the rows that were fitted on gets), `values` (labels), `items` (rows) and
-        `judged` (rows that were).
+        `accuracy` over the judged rows, `balanced` (mean over labels of the share that is recognised), `majority` (the
+        share of the most frequent label), `values` (labels), `items` (rows) and `judged` (rows that were).
     """
     whole = vectors.size <= MOST_NUMBERS
     parts = [fold for fold in range(FOLDS) if (folds == fold).any()]
@@ -131,13 +129,10 @@ def probe(vectors: Floats, labels: Ints, folds: Ints) -> dict[str, Any]:
     rows = np.isin(folds, parts)
     right, truth = given[rows] == labels[rows], labels[rows]
     counts, hits = np.bincount(truth), np.bincount(truth, right)
-    guesses = sum(
-        int((labels[folds == fold] == np.bincount(labels[folds != fold], minlength=1).argmax()).sum()) for fold in parts
-    )
     return {
         "accuracy": float(right.mean()),
         "balanced": float((hits[counts > 0] / counts[counts > 0]).mean()),
-        "majority": guesses / len(truth),
+        "majority": int(counts.max()) / len(truth),
         "values": len(np.unique(labels)),
         "items": len(labels),
         "judged": len(truth),
@@ -174,6 +169,6 @@ def describe_probes(
             unprobed.append(name)
             continue
         labels = np.array([number[values[item]] for item in kept.tolist()], np.int64)
-        found = probe(vectors[kept], labels, folds[kept - 1])
-        probes[name] = {**found, "left_out": len(items) - len(kept)}
+        numbers = probe(vectors[kept], labels, folds[kept - 1])
+        probes[name] = {**numbers, "left_out": len(items) - len(kept)}
     return probes, unprobed
