@@ -120,6 +120,7 @@ rule embed:
 # Reads of the config: nothing.
 rule diagnose:
     input:
+        unpack(lambda wildcards: JOBS.hidden(wildcards.dataset)),
         table="<results>/{dataset}/tables/{table}.parquet",
         interactions="<results>/{dataset}/data/interactions.parquet",
         catalogue="<results>/{dataset}/data/items.parquet",

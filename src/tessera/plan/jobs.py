@@ -191,6 +191,10 @@ class Jobs:
         """The dataset whose raw rows a dataset is made of: itself, or what is trained on to the end."""
         return self.config.finals.get(dataset, dataset)
 
+    def hidden(self, dataset: str) -> Files:
+        """The true attributes of a generated world, as a named input."""
+        return {"latents": f"results/{self.raw(dataset)}/raw/latents.parquet"} if self.plan.generated(dataset) else {}
+
     def validated(self, noun: Noun, dataset: str) -> Files:
         """The description of the run that says how long a final one is trained, as a named input."""
         if dataset not in self.config.finals or self.plan.trained[noun.name].heuristic:
