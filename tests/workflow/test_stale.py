@@ -114,8 +114,8 @@ def test_settings(finished: Project, path: str, value: Any, expected: dict[str, 
 
 
 def test_another_picture_under_an_old_name(finished: Project) -> None:
-    picture = next((finished.folder / "results/bazaar/raw/images").glob("*.png"))
-    stamp = finished.folder / "results/bazaar/raw/pictures.json"
+    picture = next((finished.folder / "results/tiny/bazaar/raw/images").glob("*.png"))
+    stamp = finished.folder / "results/tiny/bazaar/raw/pictures.json"
     kept = {path: (path.read_bytes(), path.stat()) for path in (picture, stamp)}
     Image.new("RGB", (40, 40), "red").save(picture)
     try:
