@@ -221,7 +221,9 @@ class Jobs:
 
     def hidden(self, dataset: str) -> Files:
         """The true attributes of a generated world, as a named input."""
-        return {"latents": f"results/{self.raw(dataset)}/raw/latents.parquet"} if self.plan.generated(dataset) else {}
+        return (
+            {"latents": f"{self.root}/{self.raw(dataset)}/raw/latents.parquet"} if self.plan.generated(dataset) else {}
+        )
 
     def validated(self, noun: Noun, dataset: str) -> Files:
         """The description of the run that says how long a final one is trained, as a named input."""
