@@ -18,6 +18,7 @@ BASE = {"settings", "artifacts"}
 DOORS: dict[str, set[str]] = {
     "settings": {"artifacts"},
     "plan": BASE | {"data"},
+    "watch": BASE | {"data", "plan"},
     "artifacts": set(),
     "data": BASE,
     "objectives": BASE,
@@ -90,7 +91,8 @@ def test_stages_without_a_model_do_not_load_torch(script: str) -> None:
 
 
 def test_reading_the_workflow_loads_no_engine() -> None:
-    statement = "import tessera.plan.jobs, tessera.plan.picture, tessera.plan.required, tessera.artifacts.code"
+    statement = "import tessera.plan.jobs, tessera.plan.picture, tessera.plan.required, tessera.artifacts.code, "
+    statement += "tessera.watch.line, tessera.watch.closing, tessera.watch.costs"
     assert not modules_after(statement) & {"torch", "polars", "pyarrow", "pandas", "numpy"}
 
 
