@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,10 +13,11 @@ import yaml
 
 from tessera.plan.graph import Plan
 from tessera.plan.required import check_files, check_first_lines
+from tessera.project import make_project
 from tessera.settings.base import ConfigError, did_you_mean
 from tessera.settings.config import Config
 from tessera.settings.config import load as load_config
-from tessera.settings.files import check_files_of_config
+from tessera.settings.files import check_files_of_config, merged
 from tessera.settings.kinds import FAMILIES, members
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -29,12 +30,6 @@ def _end(text: object) -> typer.Exit:
     return typer.Exit(1)
 
 
-def _merged(first: Any, second: Any) -> Any:
-    if not (isinstance(first, Mapping) and isinstance(second, Mapping)):
-        return second
-    return {**first, **{key: _merged(first.get(key), value) for key, value in second.items()}}
-
-
 def _read(paths: list[Path]) -> Config:
     """A checked config.
 
@@ -44,7 +39,7 @@ def _read(paths: list[Path]) -> Config:
     check_files_of_config(paths)
     found: Any = {}
     for path in paths:
-        found = _merged(found, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        found = merged(found, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     return load_config(found, str(paths[-1]))
 
 
@@ -75,6 +70,16 @@ def check(configs: Configs) -> None:
 
 
 # ---------------------------------------------------------------- what it would do
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="A new folder, or an empty one.")]) -> None:
+    """Copy the workflow into a folder of your own: Snakefile, rules, scripts, profiles, configs, ./run."""
+    try:
+        make_project(folder)
+    except OSError as error:
+        raise _end(error) from None
+    typer.echo(f"{folder}: the workflow; next: cd {shlex.quote(str(folder))} && ./run --configfile config/tiny.yaml")
 
 
 @app.command()

@@ -13,9 +13,12 @@ from tessera.plan.jobs import Jobs, Told
 from tessera.plan.picture import flow_chart
 from tessera.plan.required import check_files, check_first_lines, dataset_files, picture_names
 from tessera.settings.config import load
+from tessera.settings.files import command_line, merged
 
-WHERE = ", ".join(map(str, workflow.configfiles)) or "config"
+GIVEN = workflow.config_settings.config_args or []
+WHERE = ", ".join([*map(str, workflow.configfiles), *["--config"] * bool(GIVEN)]) or "config"
 try:
+    config.update(merged(config, command_line(GIVEN)))
     CONFIG = load(config, WHERE)
     PLAN = Plan(CONFIG)
     check_files(PLAN, WHERE)
