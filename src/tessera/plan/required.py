@@ -24,6 +24,7 @@ from tessera.settings.evaluation import CandidatesFile
 from tessera.settings.export import onnx_problem
 from tessera.settings.language import FolderModel, PackageModel
 from tessera.settings.sources.base import FileSource
+from tessera.settings.training import LoopSettings, missing_tracker
 
 _NEGATIVES = "expected `user negative negative ...` a line"
 ITEM_KEYS = ("metadata", "businesses", "items_file", "films")
@@ -123,6 +124,22 @@ def _missing_packages(plan: Plan, where: str) -> Iterator[str]:
             yield f"{where}: semantic_ids.{name}.engine: faiss is not installed; {mend}"
 
 
+def _missing_trackers(plan: Plan, where: str) -> Iterator[str]:
+    config = plan.config
+    loops: list[tuple[str, Any]] = [("training", config.training)]
+    loops += [("training", run.training) for run in plan.trained.values() if not run.heuristic]
+    loops += [("ctr.training", config.ctr.training)] if config.ctr is not None else []
+    for section, kind in (("models", "model"), ("tables", "table"), ("semantic_ids", "semantic_ids")):
+        settings = getattr(config, section)
+        loops += [
+            (f"{section}.{name}.training", getattr(settings[name], "training", None)) for name in plan.needed(kind)
+        ]
+    wanted = {(key, name): None for key, loop in loops if isinstance(loop, LoopSettings) for name in loop.trackers}
+    for key, name in wanted:
+        if find_spec(name) is None:
+            yield f"{where}: {key}.trackers: {missing_tracker(name)}"
+
+
 def _export_problems(plan: Plan, where: str) -> Iterator[str]:
     """What is in the way of the folders that the experiment asks for; the hub is not asked."""
     folders, settings = Jobs(plan).exported(), plan.config.export
@@ -164,7 +181,7 @@ def check_files(plan: Plan, where: str = "config") -> None:
     Raises:
         ConfigError: one message with every such file, a line each.
     """
-    problems = [*_missing_packages(plan, where), *_export_problems(plan, where)]
+    problems = [*_missing_packages(plan, where), *_missing_trackers(plan, where), *_export_problems(plan, where)]
     for needed in _needed(plan):
         problem = _problem(needed)
         if problem is not None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from tessera.recommenders.inputs import RunInputs
 from tessera.settings.language import BuiltModel, FolderModel
 from tessera.settings.references import named
 from tessera.settings.runs import Run
+from tessera.settings.training import LoopSettings
 
 ITEMS = "items.parquet"
 POPULARITY = "popularity.safetensors"
@@ -90,13 +92,20 @@ def _read_run(folder: Path) -> Run:
     if told is None:
         raise ArtifactError(f"{folder}: is no run of a recommender, but what a run may read: load the run itself")
     try:
-        return Run.model_validate(told)
+        return Run.model_validate(_as_written_today(told))
     except ValidationError as error:
         wrong = error.errors()[0]
         where = ".".join(map(str, wrong["loc"])) or "run"
         raise ArtifactError(
             f"{description}: not a recommender's run that this Tessera reads: {where}: {wrong['msg']}"
         ) from None
+
+
+def _as_written_today(told: Any) -> Any:
+    """A description without keys of loops that have another name today: no result depends on them."""
+    if not isinstance(told, dict):
+        return told
+    return {key: _as_written_today(part) for key, part in told.items() if key not in LoopSettings.RENAMED}
 
 
 def _check(files: RunFiles, saved: bool) -> None:

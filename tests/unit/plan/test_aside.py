@@ -20,7 +20,7 @@ ASIDES = {
     "captions.looks": {"shard": 7},
     "tables.seen": {"shard": 7},
     "models.large": {"offline": True},
-    "models.small.training": {"checkpoint_seconds": 7.0, "tensorboard": True},
+    "models.small.training": {"checkpoint_seconds": 7.0, "trackers": ["tensorboard"], "trackers_online": True},
 }
 
 
