@@ -95,19 +95,19 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]
                 self.handleError(record)
 
     def _emit(self, record: LogRecord, event: LogEvent | None) -> None:
-        told = record.__dict__
+        fields = record.__dict__
         if self.dry and event == LogEvent.JOB_INFO:
-            self.asked.append(told)
+            self.asked.append(fields)
         elif event == LogEvent.RUN_INFO:
-            self.line.total = int((told.get("stats") or {}).get("total", 0))
+            self.line.total = int((fields.get("stats") or {}).get("total", 0))
         elif event == LogEvent.JOB_INFO:
-            name = job_name(told["rule_name"], told["log"] or [], dict(told["wildcards"] or {}))
-            threads = int(told.get("threads") or 1)
-            self.line.start(told["jobid"], Job(name, told["rule_name"], threads))
+            name = job_name(fields["rule_name"], fields["log"] or [], dict(fields["wildcards"] or {}))
+            threads = int(fields.get("threads") or 1)
+            self.line.start(fields["jobid"], Job(name, fields["rule_name"], threads))
         elif event == LogEvent.JOB_FINISHED:
-            self.line.finish(told["job_id"])
+            self.line.finish(fields["job_id"])
         elif event == LogEvent.PROGRESS:
-            self.line.total = int(told.get("total") or self.line.total)
+            self.line.total = int(fields.get("total") or self.line.total)
         elif event == LogEvent.JOB_ERROR:
             self._job_failed(record)
         elif record.levelno >= WARNING:
@@ -116,10 +116,10 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]
             self._aside(str(record.msg or ""))
 
     def _job_failed(self, record: LogRecord) -> None:
-        told = record.__dict__
-        logs = list(told["log"] or [])
-        job = self.line.fail(told["jobid"])
-        name = job.name if job is not None else job_name(told["rule_name"], logs, {})
+        fields = record.__dict__
+        logs = list(fields["log"] or [])
+        job = self.line.fail(fields["jobid"])
+        name = job.name if job is not None else job_name(fields["rule_name"], logs, {})
         ended, self.ended = self.ended, None
         why = f" ({ended}{_KILLED if ended == 'SIGKILL' else ''})" if ended else ""
         self.failed = self.jobs_failed = True

@@ -37,10 +37,10 @@ def _read(paths: list[Path]) -> Config:
         ConfigError: all that is wrong with it, a line each.
     """
     check_files_of_config(paths)
-    found: Any = {}
+    config: Any = {}
     for path in paths:
-        found = merged(found, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    return load_config(found, str(paths[-1]))
+        config = merged(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    return load_config(config, str(paths[-1]))
 
 
 @app.command()
@@ -106,10 +106,10 @@ def recommend(
     import tessera
 
     try:
-        found = tessera.load(run).recommend(items, k=k)
+        recommended = tessera.load(run).recommend(items, k=k)
     except (ValueError, OSError) as error:
         raise _end(error) from None
-    typer.echo(found.to_string(index=False))
+    typer.echo(recommended.to_string(index=False))
 
 
 @app.command()
@@ -153,8 +153,8 @@ def compare(
         raise _end(f"no metric {metric!r}{did_you_mean(metric, known)}")
     typer.echo(f"{metric:<36}{first.parents[1].name:>14}{second.parents[1].name:>14}{'difference':>14}")
     for key in dict.fromkeys([*means[0], *means[1]]):
-        shown = [f"{found[key]:>14.4f}" if key in found else f"{'':>14}" for found in means]
-        both = f"{means[1][key] - means[0][key]:>+14.4f}" if all(key in found for found in means) else ""
+        shown = [f"{values[key]:>14.4f}" if key in values else f"{'':>14}" for values in means]
+        both = f"{means[1][key] - means[0][key]:>+14.4f}" if all(key in values for values in means) else ""
         name = key[0] if key[0] == key[1] else "/".join(key)
         typer.echo(f"{name:<36}{shown[0]}{shown[1]}{both}".rstrip())
 

@@ -26,11 +26,11 @@ def asked_jobs():
 
 def planned(jobs):
     """What a dry run says of the jobs that it would run."""
-    found = [
+    asked = [
         Asked(job["rule_name"], "", str(job["benchmark"] or ""), int(job["threads"] or 1), tuple(job["output"] or ()))
         for job in jobs
     ]
-    return plan_lines(Costs(JOBS, RESULTS), found, cores())
+    return plan_lines(Costs(JOBS, RESULTS), asked, cores())
 
 
 onstart:

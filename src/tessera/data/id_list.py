@@ -15,7 +15,7 @@ def read_ids(path: Path, what: str) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: no UTF-8 text (byte {error.start}); expected one {what} id a line") from None
-    found = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    if not found:
+    ids = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not ids:
         raise ValueError(f"{path}: is empty; expected one {what} id a line")
-    return found
+    return ids

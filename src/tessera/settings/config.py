@@ -47,7 +47,7 @@ class Experiment(Settings):
     systems: list[SystemName] = Field(default_factory=lambda: ["popular", "item_knn", "markov", "id"], min_length=1)
     """Names under `systems`, or the built-in popular, item_knn, markov and id."""
     backbones: list[BackboneName] = Field(default_factory=lambda: ["sasrec"], min_length=1)
-    """Names under `backbones`, or the built-in sasrec, gru4rec and bert4rec."""
+    """Names under `backbones`, or the built-in sasrec, gru4rec, bert4rec and mamba."""
     seeds: list[Seed] = Field(default_factory=lambda: [1, 2, 3], min_length=1)
     """One training of every run a seed."""
     recommend: list[str] = Field(default_factory=list)
@@ -85,7 +85,7 @@ class Config(Settings):
     systems: dict[str, System] = Field(default_factory=dict)
     """What is compared, by name; popular, item_knn, markov and id are built in."""
     backbones: dict[str, Backbone] = Field(default_factory=dict)
-    """Backbones by name; sasrec, gru4rec and bert4rec are built in."""
+    """Backbones by name; sasrec, gru4rec, bert4rec and mamba are built in."""
     task: Literal["sequential", "ctr"] = "sequential"
     """Rank a user's next item by `systems`, or predict clicks from lifelong histories by the models of `ctr`."""
     ctr: CTR | None = None
@@ -129,8 +129,11 @@ class Config(Settings):
                     yield f"experiment.{key}.{index}", f"unknown name {name!r}{did_you_mean(name, compared(self))}"
         for index, name in enumerate(self.experiment.datasets):
             if isinstance(self.datasets[name].split, NoSplit) and self.task == "sequential":
-                told = "split none has no test user, so nothing can be compared on it; give the dataset another split"
-                yield f"experiment.datasets.{index}", f"{told}, and name in experiment.final what trains on everything"
+                reason = "split none has no test user, so nothing can be compared on it; give the dataset another split"
+                yield (
+                    f"experiment.datasets.{index}",
+                    f"{reason}, and name in experiment.final what trains on everything",
+                )
             if self.experiment.final and self.datasets.get(final_name(name)) != _on_everything(self.datasets[name]):
                 yield f"datasets.{final_name(name)}", f"experiment.final makes a dataset of this name of {name!r}"
 
@@ -182,12 +185,12 @@ def _on_everything(dataset: Dataset) -> Dataset:
 
 def compared(config: Config) -> list[str]:
     """What a baseline is called: a system, or a system under a backbone."""
-    found: list[str] = []
+    names: list[str] = []
     for name in config.experiment.systems:
         system = config.systems[name]
         under = (system.backbones or config.experiment.backbones) if isinstance(system, BackboneSystem) else []
-        found += [name, *(f"{name}/{backbone}" for backbone in under)]
-    return list(dict.fromkeys(found))
+        names += [name, *(f"{name}/{backbone}" for backbone in under)]
+    return list(dict.fromkeys(names))
 
 
 def _is_compared(config: Config, name: str) -> bool:
@@ -206,9 +209,9 @@ def load(config: Any, where: str = "config") -> Config:
     check_size(config, where)
     preset = config.get("preset") if isinstance(config, Mapping) else None
     try:
-        found = Config.model_validate(config, context={"preset": preset})
+        loaded = Config.model_validate(config, context={"preset": preset})
     except ValidationError as error:
         raise ConfigError(explain(error, config, where)) from None
-    if problems := find_problems(found):
+    if problems := find_problems(loaded):
         raise ConfigError(message(f"{where}: {problem}" for problem in problems))
-    return found
+    return loaded

@@ -105,14 +105,14 @@ class Trackers:
                 raise TrainingError(f"training.trackers: {missing_tracker(tracker)} ({error})") from None
             if self._tried(tracker, made.start):
                 self._open[tracker] = made
-        told = {
+        hyperparameters = {
             name: value
             for name, value in settings.identity().items()
             if isinstance(value, (str, int, float)) and value is not None
         }
         for tracker, made in list(self._open.items()):
             if tracker != "tensorboard":  # which would make a run of its own of them
-                self._tried(tracker, partial(made.store_init_configuration, told))
+                self._tried(tracker, partial(made.store_init_configuration, hyperparameters))
 
     def _tried(self, tracker: str, call: Callable[[], Any]) -> bool:
         try:

@@ -308,7 +308,7 @@ class Estimate:
     """How many were estimated from what."""
 
     @property
-    def told(self) -> str:
+    def sources(self) -> str:
         """Where the numbers come from."""
         names = {"before": "ran here before", "alike": "are like others that ran here", "rates": "by shipped rates"}
         parts = [f"{count} {names[origin]}" for origin, count in self.origins.items() if count]
@@ -373,7 +373,7 @@ def begin(line: Line, costs: Costs, jobs: Sequence[Asked], cores: int) -> None:
     if estimate.unknown == estimate.jobs:
         line.say(f"{len(jobs)} jobs {on}; how long they take is not known")
     else:
-        line.say(f"{len(jobs)} jobs, {minutes(estimate.seconds)} {on} ({estimate.told})")
+        line.say(f"{len(jobs)} jobs, {minutes(estimate.seconds)} {on} ({estimate.sources})")
 
 
 def plan_lines(costs: Costs, jobs: Sequence[Asked], cores: int) -> list[str]:
@@ -385,9 +385,9 @@ def plan_lines(costs: Costs, jobs: Sequence[Asked], cores: int) -> list[str]:
     disk = 0.0
     for rule in dict.fromkeys(job.rule for job in jobs if job.benchmark):
         of_rule = [job for job in jobs if job.rule == rule]
-        found = [(cost_of(costs, job), max(1, job.threads)) for job in of_rule]
-        every += found
-        known = [cost for cost, _ in found if cost is not None]
+        costed = [(cost_of(costs, job), max(1, job.threads)) for job in of_rule]
+        every += costed
+        known = [cost for cost, _ in costed if cost is not None]
         sizes = [costs.disk(*(split_benchmark(job.benchmark) or ("", "")), job.outputs) for job in of_rule]
         sized = [size for size in sizes if size is not None]
         disk += sum(sized)
@@ -402,5 +402,5 @@ def plan_lines(costs: Costs, jobs: Sequence[Asked], cores: int) -> list[str]:
     on = f"on {cores} core{'s' * (cores != 1)}"
     took = "how long is not known" if estimate.unknown == estimate.jobs else minutes(estimate.seconds)
     lines.append(f"{len(jobs)} jobs, {took} {on}, at most {estimate.memory:,.0f} MB a job, {disk:,.0f} MB on disk")
-    lines.append(f"jobs: {estimate.told}")
+    lines.append(f"jobs: {estimate.sources}")
     return lines

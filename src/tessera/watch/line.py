@@ -143,13 +143,13 @@ class Line:
         slower = (sum(took for _, took in known) + _TRUST) / (sum(estimated for estimated, _ in known) + _TRUST)
         mean = sum(took for _, took in self._finished) / len(self._finished) if self._finished else None
 
-        def told(job: Job) -> float | None:
+        def expected(job: Job) -> float | None:
             return job.seconds * slower if job.seconds is not None else mean
 
         work, longest = 0.0, 0.0
         waiting = [job for jobs in self.expected.values() for job in jobs]
         for job, gone in [(one, now - one.started) for one in self.running.values()] + [(one, 0.0) for one in waiting]:
-            seconds = told(job)
+            seconds = expected(job)
             if seconds is None:
                 return None
             rest = max(seconds - gone, 0.05 * seconds)

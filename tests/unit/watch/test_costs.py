@@ -141,9 +141,9 @@ def test_jobs_share_cores_but_one_job_does_not() -> None:
     both = together([(short, 1)] * 6, 2)
     assert both.seconds == pytest.approx(6 * (10 + 0.5) / 2)
     assert together([(short, 1), (long, 1), (None, 1)], 8).seconds == 100.0
-    told = together([(short, 1), (long, 1), (None, 1)], 8)
-    assert (told.jobs, told.unknown, told.memory) == (3, 1, 900.0)
-    assert told.told == "1 ran here before, 1 by shipped rates, 1 not known"
+    estimate = together([(short, 1), (long, 1), (None, 1)], 8)
+    assert (estimate.jobs, estimate.unknown, estimate.memory) == (3, 1, 900.0)
+    assert estimate.sources == "1 ran here before, 1 by shipped rates, 1 not known"
 
 
 @pytest.mark.parametrize(
@@ -188,11 +188,11 @@ def test_a_plan_has_a_row_a_rule_and_a_sum() -> None:
     ran("train", RUN, 120.0, 640.0)
     Path("model").write_bytes(b"x" * 3_000_000)
     asked = [ASKED[0], ASKED[1]._replace(outputs=("model",)), *ASKED[2:]]
-    head, prepare, train, clicks, total, told = plan_lines(estimated(jobs()), asked, 2)
+    head, prepare, train, clicks, total, sources = plan_lines(estimated(jobs()), asked, 2)
     assert head.split() == ["rule", "jobs", "each", "together", "memory", "disk"]
     assert prepare.split()[:2] == ["prepare", "1"]
     assert train.split() == ["train", "1", "2", "min", "00", "s", "2", "min", "00", "s", "640", "MB", "3.0", "MB"]
     assert clicks.split() == ["train_ctr", "1", "not", "known"]
     assert total.startswith("4 jobs, about 2 minutes on 2 cores, at most 640 MB a job, ")
-    assert told == "jobs: 1 ran here before, 1 by shipped rates, 1 not known"
+    assert sources == "jobs: 1 ran here before, 1 by shipped rates, 1 not known"
     assert plan_lines(estimated(jobs()), [], 2) == ["nothing to be done"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from tessera.settings.base import ASIDE
 from tessera.settings.items.base import ItemEncoder
 from tessera.settings.items.ids import IdItems
 from tessera.settings.losses.base import Loss
@@ -24,9 +25,9 @@ class BackboneSystem(TrainedSystem):
     recommender: Literal["backbone"] = "backbone"
     items: ItemEncoder = Field(default_factory=IdItems)
     """`ids`, `{table: NAME, adapter: [256]}`, or `{semantic_ids: NAME}`."""
-    loss: Loss | None = None
+    loss: Annotated[Loss | None, ASIDE] = None
     """Overrides the experiment's `loss`."""
-    backbones: list[BackboneName] | None = None
+    backbones: Annotated[list[BackboneName] | None, ASIDE] = None
     """Only under these backbones; null takes the experiment's."""
 
     @model_validator(mode="before")
