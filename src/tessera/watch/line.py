@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import threading
 import time
@@ -203,10 +204,11 @@ class Line:
                     self._line()
 
 
-class Beside:
+class Beside(io.TextIOBase):
     """A text stream that writes above the line: what the program itself prints does not break it."""
 
     def __init__(self, line: Line) -> None:
+        super().__init__()
         self._line, self._kept = line, ""
 
     def write(self, text: str) -> int:
@@ -219,6 +221,15 @@ class Beside:
 
     def flush(self) -> None:
         """A line that is not whole waits."""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Of the stream behind it."""
+        return getattr(self._line.stream, "encoding", None) or "utf-8"
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
 
     def isatty(self) -> bool:
         """Whether the line is on a terminal."""
