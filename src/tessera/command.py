@@ -12,12 +12,14 @@ import typer
 import yaml
 
 from tessera.plan.graph import Plan
+from tessera.plan.jobs import Jobs
+from tessera.plan.owner import check_owner
 from tessera.plan.required import check_files, check_first_lines
 from tessera.project import make_project
 from tessera.settings.base import ConfigError, did_you_mean
 from tessera.settings.config import Config
 from tessera.settings.config import load as load_config
-from tessera.settings.files import check_files_of_config, merged
+from tessera.settings.files import check_files_of_config, experiment_name, merged
 from tessera.settings.kinds import FAMILIES, members
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -40,7 +42,7 @@ def _read(paths: list[Path]) -> Config:
     config: Any = {}
     for path in paths:
         config = merged(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    return load_config(config, str(paths[-1]))
+    return load_config(config, str(paths[-1]), experiment_name(paths))
 
 
 @app.command()
@@ -61,6 +63,7 @@ def check(configs: Configs) -> None:
     try:
         config = _read(configs)
         plan = Plan(config)
+        check_owner(Jobs(plan).root, configs, str(configs[-1]))
         check_files(plan, str(configs[-1]))
         check_first_lines(plan, str(configs[-1]))
     except ConfigError as error:
@@ -98,7 +101,7 @@ def plan(configs: Configs, cores: Annotated[int, typer.Option(help="Cores that t
 
 @app.command()
 def recommend(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run, results/DATASET/runs/...")],
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, results/EXPERIMENT/DATASET/runs/...")],
     items: Annotated[list[str], typer.Argument(help="The history: ids of items, oldest first.")],
     k: Annotated[int, typer.Option("-k", help="Length of the list.")] = 10,
 ) -> None:
@@ -114,7 +117,7 @@ def recommend(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run, results/DATASET/runs/...")],
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, results/EXPERIMENT/DATASET/runs/...")],
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
     index: Annotated[str, typer.Option(help="auto, flat, hnsw or ivf_pq.")] = "auto",
     onnx: Annotated[bool, typer.Option(help="Write the user tower as ONNX.")] = True,
@@ -133,7 +136,7 @@ def export(
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(help="A table, results/tables/DATASET.parquet.")],
+    first: Annotated[Path, typer.Argument(help="A table, results/EXPERIMENT/tables/DATASET.parquet.")],
     second: Annotated[Path, typer.Argument(help="The table of another experiment.")],
     metric: Annotated[str, typer.Option(help="What is compared.")] = "NDCG@10",
 ) -> None:

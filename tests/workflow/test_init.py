@@ -80,8 +80,8 @@ def test_init_and_run_in_a_fresh_environment(wheel: Path, tmp_path: Path) -> Non
     said = call(python, "-m", "snakemake", "-n", "--configfile", "config/tiny.yaml", cwd=made)
     assert "rule train:" in said
     assert "jobs, about" in call(venv / "bin/tessera", "plan", "config/tiny.yaml", cwd=made)
-    call("./run", "--configfile", "config/tiny.yaml", "results/bazaar/data/stats.json", cwd=made)
-    assert (made / "results/bazaar/data/stats.json").is_file()
+    call("./run", "--configfile", "config/tiny.yaml", "results/tiny/bazaar/data/stats.json", cwd=made)
+    assert (made / "results/tiny/bazaar/data/stats.json").is_file()
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:

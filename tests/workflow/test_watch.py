@@ -64,8 +64,8 @@ def test_lines_of_finished_jobs_and_the_last_five(first: str, project: Project) 
     for job in ("generate bazaar", "train bazaar/latent/sasrec/seed-1", "evaluate bazaar/popular/popular/seed-0"):
         assert job in finished
     assert re.fullmatch(r"Best on bazaar: popular, NDCG@10 0\.\d{4}", best), "latent reads the truth, oracle is it"
-    assert table == f"Table: {project.folder / 'results/tables/bazaar.md'}"
-    assert report == f"Report: {project.folder / 'results/report/index.html'}"
+    assert table == f"Table: {project.folder / 'results/small/tables/bazaar.md'}"
+    assert report == f"Report: {project.folder / 'results/small/report/index.html'}"
     assert logs.startswith("Logs: ")
     assert re.fullmatch(r"Time: .*\d+ s", took)
     for noise in ("wildcards", "resources:", "localrule", "Building DAG", "\x1b", "epoch"):
@@ -89,7 +89,7 @@ def test_nothing_to_do(project: Project) -> None:
 
 @pytest.mark.usefixtures("first")
 def test_single_files_say_nothing_of_the_table(project: Project) -> None:
-    done = run(project, "results/bazaar/data/stats.json", "--configfile", "small.yaml")
+    done = run(project, "results/small/bazaar/data/stats.json", "--configfile", "small.yaml")
     assert done.returncode == 0
     assert "Best" not in done.stdout
     assert "Time: " in done.stdout
@@ -97,7 +97,7 @@ def test_single_files_say_nothing_of_the_table(project: Project) -> None:
 
 @pytest.mark.usefixtures("first")
 def test_the_full_text_is_one_option_away(project: Project) -> None:
-    tables = "results/tables/bazaar.md"
+    tables = "results/small/tables/bazaar.md"
     shown = run(project, "--configfile", "small.yaml", "--verbose", "--forcerun", "tables", "--until", "tables")
     plain = project.snakemake("-c2", "--configfile", "small.yaml", "--forcerun", "tables", "--until", "tables")
     for done in (shown, plain):
@@ -116,7 +116,7 @@ def test_a_stage_that_fails(project: Project) -> None:
     done = run(project, "--configfile", "bad.yaml")
     assert done.returncode == 1
     lines = done.stdout.splitlines()
-    assert "FAILED: prepare own (exit status 1); its log: results/logs/prepare/own.log" in lines
+    assert "FAILED: prepare own (exit status 1); its log: results/bad/logs/prepare/own.log" in lines
     *_, complete, begin, stage, reason, _, end = lines
     assert begin == end == "─" * len(end)
     assert stage == "prepare/own failed:"
@@ -168,7 +168,7 @@ def test_a_locked_folder_is_told(project: Project) -> None:
     """Of a lock that another run holds, past the look that `./run` takes itself."""
     locks = project.folder / ".snakemake/locks"
     locks.mkdir(exist_ok=True)
-    (locks / "0.output.lock").write_text("results/tables/bazaar.md\n")
+    (locks / "0.output.lock").write_text("results/small/tables/bazaar.md\n")
     try:
         done = project.snakemake("-c2", "--logger=tessera", "--configfile", "small.yaml", "--forcerun", "tables")
     finally:

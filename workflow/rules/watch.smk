@@ -1,10 +1,9 @@
 # What `./run` says besides its line of progress, and `tessera plan` of a dry run (src/snakemake_logger_plugin_tessera).
 # Plain Snakemake speaks for itself.
+from tessera.artifacts.places import RESULTS
 from tessera.watch.closing import closing_lines
 from tessera.watch.costs import Asked, Costs, begin, plan_lines
 from tessera.watch.line import job_name
-
-RESULTS = Path("results")
 
 
 def cores():
@@ -30,14 +29,14 @@ def planned(jobs):
         Asked(job["rule_name"], "", str(job["benchmark"] or ""), int(job["threads"] or 1), tuple(job["output"] or ()))
         for job in jobs
     ]
-    return plan_lines(Costs(JOBS, RESULTS), asked, cores())
+    return plan_lines(Costs(JOBS, Path(RESULTS)), asked, cores())
 
 
 onstart:
-    begin(WATCH.line, Costs(JOBS, RESULTS), list(asked_jobs()), cores())
+    begin(WATCH.line, Costs(JOBS, Path(RESULTS)), list(asked_jobs()), cores())
 
 
 WATCH.plan = planned
 WATCH.closing = lambda seconds: closing_lines(
-    JOBS, "results/report/index.html", [LOGS, ".snakemake/log"], seconds, asked_for_everything()
+    JOBS, [f"{JOBS.root}/logs", ".snakemake/log"], seconds, asked_for_everything()
 )

@@ -51,12 +51,11 @@ def main_metric(config: Config) -> str:
     return "AUC" if config.task == "ctr" else config.report.main_metric
 
 
-def closing_lines(jobs: Jobs, report: str, logs: Iterable[str], seconds: float, whole: bool = True) -> list[str]:
+def closing_lines(jobs: Jobs, logs: Iterable[str], seconds: float, whole: bool = True) -> list[str]:
     """Best system, table, report, logs, time: a line each, the first two of every dataset.
 
     Args:
         jobs: of the plan that was run.
-        report: the page.
         logs: where logs are.
         seconds: that the run took.
         whole: whether everything was asked for, and not some files alone, which say nothing of the table.
@@ -69,5 +68,5 @@ def closing_lines(jobs: Jobs, report: str, logs: Iterable[str], seconds: float, 
             lines.append(f"Best on {dataset}: {won[0]}, {metric} {won[1]:.4f}")
         lines.append(f"Table: {Path(jobs.table_file(dataset, 'md')).resolve()}")
     if whole:
-        lines.append(f"Report: {Path(report).resolve()}")
+        lines.append(f"Report: {Path(jobs.page).resolve()}")
     return [*lines, f"Logs: {', '.join(logs)}", f"Time: {duration(seconds)}"]

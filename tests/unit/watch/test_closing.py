@@ -61,12 +61,12 @@ def test_the_last_lines(jobs: Jobs) -> None:
     table = Path(jobs.table_file("bazaar", "csv"))
     table.parent.mkdir(parents=True)
     table.write_text(TABLE.replace("latent", "truth"))
-    lines = closing_lines(jobs, "page.html", ["logs", "more"], 200.0)
+    lines = closing_lines(jobs, ["logs", "more"], 200.0)
     assert lines == [
         "Best on bazaar: id/sasrec, NDCG@10 0.2000",
         f"Table: {table.with_suffix('.md').resolve()}",
-        f"Report: {Path('page.html').resolve()}",
+        f"Report: {Path(jobs.page).resolve()}",
         "Logs: logs, more",
         "Time: 3 min 20 s",
     ]
-    assert closing_lines(jobs, "page.html", ["logs"], 5.0, whole=False) == ["Logs: logs", "Time: 5 s"]
+    assert closing_lines(jobs, ["logs"], 5.0, whole=False) == ["Logs: logs", "Time: 5 s"]

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tessera.settings.base import ASIDE
 from tessera.settings.items.base import ItemEncoder
 from tessera.settings.items.ids import IdItems
-from tessera.settings.losses.base import Loss
-from tessera.settings.references import BackboneName, Need
-from tessera.settings.systems.base import TrainedSystem
+from tessera.settings.references import Need
+from tessera.settings.systems.backbone_base import UnderBackbones
 
 if TYPE_CHECKING:
     from tessera.settings.config import Config
 
 
-class BackboneSystem(TrainedSystem):
+class BackboneSystem(UnderBackbones):
     """Items that enter a backbone through an item encoder; trained under every backbone of the experiment."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.backbone:SequentialRecommender"
     recommender: Literal["backbone"] = "backbone"
     items: ItemEncoder = Field(default_factory=IdItems)
     """`ids`, `{table: NAME, adapter: [256]}`, or `{semantic_ids: NAME}`."""
-    loss: Annotated[Loss | None, ASIDE] = None
-    """Overrides the experiment's `loss`."""
-    backbones: Annotated[list[BackboneName] | None, ASIDE] = None
-    """Only under these backbones; null takes the experiment's."""
 
     @model_validator(mode="before")
     @classmethod
