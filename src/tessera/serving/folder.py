@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from tessera.recommenders.inputs import RunInputs
 from tessera.settings.language import BuiltModel, FolderModel
 from tessera.settings.references import named
 from tessera.settings.runs import Run
+from tessera.settings.training import LoopSettings
 
 POPULARITY = "popularity.safetensors"
 """Beside the items of a saved run; a dataset has its interactions instead."""
@@ -90,13 +92,20 @@ def _read_run(folder: Path) -> Run:
     if described is None:
         raise ArtifactError(f"{folder}: is no run of a recommender, but what a run may read: load the run itself")
     try:
-        return Run.model_validate(described)
+        return Run.model_validate(_as_written_today(described))
     except ValidationError as error:
         wrong = error.errors()[0]
         where = ".".join(map(str, wrong["loc"])) or "run"
         raise ArtifactError(
             f"{description}: not a recommender's run that this Tessera reads: {where}: {wrong['msg']}"
         ) from None
+
+
+def _as_written_today(described: Any) -> Any:
+    """A description without keys of loops that have another name today: no result depends on them."""
+    if not isinstance(described, dict):
+        return described
+    return {key: _as_written_today(part) for key, part in described.items() if key not in LoopSettings.RENAMED}
 
 
 def _check(files: RunFiles, saved: bool) -> None:
