@@ -124,7 +124,7 @@ class Jobs:
         """What a noun's job reads besides the dataset, as named inputs.
 
         Args:
-            judged: for the job that judges a run, which reads no other run.
+            judged: for the job that judges a run, which reads no other run, and no file that the system names.
         """
         found: Files = {}
         for read in self.plan.reads(noun):
@@ -139,7 +139,7 @@ class Jobs:
                 found["embedder"] = self.file(read, dataset)
             elif read.kind == "run" and not judged:
                 found["teacher"] = self.file(read, dataset)
-        return found | self._source(noun, dataset) | self._pictures(noun, dataset)
+        return found | ({} if judged else self._source(noun, dataset)) | self._pictures(noun, dataset)
 
     def _pictures(self, noun: Noun, dataset: str) -> Files:
         """The stamp of the dataset's pictures, where the job opens them."""
@@ -174,7 +174,11 @@ class Jobs:
         return {"language_model": self.file(Noun("model", name), dataset)} if self.plan.built(name) else {}
 
     def _source(self, noun: Noun, dataset: str) -> Files:
-        """The file that given codes or vectors, or the truth, come from."""
+        """The file that given scores, codes or vectors, or the truth, come from."""
+        if noun.kind == "run":
+            run = self.plan.trained[noun.name]
+            path = run.method.source(dataset, run.seed)
+            return {"source": str(find(path))} if path is not None else {}
         if noun.kind not in ("table", "semantic_ids"):
             return {}
         settings = (self.config.tables if noun.kind == "table" else self.config.semantic_ids)[noun.name]

@@ -17,7 +17,7 @@ from tessera.data.dataset import Cases, load_dataset
 from tessera.evaluation.candidates import read_candidates
 from tessera.evaluation.judge import Scorer, evaluation_table, protocol_name, rank_cases, reads_times, summarize
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.systems.base import as_scorer, counted, recommender
+from tessera.recommenders.systems.base import Fixed, as_scorer, fixed, recommender
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
 from tessera.training.machine import pick_device
@@ -33,7 +33,7 @@ def load_scorer(model: Path, run: Run, popularity: np.ndarray, inputs: RunInputs
     if description["items"] != len(popularity) - 1:
         raise ArtifactError(f"{model}: trained on {description['items']} items, the dataset has {len(popularity) - 1}")
     if run.heuristic:
-        return counted(run)(run.method, tensors)
+        return fixed(run)(run.method, tensors)
     trained = recommender(run).build(run, inputs.under(run), popularity)
     trained.load_state_dict(tensors)
     return as_scorer(trained, pick_device(run.training.device))
@@ -54,6 +54,7 @@ def evaluate_run(
     popularity = dataset.train_counts
     scorer = load_scorer(model, run, popularity, inputs)
     cases = dataset.cases("test", times=reads_times(scorer))
+    remarks = [*run.remarks, *(scorer.remarks(cases, settings) if isinstance(scorer, Fixed) else [])]
     return write_evaluation(
         scorer,
         cases,
@@ -65,7 +66,7 @@ def evaluate_run(
         run.system,
         run.recommender,
         run.seed,
-        run.remarks,
+        remarks,
         trained=not run.heuristic,
     )
 

@@ -37,6 +37,8 @@ class RunInputs(Settings):
     """Semantic IDs (Parquet); the quantiser's `model.safetensors` lies beside them."""
     model: str | None = None
     """Folder of a language model that was built."""
+    source: str | None = None
+    """A file that the system itself names."""
     missing: Missing | None = None
     """Pictures or texts that are lost."""
     modalities: dict[str, list[str]] = Field(default_factory=dict)
@@ -45,7 +47,7 @@ class RunInputs(Settings):
     def digests(self) -> list[str]:
         """Fingerprints of the files, for the identity of a run's state."""
         files = [path for _, path in sorted(self.tables.items())]
-        files += [path for path in (self.teacher, self.codes) if path]
+        files += [path for path in (self.teacher, self.codes, self.source) if path]
         files += [str(Path(self.codes).with_name("model.safetensors"))] if self.codes else []
         files += [str(Path(self.model, "model.safetensors"))] if self.model else []
         return [file_digest(file) for file in files]
@@ -125,11 +127,13 @@ class RunInputs(Settings):
 
 
 def run_inputs(run: Run, files: Mapping[str, Any]) -> RunInputs:
-    """The inputs of a run from the named inputs of its rule: `tables`, `teacher`, `codes`, `language_model`."""
+    """The inputs of a run from the named inputs of its rule: `tables`, `teacher`, `codes`, `language_model` and
+    `source`."""
     tables = dict(zip(run.tables, map(str, files.get("tables", [])), strict=True))
     return RunInputs(
         tables=tables,
         teacher=files.get("teacher"),
         codes=files.get("codes"),
         model=files.get("language_model"),
+        source=files.get("source"),
     )

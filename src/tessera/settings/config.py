@@ -127,6 +127,9 @@ class Config(Settings):
                     yield f"experiment.{key}.{index}", f"click models rank no catalogue (got {name!r})"
                 elif not _is_compared(self, name):
                     yield f"experiment.{key}.{index}", f"unknown name {name!r}{did_you_mean(name, compared(self))}"
+                elif self.systems[name.partition("/")[0]].ONLY_JUDGED:
+                    told = "is only judged: it is a file of another program, and reads no histories"
+                    yield f"experiment.{key}.{index}", f"{name!r} {told}"
         for index, name in enumerate(self.experiment.datasets):
             if isinstance(self.datasets[name].split, NoSplit) and self.task == "sequential":
                 told = "split none has no test user, so nothing can be compared on it; give the dataset another split"
