@@ -80,4 +80,5 @@ rule all:
     input:
         "results/report/index.html",
         [JOBS.table_file(dataset, "md") for dataset in DATASETS],
+        [JOBS.claims_file(dataset, "md") for dataset in DATASETS if CONFIG.claims],
         [] if CONFIG.task == "ctr" else [*final(), *recommended(), *exported()],

@@ -20,13 +20,15 @@ CONFIG: dict[str, Any] = {
     "datasets": {"shop": {"source": "bazaar", "users": 150, "items": 60}},
     "systems": {"ease": {"recommender": "given", "path": "ease.parquet"}},
     "significance": {"resamples": 200, "baseline": "item_knn"},
+    "claims": [{"name": "better than chance", "better": "ease", "than": "popular", "at_least": -0.9}],
     "experiment": {"datasets": ["shop"], "systems": ["popular", "item_knn", "ease"]},
 }  # fmt: skip
 
 
 def changed(systems: dict[str, Any], *names: str, **experiment: Any) -> dict[str, Any]:
     compared = {"systems": ["popular", "item_knn", *names], **experiment}
-    return CONFIG | {"systems": systems, "experiment": CONFIG["experiment"] | compared}
+    claims = CONFIG["claims"] if "ease" in names else []
+    return CONFIG | {"systems": systems, "claims": claims, "experiment": CONFIG["experiment"] | compared}
 
 
 def one(folder: Path, pattern: str) -> Path:
@@ -87,10 +89,17 @@ def test_another_file_judges_it_alone(project: Project) -> None:
     before, status = file.read_bytes(), file.stat()
     pl.read_parquet(file).with_columns(pl.col("score").neg()).write_parquet(file)
     try:
-        assert project.stale("own.yaml") == {"train": 1, "evaluate": 1, "tables": 1, "report": 1}
+        assert project.stale("own.yaml") == {"train": 1, "evaluate": 1, "tables": 1, "claims": 1, "report": 1}
     finally:
         file.write_bytes(before)
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_another_claim_is_tested_alone(project: Project) -> None:
+    (shown,) = project.folder.glob("results/**/tables/shop-claims.md")
+    assert "| better than chance | holds | ease/given is at most 0.9 worse than popular/popular" in shown.read_text()
+    claims = [*CONFIG["claims"], {"name": "more", "better": "ease", "than": "item_knn", "metric": "tail Hit@5"}]
+    assert project.stale(project.write_config(CONFIG | {"claims": claims}, "more.yaml")) == {"claims": 1, "report": 1}
 
 
 @pytest.mark.parametrize(

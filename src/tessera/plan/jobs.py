@@ -373,6 +373,10 @@ class Jobs:
         """A metric table."""
         return f"results/tables/{dataset}{self.task.suffix}.{ending}"
 
+    def claims_file(self, dataset: str, ending: str) -> str:
+        """The claims of the config, tested on a dataset."""
+        return self.table_file(f"{dataset}-claims", ending)
+
     def shown(self) -> Files:
         """What the page reads, as named inputs."""
         datasets = self.config.experiment.datasets
@@ -396,6 +400,7 @@ class Jobs:
         return files | {
             "stats": [f"results/{dataset}/data/stats.json" for dataset in datasets],
             "diagnostics": [f"results/{d}/diagnostics/{name}.json" for d in datasets for name in self.diagnosed()],
+            "claims": [self.claims_file(dataset, "parquet") for dataset in datasets if self.config.claims],
             "captions": every("captions"),
             "embedders": every("embedder", "history.jsonl"),
         }
@@ -417,13 +422,28 @@ class Jobs:
         if config.ctr is not None and self.task is CLICKS:
             settings |= {"against": config.ctr.against, "evaluation": _told(config.ctr.evaluation)}
         else:
-            order = list(dict.fromkeys(path.rpartition("/")[0] for path in self.judged(dataset)))
             settings |= {
-                "order": order,
+                "order": self._order(dataset),
                 "evaluation": _told(config.evaluation),
                 "significance": _told(config.significance),
             }
         return canonical(settings)
+
+    def _order(self, dataset: str) -> list[str]:
+        """The rows of a metric table, as `system/recommender`."""
+        return list(dict.fromkeys(path.rpartition("/")[0] for path in self.judged(dataset)))
+
+    def claims(self, dataset: str) -> str:
+        """What tested claims depend on besides the evaluations."""
+        return canonical(
+            {
+                "dataset": dataset,
+                "order": self._order(dataset),
+                "claims": [claim.model_dump(mode="json") for claim in self.config.claims],
+                "evaluation": _told(self.config.evaluation),
+                "significance": _told(self.config.significance),
+            }
+        )
 
     def report(self, config: dict[str, Any]) -> str:
         """What the page depends on besides its inputs; `resources` and `export` change no result, and are not shown.

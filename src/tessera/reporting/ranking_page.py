@@ -12,7 +12,7 @@ from typing import Any
 from tessera.artifacts.files import read_json
 from tessera.artifacts.shown import one_line, visible
 from tessera.artifacts.tables import ArtifactError
-from tessera.reporting import plots
+from tessera.reporting import claims, plots
 from tessera.reporting.codes import SemanticIdSection, semantic_ids
 from tessera.reporting.missing import by_missing
 from tessera.reporting.page import write_page
@@ -32,6 +32,7 @@ class Section:
 
     name: str
     table: RankingTable
+    claims: claims.ClaimTable | None
     stats: dict[str, Any]
     plots: list[Plot]
     histograms: list[Plot]
@@ -82,10 +83,13 @@ def build(
     results = Path(results)
     made = [part or {} for part in (tables, captions, embedders, codes, health)]
     sections = [
-        _section(results, name, paths, report, config.get("systems") or {}, *(part.get(name, {}) for part in made))
+        _section(results, name, paths, report, config, *(part.get(name, {}) for part in made))
         for name, paths in runs.items()
     ]
-    known = {"facts": _facts, "reasons": _reasons, "text_notes": text_notes, "table_columns": COLUMNS, "inf": math.inf}
+    known = {
+        "facts": _facts, "reasons": _reasons, "text_notes": text_notes, "table_columns": COLUMNS, "inf": math.inf,
+        "claim_heads": claims.HEADS, "claim_cells": claims.cells,
+    }  # fmt: skip
     write_page(output, "ranking.html", report, sections, config, results, known)
 
 
@@ -94,7 +98,7 @@ def _section(
     name: str,
     paths: Sequence[str],
     report: Report,
-    systems: Mapping[str, Any],
+    config: Mapping[str, Any],
     tables: Files,
     captions: Files,
     embedders: Files,
@@ -123,7 +127,8 @@ def _section(
         name=name,
         table=table,
         stats=stats,
-        plots=_plots(table, report.main_metric, systems),
+        claims=claims.read(results / "tables" / f"{name}-claims.parquet") if config.get("claims") else None,
+        plots=_plots(table, report.main_metric, config.get("systems") or {}),
         histograms=_histograms(stats),
         items=items,
         users=users,

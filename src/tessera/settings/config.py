@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tessera.settings.backbones.base import Backbone
 from tessera.settings.base import ConfigError, Seed, Settings, check_size, did_you_mean, explain, message
+from tessera.settings.claims import Claim
 from tessera.settings.ctr import CTR
 from tessera.settings.datasets import GivenSplit, NoSplit
 from tessera.settings.evaluation import Evaluation, Significance
@@ -100,6 +101,8 @@ class Config(Settings):
     """How runs are judged."""
     significance: Significance = Field(default_factory=Significance)
     """How differences are tested."""
+    claims: list[Claim] = Field(default_factory=list)
+    """What is said before the run, and tested after it (docs/fair.md)."""
     recommend: Recommend = Field(default_factory=Recommend)
     """What lists for all users hold."""
     export: Export = Field(default_factory=Export)
@@ -112,7 +115,10 @@ class Config(Settings):
     """What is run."""
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """A task without its section, a metric that is not measured."""
+        """A task without its section, a metric that is not measured, a claim that stands twice."""
+        said = [claim.name for claim in self.claims]
+        if twice := [name for number, name in enumerate(said) if name in said[:number]]:
+            yield "claims", f"two claims have the name {twice[0]!r}"
         if self.task == "ctr" and self.ctr is None:
             yield "ctr", "task 'ctr' needs this section, with `models`"
         measured = [f"{name}@{k}" for name in ("Hit", "NDCG") for k in self.evaluation.cutoffs] + ["MRR"]
