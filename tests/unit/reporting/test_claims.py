@@ -132,9 +132,8 @@ def test_the_page_shows_claims_as_texts(results: Path, tmp_path: Path) -> None:
         Claim(name="popular wins", better="popular", than="id/sasrec", at_least=0.01),
     ]
     table = judge_claims("bazaar", runs, ORDER, said, Evaluation(), Significance(resamples=200))
-    claims.write(
-        table, runs, {ending: tree / "tables" / f"bazaar-claims.{ending}" for ending in ("parquet", "csv", "md")}
-    )
+    files = {ending: tree / "tables" / f"bazaar-claims.{ending}" for ending in ("parquet", "csv", "md")}
+    claims.write(table, runs, files)
     page = tree / "report" / "index.html"
     config = {"datasets": {"bazaar": {"source": "bazaar"}}, "claims": [one.model_dump() for one in said]}
     build(page, Report(), {"bazaar": run_paths(tree)}, config, tree, **representation_files(tree))
