@@ -19,7 +19,7 @@ import polars as pl
 from tessera.artifacts.logs import log
 from tessera.artifacts.tables import ArtifactError
 from tessera.data.files import DataFileError, parts
-from tessera.data.identifiers import id_texts, places
+from tessera.data.identifiers import id_texts, positions_in
 from tessera.data.joins import Join, quoted
 from tessera.data.log import REJECTED_KEPT, ItemsLog
 from tessera.data.sources.columns import format_of
@@ -112,7 +112,7 @@ class _Codes:
 
     def dense(self, raw_ids: list[str]) -> Ints:
         """(numbers,) the dense id of each number; 0 where the dataset does not know it."""
-        return np.array(places(self.known, raw_ids[1:]), np.int32) + 1
+        return np.array(positions_in(self.known, raw_ids[1:]), np.int32) + 1
 
 
 def read_scores(
@@ -257,9 +257,9 @@ def _numbers(frame: pl.DataFrame, path: Path, what: str) -> pl.DataFrame:
     bad = read["value"].is_null() | read["value"].is_nan() | (read["value"] == endless)
     if bad.any():
         row = read.filter(bad).row(0, named=True)
-        told = "missing" if row["said"] in (None, "") else f"{row['said'][:80]!r}"
+        shown = "missing" if row["said"] in (None, "") else f"{row['said'][:80]!r}"
         raise ScoresError(
-            f"{path}: row {row['line']}: the {what} of item {row['item']!r} for user {row['user']!r} is {told}, "
+            f"{path}: row {row['line']}: the {what} of item {row['item']!r} for user {row['user']!r} is {shown}, "
             f"expected a finite number; so are {int(bad.sum()) - 1:,} more of {frame.height:,} rows there"
         )
     return read.drop("said")

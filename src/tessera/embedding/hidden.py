@@ -68,38 +68,38 @@ def embed_hidden(
             progress.update(len(chosen))
     if broken := sum(shard.broken for shard in made):
         log.info("%s pictures cannot be read; their items have no row", f"{broken:,}")
-    found = np.concatenate([shard.items for shard in made])
-    if not len(found):
+    items = np.concatenate([shard.items for shard in made])
+    if not len(items):
         raise ValueError(f"{catalogue}: no item could be shown by {table.source}: every picture is broken")
-    return found, np.concatenate([shard.vectors for shard in made])
+    return items, np.concatenate([shard.vectors for shard in made])
 
 
 def _embed(table: HiddenTable, shown: ShownCatalogue, items: Sequence[int]) -> _Shard:
     """One shard."""
-    found: list[int] = []
+    asked: list[int] = []
     vectors = np.empty((len(items), shown.question.model.width), np.float32)
     broken = 0
     for group in groups(items, table.batch):
         seen, batches, _ = shown.ask(group, table.batch, room=1)
-        place = {item: len(found) + number for number, item in enumerate(seen.asked)}
+        place = {item: len(asked) + number for number, item in enumerate(seen.asked)}
         for batch in batches:
             vectors[[place[item] for item in batch.items]] = _states(table, shown.question, batch.rows, batch.pixels)
-        found += seen.asked
+        asked += seen.asked
         broken += len(seen.broken)
-    return _Shard(np.array(found, np.int64), vectors[: len(found)], broken)
+    return _Shard(np.array(asked, np.int64), vectors[: len(asked)], broken)
 
 
 def _save(path: Path, shard: _Shard) -> None:
-    told = {"items": shard.items, "vectors": shard.vectors, "broken": np.array([shard.broken])}
-    write_tensors(path, {name: torch.from_numpy(value) for name, value in told.items()})
+    arrays = {"items": shard.items, "vectors": shard.vectors, "broken": np.array([shard.broken])}
+    write_tensors(path, {name: torch.from_numpy(value) for name, value in arrays.items()})
 
 
 def _load(width: int, path: Path, items: Sequence[int]) -> _Shard:
-    told = read_arrays(path)
-    found, vectors, (broken,) = told["items"], told["vectors"], told["broken"]
-    if vectors.shape != (len(found), width) or not np.isin(found, items).all():
+    arrays = read_arrays(path)
+    kept, vectors, (broken,) = arrays["items"], arrays["vectors"], arrays["broken"]
+    if vectors.shape != (len(kept), width) or not np.isin(kept, items).all():
         raise ValueError
-    return _Shard(found, vectors, int(broken))
+    return _Shard(kept, vectors, int(broken))
 
 
 def _states(table: HiddenTable, question: Question, rows: list[list[int]], pixels: list[Pixels | None]) -> Vectors:

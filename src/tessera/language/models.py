@@ -109,10 +109,10 @@ class LanguageModel:
         first, second = tokenizer.eos_token_id, tokenizer.sep_token_id
         if self.kind == "encoder":
             first, second = second, first
-        found = first if first is not None else second
-        if found is None:
+        token = first if first is not None else second
+        if token is None:
             raise LanguageModelError("the tokenizer has no end token (eos_token in tokenizer_config.json)")
-        return int(found)
+        return int(token)
 
     @property
     def pad_token(self) -> int:
@@ -148,8 +148,8 @@ def fingerprint(settings: LanguageModelSettings | None) -> list[str]:
     """
     if not isinstance(settings, FolderModel):
         return []
-    found = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in model_files(find(settings.folder))]
-    return [hashlib.sha256(json.dumps(found).encode()).hexdigest()]
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in model_files(find(settings.folder))]
+    return [hashlib.sha256(json.dumps(files).encode()).hexdigest()]
 
 
 def locate(settings: HubModel | FolderModel | PackageModel) -> Path:
@@ -351,11 +351,11 @@ def _read_weights(folder: Path, settings: LoadedModel, kind: Kind, device: torch
     if settings.quantization != "none":
         arguments |= _quantized(settings, device)
     try:
-        full, found = getattr(transformers, classes[kind]).from_pretrained(folder, **arguments)
+        full, loading = getattr(transformers, classes[kind]).from_pretrained(folder, **arguments)
     except Exception as error:  # whatever the descriptions of a foreign folder make libraries raise
         raise LanguageModelError(f"{folder}: cannot be loaded as {kind}: {_reason(error)}") from None
     # a pooler is not used; every other weight that is absent would silently be random
-    absent = sorted(name for name in found["missing_keys"] if "pooler" not in name)
+    absent = sorted(name for name in loading["missing_keys"] if "pooler" not in name)
     # transformers makes a model without memory and fills it from the files; what stays so would fail later, unnamed
     absent += [name for name in _unfilled(full) if name not in absent]
     if absent:
@@ -436,7 +436,7 @@ def _read_image_processor(folder: Path) -> Any:
 
 def _reason(error: Exception) -> str:
     """An error in one line, short; its kind where it says nothing else, as `KeyError: 'eos'`."""
-    told = " ".join(str(error).split())[:400]
+    text = " ".join(str(error).split())[:400]
     return (
-        told if isinstance(error, (ValueError, OSError, RuntimeError)) and told else f"{type(error).__name__}: {told}"
+        text if isinstance(error, (ValueError, OSError, RuntimeError)) and text else f"{type(error).__name__}: {text}"
     )

@@ -66,7 +66,7 @@ class ShownCatalogue:
         source = question.source
         table = read_table(catalogue, "items", ["item", "image"]).sort_by("item")
         self.items: list[int] = table.column("item").to_pylist()
-        self.attributes: dict[int, Attributes] = item_attributes(catalogue, prompt) if question.told else {}
+        self.attributes: dict[int, Attributes] = item_attributes(catalogue, prompt) if question.reads_text else {}
         root = describe(catalogue).get("image_root")
         images = table.column("image").to_pylist()
         self._images = dict(zip(self.items, images, strict=True)) if root is not None else {}
@@ -78,7 +78,7 @@ class ShownCatalogue:
             )
         if question.pictured and not self._root.is_dir():
             raise LanguageModelError(f"{root}: no such folder; {catalogue} expects its pictures there (image_root)")
-        if question.told and not self.attributes:
+        if question.reads_text and not self.attributes:
             raise LanguageModelError(f"{catalogue}: no item has a text, but it is asked for (source {source!r})")
 
     def see(self, items: Sequence[int]) -> Seen:
@@ -97,7 +97,7 @@ class ShownCatalogue:
                     seen.broken.append(f"item {item}: {error}")
                     seen.status[item] = BROKEN_PICTURE
                     continue
-            if self.question.told and item not in self.attributes:
+            if self.question.reads_text and item not in self.attributes:
                 seen.status[item] = NO_TEXT
         return seen
 

@@ -136,8 +136,8 @@ def _export_problems(plan: Plan, where: str) -> Iterator[str]:
     if settings.push is None:
         return
     if len(folders) > 1:
-        told = f"is one repository, but experiment.export makes {len(folders)} folders: {', '.join(folders)}"
-        yield f"{where}: export.push: {settings.push} {told}"
+        reason = f"is one repository, but experiment.export makes {len(folders)} folders: {', '.join(folders)}"
+        yield f"{where}: export.push: {settings.push} {reason}"
     if problem := token_problem():
         yield f"{where}: export.push: {problem}"
 
@@ -149,14 +149,14 @@ def _problem(needed: Needed) -> str | None:
             return f"{shown_url(needed.file)}: a URL is not taken here; fetch it and give the path"
         return url_problem(needed.file, needed.sha256)
     try:
-        found = find(needed.file)
-        if needed.folder is None or found.is_dir() == needed.folder:
+        path = find(needed.file)
+        if needed.folder is None or path.is_dir() == needed.folder:
             if needed.key.startswith("models."):
-                check_language_folder(found)
+                check_language_folder(path)
             return None
     except (FileNotFoundError, DataFileError, FolderError) as error:
         return str(error)
-    return f"{found}: is {'no' if needed.folder else 'a'} folder, expected {'one' if needed.folder else 'a file'}"
+    return f"{path}: is {'no' if needed.folder else 'a'} folder, expected {'one' if needed.folder else 'a file'}"
 
 
 def check_files(plan: Plan, where: str = "config") -> None:

@@ -83,7 +83,7 @@ def build(
     results = Path(results)
     made = [part or {} for part in (tables, captions, embedders, codes, health)]
     sections = [
-        _section(results, name, paths, report, config, *(part.get(name, {}) for part in made))
+        _section(results, name, paths, report, bool(config.get("claims")), *(part.get(name, {}) for part in made))
         for name, paths in runs.items()
     ]
     known = {
@@ -98,7 +98,7 @@ def _section(
     name: str,
     paths: Sequence[str],
     report: Report,
-    config: Mapping[str, Any],
+    claimed: bool,
     tables: Files,
     captions: Files,
     embedders: Files,
@@ -127,8 +127,8 @@ def _section(
         name=name,
         table=table,
         stats=stats,
-        claims=claims.read(results / "tables" / f"{name}-claims.parquet") if config.get("claims") else None,
-        plots=_plots(table, report.main_metric, config.get("systems") or {}),
+        claims=claims.read(results / "tables" / f"{name}-claims.parquet") if claimed else None,
+        plots=_plots(table, report.main_metric),
         histograms=_histograms(stats),
         items=items,
         users=users,
@@ -149,7 +149,7 @@ def _shown_entries(table: RankingTable, metric: str) -> list[Entry[RankingRun]]:
     return [*dict.fromkeys(wanted), best]
 
 
-def _plots(table: RankingTable, metric: str, systems: Mapping[str, Any]) -> list[Plot]:
+def _plots(table: RankingTable, metric: str) -> list[Plot]:
     curves: dict[str, dict[str, list[tuple[int, int, float]]]] = {"loss": {}, f"validation {metric}": {}}
     for entry in table.entries:
         for run in entry.runs:
@@ -168,7 +168,7 @@ def _plots(table: RankingTable, metric: str, systems: Mapping[str, Any]) -> list
             "by-popularity",
         ),
         plots.by_group(table, metric, "history", "history length", "items in the history", "by-history-length"),
-        by_missing(table, metric, systems),
+        by_missing(table, metric),
         *(plots.training(table, metric, values, name) for name, values in curves.items()),
     ]
     return [plot for plot in drawn if plot is not None]

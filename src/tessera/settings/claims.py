@@ -68,14 +68,14 @@ class Claim(Settings):
 
 def all_rows(config: Config) -> list[str]:
     """The rows of the tables, as `system/recommender`."""
-    found = []
+    rows = []
     for name in config.experiment.systems:
         system = config.systems[name]
         if isinstance(system, BackboneSystem):
-            found += [f"{name}/{backbone}" for backbone in system.backbones or config.experiment.backbones]
+            rows += [f"{name}/{backbone}" for backbone in system.backbones or config.experiment.backbones]
         else:
-            found.append(f"{name}/{system.label}")
-    return found
+            rows.append(f"{name}/{system.label}")
+    return rows
 
 
 def rows_of(config: Config, name: str) -> list[str]:

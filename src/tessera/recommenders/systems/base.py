@@ -260,11 +260,11 @@ class Counted(Fixed):
 
 def recommender(run: Run) -> type[Recommender]:
     """The code of a trained run's system."""
-    found: type[Recommender] = implementation(run.method)
-    return found
+    kind: type[Recommender] = implementation(run.method)
+    return kind
 
 
 def fixed(run: Run) -> type[Fixed]:
     """The code of a system without training."""
-    found: type[Fixed] = implementation(run.method)
-    return found
+    kind: type[Fixed] = implementation(run.method)
+    return kind

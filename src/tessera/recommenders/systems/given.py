@@ -50,35 +50,35 @@ class Given(Fixed):
 
     def __call__(self, histories: Histories) -> Tensor:
         """(batch, items) scores: how many different scores of the user lie at or below the item's; 0 without a row."""
-        rows, places = self._rows(histories.users.numpy())
+        rows, positions = self._rows(histories.users.numpy())
         scores = torch.zeros(len(histories), self.count)
-        scores[torch.from_numpy(rows), self.items[places].long() - 1] = self.levels[places].float()
+        scores[torch.from_numpy(rows), self.items[positions].long() - 1] = self.levels[positions].float()
         return scores
 
     def _rows(self, users: np.ndarray) -> tuple[np.ndarray, Tensor]:
-        """For each item of the users' lists: the user's place in `users`, and the place in the lists."""
+        """For each item of the users' lists: the user's position in `users`, and the position in the lists."""
         offsets = self.offsets.numpy()
         starts, sizes = offsets[users], offsets[users + 1] - offsets[users]
         rows = np.repeat(np.arange(len(users)), sizes)
-        places = np.arange(len(rows)) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
-        return rows, torch.from_numpy(places)
+        positions = np.arange(len(rows)) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
+        return rows, torch.from_numpy(positions)
 
     def remarks(self, cases: Cases, evaluation: Evaluation) -> list[str]:
         """Users without a row, and lists that are shorter than what is measured."""
         sizes = self.offsets.numpy()[cases.users + 1] - self.offsets.numpy()[cases.users]
-        found = []
+        remarks = []
         if without := int((sizes == 0).sum()):
             share = f"{without:,} of {len(cases):,} test users ({without / len(cases):.1%})"
-            found.append(f"no row for {share}, for whom all items tie")
+            remarks.append(f"no row for {share}, for whom all items tie")
         usable = sizes - self._hidden(cases, masked_cases(cases, evaluation))
         longest = evaluation.cutoffs[-1]
         short = (sizes > 0) & (sizes < self.count) & (usable < longest)
         if short.any():
-            found.append(
+            remarks.append(
                 f"fewer than {longest} items that are not masked for {int(short.sum()):,} test users, the fewest "
                 f"{int(usable[short].min())}; all others tie behind them"
             )
-        return found
+        return remarks
 
     def _hidden(self, cases: Cases, masked: np.ndarray) -> np.ndarray:
         """(cases,) how many items of a user's list the masks take out."""
@@ -87,9 +87,9 @@ class Given(Fixed):
             chosen = np.flatnonzero(masked[start : start + _CASES]) + start
             if not len(chosen):
                 continue
-            rows, places = self._rows(cases.users[chosen])
+            rows, positions = self._rows(cases.users[chosen])
             width = self.count + 1
-            listed = rows * width + self.items[places].numpy()
+            listed = rows * width + self.items[positions].numpy()
             lengths = cases.lengths[chosen]
             flat = np.repeat(cases.offsets[chosen] - (np.cumsum(lengths) - lengths), lengths)
             owners = np.repeat(np.arange(len(chosen)), lengths)
