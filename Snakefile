@@ -57,6 +57,7 @@ if CONFIG.task == "ctr":
 
 else:
 
+    include: "workflow/rules/search.smk"
     include: "workflow/rules/recommend.smk"
     include: "workflow/rules/evaluate.smk"
     include: "workflow/rules/serve.smk"

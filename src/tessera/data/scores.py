@@ -108,7 +108,7 @@ class _Codes:
         numbers = [self.known.setdefault(raw, len(self.known)) for raw in distinct.to_list()]
         place = pl.DataFrame({"id": distinct, "number": pl.Series(numbers, dtype=pl.Int32)})
         joined = ids.alias("id").to_frame().join(place, on="id", how="left", maintain_order="left")
-        return joined["number"].to_numpy()
+        return np.asarray(joined["number"].to_numpy(), np.int32)
 
     def dense(self, raw_ids: list[str]) -> Ints:
         """(numbers,) the dense id of each number; 0 where the dataset does not know it."""
@@ -208,7 +208,7 @@ def _read(settings: GivenSystem, path: Path, coded: _Coded, aside: ItemsLog) -> 
         for name in ("user", "item"):
             without = checked.filter(pl.col(name).is_null())
             values = without.select(pl.all().exclude("line"))
-            _set_aside(aside, path, without["line"].to_numpy(), f"{name} is missing", lambda n, v=values: v.row(n))
+            _set_aside(aside, path, without["line"].to_numpy(), f"{name} is missing", values.row)
             checked = checked.drop_nulls(name)
         kept = checked.filter(pl.col("value").is_finite())
         coded.unscored += checked.height - kept.height
@@ -383,4 +383,4 @@ def _levels(owner: Longs, value: npt.NDArray[np.float64]) -> Ints:
     depth = np.cumsum(step)  # different values so far, over all owners
     ends = np.flatnonzero(np.concatenate([begins[1:], [True]]))
     last = np.repeat(depth[ends], np.diff(np.concatenate([[-1], ends])))
-    return (last - depth + 1).astype(np.int32)
+    return np.asarray(last - depth + 1, np.int32)

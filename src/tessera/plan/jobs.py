@@ -17,6 +17,7 @@ from tessera.data.downloads import is_url
 from tessera.data.files import find, model_files
 from tessera.data.picture_stamp import look_again
 from tessera.plan.graph import Noun, Plan, kind_modules
+from tessera.plan.search import is_searched, remark, searched, trial_run
 from tessera.settings.base import Settings
 from tessera.settings.config import final_name
 from tessera.settings.ctr import CTRRun
@@ -199,6 +200,41 @@ class Jobs:
             return {}
         return {"validated": self.file(noun, self.raw(dataset), "model.json")}
 
+    # ------------------------------------------------------------ search
+
+    def trial_file(self, dataset: str, name: str, trial: int | str) -> str:
+        """What a trial of `system/recommender` came to."""
+        return self.file(Noun("trial", f"{name}/trial-{trial}"), dataset)
+
+    def search_file(self, dataset: str, name: str, file: str = "best.json") -> str:
+        """What is chosen for `system/recommender`; `search.json` beside it tells of all trials."""
+        return self.file(Noun("trial", name), dataset, file)
+
+    def trials(self, dataset: str, name: str) -> list[str]:
+        """All trials of `system/recommender`."""
+        assert self.config.search is not None
+        return [self.trial_file(dataset, name, trial) for trial in range(self.config.search.trials)]
+
+    def trial(self, name: str, trial: int) -> str:
+        """What a trial depends on."""
+        return canonical(_told(trial_run(self.plan, name, trial), ["remarks"]))
+
+    def searched_run(self, name: str) -> Noun:
+        """The run whose first seed the trials of `system/recommender` train."""
+        return Noun("run", searched(self.plan)[name].path)
+
+    def chosen(self, noun: Noun, dataset: str) -> Files:
+        """The settings that a search chose for a run, as a named input."""
+        run = self.plan.trained[noun.name]
+        if not is_searched(self.plan, run):
+            return {}
+        return {"chosen": self.search_file(self.raw(dataset), f"{run.system}/{run.recommender}")}
+
+    def searches(self) -> list[str]:
+        """What all searches of the experiment came to."""
+        datasets = self.config.experiment.datasets
+        return [self.search_file(dataset, name, "search.json") for dataset in datasets for name in searched(self.plan)]
+
     # ------------------------------------------------------------ settings
 
     def ingest(self, dataset: str) -> str:
@@ -242,6 +278,8 @@ class Jobs:
         """What judging a run depends on; the oracle has no noun."""
         evaluation = _told(self.config.evaluation)
         run = self.plan.trained[noun.name] if noun is not None else None
+        if run is not None and (searched_so := remark(self.plan, run)):
+            run = run.model_copy(update={"remarks": [*run.remarks, searched_so]})
         return canonical({"evaluation": evaluation} | ({"run": _told(run)} if run is not None else {}))
 
     def recommend(self, noun: Noun) -> str:
@@ -400,6 +438,7 @@ class Jobs:
         return files | {
             "stats": [f"results/{dataset}/data/stats.json" for dataset in datasets],
             "diagnostics": [f"results/{d}/diagnostics/{name}.json" for d in datasets for name in self.diagnosed()],
+            "searches": self.searches(),
             "claims": [self.claims_file(dataset, "parquet") for dataset in datasets if self.config.claims],
             "captions": every("captions"),
             "embedders": every("embedder", "history.jsonl"),

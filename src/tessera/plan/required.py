@@ -211,9 +211,9 @@ def check_first_lines(plan: Plan, where: str = "config") -> None:
         if isinstance(run.method, GivenSystem):
             from tessera.data.scores import check_scores
 
-            for dataset in plan.config.experiment.datasets:
-                path = run.method.source(dataset, run.seed)
-                look(f"systems.{run.system}.path", path, partial(check_scores, run.method, find(path)))
+            for name in plan.config.experiment.datasets:
+                source_file = run.method.source(name, run.seed)
+                look(f"systems.{run.system}.path", source_file, partial(check_scores, run.method, find(source_file)))
     for name in plan.needed("table"):
         if (path := getattr(plan.config.tables[name], "path", None)) is not None:
             from tessera.data.vectors import check_vectors

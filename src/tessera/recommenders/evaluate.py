@@ -17,6 +17,7 @@ from tessera.evaluation.candidates import read_candidates
 from tessera.evaluation.judge import Scorer, evaluation_table, protocol_name, rank_cases, reads_times, summarize
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.systems.base import Fixed, as_scorer, fixed, recommender
+from tessera.settings.changes import with_values
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
 from tessera.training.machine import pick_device
@@ -31,6 +32,7 @@ def load_scorer(model: Path, run: Run, popularity: np.ndarray, inputs: RunInputs
     tensors, description = read_model(model)
     if description["items"] != len(popularity) - 1:
         raise ArtifactError(f"{model}: trained on {description['items']} items, the dataset has {len(popularity) - 1}")
+    run = with_values(run, description["run"].get("chosen", {}))
     if run.heuristic:
         return fixed(run)(run.method, tensors)
     trained = recommender(run).build(run, inputs.under(run), popularity)

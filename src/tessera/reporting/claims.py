@@ -169,7 +169,8 @@ def _tested(
     count: int,
 ) -> Tested:
     users, level = len(mine), significance.level
-    means = (float(mine.mean()), float(theirs.mean())) if users else (None, None)
+    mean_one = float(mine.mean()) if users else None
+    mean_other = float(theirs.mean()) if users else None
     difference = float((mine - theirs).mean()) if users else None
     low = high = seen = None
     if users > 1:
@@ -177,8 +178,8 @@ def _tested(
         low, high = float(lows[0]), float(highs[0])
         seen = float(detectable(mine - theirs, level / count, POWER)[0])
     return Tested(
-        dataset, claim.name, one.name, other.name, claim.metric, claim.at_least, *means, difference, low, high, p,
-        corrected, least_p(significance, count, users), seen, users, len(one.runs), len(other.runs),
+        dataset, claim.name, one.name, other.name, claim.metric, claim.at_least, mean_one, mean_other, difference, low,
+        high, p, corrected, least_p(significance, count, users), seen, users, len(one.runs), len(other.runs),
         verdict(difference, high, corrected, claim.at_least, level),
     )  # fmt: skip
 

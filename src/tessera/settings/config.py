@@ -26,6 +26,7 @@ from tessera.settings.recommend import Recommend
 from tessera.settings.references import BackboneName, DatasetName, SystemName
 from tessera.settings.reporting import Report
 from tessera.settings.resources import StageResources
+from tessera.settings.search import Search
 from tessera.settings.sources.base import Dataset
 from tessera.settings.systems.backbone import BackboneSystem
 from tessera.settings.systems.base import System
@@ -97,6 +98,9 @@ class Config(Settings):
     """The training loop."""
     missing: Missing | None = None
     """Pictures or texts that all systems go without, the same items for all; a system may say otherwise."""
+    search: Search | None = None
+    """Settings that are chosen on validation, with as many trials for every system (docs/fair.md); null takes all
+    settings as they stand."""
     evaluation: Evaluation = Field(default_factory=Evaluation)
     """How runs are judged."""
     significance: Significance = Field(default_factory=Significance)
