@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
-
-import numpy as np
 
 from tessera.plan.graph import Plan
 from tessera.settings.changes import with_values
@@ -39,20 +39,27 @@ def values(search: Search, run: Run, trial: int) -> dict[str, Any]:
     """
     own_loss = not isinstance(run.method, BackboneSystem) or run.method.loss is not None
     paths = [path for path in sorted(search.space) if touches(path, run.system, run.recommender, own_loss)]
-    if search.sampler == "random":
-        points = np.random.default_rng((search.seed, trial)).random(len(paths))
-    else:
-        points = _sobol(len(paths), search.seed, trial)
-    return {path: search.space[path].value(float(at)) for path, at in zip(paths, points, strict=True)}
+    points = (_random if search.sampler == "random" else _sobol)(len(paths), search.seed, trial)
+    return {path: search.space[path].value(at) for path, at in zip(paths, points, strict=True)}
 
 
-def _sobol(dimensions: int, seed: int, trial: int) -> np.ndarray:
+def _random(dimensions: int, seed: int, trial: int) -> Sequence[float]:
+    """A point of the unit cube."""
+    import numpy as np  # here, for reading a workflow without a search loads no numpy
+
+    return [float(at) for at in np.random.default_rng((seed, trial)).random(dimensions)]
+
+
+@cache
+def _sobol(dimensions: int, seed: int, trial: int) -> Sequence[float]:
+    """The point of this number of a scrambled Sobol sequence in the unit cube."""
+    import numpy as np
     from scipy.stats import qmc
 
     sequence = qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(seed))
     if trial:
         sequence.fast_forward(trial)
-    return np.asarray(sequence.random(1)[0])
+    return [float(at) for at in sequence.random(1)[0]]
 
 
 def trial_run(plan: Plan, name: str, trial: int) -> Run:

@@ -65,7 +65,7 @@ def _row(name: str, search: Mapping[str, Any]) -> list[str]:
 def _best_so_far(table: RankingTable, main: str, curves: Mapping[str, Sequence[float | None]]) -> Plot | None:
     """The best validation after each trial, a line a run."""
     entries = chosen(table, main)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"run": label(entry), "trial": trial, "value": value,
          "says": f"{label(entry)}: best of {trial} trials {value:.4f}"}
         for entry in entries

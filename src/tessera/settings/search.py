@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from tessera.settings.base import Seed, Settings, did_you_mean
 from tessera.settings.changes import replaced
@@ -20,26 +20,38 @@ HEADS = ("training", "loss", "backbones", "systems")
 """What a path of the space may begin with; behind the last two stands a name."""
 
 
-class Range(Settings):
-    """Numbers between two ends; whole ones, where both ends are written so."""
+class Dimension(Settings):
+    """What a setting may be: a number between two ends, or one of several values."""
 
-    low: int | float
-    """The least."""
-    high: int | float
+    low: int | float | None = None
+    """The least; with `high`. Two whole numbers as ends give whole numbers."""
+    high: int | float | None = None
     """The largest."""
     log: bool = False
     """Draw the logarithm evenly."""
+    choices: list[Any] | None = Field(None, min_length=2)
+    """The values, each as likely as the others, in place of two ends."""
 
     @model_validator(mode="after")
-    def _in_order(self) -> Range:
-        if not self.low < self.high:
-            raise ValueError(f"low ({self.low}) must be less than high ({self.high})")
-        if self.log and self.low <= 0:
-            raise ValueError(f"low ({self.low}) must be above 0 where the logarithm is drawn")
+    def _is_one(self) -> Dimension:
+        ends = (self.low, self.high)
+        if self.choices is not None and (ends != (None, None) or self.log):
+            raise ValueError("has choices and ends; give one of them")
+        if self.choices is None:
+            if self.low is None or self.high is None:
+                raise ValueError("needs low and high, or choices")
+            if not self.low < self.high:
+                raise ValueError(f"low ({self.low}) must be less than high ({self.high})")
+            if self.log and self.low <= 0:
+                raise ValueError(f"low ({self.low}) must be above 0 where the logarithm is drawn")
         return self
 
-    def value(self, at: float) -> int | float:
-        """The number at a place from 0 to 1 of the range."""
+    def value(self, at: float) -> Any:
+        """The value at a place from 0 to 1 of all."""
+        if self.choices is not None:
+            return self.choices[min(int(at * len(self.choices)), len(self.choices) - 1)]
+        assert self.low is not None
+        assert self.high is not None
         whole = isinstance(self.low, int) and isinstance(self.high, int)
         low, high = self.low, self.high + whole  # each whole number has a share of its own
         drawn = low * (high / low) ** at if self.log else low + (high - low) * at
@@ -47,30 +59,7 @@ class Range(Settings):
 
     def ends(self) -> list[Any]:
         """Values that must fit for all to fit."""
-        return [self.low, self.high]
-
-
-class Choices(Settings):
-    """One of several values."""
-
-    choices: list[Any] = Field(min_length=2)
-    """The values, each as likely as the others."""
-
-    def value(self, at: float) -> Any:
-        """The value at a place from 0 to 1 of the list."""
-        return self.choices[min(int(at * len(self.choices)), len(self.choices) - 1)]
-
-    def ends(self) -> list[Any]:
-        """Values that must fit for all to fit."""
-        return self.choices
-
-
-def _kind(value: Any) -> str:
-    named = value if isinstance(value, Mapping) else vars(value) if isinstance(value, Settings) else {}
-    return "choices" if "choices" in named else "range"
-
-
-Dimension = Annotated[Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_kind)]
+        return [self.low, self.high] if self.choices is None else self.choices
 
 
 class Search(Settings):

@@ -54,8 +54,8 @@ EDITS: dict[str, list[tuple[str, Any]]] = {
 
 MORE = {
     "claims": [{"name": "better", "better": "latent/sasrec", "than": "id/sasrec"}],
-    "search": {"trials": 2, "systems": ["id", "latent"],
-               "space": {"training.learning_rate": {"low": 0.001, "high": 0.01}}},
+    "search": {"trials": 2, "systems": ["id", "latent", "tiger", "mme_sid"],
+               "space": {"training.beta2": {"low": 0.9, "high": 0.99}}},
 }  # fmt: skip
 """What the config of rankings is given besides."""
 NAMES = {"datasets", "models", "captions", "tables", "semantic_ids", "systems", "backbones"}
