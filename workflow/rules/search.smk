@@ -3,15 +3,15 @@
 rule trial:
     input:
         unpack(lambda w: JOBS.inputs(JOBS.searched_run(f"{w.system}/{w.recommender}"), w.dataset)),
-        interactions="results/{dataset}/data/interactions.parquet",
-        catalogue="results/{dataset}/data/items.parquet",
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
     output:
-        trial="results/{dataset}/trials/{system}/{recommender}/trial-{trial}/trial.json",
-        history="results/{dataset}/trials/{system}/{recommender}/trial-{trial}/history.jsonl",
+        trial="<results>/{dataset}/trials/{system}/{recommender}/trial-{trial}/trial.json",
+        history="<results>/{dataset}/trials/{system}/{recommender}/trial-{trial}/history.jsonl",
     log:
-        "results/logs/trial/{dataset}/{system}/{recommender}/trial-{trial}.log",
+        "<results>/logs/trial/{dataset}/{system}/{recommender}/trial-{trial}.log",
     benchmark:
-        "results/benchmarks/trial/{dataset}/{system}/{recommender}/trial-{trial}.tsv"
+        "<results>/benchmarks/trial/{dataset}/{system}/{recommender}/trial-{trial}.tsv"
     retries: CONFIG.resources.train.retries
     conda:
         ENVIRONMENT
@@ -31,12 +31,12 @@ rule choose:
     input:
         trials=lambda w: JOBS.trials(w.dataset, f"{w.system}/{w.recommender}"),
     output:
-        best="results/{dataset}/trials/{system}/{recommender}/best.json",
-        search="results/{dataset}/trials/{system}/{recommender}/search.json",
+        best="<results>/{dataset}/trials/{system}/{recommender}/best.json",
+        search="<results>/{dataset}/trials/{system}/{recommender}/search.json",
     log:
-        "results/logs/choose/{dataset}/{system}/{recommender}.log",
+        "<results>/logs/choose/{dataset}/{system}/{recommender}.log",
     benchmark:
-        "results/benchmarks/choose/{dataset}/{system}/{recommender}.tsv"
+        "<results>/benchmarks/choose/{dataset}/{system}/{recommender}.tsv"
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.report.threads
