@@ -61,6 +61,7 @@ if CONFIG.task == "ctr":
 
 else:
 
+    include: "workflow/rules/search.smk"
     include: "workflow/rules/recommend.smk"
     include: "workflow/rules/evaluate.smk"
     include: "workflow/rules/serve.smk"
@@ -93,6 +94,7 @@ rule all:
     input:
         JOBS.page,
         [JOBS.table_file(dataset, "md") for dataset in DATASETS],
+        [JOBS.claims_file(dataset, "md") for dataset in DATASETS if CONFIG.claims],
         [] if CONFIG.task == "ctr" else [*final(), *recommended(), *exported()],
 
 

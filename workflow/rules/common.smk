@@ -59,6 +59,7 @@ wildcard_constraints:
     system=one_of(CONFIG.systems),
     recommender=one_of({run.recommender for run in PLAN.trained.values()}),
     seed=r"\d+",
+    trial=r"\d+",
 
 
 # ---------------------------------------------------------------- nouns that wildcards name

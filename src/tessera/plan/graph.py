@@ -54,8 +54,8 @@ class Plan:
         for name in config.experiment.systems:
             system = config.systems[name]
             if not isinstance(system, TrainedSystem):
-                counted = {"system": name, "recommender": system.label, "seed": 0, "method": system}
-                runs.append(Run.model_validate({**counted, "remarks": system.remarks()}))
+                fixed = {"system": name, "recommender": system.label, "method": system, "remarks": system.remarks()}
+                runs += [Run.model_validate({**fixed, "seed": seed}) for seed in getattr(system, "seeds", [0])]
                 continue
             seeds = system.seeds or config.experiment.seeds
             under: list[str | None] = [None]

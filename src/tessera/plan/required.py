@@ -25,6 +25,7 @@ from tessera.settings.evaluation import CandidatesFile
 from tessera.settings.export import onnx_problem
 from tessera.settings.language import FolderModel, PackageModel
 from tessera.settings.sources.base import FileSource
+from tessera.settings.systems.given import GivenSystem
 from tessera.settings.training import LoopSettings, missing_tracker
 
 _NEGATIVES = "expected `user negative negative ...` a line"
@@ -93,6 +94,10 @@ def _needed(plan: Plan) -> Iterator[Needed]:
     config = plan.config
     for dataset in config.experiment.datasets:
         yield from _of_dataset(config, dataset)
+    for run in plan.runs:
+        for dataset in config.experiment.datasets:
+            if (path := run.method.source(dataset, run.seed)) is not None:
+                yield Needed(f"systems.{run.system}.path", path)
     for name in sorted(plan.needed("table")):
         yield from _own_file(config.tables[name], f"tables.{name}")
     for name in sorted(plan.needed("model")):
@@ -243,6 +248,13 @@ def check_first_lines(plan: Plan, where: str = "config") -> None:
         from tessera.data.sources.columns import check_items_file
 
         look("recommend.new_items", new.path, partial(check_items_file, new))
+    for run in plan.runs:
+        if isinstance(run.method, GivenSystem):
+            from tessera.data.scores import check_scores
+
+            for name in plan.config.experiment.datasets:
+                source_file = run.method.source(name, run.seed)
+                look(f"systems.{run.system}.path", source_file, partial(check_scores, run.method, find(source_file)))
     for name in plan.needed("table"):
         if (path := getattr(plan.config.tables[name], "path", None)) is not None:
             from tessera.data.vectors import check_vectors

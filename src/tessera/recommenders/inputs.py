@@ -40,6 +40,8 @@ class RunInputs(Settings):
     """Folder of a language model that was built."""
     start: str | None = None
     """Weights of the run that training goes on from; its other files lie where it was left."""
+    source: str | None = None
+    """A file that the system itself names."""
     missing: Missing | None = None
     """Pictures or texts that are lost."""
     modalities: dict[str, list[str]] = Field(default_factory=dict)
@@ -48,7 +50,7 @@ class RunInputs(Settings):
     def digests(self) -> list[str]:
         """Fingerprints of the files, for the identity of a run's state."""
         files = [path for _, path in sorted(self.tables.items())]
-        files += [path for path in (self.teacher, self.codes) if path]
+        files += [path for path in (self.teacher, self.codes, self.source) if path]
         files += [str(Path(self.codes).with_name("model.safetensors"))] if self.codes else []
         files += [str(Path(self.model, "model.safetensors"))] if self.model else []
         files += [self.start, str(RunFolder(Path(self.start).parent).items)] if self.start else []
@@ -137,7 +139,7 @@ class RunInputs(Settings):
 
 def run_inputs(run: Run, files: Mapping[str, Any]) -> RunInputs:
     """The inputs of a run from the named inputs of its rule: `tables`, `teacher`, `codes`, `language_model`,
-    `start`."""
+    `start` and `source`."""
     tables = dict(zip(run.tables, map(str, files.get("tables", [])), strict=True))
     return RunInputs(
         tables=tables,
@@ -145,4 +147,5 @@ def run_inputs(run: Run, files: Mapping[str, Any]) -> RunInputs:
         codes=files.get("codes"),
         model=files.get("language_model"),
         start=files.get("start"),
+        source=files.get("source"),
     )
