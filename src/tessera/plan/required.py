@@ -18,6 +18,7 @@ from tessera.data.id_list import read_ids
 from tessera.data.picture_stamp import names_fingerprint
 from tessera.plan.graph import Plan
 from tessera.plan.jobs import Jobs
+from tessera.plan.warm_start import warm_start_problems
 from tessera.settings.base import ConfigError, Settings, message
 from tessera.settings.config import Config
 from tessera.settings.evaluation import CandidatesFile
@@ -182,6 +183,7 @@ def check_files(plan: Plan, where: str = "config") -> None:
         ConfigError: one message with every such file, a line each.
     """
     problems = [*_missing_packages(plan, where), *_missing_trackers(plan, where), *_export_problems(plan, where)]
+    problems += [f"{where}: {problem}" for problem in warm_start_problems(Jobs(plan))]
     for needed in _needed(plan):
         problem = _problem(needed)
         if problem is not None:

@@ -70,8 +70,8 @@ class LoopSettings(Settings):
 class Training(OptimizerSettings, Hardware, LoopSettings):
     """The training loop that all recommenders share: epochs, with early stopping on validation."""
 
-    epochs: int = Field(200, ge=1)
-    """At most this many passes over the training targets."""
+    epochs: int = Field(200, ge=0)
+    """At most this many passes over the training targets; 0 trains nothing: what the start alone is worth."""
     patience: int = Field(10, ge=1)
     """Validations without a better NDCG@10 before stopping."""
     validate_every: int = Field(1, ge=1)
@@ -82,6 +82,10 @@ class Training(OptimizerSettings, Hardware, LoopSettings):
     """Padded positions a step (128 histories of length 50)."""
     gradient_clip: float | None = Field(5.0, gt=0)
     """Largest gradient norm; null does not clip."""
+    warm_start: str | None = None
+    """A finished run to go on from, items matched by their raw ids: its folder, or one that `save` or `export` wrote;
+    or a folder of runs (`.../runs`), or of datasets with runs, in which the run of the same name is taken. null begins
+    anew; systems that count do so always."""
 
 
 class Steps(OptimizerSettings, Hardware, LoopSettings):

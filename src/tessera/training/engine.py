@@ -224,6 +224,7 @@ class Engine:
 
     def _run_epochs(self, phase: Phase, until: Epochs) -> None:
         assert phase.batches is not None
+        self._weigh_start(phase, until)
         while self.epoch < until.most and self.bad < until.patience:
             self._set_modes(phase)
             plan = phase.batches.plan(self.seed, self.epoch)
@@ -239,6 +240,20 @@ class Engine:
                     if self.step < len(plan) and self.settings.checkpoint_seconds:
                         self._save_if_late()
             self._close_epoch(phase, until)
+
+    def _weigh_start(self, phase: Phase, until: Epochs) -> None:
+        """Validate what the phase begins with, once: a resume finds its row."""
+        row: dict[str, Any] = {**self._named(phase), "epoch": 0}
+        known = any(row.items() <= old.items() for old in self.history)
+        if not until.start or until.validate is None or self.epoch or self.step or known:
+            return
+        metrics = self._validate(until)
+        with unbroken():
+            self._compare(metrics[until.metric])
+            self.history.append(row | metrics)
+            self._tell_events(row | metrics, 0)
+        if self.machine.first:
+            log.info("as it came: %s", ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
     def _save_if_late(self, always: bool = False) -> None:
         if always or time.monotonic() - self.saved_at > self.settings.checkpoint_seconds:
