@@ -77,6 +77,8 @@ report: "workflow/report/workflow.rst"
 
 onstart:
     write_owner(JOBS.root, workflow.configfiles)
+    if WATCH.line is not None:
+        begin_to_watch()
 
 
 from tessera.reporting.old_page import bring_back
