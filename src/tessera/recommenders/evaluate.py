@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tessera.artifacts.files import file_digest, write_json
+from tessera.artifacts.files import file_digest, read_json, write_json
 from tessera.artifacts.logs import Progress
 from tessera.artifacts.models import read_model
 from tessera.artifacts.tables import ArtifactError, write_table
@@ -32,7 +32,7 @@ def load_scorer(model: Path, run: Run, popularity: np.ndarray, inputs: RunInputs
     tensors, description = read_model(model)
     if description["items"] != len(popularity) - 1:
         raise ArtifactError(f"{model}: trained on {description['items']} items, the dataset has {len(popularity) - 1}")
-    run = with_values(run, description["run"].get("chosen", {}))
+    run = with_values(run, description.get("run", {}).get("chosen", {}))
     if run.heuristic:
         return fixed(run)(run.method, tensors)
     trained = recommender(run).build(run, inputs.under(run), popularity)
@@ -69,7 +69,7 @@ def evaluate_run(
     summary = summarize(table, settings, popularity, protocol_name(settings, chosen), **described)
     about = {
         "seconds": round(seconds, 3),
-        "remarks": remarks,
+        "remarks": [*remarks, *read_json(model.with_suffix(".json")).get("remarks", [])],
         "trained": not run.heuristic,
         "missing": run.missing.model_dump(mode="json") if run.missing else None,
         "apart_from_losses": run.apart_from_losses,

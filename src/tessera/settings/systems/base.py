@@ -43,6 +43,8 @@ class SystemSettings(Kind):
 class TrainedSystem(SystemSettings):
     """A system that is trained, once a seed."""
 
+    FREE: ClassVar[frozenset[str]] = frozenset({"training", "seeds", "missing", "preset"})
+
     training: Annotated[dict[str, Any], ASIDE] = Field(default_factory=dict)
     """Keys of `training` that differ for this system."""
     seeds: Annotated[list[Seed] | None, ASIDE] = Field(None, min_length=1)
