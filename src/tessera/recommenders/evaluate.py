@@ -32,7 +32,7 @@ def load_scorer(model: Path, run: Run, popularity: np.ndarray, inputs: RunInputs
     tensors, description = read_model(model)
     if description["items"] != len(popularity) - 1:
         raise ArtifactError(f"{model}: trained on {description['items']} items, the dataset has {len(popularity) - 1}")
-    run = with_values(run, description["run"].get("chosen", {}))
+    run = with_values(run, description.get("run", {}).get("chosen", {}))
     if run.heuristic:
         return fixed(run)(run.method, tensors)
     trained = recommender(run).build(run, inputs.under(run), popularity)

@@ -38,10 +38,10 @@ class RunInputs(Settings):
     """Semantic IDs (Parquet); the quantiser's `model.safetensors` lies beside them."""
     model: str | None = None
     """Folder of a language model that was built."""
-    start: str | None = None
-    """Weights of the run that training goes on from; its other files lie where it was left."""
     source: str | None = None
     """A file that the system itself names."""
+    start: str | None = None
+    """Weights of the run that training goes on from; its other files lie where it was left."""
     missing: Missing | None = None
     """Pictures or texts that are lost."""
     modalities: dict[str, list[str]] = Field(default_factory=dict)
@@ -138,14 +138,14 @@ class RunInputs(Settings):
 
 
 def run_inputs(run: Run, files: Mapping[str, Any]) -> RunInputs:
-    """The inputs of a run from the named inputs of its rule: `tables`, `teacher`, `codes`, `language_model`,
-    `start` and `source`."""
+    """The inputs of a run from the named inputs of its rule: `tables`, `teacher`, `codes`, `language_model`, `source`,
+    `start`."""
     tables = dict(zip(run.tables, map(str, files.get("tables", [])), strict=True))
     return RunInputs(
         tables=tables,
         teacher=files.get("teacher"),
         codes=files.get("codes"),
         model=files.get("language_model"),
-        start=files.get("start"),
         source=files.get("source"),
+        start=files.get("start"),
     )
