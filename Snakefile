@@ -15,6 +15,7 @@ sys.path.insert(0, SOURCE)
 from tessera.artifacts.failures import framed, summary
 from tessera.settings.base import ConfigError
 from tessera.settings.files import check_files_of_config
+from tessera.watch.line import WATCH
 
 
 include: "workflow/rules/start.smk"
@@ -25,7 +26,10 @@ BEGAN = time.time()
 
 # At the very end: what a stage said of its failure would otherwise stand above the last lines of Snakemake.
 onerror:
-    atexit.register(lambda: print(end=summary(Path(JOBS.root, "logs"), BEGAN), file=sys.stderr, flush=True))
+    if WATCH.line is None:
+        atexit.register(lambda: print(end=summary(Path(JOBS.root, "logs"), BEGAN), file=sys.stderr, flush=True))
+    else:
+        WATCH.explained = summary(Path(JOBS.root, "logs"), BEGAN)
 
 
 # The working directory's own config, else the embedded default; a --configfile replaces either.
@@ -60,6 +64,11 @@ else:
     include: "workflow/rules/recommend.smk"
     include: "workflow/rules/evaluate.smk"
     include: "workflow/rules/serve.smk"
+
+
+if WATCH.on:
+
+    include: "workflow/rules/watch.smk"
 
 
 report: "workflow/report/workflow.rst"

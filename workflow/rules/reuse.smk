@@ -1,8 +1,12 @@
 # What other experiments have made already: looked for once, before Snakemake asks what is missing.
 from snakemake.io import is_flagged
-from snakemake.persistence import MetadataRecord
-from snakemake.persistence.file import FilePersistence
-from snakemake.settings.types import PersistenceBackend
+
+try:
+    from snakemake.persistence import MetadataRecord
+    from snakemake.persistence.file import FilePersistence
+    from snakemake.settings.types import PersistenceBackend
+except ImportError:  # a Snakemake that keeps its records elsewhere: nothing is taken over
+    FilePersistence = None
 
 from tessera.plan.owner import others
 from tessera.plan.reuse import Job, Reuse, taken_over
@@ -45,7 +49,9 @@ def job_of(maker, wildcards):
 def take_over():
     """Take what siblings have of all that this config needs, what is read first; say how much."""
     siblings = others(JOBS.root)
-    if not siblings or workflow.workflow_settings.persistence_backend != PersistenceBackend.FILE:
+    if not siblings or FilePersistence is None:
+        return
+    if workflow.workflow_settings.persistence_backend != PersistenceBackend.FILE:
         return
     reuse, met = Reuse(JOBS.root, siblings, Records()), set()
 

@@ -38,6 +38,15 @@ _LASTING = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError
 """Errors that another attempt would meet as well."""
 
 
+class _Stage:
+    log: str | Path | None = None
+
+
+def stage_log() -> str | Path | None:
+    """The log file of the stage that is at work; None outside of one."""
+    return _Stage.log
+
+
 class _Ending:
     held = 0
     asked = False
@@ -106,6 +115,7 @@ def stage(path: str | Path | None, threads: int = 1, attempt: int | None = None)
             say so in the log and end at once. 0 is a process that takes part in an attempt.
     """
     use_threads(threads)
+    _Stage.log = path
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if path:
         with suppress(OSError):
@@ -144,6 +154,7 @@ def stage(path: str | Path | None, threads: int = 1, attempt: int | None = None)
         raise SystemExit(1) from None
     finally:
         _Ending.asked = False
+        _Stage.log = None
         for handler in handlers:
             with suppress(OSError):
                 handler.flush()

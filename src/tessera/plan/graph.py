@@ -79,6 +79,8 @@ class Plan:
             missing, modalities = None, {}
         # a network of its own has a loss of its own
         loss = (system.loss or config.loss) if isinstance(system, UnderBackbones) else CrossEntropy()
+        resolved = Training.model_validate(training)
+        start = [f"goes on from the weights of {resolved.warm_start}"] * (resolved.warm_start is not None)
         return Run(
             system=name,
             recommender=backbone_name or system.label,
@@ -87,13 +89,13 @@ class Plan:
             backbone=backbone,
             model=config.models[models[0]] if models else None,
             loss=loss,
-            training=Training.model_validate(training),
+            training=resolved,
             mask_seen=config.evaluation.mask_seen,
             repeat_targets=config.evaluation.repeat_targets,
             tables=tables,
             missing=missing,
             modalities=modalities,
-            remarks=[*self._remarks(system, backbone_name, backbone), *([missing.remark] if missing else [])],
+            remarks=[*self._remarks(system, backbone_name, backbone), *([missing.remark] if missing else []), *start],
         )
 
     @cached_property

@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tessera.artifacts.places import PICTURES, REPORT, experiment_folder, place
+from tessera.artifacts.run_folder import RunFolder
 from tessera.data.downloads import is_url
 from tessera.data.files import find, model_files
 from tessera.data.picture_stamp import look_again
 from tessera.plan.graph import Noun, Plan, kind_modules
+from tessera.plan.warm_start import start_folder
 from tessera.settings.base import Settings
 from tessera.settings.config import final_name
 from tessera.settings.ctr import CTRRun
 from tessera.settings.language import FolderModel
 from tessera.settings.references import ONE_ROW, walk
+from tessera.settings.runs import Run
 from tessera.settings.sources.base import ingest_settings, prepare_settings
 
 Files = dict[str, str | list[str]]
@@ -141,7 +144,32 @@ class Jobs:
                 files["embedder"] = self.file(read, dataset)
             elif read.kind == "run" and not judged:
                 files["teacher"] = self.file(read, dataset)
+        if noun.kind == "run" and not judged:
+            files |= self._start(self.plan.trained[noun.name], dataset)
         return files | self._source(noun, dataset) | self._pictures(noun, dataset)
+
+    def _start(self, run: Run, dataset: str) -> Files:
+        """The files of the run that a training goes on from."""
+        if run.training.warm_start is None:
+            return {}
+        files = RunFolder(self.start_folder(run, dataset))
+        named = {"start": files.model, "start_description": files.description, "start_items": files.items}
+        return {key: str(file) for key, file in named.items()}
+
+    def start_folder(self, run: Run, dataset: str) -> Path:
+        """The folder of the run that a training goes on from; raises as `warm_start.start_folder`."""
+        assert run.training.warm_start is not None
+        return start_folder(run.training.warm_start, run.path, dataset)
+
+    def going_on(self) -> list[tuple[str, Run]]:
+        """The trainings that go on from an earlier run, each with its dataset."""
+        experiment = dict.fromkeys(self.config.experiment.datasets, self.plan.nouns)
+        in_the_end = self.plan.closure(Noun("run", path) for path in self.final())
+        nouns = {**experiment, **dict.fromkeys(self.config.finals, in_the_end)}
+        runs = [
+            (name, self.plan.trained[one.name]) for name, needed in nouns.items() for one in needed if one.kind == "run"
+        ]
+        return [(name, run) for name, run in runs if run.training.warm_start is not None]
 
     def _pictures(self, noun: Noun, dataset: str) -> Files:
         """The stamp of the dataset's pictures, where the job opens them."""
@@ -193,7 +221,9 @@ class Jobs:
 
     def hidden(self, dataset: str) -> Files:
         """The true attributes of a generated world, as a named input."""
-        return {"latents": f"{self.root}/{self.raw(dataset)}/raw/latents.parquet"} if self.plan.generated(dataset) else {}
+        return (
+            {"latents": f"{self.root}/{self.raw(dataset)}/raw/latents.parquet"} if self.plan.generated(dataset) else {}
+        )
 
     def validated(self, noun: Noun, dataset: str) -> Files:
         """The description of the run that says how long a final one is trained, as a named input."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tessera.artifacts.files import file_digest, write_json
+from tessera.artifacts.files import file_digest, read_json, write_json
 from tessera.artifacts.logs import Progress
 from tessera.artifacts.models import read_model
 from tessera.artifacts.tables import ArtifactError, write_table
@@ -66,7 +66,7 @@ def evaluate_run(
     summary = summarize(table, settings, popularity, protocol_name(settings, chosen), **described)
     about = {
         "seconds": round(seconds, 3),
-        "remarks": run.remarks,
+        "remarks": [*run.remarks, *read_json(model.with_suffix(".json")).get("remarks", [])],
         "trained": not run.heuristic,
         "missing": run.missing.model_dump(mode="json") if run.missing else None,
         "apart_from_losses": run.apart_from_losses,

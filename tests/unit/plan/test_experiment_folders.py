@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -25,6 +26,7 @@ from tessera.settings.files import experiment_name, name_of_experiment
 
 ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = sorted((ROOT / "config").glob("*.yaml"))
+PROGRAMS = [("workflow", "smk"), ("scripts", "py"), ("src", "py"), ("tools", "py")]
 SMALL: dict[str, Any] = {"datasets": {"shop": {"source": "bazaar"}}, "experiment": {"datasets": ["shop"]}}
 
 
@@ -100,6 +102,16 @@ def test_a_folder_that_is_near_moves_along(tmp_path: Path) -> None:
     for given in ("data", "/data/pictures", "../data", str(Path("./data"))):
         assert not is_near(given)
         assert far(given, tmp_path / "two/shop") == given
+
+
+def test_no_other_place_spells_the_folders() -> None:
+    parts = ["Snakefile", *(f"{folder}/**/*.{ending}" for folder, ending in PROGRAMS)]
+    for path in (path for part in parts for path in ROOT.glob(part)):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"[\"']results/|[\"']state/", text), f"{path}: Jobs.root, <results>, artifacts.places"
+        # a root of pictures may be told from the dataset's folder
+        own = {"artifacts/tables.py", "data/prepare.py"}
+        assert '"image_root"' not in text or any(path.match(one) for one in own), f"{path}: artifacts.tables.image_root"
 
 
 # ---------------------------------------------------------------- whose a folder is

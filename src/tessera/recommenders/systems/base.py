@@ -7,7 +7,7 @@ is the score. A system that is fitted by counting is a `Counted`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
@@ -84,7 +84,8 @@ class Recommender(nn.Module, ABC):
             yield Update(partial(self.losses, batch.to(device), at))
 
         training = run.training
-        until = Epochs(training.epochs, validate, training.patience, training.validate_every)
+        warm = training.warm_start is not None
+        until = Epochs(training.epochs, validate, training.patience, training.validate_every, start=warm)
         return Phase(updates, until, {"model": Optimizer(training)}, batches, name, modules=[self])
 
     @property
@@ -101,6 +102,16 @@ class Recommender(nn.Module, ABC):
             ValueError: only training tells it what an item is.
         """
         raise ValueError(f"{type(self).__name__} knows no item but by training on it")
+
+    def item_rows(self) -> Collection[str]:
+        """Names, in `state_dict`, of what has a row an item, (items + 1, ...); empty where nothing has.
+
+        A run that goes on from another takes these rows by item, and all else as it is; nothing may have a row a user.
+
+        Raises:
+            ValueError: it does not say, or has something that means another thing under other items or users.
+        """
+        raise ValueError(f"{type(self).__name__} does not say which of its weights have a row an item (`item_rows`)")
 
     def prepare(self) -> Any:
         """What scoring needs of all items, made once and not once a batch; the weights stand still meanwhile."""

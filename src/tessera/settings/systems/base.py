@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -35,6 +35,8 @@ class SystemSettings(Kind):
 
 class TrainedSystem(SystemSettings):
     """A system that is trained, once a seed."""
+
+    FREE: ClassVar[frozenset[str]] = frozenset({"training", "seeds", "missing", "preset"})
 
     training: Annotated[dict[str, Any], ASIDE] = Field(default_factory=dict)
     """Keys of `training` that differ for this system."""
