@@ -80,7 +80,7 @@ rule tune:
         **resources("tune"),
     params:
         cfg=settings("embedder"),
-        captions=lambda wildcards: PLAN.reader(wildcards.table).captions,
+        captions=lambda wildcards: PLAN.captions(wildcards.table),
         threads=CONFIG.resources.tune.threads,
         code=noun_code("tune.py", "embedder"),
     script:
@@ -110,7 +110,7 @@ rule embed:
         **resources("embed"),
     params:
         cfg=settings("table"),
-        captions=lambda wildcards: PLAN.reader(wildcards.table).captions,
+        captions=lambda wildcards: PLAN.captions(wildcards.table),
         threads=CONFIG.resources.embed.threads,
         code=noun_code("embed.py", "table"),
     script:

@@ -144,7 +144,7 @@ class Jobs:
     def _pictures(self, noun: Noun, dataset: str) -> Files:
         """The stamp of the dataset's pictures, where the job opens them."""
         source = self.config.datasets[dataset].source
-        reads = any(part.reads_pictures(source) for _, part in walk(self._own(noun)))
+        reads = any(part.reads_pictures(source) for _, part in walk(self.plan.own(noun)))
         return {"pictures": self.pictures(dataset)} if reads else {}
 
     def pictures(self, dataset: str) -> str:
@@ -155,16 +155,6 @@ class Jobs:
         """Look once at every folder of pictures, so that what reads them is made again where they have changed."""
         for dataset in self.config.experiment.datasets:
             look_again(Path(self.pictures(dataset)))
-
-    def _own(self, noun: Noun) -> Settings:
-        """The settings of a noun as its section has them."""
-        sections = {
-            "run": self.plan.trained, "click_run": self.plan.click_runs, "semantic_ids": self.config.semantic_ids,
-            "model": self.config.models, "captions": self.config.captions, "table": self.config.tables,
-            "embedder": self.config.tables,
-        }  # fmt: skip
-        found: Settings = sections[noun.kind][noun.name]  # type: ignore[index]
-        return found
 
     def _model(self, name: str, dataset: str) -> Files:
         """The folder of a model that is built on the spot, or the files of one that is there already."""

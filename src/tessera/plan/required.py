@@ -9,19 +9,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tessera.artifacts.language_folder import FolderError, check_language_folder
+from tessera.artifacts.language_folder import FolderError, check_language_folder, check_picture_folder
 from tessera.artifacts.shown import shown_url
 from tessera.data.downloads import DataFileError, is_url, url_problem
 from tessera.data.files import find
 from tessera.data.hub import token_problem
 from tessera.data.picture_stamp import names_fingerprint
-from tessera.plan.graph import Plan
+from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs
 from tessera.settings.base import ConfigError, Settings, message
 from tessera.settings.config import Config
 from tessera.settings.evaluation import CandidatesFile
 from tessera.settings.export import onnx_problem
 from tessera.settings.language import FolderModel, PackageModel
+from tessera.settings.references import PICTURES, Need, references
 from tessera.settings.sources.base import FileSource
 
 # The keys of a dataset, nested ones included, that name a file or a folder.
@@ -39,6 +40,8 @@ class Needed:
     sha256: str | None = None
     folder: bool | None = None
     """Whether it must be a folder, or must be none; None takes either."""
+    checks: tuple[Callable[[Path], object], ...] = ()
+    """What else is looked at, once it is there."""
 
 
 def _named(settings: Mapping[str, Any], where: str, of_several: bool = False) -> Iterator[Needed]:
@@ -82,6 +85,19 @@ def _own_file(settings: Settings, where: str) -> Iterator[Needed]:
         yield Needed(f"{where}.path", path, folder=False)
 
 
+def _of_model(plan: Plan, name: str) -> Iterator[Callable[[Path], object]]:
+    """What the folder of a model must hold for what reads it: a language model, a picture encoder, or both."""
+    reads = [plan.own(noun) for noun in plan.nouns if Noun("model", name) in plan.reads(noun)]
+    poolings = {getattr(own, "pooling", "auto") for own in reads if _asks_for(own, PICTURES)}
+    yield from (partial(check_picture_folder, pooling=pooling) for pooling in sorted(poolings))
+    if not poolings or not all(_asks_for(own, PICTURES) for own in reads):
+        yield check_language_folder
+
+
+def _asks_for(settings: Settings, need: Need) -> bool:
+    return any(found.ref.needs is need for found in references(settings))
+
+
 def _needed(plan: Plan) -> Iterator[Needed]:
     """Everything that the experiment reads."""
     config = plan.config
@@ -92,7 +108,7 @@ def _needed(plan: Plan) -> Iterator[Needed]:
     for name in sorted(plan.needed("model")):
         model = config.models[name]
         if isinstance(model, FolderModel):
-            yield Needed(f"models.{name}.folder", model.folder, folder=True)
+            yield Needed(f"models.{name}.folder", model.folder, folder=True, checks=tuple(_of_model(plan, name)))
     for name in sorted(plan.needed("semantic_ids")):
         yield from _own_file(config.semantic_ids[name], f"semantic_ids.{name}")
     if isinstance(config.evaluation.candidates, CandidatesFile):
@@ -146,8 +162,8 @@ def _problem(needed: Needed) -> str | None:
     try:
         found = find(needed.file)
         if needed.folder is None or found.is_dir() == needed.folder:
-            if needed.key.startswith("models."):
-                check_language_folder(found)
+            for check in needed.checks:
+                check(found)
             return None
     except (FileNotFoundError, DataFileError, FolderError) as error:
         return str(error)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from tessera.settings.base import ASIDE, Settings
-from tessera.settings.references import DECODER, VISION, CaptionsName, ModelName, Need
+from tessera.settings.references import DECODER, PICTURES, VISION, CaptionsName, ModelName, Need
 from tessera.settings.training import Steps
 
 # ---------------------------------------------------------------- models
@@ -83,8 +83,8 @@ class LoadedModel(Settings):
 
     def offers(self) -> frozenset[Need]:
         """What its type says; what it is shows when it is loaded."""
-        known = {"decoder": {DECODER}, "encoder": set(), "vision": {DECODER, VISION}, "auto": {DECODER, VISION}}
-        return frozenset(known[self.type])
+        known = {"decoder": {DECODER}, "encoder": set(), "vision": {DECODER, VISION}}
+        return frozenset(known.get(self.type, {DECODER, VISION, PICTURES}))
 
 
 class HubModel(LoadedModel):
@@ -185,11 +185,16 @@ class Captions(Sharded):
             yield "model", f"{self.model!r} {VISION.refusal}"
 
 
-class ReadText(Settings):
-    """What a recipe reads of each item, and how the text becomes tokens."""
+class ByModel(Settings):
+    """What says that a model makes something of every item."""
 
     model: ModelName
     """Name under `models`."""
+
+
+class ReadText(ByModel):
+    """What a recipe reads of each item, and how the text becomes tokens."""
+
     captions: list[CaptionsName] = Field(default_factory=list)
     """Names under `captions`: told after the attributes, each as one more attribute."""
     states: Literal["last", "first_last"] = "last"
