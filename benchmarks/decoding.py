@@ -168,7 +168,7 @@ def theirs(
         output_scores=True, return_dict_in_generate=True, do_sample=False,
     )  # fmt: skip
     written = found.sequences[:, 1:].view(len(histories), beams, -1)
-    codes = written - torch.tensor(model.items.places[:-1], device=written.device)
+    codes = written - torch.tensor(model.items.starts[:-1], device=written.device)
     nodes = torch.zeros(codes.shape[:2], dtype=torch.long, device=written.device)
     for level in range(codes.shape[2]):
         nodes = model.trie.step(nodes, codes[:, :, level])

@@ -137,14 +137,14 @@ def plain_crrl(model: LanguageModel, attention: ReasoningAttention, ours: Collab
     def step() -> tuple[list[Tensor], list[Tensor]]:
         chosen = np.searchsorted(ours.candidates.anchors, ours.batches(0))
         items, weights = ours.fixed[0][chosen], ours.fixed[1][chosen]
-        rows = [ours.prefixes.rows[place] for place in ours._places(ours.batches(0))]
+        rows = [ours.prefixes.rows[place] for place in ours._rows(ours.batches(0))]
         noise = ours._noise(0, torch.empty(len(rows), 1, 1, model.width, device=model.device))[:, :, 0]
         repeated = [row for row in rows for _ in range(GROUP)]
         with torch.no_grad():
             rolled = plain_passes(model, attention, repeated, noise.flatten(0, 1))[0]
             similarity = []
             for rollout, embedding in enumerate(rolled):
-                places = ours._places(items[rollout // GROUP])
+                places = ours._rows(items[rollout // GROUP])
                 others = plain_passes(model, attention, [ours.prefixes.rows[place] for place in places])[0]
                 similarity.append(others @ embedding)
             told = torch.stack(similarity).reshape(len(rows), GROUP, CANDIDATES)

@@ -7,7 +7,7 @@ from tessera.embedding.embed import embed
 from tessera.embedding.task import Places, Task
 
 with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt):
-    places = Places(
+    inputs = Places(
         catalogue=snakemake.input.catalogue,
         captions=dict(zip(snakemake.params.captions, snakemake.input.get("captions", []), strict=True)),
         model=snakemake.input.get("language_model"),
@@ -15,4 +15,4 @@ with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attem
         pictures=snakemake.input.get("pictures"),
     )
     task = Task.model_validate_json(snakemake.params.cfg)
-    embed(task, places, Path(snakemake.output.table), Path("state"), snakemake.params.code)
+    embed(task, inputs, Path(snakemake.output.table), Path("state"), snakemake.params.code)

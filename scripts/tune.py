@@ -7,7 +7,7 @@ from tessera.embedding.task import Places, Task
 from tessera.embedding.tune import launch
 
 with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt):
-    places = Places(
+    inputs = Places(
         catalogue=snakemake.input.catalogue,
         captions=dict(zip(snakemake.params.captions, snakemake.input.get("captions", []), strict=True)),
         model=snakemake.input.get("language_model"),
@@ -17,7 +17,7 @@ with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attem
     )
     launch(
         Task.model_validate_json(snakemake.params.cfg),
-        places,
+        inputs,
         Path(snakemake.output.model),
         Path("state"),
         snakemake.params.code,

@@ -29,7 +29,7 @@ _QUIET_SECONDS = 600
 
 def workers(folder: Path) -> list[psutil.Process]:
     """Processes of Snakemake, and of the jobs that it started, that work in a folder."""
-    found = []
+    processes = []
     own = {psutil.Process().pid, *(parent.pid for parent in psutil.Process().parents())}
     for process in psutil.process_iter():
         try:
@@ -38,21 +38,21 @@ def workers(folder: Path) -> list[psutil.Process]:
         except (psutil.Error, OSError):
             continue
         if works and ("snakemake" in command) and process.status() != psutil.STATUS_ZOMBIE:
-            found.append(process)
-    return found
+            processes.append(process)
+    return processes
 
 
 def others(locks: list[Path]) -> set[str]:
     """Names of other users whose locks these are."""
-    found = set()
+    names = set()
     for lock in locks:
         owner = lock.stat().st_uid
         if owner != os.geteuid():
             try:
-                found.add(pwd.getpwuid(owner).pw_name)
+                names.add(pwd.getpwuid(owner).pw_name)
             except KeyError:
-                found.add(str(owner))
-    return found
+                names.add(str(owner))
+    return names
 
 
 def clean(folder: Path, younger: float = _QUIET_SECONDS) -> int:

@@ -46,10 +46,10 @@ def _read(paths: list[Path]) -> Config:
         ConfigError: all that is wrong with it, a line each.
     """
     check_files_of_config(paths)
-    found: Any = {}
+    merged: Any = {}
     for path in paths:
-        found = _merged(found, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    return load_config(found, str(paths[-1]))
+        merged = _merged(merged, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    return load_config(merged, str(paths[-1]))
 
 
 @app.command()
@@ -93,7 +93,7 @@ class Past:
 
 def past(folder: Path) -> dict[str, Past]:
     """What the jobs of each rule took, by the benchmark files of earlier runs (`results/benchmarks/`)."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    measured: dict[str, list[tuple[float, float]]] = {}
     for file in sorted(folder.rglob("*.tsv")):
         lines = file.read_text(encoding="utf-8").splitlines()
         if len(lines) < 2:
@@ -101,18 +101,18 @@ def past(folder: Path) -> dict[str, Past]:
         row = dict(zip(lines[0].split("\t"), lines[1].split("\t"), strict=False))
         rule = file.relative_to(folder).parts[0].removesuffix(".tsv")
         try:
-            found.setdefault(rule, []).append((float(row["s"]), float(row["max_rss"])))
+            measured.setdefault(rule, []).append((float(row["s"]), float(row["max_rss"])))
         except (KeyError, ValueError):  # "-" where a job was too short to be measured
             continue
     return {
         rule: Past(statistics.median(s for s, _ in rows), max(memory for _, memory in rows))
-        for rule, rows in found.items()
+        for rule, rows in measured.items()
     }
 
 
-def job_counts(told: str) -> Iterator[tuple[str, int]]:
+def job_counts(output: str) -> Iterator[tuple[str, int]]:
     """Rules and their numbers of jobs, of what Snakemake's dry run tells first."""
-    _, _, stats = told.partition("Job stats:")
+    _, _, stats = output.partition("Job stats:")
     for line in stats.splitlines()[1:]:
         row = re.fullmatch(r"(\w+)\s+(\d+)", line.strip())
         if row and row[1] == "total":
@@ -161,10 +161,10 @@ def recommend(
     import tessera
 
     try:
-        found = tessera.load(run).recommend(items, k=k)
+        recommended = tessera.load(run).recommend(items, k=k)
     except (ValueError, OSError) as error:
         raise _end(error) from None
-    typer.echo(found.to_string(index=False))
+    typer.echo(recommended.to_string(index=False))
 
 
 @app.command()
@@ -208,8 +208,8 @@ def compare(
         raise _end(f"no metric {metric!r}{did_you_mean(metric, known)}")
     typer.echo(f"{metric:<36}{first.parents[1].name:>14}{second.parents[1].name:>14}{'difference':>14}")
     for key in dict.fromkeys([*means[0], *means[1]]):
-        shown = [f"{found[key]:>14.4f}" if key in found else f"{'':>14}" for found in means]
-        both = f"{means[1][key] - means[0][key]:>+14.4f}" if all(key in found for found in means) else ""
+        shown = [f"{values[key]:>14.4f}" if key in values else f"{'':>14}" for values in means]
+        both = f"{means[1][key] - means[0][key]:>+14.4f}" if all(key in values for values in means) else ""
         name = key[0] if key[0] == key[1] else "/".join(key)
         typer.echo(f"{name:<36}{shown[0]}{shown[1]}{both}".rstrip())
 

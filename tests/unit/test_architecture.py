@@ -34,6 +34,9 @@ DOORS: dict[str, set[str]] = {
 }
 LIGHT_SCRIPTS = ["ingest.py", "generate.py", "prepare.py", "table.py", "diagnose.py", "tables.py", "report.py"]
 MODULES = sorted(LIBRARY.glob("*/**/*.py"))
+# Names that would fit anything: a name says what it holds (metrics, rows, positions, message, ...).
+EMPTY_WORDS = {"found", "told", "places"}
+NAMED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
 
 
 def imported_rooms(path: Path) -> set[str]:
@@ -70,6 +73,46 @@ def test_no_pickle_and_no_remote_code() -> None:
         for word in ("import pickle", "torch.load", "allow_pickle=True"):
             assert word not in text, f"{path}: {word}"
         assert not re.search(r"trust_remote_code\W+True", text), path
+
+
+def bound_names(tree: ast.AST) -> set[str]:
+    """Every name that a module binds: variables, parameters, fields, attributes, functions, classes and imports."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Name, ast.Attribute)) and not isinstance(node.ctx, ast.Load):
+            names.add(node.id if isinstance(node, ast.Name) else node.attr)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, NAMED):
+            names.add(node.name or "")
+        elif isinstance(node, ast.MatchMapping):
+            names.add(node.rest or "")
+        elif isinstance(node, ast.alias):
+            names.add((node.asname or node.name).split(".")[0])
+    return names
+
+
+def test_names_say_what_they_hold() -> None:
+    paths = [*LIBRARY.rglob("*.py"), *(ROOT / "scripts").glob("*.py"), *(ROOT / "tools").glob("*.py")]
+    for path in paths:
+        empty = bound_names(ast.parse(path.read_text(encoding="utf-8"))) & EMPTY_WORDS
+        assert not empty, f"{path}: {sorted(empty)} say nothing of what they hold"
+    script = (LIBRARY / "reporting/page.js").read_text(encoding="utf-8")
+    assert not re.search(rf"\b(const|let|function)\W+({'|'.join(EMPTY_WORDS)})\b", script)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "found = 1", "a, (told, *b) = c", "found: int", "def f(places): ...", "lambda told: 0", "def told(): ...",
+        "class places: ...", "[0 for found in a]", "if told := a: ...", "from a import b as told",
+        "from a import places", "import places.b", "self.told = 1", "with a as found: ...",
+        "match a:\n    case [found]: ...", "match a:\n    case {**told}: ...", "match a:\n    case [*places]: ...",
+        "try: ...\nexcept ValueError as found: ...",
+    ],
+)  # fmt: skip
+def test_every_way_to_bind_a_name_is_seen(code: str) -> None:
+    assert len(bound_names(ast.parse(code)) & EMPTY_WORDS) == 1
 
 
 def modules_after(statement: str) -> set[str]:

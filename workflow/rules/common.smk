@@ -91,10 +91,10 @@ def noun_code(script, kind):
 def resources(stage):
     """A stage's resources; memory doubles at every attempt, and `gpu` is asked for only where it is wanted."""
     wanted = getattr(CONFIG.resources, stage)
-    found = {"mem_mb": lambda wildcards, attempt: wanted.mem_mb * 2 ** (attempt - 1), "runtime": wanted.runtime}
+    needs = {"mem_mb": lambda wildcards, attempt: wanted.mem_mb * 2 ** (attempt - 1), "runtime": wanted.runtime}
     # no resource, but the way to tell a script which attempt it is
-    found |= {"attempt": lambda wildcards, attempt: attempt}
-    return found | ({"gpu": wanted.gpu} if wanted.gpu else {})
+    needs |= {"attempt": lambda wildcards, attempt: attempt}
+    return needs | ({"gpu": wanted.gpu} if wanted.gpu else {})
 
 
 # ---------------------------------------------------------------- files that only some configs have

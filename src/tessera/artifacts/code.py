@@ -102,9 +102,9 @@ def code_modules(script: str | Path, plugins: Iterable[str] = ()) -> list[Path]:
         seen.add(path)
         roots = (SOURCE,) if path == stage else _roots(path)
         for name in _parse(path)[1]:
-            found = _module_file(name, roots)
-            if found is not None:
-                waiting.append(found)
+            file = _module_file(name, roots)
+            if file is not None:
+                waiting.append(file)
     return sorted(seen)
 
 

@@ -56,8 +56,8 @@ class SemanticIds:
 
     def present(self, part: int) -> NDArray[np.bool_]:
         """(items + 1,) which items have the part."""
-        found: NDArray[np.bool_] = self.of(part)[:, 0] != ABSENT
-        return found
+        mask: NDArray[np.bool_] = self.of(part)[:, 0] != ABSENT
+        return mask
 
 
 def write_codes(path: str | Path, ids: SemanticIds, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
@@ -103,21 +103,21 @@ def read_codes(path: str | Path, count: int) -> SemanticIds:
         )
     codes = np.full((count + 1, len(sizes)), ABSENT, np.int64)
     codes[items] = rows
-    found = SemanticIds(codes, parts)
+    ids = SemanticIds(codes, parts)
     for number, part in enumerate(parts):
-        some = (found.of(number) == ABSENT).any(1) & (found.of(number) != ABSENT).any(1)
+        some = (ids.of(number) == ABSENT).any(1) & (ids.of(number) != ABSENT).any(1)
         if some.any():
             raise ArtifactError(f"{path}: item {np.flatnonzero(some)[0]} has only some of the codes of {part.name!r}")
-    return found
+    return ids
 
 
 def read_codebooks(path: str | Path) -> dict[tuple[int, int], Tensor]:
     """(part, level) -> (codes, width) of the quantiser beside a file of semantic IDs; empty for given codes."""
     tensors = read_tensors(Path(path).with_name("model.safetensors"))
-    found = {}
+    codebooks = {}
     for name, tensor in tensors.items():
         kind, *numbers = name.split(".")
         if kind == "codebooks":
             part, level = map(int, numbers)
-            found[part, level] = tensor
-    return found
+            codebooks[part, level] = tensor
+    return codebooks

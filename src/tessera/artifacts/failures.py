@@ -23,7 +23,7 @@ def framed(text: str) -> str:
 
 def failures(logs: Path, since: float) -> list[str]:
     """What the stages below a folder of logs said went wrong since a time (unix seconds), the newest first."""
-    found: list[tuple[float, str]] = []
+    messages: list[tuple[float, str]] = []
     for path in logs.rglob("*.log"):
         with suppress(OSError):
             changed = path.stat().st_mtime
@@ -32,9 +32,9 @@ def failures(logs: Path, since: float) -> list[str]:
             said = _errors(path, since)
             if said:
                 stage = path.relative_to(logs).with_suffix("").as_posix()
-                told = textwrap.indent("\n".join(said), "  ")
-                found.append((changed, f"{stage} failed:\n{told}\n  all of its log: {path}"))
-    return [text for _, text in sorted(found, reverse=True)]
+                indented = textwrap.indent("\n".join(said), "  ")
+                messages.append((changed, f"{stage} failed:\n{indented}\n  all of its log: {path}"))
+    return [text for _, text in sorted(messages, reverse=True)]
 
 
 def _errors(path: Path, since: float) -> list[str]:
@@ -57,6 +57,6 @@ def _errors(path: Path, since: float) -> list[str]:
 
 def summary(logs: Path, since: float) -> str:
     """The framed message at the end of a run that failed; empty where no stage said why."""
-    found = failures(logs, since)
-    more = [f"... and {len(found) - _MOST} stages more"] if len(found) > _MOST else []
-    return framed("\n".join([*found[:_MOST], *more])) + "\n" if found else ""
+    messages = failures(logs, since)
+    more = [f"... and {len(messages) - _MOST} stages more"] if len(messages) > _MOST else []
+    return framed("\n".join([*messages[:_MOST], *more])) + "\n" if messages else ""

@@ -52,8 +52,8 @@ def _of_the_disk(error: BaseException, path: Path) -> OSError | None:
     """The error of a disk that takes no more, with the path: libraries tell it in words of their own, without one."""
     while True:
         code = getattr(error, "errno", None)
-        told = re.search(r"errno (\d+)|os error (\d+)", str(error))
-        code = code if code is not None else int(told[1] or told[2]) if told else None
+        match = re.search(r"errno (\d+)|os error (\d+)", str(error))
+        code = code if code is not None else int(match[1] or match[2]) if match else None
         if code is None and re.fullmatch(r"\d+ requested and \d+ written", str(error)):  # numpy
             code = errno.ENOSPC
         if code in NO_ROOM:

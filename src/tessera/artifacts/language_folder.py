@@ -117,12 +117,12 @@ def _check_model_folder(folder: Path, beside: str) -> dict[str, Any]:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise FolderError(f"{path}: is not JSON ({error}); fetch or save it again") from None
-    if not isinstance(found, dict):
-        raise FolderError(f"{path}: expected a JSON object, found {str(found)[:40]!r}; fetch or save it again")
-    return found
+    if not isinstance(content, dict):
+        raise FolderError(f"{path}: expected a JSON object, found {str(content)[:40]!r}; fetch or save it again")
+    return content
 
 
 def _check_json(path: Path) -> None:
@@ -205,13 +205,13 @@ def lacking_weights(folder: Path) -> list[str]:
 
 def _shards(index: Path) -> dict[str, str]:
     """Tensor -> file."""
-    found = _read_object(index).get("weight_map")
-    if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found.values()):
+    weight_map = _read_object(index).get("weight_map")
+    if not (isinstance(weight_map, dict) and weight_map and all(isinstance(n, str) for n in weight_map.values())):
         raise FolderError(f"{index}: has no weight_map of tensors to files; fetch or save it again")
-    for name in found.values():
+    for name in weight_map.values():
         if name != Path(name).name or not name.endswith(".safetensors"):
             raise FolderError(f"{index}: names {name!r}; expected a .safetensors file beside it")
-    return found
+    return weight_map
 
 
 def _check_weights(folder: Path) -> None:

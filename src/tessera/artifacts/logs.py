@@ -139,8 +139,8 @@ def stage(path: str | Path | None, threads: int = 1, attempt: int | None = None)
         raise SystemExit(1) from None
     except Exception as error:
         log.exception("UNEXPECTED ERROR")
-        if found := _NOT_DETERMINISTIC.match(str(error)):
-            log.error("ERROR: %s: %s", found[1], _EQUAL_BITS)
+        if match := _NOT_DETERMINISTIC.match(str(error)):
+            log.error("ERROR: %s: %s", match[1], _EQUAL_BITS)
         raise SystemExit(1) from None
     finally:
         _Ending.asked = False

@@ -25,8 +25,8 @@ def write_tensors(
 
     with atomic(path) as temporary:
         # metadata without a key, and no tensor, would make a file that cannot be read
-        told = dict(metadata) if metadata else None
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, told)
+        header = dict(metadata) if metadata else None
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, header)
 
 
 def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:

@@ -54,7 +54,7 @@ class ItemSequences(NamedTuple):
 
     values: np.ndarray
     """(values, dim) the distinct rows."""
-    places: np.ndarray
+    value_index: np.ndarray
     """(items + 1, n) int64: which value stands where, an item's first; `len(values)` stands for none."""
     folder: Path | None = None
     """Where there is room for more files of this size."""
@@ -62,20 +62,20 @@ class ItemSequences(NamedTuple):
     @property
     def present(self) -> np.ndarray:
         """(items + 1, n) bool: where there is a row."""
-        return self.places < len(self.values)
+        return self.value_index < len(self.values)
 
     @classmethod
     def of(cls, vectors: np.ndarray, present: np.ndarray) -> ItemSequences:
         """From vectors (items + 1, n, dim), which are there where `present` (items + 1, n) says so."""
-        values, places = np.unique(vectors[present], axis=0, return_inverse=True)
-        found = np.full(present.shape, len(values))
-        found[present] = places.reshape(-1)
-        return cls(values, found)
+        values, inverse = np.unique(vectors[present], axis=0, return_inverse=True)
+        index = np.full(present.shape, len(values))
+        index[present] = inverse.reshape(-1)
+        return cls(values, index)
 
     def dense(self) -> np.ndarray:
         """(items + 1, n, dim) vectors, zero where absent."""
-        found: np.ndarray = np.concatenate([self.values, np.zeros((1, self.values.shape[1]), self.values.dtype)])
-        return np.asarray(found[self.places])
+        rows: np.ndarray = np.concatenate([self.values, np.zeros((1, self.values.shape[1]), self.values.dtype)])
+        return np.asarray(rows[self.value_index])
 
 
 def read_item_sequences(path: str | Path, count: int) -> ItemSequences:
@@ -90,9 +90,9 @@ def read_item_sequences(path: str | Path, count: int) -> ItemSequences:
     items, positions = keys.column("item").to_numpy(), keys.column("position").to_numpy()
     _check_positions(path, items, positions)
     numbers, values = _distinct(path, items)
-    places = np.full((count + 1, int(positions.max(initial=0)) + 1), len(values))
-    places[items, positions] = numbers
-    return ItemSequences(values, places, Path(path).parent)
+    index = np.full((count + 1, int(positions.max(initial=0)) + 1), len(values))
+    index[items, positions] = numbers
+    return ItemSequences(values, index, Path(path).parent)
 
 
 def _check_positions(path: str | Path, items: np.ndarray, positions: np.ndarray) -> None:
@@ -122,8 +122,8 @@ def _distinct(path: str | Path, items: np.ndarray) -> tuple[np.ndarray, np.ndarr
             for number, row in enumerate(rows, start):
                 known = len(seen)
                 # equal digests of 128 bits are equal rows
-                numbers[number] = found = seen.setdefault(blake2b(row.tobytes(), digest_size=16).digest(), known)
-                if found == known:
+                numbers[number] = slot = seen.setdefault(blake2b(row.tobytes(), digest_size=16).digest(), known)
+                if slot == known:
                     file.write(row.tobytes())
             start += len(rows)
         return numbers, mapped(file, len(seen), dim, np.dtype(np.float32))

@@ -201,8 +201,8 @@ def write_table(
 
 def describe(path: str | Path) -> dict[str, Any]:
     """The metadata of a Parquet artifact; empty for a Parquet file of another origin."""
-    found = (pq.read_schema(path).metadata or {}).get(_KEY)
-    return dict(json.loads(found)) if found else {}
+    header = (pq.read_schema(path).metadata or {}).get(_KEY)
+    return dict(json.loads(header)) if header else {}
 
 
 def read_table(path: str | Path, kind: str, columns: list[str] | None = None) -> pa.Table:
@@ -214,13 +214,15 @@ def read_table(path: str | Path, kind: str, columns: list[str] | None = None) ->
     if not Path(path).is_file():
         raise ArtifactError(f"{path}: no such file; expected a Parquet artifact of kind {kind!r}")
     try:
-        found = describe(path)
+        description = describe(path)
     except pa.ArrowInvalid as error:
         raise ArtifactError(f"{path}: not a Parquet file ({error})") from None
-    if found.get("kind") != kind:
-        raise ArtifactError(f"{path}: is of kind {found.get('kind')!r}, expected {kind!r}")
-    if found.get("version") != KINDS[kind][0]:
-        raise ArtifactError(f"{path}: version {found.get('version')} of {kind!r}, this Tessera reads {KINDS[kind][0]}")
+    if description.get("kind") != kind:
+        raise ArtifactError(f"{path}: is of kind {description.get('kind')!r}, expected {kind!r}")
+    if description.get("version") != KINDS[kind][0]:
+        raise ArtifactError(
+            f"{path}: version {description.get('version')} of {kind!r}, this Tessera reads {KINDS[kind][0]}"
+        )
     schema = KINDS[kind][1]
     wanted = columns or (schema.names if schema is not None else None)
     missing = set(wanted or []) - set(pq.read_schema(path).names)

@@ -81,13 +81,13 @@ class Encoder(nn.Module):
         rows, pictures = self._rows(distinct.tolist())
         lengths = np.array([len(row) for row in rows], np.int64)
         read = np.flatnonzero(lengths)
-        found = self.absent.expand(len(rows), -1)
+        encoded = self.absent.expand(len(rows), -1)
         if len(read):
             batches = [read[batch] for batch in length_batches(lengths[read], self.batch_tokens)]
             vectors = torch.cat([self._vectors([rows[i] for i in b], [pictures[i] for i in b]) for b in batches])
             order = torch.from_numpy(np.concatenate(batches)).to(vectors.device)
-            found = found.index_copy(0, order, vectors.to(found.dtype))
-        return found[place.to(found.device)]
+            encoded = encoded.index_copy(0, order, vectors.to(encoded.dtype))
+        return encoded[place.to(encoded.device)]
 
     def _rows(self, items: Sequence[int]) -> tuple[list[list[int]], list[Pixels | None]]:
         """Token rows with the picture's tokens before the text, and the pictures."""
@@ -96,8 +96,8 @@ class Encoder(nn.Module):
             return content.texts, [None] * len(content.texts)
         rows = []
         for text, seen in zip(content.texts, content.pictures, strict=True):
-            told = text if self.shown == "both" else []
-            rows.append([*self._pieces(seen), *told][: self.language.context])
+            words = text if self.shown == "both" else []
+            rows.append([*self._pieces(seen), *words][: self.language.context])
         return rows, content.pictures
 
     def _pieces(self, seen: Pixels | None) -> list[int]:

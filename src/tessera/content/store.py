@@ -75,7 +75,7 @@ def write_store(
         raise ValueError(f"{catalogue}: the ids of items are not 1 to {len(items)}")
     root = describe(catalogue).get("image_root")
     images = table.column("image").to_pylist() if root is not None and max_pixels is not None else [None] * len(items)
-    told = item_attributes(catalogue, prompt)
+    attributes = item_attributes(catalogue, prompt)
     frame = plain_frame(model, f"{domain_sentence(prompt.domain)}\n")
     made_from = {
         "catalogue": file_digest(catalogue),
@@ -99,10 +99,10 @@ def write_store(
             path = _shard(folder, start // shard)
             if _identity(path) != own:
                 texts, shorter = tokenize(
-                    [attribute_text(told[item]) if item in told else "" for item in chunk],
+                    [attribute_text(attributes[item]) if item in attributes else "" for item in chunk],
                     frame, model.tokenizer, min(max_tokens, model.context),
                 )  # fmt: skip
-                rows = [row if item in told else [] for item, row in zip(chunk, texts, strict=True)]
+                rows = [row if item in attributes else [] for item, row in zip(chunk, texts, strict=True)]
                 pixels, picture, why = _pictures(model, paths, max_pixels)
                 cut += shorter
                 broken += why
@@ -130,7 +130,7 @@ def _identity(path: Path) -> str | None:
 def _pictures(
     model: LanguageModel, paths: Sequence[Path | None], max_pixels: int | None
 ) -> tuple[list[Pixels | None], list[int], list[str]]:
-    found: list[Pixels | None] = []
+    pictures: list[Pixels | None] = []
     status, why = [], []
     for path in paths:
         pixels, state = None, ABSENT
@@ -141,9 +141,9 @@ def _pictures(
             except PictureError as error:
                 state = BROKEN
                 why.append(str(error))
-        found.append(pixels)
+        pictures.append(pixels)
         status.append(state)
-    return found, status, why
+    return pictures, status, why
 
 
 def _tensors(rows: list[list[int]], pixels: list[Pixels | None], picture: list[int]) -> dict[str, Tensor]:
@@ -198,15 +198,15 @@ class ContentStore:
         Raises:
             ValueError: an id is not of the catalogue.
         """
-        found = Rows([], [])
+        content = Rows([], [])
         for item in items:
             if not 1 <= item <= self.items:
                 raise ValueError(f"item {item} is not of the store, whose ids are 1 to {self.items}")
             number, row = divmod(item - 1, self._size)
             file, (tokens, patches) = self._files[number], self._offsets[number]
             first, last = int(tokens[row]), int(tokens[row + 1])
-            found.texts.append(file.get_slice("ids")[first:last].tolist() if last > first else [])
+            content.texts.append(file.get_slice("ids")[first:last].tolist() if last > first else [])
             first, last = int(patches[row]), int(patches[row + 1])
             seen = Pixels(file.get_slice("patches")[first:last], file.get_slice("grids")[row]) if last > first else None
-            found.pictures.append(seen)
-        return found
+            content.pictures.append(seen)
+        return content

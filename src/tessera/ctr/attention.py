@@ -85,8 +85,8 @@ class DINAttention(nn.Module):
         values = self.event(events) + self.target(target)[:, None] + product
         for layer, dice in zip(self.layers, self.dice, strict=True):
             values = layer(dice(values, valid) if isinstance(dice, Dice) else values.relu())
-        found: Tensor = values.squeeze(-1) * valid
-        return found
+        weights: Tensor = values.squeeze(-1) * valid
+        return weights
 
     def forward(self, target: Tensor, events: Tensor, valid: Tensor) -> Tensor:
         """(rows, width) of targets (rows, width) and events (rows or 1, length, width)."""
@@ -122,8 +122,8 @@ class TargetAttention(nn.Module):
         query = heads_apart(self.query(target), self.heads) / math.sqrt(keys.shape[-1])
         if len(keys) == 1:
             weights = masked_softmax(torch.einsum("bhd,khd->bhk", query, keys[0]), valid[:, None])
-            found = torch.einsum("bhk,khd->bhd", weights, values[0])
+            mixed = torch.einsum("bhk,khd->bhd", weights, values[0])
         else:
             weights = masked_softmax(torch.einsum("bhd,bkhd->bhk", query, keys), valid[:, None])
-            found = torch.einsum("bhk,bkhd->bhd", weights, values)
-        return F.linear(found.flatten(1), self.out.weight) + self.out.bias * valid.any(-1, keepdim=True)
+            mixed = torch.einsum("bhk,bkhd->bhd", weights, values)
+        return F.linear(mixed.flatten(1), self.out.weight) + self.out.bias * valid.any(-1, keepdim=True)

@@ -26,16 +26,16 @@ class Histogram:
         """
         self.columns: list[tuple[Tensor, Tensor]] = []
         for column in keys.T:
-            known, places = torch.unique(column, return_inverse=True)
-            self.columns.append((known, torch.zeros_like(known).index_add_(0, places, counts)))
+            known, inverse = torch.unique(column, return_inverse=True)
+            self.columns.append((known, torch.zeros_like(known).index_add_(0, inverse, counts)))
 
     def of(self, keys: Tensor) -> Tensor:
         """(rows, columns) keys of candidates -> events that share them; a negative key shares nothing."""
-        found = []
+        columns = []
         for (known, events), wanted in zip(self.columns, keys.T.contiguous(), strict=True):
             place = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)
-            found.append(torch.where((known[place] == wanted) & (wanted >= 0), events[place], 0))
-        return torch.stack(found, 1)
+            columns.append(torch.where((known[place] == wanted) & (wanted >= 0), events[place], 0))
+        return torch.stack(columns, 1)
 
 
 def shared(events: Tensor, target: Tensor) -> Tensor:
@@ -75,8 +75,8 @@ class Counts(nn.Module):
         self.network = nn.Sequential(nn.Linear(2 * keys.shape[1], _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, 1))
 
     def _logits(self, counts: Tensor, lengths: Tensor) -> Tensor:
-        found: Tensor = self.network(torch.cat(scaled(counts, lengths, next(self.parameters()).dtype), 1))
-        return found.squeeze(-1)
+        logits: Tensor = self.network(torch.cat(scaled(counts, lengths, next(self.parameters()).dtype), 1))
+        return logits.squeeze(-1)
 
     def forward(self, batch: Batch) -> Tensor:
         """(batch,) of histories a row."""

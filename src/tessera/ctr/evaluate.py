@@ -51,7 +51,7 @@ def evaluate_model(
     folder: Path,
     codes: Path | None,
     output: Path,
-    told: Path,
+    summary_path: Path,
     reference: tuple[CTRRun, Path] | None = None,
 ) -> dict[str, Any]:
     """Predict every test sample; write the predictions and the metrics, and give the metrics back.
@@ -63,7 +63,7 @@ def evaluate_model(
         folder: the samples.
         codes: semantic IDs, if the config names some.
         output: the predictions (Parquet).
-        told: the metrics (JSON).
+        summary_path: the metrics (JSON).
         reference: a model of full target attention and its weights, to which retrieval is compared.
     """
     samples = load_samples(folder)
@@ -74,7 +74,7 @@ def evaluate_model(
     test = samples.of("test")
     most = most_events(model, run)
     started = time.monotonic()
-    found = predict(model, samples, test, most, settings.batch, device)
+    probabilities = predict(model, samples, test, most, settings.batch, device)
     seconds = time.monotonic() - started
     more: dict[str, Any] = {
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -86,16 +86,16 @@ def evaluate_model(
     if reference is not None and hasattr(model, "selected"):
         more["retrieval"] = _recall(model, reference, samples, catalogue, settings, most, device)
     inputs = {"model": file_digest(path), "samples": file_digest(folder / "samples.parquet")}
-    write_predictions(output, samples, test, found, run.model_dump(mode="json"), inputs)
-    summary = judge(samples, test, found, catalogue.popularity.numpy(), settings)
+    write_predictions(output, samples, test, probabilities, run.model_dump(mode="json"), inputs)
+    summary = judge(samples, test, probabilities, catalogue.popularity.numpy(), settings)
     summary |= {"model": run.name, "seed": run.seed, "kind": run.model.model, "remarks": run.remarks, **more}
-    write_json(told, summary)
+    write_json(summary_path, summary)
     log.info("%s: %s", run.name, ", ".join(f"{k} {v:.4f}" for k, v in summary["metrics"].items() if v is not None))
     return summary
 
 
 def write_predictions(
-    path: Path, samples: SampleSet, numbers: Longs, found: np.ndarray, made_by: Mapping[str, Any], inputs: Any
+    path: Path, samples: SampleSet, numbers: Longs, probabilities: np.ndarray, made_by: Mapping[str, Any], inputs: Any
 ) -> None:
     """The predictions artifact: a row a sample, in the order of the samples."""
     columns = {
@@ -103,13 +103,13 @@ def write_predictions(
         "item": samples.targets[numbers],
         "label": samples.labels[numbers].astype(np.int8),
         "history_length": samples.lengths[numbers],
-        "probability": found,
+        "probability": probabilities,
     }
     write_table(path, pa.table(columns), "ctr_predictions", made_by, inputs)
 
 
 def judge(
-    samples: SampleSet, numbers: Longs, found: np.ndarray, popularity: np.ndarray, settings: CTREvaluation
+    samples: SampleSet, numbers: Longs, probabilities: np.ndarray, popularity: np.ndarray, settings: CTREvaluation
 ) -> dict[str, Any]:
     """Metrics of predictions: overall with intervals, by popularity of the item and by length of the history.
 
@@ -126,16 +126,16 @@ def judge(
     for kind, members in (("popularity", named), ("history", by_length)):
         for name, mine in members.items():
             if mine.any():
-                values = clicks.summarize(users[mine], labels[mine], found[mine], settings.calibration_bins)
+                values = clicks.summarize(users[mine], labels[mine], probabilities[mine], settings.calibration_bins)
                 groups[kind][name] = {"samples": int(mine.sum()), "metrics": values}
-    draws = clicks.resampled(users, labels, found, settings.resamples, settings.seed)
+    draws = clicks.resampled(users, labels, probabilities, settings.resamples, settings.seed)
     return {
         "samples": len(numbers),
         "users": len(np.unique(users)),
         "clicks": float(labels.mean()),
-        "metrics": clicks.summarize(users, labels, found, settings.calibration_bins),
+        "metrics": clicks.summarize(users, labels, probabilities, settings.calibration_bins),
         "intervals": {name: clicks.interval(values, settings.level) for name, values in draws.items()},
-        "calibration": clicks.calibration(labels, found, settings.calibration_bins),
+        "calibration": clicks.calibration(labels, probabilities, settings.calibration_bins),
         "groups": groups,
     }
 

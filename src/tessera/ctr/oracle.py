@@ -20,7 +20,7 @@ _TIMES = 2**40
 
 
 def judge_oracle(
-    settings: CTREvaluation, data: Path, truth: Path, folder: Path, output: Path, told: Path
+    settings: CTREvaluation, data: Path, truth: Path, folder: Path, output: Path, summary_path: Path
 ) -> dict[str, Any]:
     """Write the true probabilities of the test samples as predictions, and their metrics.
 
@@ -38,22 +38,22 @@ def judge_oracle(
     keys = users * _TIMES + table.column("timestamp").to_numpy()
     order = np.argsort(keys, kind="stable")
     wanted = samples.users[test] * _TIMES + samples.moments[test] // samples.ticks  # a world's times are seconds
-    places = order[np.minimum(np.searchsorted(keys[order], wanted), len(order) - 1)]
-    missing = np.flatnonzero((keys[places] != wanted) | (items[places] != samples.targets[test]))
+    rows = order[np.minimum(np.searchsorted(keys[order], wanted), len(order) - 1)]
+    missing = np.flatnonzero((keys[rows] != wanted) | (items[rows] != samples.targets[test]))
     if len(missing):
         raise ArtifactError(
             f"{truth}: tells nothing of test sample {test[missing[0]]} (user {samples.users[test][missing[0]]}), "
             f"and of {len(missing) - 1} more; raise oracle_users"
         )
-    found = table.column("probability").to_numpy()[places].astype(np.float32)
+    probabilities = table.column("probability").to_numpy()[rows].astype(np.float32)
     described = {"model": "oracle", "seed": 0, "kind": "oracle"}
-    write_predictions(output, samples, test, found, described, {"truth": file_digest(truth)})
-    summary = judge(samples, test, found, load_catalogue(folder).popularity.numpy(), settings) | described
-    write_json(told, summary)
+    write_predictions(output, samples, test, probabilities, described, {"truth": file_digest(truth)})
+    summary = judge(samples, test, probabilities, load_catalogue(folder).popularity.numpy(), settings) | described
+    write_json(summary_path, summary)
     return summary
 
 
 def _dense(table: pa.Table, column: str, raw_ids: list[str]) -> np.ndarray:
     """(rows,) dense ids of a column of raw ids, 0 for those that the dataset has not kept."""
-    found = pc.fill_null(pc.index_in(table.column(column), pa.array(raw_ids)), 0)
-    return np.asarray(found.to_numpy(), np.int64)
+    ids = pc.fill_null(pc.index_in(table.column(column), pa.array(raw_ids)), 0)
+    return np.asarray(ids.to_numpy(), np.int64)

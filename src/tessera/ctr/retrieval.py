@@ -30,8 +30,8 @@ class Selected:
         if positions.shape[-1] < k:
             rest = positions.new_full((*positions.shape[:-1], k - positions.shape[-1]), end)
             positions = torch.cat([positions, rest], -1)
-        found = positions < end
-        return cls(positions.masked_fill(~found, 0), found)
+        kept = positions < end
+        return cls(positions.masked_fill(~kept, 0), kept)
 
     def take(self, values: Tensor) -> Tensor:
         """The values (rows, length, ...) or, shared by all rows, (1, length, ...) of the events: (rows, k, ...)."""
@@ -42,10 +42,10 @@ class Selected:
 
     def mask(self, length: int) -> Tensor:
         """(rows, length) bool: which events were found."""
-        found = torch.zeros(len(self.positions), length, dtype=torch.bool, device=self.positions.device)
-        rows = torch.arange(len(found), device=found.device)[:, None].expand_as(self.positions)
-        found[rows[self.valid], self.positions[self.valid]] = True
-        return found
+        mask = torch.zeros(len(self.positions), length, dtype=torch.bool, device=self.positions.device)
+        rows = torch.arange(len(mask), device=mask.device)[:, None].expand_as(self.positions)
+        mask[rows[self.valid], self.positions[self.valid]] = True
+        return mask
 
 
 def ordered(scores: Tensor) -> Tensor:
@@ -77,8 +77,8 @@ def best(scores: Tensor, k: int, valid: Tensor) -> Selected:
     lowest = torch.iinfo(scores.dtype).min
     # a key tells score and position: no two are equal, and the position need not be carried along
     keys = scores * length + torch.arange(length, device=scores.device, dtype=scores.dtype)
-    found = largest(keys.masked_fill(~valid, lowest), k)
-    return Selected.in_time(found.remainder(length).long(), found > lowest, length, k)
+    top = largest(keys.masked_fill(~valid, lowest), k)
+    return Selected.in_time(top.remainder(length).long(), top > lowest, length, k)
 
 
 def latest(lengths: Tensor, k: int) -> Selected:
@@ -86,9 +86,9 @@ def latest(lengths: Tensor, k: int) -> Selected:
     positions = lengths[:, None] - k + torch.arange(k, device=lengths.device)
     # what is not there goes to the end of the row, as everywhere
     first = (k - lengths[:, None]).clamp(min=0)
-    places = (torch.arange(k, device=lengths.device) + first).clamp(max=k - 1)
+    columns = (torch.arange(k, device=lengths.device) + first).clamp(max=k - 1)
     valid = torch.arange(k, device=lengths.device) < lengths[:, None]
-    return Selected(positions.gather(1, places).masked_fill(~valid, 0), valid)
+    return Selected(positions.gather(1, columns).masked_fill(~valid, 0), valid)
 
 
 def union(first: Selected, second: Selected, length: int) -> Selected:

@@ -102,12 +102,13 @@ def make_samples(settings: Samples, data: Path, folder: Path) -> dict[str, Any]:
         }
     )
     write_table(folder / "catalogue.parquet", catalogue, "ctr_catalogue", made_by, inputs, categories=names)
-    told = _describe(rows, part, offsets, met, counts, settings.split)
-    write_json(folder / "samples.json", told | {"categories": len(names)})
+    description = _describe(rows, part, offsets, met, counts, settings.split)
+    write_json(folder / "samples.json", description | {"categories": len(names)})
     log.info(
-        "%s", ", ".join(f"{p['samples']:,} {name} ({p['clicks']:.1%} clicked)" for name, p in told["parts"].items())
+        "%s",
+        ", ".join(f"{p['samples']:,} {name} ({p['clicks']:.1%} clicked)" for name, p in description["parts"].items()),
     )
-    return told
+    return description
 
 
 def _moments(path: Path, table: pa.Table, users: Longs, split: CTRSplit) -> Longs:
@@ -191,8 +192,8 @@ def _parts(split: CTRSplit, users: Longs, times: Longs, event: Bools, ends: Long
         )
     own = (offsets[users + 1] - offsets[users]).astype(np.float64)
     place = (ends - offsets[users]) / np.maximum(own, 1)
-    found = np.where(place < shares[0], PAST, (place >= shares[1]).astype(np.int64) + (place >= shares[2]))
-    return np.asarray(found, np.int64)
+    parts = np.where(place < shares[0], PAST, (place >= shares[1]).astype(np.int64) + (place >= shares[2]))
+    return np.asarray(parts, np.int64)
 
 
 def _latest(shown: Longs, users: Longs, parts: Longs, most: int) -> Longs:
@@ -223,14 +224,14 @@ def _with_negatives(
     by_category = np.argsort(categories[1:], kind="stable") + 1
     starts = np.searchsorted(categories[by_category], np.arange(categories.max() + 2))
 
-    def propose(places: Longs, generator: np.random.Generator) -> Longs:
+    def propose(positives: Longs, generator: np.random.Generator) -> Longs:
         if settings.distribution == "popularity" and odds.sum() > 0:
-            return generator.choice(count, len(places), p=odds / odds.sum()) + 1
+            return generator.choice(count, len(positives), p=odds / odds.sum()) + 1
         if settings.distribution == "category":
-            kind = categories[rows["item"][places]]
+            kind = categories[rows["item"][positives]]
             sizes = starts[kind + 1] - starts[kind]
-            return np.asarray(by_category[starts[kind] + (generator.random(len(places)) * sizes).astype(np.int64)])
-        return generator.integers(1, count + 1, len(places))
+            return np.asarray(by_category[starts[kind] + (generator.random(len(positives)) * sizes).astype(np.int64)])
+        return generator.integers(1, count + 1, len(positives))
 
     for part in range(len(PARTS)):
         generator = np.random.default_rng((settings.seed, part))
@@ -241,8 +242,8 @@ def _with_negatives(
             for _ in range(_ROUNDS):
                 chosen = propose(waiting, generator)
                 keys = rows["user"][waiting] * (count + 1) + chosen
-                found = np.searchsorted(had, keys)
-                fresh = had[np.minimum(found, len(had) - 1)] != keys
+                nearest = np.searchsorted(had, keys)
+                fresh = had[np.minimum(nearest, len(had) - 1)] != keys
                 drawn[waiting[fresh], column] = chosen[fresh]
                 waiting = waiting[~fresh]
                 if not len(waiting):
@@ -269,11 +270,11 @@ def read_categories(path: Path, attribute: str) -> tuple[Longs, list[str]]:
         (items + 1,) numbers from 1, 0 where an item has none; and their names, the first being that of number 1.
     """
     table = read_table(path, "items", ["item", "attributes"]).sort_by("item")
-    told = [dict(pairs or []) for pairs in table.column("attributes").to_pylist()]
-    values = ["", *(re.split(r"[,|;]", str(one.get(attribute) or ""))[0].strip() for one in told)]
+    attributes = [dict(pairs or []) for pairs in table.column("attributes").to_pylist()]
+    values = ["", *(re.split(r"[,|;]", str(one.get(attribute) or ""))[0].strip() for one in attributes)]
     names = sorted(set(values) - {""})
     if not names:
-        known = sorted({key for one in told for key in one})
+        known = sorted({key for one in attributes for key in one})
         log.info("%s: no item has the attribute %r, so none has a category (attributes: %s)", path, attribute, known)
     numbers = {name: number for number, name in enumerate(names, 1)} | {"": 0}
     return np.array([numbers[value] for value in values], np.int64), names
@@ -288,10 +289,10 @@ def _describe(
     split: CTRSplit,
 ) -> dict[str, Any]:
     lengths = rows["end"] - offsets[rows["user"]]
-    told = {}
+    described = {}
     for name in PARTS:
         mine = np.asarray(pc.equal(part, name))
-        told[name] = {
+        described[name] = {
             "samples": int(mine.sum()),
             "users": len(np.unique(rows["user"][mine])),
             "clicks": float(rows["label"][mine].mean()),
@@ -301,7 +302,7 @@ def _describe(
             "unknown_items": float((~met[rows["item"][mine]]).mean()),
         }
     events = {"events": int(offsets[-1]), "users": counts["user"], "items": counts["item"]}
-    return {**events, "unit": "seconds" if split.by == "time" else "events", "parts": told}
+    return {**events, "unit": "seconds" if split.by == "time" else "events", "parts": described}
 
 
 def _write_array(path: Path, values: np.ndarray) -> None:

@@ -170,5 +170,5 @@ class PrefixIndex:
             new &= new.cumsum(1) <= k - inside[:, None]
             positions[rows, k:] = events
             valid[rows, k:] = new
-        found = Selected.in_time(positions, valid, self.length, k)
-        return Selected(found.positions[:, :k], found.valid[:, :k])
+        selected = Selected.in_time(positions, valid, self.length, k)
+        return Selected(selected.positions[:, :k], selected.valid[:, :k])

@@ -26,7 +26,7 @@ class SimHash(nn.Module):
         self.bits = bits
         self.register_buffer("projections", torch.randn(width, bits))
         weights = 2 ** np.arange(bits, dtype=np.int64)
-        self.register_buffer("_places", torch.from_numpy(weights), persistent=False)
+        self.register_buffer("_powers", torch.from_numpy(weights), persistent=False)
 
     def signs(self, vectors: Tensor) -> Tensor:
         """(..., width) -> (..., bits) bool."""
@@ -34,8 +34,8 @@ class SimHash(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """(..., width) -> (...) codes as integers; no gradient."""
-        places: Tensor = self.get_buffer("_places")
-        packed = (self.signs(vectors).long() * places).sum(-1)
+        powers: Tensor = self.get_buffer("_powers")
+        packed = (self.signs(vectors).long() * powers).sum(-1)
         return packed.int() if self.bits <= 32 else packed  # the 32nd sign becomes that of the integer
 
 
@@ -75,10 +75,10 @@ class GroupedHash(nn.Module):
         self.groups, self.buckets = bits // group, 2**group
         self.group = group
         self.register_buffer("projections", torch.randn(width, self.groups * group))
-        self.register_buffer("_places", 2 ** torch.arange(group), persistent=False)
+        self.register_buffer("_powers", 2 ** torch.arange(group), persistent=False)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """(..., width) -> (..., groups) bucket numbers below 2 ** group, int64; no gradient."""
         signs = vectors.detach() @ self.get_buffer("projections") > 0
-        places: Tensor = self.get_buffer("_places")
-        return (signs.reshape(*signs.shape[:-1], self.groups, self.group).long() * places).sum(-1)
+        powers: Tensor = self.get_buffer("_powers")
+        return (signs.reshape(*signs.shape[:-1], self.groups, self.group).long() * powers).sum(-1)

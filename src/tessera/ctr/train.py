@@ -21,7 +21,7 @@ from tessera.evaluation.clicks import summarize
 from tessera.settings.ctr import CTRRun
 from tessera.training.engine import Engine
 from tessera.training.history import write_history
-from tessera.training.losses import Losses, Term, told
+from tessera.training.losses import Losses, Term, reported
 from tessera.training.machine import Machine, seed_step, state_identity
 from tessera.training.phases import FixedSteps, Optimizer, Phase, Position, Update
 
@@ -114,7 +114,7 @@ def _losses(model: nn.Module, batch: Batch) -> Losses:
     loss = binary_cross_entropy_with_logits(model(batch), batch.labels)
     auxiliary = getattr(model, "auxiliary", None)
     if auxiliary is None:
-        return {"loss": Term(loss), "cross-entropy": told(loss)}
+        return {"loss": Term(loss), "cross-entropy": reported(loss)}
     return {"cross-entropy": Term(loss), "auxiliary": Term(auxiliary(batch))}
 
 
@@ -128,21 +128,21 @@ def predict(
         ValueError: a probability is NaN.
     """
     model.eval()
-    found = np.empty(len(numbers), np.float32)
+    probabilities = np.empty(len(numbers), np.float32)
     order = np.argsort(samples.lengths[numbers], kind="stable")
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
         logits = model(samples.batch(numbers[chosen], most).to(device))
-        found[chosen] = torch.sigmoid(logits.float()).cpu().numpy()
-    bad = np.flatnonzero(np.isnan(found))
+        probabilities[chosen] = torch.sigmoid(logits.float()).cpu().numpy()
+    bad = np.flatnonzero(np.isnan(probabilities))
     if len(bad):
         raise ValueError(f"the model predicts NaN for sample {numbers[bad[0]]}, and {len(bad) - 1} more")
-    return found
+    return probabilities
 
 
 def _validate(
     model: nn.Module, samples: SampleSet, most: int | None, batch: int, device: torch.device
 ) -> dict[str, Any]:
     valid = samples.of("valid")
-    found = predict(model, samples, valid, most, batch, device)
-    return summarize(samples.users[valid], samples.labels[valid], found, bins=15)
+    probabilities = predict(model, samples, valid, most, batch, device)
+    return summarize(samples.users[valid], samples.labels[valid], probabilities, bins=15)

@@ -37,8 +37,8 @@ def as_block(first: int, data: bytes) -> Block:
     """Lines that begin at line `first`."""
     view = np.frombuffer(data, np.uint8)
     # piece by piece the comparison stays in the processor's cache
-    found = [(view[at : at + _PIECE] == _NEWLINE).nonzero()[0] + at for at in range(0, len(view), _PIECE)]
-    return Block(first, data, np.concatenate(found))
+    newlines = [(view[at : at + _PIECE] == _NEWLINE).nonzero()[0] + at for at in range(0, len(view), _PIECE)]
+    return Block(first, data, np.concatenate(newlines))
 
 
 def blocks(path: Path, size: int = BLOCK_BYTES, encoding: str | None = None) -> Iterator[Block]:

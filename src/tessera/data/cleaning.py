@@ -26,8 +26,8 @@ class Funnel:
         """
         self.steps.append({"step": step, **rows.counts()})
         if not len(rows):
-            told = " -> ".join(f"{s['step']}: {s['interactions']:,}" for s in self.steps)
-            raise LogError(f"cleaning leaves no interactions ({told}); loosen the last of these steps")
+            steps = " -> ".join(f"{s['step']}: {s['interactions']:,}" for s in self.steps)
+            raise LogError(f"cleaning leaves no interactions ({steps}); loosen the last of these steps")
         return rows
 
 
@@ -40,10 +40,10 @@ def midnight(day: str, clock: Clock = SECONDS) -> int:
     if not clock.dated:
         raise LogError(f"{day!r} is asked of a log whose times are no dates but numbers that say an order")
     try:
-        found = date.fromisoformat(day)
+        parsed = date.fromisoformat(day)
     except ValueError as error:
         raise LogError(f"{day!r} is not a day 'YYYY-MM-DD' ({error})") from None
-    return int(datetime(found.year, found.month, found.day, tzinfo=UTC).timestamp()) * clock.ticks
+    return int(datetime(parsed.year, parsed.month, parsed.day, tzinfo=UTC).timestamp()) * clock.ticks
 
 
 def filter_rows(rows: Rows, settings: Cleaning, funnel: Funnel) -> Rows:
@@ -80,9 +80,9 @@ def _duplicates(rows: Rows) -> Mask:
     pairs = _pairs(rows)
     order = np.lexsort((rows.times, pairs))  # stable: the first row of equals stays first
     equal = (np.diff(pairs[order]) == 0) & (np.diff(rows.times[order]) == 0)
-    found = np.zeros(len(rows), bool)
-    found[order[1:][equal]] = True
-    return found
+    mask = np.zeros(len(rows), bool)
+    mask[order[1:][equal]] = True
+    return mask
 
 
 def _meetings(rows: Rows, which: str) -> Mask:
@@ -105,8 +105,8 @@ def k_core(rows: Rows, core: Core, counted: Mask | None = None) -> Mask:
             rare items are judged (as cold ones), not hidden.
     """
     kept = np.ones(len(rows), bool) if counted is None else counted.copy()
-    places = np.flatnonzero(kept)
-    users, items = rows.users[places], rows.items[places]
+    indices = np.flatnonzero(kept)
+    users, items = rows.users[indices], rows.items[indices]
     n_users, n_items = int(rows.users.max()) + 1, int(rows.items.max()) + 1
     while True:
         strong_users = np.bincount(users, minlength=n_users) >= core.users
@@ -114,8 +114,8 @@ def k_core(rows: Rows, core: Core, counted: Mask | None = None) -> Mask:
         strong = strong_users[users] & strong_items[items]
         if strong.all():
             break
-        kept[places[~strong]] = False
-        places, users, items = places[strong], users[strong], items[strong]
+        kept[indices[~strong]] = False
+        indices, users, items = indices[strong], users[strong], items[strong]
     if counted is None:
         return kept
     result: Mask = (kept | ~counted) & strong_users[rows.users]

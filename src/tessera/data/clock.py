@@ -54,8 +54,8 @@ def read_clock(path: str | Path) -> Clock:
     Raises:
         ArtifactError: the unit is none that this Tessera knows.
     """
-    found: Mapping[str, Any] = describe(path)
-    unit = found.get("time_unit", "s")
+    description: Mapping[str, Any] = describe(path)
+    unit = description.get("time_unit", "s")
     if unit not in UNITS:
         raise ArtifactError(f"{path}: times in {unit!r}, expected one of {', '.join(UNITS)}")
-    return Clock(unit, bool(found.get("dated", True)))
+    return Clock(unit, bool(description.get("dated", True)))

@@ -46,8 +46,8 @@ def cooccurrence(
         (n_items + 1, n_items + 1) symmetric counts with sorted indices; nothing on the diagonal, and row 0 is empty.
     """
     met = meetings(offsets, items, n_items, max_history)
-    found = (met.T @ met).tocoo()
-    apart = found.row != found.col
-    counts = sparse.csr_matrix((found.data[apart], (found.row[apart], found.col[apart])), shape=found.shape)
+    pairs = (met.T @ met).tocoo()
+    apart = pairs.row != pairs.col
+    counts = sparse.csr_matrix((pairs.data[apart], (pairs.row[apart], pairs.col[apart])), shape=pairs.shape)
     counts.sort_indices()
     return counts

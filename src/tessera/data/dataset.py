@@ -53,9 +53,9 @@ class Cases:
     def repeats(self) -> npt.NDArray[np.bool_]:
         """(cases,) whether the target stands in the history."""
         owners = np.repeat(np.arange(len(self)), self.lengths)
-        found = np.zeros(len(self), bool)
-        found[owners[self.items == self.targets[owners]]] = True
-        return found
+        mask = np.zeros(len(self), bool)
+        mask[owners[self.items == self.targets[owners]]] = True
+        return mask
 
     def history(self, case: int) -> Ints:
         """The history of one case, oldest first."""
@@ -102,8 +102,8 @@ class Dataset:
 
     def train_times(self) -> npt.NDArray[np.float64]:
         """Seconds beside the items of `train_histories`."""
-        found: npt.NDArray[np.float64] = self.seconds[self.split == TRAIN]
-        return found
+        times: npt.NDArray[np.float64] = self.seconds[self.split == TRAIN]
+        return times
 
     @cached_property
     def seconds(self) -> npt.NDArray[np.float64]:

@@ -73,11 +73,11 @@ def download(url: str, sha256: str | None, key: str = "path") -> Path:
             ) from None
         except _Refused as error:
             raise DataFileError(f"{key}: {shown_url(url)}: {error}") from None
-        found = _checksum(temporary)
-        if found != sha256:
+        digest = _checksum(temporary)
+        if digest != sha256:
             size = temporary.stat().st_size
             raise DataFileError(
-                f"{key}: {shown_url(url)}: the file has sha256 {found}, expected {sha256} ({size:,} bytes)"
+                f"{key}: {shown_url(url)}: the file has sha256 {digest}, expected {sha256} ({size:,} bytes)"
             )
     return target
 

@@ -30,16 +30,16 @@ def find(path: str, sha256: str | None = None, key: str = "path") -> Path:
     except RuntimeError:
         raise FileNotFoundError(f"{path}: there is no user {path.split('/')[0][1:]!r}, whose home ~ would be") from None
     bases = [Path(os.environ["TESSERA_DATA"])] if os.environ.get("TESSERA_DATA") else []
-    places = [given] if given.is_absolute() else [base / given for base in [*bases, Path()]]
-    for place in places:
+    candidates = [given] if given.is_absolute() else [base / given for base in [*bases, Path()]]
+    for place in candidates:
         try:
             if place.exists():
                 return place
         except OSError as error:  # a folder on the way may not be read, or a name is too long
             raise DataFileError(f"{cut(path)}: cannot be looked for ({error.strerror})") from None
-    looked = " and ".join(str(place) for place in places)
+    looked = " and ".join(str(place) for place in candidates)
     unset = "" if bases or given.is_absolute() else " (TESSERA_DATA is not set)"
-    raise FileNotFoundError(f"{path}: no such file or folder; looked at {looked}{unset}{_nearest(places)}")
+    raise FileNotFoundError(f"{path}: no such file or folder; looked at {looked}{unset}{_nearest(candidates)}")
 
 
 def parts(path: Path) -> list[Path]:
@@ -51,15 +51,15 @@ def parts(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     files = [file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path))]
-    found = [file for file in files if file.name.startswith("part")] or [f for f in files if f.suffix == ".parquet"]
-    found = [file for file in found if file.stat().st_size]
-    if not found:
+    chosen = [file for file in files if file.name.startswith("part")] or [f for f in files if f.suffix == ".parquet"]
+    chosen = [file for file in chosen if file.stat().st_size]
+    if not chosen:
         names = sorted(entry.name for entry in path.iterdir())[:12]
-        told = f" (holds: {', '.join(names)})" if names else " (it is empty)"
+        content = f" (holds: {', '.join(names)})" if names else " (it is empty)"
         raise DataFileError(
-            f"{path}: a folder without part-* or *.parquet files; expected a file, or such a folder{told}"
+            f"{path}: a folder without part-* or *.parquet files; expected a file, or such a folder{content}"
         )
-    return sorted(found, key=lambda file: _natural(file.relative_to(path).as_posix()))
+    return sorted(chosen, key=lambda file: _natural(file.relative_to(path).as_posix()))
 
 
 def _is_hidden(path: Path) -> bool:
@@ -75,13 +75,13 @@ def _natural(text: str) -> list[tuple[int, str]]:
 def model_files(folder: Path) -> list[Path]:
     """What of a language model's folder is read: weights, tokenizer and descriptions, by name."""
     kinds = {".json", ".safetensors", ".txt", ".model", ".jinja"}
-    found = [*folder.iterdir(), *folder.glob("additional_chat_templates/*")]
-    return sorted(path for path in found if path.suffix in kinds)
+    files = [*folder.iterdir(), *folder.glob("additional_chat_templates/*")]
+    return sorted(path for path in files if path.suffix in kinds)
 
 
-def _nearest(places: list[Path]) -> str:
+def _nearest(candidates: list[Path]) -> str:
     """Which part of the path is wrong, and what stands there instead."""
-    for place in places:
+    for place in candidates:
         parent = place.parent
         wrong = place
         while not parent.exists():

@@ -27,6 +27,6 @@ def push_folder(folder: Path, repository: str) -> None:
         api.create_repo(repository, private=True, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=str(folder), commit_message="Tessera export")
     except Exception as error:  # of the hub, of sockets, of certificates: the client has a class for each
-        told = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ValueError(f"push: {repository}: {told}; the folder itself is finished") from error
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(f"push: {repository}: {reason}; the folder itself is finished") from error
     log.info("sent to https://huggingface.co/%s", repository)

@@ -74,7 +74,7 @@ def twin(raw_id: str) -> str | None:
     return raw_id.removesuffix(".0") if raw_id.endswith(".0") else f"{raw_id}.0"
 
 
-def places(ids: Iterable[str | None], known: Iterable[str]) -> list[int]:
+def positions_in(ids: Iterable[str | None], known: Iterable[str]) -> list[int]:
     """Where each id of a file stands among the known ones, or -1.
 
     A whole number written in the other way counts where the file does not hold the known id itself.
@@ -82,9 +82,9 @@ def places(ids: Iterable[str | None], known: Iterable[str]) -> list[int]:
     place = {raw_id: number for number, raw_id in enumerate(known)}
     listed = list(ids)
     exact = set(listed) & place.keys()
-    found = []
+    positions = []
     for raw_id in listed:
         other = twin(raw_id) if raw_id is not None and raw_id not in place else raw_id
         usable = other is not None and (other == raw_id or other not in exact)
-        found.append(place.get(other, -1) if usable and other is not None else -1)
-    return found
+        positions.append(place.get(other, -1) if usable and other is not None else -1)
+    return positions

@@ -64,7 +64,7 @@ def ingest(settings: Mapping[str, Any], folder: Path) -> None:
     counts = {
         "interactions": raw.rows,
         "items": len(raw.items),
-        "items_told": items.told,
+        "items_told": items.described,
         "items_repeated": items.repeated,
         "items_met_by_nobody": items.unmet,
         "images": items.images,
@@ -101,12 +101,12 @@ def _kept_when_refused(raw: RawLog, folder: Path) -> Iterator[None]:
 
 def _tell_texts(texts: Mapping[str, int]) -> None:
     """Say which texts did not stay as they were."""
-    told = {
+    labels = {
         "were nothing but markup or code and are left empty": "emptied",
         "lost markup": "changed",
         f"were longer than {LONGEST:,} characters and lost their end": "cut",
     }
-    for what, key in told.items():
+    for what, key in labels.items():
         titles, others = texts.get(f"titles_{key}", 0), texts.get(f"texts_{key}", 0)
         if titles or others:
             level = log.warning if titles and key == "emptied" else log.info
@@ -118,7 +118,7 @@ class _Items:
 
     def __init__(self, dataset: FileSource, raw: RawLog) -> None:
         self.raw = raw
-        self.read = self.told = self.repeated = self.images = self.unmet = 0
+        self.read = self.described = self.repeated = self.images = self.unmet = 0
         self.picture_counts: dict[str, int] = {}
         self._empty: list[str] = []
         self._of_source = Join(raw.items)
@@ -159,7 +159,7 @@ class _Items:
         join.tell(dataset.items.path, "items of the log", DataFileError, named)
         return more
 
-    def _known(self, told: Iterator[Item], join: Join) -> Iterator[Item]:
+    def _known(self, items: Iterator[Item], join: Join) -> Iterator[Item]:
         """The items that the log knows, under the log's ids, or all of them; `join` counts who meets.
 
         A whole number that stands in the other way in the log (`1.0` and `1`) comes last, and only where no item has
@@ -167,7 +167,7 @@ class _Items:
         """
         exact: set[str] = set()
         others: dict[str, Item] = {}
-        for item in told:
+        for item in items:
             self.read += 1
             other = twin(item.raw_id)
             if item.raw_id not in self.raw.items and other is not None and other in self.raw.items:
@@ -184,9 +184,9 @@ class _Items:
         """Known items, each once: the source's words first, then those of the items file."""
         seen: set[str] = set()
         if self.raw.whole and self.pictures is not None:  # whose pictures are whose is known when all items are
-            told = list(own)
-            self._owners.update(item.raw_id for item in told)
-            own = iter(told)
+            items = list(own)
+            self._owners.update(item.raw_id for item in items)
+            own = iter(items)
         for item in self._known(own, self._of_source):
             if item.raw_id in seen:
                 self.repeated += 1
@@ -219,9 +219,9 @@ class _Items:
             if name not in used:
                 join.meet(name)
         join.met = used
-        told = f"{self.pictures.folder} (images)"
+        origin = f"{self.pictures.folder} (images)"
         wanted = "items" if self.raw.whole else "items of the log"
-        join.tell(told, wanted, DataFileError, "; pictures are named by raw item id: <id>.jpg")
+        join.tell(origin, wanted, DataFileError, "; pictures are named by raw item id: <id>.jpg")
 
     def write(self, path: Path, own: Iterator[Item], settings: dict[str, Any]) -> None:
         """Write the raw items in chunks."""
@@ -245,7 +245,7 @@ class _Items:
         image = self._picture(item)
         self.unmet += item.raw_id not in self.raw.items
         texts = ((clean(whole(key))[:LONGEST_KEY], clean(whole(value))) for key, value in item.attributes.items())
-        self.told += 1
+        self.described += 1
         if image is not None:
             self.images += 1
             self._pictured.meet(item.raw_id)

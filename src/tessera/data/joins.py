@@ -75,16 +75,16 @@ class Join:
         if not self.rows or not self.known:
             return
         lost = (raw for raw in self.known if raw not in self.met)
-        told = f"{source}: meets {len(self.met):,} of {len(self.known):,} {wanted} ({self.share:.1%})"
+        message = f"{source}: meets {len(self.met):,} of {len(self.known):,} {wanted} ({self.share:.1%})"
         sides = [f"not met: {quoted(lost)}"] if len(self.met) < len(self.known) else []
         sides += [f"in the file alone: {quoted(self.strangers)}"] if self.strangers else []
-        told += "".join(f"; {side}" for side in sides) + self._would_meet()
+        message += "".join(f"; {side}" for side in sides) + self._would_meet()
         if not self.met:
-            raise error(told + hint)
+            raise error(message + hint)
         if self.share < FEW:
-            log.warning("WARNING: %s", told)
+            log.warning("WARNING: %s", message)
         else:
-            log.info("%s", told)
+            log.info("%s", message)
 
     def _would_meet(self) -> str:
         """The way of writing ids under which most more would meet."""
@@ -94,7 +94,7 @@ class Join:
         lost = [raw for raw in islice(self.known, 100 * KEPT) if raw not in self.met]
         for way, form in _WAYS.items():
             formed = set(map(form, lost))
-            found = len({form(raw) for raw in self.strangers} & formed)
-            if found > count:
-                best, count = way, found
+            matches = len({form(raw) for raw in self.strangers} & formed)
+            if matches > count:
+                best, count = way, matches
         return f"; {count:,} more would meet {best}" if count else ""

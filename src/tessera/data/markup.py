@@ -85,12 +85,12 @@ def _pieces(text: str) -> Iterator[str]:
     ends = _Ends(text)
     tail = _TAIL.match(text)
     kept = place = tail.end() if tail else 0
-    while found := _START.search(text, place):
-        end = _end_of(text, found, ends)
+    while match := _START.search(text, place):
+        end = _end_of(text, match, ends)
         if end is None:
-            place = found.end()
+            place = match.end()
             continue
-        yield text[kept : found.start()]
+        yield text[kept : match.start()]
         yield " "
         kept = place = end
     yield text[kept:]
@@ -113,21 +113,21 @@ class _Ends:
         return self.first.get(name, place) < place
 
 
-def _end_of(text: str, found: re.Match[str], ends: _Ends) -> int | None:
+def _end_of(text: str, match: re.Match[str], ends: _Ends) -> int | None:
     """Where the piece of markup ends that begins here; None where it is none."""
-    if found["declared"]:
-        return found.end()
-    if found["comment"]:
-        end = text.find("-->", found.end())
+    if match["declared"]:
+        return match.end()
+    if match["comment"]:
+        end = text.find("-->", match.end())
         return len(text) if end < 0 else end + 3
-    name = found["name"].lower()
-    rest = _REST.match(text, found.end(), found.end() + WINDOW)
+    name = match["name"].lower()
+    rest = _REST.match(text, match.end(), match.end() + WINDOW)
     assert rest is not None
     if not rest["close"]:
-        return _cut_off(text, found, name, rest)
-    if not _is_tag(found, name, rest, ends):
+        return _cut_off(text, match, name, rest)
+    if not _is_tag(match, name, rest, ends):
         return len(text) if name in _CODE and is_code(text, rest.end()) else None
-    if found["end"] or name not in _CODE:
+    if match["end"] or name not in _CODE:
         return rest.end()
     if not ends.behind(name, rest.end()):
         return len(text)
@@ -135,29 +135,29 @@ def _end_of(text: str, found: re.Match[str], ends: _Ends) -> int | None:
     return closing.end() if closing else len(text)
 
 
-def _is_tag(found: re.Match[str], name: str, rest: re.Match[str], ends: _Ends) -> bool:
+def _is_tag(match: re.Match[str], name: str, rest: re.Match[str], ends: _Ends) -> bool:
     """Whether what has the form of a whole tag is one."""
-    if found["end"]:
-        return name in _KNOWN or ":" in name or ends.begun(name, found.start())
+    if match["end"]:
+        return name in _KNOWN or ":" in name or ends.begun(name, match.start())
     if _VALUED.search(rest["attributes"]):
         return True
-    if name in _ALONE or ends.behind(name, found.end()):
+    if name in _ALONE or ends.behind(name, match.end()):
         return True
     if rest.group().endswith("/>"):
         return name in _KNOWN
     if rest["attributes"] or name not in _KNOWN:
         return ":" in name and not rest["attributes"]
-    return found["name"].islower() and (
-        name in _FORMAL or found.string.strip() == found.string[found.start() : rest.end()]
+    return match["name"].islower() and (
+        name in _FORMAL or match.string.strip() == match.string[match.start() : rest.end()]
     )
 
 
-def _cut_off(text: str, found: re.Match[str], name: str, rest: re.Match[str]) -> int | None:
+def _cut_off(text: str, match: re.Match[str], name: str, rest: re.Match[str]) -> int | None:
     """Where a tag without `>` ends: behind its last attribute with a value, or with the text; None where it is none."""
     if name not in _KNOWN:
         return None
     at_end = rest.end() == len(text)
-    if found["end"]:
+    if match["end"]:
         return len(text) if at_end else None
     value = _VALUE.match(text, rest.end()) if rest["attributes"].strip(" /") else None
     if value and (value.end() == len(text) or (value[1] and rest.end() + WINDOW >= len(text))):
@@ -165,5 +165,5 @@ def _cut_off(text: str, found: re.Match[str], name: str, rest: re.Match[str]) ->
     valued = list(_VALUED.finditer(rest["attributes"]))
     if valued:
         return rest.start() + valued[-1].end()
-    formal = name in _FORMAL and len(name) > 2 and found["name"].islower()
+    formal = name in _FORMAL and len(name) > 2 and match["name"].islower()
     return len(text) if at_end and formal and not rest["attributes"].strip() else None

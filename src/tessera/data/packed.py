@@ -82,8 +82,8 @@ class _Unpacking(io.RawIOBase):
 
     def _damaged(self, error: Exception) -> DataFileError:
         after = f" after {self._done:,} bytes" if self._done else ""
-        told = f"the {self._kind} stream is damaged or breaks off{after}"
-        return DataFileError(f"{self._path}: {told} ({error}); fetch or copy the file again")
+        fault = f"the {self._kind} stream is damaged or breaks off{after}"
+        return DataFileError(f"{self._path}: {fault} ({error}); fetch or copy the file again")
 
     def readable(self) -> bool:
         return True
@@ -237,9 +237,9 @@ def _encoding(path: Path, sample: bytes) -> str:
 
 def _without_mark(path: Path, start: bytes) -> str:
     """UTF-16 whose first bytes do not say so: every other byte of plain text is zero."""
-    places = len(start) // 2
+    units = len(start) // 2
     for name, zeros in (("utf-16-le", start[1::2].count(0)), ("utf-16-be", start[0::2].count(0))):
-        if zeros > 0.4 * places and start.count(0) < 1.2 * zeros:
+        if zeros > 0.4 * units and start.count(0) < 1.2 * zeros:
             return name
     raise DataFileError(f"{path}: no text (it holds zero bytes); expected CSV, JSON or Parquet")
 

@@ -112,8 +112,8 @@ class PictureFolder:
         exact = "/".join(parts)
         if exact in self._files:
             return [exact]
-        found = [file for file in self._by_name.get(parts[-1], []) if self._ends_with(file, parts)]
-        return found or self._whole.get(exact, [])[:1]
+        files = [file for file in self._by_name.get(parts[-1], []) if self._ends_with(file, parts)]
+        return files or self._whole.get(exact, [])[:1]
 
     def _other_suffix(self, parts: list[str]) -> list[str]:
         """Files of this name with another suffix, where it is that of a picture file."""
@@ -128,13 +128,13 @@ class PictureFolder:
 
     def tell(self) -> dict[str, int]:
         """Say in the log whose pictures are not clear; the counts for `ingest.json`."""
-        for told, items in (
+        for what, items in (
             ("could have several pictures and get none", self.several),
             ("have several pictures of their name and get the first", self.doubled),
         ):
             if items:
                 examples = "; ".join(f"{item!r}: {quoted(files)}" for item, files in list(items.items())[:EXAMPLES])
-                log.warning("WARNING: %s: %s items %s (%s)", self.folder, f"{len(items):,}", told, examples)
+                log.warning("WARNING: %s: %s items %s (%s)", self.folder, f"{len(items):,}", what, examples)
         return {
             "files": len(self._files),
             "several": len(self.several),

@@ -46,8 +46,8 @@ def _state(entry: os.DirEntry[str]) -> str:
 def _fingerprint(lines: list[str], folder: str) -> str:
     """Of lines that begin with paths below the folder, wherever that is and in whatever order it is listed."""
     begin = len(folder)
-    told = "\n".join(sorted(line[begin:] for line in lines))
-    return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()[:32]
+    listing = "\n".join(sorted(line[begin:] for line in lines))
+    return hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 @cache
@@ -77,11 +77,11 @@ def look_again(path: Path) -> bool:
     """
     if not path.is_file():
         return False
-    told = read_json(path)
-    folder = told.get("folder")
+    recorded = read_json(path)
+    folder = recorded.get("folder")
     if folder is None or not Path(folder).is_dir():
         return False
-    found = _stamp(folder)
-    if found != told:
-        write_json(path, found)
-    return bool(found != told)
+    current = _stamp(folder)
+    if current != recorded:
+        write_json(path, current)
+    return bool(current != recorded)

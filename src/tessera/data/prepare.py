@@ -53,8 +53,8 @@ def prepare(raw: Path, folder: Path, settings: Mapping[str, Any], judged: bool =
         item_codes = place[item_codes]
     rows = replace(rows, users=user_codes, items=item_codes)
     inputs = {"raw_interactions": file_digest(path), "raw_items": file_digest(raw / "items.parquet")}
-    table, told = _interactions(rows, split), rows.clock.described()
-    write_table(folder / "interactions.parquet", table, "interactions", settings, inputs, **told)
+    table, description = _interactions(rows, split), rows.clock.described()
+    write_table(folder / "interactions.parquet", table, "interactions", settings, inputs, **description)
     raw_users = pa.table({"user": np.arange(1, len(users) + 1), "raw_id": [user_ids[i] for i in users]})
     write_table(folder / "users.parquet", raw_users, "users", settings, inputs)
     table = _items(raw / "items.parquet", catalogue)
@@ -129,8 +129,8 @@ def _dense(codes: Ints) -> tuple[Longs, Ints]:
 
 def _whole(kept: list[str], path: Path) -> tuple[list[str], Ints]:
     """Raw ids of the kept items and of all others that are told of, in natural order, and where the kept ones stand."""
-    told = read_table(path, "raw_items", ["raw_id"]).column("raw_id").to_pylist()
-    every = pl.Series(list(dict.fromkeys([*kept, *told])), dtype=pl.String)
+    described = read_table(path, "raw_items", ["raw_id"]).column("raw_id").to_pylist()
+    every = pl.Series(list(dict.fromkeys([*kept, *described])), dtype=pl.String)
     order = natural_order(every)
     place = np.empty(len(order), np.int32)
     place[order] = np.arange(len(order), dtype=np.int32)
@@ -170,12 +170,12 @@ def _items(path: Path, raw_ids: list[str]) -> pa.Table:
     table = read_table(path, "raw_items", ["raw_id", "title", "attributes", "image"])
     place = {raw_id: row for row, raw_id in enumerate(table.column("raw_id").to_pylist())}
     rows = pa.array([place.get(raw_id) for raw_id in raw_ids], pa.int64())
-    found = table.select(["title", "attributes", "image"]).combine_chunks().take(rows)
+    columns = table.select(["title", "attributes", "image"]).combine_chunks().take(rows)
     return pa.table(
         {
             "item": pa.array(np.arange(1, len(raw_ids) + 1), pa.int32()),
             "raw_id": pa.array(raw_ids, pa.string()),
-            **{name: found.column(name) for name in ("title", "attributes", "image")},
+            **{name: columns.column(name) for name in ("title", "attributes", "image")},
         }
     )
 
@@ -203,5 +203,5 @@ def _tell_items(items: int, about: Mapping[str, Any]) -> None:
 
 def _cleaned_texts(path: Path) -> dict[str, int]:
     """How many texts of the raw items lost markup or were emptied or cut, as ingest counted them."""
-    found: dict[str, int] = read_json(path).get("texts", {}) if path.is_file() else {}
-    return found
+    counts: dict[str, int] = read_json(path).get("texts", {}) if path.is_file() else {}
+    return counts

@@ -88,24 +88,24 @@ def _new_before_others(rows: Rows, candidates: Longs, trained: Mask) -> Longs:
 
 
 def _one_a_user(
-    users: npt.NDArray[np.int32], places: Longs, which: str, draw: npt.NDArray[np.float64] | None = None
+    users: npt.NDArray[np.int32], indices: Longs, which: str, draw: npt.NDArray[np.float64] | None = None
 ) -> Longs:
     """One of the places of each user: the first, the last, or by a number in [0, 1) that the user drew."""
-    owners, first, counts = np.unique(users[places], return_index=True, return_counts=True)
+    owners, first, counts = np.unique(users[indices], return_index=True, return_counts=True)
     if which == "last":
         first = first + counts - 1
     elif which == "random":
         assert draw is not None
         first = first + (draw[owners] * counts).astype(np.int64)
-    chosen: Longs = places[first]
+    chosen: Longs = indices[first]
     return chosen
 
 
 def _with_history(rows: Rows, part: Codes, targets: Mask) -> Codes:
     """Train rows and targets keep their part; other rows before their user's last target are history."""
     last = np.full(int(rows.users.max()) + 1, -1, np.int64)
-    places = np.flatnonzero(targets)
-    np.maximum.at(last, rows.users[places], places)
+    indices = np.flatnonzero(targets)
+    np.maximum.at(last, rows.users[indices], indices)
     split = np.where(np.arange(len(rows)) < last[rows.users], HISTORY, DROPPED).astype(np.uint8)
     kept = (part == TRAIN) | targets
     split[kept] = part[kept]

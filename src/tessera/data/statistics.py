@@ -63,8 +63,8 @@ def repeat_share(rows: Rows) -> float:
 def popularity(counts: Longs) -> list[int]:
     """Training interactions an item, most popular first; of larger catalogues at evenly spaced ranks."""
     ranked = np.sort(counts)[::-1]
-    places = np.linspace(0, len(ranked) - 1, min(len(ranked), CURVE_POINTS)).round().astype(np.int64)
-    return [int(count) for count in ranked[places]]
+    indices = np.linspace(0, len(ranked) - 1, min(len(ranked), CURVE_POINTS)).round().astype(np.int64)
+    return [int(count) for count in ranked[indices]]
 
 
 def _ties(rows: Rows) -> Mask:
@@ -88,12 +88,12 @@ def _target_ties(rows: Rows, split: Codes) -> float | None:
 def describe_items(items: pa.Table) -> dict[str, Any]:
     """Share of the items with a title, with any text, with a picture; and the title that most of them share, if any."""
     count = max(items.num_rows, 1)
-    told = pc.greater(pc.list_value_length(items.column("attributes").combine_chunks().cast(_PAIRS)), 0)
+    described = pc.greater(pc.list_value_length(items.column("attributes").combine_chunks().cast(_PAIRS)), 0)
     title = pc.is_valid(items.column("title"))
-    text = pc.or_(title, pc.fill_null(told, False))
+    text = pc.or_(title, pc.fill_null(described, False))
     shares = {"title_share": title, "text_share": text, "image_share": pc.is_valid(items.column("image"))}
-    found: dict[str, Any] = {name: (pc.sum(column).as_py() or 0) / count for name, column in shares.items()}
-    return found | {"common_title": common_title(items.column("title"))}
+    description: dict[str, Any] = {name: (pc.sum(column).as_py() or 0) / count for name, column in shares.items()}
+    return description | {"common_title": common_title(items.column("title"))}
 
 
 def common_title(titles: pa.ChunkedArray) -> dict[str, Any] | None:

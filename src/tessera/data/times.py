@@ -84,10 +84,10 @@ def _numbers(column: pl.Series) -> _Numbers:
         return _float_numbers(column.cast(pl.Float64).fill_null(float("nan")).to_numpy())
     if not column.dtype.is_integer():
         column = _plain(column)
-    found = column.cast(pl.Int64, strict=False)
-    whole = found.fill_null(-1).to_numpy().copy()
+    integers = column.cast(pl.Int64, strict=False)
+    whole = integers.fill_null(-1).to_numpy().copy()
     rest = np.zeros(len(whole), np.int64)
-    others = (found.is_null() & column.is_not_null()).to_numpy()
+    others = (integers.is_null() & column.is_not_null()).to_numpy()
     if column.dtype == pl.String and others.any():
         texts = column.filter(others).str.replace(r"^(\+?\d{4,}),(\d+)$", "${1}.${2}")
         parts = texts.to_frame("t").select(
@@ -197,8 +197,8 @@ def _text_moments(column: pl.Series, pattern: str) -> _Moments:
     def number(name: str, absent: int = 0) -> Longs:
         if name not in fields.columns:
             return np.full(len(column), absent, np.int64)
-        found: Longs = fields[name].cast(pl.Int64, strict=False).fill_null(absent).to_numpy()
-        return found
+        values: Longs = fields[name].cast(pl.Int64, strict=False).fill_null(absent).to_numpy()
+        return values
 
     month = number("month", 1)
     if "name" in fields.columns:
@@ -208,9 +208,9 @@ def _text_moments(column: pl.Series, pattern: str) -> _Moments:
     valid = matched
     if "half" in fields.columns and fields["half"].is_not_null().any():
         half = fields["half"].str.to_lowercase().fill_null("").to_numpy()
-        told = half != ""
-        valid = valid & (~told | ((hour >= 1) & (hour <= 12)))
-        hour = np.where(told, hour % 12 + 12 * (half == "p"), hour)
+        halved = half != ""
+        valid = valid & (~halved | ((hour >= 1) & (hour <= 12)))
+        hour = np.where(halved, hour % 12 + 12 * (half == "p"), hour)
     made = _calendar(number("year"), month, number("day", 1), hour, number("minute"), number("second"))
     seconds, nanos = made.seconds, made.nanos
     if "part" in fields.columns and fields["part"].is_not_null().any():
@@ -287,8 +287,8 @@ class TimeColumn:
         values, ticks = np.where(valid, seconds, 0), UNITS[self.unit]
         if ticks > 1:
             values = values * ticks + np.where(valid, nanos, 0) // (_BILLION // ticks)
-        found = pl.Series(values)
-        return found if valid.all() else pl.select(pl.when(pl.Series(valid)).then(found)).to_series()
+        series = pl.Series(values)
+        return series if valid.all() else pl.select(pl.when(pl.Series(valid)).then(series)).to_series()
 
     def _moments(self, column: pl.Series) -> _Moments:
         none = np.zeros(len(column), np.int64)
@@ -354,11 +354,11 @@ def _slashed(column: pl.Series) -> tuple[str | None, str | None]:
 
 def _number_form(numbers: _Numbers) -> tuple[str | None, str | None]:
     """What the numbers of a column mean, from all of them: unix times, dates in one number, Excel days, an order."""
-    told = numbers.valid & (numbers.whole + numbers.rest > 0)
-    if not told.any():
+    nonzero = numbers.valid & (numbers.whole + numbers.rest > 0)
+    if not nonzero.any():
         zeros = numbers.valid.any()
         return None, "is no time (all are 0): leave `timestamp` out where the rows are in order" if zeros else None
-    numbers = _Numbers(numbers.whole[told], numbers.rest[told], told[told])
+    numbers = _Numbers(numbers.whole[nonzero], numbers.rest[nonzero], nonzero[nonzero])
     if numbers.whole.min() >= _UNIX_FIRST and numbers.whole.max() < _COMPACT_FIRST:
         return "unix time", None
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from tessera.artifacts.files import file_digest
 from tessera.artifacts.logs import log
 from tessera.artifacts.tables import LATENTS, ArtifactError, check_ids, check_rows_differ, read_table, write_item_table
-from tessera.data.identifiers import id_series, places
+from tessera.data.identifiers import id_series, positions_in
 from tessera.data.joins import Join, quoted
 from tessera.settings.base import did_you_mean
 from tessera.settings.recipes.base import ItemTable
@@ -141,10 +141,10 @@ def _from_parquet(path: Path, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarra
             f"{path}: has the columns {table.column_names}, expected 'raw_id' or 'item', and 'embedding'"
         )
     check_ids(path, table, "item", len(raw_ids))
-    found = table.column("item").to_numpy().astype(np.int64) - 1
-    _check_once(path, "item", found + 1)
+    positions = table.column("item").to_numpy().astype(np.int64) - 1
+    _check_once(path, "item", positions + 1)
     join = Join(raw_ids)
-    chosen, vectors = _known_rows(path, table, "embedding", found)
+    chosen, vectors = _known_rows(path, table, "embedding", positions)
     for place in chosen.tolist():
         join.meet(raw_ids[place])
     join.tell(path, "items", ArtifactError)
@@ -158,21 +158,21 @@ def _by_raw_id(path: Path, table: pa.Table, column: str, raw_ids: list[str]) -> 
         row, missing = ids.index(None), ids.count(None)
         log.warning("WARNING: %s: %s rows have no raw_id and are left out; first: row %d", path, f"{missing:,}", row)
     _check_once(path, "raw_id", np.array([raw_id for raw_id in ids if raw_id is not None], object))
-    found = np.array(places(ids, raw_ids), np.int64)
+    positions = np.array(positions_in(ids, raw_ids), np.int64)
     join = Join(dict.fromkeys(raw_ids))
-    for raw_id, place in zip(ids, found.tolist(), strict=True):
+    for raw_id, place in zip(ids, positions.tolist(), strict=True):
         if raw_id is not None:
             join.meet(raw_ids[place] if place >= 0 else raw_id)
     if not join.met:
         join.tell(path, "items", ArtifactError)
-    chosen, vectors = _known_rows(path, table, column, found)
+    chosen, vectors = _known_rows(path, table, column, positions)
     join.met = {raw_ids[place] for place in chosen.tolist()}  # rows without a vector give none
     join.tell(path, "items", ArtifactError)
     return chosen, vectors
 
 
-def _known_rows(path: Path, table: pa.Table, column: str, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Items (by place, ascending) and their vectors; `places` is -1 for rows of no interest."""
+def _known_rows(path: Path, table: pa.Table, column: str, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Items (by position, ascending) and their vectors; `positions` is -1 for rows of no interest."""
     if column not in table.column_names:
         raise ArtifactError(
             f"{path}: has no column {column!r}, only {table.column_names}{did_you_mean(column, table.column_names)}"
@@ -181,8 +181,8 @@ def _known_rows(path: Path, table: pa.Table, column: str, places: np.ndarray) ->
     if not (pa.types.is_list(values.type) or pa.types.is_large_list(values.type) or
             pa.types.is_fixed_size_list(values.type)):  # fmt: skip
         raise ArtifactError(f"{path}: column {column!r} holds {values.type}, expected lists of numbers")
-    kept = np.flatnonzero((places >= 0) & values.is_valid().to_numpy(zero_copy_only=False))
-    kept = kept[np.argsort(places[kept], kind="stable")]
+    kept = np.flatnonzero((positions >= 0) & values.is_valid().to_numpy(zero_copy_only=False))
+    kept = kept[np.argsort(positions[kept], kind="stable")]
     chosen = values.take(pa.array(kept))
     lengths = chosen.value_lengths().to_numpy(zero_copy_only=False) if len(chosen) else np.zeros(0, np.int64)
     if len(set(lengths.tolist())) != 1 or not lengths[0]:
@@ -192,7 +192,7 @@ def _known_rows(path: Path, table: pa.Table, column: str, places: np.ndarray) ->
             + (f", the first odd one in row {odd[0]}" if odd else "")
         )
     flat = chosen.flatten().to_numpy(zero_copy_only=False)
-    return places[kept], flat.reshape(len(chosen), -1).astype(np.float32)
+    return positions[kept], flat.reshape(len(chosen), -1).astype(np.float32)
 
 
 def _check_once(path: Path, column: str, keys: np.ndarray) -> None:

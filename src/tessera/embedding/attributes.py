@@ -34,11 +34,11 @@ def embed_attributes(
     Raises:
         ValueError: no item has any text, or the model has no such layer.
     """
-    told, found = told_items(catalogue, prompt, captions)
-    pairs = [(item, name, value) for item in found.tolist() for name, value in told[item][: table.most]]
+    attributes, items = told_items(catalogue, prompt, captions)
+    pairs = [(item, name, value) for item in items.tolist() for name, value in attributes[item][: table.most]]
     texts = [attribute_text([(name, value)]) for _, name, value in pairs]
     distinct = list(dict.fromkeys(texts))
-    log.info("%d attributes of %d items, %d of them distinct", len(pairs), len(found), len(distinct))
+    log.info("%d attributes of %d items, %d of them distinct", len(pairs), len(items), len(distinct))
     rows, cut = tokenize(distinct, plain_frame(model), model.tokenizer, min(table.max_tokens, model.context))
     if cut:
         log.info("%s attributes are cut to %d tokens", f"{cut:,}", table.max_tokens)

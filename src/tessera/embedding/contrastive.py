@@ -28,7 +28,7 @@ from tessera.language.prompts import Attributes, attribute_text
 from tessera.language.reasoning import ReasoningAttention
 from tessera.language.tokens import Frame, length_batches, pad_rows, tokenize
 from tessera.objectives.contrastive import LEAST_TEMPERATURE, retrieval_accuracy, soft_contrastive
-from tessera.training.losses import Losses, Term, told
+from tessera.training.losses import Losses, Term, reported
 from tessera.training.machine import Machine, seed_step
 from tessera.training.phases import FixedSteps, Optimizer, Phase, Position, Update
 
@@ -72,7 +72,7 @@ class ContrastiveTraining(nn.Module):
         self,
         encoder: nn.Module,
         table: Any,
-        told: Mapping[int, Attributes],
+        attributes: Mapping[int, Attributes],
         frame: Frame,
         most: int,
         model: LanguageModel,
@@ -82,7 +82,7 @@ class ContrastiveTraining(nn.Module):
         Args:
             encoder: token ids and mask, both (rows, length), to vectors (rows, width); holds what is trained.
             table: the recipe, a `ContrastiveTable` with `loss` and `training`.
-            told: attributes by item.
+            attributes: attributes by item.
             frame: around every view.
             most: tokens of a view with its frame.
             model: for its tokenizer and padding.
@@ -92,7 +92,7 @@ class ContrastiveTraining(nn.Module):
         self.encoder = encoder
         # its logarithm is learned: a step then changes it by a share, be it 3 or 0.05
         self.log_temperature = nn.Parameter(torch.tensor(table.loss.temperature, device=machine.device).log())
-        self.table, self.told, self.frame, self.most, self.machine = table, told, frame, most, machine
+        self.table, self.attributes, self.frame, self.most, self.machine = table, attributes, frame, most, machine
         self.tokenizer, self.pad = model.tokenizer, model.pad_token
         self.texts = self.cut = 0
 
@@ -105,7 +105,7 @@ class ContrastiveTraining(nn.Module):
         """Token rows of the first views of items, then of their second views."""
         step = 0 if self.table.views == "static" else step + 1
         seed, drop = self.table.training.seed, self.table.drop
-        pairs = [two_views(self.told[item], drop, seed, step, item) for item in items.tolist()]
+        pairs = [two_views(self.attributes[item], drop, seed, step, item) for item in items.tolist()]
         texts = [attribute_text(pair[side]) for side in (0, 1) for pair in pairs]
         rows, cut = tokenize(texts, self.frame, self.tokenizer, self.most)
         self.texts, self.cut = self.texts + len(rows), self.cut + cut
@@ -114,16 +114,16 @@ class ContrastiveTraining(nn.Module):
     def encode(self, rows: list[list[int]]) -> Tensor:
         """(rows, width), read in batches of like length, so that little of it is padding."""
         batches = length_batches(np.array([len(row) for row in rows]), self.table.batch_tokens)
-        found = []
+        encoded = []
         for batch in batches:
             ids, mask = pad_rows([rows[index] for index in batch], self.pad)
             ids, mask = ids.to(self.machine.device), mask.to(self.machine.device)
             if self.table.recompute:
-                found.append(checkpoint(self.encoder, ids, mask, use_reentrant=False))
+                encoded.append(checkpoint(self.encoder, ids, mask, use_reentrant=False))
             else:
-                found.append(self.encoder(ids, mask))
+                encoded.append(self.encoder(ids, mask))
         place = np.argsort(np.concatenate(batches), kind="stable")
-        return torch.cat(found)[torch.from_numpy(place).to(self.machine.device)]
+        return torch.cat(encoded)[torch.from_numpy(place).to(self.machine.device)]
 
     def losses(self, items: Items, step: int) -> Losses:
         """The loss of a step over all processes, and what the curve tells beside it.
@@ -143,10 +143,10 @@ class ContrastiveTraining(nn.Module):
             first, second, self.temperature, settings.target_temperature, settings.normalize, settings.targets
         )
         accuracy = retrieval_accuracy(first, second, settings.normalize)
-        return {"loss": Term(loss), "temperature": told(self.temperature), "accuracy": told(accuracy)}
+        return {"loss": Term(loss), "temperature": reported(self.temperature), "accuracy": reported(accuracy)}
 
 
-def trained_items(told: Mapping[int, Attributes], data: Path) -> Items:
+def trained_items(attributes: Mapping[int, Attributes], data: Path) -> Items:
     """Ids, ascending, of the items that have a text and a training interaction: only those are trained on.
 
     Raises:
@@ -154,10 +154,10 @@ def trained_items(told: Mapping[int, Attributes], data: Path) -> Items:
     """
     counts = load_dataset(data).train_counts
     seen = np.flatnonzero(counts[1:]) + 1
-    items = np.array([item for item in seen.tolist() if item in told], np.int64)
+    items = np.array([item for item in seen.tolist() if item in attributes], np.int64)
     log.info(
         "%s items to train on; %s more have no text, and %s a text but no training interaction",
-        f"{len(items):,}", f"{len(seen) - len(items):,}", f"{len(told) - len(items):,}",
+        f"{len(items):,}", f"{len(seen) - len(items):,}", f"{len(attributes) - len(items):,}",
     )  # fmt: skip
     if not len(items):
         raise ValueError(f"{data}: no item has both a text and a training interaction")
@@ -199,8 +199,8 @@ class ContrastiveRecipe(TrainedRecipe):
     def begin(self, machine: Machine) -> nn.Module:
         """See `TrainedRecipe.begin`."""
         settings, given, model = self.settings, self.given, self.given.model
-        told, _ = told_items(given.catalogue, given.prompt, given.captions)
-        items = trained_items(told, given.data)
+        attributes, _ = told_items(given.catalogue, given.prompt, given.captions)
+        items = trained_items(attributes, given.data)
         model.move(machine.device)
         model.full.requires_grad_(False)
         seed_step(settings.training.seed)
@@ -208,7 +208,7 @@ class ContrastiveRecipe(TrainedRecipe):
         self.thinking = self.attention()
         encoder = self.encoder(self.thinking)
         frame = self.frame(training=True)
-        self.training = ContrastiveTraining(encoder, settings, told, frame, self.room, model, machine)
+        self.training = ContrastiveTraining(encoder, settings, attributes, frame, self.room, model, machine)
         drop_out(model.tower)
         self.batches = ItemBatches(items, settings.training.batch, machine.world, settings.training.seed)
         trained = sum(parameter.numel() for parameter in self.training.parameters() if parameter.requires_grad)
@@ -258,7 +258,7 @@ class ContrastiveRecipe(TrainedRecipe):
     def rows(self) -> Rows:
         """See `Recipe.rows`."""
         given = self.given
-        told, items = told_items(given.catalogue, given.prompt, given.captions)
-        rows = item_rows(told, items, self.frame(), given.model, self.room)
+        attributes, items = told_items(given.catalogue, given.prompt, given.captions)
+        rows = item_rows(attributes, items, self.frame(), given.model, self.room)
         encoder = self.encoder(self.load().attention).eval()
         return Rows(items, embed_rows(rows, encoder, given.model, self.settings.batch_tokens, self.side))

@@ -52,48 +52,53 @@ class Candidates:
             items (rows, size) and weights (rows, size), 0 at negatives.
         """
         anchors, positives = self.anchors[rows], self.positives[rows]
-        places = np.arange(self.size)
+        columns = np.arange(self.size)
         known = np.zeros((len(rows), self.size), np.int64)
         known[:, : positives.shape[1]] = positives
         weights = np.zeros((len(rows), self.size), np.float64)
         weights[:, : positives.shape[1]] = self.weights[rows]
-        found = known.copy()
-        open_ = places[None] >= (positives > 0).sum(1)[:, None]
+        candidates = known.copy()
+        open_ = columns[None] >= (positives > 0).sum(1)[:, None]
         for _ in range(_ROUNDS):
             if not open_.any():
                 break
-            found[open_] = self.eligible[generator.integers(len(self.eligible), size=int(open_.sum()))]
-            open_ = self._refused(anchors, found, open_)
+            candidates[open_] = self.eligible[generator.integers(len(self.eligible), size=int(open_.sum()))]
+            open_ = self._refused(anchors, candidates, open_)
         for row in np.flatnonzero(open_.any(1)):
-            self._fill(anchors[row], found[row], open_[row], positives[row], generator)
+            self._fill(anchors[row], candidates[row], open_[row], positives[row], generator)
         weights[(weights == 0).all(1), 0] = 1.0
-        return found, weights
+        return candidates, weights
 
-    def _refused(self, anchors: np.ndarray, found: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    def _refused(self, anchors: np.ndarray, candidates: np.ndarray, drawn: np.ndarray) -> np.ndarray:
         """Drawn cells (rows, size) that hold the anchor, what co-occurs with it, or what the row has already."""
         # equal items side by side: kept cells first, then drawn ones from the left
-        key = (found * 2 + drawn) * self.size + np.arange(self.size)
+        key = (candidates * 2 + drawn) * self.size + np.arange(self.size)
         order = key.argsort(1)
-        ordered = np.take_along_axis(found, order, 1)
-        refused = np.zeros(found.shape, bool)
+        ordered = np.take_along_axis(candidates, order, 1)
+        refused = np.zeros(candidates.shape, bool)
         np.put_along_axis(refused, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], 1)
         refused &= drawn
         rows, columns = np.nonzero(drawn)
-        items = found[rows, columns]
+        items = candidates[rows, columns]
         met = np.asarray(self.counts[anchors[rows], items]).ravel() > 0
         refused[rows, columns] |= met | (items == anchors[rows])
         return refused
 
     def _fill(
-        self, anchor: int, found: np.ndarray, open_: np.ndarray, positives: np.ndarray, generator: np.random.Generator
+        self,
+        anchor: int,
+        candidates: np.ndarray,
+        open_: np.ndarray,
+        positives: np.ndarray,
+        generator: np.random.Generator,
     ) -> None:
         """Draw the open cells of one row from explicit lists: items that never co-occur, then any other."""
-        taken = np.concatenate([found[~open_], positives, [anchor]])
+        taken = np.concatenate([candidates[~open_], positives, [anchor]])
         met = self.counts[anchor].indices
         never = np.setdiff1d(self.eligible, np.concatenate([taken, met]))
         others = np.setdiff1d(np.intersect1d(self.eligible, met), taken)
         drawn = np.concatenate([generator.permutation(never), generator.permutation(others)])
-        found[open_] = drawn[: open_.sum()]
+        candidates[open_] = drawn[: open_.sum()]
 
 
 def build_candidates(

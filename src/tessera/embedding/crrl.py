@@ -47,7 +47,7 @@ from tessera.embedding.text import Items, embed_rows, item_rows, told_items
 from tessera.language.prompts import Attributes
 from tessera.language.reasoning import LatentReasoner, Prefix
 from tessera.settings.recipes.crrl import CRRLTable
-from tessera.training.losses import Losses, Term, told
+from tessera.training.losses import Losses, Term, reported
 from tessera.training.machine import Machine, seed_step
 from tessera.training.phases import FixedSteps, Optimizer, Phase, Position, Update
 
@@ -130,14 +130,14 @@ class CollaborativeTraining:
             items: (mine, candidates) what each is ranked among.
             weights: (mine, candidates) share of each positive, 0 at negatives.
         """
-        prefix = self.prefixes.of(self._places(ids))
+        prefix = self.prefixes.of(self._rows(ids))
         old = self._think(prefix)[:, None]
         noise = self._noise(step, old)
         with self.machine.autocast():
             rolled = embeddings(self.reasoner, prefix, old + noise)
         # each distinct item once, however many rollouts are compared with it
         distinct, where = np.unique(items, return_inverse=True)
-        others = self.embed(self._places(distinct))[torch.from_numpy(where.reshape(items.shape)).to(rolled.device)]
+        others = self.embed(self._rows(distinct))[torch.from_numpy(where.reshape(items.shape)).to(rolled.device)]
         similarity = self._compare(rolled, others)
         reward = rank_reward if self.table.reward == "rank" else softmax_reward
         rewards = self.machine.gather(reward(similarity, torch.from_numpy(weights).to(similarity)))
@@ -182,18 +182,18 @@ class CollaborativeTraining:
         if divergence is not None:
             losses["divergence"] = Term(table.kl * divergence)
             numbers["kl"] = float(divergence.detach())
-        return losses | {name: told(number) for name, number in numbers.items()}
+        return losses | {name: reported(number) for name, number in numbers.items()}
 
     def _contrast(self, ids: np.ndarray, items: np.ndarray, weights: np.ndarray) -> Losses:
         """The control: the same pairs, a supervised loss, and the gradient through the language model's tail pass."""
         distinct, where = np.unique(np.concatenate([ids[:, None], items], axis=1), return_inverse=True)
-        vectors = self.embed(self._places(distinct))
+        vectors = self.embed(self._rows(distinct))
         vectors = vectors[torch.from_numpy(where.reshape(len(ids), -1)).to(vectors.device)]
         similarity = self._compare(vectors[:, :1], vectors[:, 1:])
         right = torch.from_numpy(weights).to(similarity)
         loss = self.machine.gather(supervised_loss(similarity[:, 0], right)).mean()
         rewards = self.machine.gather(rank_reward(similarity.detach(), right))
-        return {"loss": Term(loss), "reward_noise_free": told(rewards.mean())}
+        return {"loss": Term(loss), "reward_noise_free": reported(rewards.mean())}
 
     # ------------------------------------------------------------ what decides
 
@@ -201,13 +201,13 @@ class CollaborativeTraining:
     def deviation(self) -> float:
         """Standard deviation of the noise: a share of the root mean square of the thoughts of all items that learn."""
         total, count = 0.0, 0
-        places = self._places(self.candidates.anchors)
-        for batch in self.prefixes.batches(places):
-            thoughts = self._think(self.prefixes.of(places[batch])).double()
+        rows = self._rows(self.candidates.anchors)
+        for batch in self.prefixes.batches(rows):
+            thoughts = self._think(self.prefixes.of(rows[batch])).double()
             total, count = total + float(thoughts.square().sum()), count + thoughts.numel()
-        found = self.table.noise_std * float((total / count) ** 0.5)
-        log.info("noise: standard deviation %.4g (%g of the thoughts')", found, self.table.noise_std)
-        return found
+        deviation = self.table.noise_std * float((total / count) ** 0.5)
+        log.info("noise: standard deviation %.4g (%g of the thoughts')", deviation, self.table.noise_std)
+        return deviation
 
     def advantages(self, rewards: Tensor) -> Tensor:
         """(batch, group) of rewards (batch, group): relative to the item's other rollouts."""
@@ -233,37 +233,37 @@ class CollaborativeTraining:
 
     # ------------------------------------------------------------ embeddings
 
-    def embed(self, places: np.ndarray) -> Tensor:
+    def embed(self, rows: np.ndarray) -> Tensor:
         """(n, width) embeddings of prefixes without noise, with the attention as it is."""
-        found, batches = [], self.prefixes.batches(places)
+        parts, batches = [], self.prefixes.batches(rows)
         for batch in batches:
-            prefix = self.prefixes.of(places[batch])
+            prefix = self.prefixes.of(rows[batch])
             thoughts = self._think(prefix)[:, None]
             with self.machine.autocast():
-                found.append(embeddings(self.reasoner, prefix, thoughts)[:, 0])
+                parts.append(embeddings(self.reasoner, prefix, thoughts)[:, 0])
         order = np.argsort(np.concatenate(batches), kind="stable")
-        vectors = torch.cat(found)
+        vectors = torch.cat(parts)
         return vectors[torch.from_numpy(order).to(vectors.device)]
 
     @torch.no_grad()
     def positive_rank(self) -> float:
         """Mean rank, from 0, of the positives of all items among their fixed candidates, without noise."""
-        places = np.arange(len(self.prefixes))
+        rows = np.arange(len(self.prefixes))
         world = self.machine.world
         # every process holds as many; what is embedded twice is cut off
-        padded = np.resize(places, -(-len(places) // world) * world)
-        vectors = self.machine.gather(self.embed(self.machine.share(padded)))[: len(places)]
+        padded = np.resize(rows, -(-len(rows) // world) * world)
+        vectors = self.machine.gather(self.embed(self.machine.share(padded)))[: len(rows)]
         ranks = []
         size = max(1, 2**24 // (self.candidates.size * vectors.shape[1]))
         for start in range(0, len(self.candidates.anchors), size):
             block = slice(start, start + size)
-            own = vectors[torch.from_numpy(self._places(self.candidates.anchors[block])).to(vectors.device)]
-            others = vectors[torch.from_numpy(self._places(self.fixed[0][block])).to(vectors.device)]
-            found = expected_ranks(self._compare(own[:, None], others))[:, 0]
-            ranks.append((found * torch.from_numpy(self.fixed[1][block]).to(found)).sum(-1))
+            own = vectors[torch.from_numpy(self._rows(self.candidates.anchors[block])).to(vectors.device)]
+            others = vectors[torch.from_numpy(self._rows(self.fixed[0][block])).to(vectors.device)]
+            expected = expected_ranks(self._compare(own[:, None], others))[:, 0]
+            ranks.append((expected * torch.from_numpy(self.fixed[1][block]).to(expected)).sum(-1))
         return float(torch.cat(ranks).double().mean())
 
-    def _places(self, items: np.ndarray) -> np.ndarray:
+    def _rows(self, items: np.ndarray) -> np.ndarray:
         """Where the prefixes of items are."""
         return np.searchsorted(self.candidates.eligible, items)
 
@@ -327,16 +327,16 @@ class CRRLRecipe(TrainedRecipe):
         """Who learns from whom, by the training histories; `described` are the items that have a text."""
         return build_candidates(dataset, described, self.settings)
 
-    def texts(self, told: Mapping[int, Attributes], items: Items, training: bool = False) -> list[list[int]]:
+    def texts(self, attributes: Mapping[int, Attributes], items: Items, training: bool = False) -> list[list[int]]:
         """Token rows of items, as the start tells them; `training`: while the attention learns."""
-        return item_rows(told, items, self.start.frame(), self.given.model, self.start.room)
+        return item_rows(attributes, items, self.start.frame(), self.given.model, self.start.room)
 
     # ------------------------------------------------------------ training
 
     def begin(self, machine: Machine) -> nn.Module:
         """See `TrainedRecipe.begin`."""
         settings, given, model = self.settings, self.given, self.given.model
-        told, described = told_items(given.catalogue, given.prompt, given.captions)
+        attributes, described = told_items(given.catalogue, given.prompt, given.captions)
         candidates = self.candidates(load_dataset(given.data), described)
         model.move(machine.device)
         model.full.requires_grad_(False).eval()
@@ -344,7 +344,7 @@ class CRRLRecipe(TrainedRecipe):
         attention = self.stage_one.attention
         assert attention is not None
         reasoner = self.start.encoder(attention).eval()
-        rows = self.texts(told, candidates.eligible, training=True)
+        rows = self.texts(attributes, candidates.eligible, training=True)
         prefixes = Prefixes(reasoner, rows, settings.cache_gib, self.start.settings.batch_tokens, machine)
         self.training = self.TRAINING(settings, reasoner, prefixes, candidates, machine)
         log.info(
@@ -394,8 +394,8 @@ class CRRLRecipe(TrainedRecipe):
     def rows(self) -> Rows:
         """See `Recipe.rows`."""
         given, start = self.given, self.start
-        told, items = told_items(given.catalogue, given.prompt, given.captions)
-        rows = self.texts(told, items)
+        attributes, items = told_items(given.catalogue, given.prompt, given.captions)
+        rows = self.texts(attributes, items)
         reasoner = start.encoder(start.load().attention).eval()
 
         def encode(ids: Tensor, mask: Tensor) -> Tensor:

@@ -82,8 +82,8 @@ def batch_advantages(rewards: Tensor) -> Tensor:
     over the whole batch. An item whose rollouts are all poor has only negative advantages.
     """
     centred = rewards - rewards[:, 0].mean()
-    found: Tensor = centred / (centred.norm() + 1e-6)
-    return found
+    advantages: Tensor = centred / (centred.norm() + 1e-6)
+    return advantages
 
 
 def all_histories(dataset: Dataset) -> Histories:
@@ -139,28 +139,28 @@ class PublishedTraining(CollaborativeTraining):
         rollouts = super().roll_out(step, ids, items, weights)
         if self.table.policy == "gaussian":
             return rollouts
-        found = PublishedRollouts(**vars(rollouts))
+        published = PublishedRollouts(**vars(rollouts))
         if self.table.log_probability == "unshifted":
-            found.before = self.machine.gather(found.prefix.lengths)
-        if found.reference is not None:
+            published.before = self.machine.gather(published.prefix.lengths)
+        if published.reference is not None:
             with self.machine.autocast():
-                likelihood = self.log_probability(found.prefix, found.reference + found.noise)
-            found.reference_log_probability = likelihood
-        return found
+                likelihood = self.log_probability(published.prefix, published.reference + published.noise)
+            published.reference_log_probability = likelihood
+        return published
 
     def update(self, rollouts: Rollouts) -> Losses:
         """`policy: token`: the tokens after the thought are made likelier."""
         if not isinstance(rollouts, PublishedRollouts):
             return super().update(rollouts)
-        found = self.log_probability(rollouts.prefix, self._think(rollouts.prefix)[:, None] + rollouts.noise)
+        log_probability = self.log_probability(rollouts.prefix, self._think(rollouts.prefix)[:, None] + rollouts.noise)
         if rollouts.log_probability is None:
-            rollouts.log_probability = found.detach()
-        log_ratio = self.machine.gather(found - rollouts.log_probability)
+            rollouts.log_probability = log_probability.detach()
+        log_ratio = self.machine.gather(log_probability - rollouts.log_probability)
         how = (log_ratio, rollouts.advantages, rollouts.counted, self.table.clip_low, self.table.clip_high)
         loss = policy_loss(*how) if rollouts.before is None else mean_over_all_tokens(*how, rollouts.before)
         divergence = None
         if rollouts.reference_log_probability is not None:
-            each = self.machine.gather(token_divergence(found, rollouts.reference_log_probability)).mean(-1)
+            each = self.machine.gather(token_divergence(log_probability, rollouts.reference_log_probability)).mean(-1)
             divergence = each[rollouts.counted].mean()
         return self.losses(loss, log_ratio, divergence, rollouts)
 
@@ -194,13 +194,13 @@ class PublishedCRRL(CRRLRecipe):
             return super().candidates(dataset, described)
         return build_candidates(dataset, described, self.settings, all_histories(dataset))
 
-    def texts(self, told: Mapping[int, Attributes], items: Items, training: bool = False) -> list[list[int]]:
+    def texts(self, attributes: Mapping[int, Attributes], items: Items, training: bool = False) -> list[list[int]]:
         """`prompts: by_stage`: another request, no domain sentence, and the last 128 tokens alone, so that the head may
         be lost; for export neither chat template nor end token.
         """
         if self.settings.prompts == "one":
-            return super().texts(told, items, training)
+            return super().texts(attributes, items, training)
         model, start = self.given.model, self.start
         frame = chat_frame(model, INSTRUCTION) if training else plain_frame(model, INSTRUCTION, end=False)
         kept = LAST_TOKENS - start.settings.thoughts - 1
-        return [row[-kept:] for row in item_rows(told, items, frame, model, start.room)]
+        return [row[-kept:] for row in item_rows(attributes, items, frame, model, start.room)]

@@ -19,7 +19,7 @@ from tessera.settings.recipes.base import Finish
 from tessera.training.shards import forget_shards
 
 
-def embed(task: Task, places: Places, output: Path, state: Path, code: str) -> None:
+def embed(task: Task, inputs: Places, output: Path, state: Path, code: str) -> None:
     """Write the item table of a task, and beside it (`.finish.safetensors`) how its rows were finished.
 
     Args:
@@ -28,8 +28,8 @@ def embed(task: Task, places: Places, output: Path, state: Path, code: str) -> N
     Raises:
         ArtifactError: no item has a text, a vector is not finite, or all are the same.
     """
-    folder = task.state(places, state, code)
-    recipe = task.recipe(places, folder)
+    folder = task.state(inputs, state, code)
+    recipe = task.recipe(inputs, folder)
     made = recipe.rows()
     check(output, made)
     components = fit(made.vectors, recipe.settings)
@@ -37,7 +37,7 @@ def embed(task: Task, places: Places, output: Path, state: Path, code: str) -> N
     distinct, width = len(np.unique(rows.items)), made.vectors.shape[1]
     log.info("%d items have %d vectors of width %d (from %d)", distinct, len(rows.items), rows.vectors.shape[1], width)
     write_components(output.with_suffix(".finish.safetensors"), components)
-    digests = {str(number): digest for number, digest in enumerate(places.digests())}
+    digests = {str(number): digest for number, digest in enumerate(inputs.digests())}
     write(output, rows, task.identity(), digests)
     forget_shards(folder)
 

@@ -43,15 +43,15 @@ class Embedder:
 def save_embedder(path: Path, embedder: Embedder) -> None:
     """Write `path` (model.safetensors) and model.json."""
     tensors: dict[str, Tensor] = {f"lora/{name}": weight for name, weight in embedder.adapters.items()}
-    told: dict[str, Any] = dict(embedder.description)
+    description: dict[str, Any] = dict(embedder.description)
     if embedder.lora is not None:
-        told["lora"] = embedder.lora.model_dump(mode="json")
+        description["lora"] = embedder.lora.model_dump(mode="json")
     if (attention := embedder.attention) is not None:
         tensors |= {f"attention/{name}": weight for name, weight in attention.state_dict().items()}
-        told["attention"] = {"rope": attention.rope, "last_tokens": attention.last_tokens}
+        description["attention"] = {"rope": attention.rope, "last_tokens": attention.last_tokens}
     if embedder.temperature is not None:
         tensors["temperature"] = torch.as_tensor(embedder.temperature).detach().float().reshape(1)
-    write_model(path, tensors, told)
+    write_model(path, tensors, description)
 
 
 def load_embedder(
@@ -84,15 +84,15 @@ def load_embedder(
     return Embedder(parts["lora"], lora, attention, temperature, description)
 
 
-def _fill(path: Path, weights: Mapping[str, nn.Parameter], found: Mapping[str, Tensor]) -> None:
+def _fill(path: Path, weights: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
     """Copy tensors into weights of the same names and shapes."""
-    if odd := sorted(set(weights) ^ set(found)):
-        where = "the model has no" if odd[0] in found else "the file lacks"
+    if odd := sorted(set(weights) ^ set(tensors)):
+        where = "the model has no" if odd[0] in tensors else "the file lacks"
         raise ArtifactError(f"{path}: was trained on another model: {where} {odd[0]}")
     for name, weight in weights.items():
-        if weight.shape != found[name].shape:
+        if weight.shape != tensors[name].shape:
             raise ArtifactError(
-                f"{path}: was trained on another model: {name} is {tuple(found[name].shape)} there "
+                f"{path}: was trained on another model: {name} is {tuple(tensors[name].shape)} there "
                 f"and {tuple(weight.shape)} here"
             )
-        weight.data.copy_(found[name])
+        weight.data.copy_(tensors[name])

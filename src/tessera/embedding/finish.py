@@ -37,8 +37,8 @@ class Components:
 
     def of(self, vectors: Vectors) -> Floats:
         """(n, kept) of vectors (n, width)."""
-        found = ((np.asarray(vectors, np.float64) - self.mean) @ self.directions.T)[:, self.kept]
-        return np.asarray(found if self.scale is None else found * self.scale)
+        coordinates = ((np.asarray(vectors, np.float64) - self.mean) @ self.directions.T)[:, self.kept]
+        return np.asarray(coordinates if self.scale is None else coordinates * self.scale)
 
 
 def find_components(vectors: Vectors, count: int, whiten: float = 0.0) -> Components:
@@ -57,10 +57,10 @@ def find_components(vectors: Vectors, count: int, whiten: float = 0.0) -> Compon
     if not whiten:
         return Components(mean, directions, np.arange(len(directions)), None)
     relative = variance[: len(directions)] / max(float(variance[0]), 1e-300)
-    told = relative > _SILENT
-    if not told.any():  # a table has a column even where all items are alike
+    informative = relative > _SILENT
+    if not informative.any():  # a table has a column even where all items are alike
         return Components(mean, directions, np.arange(1), None)
-    return Components(mean, directions, np.flatnonzero(told), relative[told] ** (-whiten / 2))
+    return Components(mean, directions, np.flatnonzero(informative), relative[informative] ** (-whiten / 2))
 
 
 def _share(variance: Floats, count: int) -> float:
@@ -83,13 +83,13 @@ def finish(vectors: Vectors, settings: Finish, components: Components | None = N
         components: what `fit` found in the vectors of the table that these come to; None fits these.
     """
     components = components or fit(vectors, settings)
-    found = np.asarray(vectors, np.float64)
+    values = np.asarray(vectors, np.float64)
     if components is not None:
-        found = components.of(found)
+        values = components.of(values)
     if settings.l2:
-        lengths = np.linalg.norm(found, axis=1, keepdims=True)
-        found = found / np.where(lengths == 0, 1, lengths)
-    return found.astype(np.float32)
+        lengths = np.linalg.norm(values, axis=1, keepdims=True)
+        values = values / np.where(lengths == 0, 1, lengths)
+    return values.astype(np.float32)
 
 
 def write_components(path: Path, components: Components | None) -> None:
@@ -106,5 +106,5 @@ def read_components(path: Path) -> Components | None:
     """
     if not path.is_file():
         raise ArtifactError(f"{path}: is not there; make the table again, for nothing else can be put beside its rows")
-    found = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
-    return Components(found["mean"], found["directions"], found["kept"], found.get("scale")) if found else None
+    arrays = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
+    return Components(arrays["mean"], arrays["directions"], arrays["kept"], arrays.get("scale")) if arrays else None

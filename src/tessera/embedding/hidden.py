@@ -45,27 +45,27 @@ def embed_hidden(
     question = Question(model, table.source, prompt.domain, table.instruction)
     shown = ShownCatalogue(question, prompt, catalogue, table.max_pixels)
     model.full.eval()
-    found, vectors = sharded_rows(
+    items, vectors = sharded_rows(
         shown.items, table, table.batch, model.width, state, lambda some: _embed(table, shown, some)
     )
-    if not len(found):
+    if not len(items):
         raise ValueError(f"{catalogue}: no item could be shown by {table.source}: every picture is broken")
-    return found, vectors
+    return items, vectors
 
 
 def _embed(table: HiddenTable, shown: ShownCatalogue, items: Sequence[int]) -> RowShard:
     """One shard."""
-    found: list[int] = []
+    asked: list[int] = []
     vectors = np.empty((len(items), shown.question.model.width), np.float32)
     broken = 0
     for group in groups(items, table.batch):
         seen, batches, _ = shown.ask(group, table.batch, room=1)
-        place = {item: len(found) + number for number, item in enumerate(seen.asked)}
+        place = {item: len(asked) + number for number, item in enumerate(seen.asked)}
         for batch in batches:
             vectors[[place[item] for item in batch.items]] = _states(table, shown.question, batch.rows, batch.pixels)
-        found += seen.asked
+        asked += seen.asked
         broken += len(seen.broken)
-    return RowShard(np.array(found, np.int64), vectors[: len(found)], broken)
+    return RowShard(np.array(asked, np.int64), vectors[: len(asked)], broken)
 
 
 def _states(table: HiddenTable, question: Question, rows: list[list[int]], pixels: list[Pixels | None]) -> Vectors:

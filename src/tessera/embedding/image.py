@@ -37,17 +37,17 @@ def embed_pictures(table: ImageTable, encoder: PictureEncoder, catalogue: Path, 
         raise ValueError(problem)
     items = [item for item in pictures.items if item in pictures]
     log.info("%s of %s items have a picture", f"{len(items):,}", f"{len(pictures.items):,}")
-    found, vectors = sharded_rows(
+    seen, vectors = sharded_rows(
         items, table, table.batch, encoder.width, state, lambda some: _encode(table, encoder, pictures, some)
     )
-    if not len(found):
+    if not len(seen):
         raise ValueError(f"{catalogue}: no picture of its items can be read")
-    return found, vectors
+    return seen, vectors
 
 
 def _encode(table: ImageTable, encoder: PictureEncoder, pictures: CataloguePictures, items: Sequence[int]) -> RowShard:
     """One shard. A picture at a time is open; of a batch there are the pixels that the encoder is shown."""
-    found: list[int] = []
+    encoded: list[int] = []
     vectors: list[Vectors] = [np.empty((0, encoder.width), np.float32)]
     broken: list[str] = []
     for group in groups(items, table.batch):
@@ -58,12 +58,12 @@ def _encode(table: ImageTable, encoder: PictureEncoder, pictures: CataloguePictu
             except PictureError as error:
                 broken.append(f"item {item}: {error}")
             if len(seen) == table.batch or (seen and item == group[-1]):
-                found += [shown for shown, _ in seen]
+                encoded += [shown for shown, _ in seen]
                 vectors.append(encoder.encode([pixels for _, pixels in seen]).numpy())
                 seen = []
     for reason in broken[:NAMED]:
         log.info("%s", reason)
-    return RowShard(np.array(found, np.int64), np.concatenate(vectors), len(broken))
+    return RowShard(np.array(encoded, np.int64), np.concatenate(vectors), len(broken))
 
 
 class ImageRecipe(Recipe):

@@ -55,28 +55,28 @@ class Prefixes:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batches(self, places: np.ndarray) -> list[np.ndarray]:
-        """Indices into `places`, in batches of like length of at most `batch_tokens`."""
-        return length_batches(self.lengths[places], self.batch_tokens)
+    def batches(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Indices into `rows`, in batches of like length of at most `batch_tokens`."""
+        return length_batches(self.lengths[rows], self.batch_tokens)
 
-    def of(self, places: np.ndarray) -> Prefix:
+    def of(self, rows: np.ndarray) -> Prefix:
         """The prefixes of some texts, padded on the right; without gradients."""
         if not self.kept:
-            return self._read(places)
-        lengths = torch.from_numpy(self.lengths[places]).to(self.states.device)
+            return self._read(rows)
+        lengths = torch.from_numpy(self.lengths[rows]).to(self.states.device)
         within = torch.arange(int(lengths.max()), device=lengths.device)
         mask = within < lengths[:, None]
         # padding shows some other token, which no mask lets through
-        index = torch.where(mask, self.starts[torch.from_numpy(places).to(lengths.device)][:, None] + within, 0)
+        index = torch.where(mask, self.starts[torch.from_numpy(rows).to(lengths.device)][:, None] + within, 0)
         positions = within.expand_as(mask)
         cache = tuple((keys[index].transpose(1, 2), values[index].transpose(1, 2)) for keys, values in self.cache)
-        totals = self.totals[torch.from_numpy(places).to(lengths.device)]
+        totals = self.totals[torch.from_numpy(rows).to(lengths.device)]
         return Prefix(self.states[index], mask.long(), positions, lengths, cache, totals)
 
     @torch.no_grad()
-    def _read(self, places: np.ndarray) -> Prefix:
+    def _read(self, rows: np.ndarray) -> Prefix:
         device = self.reasoner.model.device
-        ids, mask = pad_rows([self.rows[place] for place in places], self.reasoner.model.pad_token)
+        ids, mask = pad_rows([self.rows[place] for place in rows], self.reasoner.model.pad_token)
         with self.machine.autocast():
             return self.reasoner.read(ids.to(device), mask.to(device))
 

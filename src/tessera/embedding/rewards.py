@@ -68,9 +68,9 @@ def group_advantages(rewards: Tensor) -> Tensor:
     not depend on the other rollouts' noise leaves their expected gradient as it is, and two rollouts are enough.
     """
     centred = rewards - rewards.mean(1, keepdim=True)
-    found = centred / (rewards.std(1, keepdim=True) + 1e-4)
+    advantages = centred / (rewards.std(1, keepdim=True) + 1e-4)
     # a mean of equal numbers is not always that number
-    return found.masked_fill(degenerate(rewards)[:, None], 0.0)
+    return advantages.masked_fill(degenerate(rewards)[:, None], 0.0)
 
 
 def degenerate(rewards: Tensor) -> Tensor:

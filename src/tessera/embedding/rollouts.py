@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from tessera.language.reasoning import LatentReasoner, Prefix
-from tessera.language.states import pool_with_tail, told
+from tessera.language.states import pool_with_tail, token_states
 
 
 def tail_states(reasoner: LatentReasoner, prefix: Prefix, thoughts: Tensor, end: bool = True) -> Tensor:
@@ -73,5 +73,7 @@ def embeddings(reasoner: LatentReasoner, prefix: Prefix, thoughts: Tensor, end: 
     """(batch, group, width) of thoughts (batch, group, thoughts, width), in at least float32; `end` as above."""
     ended = reasoner.with_end(thoughts.flatten(0, 1))
     inputs = ended.view(*thoughts.shape[:2], *ended.shape[1:])
-    states = told(tail_states(reasoner, prefix, thoughts, end), inputs if end else thoughts, reasoner.settings.states)
+    states = token_states(
+        tail_states(reasoner, prefix, thoughts, end), inputs if end else thoughts, reasoner.settings.states
+    )
     return pool_with_tail(prefix.total[:, None], prefix.lengths[:, None, None], states, reasoner.settings.pooling)

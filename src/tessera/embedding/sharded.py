@@ -57,13 +57,13 @@ def sharded_rows(
 
 
 def _save(path: Path, shard: RowShard) -> None:
-    told = {"items": shard.items, "vectors": shard.vectors, "broken": np.array([shard.broken])}
-    write_tensors(path, {name: torch.from_numpy(value) for name, value in told.items()})
+    arrays = {"items": shard.items, "vectors": shard.vectors, "broken": np.array([shard.broken])}
+    write_tensors(path, {name: torch.from_numpy(value) for name, value in arrays.items()})
 
 
 def _load(width: int, path: Path, items: Sequence[int]) -> RowShard:
-    told = read_arrays(path)
-    found, vectors, (broken,) = told["items"], told["vectors"], told["broken"]
-    if vectors.shape != (len(found), width) or not np.isin(found, items).all():
+    arrays = read_arrays(path)
+    kept, vectors, (broken,) = arrays["items"], arrays["vectors"], arrays["broken"]
+    if vectors.shape != (len(kept), width) or not np.isin(kept, items).all():
         raise ValueError
-    return RowShard(found, vectors, int(broken))
+    return RowShard(kept, vectors, int(broken))

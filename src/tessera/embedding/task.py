@@ -46,22 +46,22 @@ class Task(Settings):
     model: LanguageModel
     prompt: ItemPrompt
 
-    def state(self, places: Places, state: Path, code: str) -> Path:
+    def state(self, inputs: Places, state: Path, code: str) -> Path:
         """The folder below `state` of what a killed run goes on from."""
         # times of pictures are in no artifact: what is made of the same pictures is the same
-        pictures = [file_digest(places.pictures)] if places.pictures else []
-        return state / state_identity(self.canonical(), code, *places.digests(), *fingerprint(self.model), *pictures)
+        pictures = [file_digest(inputs.pictures)] if inputs.pictures else []
+        return state / state_identity(self.canonical(), code, *inputs.digests(), *fingerprint(self.model), *pictures)
 
-    def recipe(self, places: Places, state: Path) -> Recipe:
+    def recipe(self, inputs: Places, state: Path) -> Recipe:
         """The recipe with its model, its files and the folder of its state, and the one that it goes on from."""
         kind: type[Recipe] = implementation(self.table)
         given = Given(
             prompt=self.prompt,
-            model=kind.open_model(self.table, self.model, Path(places.model) if places.model else None),
-            catalogue=Path(places.catalogue),
-            captions={name: Path(path) for name, path in places.captions.items()},
-            data=Path(places.data),
-            embedder=Path(places.embedder) if places.embedder else None,
+            model=kind.open_model(self.table, self.model, Path(inputs.model) if inputs.model else None),
+            catalogue=Path(inputs.catalogue),
+            captions={name: Path(path) for name, path in inputs.captions.items()},
+            data=Path(inputs.data),
+            embedder=Path(inputs.embedder) if inputs.embedder else None,
             state=state,
         )
         start = implementation(self.start)(self.start, given) if self.start is not None else None

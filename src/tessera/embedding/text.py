@@ -37,17 +37,17 @@ def embed_rows(
     side: Literal["right", "left"] = "right",
 ) -> Vectors:
     """(rows, width) float32 vectors of token rows, encoded in batches of like length."""
-    found: Vectors | None = None
+    embedded: Vectors | None = None
     with Progress("items", len(rows), "items") as progress:
         for batch in length_batches(np.array([len(row) for row in rows]), batch_tokens):
             ids, mask = pad_rows([rows[index] for index in batch], model.pad_token, side)
             vectors = encode(ids.to(model.device), mask.to(model.device)).float().cpu().numpy()
-            if found is None:
-                found = np.empty((len(rows), vectors.shape[1]), np.float32)
-            found[batch] = vectors
+            if embedded is None:
+                embedded = np.empty((len(rows), vectors.shape[1]), np.float32)
+            embedded[batch] = vectors
             progress.update(len(batch))
-    assert found is not None
-    return found
+    assert embedded is not None
+    return embedded
 
 
 def told_items(
@@ -58,17 +58,17 @@ def told_items(
     Raises:
         ValueError: no item has any text.
     """
-    told = item_attributes(catalogue, prompt, captions)
-    if not told:
+    attributes = item_attributes(catalogue, prompt, captions)
+    if not attributes:
         raise ValueError(f"{catalogue}: no item has any text to read; look at prompt.attributes and captions")
-    return told, np.array(sorted(told), np.int64)
+    return attributes, np.array(sorted(attributes), np.int64)
 
 
 def item_rows(
-    told: Mapping[int, Attributes], items: Items, frame: Frame, model: LanguageModel, most: int
+    attributes: Mapping[int, Attributes], items: Items, frame: Frame, model: LanguageModel, most: int
 ) -> list[list[int]]:
     """Token rows of all attributes of each item; texts that are too long are cut, and counted in the log."""
-    rows, cut = tokenize([attribute_text(told[item]) for item in items.tolist()], frame, model.tokenizer, most)
+    rows, cut = tokenize([attribute_text(attributes[item]) for item in items.tolist()], frame, model.tokenizer, most)
     if cut:
         log.info("%s of %s texts are cut to %d tokens", f"{cut:,}", f"{len(rows):,}", most)
     return rows
@@ -86,10 +86,10 @@ def embed_text(
     """
     if table.only_captions:
         prompt = prompt.model_copy(update={"attributes": []})
-    told, items = told_items(catalogue, prompt, captions)
+    attributes, items = told_items(catalogue, prompt, captions)
     before = f"{table.instruction}\n" if table.instruction else ""
     frame = plain_frame(model, f"{before}{domain_sentence(prompt.domain)}\n")
-    rows = item_rows(told, items, frame, model, min(table.max_tokens, model.context))
+    rows = item_rows(attributes, items, frame, model, min(table.max_tokens, model.context))
     model.full.eval()
 
     def encode(ids: Tensor, mask: Tensor) -> Tensor:

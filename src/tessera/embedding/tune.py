@@ -19,10 +19,10 @@ from tessera.training.launch import run_processes
 from tessera.training.machine import Machine
 
 
-def tune(task: Task, places: Places, output: Path, state: Path, code: str) -> None:
+def tune(task: Task, inputs: Places, output: Path, state: Path, code: str) -> None:
     """Train the embedder of a task: `output` (model.safetensors), model.json and history.jsonl beside it."""
-    folder = task.state(places, state, code)
-    train(task.recipe(places, folder), output, folder, Machine(_steps(task)))
+    folder = task.state(inputs, state, code)
+    train(task.recipe(inputs, folder), output, folder, Machine(_steps(task)))
 
 
 def train(recipe: Recipe, output: Path, state: Path, machine: Machine) -> None:
@@ -55,13 +55,13 @@ def _steps(task: Task) -> Steps:
     return steps
 
 
-def launch(task: Task, places: Places, output: Path, state: Path, code: str, logfile: Path | None) -> None:
+def launch(task: Task, inputs: Places, output: Path, state: Path, code: str, logfile: Path | None) -> None:
     """`tune` in this process, or in as many as `training.processes` says (one a GPU)."""
     if _steps(task).processes == 1:
-        tune(task, places, output, state, code)
+        tune(task, inputs, output, state, code)
         return
     job = {
-        "task": task.model_dump(mode="json"), "places": places.model_dump(), "output": str(output),
+        "task": task.model_dump(mode="json"), "places": inputs.model_dump(), "output": str(output),
         "state": str(state), "code": code, "log": str(logfile) if logfile else None,
         "threads": torch.get_num_threads(),
     }  # fmt: skip

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from tessera.artifacts.tables import ArtifactError, check_ids, read_table
 from tessera.data.dataset import Cases
-from tessera.data.identifiers import places
+from tessera.data.identifiers import positions_in
 from tessera.data.joins import Join, quoted
 from tessera.data.padding import padded
 from tessera.settings.base import did_you_mean
@@ -84,9 +84,9 @@ def parse_candidates(path: str | Path, raw_users: list[str], raw_items: list[str
     return pa.table({"user": pa.array(users, pa.int32()), "items": pa.array(lists, pa.list_(pa.int32()))})
 
 
-def _dense_ids(found: set[str], raw_ids: list[str]) -> dict[str, int]:
+def _dense_ids(ids: set[str], raw_ids: list[str]) -> dict[str, int]:
     """Dense ids of the raw ids of a file, 0 for those that the dataset does not know."""
-    return {raw: place + 1 for raw, place in zip(found, places(found, raw_ids[1:]), strict=True)}
+    return {raw: place + 1 for raw, place in zip(ids, positions_in(ids, raw_ids[1:]), strict=True)}
 
 
 def read_candidates(path: str | Path, cases: Cases, items: int) -> np.ndarray:
@@ -108,5 +108,5 @@ def read_candidates(path: str | Path, cases: Cases, items: int) -> np.ndarray:
     order = np.array([rows[int(user)] for user in cases.users], np.int64)
     offsets = column.offsets.to_numpy().astype(np.int64)
     values = column.flatten().to_numpy()
-    found = padded(values, offsets[order], offsets[order + 1] - offsets[order])
-    return np.where(found == cases.targets[:, None], 0, found)
+    candidates = padded(values, offsets[order], offsets[order + 1] - offsets[order])
+    return np.where(candidates == cases.targets[:, None], 0, candidates)

@@ -28,8 +28,8 @@ METRICS = ("AUC", "GAUC", "log loss", "ECE")
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
     """Probability that a click scores above a non-click; None without both classes."""
-    found = weighted_auc(labels, scores, np.ones((1, len(labels))))
-    return None if np.isnan(found[0]) else float(found[0])
+    areas = weighted_auc(labels, scores, np.ones((1, len(labels))))
+    return None if np.isnan(areas[0]) else float(areas[0])
 
 
 def weighted_auc(labels: np.ndarray, scores: np.ndarray, weights: Array) -> Array:
@@ -124,10 +124,10 @@ def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> Array:
 
 def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> list[tuple[float, float, int]]:
     """(mean prediction, share of clicks, impressions) of each bin of equal width that is not empty."""
-    places = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
-    counts = np.bincount(places, minlength=bins)
-    predicted = np.bincount(places, probabilities.astype(np.float64), bins)
-    clicked = np.bincount(places, labels.astype(np.float64), bins)
+    numbers = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    counts = np.bincount(numbers, minlength=bins)
+    predicted = np.bincount(numbers, probabilities.astype(np.float64), bins)
+    clicked = np.bincount(numbers, labels.astype(np.float64), bins)
     return [
         (float(predicted[b] / counts[b]), float(clicked[b] / counts[b]), int(counts[b])) for b in np.flatnonzero(counts)
     ]
@@ -135,8 +135,8 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> lis
 
 def ece(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> float:
     """Expected calibration error: mean distance of prediction and share of clicks, weighted by impressions."""
-    found = calibration(labels, probabilities, bins)
-    return sum(abs(p - c) * n for p, c, n in found) / max(1, sum(n for _, _, n in found))
+    points = calibration(labels, probabilities, bins)
+    return sum(abs(p - c) * n for p, c, n in points) / max(1, sum(n for _, _, n in points))
 
 
 @dataclass(frozen=True)
@@ -170,12 +170,12 @@ def by_user(users: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) ->
     )
 
 
-def gauc(told: ByUser) -> float | None:
+def gauc(per_user: ByUser) -> float | None:
     """Impression-weighted mean of the users' AUCs; None where no user has both classes."""
-    fits = ~np.isnan(told.auc)
+    fits = ~np.isnan(per_user.auc)
     if not fits.any():
         return None
-    return float(np.average(told.auc[fits], weights=told.impressions[fits]))
+    return float(np.average(per_user.auc[fits], weights=per_user.impressions[fits]))
 
 
 def summarize(users: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, bins: int) -> dict[str, float | None]:
@@ -214,20 +214,20 @@ def resampled(
     The same users, resamples and seed draw the same users, so differences between models are paired. Of too few users
     resamples are alike and would make any difference significant: all are NaN then.
     """
-    told = by_user(users, labels, probabilities)
-    if len(told.users) < LEAST_USERS:
+    per_user = by_user(users, labels, probabilities)
+    if len(per_user.users) < LEAST_USERS:
         return dict.fromkeys(("AUC", "GAUC", "log loss"), np.full(resamples, np.nan))
-    auc_of = auc_of_draws(labels, probabilities, told.inverse, len(told.users), resamples)
-    fits = ~np.isnan(told.auc)
-    found: dict[str, list[Array]] = {"AUC": [], "GAUC": [], "log loss": []}
-    for draws in user_draws(len(told.users), resamples, seed):
-        found["AUC"].append(auc_of(draws))
+    auc_of = auc_of_draws(labels, probabilities, per_user.inverse, len(per_user.users), resamples)
+    fits = ~np.isnan(per_user.auc)
+    metrics: dict[str, list[Array]] = {"AUC": [], "GAUC": [], "log loss": []}
+    for draws in user_draws(len(per_user.users), resamples, seed):
+        metrics["AUC"].append(auc_of(draws))
         with_both = draws[:, fits]
-        weight = with_both @ told.impressions[fits]
-        own = with_both @ (told.auc[fits] * told.impressions[fits])
-        found["GAUC"].append(np.divide(own, weight, out=np.full(len(draws), np.nan), where=weight > 0))
-        found["log loss"].append((draws @ told.loss) / (draws @ told.impressions))
-    return {metric: np.concatenate(parts) for metric, parts in found.items()}
+        weight = with_both @ per_user.impressions[fits]
+        own = with_both @ (per_user.auc[fits] * per_user.impressions[fits])
+        metrics["GAUC"].append(np.divide(own, weight, out=np.full(len(draws), np.nan), where=weight > 0))
+        metrics["log loss"].append((draws @ per_user.loss) / (draws @ per_user.impressions))
+    return {metric: np.concatenate(parts) for metric, parts in metrics.items()}
 
 
 def interval(values: Array, level: float) -> tuple[float, float] | None:

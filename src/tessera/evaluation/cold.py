@@ -37,15 +37,15 @@ def chance(candidates: np.ndarray, cutoffs: list[int]) -> dict[str, np.ndarray]:
     most = int(counts.max(initial=1))
     place = np.arange(1, most + 1)
     gains, inverse = np.cumsum(1 / np.log2(place + 1)), np.cumsum(1 / place)
-    found: dict[str, np.ndarray] = {f"Hit@{k}": np.minimum(counts, k) / counts for k in cutoffs}
-    found |= {f"NDCG@{k}": gains[np.minimum(counts, k) - 1] / counts for k in cutoffs}
-    return found | {"MRR": inverse[counts - 1] / counts}
+    expected: dict[str, np.ndarray] = {f"Hit@{k}": np.minimum(counts, k) / counts for k in cutoffs}
+    expected |= {f"NDCG@{k}": gains[np.minimum(counts, k) - 1] / counts for k in cutoffs}
+    return expected | {"MRR": inverse[counts - 1] / counts}
 
 
 def cold_rows(table: pa.Table, settings: Evaluation) -> np.ndarray:
     """(n,) bool, which users of an evaluation have a cold target that `repeat_targets` leaves in."""
-    found = np.asarray(table.column("popularity").to_numpy() == 0)
-    return found & ~repeated(table) if settings.repeat_targets == "drop" else found
+    cold = np.asarray(table.column("popularity").to_numpy() == 0)
+    return cold & ~repeated(table) if settings.repeat_targets == "drop" else cold
 
 
 def cold_groups(table: pa.Table, settings: Evaluation) -> dict[str, dict[str, Any]]:
@@ -62,11 +62,11 @@ def cold_groups(table: pa.Table, settings: Evaluation) -> dict[str, dict[str, An
     cold = cold_rows(table, settings)
     if not cold.any():
         return {}
-    found: dict[str, dict[str, Any]] = {}
+    groups: dict[str, dict[str, Any]] = {}
     for group, (rank, among) in RANKS.items():
         ranks, candidates = (table.column(name).to_numpy()[cold] for name in (rank, among))
         reachable = np.isfinite(ranks)  # a masked target is a miss for chance, too
-        found[group] = {
+        groups[group] = {
             "users": int(cold.sum()),
             "metrics": _means(metrics.per_user(ranks, settings.cutoffs)),
             "chance": _means({name: v * reachable for name, v in chance(candidates, settings.cutoffs).items()}),
@@ -76,7 +76,7 @@ def cold_groups(table: pa.Table, settings: Evaluation) -> dict[str, dict[str, An
     ranks, counted = effective_ranks(table.column("rank").to_numpy(), popularity, settings, repeats)
     warm = counted & (popularity > 0)
     values = metrics.per_user(ranks[warm], settings.cutoffs)
-    return found | {OTHERS: {"users": int(warm.sum()), "metrics": _means(values) if warm.any() else {}}}
+    return groups | {OTHERS: {"users": int(warm.sum()), "metrics": _means(values) if warm.any() else {}}}
 
 
 def _means(values: dict[str, np.ndarray]) -> dict[str, float]:

@@ -77,9 +77,9 @@ def item_groups(popularity: np.ndarray, settings: Evaluation) -> dict[str, dict[
 
 def history_groups(lengths: np.ndarray, settings: Evaluation) -> dict[str, np.ndarray]:
     """Groups of users by the length of their history: name -> (n,) bool."""
-    found = {}
+    groups = {}
     low = 0
     for high in settings.history_bins:
-        found[f"{low + 1}-{high}"] = (lengths > low) & (lengths <= high)
+        groups[f"{low + 1}-{high}"] = (lengths > low) & (lengths <= high)
         low = high
-    return found | {f">{low}": lengths > low}
+    return groups | {f">{low}": lengths > low}

@@ -82,5 +82,5 @@ def padded_times(times: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> 
     """(rows, longest) float64 slices of `times`, NaN where there is none."""
     columns = np.arange(max(1, int(lengths.max(initial=0))))
     real = columns < lengths[:, None]
-    places = np.where(real, starts[:, None] + columns, 0)
-    return np.where(real, times[places] if len(times) else np.nan, np.nan)
+    indices = np.where(real, starts[:, None] + columns, 0)
+    return np.where(real, times[indices] if len(times) else np.nan, np.nan)

@@ -76,7 +76,7 @@ def rank_cases(
         ScoreError: a score is NaN.
     """
     count = len(cases.users)
-    found = Ranked(
+    ranking = Ranked(
         np.empty(count), np.empty(count, np.float32), np.empty(count, np.int32), np.zeros((count, recommend), np.int32),
         np.full(count, np.nan), np.zeros(count, np.int32),
     )  # fmt: skip
@@ -98,27 +98,27 @@ def rank_cases(
             lost = torch.from_numpy(missed[chosen]).to(device)
             scores[lost, targets[lost] - 1] = -torch.inf
         if recommend:
-            found.recommended[chosen] = _top(scores, recommend)
+            ranking.recommended[chosen] = _top(scores, recommend)
         if candidates is None:
             ranked, size = scores, torch.isfinite(scores).sum(1) if settings.mask_seen else scores.shape[1]
         else:
             among = _with_seen(candidates[chosen], cases, chosen, masked[chosen], settings)
             ranked, size = _among(scores, torch.from_numpy(among).long().to(device), target_scores)
         place = ranks(ranked, target_scores[:, 0], settings.ties).cpu().numpy()
-        found.ranks[chosen] = np.where(missed[chosen], np.inf, place)
+        ranking.ranks[chosen] = np.where(missed[chosen], np.inf, place)
         if cold is not None and (own := np.flatnonzero(cold[cases.targets[chosen]])).size:
             columns = torch.from_numpy(np.flatnonzero(cold[1:])).to(device)
             rows = torch.from_numpy(own).to(device)
             place = ranks(scores[rows[:, None], columns], target_scores[rows, 0], settings.ties).cpu().numpy()
-            found.cold_ranks[chosen[own]] = np.where(missed[chosen[own]], np.inf, place)
-            found.cold_candidates[chosen[own]] = [
+            ranking.cold_ranks[chosen[own]] = np.where(missed[chosen[own]], np.inf, place)
+            ranking.cold_candidates[chosen[own]] = [
                 len(columns) - _hidden(cases, case, cold) * masked[case] for case in chosen[own].tolist()
             ]
-        found.scores[chosen] = target_scores[:, 0].cpu().numpy()
-        found.candidates[chosen] = size.cpu().numpy() if isinstance(size, Tensor) else size
+        ranking.scores[chosen] = target_scores[:, 0].cpu().numpy()
+        ranking.candidates[chosen] = size.cpu().numpy() if isinstance(size, Tensor) else size
         if progress is not None:
             progress(len(chosen))
-    return found
+    return ranking
 
 
 def masked_cases(cases: Cases, settings: Evaluation) -> np.ndarray:
@@ -271,12 +271,12 @@ def summarize(
     groups["history"] = {name: means(members) for name, members in history_groups(lengths, settings).items()}
     if cold := cold_groups(table, settings):
         groups[KIND] = cold
-    told = {
+    counts = {
         "test_users": len(targets),
         "cold_share": float((popularity[targets] == 0).mean()) if len(targets) else 0.0,
         "repeat_share": float(repeats.mean()) if len(targets) else 0.0,
     }
-    return {**description, "protocol": protocol, "items": items, **told, **overall, "groups": groups}
+    return {**description, "protocol": protocol, "items": items, **counts, **overall, "groups": groups}
 
 
 def list_metrics(table: pa.Table, popularity: np.ndarray, settings: Evaluation) -> dict[str, float]:
@@ -307,9 +307,9 @@ def validation_metrics(scorer: Scorer, cases: Cases, settings: Evaluation) -> di
     Those that `repeat_targets: drop` leaves out are not ranked.
     """
     started = time.monotonic()
-    found = rank_cases(scorer, counted_cases(cases, settings), settings).ranks
+    target_ranks = rank_cases(scorer, counted_cases(cases, settings), settings).ranks
     return {
-        "NDCG@10": float(metrics.ndcg(found, 10).mean()),
-        "Hit@10": float(metrics.hit(found, 10).mean()),
+        "NDCG@10": float(metrics.ndcg(target_ranks, 10).mean()),
+        "Hit@10": float(metrics.hit(target_ranks, 10).mean()),
         "validation_seconds": round(time.monotonic() - started, 3),
     }

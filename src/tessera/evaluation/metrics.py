@@ -22,9 +22,9 @@ def mrr(ranks: np.ndarray) -> np.ndarray:
 
 def per_user(ranks: np.ndarray, cutoffs: list[int]) -> dict[str, np.ndarray]:
     """Every metric of a rank by name: Hit@K, NDCG@K for each K, and MRR."""
-    found = {f"Hit@{k}": hit(ranks, k) for k in cutoffs}
-    found |= {f"NDCG@{k}": ndcg(ranks, k) for k in cutoffs}
-    return found | {"MRR": mrr(ranks)}
+    values = {f"Hit@{k}": hit(ranks, k) for k in cutoffs}
+    values |= {f"NDCG@{k}": ndcg(ranks, k) for k in cutoffs}
+    return values | {"MRR": mrr(ranks)}
 
 
 def coverage(lists: np.ndarray, items: int) -> float:

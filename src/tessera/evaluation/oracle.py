@@ -45,14 +45,14 @@ def rank_by_oracle(
     cold: np.ndarray | None = None,
 ) -> Ranked:
     """Rank every case by its true probabilities; `candidates` and `cold` as in `rank_cases`."""
-    found = []
+    parts = []
     with Progress("oracle", len(cases), "users") as progress:
         for case in range(len(cases)):
             scorer = OracleScorer(oracle, int(cases.users[case]), int(cases.targets[case]))
             among = None if candidates is None else candidates[case : case + 1]
             one = cases.take(np.array([case]))
-            found.append(rank_cases(scorer, one, settings, among, settings.recommendations, progress.update, cold))
-    return Ranked(*(np.concatenate([getattr(one, part.name) for one in found]) for part in fields(Ranked)))
+            parts.append(rank_cases(scorer, one, settings, among, settings.recommendations, progress.update, cold))
+    return Ranked(*(np.concatenate([getattr(one, part.name) for one in parts]) for part in fields(Ranked)))
 
 
 def judge_oracle(

@@ -32,7 +32,7 @@ def training_cases(dataset: Dataset, present: NDArray[np.bool_], users: int = US
         users: how many are drawn of those with two items or more before the target.
     """
     offsets, items = dataset.train_histories()
-    found: list[Case] = []
+    cases: list[Case] = []
     for user in np.random.default_rng(seed).permutation(len(offsets) - 1):
         history = items[offsets[user] : offsets[user + 1]].astype(np.int64)
         if len(history) < 3 or not present[history[-1]]:
@@ -41,10 +41,10 @@ def training_cases(dataset: Dataset, present: NDArray[np.bool_], users: int = US
         latest_first = latest_first[np.sort(np.unique(latest_first, return_index=True)[1])]
         kept = latest_first[present[latest_first] & (latest_first != history[-1])][:MOST]
         if len(kept) > 1:
-            found.append((int(history[-1]), kept))
-            if len(found) == users:
+            cases.append((int(history[-1]), kept))
+            if len(cases) == users:
                 break
-    return found
+    return cases
 
 
 def kendall(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
@@ -86,14 +86,14 @@ def order_agreement(
             for target, history in cases
         ]
     )
-    found: dict[str, Any] = {"users": len(rows), "tie_rate": float(rows[:, 2].mean())}
+    summary: dict[str, Any] = {"users": len(rows), "tie_rate": float(rows[:, 2].mean())}
     rng = np.random.default_rng(seed)
     for name, values in (("tau_a", rows[:, 0]), ("tau_b", rows[:, 1])):
         known = values[~np.isnan(values)]
-        found[name] = float(known.mean()) if len(known) else None
+        summary[name] = float(known.mean()) if len(known) else None
         means = [known[rng.integers(0, len(known), len(known))].mean() for _ in range(RESAMPLES)] if len(known) else []
-        found[f"{name}_error"] = float(np.std(means, ddof=1)) if len(known) > 1 else None
-    return found
+        summary[f"{name}_error"] = float(np.std(means, ddof=1)) if len(known) > 1 else None
+    return summary
 
 
 def _distances(vectors: np.ndarray, target: int, history: Ints, distance: str) -> NDArray[np.float64]:
@@ -101,5 +101,5 @@ def _distances(vectors: np.ndarray, target: int, history: Ints, distance: str) -
     rows = vectors[np.append(history, target)].astype(np.float64)
     if distance == "cosine":
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    found: NDArray[np.float64] = np.square(rows[:-1] - rows[-1]).sum(1)
-    return found
+    distances: NDArray[np.float64] = np.square(rows[:-1] - rows[-1]).sum(1)
+    return distances

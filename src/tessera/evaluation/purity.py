@@ -48,10 +48,10 @@ def _is_category(counts: Mapping[str, int], items: int) -> bool:
 
 def _numbered(known: Mapping[int, str], count: int) -> Ints:
     number = {value: place for place, value in enumerate(sorted(set(known.values())))}
-    found = np.full(count + 1, -1)
+    labels = np.full(count + 1, -1)
     for item, value in known.items():
-        found[item] = number[value]
-    return found
+        labels[item] = number[value]
+    return labels
 
 
 def _table(groups: Ints, labels: Ints) -> NDArray[np.float64]:

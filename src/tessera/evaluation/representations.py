@@ -78,12 +78,12 @@ def neighbours_and_uniformity(unit: Floats, anchors: Ints, count: int) -> tuple[
     cosines = np.empty((len(anchors), count), np.float32)
     potential, done = 0.0, 0
     with Progress("cosines", len(anchors), "items") as progress:
-        for block, found in _cosines(unit, anchors):
+        for block, similarities in _cosines(unit, anchors):
             here = np.arange(len(block))
-            found[here, block] = -np.inf  # an item is not its own neighbour, nor a pair with itself
-            potential += float(np.exp(4 * found - 4, dtype=np.float32).sum(dtype=np.float64))
-            near = np.argpartition(-found, count - 1, axis=1)[:, :count]
-            values = np.take_along_axis(found, near, 1)
+            similarities[here, block] = -np.inf  # an item is not its own neighbour, nor a pair with itself
+            potential += float(np.exp(4 * similarities - 4, dtype=np.float32).sum(dtype=np.float64))
+            near = np.argpartition(-similarities, count - 1, axis=1)[:, :count]
+            values = np.take_along_axis(similarities, near, 1)
             order = np.lexsort((near, -values), axis=1)
             rows[done : done + len(block)] = np.take_along_axis(near, order, 1)
             cosines[done : done + len(block)] = np.take_along_axis(values, order, 1)
@@ -105,8 +105,8 @@ def strongest_pairs(counts: sparse.csr_matrix[np.int64], items: Ints) -> Ints:
 
 def pair_cosines(unit: Floats, pairs: Ints) -> Floats:
     """(pairs,) cosines of rows (pairs, 2)."""
-    found: Floats = np.einsum("pd,pd->p", unit[pairs[:, 0]], unit[pairs[:, 1]])
-    return found
+    cosines: Floats = np.einsum("pd,pd->p", unit[pairs[:, 0]], unit[pairs[:, 1]])
+    return cosines
 
 
 def sample_pairs(counts: sparse.csr_matrix[np.int64], wanted: int, seed: int = 0) -> Ints:
@@ -150,10 +150,10 @@ def by_popularity(unit: Floats, present: NDArray[np.bool_], popularity: np.ndarr
     """
     mean = unit[present].mean(0, dtype=np.float64)
     direction = mean / max(float(np.linalg.norm(mean)), 1e-12)
-    found = []
+    bins = []
     for name, members in item_groups(popularity, Evaluation())["popularity_bins"].items():
         rows = unit[members & present].astype(np.float64)
-        found.append(
+        bins.append(
             {
                 "bin": name,
                 "items": len(rows),
@@ -161,7 +161,7 @@ def by_popularity(unit: Floats, present: NDArray[np.bool_], popularity: np.ndarr
                 "cosine_to_mean": float((rows @ direction).mean()) if len(rows) else None,
             }
         )
-    return found
+    return bins
 
 
 def _mean_cosine(rows: np.ndarray) -> float | None:
@@ -187,9 +187,9 @@ def describe_table(
         popularity: (items + 1,) training interactions an item.
     """
     items = np.flatnonzero(present)
-    found: dict[str, Any] = {"items": len(items), "catalogue": len(present) - 1, "dim": vectors.shape[1]}
+    description: dict[str, Any] = {"items": len(items), "catalogue": len(present) - 1, "dim": vectors.shape[1]}
     if len(items) < 2:
-        return {**found, "neighbours": {}}
+        return {**description, "neighbours": {}}
     unit = unit_rows(vectors)
     anchors = np.arange(len(items))
     if len(items) > MOST_ANCHORS:
@@ -199,7 +199,7 @@ def describe_table(
     pairs = sample_pairs(counts, PAIRS)
     pairs = pairs[present[pairs].all(1)]
     return {
-        **found,
+        **description,
         "uniformity": uniformity,
         "alignment": float((2 - 2 * pair_cosines(unit, strongest)).mean()) if len(strongest) else None,
         "alignment_pairs": len(strongest),
@@ -224,6 +224,6 @@ def diagnose(table: Path, data: Path, output: Path) -> None:
     dataset = load_dataset(data)
     vectors, present = read_item_table(table, dataset.n_items)
     counts = cooccurrence(*dataset.train_histories(), dataset.n_items, MAX_HISTORY)
-    found = describe_table(vectors, present, counts, dataset.train_counts)
-    lines = [f"  {json.dumps(key)}: {json.dumps(found[key], allow_nan=False)}" for key in sorted(found)]
+    diagnostics = describe_table(vectors, present, counts, dataset.train_counts)
+    lines = [f"  {json.dumps(key)}: {json.dumps(diagnostics[key], allow_nan=False)}" for key in sorted(diagnostics)]
     write_text(output, "{\n" + ",\n".join(lines) + "\n}\n")

@@ -35,8 +35,8 @@ def singular_values(vectors: np.ndarray, *, centred: bool) -> Floats:
         rows = vectors - middle
         gram = rows @ rows.T
     squares = np.linalg.eigvalsh(gram)[::-1]
-    found: Floats = np.sqrt(np.where(squares > squares.max(initial=0) * _ROUNDING, squares, 0))
-    return found
+    singular: Floats = np.sqrt(np.where(squares > squares.max(initial=0) * _ROUNDING, squares, 0))
+    return singular
 
 
 def information_abundance(singular: Floats) -> float:
@@ -67,15 +67,15 @@ def describe_spectrum(vectors: np.ndarray) -> dict[str, Any]:
         `dim`, and for `raw` and `centred`: `information_abundance`, `effective_rank`, `collapsed`, and `singular`, the
         values as shares of the largest, at most some hundred of them, evenly spaced, with their places from 1.
     """
-    found: dict[str, Any] = {"dim": vectors.shape[1]}
+    description: dict[str, Any] = {"dim": vectors.shape[1]}
     for name, centred in (("raw", False), ("centred", True)):
         singular = singular_values(vectors, centred=centred)
-        places = np.unique(np.linspace(0, len(singular) - 1, min(_SHOWN, len(singular))).round().astype(int))
+        indices = np.unique(np.linspace(0, len(singular) - 1, min(_SHOWN, len(singular))).round().astype(int))
         largest = singular.max(initial=0) or 1.0
-        found[name] = {
+        description[name] = {
             "information_abundance": information_abundance(singular),
             "effective_rank": entropy_rank(singular),
             "collapsed": collapsed_share(singular, vectors.shape[1]),
-            "singular": [[int(place) + 1, float(singular[place] / largest)] for place in places],
+            "singular": [[int(place) + 1, float(singular[place] / largest)] for place in indices],
         }
-    return found
+    return description

@@ -27,8 +27,8 @@ def colour_words(picture: Image.Image) -> str:
     named = np.where((named == "orange") & (value < 150), "brown", named)
     colours, counts = np.unique(named, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    told = str(colours[order[0]])
+    words = str(colours[order[0]])
     if len(order) > 1 and counts[order[1]] >= SECOND * named.size:
-        told += f" and {colours[order[1]]}"
+        words += f" and {colours[order[1]]}"
     luma = float(np.asarray(small.convert("L"), np.float64).mean())
-    return f"mostly {told}, {next(name for top, name in BRIGHTNESS if luma < top)}"
+    return f"mostly {words}, {next(name for top, name in BRIGHTNESS if luma < top)}"

@@ -50,7 +50,9 @@ def draw(seed: int, stream: int, count: int) -> list[Drawing]:
     random = np.random.default_rng((seed, stream))
     values = np.stack([random.integers(SIZES[name], size=count) for name in IMAGE], axis=1)
     draws = random.random((count, 8))
-    found = []
-    for row, places in zip(values.tolist(), draws, strict=True):
-        found.append(Drawing(draw_picture(row[0], row[1], row[2], row[3], places), (row[0], row[1], row[2], row[3])))
-    return found
+    drawings = []
+    for row, positions in zip(values.tolist(), draws, strict=True):
+        drawings.append(
+            Drawing(draw_picture(row[0], row[1], row[2], row[3], positions), (row[0], row[1], row[2], row[3]))
+        )
+    return drawings

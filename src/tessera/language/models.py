@@ -109,10 +109,10 @@ class LanguageModel:
         first, second = tokenizer.eos_token_id, tokenizer.sep_token_id
         if self.kind == "encoder":
             first, second = second, first
-        found = first if first is not None else second
-        if found is None:
+        token = first if first is not None else second
+        if token is None:
             raise LanguageModelError("the tokenizer has no end token (eos_token in tokenizer_config.json)")
-        return int(found)
+        return int(token)
 
     @property
     def pad_token(self) -> int:
@@ -148,8 +148,8 @@ def fingerprint(settings: LanguageModelSettings | None) -> list[str]:
     """
     if not isinstance(settings, FolderModel):
         return []
-    found = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in model_files(find(settings.folder))]
-    return [hashlib.sha256(json.dumps(found).encode()).hexdigest()]
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in model_files(find(settings.folder))]
+    return [hashlib.sha256(json.dumps(files).encode()).hexdigest()]
 
 
 def locate(settings: HubModel | FolderModel | PackageModel) -> Path:
@@ -367,11 +367,11 @@ def read_weights(
     if settings.quantization != "none":
         arguments |= _quantized(settings, device)
     try:
-        full, found = getattr(transformers, loader).from_pretrained(folder, **arguments)
+        full, loading = getattr(transformers, loader).from_pretrained(folder, **arguments)
     except Exception as error:  # whatever the descriptions of a foreign folder make libraries raise
         raise LanguageModelError(f"{folder}: cannot be loaded as {what}: {_reason(error)}") from None
     # transformers makes a model without memory and fills it from the files; what stays so would fail later, unnamed
-    lacking = [*sorted(found["missing_keys"]), *_unfilled(full)]
+    lacking = [*sorted(loading["missing_keys"]), *_unfilled(full)]
     absent = [name for name in dict.fromkeys(lacking) if unused is None or unused not in name]
     if absent:
         raise LanguageModelError(
@@ -455,7 +455,7 @@ def read_image_processor(folder: Path) -> Any:
 
 def _reason(error: Exception) -> str:
     """An error in one line, short; its kind where it says nothing else, as `KeyError: 'eos'`."""
-    told = " ".join(str(error).split())[:400]
+    text = " ".join(str(error).split())[:400]
     return (
-        told if isinstance(error, (ValueError, OSError, RuntimeError)) and told else f"{type(error).__name__}: {told}"
+        text if isinstance(error, (ValueError, OSError, RuntimeError)) and text else f"{type(error).__name__}: {text}"
     )

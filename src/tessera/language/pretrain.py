@@ -96,8 +96,8 @@ class Shown:
         patches, grid = self.patches[index], self.grids[index]
         if mirrored:
             patches = _mirror(patches, grid, int(self.processor.merge_size))
-        told = (torch.from_numpy(patches).float() / 255 - self.mean) / self.std
-        return Pixels(told.unsqueeze(2).expand(-1, -1, 2, -1).reshape(len(patches), -1), torch.from_numpy(grid))
+        values = (torch.from_numpy(patches).float() / 255 - self.mean) / self.std
+        return Pixels(values.unsqueeze(2).expand(-1, -1, 2, -1).reshape(len(patches), -1), torch.from_numpy(grid))
 
 
 def _mirror(patches: np.ndarray, grid: np.ndarray, merge: int) -> np.ndarray:
@@ -114,12 +114,12 @@ def summary(attributes: Attributes) -> str:
     The names say where in the text to look. Sentences are left out: so small a model does not learn to repeat them, and
     would invent.
     """
-    told = [
+    kept = [
         (name, value) for name, value in attributes if name != "title" and len(value) <= SHORT and not _is_number(value)
     ]
-    while len(told) > 1 and len(attribute_text(told)) > LONGEST_SUMMARY:
-        told.pop()
-    return attribute_text(told) if told else attributes[0][1][:LONGEST_SUMMARY].strip()
+    while len(kept) > 1 and len(attribute_text(kept)) > LONGEST_SUMMARY:
+        kept.pop()
+    return attribute_text(kept) if kept else attributes[0][1][:LONGEST_SUMMARY].strip()
 
 
 def _is_number(value: str) -> bool:
@@ -128,8 +128,8 @@ def _is_number(value: str) -> bool:
 
 def short_attributes(attributes: Attributes) -> list[str]:
     """Values that may be guessed from a picture: category, genre and the like, two at most."""
-    told = [value for name, value in attributes if name != "title" and len(value) <= SHORT]
-    return [value for value in told if value.replace("-", "a").replace(" ", "a").isalpha()][:2]
+    values = [value for name, value in attributes if name != "title" and len(value) <= SHORT]
+    return [value for value in values if value.replace("-", "a").replace(" ", "a").isalpha()][:2]
 
 
 class Teacher:
@@ -150,7 +150,7 @@ class Teacher:
         self.attributes = {
             item: pairs for item, pairs in item_attributes(data / "items.parquet", prompt).items() if counts[item] > 0
         }
-        self.told = sorted(self.attributes)
+        self.described = sorted(self.attributes)
         self.shown = Shown(make_image_processor(settings))
         self.captions: list[str] = []
         self.held_out: list[int] = []
@@ -178,14 +178,14 @@ class Teacher:
         if task == "image":
             return bool(self.trained)
         if task == "both":
-            return bool(self.told) and bool(self.trained if self.drawn else self.paired)
-        return bool(self.told)
+            return bool(self.described) and bool(self.trained if self.drawn else self.paired)
+        return bool(self.described)
 
     @property
     def paired(self) -> list[int]:
         """Items with a text and a picture of their own that is trained on."""
         kept = set(self.held_out)
-        return [item for item in self.told if item in self.of_item and self.of_item[item] not in kept]
+        return [item for item in self.described if item in self.of_item and self.of_item[item] not in kept]
 
     def _draw(self) -> None:
         wanted = min(DRAWINGS, self.settings.training.steps * self.settings.training.batch)
@@ -256,11 +256,11 @@ class Teacher:
         early = step < PICTURES_FIRST * self.settings.training.steps and "image" in self.tasks
         task = "image" if early else self.tasks[row % len(self.tasks)]
         if task == "continue":
-            return self._continue(self.told[random.integers(len(self.told))], random)
+            return self._continue(self.described[random.integers(len(self.described))], random)
         if task == "image":
             number = self.often[random.integers(len(self.often))]
             return self._describe("image", [], number, self.captions[number], random)
-        items = self.told if task == "text" or self.drawn else self.paired
+        items = self.described if task == "text" or self.drawn else self.paired
         item = items[random.integers(len(items))]
         pairs = self._shuffled(self.attributes[item], random)
         said = summary(self.attributes[item])
@@ -310,15 +310,15 @@ class Teacher:
         pixels = [self.shown.pixels(number) for number in self.held_out]
         said = self._answers("image", [[]] * len(pixels), pixels)
         wanted = [self.captions[number] for number in self.held_out]
-        found: dict[str, Any] = {
+        report: dict[str, Any] = {
             "pictures": len(wanted),
             "exact": _share([a == b for a, b in zip(said, wanted, strict=True)]),
             "examples": [{"said": a, "wanted": b} for a, b in list(zip(said, wanted, strict=True))[:5]],
         }
         if self.drawn:
             read = [(read_caption(a), read_caption(b)) for a, b in zip(said, wanted, strict=True)]
-            found["attributes"] = {name: _share([a[name] == b[name] for a, b in read]) for name in read[0][1]}
-        return found
+            report["attributes"] = {name: _share([a[name] == b[name] for a, b in read]) for name in read[0][1]}
+        return report
 
     def _check_texts(self) -> dict[str, Any]:
         if "text" not in self.questions:
@@ -331,7 +331,7 @@ class Teacher:
         }
 
     def _some_items(self) -> list[int]:
-        return self.told[:: max(1, len(self.told) // CHECKED)][:CHECKED]
+        return self.described[:: max(1, len(self.described) // CHECKED)][:CHECKED]
 
     def _answers(self, source: Source, attributes: Sequence[Attributes], pixels: Sequence[Pixels | None]) -> list[str]:
         said: list[str] = []
@@ -345,7 +345,7 @@ class Teacher:
     @torch.no_grad()
     def text_bits(self) -> float | None:
         """How many bits a token of item texts costs the model; None where there are no texts."""
-        if not self.told:
+        if not self.described:
             return None
         random = np.random.default_rng(self.settings.training.seed)
         examples = [self._continue(item, random) for item in self._some_items()]
@@ -367,8 +367,8 @@ def row_losses(model: LanguageModel, examples: Sequence[Example]) -> Tensor:
     states = full.model(input_ids=ids, attention_mask=mask, use_cache=False, **inputs).last_hidden_state
     # the state before a token says it; only rows x places that are asked about meet the vocabulary
     starts = torch.tensor([example.start for example in examples], device=model.device)
-    places = torch.arange(ids.shape[1], device=model.device)
-    asked = (places[None] >= starts[:, None]) & mask.bool()
+    positions = torch.arange(ids.shape[1], device=model.device)
+    asked = (positions[None] >= starts[:, None]) & mask.bool()
     row, place = asked.nonzero(as_tuple=True)
     losses = F.cross_entropy(model.logits(states[row, place - 1]).float(), ids[row, place], reduction="none")
     counts = asked.sum(1).clamp_min(1)
@@ -411,7 +411,7 @@ def pretrain(
     size = sum(parameter.numel() for parameter in full.parameters())
     log.info(
         "built model: %s parameters, %d tokens; %s texts and %s pictures to learn from",
-        f"{size:,}", len(tokenizer), f"{len(teacher.told):,}", f"{len(teacher.trained):,}",
+        f"{size:,}", len(tokenizer), f"{len(teacher.described):,}", f"{len(teacher.trained):,}",
     )  # fmt: skip
     full.eval()
     bits = {"before": teacher.text_bits()}
@@ -433,7 +433,7 @@ def pretrain(
         write_json(
             output / "training.json",
             {"history": history, "checked": checked, "bits": bits, "parameters": size,
-             "teacher": "drawn" if drawn else "own", "texts": len(teacher.told), "pictures": len(teacher.trained)},
+             "teacher": "drawn" if drawn else "own", "texts": len(teacher.described), "pictures": len(teacher.trained)},
         )  # fmt: skip
         save_built(output, full, tokenizer, teacher.shown.processor)
     engine.clear()

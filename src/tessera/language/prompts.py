@@ -38,21 +38,21 @@ def item_attributes(
         ConfigError: the prompt names an attribute that no item has.
     """
     table = read_table(catalogue, "items", ["item", "title", "attributes"]).sort_by("item")
-    told: dict[int, Attributes] = {}
+    described: dict[int, Attributes] = {}
     for item, title, attributes in zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True):
-        told[item] = [("title", title or ""), *((name, value or "") for name, value in attributes or [])]
+        described[item] = [("title", title or ""), *((name, value or "") for name, value in attributes or [])]
     if prompt.attributes is not None:
-        known = {name for pairs in told.values() for name, _ in pairs}
+        known = {name for pairs in described.values() for name, _ in pairs}
         for wanted in prompt.attributes:
             if wanted not in known:
                 raise ConfigError(
                     f"prompt.attributes: no item has the attribute {wanted!r}{did_you_mean(wanted, known)}"
                 )
-        told = {item: _chosen(pairs, prompt.attributes) for item, pairs in told.items()}
-    cut = {item: [(name, _value(name, value, prompt)) for name, value in pairs] for item, pairs in told.items()}
+        described = {item: _chosen(pairs, prompt.attributes) for item, pairs in described.items()}
+    cut = {item: [(name, _value(name, value, prompt)) for name, value in pairs] for item, pairs in described.items()}
     for name, path in (captions or {}).items():
         said = read_table(path, "captions")
-        check_ids(path, said, "item", len(told))
+        check_ids(path, said, "item", len(described))
         for item, text in zip(said.column("item").to_pylist(), said.column("text").to_pylist(), strict=True):
             cut[item].append((name, _plain(text or "")))
     kept = {item: [(name, value) for name, value in pairs if value] for item, pairs in cut.items()}

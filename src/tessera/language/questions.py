@@ -86,13 +86,13 @@ class Question:
         self.model = model
         self.source = source
         self.pictured = source != "text"
-        self.told = source != "image"
+        self.reads_text = source != "image"
         if self.pictured:
             check_vision(model, f"source: {source}")
         elif model.kind == "encoder":
             raise LanguageModelError("captions are written by decoders and vision-language models; this is an encoder")
         asked = instruction or INSTRUCTIONS[source]
-        if self.told:
+        if self.reads_text:
             asked = f"{asked}\n{domain_sentence(domain)}\n{PLACE}"
         self.frame = self._frame(asked)
 
@@ -123,7 +123,7 @@ class Question:
             pixels: of each item; None where the question is about the text alone.
             room: tokens to leave for the answer.
         """
-        texts = [attribute_text(pairs) if self.told else "" for pairs in attributes]
+        texts = [attribute_text(pairs) if self.reads_text else "" for pairs in attributes]
         most = self.model.context - room
         if not self.pictured:
             return tokenize(texts, self.frame, self.model.tokenizer, most)

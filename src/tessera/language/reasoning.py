@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from tessera.artifacts.logs import log
 from tessera.language.cache import Cache, filled, kept, spread
-from tessera.language.states import at_last, pool_with_tail, token_positions, told, total
+from tessera.language.states import at_last, pool_with_tail, token_positions, token_states, total
 from tessera.settings.recipes.lrcl import LRCLTable
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class LatentReasoner(nn.Module):
             begun, cache = self._step(inputs[:1, :same], mask[:1, :same], positions[:1, :same], ())
             rest, cache = self._step(inputs[:, same:], mask, positions[:, same:], spread(cache, len(ids)))
             states = torch.cat([begun.expand(len(ids), -1, -1), rest], dim=1)
-        summed = total(told(states, inputs, self.settings.states), mask)
+        summed = total(token_states(states, inputs, self.settings.states), mask)
         return Prefix(states, mask, self._positions(mask), mask.sum(1), cache, summed)
 
     def think(self, prefix: Prefix) -> Tensor:
@@ -204,7 +204,7 @@ class LatentReasoner(nn.Module):
         """Read thoughts (batch, thoughts, width) and the end token after the text; (batch, width) pooled, float32."""
         inputs = self.with_end(thoughts)
         states, _ = self._continue(inputs, prefix.mask, prefix.lengths, prefix.cache)
-        states = told(states, inputs, self.settings.states)
+        states = token_states(states, inputs, self.settings.states)
         return pool_with_tail(prefix.total, prefix.lengths[:, None], states, self.settings.pooling)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -235,7 +235,7 @@ class LatentReasoner(nn.Module):
         inputs = torch.cat([inputs, self._end(inputs)], dim=1)
         read = torch.cat([read, read.new_ones(len(read), 1)], dim=1)
         true = torch.cat([true, (after + self.settings.thoughts)[:, None]], dim=1)
-        states = told(self._run(inputs, read, true), inputs, self.settings.states)
+        states = token_states(self._run(inputs, read, true), inputs, self.settings.states)
         text, tail = states[:, : mask.shape[1]], states[:, mask.shape[1] :]
         return pool_with_tail(total(text, mask), mask.sum(1, keepdim=True), tail, self.settings.pooling)
 

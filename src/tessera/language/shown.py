@@ -66,10 +66,10 @@ class ShownCatalogue:
         source = question.source
         self._pictures = CataloguePictures(catalogue)
         self.items = self._pictures.items
-        self.attributes: dict[int, Attributes] = item_attributes(catalogue, prompt) if question.told else {}
+        self.attributes: dict[int, Attributes] = item_attributes(catalogue, prompt) if question.reads_text else {}
         if question.pictured and (problem := self._pictures.problem()):
             raise LanguageModelError(f"{problem}; pictures are asked for (source {source!r}): without them, use text")
-        if question.told and not self.attributes:
+        if question.reads_text and not self.attributes:
             raise LanguageModelError(f"{catalogue}: no item has a text, but it is asked for (source {source!r})")
 
     def see(self, items: Sequence[int]) -> Seen:
@@ -87,7 +87,7 @@ class ShownCatalogue:
                     seen.broken.append(f"item {item}: {error}")
                     seen.status[item] = BROKEN_PICTURE
                     continue
-            if self.question.told and item not in self.attributes:
+            if self.question.reads_text and item not in self.attributes:
                 seen.status[item] = NO_TEXT
         return seen
 

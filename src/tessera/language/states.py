@@ -57,16 +57,16 @@ def pool_with_tail(text: Tensor, count: Tensor, tail: Tensor, pooling: Literal["
     return (text + wide.sum(-2)) / (count + tail.shape[-2])
 
 
-def told(states: Tensor, inputs: Tensor, which: Literal["last", "first_last"]) -> Tensor:
+def token_states(states: Tensor, inputs: Tensor, which: Literal["last", "first_last"]) -> Tensor:
     """What a recipe pools of each token: its last state, or that and its embedding beside it.
 
     The last layer of a small decoder knows what comes next better than what stands there. Taking first and last states
     together is an old cure (Su et al. 2021, "Whitening sentence representations", average them; side by side neither
-    hides the other). A thought enters as an embedding, so it is then told as it is too.
+    hides the other). A thought enters as an embedding, so it is then taken as it is too.
 
     Args:
         states: (..., width) of the last layer.
-        inputs: (..., width) token embeddings, or thoughts; told at a root mean square of one.
+        inputs: (..., width) token embeddings, or thoughts; taken at a root mean square of one.
         which: last, or first_last.
     Returns:
         (..., width), or (..., 2 width).
@@ -91,7 +91,7 @@ def read_states(
         ids: (batch, length) tokens; an encoder's are padded on the right.
         mask: (batch, length) 1 for tokens, 0 for padding.
         layer: counted like the model's own `hidden_states`.
-        which: first_last puts the token embeddings beside them, (batch, length, 2 width); see `told`.
+        which: first_last puts the token embeddings beside them, (batch, length, 2 width); see `token_states`.
     Raises:
         ValueError: the model has no such layer.
     """
@@ -102,8 +102,8 @@ def read_states(
     else:
         inputs |= {"inputs_embeds": embedded, "position_ids": token_positions(mask), "use_cache": False}
     if layer == -1:
-        return told(model.tower(**inputs).last_hidden_state, embedded, which)
+        return token_states(model.tower(**inputs).last_hidden_state, embedded, which)
     states = model.tower(**inputs, output_hidden_states=True).hidden_states
     if not -len(states) <= layer < len(states):
         raise ValueError(f"layer: {layer} is none of the model's; it has 0 (embeddings) to {len(states) - 1}")
-    return told(states[layer], embedded, which)
+    return token_states(states[layer], embedded, which)

@@ -92,8 +92,8 @@ def chat_text(tokenizer: Any, request: str, system: str = "", answer: bool = Tru
     forms: list[list[dict[str, Any]]] = []
     for said, own in ((request, system), (f"{system}\n{request}" if system else request, "")):
         parts = [*([{"type": "image"}] if pictured else []), {"type": "text", "text": said}]
-        told: list[Any] = [parts] if pictured else [said, parts]
-        for content in told:
+        contents: list[Any] = [parts] if pictured else [said, parts]
+        for content in contents:
             before = [{"role": "system", "content": own if content is said else [{"type": "text", "text": own}]}]
             forms.append([*(before if own else []), {"role": "user", "content": content}])
     refused = "it drops the message"
@@ -123,21 +123,21 @@ def tokenize(texts: Sequence[str], frame: Frame, tokenizer: Any, most: int) -> t
     room = most - len(frame)
     if room < 1:
         raise ValueError(f"max_tokens is {most}, but the prompt around each text has {len(frame)} tokens")
-    found = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
-    rows = [[*frame.before, *ids[:room], *frame.after] for ids in found]
-    return rows, sum(len(ids) > room for ids in found)
+    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
+    rows = [[*frame.before, *ids[:room], *frame.after] for ids in encoded]
+    return rows, sum(len(ids) > room for ids in encoded)
 
 
 def length_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
     """Indices in batches of like length, the longest first, so that rows x longest stays within `batch_tokens`."""
     order = np.argsort(-lengths, kind="stable")
-    found = []
+    batches = []
     start = 0
     while start < len(order):
         rows = max(1, batch_tokens // max(1, int(lengths[order[start]])))
-        found.append(order[start : start + rows])
+        batches.append(order[start : start + rows])
         start += rows
-    return found
+    return batches
 
 
 def pad_rows(

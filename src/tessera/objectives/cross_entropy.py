@@ -60,9 +60,9 @@ class _CrossEntropySum(torch.autograd.Function):
         return (grad_states * gradient).to(grad_states.dtype), (grad_items * gradient).to(grad_states.dtype), None, None
 
 
-def _chunks_with(found: Tensor, rows: int) -> list[int]:
-    """First rows of the chunks in which something was `found` (targets,)."""
-    return sorted({row // rows * rows for row in found.nonzero()[:, 0].tolist()})
+def _chunks_with(mask: Tensor, rows: int) -> list[int]:
+    """First rows of the chunks in which `mask` (targets,) holds."""
+    return sorted({row // rows * rows for row in mask.nonzero()[:, 0].tolist()})
 
 
 def cross_entropy(states: Tensor, items: Tensor, targets: Tensor, chunk_rows: int | None = None) -> Tensor:

@@ -48,21 +48,21 @@ class Plan:
     @cached_property
     def runs(self) -> list[Run]:
         """Every run of the experiment on a dataset, defaults resolved; heuristics run once, under seed 0."""
-        config, found = self.config, list[Run]()
+        config, runs = self.config, list[Run]()
         if config.task == "ctr":
-            return found
+            return runs
         for name in config.experiment.systems:
             system = config.systems[name]
             if not isinstance(system, TrainedSystem):
                 counted = {"system": name, "recommender": system.label, "seed": 0, "method": system}
-                found.append(Run.model_validate({**counted, "remarks": system.remarks()}))
+                runs.append(Run.model_validate({**counted, "remarks": system.remarks()}))
                 continue
             seeds = system.seeds or config.experiment.seeds
             under: list[str | None] = [None]
             if isinstance(system, BackboneSystem):
                 under = [*(system.backbones or config.experiment.backbones)]
-            found += [self.run(name, backbone, seed) for backbone in under for seed in seeds]
-        return found
+            runs += [self.run(name, backbone, seed) for backbone in under for seed in seeds]
+        return runs
 
     def run(self, name: str, backbone_name: str | None, seed: int) -> Run:
         """A trained run: of a system under a backbone, or of one that brings its own network."""
@@ -93,20 +93,20 @@ class Plan:
             tables=tables,
             missing=missing,
             modalities=modalities,
-            remarks=[*self._remarks(system, backbone_name, backbone), *([missing.told] if missing else [])],
+            remarks=[*self._remarks(system, backbone_name, backbone), *([missing.remark] if missing else [])],
         )
 
     @cached_property
     def trained(self) -> dict[str, Run]:
         """Every run that is trained, by folder: those of the experiment, and those whose item vectors they read."""
-        found = {run.path: run for run in self.runs}
-        waiting = list(found.values())
+        runs = {run.path: run for run in self.runs}
+        waiting = list(runs.values())
         while waiting:
             for run in self._runs_behind(waiting.pop(0)):
-                if run.path not in found:
-                    found[run.path] = run
+                if run.path not in runs:
+                    runs[run.path] = run
                     waiting.append(run)
-        return found
+        return runs
 
     def _runs_behind(self, run: Run) -> Iterator[Run]:
         """The runs whose item vectors a run reads, itself or through its tables and codes."""
@@ -117,8 +117,8 @@ class Plan:
 
     def referred(self, settings: Settings, seed: int) -> list[Run]:
         """The runs whose item vectors settings read; `seed` is that of the reader."""
-        found = (part for _, part in walk(settings) if isinstance(part, RunReference))
-        return [self.run(one.system, one.backbone, seed if one.seed is None else one.seed) for one in found]
+        references = (part for _, part in walk(settings) if isinstance(part, RunReference))
+        return [self.run(one.system, one.backbone, seed if one.seed is None else one.seed) for one in references]
 
     @cached_property
     def click_runs(self) -> dict[str, CTRRun]:
@@ -126,7 +126,7 @@ class Plan:
         ctr = self.config.ctr
         if ctr is None or self.config.task != "ctr":
             return {}
-        found = [
+        runs = [
             CTRRun(
                 name=name, seed=seed, model=model, training=ctr.training, semantic_ids=model.read_codes,
                 max_history=ctr.samples.max_history,
@@ -135,7 +135,7 @@ class Plan:
             for name, model in ctr.models.items()
             for seed in self.config.experiment.seeds
         ]  # fmt: skip
-        return {run.path: run for run in found}
+        return {run.path: run for run in runs}
 
     # ------------------------------------------------------------ what nouns read
 
@@ -146,8 +146,8 @@ class Plan:
             "model": self.config.models, "captions": self.config.captions, "table": self.config.tables,
             "embedder": self.config.tables,
         }  # fmt: skip
-        found: Settings = sections[noun.kind][noun.name]  # type: ignore[index]
-        return found
+        settings: Settings = sections[noun.kind][noun.name]  # type: ignore[index]
+        return settings
 
     def codes(self, run: Run) -> list[str]:
         """The semantic IDs that a run reads."""
@@ -174,8 +174,8 @@ class Plan:
         """The settings of the recipe that a table's goes on from: that of its start, or, where none was trained, one
         that reads as it does; None where it starts from itself."""
         start, recipe = self.start(table), self.config.tables[table]
-        found: Settings | None = self.config.tables[start] if start is not None else self.reader(table)
-        return None if found is recipe else found
+        earlier: Settings | None = self.config.tables[start] if start is not None else self.reader(table)
+        return None if earlier is recipe else earlier
 
     def _starts(self, table: str | None) -> list[str]:
         """A table, and those whose embedders its own goes on from."""
@@ -217,17 +217,17 @@ class Plan:
 
     def closure(self, wanted: Iterable[Noun]) -> list[Noun]:
         """Everything that the wanted nouns need, themselves included; what is read stands before its readers."""
-        found: dict[Noun, None] = {}
+        nouns: dict[Noun, None] = {}
 
         def visit(noun: Noun) -> None:
-            if noun not in found:
+            if noun not in nouns:
                 for read in self.reads(noun):
                     visit(read)
-                found[noun] = None
+                nouns[noun] = None
 
         for noun in wanted:
             visit(noun)
-        return list(found)
+        return list(nouns)
 
     @cached_property
     def nouns(self) -> list[Noun]:
@@ -263,19 +263,19 @@ class Plan:
 
     def _said(self, method: Settings, codes: Iterable[str], tables: Iterable[str]) -> list[str]:
         """What must be said of a method of either task, and of the codes and tables that it reads."""
-        found = ["runs under preset official"] * _official(method)
-        found += ["items enter under preset official"] * _official(getattr(method, "items", None))
+        remarks = ["runs under preset official"] * _official(method)
+        remarks += ["items enter under preset official"] * _official(getattr(method, "items", None))
         for _, part in walk(method):
-            found += part.remarks() if isinstance(part, Kind) else []
+            remarks += part.remarks() if isinstance(part, Kind) else []
         codes = list(codes)
         for name in codes:
-            found += [f"codes {name} were made under preset official"] * _official(self.config.semantic_ids[name])
+            remarks += [f"codes {name} were made under preset official"] * _official(self.config.semantic_ids[name])
         read = [*tables, *(table for name in codes for table in self.quantized(name))]
         for table in [made for first in read for made in self._starts(first)]:
             recipe: RecipeSettings = self.config.tables[table]
-            found += [f"table {table} {remark}" for remark in recipe.remarks()]
-            found += [f"table {table} was made under preset official"] * _official(recipe)
-        return list(dict.fromkeys(found))
+            remarks += [f"table {table} {remark}" for remark in recipe.remarks()]
+            remarks += [f"table {table} was made under preset official"] * _official(recipe)
+        return list(dict.fromkeys(remarks))
 
 
 def _official(settings: Any) -> bool:

@@ -126,20 +126,20 @@ class Jobs:
         Args:
             judged: for the job that judges a run, which reads no other run.
         """
-        found: Files = {}
+        files: Files = {}
         for read in self.plan.reads(noun):
             if read.kind == "model":
-                found |= self._model(read.name, dataset)
+                files |= self._model(read.name, dataset)
             elif read.kind == "semantic_ids":
-                found |= {"codes": self.file(read, dataset), "codebooks": self.file(read, dataset, "model.safetensors")}
+                files |= {"codes": self.file(read, dataset), "codebooks": self.file(read, dataset, "model.safetensors")}
             elif read.kind in ("table", "captions"):
                 key = "tables" if read.kind == "table" else "captions"
-                found[key] = [*found.get(key, []), self.file(read, dataset)]
+                files[key] = [*files.get(key, []), self.file(read, dataset)]
             elif read.kind == "embedder":
-                found["embedder"] = self.file(read, dataset)
+                files["embedder"] = self.file(read, dataset)
             elif read.kind == "run" and not judged:
-                found["teacher"] = self.file(read, dataset)
-        return found | self._source(noun, dataset) | self._pictures(noun, dataset)
+                files["teacher"] = self.file(read, dataset)
+        return files | self._source(noun, dataset) | self._pictures(noun, dataset)
 
     def _pictures(self, noun: Noun, dataset: str) -> Files:
         """The stamp of the dataset's pictures, where the job opens them."""
@@ -247,24 +247,24 @@ class Jobs:
         """What the tables of a run are made with, where lists hold items that came after training."""
         if self.config.recommend.new_items is None:
             return {}
-        found: list[str] = []
+        files: list[str] = []
         for table in self.plan.trained[noun.name].tables:
             if self.plan.reader(table) is None:
                 continue
             made = Noun("table", table)
-            found.append(f"results/{dataset}/{place('table', table, 'finish.safetensors')}")
+            files.append(f"results/{dataset}/{place('table', table, 'finish.safetensors')}")
             for read in self.plan.reads(made):
                 if read.kind == "embedder" or (read.kind == "model" and self.plan.built(read.name)):
-                    found.append(self.file(read, dataset))
-        return {"readers": found}
+                    files.append(self.file(read, dataset))
+        return {"readers": files}
 
     def recommend_modules(self, noun: Noun) -> list[str]:
         """Modules that lists for all users load by name: new items are read by what made the tables of the run."""
-        found = self.modules(noun)
+        modules = self.modules(noun)
         if self.config.recommend.new_items is not None:
-            found += ["tessera.serving.new_items"]
-            found += [name for t in self.plan.trained[noun.name].tables for name in self.modules(Noun("table", t))]
-        return list(dict.fromkeys(found))
+            modules += ["tessera.serving.new_items"]
+            modules += [name for t in self.plan.trained[noun.name].tables for name in self.modules(Noun("table", t))]
+        return list(dict.fromkeys(modules))
 
     def export(self, noun: Noun) -> str:
         """What the folder of a run that is handed on depends on."""
@@ -312,11 +312,11 @@ class Jobs:
 
     def _chosen(self, names: Iterable[str]) -> list[str]:
         """Folders of the runs that names stand for: of several seeds the first."""
-        found: dict[tuple[str, str], str] = {}
+        paths: dict[tuple[str, str], str] = {}
         for run in self.plan.runs:
             if {run.system, f"{run.system}/{run.recommender}"} & set(names):
-                found.setdefault((run.system, run.recommender), run.path)
-        return list(found.values())
+                paths.setdefault((run.system, run.recommender), run.path)
+        return list(paths.values())
 
     # ------------------------------------------------------------ code
 

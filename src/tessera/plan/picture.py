@@ -28,14 +28,14 @@ def _name(noun: Noun) -> str:
 
 def groups(plan: Plan) -> dict[Noun, int]:
     """The node of every needed noun: nouns of a kind that read the same nodes share one."""
-    found: dict[Noun, int] = {}
+    numbers: dict[Noun, int] = {}
     keys: dict[tuple[str, frozenset[int], bool], int] = {}
     read_by_others = {read for noun in plan.nouns for read in plan.reads(noun)}
     for noun in plan.nouns:
-        reads = frozenset(found[read] for read in plan.reads(noun))
+        reads = frozenset(numbers[read] for read in plan.reads(noun))
         # a run whose vectors others read stands apart from those that are judged alone
-        found[noun] = keys.setdefault((noun.kind, reads, noun in read_by_others), len(keys))
-    return found
+        numbers[noun] = keys.setdefault((noun.kind, reads, noun in read_by_others), len(keys))
+    return numbers
 
 
 def _label(nouns: list[Noun]) -> str:

@@ -95,7 +95,7 @@ def _of_model(plan: Plan, name: str) -> Iterator[Callable[[Path], object]]:
 
 
 def _asks_for(settings: Settings, need: Need) -> bool:
-    return any(found.ref.needs is need for found in references(settings))
+    return any(reference.ref.needs is need for reference in references(settings))
 
 
 def _needed(plan: Plan) -> Iterator[Needed]:
@@ -147,8 +147,8 @@ def _export_problems(plan: Plan, where: str) -> Iterator[str]:
     if settings.push is None:
         return
     if len(folders) > 1:
-        told = f"is one repository, but experiment.export makes {len(folders)} folders: {', '.join(folders)}"
-        yield f"{where}: export.push: {settings.push} {told}"
+        reason = f"is one repository, but experiment.export makes {len(folders)} folders: {', '.join(folders)}"
+        yield f"{where}: export.push: {settings.push} {reason}"
     if problem := token_problem():
         yield f"{where}: export.push: {problem}"
 
@@ -160,14 +160,14 @@ def _problem(needed: Needed) -> str | None:
             return f"{shown_url(needed.file)}: a URL is not taken here; fetch it and give the path"
         return url_problem(needed.file, needed.sha256)
     try:
-        found = find(needed.file)
-        if needed.folder is None or found.is_dir() == needed.folder:
+        path = find(needed.file)
+        if needed.folder is None or path.is_dir() == needed.folder:
             for check in needed.checks:
-                check(found)
+                check(path)
             return None
     except (FileNotFoundError, DataFileError, FolderError) as error:
         return str(error)
-    return f"{found}: is {'no' if needed.folder else 'a'} folder, expected {'one' if needed.folder else 'a file'}"
+    return f"{path}: is {'no' if needed.folder else 'a'} folder, expected {'one' if needed.folder else 'a file'}"
 
 
 def check_files(plan: Plan, where: str = "config") -> None:

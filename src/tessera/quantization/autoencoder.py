@@ -67,8 +67,8 @@ class Part(PartQuantizer):
 
     def encode(self, vectors: Tensor) -> Tensor:
         """(n, dim) of the table -> (n, width) latent vectors."""
-        found: Tensor = self.encoder(self.scaling.apply(vectors))
-        return found
+        latent: Tensor = self.encoder(self.scaling.apply(vectors))
+        return latent
 
     def decode(self, latent: Tensor) -> Tensor:
         """(n, width) latent vectors -> (n, dim) of the table."""
@@ -76,10 +76,10 @@ class Part(PartQuantizer):
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything under its name."""
-        found = super().tensors()
+        tensors = super().tensors()
         for name, module in (("encoder", self.encoder), ("decoder", self.decoder)):
-            found |= {f"{name}.{key}": value.detach() for key, value in module.state_dict().items()}
-        return found
+            tensors |= {f"{name}.{key}": value.detach() for key, value in module.state_dict().items()}
+        return tensors
 
     @classmethod
     def from_tensors(cls, settings: LearnedCodes, tensors: Mapping[str, Tensor]) -> Part:
@@ -163,10 +163,10 @@ def fit_autoencoders(settings: LearnedCodes, data: Sequence[PartVectors], state:
     def step_losses(rows: Tensor, optimizer: torch.optim.Optimizer) -> Losses:
         passed = []
         for part, table, own in zip(parts, inputs, present, strict=True):
-            places = torch.nonzero(own[rows])[:, 0]
-            x = table[rows[places].to(machine.device)]
+            indices = torch.nonzero(own[rows])[:, 0]
+            x = table[rows[indices].to(machine.device)]
             made, quantized = part(x)
-            passed.append(Passed(x, made, quantized, places.to(machine.device)))
+            passed.append(Passed(x, made, quantized, indices.to(machine.device)))
             forget(optimizer, part.codebooks.moved)
         return losses(passed)
 

@@ -79,10 +79,10 @@ def _auction(distances: np.ndarray, most: int) -> np.ndarray:
                 prices[column] = bids[held[order[most - 1]]]
             elif len(held) == most:
                 prices[column] = bids[held].min()
-    places = most - np.bincount(owner[owner >= 0], minlength=columns)
+    room = most - np.bincount(owner[owner >= 0], minlength=columns)
     for row in np.flatnonzero(owner < 0):
-        owner[row] = np.where(places > 0, distances[row], np.inf).argmin()
-        places[owner[row]] -= 1
+        owner[row] = np.where(room > 0, distances[row], np.inf).argmin()
+        room[owner[row]] -= 1
     return owner
 
 
@@ -90,8 +90,8 @@ def assign_bounded(vectors: Tensor, centres: Tensor, slack: float) -> tuple[Tens
     """(n,) a centre for each row within the bound, and (n,) the squared distance to it."""
     distances = squared_distances(vectors, centres).cpu().numpy().astype(np.float64)
     chosen = bounded_assignment(distances, capacity(len(vectors), len(centres), slack))
-    found = torch.from_numpy(distances[np.arange(len(chosen)), chosen]).to(vectors)
-    return torch.from_numpy(chosen).to(vectors.device), found
+    own = torch.from_numpy(distances[np.arange(len(chosen)), chosen]).to(vectors)
+    return torch.from_numpy(chosen).to(vectors.device), own
 
 
 class Part(PartQuantizer):

@@ -119,11 +119,11 @@ class Fitted:
 def _by_rows(function: Callable[..., Tensor], *arrays: np.ndarray) -> np.ndarray:
     """A function of rows, in chunks."""
     with torch.no_grad():
-        found = [
+        parts = [
             function(*(torch.as_tensor(array[start : start + CHUNK]) for array in arrays))
             for start in range(0, max(1, len(arrays[0])), CHUNK)
         ]
-    return torch.cat(found).numpy()
+    return torch.cat(parts).numpy()
 
 
 class Quantizer:
@@ -141,11 +141,11 @@ class Quantizer:
 
         Balanced codes depend on all rows of the call: they fill clusters up to their bound.
         """
-        found: list[Codes] = []
+        codes: list[Codes] = []
         for part, rows in zip(self.parts, vectors, strict=True):
             latent = torch.from_numpy(_by_rows(part.encode, rows))
-            found.append(part.choose(latent).numpy())
-        return found
+            codes.append(part.choose(latent).numpy())
+        return codes
 
     def latent(self, codes: Sequence[Codes]) -> list[Vectors]:
         """(n, levels) -> (n, width) sums of code vectors; for product quantisation they lie side by side."""
@@ -174,12 +174,12 @@ class Quantizer:
 
     def tensors(self) -> dict[str, Tensor]:
         """As `model.safetensors` holds them: `codebooks.<part>.<level>` and the rest of every part."""
-        found = {}
+        tensors = {}
         for number, part in enumerate(self.parts):
             for name, tensor in part.tensors().items():
                 first, _, rest = name.partition(".")
-                found[".".join(filter(None, [first, str(number), rest]))] = tensor
-        return found
+                tensors[".".join(filter(None, [first, str(number), rest]))] = tensor
+        return tensors
 
     @classmethod
     def from_tensors(cls, settings: SemanticIds, tensors: Mapping[str, Tensor]) -> Quantizer:

@@ -52,11 +52,11 @@ def strings(codes: np.ndarray) -> Ints:
 
     Level after level, so that no number outgrows 64 bits whatever the sizes are.
     """
-    found = np.zeros(len(codes), np.int64)
+    numbers = np.zeros(len(codes), np.int64)
     for column in np.asarray(codes, np.int64).T:
         span = int(column.max(initial=0)) + 1
-        found = np.unique(found * span + column, return_inverse=True)[1].reshape(-1)
-    return found
+        numbers = np.unique(numbers * span + column, return_inverse=True)[1].reshape(-1)
+    return numbers
 
 
 def collisions(codes: np.ndarray) -> int:
@@ -136,11 +136,11 @@ def _check_room(prefixes: Ints, codes: Ints, sizes: tuple[int, ...]) -> None:
 
 
 def _some(distances: Distances, rows: Ints) -> NDArray[np.float64]:
-    found = np.asarray(distances(rows) if callable(distances) else distances[rows], np.float64)
-    if not np.isfinite(found).all():
-        bad = int(rows[np.flatnonzero(~np.isfinite(found).all(1))[0]])
+    chosen = np.asarray(distances(rows) if callable(distances) else distances[rows], np.float64)
+    if not np.isfinite(chosen).all():
+        bad = int(rows[np.flatnonzero(~np.isfinite(chosen).all(1))[0]])
         raise ValueError(f"conflicts: row {bad} has a distance to a code that is NaN or infinite")
-    return found
+    return chosen
 
 
 def _colliding(codes: Ints) -> list[Ints]:
@@ -182,9 +182,9 @@ def transport(distances: np.ndarray, epsilon: float = EPSILON, iterations: int =
     """
     low, high = distances.min(), distances.max()
     middle = (low + high) / 2
-    found: NDArray[np.float64] = -(distances - middle) / ((high - middle) + 1e-5) / epsilon
-    rows, codes = found.shape
+    plan: NDArray[np.float64] = -(distances - middle) / ((high - middle) + 1e-5) / epsilon
+    rows, codes = plan.shape
     for _ in range(iterations):
-        found = found - logsumexp(found, axis=1, keepdims=True)
-        found = found - logsumexp(found, axis=0, keepdims=True) + np.log(rows / codes)
-    return found
+        plan = plan - logsumexp(plan, axis=1, keepdims=True)
+        plan = plan - logsumexp(plan, axis=0, keepdims=True) + np.log(rows / codes)
+    return plan

@@ -12,7 +12,7 @@ import numpy as np
 from tessera.artifacts.codes import ABSENT, Part, SemanticIds
 from tessera.artifacts.logs import log
 from tessera.data.dataset import read_raw_ids
-from tessera.data.identifiers import places
+from tessera.data.identifiers import positions_in
 from tessera.data.joins import Join
 from tessera.quantization.conflicts import resolve
 from tessera.settings.quantizers.given import GivenCodes
@@ -42,18 +42,18 @@ def read(settings: GivenCodes, source: Path, items_parquet: Path) -> SemanticIds
     if settings.offset:
         raw_ids = [_shifted(source, raw, settings.offset) for raw in raw_ids]
     known = read_raw_ids(items_parquet.parent, "items")
-    items_of = places(raw_ids, known[1:])
-    found = [(item + 1, row) for item, row in zip(items_of, rows.tolist(), strict=True) if item >= 0]
+    items_of = positions_in(raw_ids, known[1:])
+    pairs = [(item + 1, row) for item, row in zip(items_of, rows.tolist(), strict=True) if item >= 0]
     join = Join(dict.fromkeys(known[1:]))
     for raw, item in zip(raw_ids, items_of, strict=True):
         join.meet(known[item + 1] if item >= 0 else raw)
     hint = "; where the file counts from another number, say so with 'offset'"
     join.tell(source, "items of the dataset", GivenCodesError, hint)
-    items = np.array([item for item, _ in found])
+    items = np.array([item for item, _ in pairs])
     order = np.argsort(items)
-    items, rows_found = items[order], np.array([row for _, row in found], np.int64)[order]
+    items, rows_found = items[order], np.array([row for _, row in pairs], np.int64)[order]
     resolved = resolve(settings.conflicts, rows_found, None, [int(size) for size in rows.max(0) + 1])
-    log.info("%s: %d items, %d collisions, %d after", source, len(found), resolved.before, resolved.after)
+    log.info("%s: %d items, %d collisions, %d after", source, len(pairs), resolved.before, resolved.after)
     codes = np.full((len(known), len(resolved.sizes)), ABSENT, np.int64)
     codes[items] = resolved.codes
     return SemanticIds(codes, (Part("codes", resolved.sizes, extra=resolved.extra),))

@@ -45,11 +45,11 @@ def describe_codes(codes: Ints, part: Part) -> dict[str, Any]:
         (exp of the entropy of the codes), `counts` (items a used code, most first) and, where a level refines the one
         before, `prefixes` (different strings up to it).
     """
-    found: dict[str, Any] = {"items": len(codes), **_groups(codes)}
+    description: dict[str, Any] = {"items": len(codes), **_groups(codes)}
     if part.extra:
-        found |= {f"meaningful_{key}": value for key, value in _groups(codes[:, :-1]).items()}
-    found["levels"] = [_level(codes, level, size, part) for level, size in enumerate(part.sizes)]
-    return found
+        description |= {f"meaningful_{key}": value for key, value in _groups(codes[:, :-1]).items()}
+    description["levels"] = [_level(codes, level, size, part) for level, size in enumerate(part.sizes)]
+    return description
 
 
 def _groups(codes: Ints) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def _level(codes: Ints, level: int, size: int, part: Part) -> dict[str, Any]:
     counts = np.bincount(codes[:, level], minlength=size)
     used = np.sort(counts[counts > 0])[::-1]
     shares = used / used.sum()
-    found: dict[str, Any] = {
+    description: dict[str, Any] = {
         "level": level + 1,
         "size": size,
         "used": len(used),
@@ -77,8 +77,8 @@ def _level(codes: Ints, level: int, size: int, part: Part) -> dict[str, Any]:
         "counts": used.tolist(),
     }
     if part.ordered:
-        found["prefixes"] = int(strings(codes[:, : level + 1]).max(initial=-1)) + 1
-    return found
+        description["prefixes"] = int(strings(codes[:, : level + 1]).max(initial=-1)) + 1
+    return description
 
 
 def residual_ratios(latent: np.ndarray, codebooks: Sequence[np.ndarray], codes: Ints) -> list[float]:
@@ -91,11 +91,11 @@ def residual_ratios(latent: np.ndarray, codebooks: Sequence[np.ndarray], codes: 
     """
     left = latent.astype(np.float64)
     whole = max(float(np.linalg.norm(left)), 1e-12)
-    found = []
+    ratios = []
     for level, codebook in enumerate(codebooks):
         left = left - codebook[codes[:, level]]
-        found.append(float(np.linalg.norm(left)) / whole)
-    return found
+        ratios.append(float(np.linalg.norm(left)) / whole)
+    return ratios
 
 
 def describe_reconstruction(vectors: np.ndarray, decoded: np.ndarray, seed: int = 0) -> dict[str, float]:
@@ -137,14 +137,14 @@ def describe_meaning(codes: Ints, part: Part, labels: Mapping[str, Ints]) -> dic
         codes: (items + 1, levels) of the part, negative where an item lacks it.
         labels: attribute -> (items + 1,) categories, -1 where an item has none.
     """
-    found = {}
+    purities = {}
     for name, values in labels.items():
         items = np.flatnonzero((values >= 0) & (codes[:, 0] >= 0))
         rows = codes[items]
         if len(items):
             levels = [strings(rows[:, 0 if part.ordered else level : level + 1]) for level in range(part.meaningful)]
-            found[name] = describe_purity(levels, values[items])
-    return found
+            purities[name] = describe_purity(levels, values[items])
+    return purities
 
 
 def describe_kept(
@@ -168,7 +168,7 @@ def describe_kept(
     if len(vectors.widths) > 1:
         scale = quantizer.scaling.scale.numpy()
         own, decoded = own / scale, decoded / scale
-    found: dict[str, Any] = {
+    description: dict[str, Any] = {
         "reconstruction": describe_reconstruction(own, decoded),
         "spectrum": {
             "table": describe_spectrum(own),
@@ -179,7 +179,7 @@ def describe_kept(
     place = np.zeros(len(codes), np.int64)
     place[items] = np.arange(len(items))
     local = [(int(place[target]), place[history]) for target, history in cases]
-    found["order"] = {
+    description["order"] = {
         "latent": order_agreement(local, own, latent),
         "reconstruction": order_agreement(local, own, decoded),
     }
@@ -188,8 +188,8 @@ def describe_kept(
         sums = sum(book[chosen[:, level]] for level, book in enumerate(books))
         # where residuals are scaled before a level, code vectors do not simply add up
         if np.allclose(sums, latent, atol=1e-4):
-            found["residual_ratios"] = residual_ratios(encoded, books, chosen)
-    return found
+            description["residual_ratios"] = residual_ratios(encoded, books, chosen)
+    return description
 
 
 def _run(quantizer: PartQuantizer, vectors: np.ndarray, codes: Ints) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -198,13 +198,13 @@ def _run(quantizer: PartQuantizer, vectors: np.ndarray, codes: Ints) -> tuple[np
 
     from tessera.quantization.base import CHUNK
 
-    found: list[tuple[np.ndarray, ...]] = []
+    blocks: list[tuple[np.ndarray, ...]] = []
     with torch.no_grad():
         for start in range(0, len(vectors), CHUNK):
             rows, own = (torch.from_numpy(array[start : start + CHUNK]) for array in (vectors, codes))
             latent = quantizer.look_up(own)
-            found.append(tuple(part.numpy() for part in (quantizer.encode(rows), latent, quantizer.decode(latent))))
-    encoded, latents, decoded = (np.concatenate(parts) for parts in zip(*found, strict=True))
+            blocks.append(tuple(part.numpy() for part in (quantizer.encode(rows), latent, quantizer.decode(latent))))
+    encoded, latents, decoded = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     # one reconstruction a string: products of matrices may round equal rows differently, and ties would be lost
     labels = strings(codes[:, : len(quantizer.sizes)])
     return encoded, latents, decoded[np.unique(labels, return_index=True)[1]][labels]
@@ -241,8 +241,10 @@ def describe_health(codes: Path, tables: Mapping[str, Path], data: Path, output:
     if tables:
         for number, kept in enumerate(_kept(codes, ids, tables, dataset)):
             parts[number] |= kept
-    for told in parts:
-        log.info("%s: %d items, collision rate %.4f", told["name"], told["items"], told["collision_rate"])
+    for described in parts:
+        log.info(
+            "%s: %d items, collision rate %.4f", described["name"], described["items"], described["collision_rate"]
+        )
     write_json(output, {"catalogue": dataset.n_items, "parts": parts})
 
 
@@ -257,7 +259,7 @@ def _kept(codes: Path, ids: SemanticIds, tables: Mapping[str, Path], dataset: Da
         raise ArtifactError(
             f"{codes}: was made of {[part.name for part in ids.parts]}, but the tables are {list(tables)}"
         )
-    found = []
+    descriptions = []
     for number, part in enumerate(vectors):
         present = ids.present(number)
         lacking = present & ~part.present
@@ -265,5 +267,5 @@ def _kept(codes: Path, ids: SemanticIds, tables: Mapping[str, Path], dataset: Da
             raise ArtifactError(f"{codes}: item {np.flatnonzero(lacking)[0]} has codes but no row in {part.name!r}")
         items = np.flatnonzero(present)
         cases = training_cases(dataset, present)
-        found.append(describe_kept(part, quantizer.parts[number], ids.of(number), items, cases))
-    return found
+        descriptions.append(describe_kept(part, quantizer.parts[number], ids.of(number), items, cases))
+    return descriptions

@@ -16,7 +16,7 @@ from tessera.quantization.autoencoder import Part, Passed, fit_autoencoders
 from tessera.quantization.base import Fitted
 from tessera.quantization.vectors import PartVectors
 from tessera.settings.quantizers.mm_rq_vae import MMRQVAE
-from tessera.training.losses import Losses, Term, told
+from tessera.training.losses import Losses, Term, reported
 
 __all__ = ["Part", "fit"]
 
@@ -62,11 +62,11 @@ def losses(passed: list[Passed], settings: MMRQVAE, names: Sequence[str]) -> Los
             clouds = clouds + mmd(made, part.x)
         pairs = pairs + F.mse_loss(made, part.x)
         codes = codes + part.quantized.loss
-        cosines = {**cosines, f"cosine {name}": told(part.cosine())}
+        cosines = {**cosines, f"cosine {name}": reported(part.cosine())}
     aligned = alignment(passed, settings)
     loss = settings.rec * (settings.mmd * clouds + settings.mse * pairs) + codes + settings.align_weight * aligned
     parts = {"reconstruction": pairs, "mmd": clouds, "codes": codes, "alignment": aligned}
-    return {"loss": Term(loss), **{name: told(value) for name, value in parts.items()}, **cosines}
+    return {"loss": Term(loss), **{name: reported(value) for name, value in parts.items()}, **cosines}
 
 
 def fit(settings: MMRQVAE, data: Sequence[PartVectors], state: Path) -> Fitted:

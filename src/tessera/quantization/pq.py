@@ -52,8 +52,8 @@ def fit(settings: ProductQuantization, data: Sequence[PartVectors], state: Path)
     scaling = standard(vectors, part.widths)
     codebooks, history = [], []
     for level, piece in enumerate(scaling.apply(vectors).tensor_split(settings.levels, dim=1)):
-        found = kmeans(piece.contiguous(), settings.sizes[level], settings.iterations, (settings.seed, level))
-        codebooks.append(found.centres.cpu())
-        left = found.error / max(float(piece.square().sum(1).mean()), 1e-30)
-        history.append({"level": level + 1, "iterations": found.iterations, "error": found.error, "left": left})
+        clusters = kmeans(piece.contiguous(), settings.sizes[level], settings.iterations, (settings.seed, level))
+        codebooks.append(clusters.centres.cpu())
+        left = clusters.error / max(float(piece.square().sum(1).mean()), 1e-30)
+        history.append({"level": level + 1, "iterations": clusters.iterations, "error": clusters.error, "left": left})
     return Fitted([Part(scaling.cpu(), codebooks)], history)

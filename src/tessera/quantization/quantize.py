@@ -84,12 +84,12 @@ def fit_items(
         if cold:
             log.info("%d items without a training interaction get codes, but the quantiser is not fitted to them", cold)
     for part in parts:
-        found = int((part.present & taking).sum())
-        if found < most:
+        count = int((part.present & taking).sum())
+        if count < most:
             raise ArtifactError(
-                f"semantic IDs of {part.name}: {found} items to fit {most} codes a level; set codes to {found} or fewer"
+                f"semantic IDs of {part.name}: {count} items to fit {most} codes a level; set codes to {count} or fewer"
             )
-        log.info("%s: fitted to %d of %d items", part.name, found, len(train_counts) - 1)
+        log.info("%s: fitted to %d of %d items", part.name, count, len(train_counts) - 1)
     return np.flatnonzero(taking)
 
 
@@ -129,8 +129,8 @@ def _write(
     history: Sequence[Mapping[str, Any]],
     counts: Sequence[Mapping[str, int]],
 ) -> None:
-    told = settings.model_dump(mode="json")
-    write_codes(output, ids, told, digests)
+    description = settings.model_dump(mode="json")
+    write_codes(output, ids, description, digests)
     write_text(output.with_name("history.jsonl"), "".join(json.dumps(row) + "\n" for row in history))
     parts = [
         {
@@ -145,5 +145,5 @@ def _write(
     write_model(
         output.with_name("model.safetensors"),
         quantizer.tensors(),
-        {"settings": told, "inputs": dict(digests), "parts": parts},
+        {"settings": description, "inputs": dict(digests), "parts": parts},
     )

@@ -61,8 +61,8 @@ class ResidualCodebooks(nn.Module):
     def codebook(self, level: int) -> Tensor:
         """(codes, dim) of a level: the parameter, or the moving sums over their smoothed counts."""
         if self.settings.codebook == "loss":
-            found: Tensor = getattr(self, f"codebook_{level}")
-            return found
+            codebook: Tensor = getattr(self, f"codebook_{level}")
+            return codebook
         counts: Tensor = getattr(self, f"counts_{level}")
         total = counts.sum()
         smooth = (counts + LAPLACE) / (total + len(counts) * LAPLACE) * total
@@ -87,9 +87,9 @@ class ResidualCodebooks(nn.Module):
     def start(self, latent: Tensor) -> None:
         """Codebooks from k-means of (n, dim) latent vectors and what each level leaves of them."""
         for level, size in enumerate(self.sizes):
-            found = kmeans(latent, size, START_ITERATIONS, (self.settings.seed, level))
-            self._place(level, torch.arange(size, device=latent.device), found.centres)
-            latent = latent - found.centres[found.assigned]
+            clusters = kmeans(latent, size, START_ITERATIONS, (self.settings.seed, level))
+            self._place(level, torch.arange(size, device=latent.device), clusters.centres)
+            latent = latent - clusters.centres[clusters.assigned]
 
     def forward(self, latent: Tensor) -> Quantized:
         """Quantise (n, dim) latent vectors; in training mode codes are counted, moved and revived."""

@@ -51,13 +51,13 @@ def residual_levels(vectors: Tensor, sizes: Sequence[int], cluster: Cluster, uni
             # where every item is a code already, nothing is left to scale
             scale = scale * vectors.norm(dim=1).mean().clamp(min=1e-12)
             vectors = unit_rows(vectors)
-        found = cluster(vectors, size, level)
-        left = found.error / max(float(vectors.square().sum(1).mean()), 1e-30)
-        vectors = vectors - found.centres[found.assigned]
-        codebooks.append(found.centres * scale)
+        clusters = cluster(vectors, size, level)
+        left = clusters.error / max(float(vectors.square().sum(1).mean()), 1e-30)
+        vectors = vectors - clusters.centres[clusters.assigned]
+        codebooks.append(clusters.centres * scale)
         scales.append(scale)
-        history.append({"level": level + 1, "iterations": found.iterations, "error": found.error, "left": left})
-        log.info("level %d: %d iterations leave %.1f %% of the squares", level + 1, found.iterations, 100 * left)
+        history.append({"level": level + 1, "iterations": clusters.iterations, "error": clusters.error, "left": left})
+        log.info("level %d: %d iterations leave %.1f %% of the squares", level + 1, clusters.iterations, 100 * left)
     return Levels(codebooks, torch.stack(scales), history)
 
 
@@ -74,9 +74,9 @@ def faiss_kmeans(vectors: Tensor, count: int, iterations: int, seed: int) -> Clu
             "engine: faiss is not installed; pip install faiss-cpu -c constraints.txt, or engine: torch"
         ) from None
     sample = {"min_points_per_centroid": 1, "max_points_per_centroid": 2**31 - 1}
-    found = faiss.Kmeans(vectors.shape[1], count, niter=iterations, seed=seed, **sample)
-    found.train(vectors.cpu().numpy())
-    centres = torch.from_numpy(found.centroids).to(vectors.device)
+    clustering = faiss.Kmeans(vectors.shape[1], count, niter=iterations, seed=seed, **sample)
+    clustering.train(vectors.cpu().numpy())
+    centres = torch.from_numpy(clustering.centroids).to(vectors.device)
     chosen, distances = assign(vectors, centres)
     return Clusters(centres, chosen, float(distances.mean()), iterations)
 

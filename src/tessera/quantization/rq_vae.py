@@ -11,7 +11,7 @@ from tessera.quantization.autoencoder import Part, Passed, fit_autoencoders
 from tessera.quantization.base import Fitted
 from tessera.quantization.vectors import PartVectors
 from tessera.settings.quantizers.rq_vae import RQVAE
-from tessera.training.losses import Losses, Term, told
+from tessera.training.losses import Losses, Term, reported
 
 __all__ = ["Part", "fit"]
 
@@ -23,7 +23,7 @@ def losses(passed: list[Passed]) -> Losses:
     return {
         "reconstruction": Term(reconstruction),
         "codes": Term(part.quantized.loss),
-        "cosine": told(part.cosine()),
+        "cosine": reported(part.cosine()),
     }
 
 

@@ -42,7 +42,7 @@ def read_parts(tables: Mapping[str, Path], count: int, together: bool) -> list[P
     Raises:
         ArtifactError: a file is no item table of this catalogue, holds NaN or infinity, or the same vector everywhere.
     """
-    found = []
+    parts = []
     for name, path in tables.items():
         vectors, present = read_item_table(path, count)
         if not present.any():
@@ -50,13 +50,13 @@ def read_parts(tables: Mapping[str, Path], count: int, together: bool) -> list[P
         rows = vectors[present]
         if (rows == rows[0]).all():
             raise ArtifactError(f"{path}: every item has the same vector; nothing to quantise")
-        found.append(PartVectors(name, vectors, present, (vectors.shape[1],)))
-    if not together or len(found) == 1:
-        return found
-    present = np.logical_and.reduce([part.present for part in found])
-    joined = np.concatenate([part.vectors for part in found], 1)
+        parts.append(PartVectors(name, vectors, present, (vectors.shape[1],)))
+    if not together or len(parts) == 1:
+        return parts
+    present = np.logical_and.reduce([part.present for part in parts])
+    joined = np.concatenate([part.vectors for part in parts], 1)
     joined[~present] = 0.0
-    widths = tuple(width for part in found for width in part.widths)
+    widths = tuple(width for part in parts for width in part.widths)
     return [PartVectors("+".join(tables), joined, present, widths)]
 
 

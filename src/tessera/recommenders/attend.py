@@ -23,9 +23,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     """
     if query.shape[0] <= ROWS:
         return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal)
-    found = []
+    blocks = []
     for start in range(0, len(query), ROWS):
         rows = slice(start, start + ROWS)
         shown = mask if mask is None or len(mask) == 1 else mask[rows]
-        found.append(F.scaled_dot_product_attention(query[rows], key[rows], value[rows], shown, is_causal=causal))
-    return torch.cat(found)
+        blocks.append(F.scaled_dot_product_attention(query[rows], key[rows], value[rows], shown, is_causal=causal))
+    return torch.cat(blocks)

@@ -47,13 +47,13 @@ def beam_search(writer: Writer, memory: Memory, trie: CodeTrie, beams: int, norm
         scores = (scores[:, :, None] + gained).flatten(1)
         nodes = children.flatten(1)
         if level < trie.levels - 1:
-            scores, places = scores.topk(min(beams, scores.shape[1]))
-            nodes = nodes.gather(1, places)
-            cache = _rows(cache, places // children.shape[2])
+            scores, choices = scores.topk(min(beams, scores.shape[1]))
+            nodes = nodes.gather(1, choices)
+            cache = _rows(cache, choices // children.shape[2])
     # one column more takes what leads nowhere
-    found = torch.full((len(memory), trie.leaves + 1), -torch.inf, dtype=scores.dtype, device=scores.device)
-    places = torch.where(nodes == NOWHERE, trie.leaves, nodes - trie.level_starts[-2])
-    return found.scatter_(1, places, scores)[:, :-1]
+    leaf_scores = torch.full((len(memory), trie.leaves + 1), -torch.inf, dtype=scores.dtype, device=scores.device)
+    leaves = torch.where(nodes == NOWHERE, trie.leaves, nodes - trie.level_starts[-2])
+    return leaf_scores.scatter_(1, leaves, scores)[:, :-1]
 
 
 def exact_scores(writer: Writer, memory: Memory, trie: CodeTrie, normalize: Normalize, at_once: int = 16_384) -> Tensor:
@@ -67,7 +67,7 @@ def exact_scores(writer: Writer, memory: Memory, trie: CodeTrie, normalize: Norm
         at_once: prefixes times batch entries that go through the decoder at once, which bounds memory.
     """
     start = memory.layers[0][0].new_zeros((len(memory), 1))
-    found = start.new_full((len(memory), trie.leaves), -torch.inf)
+    leaf_scores = start.new_full((len(memory), trie.leaves), -torch.inf)
     most = max(1, at_once // max(1, len(memory)))
     sure = _single(trie) if normalize == "catalogue" else torch.zeros_like(trie.code, dtype=torch.bool)
 
@@ -75,19 +75,19 @@ def exact_scores(writer: Writer, memory: Memory, trie: CodeTrie, normalize: Norm
         """Score all that is below nodes (prefixes,) of `level`, whose own scores are (batch, prefixes)."""
         logits, cache = writer.next_codes(level, _last_codes(trie, nodes).expand(len(memory), -1), cache, memory)
         children, gained = continuations(logits, nodes.expand(len(memory), -1), level, trie, normalize)
-        parents, places = (children[0] != NOWHERE).nonzero(as_tuple=True)
-        scores, nodes = scores[:, parents] + gained[:, parents, places], children[0, parents, places]
+        parents, columns = (children[0] != NOWHERE).nonzero(as_tuple=True)
+        scores, nodes = scores[:, parents] + gained[:, parents, columns], children[0, parents, columns]
         done = sure[nodes] | (level == trie.levels - 1)
         leaves = trie.leaf_of[trie.items[trie.first_item[nodes[done]]]] - trie.level_starts[-2]
-        found[:, leaves] = scores[:, done]
+        leaf_scores[:, leaves] = scores[:, done]
         left = (~done).nonzero()[:, 0]
         for some in parts(len(left), most):
             rows = parents[left[some]].expand(len(memory), -1)
             follow(level + 1, nodes[left[some]], scores[:, left[some]], _rows(cache, rows))
 
-    root = torch.full((1,), ROOT, device=found.device)
+    root = torch.full((1,), ROOT, device=leaf_scores.device)
     follow(0, root, start, [])
-    return found
+    return leaf_scores
 
 
 def item_scores(leaves: Tensor, trie: CodeTrie) -> Tensor:
@@ -127,8 +127,8 @@ def keep_share(scores: Tensor, special: Tensor, share: float) -> Tensor:
     # just below the last item that may come before
     raised = torch.nextafter(above, torch.full_like(above, -torch.inf))
     mine = torch.where(mine > lowest, torch.maximum(mine, raised), mine)
-    places = special.nonzero()[:, 0][order]
-    return scores.scatter(1, places, mine)
+    indices = special.nonzero()[:, 0][order]
+    return scores.scatter(1, indices, mine)
 
 
 def continuations(

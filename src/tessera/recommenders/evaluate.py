@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from tessera.artifacts.files import file_digest, write_json
 from tessera.artifacts.logs import Progress
 from tessera.artifacts.models import read_model
 from tessera.artifacts.tables import ArtifactError, write_table
-from tessera.data.dataset import Cases, load_dataset
+from tessera.data.dataset import load_dataset
 from tessera.evaluation.candidates import read_candidates
 from tessera.evaluation.judge import Scorer, evaluation_table, protocol_name, rank_cases, reads_times, summarize
 from tessera.recommenders.inputs import RunInputs
@@ -54,47 +53,23 @@ def evaluate_run(
     popularity = dataset.train_counts
     scorer = load_scorer(model, run, popularity, inputs)
     cases = dataset.cases("test", times=reads_times(scorer))
-    return write_evaluation(
-        scorer,
-        cases,
-        popularity,
-        settings,
-        candidates,
-        output,
-        metrics,
-        run.system,
-        run.recommender,
-        run.seed,
-        run.remarks,
-        trained=not run.heuristic,
-    )
-
-
-def write_evaluation(
-    scorer: Scorer,
-    cases: Cases,
-    popularity: np.ndarray,
-    settings: Evaluation,
-    candidates: Path | None,
-    output: Path,
-    metrics: Path,
-    system: str,
-    recommender: str,
-    seed: int,
-    remarks: Sequence[str] = (),
-    trained: bool = True,
-) -> dict[str, Any]:
-    """Judge any scorer; the oracle comes this way too. `remarks` are told beside the numbers wherever they stand."""
     chosen = read_candidates(candidates, cases, len(popularity) - 1) if candidates else None
     started = time.monotonic()
     with Progress("test users", len(cases), "users") as progress:
         cold = popularity == 0
         ranked = rank_cases(scorer, cases, settings, chosen, settings.recommendations, progress.update, cold)
     seconds = time.monotonic() - started
-    found = evaluation_table(cases, ranked, popularity)
-    inputs = {"candidates": file_digest(candidates)} if candidates else {}
-    described = {"system": system, "recommender": recommender, "seed": seed}
-    write_table(output, found, "evaluation", {**described, "evaluation": settings.model_dump(mode="json")}, inputs)
-    summary = summarize(found, settings, popularity, protocol_name(settings, chosen), **described)
-    write_json(metrics, {**summary, "seconds": round(seconds, 3), "remarks": list(remarks), "trained": trained})
+    table = evaluation_table(cases, ranked, popularity)
+    digests = {"candidates": file_digest(candidates)} if candidates else {}
+    described = {"system": run.system, "recommender": run.recommender, "seed": run.seed}
+    write_table(output, table, "evaluation", {**described, "evaluation": settings.model_dump(mode="json")}, digests)
+    summary = summarize(table, settings, popularity, protocol_name(settings, chosen), **described)
+    about = {
+        "seconds": round(seconds, 3),
+        "remarks": run.remarks,
+        "trained": not run.heuristic,
+        "missing": run.missing.model_dump(mode="json") if run.missing else None,
+        "apart_from_losses": run.apart_from_losses,
+    }
+    write_json(metrics, summary | about)
     return summary

@@ -52,10 +52,10 @@ class RunInputs(Settings):
 
     def read_again(self) -> dict[str, str]:
         """What a trained run is read with again, by what it is: item tables, codes and codebooks."""
-        found = {f"table {name}": path for name, path in sorted(self.tables.items())}
+        files = {f"table {name}": path for name, path in sorted(self.tables.items())}
         if self.codes is not None:
-            found |= {"codes": self.codes, "codebooks": str(Path(self.codes).with_name("model.safetensors"))}
-        return found
+            files |= {"codes": self.codes, "codebooks": str(Path(self.codes).with_name("model.safetensors"))}
+        return files
 
     def read_table(self, name: str, items: int) -> Table:
         """An item table of one row an item.

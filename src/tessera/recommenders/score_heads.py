@@ -116,9 +116,9 @@ class ScoreHeads(nn.Module):
         weights = self._weights(raw)
         total = weights[:, 0] * (states @ self.vectors.T)
         for number, branch in enumerate(raw, 1):
-            found = (states @ branch.projection.weight) @ branch.table.T + (states @ branch.projection.bias)[:, None]
-            found = torch.where(branch.present(), found, (states @ branch.stand_in())[:, None])
-            total = total + weights[:, number] * found
+            scores = (states @ branch.projection.weight) @ branch.table.T + (states @ branch.projection.bias)[:, None]
+            scores = torch.where(branch.present(), scores, (states @ branch.stand_in())[:, None])
+            total = total + weights[:, number] * scores
         return total
 
     def loss(self, states: Tensor, targets: Tensor, raw: Projections) -> Tensor:
@@ -131,6 +131,6 @@ class ScoreHeads(nn.Module):
         """
         items, width = self.vectors.shape
         if raw and len(states) * (items + width) < items * width:
-            found = self.scores(states, raw)[:, self.first :]
-            return nn.functional.cross_entropy(found, targets - self.first, reduction="sum")
+            logits = self.scores(states, raw)[:, self.first :]
+            return nn.functional.cross_entropy(logits, targets - self.first, reduction="sum")
         return cross_entropy(states, self.catalogue(raw)[self.first :], targets - self.first)

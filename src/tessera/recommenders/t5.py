@@ -201,10 +201,10 @@ class Encoder(nn.Module):
             x: token vectors.
             visible: (batch, length) which may be looked at; the first of every row may.
         """
-        places = torch.arange(x.shape[1], device=x.device)
-        bias = self.positions(places, places) + hidden(visible)
+        positions = torch.arange(x.shape[1], device=x.device)
+        bias = self.positions(positions, positions) + hidden(visible)
         if self.causal:
-            bias = bias.masked_fill(places > places[:, None], -torch.inf)
+            bias = bias.masked_fill(positions > positions[:, None], -torch.inf)
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, bias)
@@ -233,9 +233,9 @@ class Decoder(nn.Module):
             x: (rows, length, dim) vectors of tokens; as many rows for every entry of the memory, one after another.
             memory: what they read, with biases of all tokens of an entry or of none in particular.
         """
-        places = torch.arange(x.shape[1], device=x.device)
-        unseen = places > places[:, None]
-        bias = self.positions(places, places).masked_fill(unseen, -torch.inf)
+        positions = torch.arange(x.shape[1], device=x.device)
+        unseen = positions > positions[:, None]
+        bias = self.positions(positions, positions).masked_fill(unseen, -torch.inf)
         x = self.dropout(x)
         for block, (key, value) in zip(self.blocks, memory.layers, strict=True):
             x = block(x, bias, (key, value, memory.bias))
@@ -250,8 +250,8 @@ class Decoder(nn.Module):
             cache: of the rows' earlier tokens; empty for the first token.
             memory: what all rows of a batch entry read.
         """
-        places = torch.arange(cache[0][0].shape[3] + 1 if cache else 1, device=x.device)
-        bias = self.positions(places[-1:], places)
+        positions = torch.arange(cache[0][0].shape[3] + 1 if cache else 1, device=x.device)
+        bias = self.positions(positions[-1:], positions)
         x = self.dropout(x)
         grown: Cache = []
         for number, (block, (key, value)) in enumerate(zip(self.blocks, memory.layers, strict=True)):

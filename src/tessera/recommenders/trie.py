@@ -129,31 +129,31 @@ class CodeTrie(nn.Module):
         known = nodes.clamp_min(0)
         place = torch.arange(self.widths[level], device=nodes.device)
         inside = (place < self.child_count[known].unsqueeze(-1)) & (nodes >= 0).unsqueeze(-1)
-        found = torch.where(inside, self.first_child[known].unsqueeze(-1) + place, NOWHERE)
-        return found, torch.where(inside, self.code[found.clamp_min(0)], 0)
+        children = torch.where(inside, self.first_child[known].unsqueeze(-1) + place, NOWHERE)
+        return children, torch.where(inside, self.code[children.clamp_min(0)], 0)
 
     def children_mask(self, nodes: Tensor, level: int) -> Tensor:
         """(..., sizes[level]) which codes may follow nodes (...) that all lie on `level`; none follows NOWHERE."""
-        found, codes = self.expand(nodes, level)
+        children, codes = self.expand(nodes, level)
         size = self.sizes[level]
         mask = torch.zeros(*nodes.shape, size + 1, dtype=torch.bool, device=nodes.device)
         # places after the last child write to a column of their own, which is cut off
-        return mask.scatter(-1, torch.where(found >= 0, codes, size), True)[..., :size]
+        return mask.scatter(-1, torch.where(children >= 0, codes, size), True)[..., :size]
 
     def step(self, nodes: Tensor, codes: Tensor) -> Tensor:
         """The nodes reached from nodes (...) by codes (...); NOWHERE where no item has the prefix."""
         keys = nodes * self._radix + codes
-        found = torch.searchsorted(self._keys, keys).clamp_max(self.nodes - 1)
-        valid = (self._keys[found] == keys) & (nodes >= 0) & (codes >= 0) & (codes < self._radix)
-        return torch.where(valid, found, NOWHERE)
+        children = torch.searchsorted(self._keys, keys).clamp_max(self.nodes - 1)
+        valid = (self._keys[children] == keys) & (nodes >= 0) & (codes >= 0) & (codes < self._radix)
+        return torch.where(valid, children, NOWHERE)
 
     def prefix(self, nodes: Tensor, level: int) -> Tensor:
         """(..., level) the codes that lead to nodes (...) of `level`, from the root on."""
-        found = []
+        codes = []
         for _ in range(level):
-            found.append(self.code[nodes])
+            codes.append(self.code[nodes])
             nodes = self.parent[nodes]
-        return torch.stack(found[::-1], -1) if found else nodes.new_empty((*nodes.shape, 0))
+        return torch.stack(codes[::-1], -1) if codes else nodes.new_empty((*nodes.shape, 0))
 
     def items_of(self, node: int) -> Tensor:
         """Ids of the items below a node, sorted by their codes."""

@@ -21,11 +21,11 @@ def _levels(parts: Parts, value: Callable[[Mapping[str, Any]], float | None]) ->
     rows: list[dict[str, Any]] = []
     for name, part in parts.items():
         for level in part["levels"][: len(part["levels"]) - part["extra"]]:
-            found = value(level)
-            if found is not None:
+            measured = value(level)
+            if measured is not None:
                 says = f"{name}, level {level['level']}: {level['used']:,} of {level['size']:,} codes used"
                 says += f", perplexity {level['perplexity']:.1f}"
-                rows.append({"run": name, "group": str(level["level"]), "value": found, "says": says})
+                rows.append({"run": name, "group": str(level["level"]), "value": measured, "says": says})
     return rows
 
 
@@ -67,7 +67,7 @@ _BINS = ((1, "1"), (2, "2"), (3, "3"), (5, "4-5"), (10, "6-10"), (30, "11-30"), 
 def purity(parts: Parts, most: int = 4) -> list[Plot]:
     """What each level knows of a category, less what shuffled categories give: a plot a category, the first ones."""
     attributes = dict.fromkeys(name for part in parts.values() for name in part.get("purity") or {})
-    found = []
+    plots = []
     for attribute in list(attributes)[:most]:
         rows: list[dict[str, Any]] = []
         for name, part in parts.items():
@@ -79,10 +79,10 @@ def purity(parts: Parts, most: int = 4) -> list[Plot]:
                 rows.append({"run": name, "group": str(level["level"]), "value": value, "says": says})
         title = f"Codes: what prefixes know of {one_line(attribute, 80)!r}"
         axis = "codes of the prefix"
-        found.append(
+        plots.append(
             _by_group(rows, parts, f"codes-purity-{_slug(attribute)}", axis, "information above chance", title)
         )
-    return [plot for plot in found if plot is not None]
+    return [plot for plot in plots if plot is not None]
 
 
 def _slug(name: str) -> str:
@@ -105,7 +105,7 @@ def _by_group(rows: list[dict[str, Any]], parts: Parts, file: str, axis: str, na
 
 def spectra(parts: Parts, most: int = 6) -> list[Plot]:
     """Singular values of the centred table, latent vectors and reconstruction: a plot a part, the first ones."""
-    found = []
+    plots = []
     for name, part in list(parts.items())[:most]:
         spectrum = part.get("spectrum") or {}
         rows = [
@@ -129,8 +129,8 @@ def spectra(parts: Parts, most: int = 6) -> list[Plot]:
             for stage in _STAGES
             if stage in spectrum
         )
-        found.append(Plot(file, f"Spectrum of {name}, centred", says, render(_lines(rows))))
-    return found
+        plots.append(Plot(file, f"Spectrum of {name}, centred", says, render(_lines(rows))))
+    return plots
 
 
 def _lines(rows: list[dict[str, Any]]) -> alt.LayerChart:

@@ -28,12 +28,12 @@ def chosen_rows(rows: Ints, most: int, seed: int = 0) -> list[int]:
     if len(rows) <= most:
         return list(range(len(rows)))
     order = np.lexsort(rows.T[::-1])
-    found: list[int] = []
+    chosen: list[int] = []
     for first in np.random.default_rng(seed).permutation(np.unique(rows[:, 0])):
-        found += order[rows[order, 0] == first].tolist()
-        if len(found) >= most:
+        chosen += order[rows[order, 0] == first].tolist()
+        if len(chosen) >= most:
             break
-    return sorted(found[:most])
+    return sorted(chosen[:most])
 
 
 def tree_data(

@@ -61,9 +61,9 @@ def semantic_ids(
         return None
     parts: dict[str, Mapping[str, Any]] = {}
     for name, path in health.items():
-        found = _read(Path(path))
-        for part in found:
-            parts[name if len(found) == 1 else f"{name}: {part['name']}"] = part
+        described = _read(Path(path))
+        for part in described:
+            parts[name if len(described) == 1 else f"{name}: {part['name']}"] = part
     rows = [
         (name, _levels(part), [_cell(part, key, form) for key, _, form in CODE_COLUMNS]) for name, part in parts.items()
     ]
@@ -77,14 +77,14 @@ def semantic_ids(
 def _read(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file; expected what was measured of semantic IDs")
-    found = read_json(path)
-    if not isinstance(found, Mapping) or not isinstance(found.get("parts"), list):
+    content = read_json(path)
+    if not isinstance(content, Mapping) or not isinstance(content.get("parts"), list):
         raise ArtifactError(f"{path}: lacks the key 'parts'")
-    for part in found["parts"]:
+    for part in content["parts"]:
         for key in ("name", "sizes", "extra", "items", "groups", "levels"):
             if key not in part:
                 raise ArtifactError(f"{path}: part {part.get('name')!r} lacks the key {key!r}{did_you_mean(key, part)}")
-    return list(found["parts"])
+    return list(content["parts"])
 
 
 def _levels(part: Mapping[str, Any]) -> str:
@@ -101,19 +101,19 @@ def _cell(part: Mapping[str, Any], key: str, form: str) -> tuple[float | None, s
 def _value(part: Mapping[str, Any], key: str) -> float | None:
     levels = part["levels"][: len(part["levels"]) - part["extra"]]
     order, spectrum = part.get("order") or {}, part.get("spectrum") or {}
-    found: float | None
+    number: float | None
     match key:
         case "used":
-            found = float(sum(level["used"] for level in levels) / sum(level["size"] for level in levels))
+            number = float(sum(level["used"] for level in levels) / sum(level["size"] for level in levels))
         case "evenness":
-            found = float(sum(level["perplexity"] / level["size"] for level in levels) / len(levels))
+            number = float(sum(level["perplexity"] / level["size"] for level in levels) / len(levels))
         case "tau_latent" | "tau_reconstruction":
-            told = order.get(key.removeprefix("tau_"))
-            found = told["tau_a"] if told else None
+            agreement = order.get(key.removeprefix("tau_"))
+            number = agreement["tau_a"] if agreement else None
         case "unexplained" | "cosine" | "cosine_by_chance":
-            found = (part.get("reconstruction") or {}).get(key)
+            number = (part.get("reconstruction") or {}).get(key)
         case "abundance":
-            found = spectrum["latent"]["centred"]["information_abundance"] if "latent" in spectrum else None
+            number = spectrum["latent"]["centred"]["information_abundance"] if "latent" in spectrum else None
         case _:
-            found = part.get(f"meaningful_{key}", part.get(key))
-    return found
+            number = part.get(f"meaningful_{key}", part.get(key))
+    return number

@@ -45,12 +45,12 @@ def read_costs(folder: Path, datasets: list[str]) -> list[Cost]:
             log.info("%s: not a benchmark file, left out", path)
             continue
         jobs.setdefault((parts[0], dataset), []).extend(rows)
-    found = []
+    costs = []
     for (rule, dataset), rows in jobs.items():
         seconds = [_number(row, "s") or 0.0 for row in rows]
         cpu = [value for row in rows if (value := _number(row, "cpu_time")) is not None]
         memory = [value for row in rows if (value := _number(row, "max_rss")) is not None]
-        found.append(
+        costs.append(
             Cost(
                 rule,
                 dataset,
@@ -61,4 +61,4 @@ def read_costs(folder: Path, datasets: list[str]) -> list[Cost]:
                 max(memory, default=None),
             )
         )
-    return sorted(found, key=lambda cost: -cost.seconds)
+    return sorted(costs, key=lambda cost: -cost.seconds)

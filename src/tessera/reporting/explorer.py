@@ -103,8 +103,8 @@ def explorer_data(catalogue: Catalogue, tables: Mapping[str, Neighbours], most: 
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def _near(found: list[tuple[int, float]] | None, place: Mapping[int, int]) -> list[Any] | None:
-    if found is None:
+def _near(neighbours: list[tuple[int, float]] | None, place: Mapping[int, int]) -> list[Any] | None:
+    if neighbours is None:
         return None
-    shown = [[place[item], round(cosine, 3)] for item, cosine in found if item in place]
-    return [shown, len(found) - len(shown)]
+    shown = [[place[item], round(cosine, 3)] for item, cosine in neighbours if item in place]
+    return [shown, len(neighbours) - len(shown)]

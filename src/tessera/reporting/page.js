@@ -95,13 +95,13 @@
     pick.append(label, random, back);
     const count = make("p", "notes");
     count.setAttribute("role", "status");
-    const found = make("ul", "strip found");
-    found.tabIndex = 0;
-    found.setAttribute("aria-label", "Items to choose from");
+    const matches = make("ul", "strip found");
+    matches.tabIndex = 0;
+    matches.setAttribute("aria-label", "Items to choose from");
     const chosen = make("div", "chosen");
     chosen.tabIndex = -1;
     const lists = make("div", "lists");
-    box.append(pick, count, found, chosen, lists);
+    box.append(pick, count, matches, chosen, lists);
 
     const tile = (place, note) => {
       const item = items[place];
@@ -149,13 +149,13 @@
     const filter = () => {
       const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
       const step = items.length / shown;
-      let places = searched.flatMap((text, place) => (words.every((word) => text.includes(word)) ? [place] : []));
-      const all = places.length;
-      if (!words.length && step > 1) places = Array.from({ length: shown }, (_, n) => Math.floor((n + 0.5) * step));
+      let numbers = searched.flatMap((text, place) => (words.every((word) => text.includes(word)) ? [place] : []));
+      const all = numbers.length;
+      if (!words.length && step > 1) numbers = Array.from({ length: shown }, (_, n) => Math.floor((n + 0.5) * step));
       count.textContent = words.length
         ? `${all} of ${items.length} items`
         : `${items.length} items${items.length < catalogue ? ` of ${catalogue}, random ones, their neighbours and so on` : ""}`;
-      found.replaceChildren(...places.slice(0, shown).map((place) => tile(place)));
+      matches.replaceChildren(...numbers.slice(0, shown).map((place) => tile(place)));
     };
     search.addEventListener("input", filter);
     random.addEventListener("click", () => go(Math.floor(Math.random() * items.length)));
@@ -178,15 +178,15 @@
     for (const item of items) if (item[3] === 0) item[3] = held(box).get(item[1]);
 
     const several = (count, one, many) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
-    const places = (node, level, most) => {
+    const firstBelow = (node, level, most) => {
       // the first items below a node that are on this page
       if (!level) return node[2].slice(0, most);
-      const found = [];
+      const below = [];
       for (const [, child] of node[2]) {
-        if (found.length >= most) break;
-        found.push(...places(child, level - 1, most - found.length));
+        if (below.length >= most) break;
+        below.push(...firstBelow(child, level - 1, most - below.length));
       }
-      return found;
+      return below;
     };
     const tile = (place, codes) => {
       const item = items[place];
@@ -225,13 +225,13 @@
       const details = make("details");
       const summary = make("summary");
       const peek = make("span", "peek");
-      for (const place of places(node, deep - 1, peeked)) {
+      for (const place of firstBelow(node, deep - 1, peeked)) {
         if (!items[place][3]) continue;
         const image = make("img");
         Object.assign(image, { src: items[place][3], alt: "", width: 36, height: 36 });
         peek.append(image);
       }
-      const [only] = node[0] === 1 ? places(node, deep - 1, 1) : [];
+      const [only] = node[0] === 1 ? firstBelow(node, deep - 1, 1) : [];
       const alone = only === undefined ? "" : items[only][0] || items[only][1];
       const sizes = make("span", alone ? "size alone" : "size", alone || several(node[0], "item", "items"));
       const name = make("span", "code", String(code));

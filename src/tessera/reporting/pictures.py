@@ -36,11 +36,11 @@ class Pictures:
     def _find(root: str | None) -> Path | None:
         if not root:
             return None
-        places = [Path(root), Path(os.environ.get("TESSERA_DATA", "."), root)]
-        found = next((place for place in places if place.is_dir()), None)
-        if found is None:
+        candidates = [Path(root), Path(os.environ.get("TESSERA_DATA", "."), root)]
+        folder = next((place for place in candidates if place.is_dir()), None)
+        if folder is None:
             log.info("%s: no such folder; the report shows items without pictures", root)
-        return found
+        return folder
 
     def sized(self, largest: int) -> Pictures:
         """The same pictures in another size; broken ones are counted together."""
@@ -58,12 +58,12 @@ class Pictures:
 
     def tell_broken(self) -> list[str]:
         """Say in the log which pictures cannot be shown; all of them as `name: reason`."""
-        told = [f"{image}: {reason}" for image, reason in self.broken.items()]
-        for line in told[:NAMED]:
+        lines = [f"{image}: {reason}" for image, reason in self.broken.items()]
+        for line in lines[:NAMED]:
             log.warning("WARNING: %s/%s; the report shows its item without it", self.root, line)
-        if len(told) > NAMED:
-            log.warning("WARNING: and %s more pictures that cannot be read", f"{len(told) - NAMED:,}")
-        return told
+        if len(lines) > NAMED:
+            log.warning("WARNING: and %s more pictures that cannot be read", f"{len(lines) - NAMED:,}")
+        return lines
 
     def _thumbnail(self, path: Path, image: str) -> str | None:
         try:

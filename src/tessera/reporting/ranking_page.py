@@ -82,8 +82,7 @@ def build(
     results = Path(results)
     made = [part or {} for part in (tables, captions, embedders, codes, health)]
     sections = [
-        _section(results, name, paths, report, config.get("systems") or {}, *(part.get(name, {}) for part in made))
-        for name, paths in runs.items()
+        _section(results, name, paths, report, *(part.get(name, {}) for part in made)) for name, paths in runs.items()
     ]
     known = {"facts": _facts, "reasons": _reasons, "text_notes": text_notes, "table_columns": COLUMNS, "inf": math.inf}
     write_page(output, "ranking.html", report, sections, config, results, known)
@@ -94,7 +93,6 @@ def _section(
     name: str,
     paths: Sequence[str],
     report: Report,
-    systems: Mapping[str, Any],
     tables: Files,
     captions: Files,
     embedders: Files,
@@ -123,7 +121,7 @@ def _section(
         name=name,
         table=table,
         stats=stats,
-        plots=_plots(table, report.main_metric, systems),
+        plots=_plots(table, report.main_metric),
         histograms=_histograms(stats),
         items=items,
         users=users,
@@ -144,7 +142,7 @@ def _shown_entries(table: RankingTable, metric: str) -> list[Entry[RankingRun]]:
     return [*dict.fromkeys(wanted), best]
 
 
-def _plots(table: RankingTable, metric: str, systems: Mapping[str, Any]) -> list[Plot]:
+def _plots(table: RankingTable, metric: str) -> list[Plot]:
     curves: dict[str, dict[str, list[tuple[int, int, float]]]] = {"loss": {}, f"validation {metric}": {}}
     for entry in table.entries:
         for run in entry.runs:
@@ -163,7 +161,7 @@ def _plots(table: RankingTable, metric: str, systems: Mapping[str, Any]) -> list
             "by-popularity",
         ),
         plots.by_group(table, metric, "history", "history length", "items in the history", "by-history-length"),
-        by_missing(table, metric, systems),
+        by_missing(table, metric),
         *(plots.training(table, metric, values, name) for name, values in curves.items()),
     ]
     return [plot for plot in drawn if plot is not None]

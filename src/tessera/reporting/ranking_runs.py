@@ -17,6 +17,7 @@ from tessera.evaluation.cold import RANKS, cold_rows
 from tessera.evaluation.groups import effective_ranks, repeated
 from tessera.reporting.runs import Array, Entry, Run, grouped, read_metrics
 from tessera.settings.evaluation import Evaluation
+from tessera.settings.missing import Missing
 
 _NEEDED = ("system", "recommender", "seed", "protocol", "users", "metrics", "groups")
 
@@ -31,6 +32,10 @@ class RankingRun(Run):
     cold_share: float
     repeat_share: float
     """Share of the test users whose target stands in their own history."""
+    missing: Missing | None = None
+    """What it lost."""
+    apart_from_losses: str = ""
+    """Shared with the runs that differ in what they lost alone; empty where it is not known."""
 
     JUDGED = "evaluation.parquet"
 
@@ -56,6 +61,8 @@ def read_run(path: str | Path) -> RankingRun:
         test_users=content.get("test_users", content["users"]),
         cold_share=content.get("cold_share", 0.0),
         repeat_share=content.get("repeat_share", 0.0),
+        missing=Missing.model_validate(content["missing"]) if content.get("missing") else None,
+        apart_from_losses=content.get("apart_from_losses", ""),
         remarks=tuple(content.get("remarks", ())),
         trained=content.get("trained", True),
     )

@@ -72,15 +72,15 @@ def representations(catalogue: Catalogue, tables: Files, embedders: Files, most:
     """
     if not tables and not embedders:
         return None
-    found = {name: _read(Path(path)) for name, path in tables.items()}
-    rows = [(name, [_cell(table.get(key), form) for key, _, form in COLUMNS]) for name, table in found.items()]
+    diagnostics = {name: _read(Path(path)) for name, path in tables.items()}
+    rows = [(name, [_cell(table.get(key), form) for key, _, form in COLUMNS]) for name, table in diagnostics.items()]
     drawn = [
-        table_plots.spread(found),
-        table_plots.by_bin(found, "cosine_to_mean", "cosine to the mean vector", "table-mean-cosine"),
-        table_plots.by_bin(found, "mean_cosine", "mean cosine between items", "table-bin-cosine"),
+        table_plots.spread(diagnostics),
+        table_plots.by_bin(diagnostics, "cosine_to_mean", "cosine to the mean vector", "table-mean-cosine"),
+        table_plots.by_bin(diagnostics, "mean_cosine", "mean cosine between items", "table-bin-cosine"),
         *table_plots.embedder_curves({name: read_history(Path(path)) for name, path in embedders.items()}),
     ]
-    neighbours = {name: read_neighbours(table, tables[name]) for name, table in found.items()}
+    neighbours = {name: read_neighbours(table, tables[name]) for name, table in diagnostics.items()}
     return Representations(
         rows,
         [plot for plot in drawn if plot is not None],
@@ -92,11 +92,11 @@ def representations(catalogue: Catalogue, tables: Files, embedders: Files, most:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file; expected the diagnostics of an item table")
-    found = read_json(path)
+    content = read_json(path)
     for key in ("dim", "items", "neighbours"):
-        if key not in found:
-            raise ArtifactError(f"{path}: lacks the key {key!r}{did_you_mean(key, found)}")
-    return dict(found)
+        if key not in content:
+            raise ArtifactError(f"{path}: lacks the key {key!r}{did_you_mean(key, content)}")
+    return dict(content)
 
 
 def _cell(value: float | None, form: str) -> tuple[float | None, str]:

@@ -25,10 +25,10 @@ def parse(text: str) -> tuple[list[Edge], dict[str, str]]:
     labels: dict[str, str] = {}
     edges: list[Edge] = []
     for line in text.splitlines():
-        if found := _EDGE.match(line):
-            edges.append((found[1], found[2]))
-        elif found := _LABEL.match(line):
-            labels[found[1]] = found[2]
+        if match := _EDGE.match(line):
+            edges.append((match[1], match[2]))
+        elif match := _LABEL.match(line):
+            labels[match[1]] = match[2]
     return list(dict.fromkeys(edges)), labels
 
 
@@ -67,22 +67,22 @@ def layers(edges: list[Edge]) -> list[list[str]]:
         raise ValueError("the chart has a cycle")
     for node in depth.keys() - {b for _, b in edges}:
         depth[node] = min(depth[b] for a, b in edges if a == node) - 1
-    found: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
+    rows: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
     for node, level in depth.items():
-        found[level].append(node)
-    return found
+        rows[level].append(node)
+    return rows
 
 
 def _chains(edges: list[Edge], levels: list[list[str]]) -> list[list[str]]:
     """Every edge as a chain over neighbouring layers; a bend (named by its edge) is put into each layer between."""
     depth = {node: number for number, level in enumerate(levels) for node in level}
-    found = []
+    chains = []
     for source, target in edges:
         bends = [f"{_BEND}{source}>{target}@{level}" for level in range(depth[source] + 1, depth[target])]
         for level, bend in enumerate(bends, depth[source] + 1):
             levels[level].append(bend)
-        found.append([source, *bends, target])
-    return found
+        chains.append([source, *bends, target])
+    return chains
 
 
 def _untangle(levels: list[list[str]], chains: list[list[str]]) -> None:
@@ -160,8 +160,8 @@ def _node(lines: list[str], box: tuple[float, float, float, float]) -> str:
 
 def svg(text: str) -> str:
     """The chart as inline SVG, coloured by the page; empty where there are no edges."""
-    found, labels = parse(text)
-    edges = reduce(found)
+    arrows, labels = parse(text)
+    edges = reduce(arrows)
     if not edges:
         return ""
     levels = layers(edges)
@@ -170,10 +170,10 @@ def svg(text: str) -> str:
     chains = _chains(edges, levels)
     _untangle(levels, chains)
     place, width, height = _positions(levels, lines)
-    told = "; ".join(f"{labels.get(a, a)} to {labels.get(b, b)}" for a, b in edges)
+    summary = "; ".join(f"{labels.get(a, a)} to {labels.get(b, b)}" for a, b in edges)
     parts = [
         f'<svg class="graph" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" role="img" '
-        f'aria-label="What is made from what: {escape(told, quote=True)}">',
+        f'aria-label="What is made from what: {escape(summary, quote=True)}">',
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0L8 4L0 8z"/></marker></defs>',
     ]

@@ -86,8 +86,8 @@ class Catalogue:
         """The card of a dense id."""
         if item not in self._cards:
             row = self.table.slice(self._row[item], 1).to_pylist()[0]
-            told = row["attributes"] or []
-            attributes = [(one_line(name, _NAME_SHOWN), one_line(text, _TEXT_SHOWN)) for name, text in told if text]
+            pairs = row["attributes"] or []
+            attributes = [(one_line(name, _NAME_SHOWN), one_line(text, _TEXT_SHOWN)) for name, text in pairs if text]
             self._cards[item] = ItemCard(
                 item,
                 one_line(row["raw_id"], _ID_SHOWN),

@@ -13,7 +13,7 @@ CURVES = ("loss", "accuracy", "reward")
 """Numbers of an embedder's training that are drawn, where it has them."""
 
 
-def spread(found: Mapping[str, Mapping[str, Any]]) -> Plot | None:
+def spread(tables: Mapping[str, Mapping[str, Any]]) -> Plot | None:
     """Alignment against uniformity, a point a table (Wang and Isola, ICML 2020, figure 5)."""
     rows = [
         {
@@ -22,7 +22,7 @@ def spread(found: Mapping[str, Mapping[str, Any]]) -> Plot | None:
             "y": table["alignment"],
             "says": f"{name}: uniformity {table['uniformity']:.3f}, alignment {table['alignment']:.3f}",
         }
-        for name, table in found.items()
+        for name, table in tables.items()
         if table.get("uniformity") is not None and table.get("alignment") is not None
     ]
     if len(rows) < 2:
@@ -30,7 +30,7 @@ def spread(found: Mapping[str, Mapping[str, Any]]) -> Plot | None:
     axis = alt.Axis(tickCount=6, labelFlush=False)
     x = alt.X("x:Q", title="uniformity (lower: more even)", scale=_around(rows, "x"), axis=axis)
     y = alt.Y("y:Q", title="alignment (lower: nearer)", scale=_around(rows, "y"), axis=axis)
-    chart = run_points(rows, x, y, list(found))
+    chart = run_points(rows, x, y, list(tables))
     return Plot("table-spread", "Item tables: alignment and uniformity", described(rows), render(chart))
 
 
@@ -41,15 +41,15 @@ def _around(rows: Sequence[Mapping[str, Any]], key: str) -> alt.Scale:
     return alt.Scale(domain=[low - room, high + room], nice=True, zero=False)
 
 
-def by_bin(found: Mapping[str, Mapping[str, Any]], key: str, name: str, file: str) -> Plot | None:
+def by_bin(tables: Mapping[str, Mapping[str, Any]], key: str, name: str, file: str) -> Plot | None:
     """Lines over popularity bins, a line a table.
 
     Args:
-        found: table -> its diagnostics.
+        tables: table -> its diagnostics.
         key: what is drawn of each bin.
     """
     rows: list[dict[str, Any]] = []
-    for table, diagnostics in found.items():
+    for table, diagnostics in tables.items():
         for part in diagnostics.get("popularity", []):
             if part[key] is not None:
                 says = f"{table}, bin {part['bin']} ({part['items']:,} items): {name} {part[key]:.3f}"
@@ -58,7 +58,7 @@ def by_bin(found: Mapping[str, Mapping[str, Any]], key: str, name: str, file: st
     if len(groups) < 2:
         return None
     x = alt.X("group:N", sort=groups, title="bin of train popularity, 1 = most", axis=alt.Axis(labelAngle=0))
-    chart = run_lines(rows, x, name, list(found))
+    chart = run_lines(rows, x, name, list(tables))
     return Plot(file, f"Item tables: {name} by popularity", described(rows), render(chart))
 
 
@@ -68,7 +68,7 @@ def embedder_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[P
     Args:
         curves: table -> rows of its embedder's history.jsonl: step, loss, other numbers.
     """
-    found = []
+    plots = []
     for key in CURVES:
         rows = [
             {
@@ -85,8 +85,8 @@ def embedder_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[P
         x = alt.X("step:Q", title="step", axis=alt.Axis(tickCount=6, format="~s"), scale=alt.Scale(nice=False))
         chart = run_lines(rows, x, key, list(curves), zero=False)
         ends = {row["run"]: f"{row['run']} ends at {row['value']:.4f}" for row in rows}
-        found.append(Plot(f"embedders-{key}", f"Training of embedders: {key}", "; ".join(ends.values()), render(chart)))
-    return found
+        plots.append(Plot(f"embedders-{key}", f"Training of embedders: {key}", "; ".join(ends.values()), render(chart)))
+    return plots
 
 
 def _thinned(rows: list[Mapping[str, Any]], most: int = 60) -> list[Mapping[str, Any]]:

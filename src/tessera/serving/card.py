@@ -14,7 +14,7 @@ from tessera.settings.runs import Run
 
 
 @dataclass(frozen=True)
-class Told:
+class Facts:
     """What the card is written of."""
 
     run: Run
@@ -34,12 +34,12 @@ class Told:
     """Whether what was judged is the run with the same settings before it was trained on every interaction."""
 
 
-def model_card(told: Told) -> str:
+def model_card(facts: Facts) -> str:
     """The card as Markdown behind a YAML front matter, as the Hugging Face Hub reads it."""
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-    name = _name(told)
-    data = told.data.get("name")
+    name = _name(facts)
+    data = facts.data.get("name")
     results = [
         EvalResult(
             task_type="sequential-recommendation",
@@ -48,35 +48,35 @@ def model_card(told: Told) -> str:
             metric_type=metric,
             metric_value=round(value, 6),
         )
-        for metric, value in (told.judged or {}).get("metrics", {}).items()
+        for metric, value in (facts.judged or {}).get("metrics", {}).items()
     ]
     front = ModelCardData(
         library_name="tessera",
-        license=told.settings.licence,
+        license=facts.settings.licence,
         model_name=name,
-        tags=list(dict.fromkeys(["recommendation", "sequential-recommendation", told.run.recommender])),
+        tags=list(dict.fromkeys(["recommendation", "sequential-recommendation", facts.run.recommender])),
         eval_results=results or None,
     )
-    parts = [f"# {name}", _opening(told), _use(told), _metrics(told), _of_data(told), _index(told), _files(told)]
-    body = "\n\n".join([*filter(None, parts), _limits(told), _licence(told), _config(told)])
+    parts = [f"# {name}", _opening(facts), _use(facts), _metrics(facts), _of_data(facts), _index(facts), _files(facts)]
+    body = "\n\n".join([*filter(None, parts), _limits(facts), _licence(facts), _config(facts)])
     return str(ModelCard(f"---\n{front.to_yaml()}\n---\n\n{body}\n"))
 
 
-def _name(told: Told) -> str:
-    run = told.run
+def _name(facts: Facts) -> str:
+    run = facts.run
     return run.system if run.system == run.recommender else f"{run.system}/{run.recommender}"
 
 
-def _opening(told: Told) -> str:
-    run, items = told.run, told.data["items"]
+def _opening(facts: Facts) -> str:
+    run, items = facts.run, facts.data["items"]
     return (
         f"A sequential recommender: it reads the items of a user's history, oldest first, and ranks a catalogue of "
-        f"{items:,} items as the next one. Trained by Tessera {told.trained.get('tessera', __version__)} as the system "
-        f"`{run.system}` under `{run.recommender}`, seed {run.seed}."
+        f"{items:,} items as the next one. Trained by Tessera {facts.trained.get('tessera', __version__)} as the "
+        f"system `{run.system}` under `{run.recommender}`, seed {run.seed}."
     )
 
 
-def _use(told: Told) -> str:
+def _use(facts: Facts) -> str:
     lines = [
         "## Use",
         "",
@@ -87,13 +87,13 @@ def _use(told: Told) -> str:
         'run.recommend(["ITEM", "ITEM"], k=10)  # ids of the raw data, oldest first',
         "```",
     ]
-    if "onnx" in told.vectors and told.vectors["vectors_a_user"] == 1:
-        lines += ["", "Without Tessera:", "", "```python", *_without_tessera(told), "```"]
+    if "onnx" in facts.vectors and facts.vectors["vectors_a_user"] == 1:
+        lines += ["", "Without Tessera:", "", "```python", *_without_tessera(facts), "```"]
     return "\n".join(lines)
 
 
-def _without_tessera(told: Told) -> list[str]:
-    vectors, index = told.vectors, told.vectors["index"]
+def _without_tessera(facts: Facts) -> list[str]:
+    vectors, index = facts.vectors, facts.vectors["index"]
     lines = [
         "import json, faiss, numpy as np, onnxruntime",
         "",
@@ -110,7 +110,7 @@ def _without_tessera(told: Told) -> list[str]:
         lines.append("user = np.concatenate([user, np.ones((len(user), 1), np.float32)], 1)")
     if missing := index["width"] - vectors["dim"] - bool(vectors["bias"]):
         lines.append(f"user = np.pad(user, ((0, 0), (0, {missing})))")
-    return [*lines, "scores, found = index.search(user, 10)", "print([ids[item] for item in found[0] if item > 0])"]
+    return [*lines, "scores, best = index.search(user, 10)", "print([ids[item] for item in best[0] if item > 0])"]
 
 
 def _table(header: tuple[str, str], rows: Mapping[str, Any]) -> str:
@@ -118,12 +118,12 @@ def _table(header: tuple[str, str], rows: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
-def _metrics(told: Told) -> str:
-    judged = told.judged
+def _metrics(facts: Facts) -> str:
+    judged = facts.judged
     if judged is None:
         return "## Metrics\n\nThe run was not judged, or its metrics were not at hand when this folder was written."
     after = f"{judged['users']:,} test users; protocol: {judged['protocol']}."
-    if told.on_everything:
+    if facts.on_everything:
         after += (
             " They are of the run with the same settings that did not train on its validation and test targets; "
             "the weights here did, so that nothing is left to judge them on."
@@ -134,19 +134,19 @@ def _metrics(told: Told) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def _of_data(told: Told) -> str:
+def _of_data(facts: Facts) -> str:
     shown = {
         name: f"{value:,}" if isinstance(value, int) else f"`{value}`"
-        for name, value in told.data.items()
+        for name, value in facts.data.items()
         if value is not None
     }
     return "## Data\n\n" + _table(("data set", ""), shown)
 
 
-def _index(told: Told) -> str:
-    if "index" not in told.vectors:
+def _index(facts: Facts) -> str:
+    if "index" not in facts.vectors:
         return ""
-    index = told.vectors["index"]
+    index = facts.vectors["index"]
     kinds = {
         "flat": "exact: every item is compared",
         "hnsw": "HNSW, a graph of near items",
@@ -158,14 +158,14 @@ def _index(told: Told) -> str:
     return "\n\n".join(["## Index", told_so, _table(("", "index.faiss"), rows)])
 
 
-def _files(told: Told) -> str:
-    absent = "\n".join(f"- No {what}: {why}." for what, why in told.absent.items())
-    parts = ["## Files", _table(("file", "what"), {f"`{name}`": what for name, what in told.files.items()}), absent]
+def _files(facts: Facts) -> str:
+    absent = "\n".join(f"- No {what}: {why}." for what, why in facts.absent.items())
+    parts = ["## Files", _table(("file", "what"), {f"`{name}`": what for name, what in facts.files.items()}), absent]
     return "\n\n".join(filter(None, parts))
 
 
-def _limits(told: Told) -> str:
-    most = told.vectors.get("max_history")
+def _limits(facts: Facts) -> str:
+    most = facts.vectors.get("max_history")
     lines = [
         "- It knows the items of its catalogue; other ids are left out of a history and never recommended.",
         "- A history without a known item says nothing: `recommend` then gives the most popular items.",
@@ -174,23 +174,23 @@ def _limits(told: Told) -> str:
     ]
     if most:
         lines.append(f"- Of a history the last {most} items are read.")
-    if "index" in told.vectors and told.vectors["index"]["kind"] != "flat":
+    if "index" in facts.vectors and facts.vectors["index"]["kind"] != "flat":
         lines.append("- The index is not exact; its recall stands above.")
-    if "onnx" in told.vectors:
-        difference = told.vectors["onnx"]["difference"]
+    if "onnx" in facts.vectors:
+        difference = facts.vectors["onnx"]["difference"]
         lines.append(f"- The ONNX graph gave the same vectors to within {difference:.1e} of their largest number.")
         lines.append("- Items of the history are not left out by the index; `recommend` leaves them out.")
     return "\n".join(["## Limits", "", *lines])
 
 
-def _licence(told: Told) -> str:
-    licence = told.settings.licence
+def _licence(facts: Facts) -> str:
+    licence = facts.settings.licence
     said = f"`{licence}`" if licence else "None was given: ask whoever made this folder before you use it."
     return f"## Licence\n\n{said}"
 
 
-def _config(told: Told) -> str:
-    settings = yaml.safe_dump(told.run.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+def _config(facts: Facts) -> str:
+    settings = yaml.safe_dump(facts.run.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     fence = "```"
     while fence in settings:
         fence += "`"

@@ -81,7 +81,7 @@ class Catalogue:
         near = difflib.get_close_matches(key, dict.fromkeys(pool.values()), n=most, cutoff=0.6)
         return [raw for match in near for raw, folded in pool.items() if folded == match][:most]
 
-    def told(self, unknown: Sequence[str], what: str = "item") -> str:
+    def unknown_message(self, unknown: Sequence[str], what: str = "item") -> str:
         """`unknown items 'SKU9' (near: 'SKU1', ...)` for a message; of many the first five, and how many."""
         distinct = list(dict.fromkeys(unknown))
         shown = []
@@ -95,7 +95,7 @@ class Catalogue:
     def _attributes(self) -> list[dict[str, str]]:
         """Attributes by dense id, read when they are first asked for."""
         table = read_table(self.path, "items", ["item", "attributes"]).sort_by("item")
-        return [{}, *(dict(found or ()) for found in table.column("attributes").to_pylist()), *self.new]
+        return [{}, *(dict(pairs or ()) for pairs in table.column("attributes").to_pylist()), *self.new]
 
     def having(self, wanted: Mapping[str, object]) -> Mask:
         """(items + 1,) items that have every attribute of `wanted`, with its value or one of a list of values.
@@ -108,7 +108,7 @@ class Catalogue:
         mask[0] = False
         for name, value in wanted.items():
             values = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
-            known = {found[name] for found in attributes if name in found}
+            known = {own[name] for own in attributes if name in own}
             if not known:
                 raise ValueError(
                     f"attribute {name!r}: no item has it{did_you_mean(name, {key for a in attributes for key in a})}"
@@ -117,7 +117,7 @@ class Catalogue:
                 if one not in known:
                     raise ValueError(f"attribute {name!r}: no item has the value {one!r}{did_you_mean(one, known)}")
             chosen = set(map(str, values))
-            mask &= np.array([found.get(name) in chosen for found in attributes], bool)
+            mask &= np.array([own.get(name) in chosen for own in attributes], bool)
         return mask
 
     def among(self, ids: Iterable[object]) -> tuple[Mask, list[str]]:
@@ -129,7 +129,7 @@ class Catalogue:
         known, unknown = self.find(ids)
         if not len(known):
             raise ValueError(
-                f"nothing to choose from: {self.told(unknown) if unknown else 'the list of items is empty'}"
+                f"nothing to choose from: {self.unknown_message(unknown) if unknown else 'the list of items is empty'}"
             )
         mask = np.zeros(len(self.raw_ids), bool)
         mask[known] = True

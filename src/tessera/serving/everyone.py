@@ -40,10 +40,10 @@ def read_ids(path: Path, what: str) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: no UTF-8 text (byte {error.start}); expected one {what} id a line") from None
-    found = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    if not found:
+    ids = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not ids:
         raise ValueError(f"{path}: is empty; expected one {what} id a line")
-    return found
+    return ids
 
 
 def allowed_items(catalogue: Catalogue, settings: Recommend, stock: Path | None) -> Mask | None:
@@ -63,7 +63,7 @@ def allowed_items(catalogue: Catalogue, settings: Recommend, stock: Path | None)
         except ValueError as error:
             raise ValueError(f"{stock}: {error}") from None
         if unknown:
-            log.warning("%s: %d of %d: %s; left out", stock, len(unknown), len(ids), catalogue.told(unknown))
+            log.warning("%s: %d of %d: %s; left out", stock, len(unknown), len(ids), catalogue.unknown_message(unknown))
         mask &= chosen
     if settings.attribute is not None:
         mask &= catalogue.having(settings.attribute)
@@ -94,14 +94,14 @@ def _rows(dataset: Dataset, users: npt.NDArray[np.int32]) -> list[slice]:
 
 def _table(lists: Lists, raw_users: list[str], catalogue: Catalogue) -> pa.Table:
     """A row an item of a list."""
-    rows, places = np.nonzero(lists.items)
-    items = lists.items[rows, places].tolist()
+    rows, positions = np.nonzero(lists.items)
+    items = lists.items[rows, positions].tolist()
     columns = {
         "user": [raw_users[row] for row in rows.tolist()],
-        "rank": places + 1,
+        "rank": positions + 1,
         "item": [catalogue.raw_ids[item] for item in items],
         "title": [catalogue.titles[item] for item in items],
-        "score": lists.scores[rows, places],
+        "score": lists.scores[rows, positions],
         "popular": lists.popular[rows],
     }
     return pa.table(columns).cast(RECOMMENDATIONS)
@@ -162,8 +162,8 @@ def recommend_everyone(
     allowed = allowed_items(catalogue, settings, stock)
     chosen = chosen_users(read_raw_ids(data, "users"), users)
     dataset = load_dataset(data)
-    told = {"run": run.path, "recommend": settings.model_dump(mode="json")}
-    schema = RECOMMENDATIONS.with_metadata(metadata("recommendations", told, {"model": file_digest(model)}))
+    description = {"run": run.path, "recommend": settings.model_dump(mode="json")}
+    schema = RECOMMENDATIONS.with_metadata(metadata("recommendations", description, {"model": file_digest(model)}))
     with ExitStack() as stack:
         parquet_path, csv_path = (stack.enter_context(atomic(path)) for path in (output, csv))
         parquet = stack.enter_context(pq.ParquetWriter(parquet_path, schema, compression="zstd"))

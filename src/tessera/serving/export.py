@@ -21,7 +21,7 @@ from tessera.data.dataset import load_dataset
 from tessera.data.hub import push_folder, token_problem
 from tessera.evaluation.judge import Scorer
 from tessera.recommenders.systems.base import VectorScorer
-from tessera.serving.card import Told, model_card
+from tessera.serving.card import Facts, model_card
 from tessera.serving.catalogue import Catalogue
 from tessera.serving.folder import RunFiles, check_new, copy_run, new_folder
 from tessera.serving.index import build, check_kind, recalls
@@ -61,7 +61,7 @@ FILES = {
 
 
 @dataclass
-class _Found:
+class _Outcome:
     """What was made of the vectors, and what was not, with the reason."""
 
     described: dict[str, Any] = field(default_factory=dict)
@@ -95,26 +95,26 @@ def export_run(
     with new_folder(target) as made:
         copy_run(files, catalogue.popularity, made)
         write_json(made / ITEM_IDS, [None, *catalogue.raw_ids[1:]])
-        found = _Found()
+        outcome = _Outcome()
         if isinstance(scorer, VectorScorer):
-            _write_vectors(files, scorer, catalogue, settings, made, found)
+            _write_vectors(files, scorer, catalogue, settings, made, outcome)
         else:
-            told = f"{run.recommender} scores items without vectors of users and items"
-            found.absent |= dict.fromkeys(("item vectors", "index", "user tower"), told)
+            reason = f"{run.recommender} scores items without vectors of users and items"
+            outcome.absent |= dict.fromkeys(("item vectors", "index", "user tower"), reason)
         if files.inputs.codes is not None:
             write_json(made / CODES, codes_of_items(Path(files.inputs.codes), catalogue.raw_ids))
         else:
-            found.absent["semantic IDs"] = "the run reads none"
-        described = {"tessera": __version__, "run": run.path, "items": len(catalogue), **found.described}
-        write_json(made / DESCRIPTION, {**described, "absent": found.absent})
+            outcome.absent["semantic IDs"] = "the run reads none"
+        described = {"tessera": __version__, "run": run.path, "items": len(catalogue), **outcome.described}
+        write_json(made / DESCRIPTION, {**described, "absent": outcome.absent})
         contents = {name: FILES[name] for name in FILES if (made / name.rstrip("/")).exists()}
         trained = read_json(files.model.with_suffix(".json"))
         judged = read_json(metrics) if metrics is not None else None
         elsewhere = metrics is not None and metrics.parent.resolve() != files.folder.resolve()
         data = _data(files, catalogue)
-        card = Told(run, settings, contents, found.described, found.absent, data, trained, judged, elsewhere)
+        card = Facts(run, settings, contents, outcome.described, outcome.absent, data, trained, judged, elsewhere)
         write_text(made / CARD, model_card(card))
-    for what, why in found.absent.items():
+    for what, why in outcome.absent.items():
         log.info("no %s: %s", what, why)
     if settings.push is not None:
         push_folder(target, settings.push)
@@ -129,7 +129,7 @@ def metrics_of(files: RunFiles) -> Path | None:
 
 
 def _write_vectors(
-    files: RunFiles, scorer: VectorScorer, catalogue: Catalogue, settings: Export, made: Path, found: _Found
+    files: RunFiles, scorer: VectorScorer, catalogue: Catalogue, settings: Export, made: Path, outcome: _Outcome
 ) -> None:
     """Item vectors, their index with its recall, and the user tower."""
     items = scorer.prepared
@@ -146,9 +146,9 @@ def _write_vectors(
     index = build(vectors, bias, settings.index, users)
     index.write(made / INDEX)
     measured = recalls(index, vectors, bias, users)
-    told = ", ".join(f"{name} {value:.3f}" for name, value in measured.items())
-    log.info("index: %s of %s items; %s", index.kind, f"{len(catalogue):,}", told)
-    found.described |= {
+    shares = ", ".join(f"{name} {value:.3f}" for name, value in measured.items())
+    log.info("index: %s of %s items; %s", index.kind, f"{len(catalogue):,}", shares)
+    outcome.described |= {
         "dim": vectors.shape[1],
         "vectors_a_user": states.shape[1] if states.ndim == 3 else 1,
         "bias": bias is not None,
@@ -162,16 +162,16 @@ def _write_vectors(
         },
     }
     if not settings.onnx:
-        found.absent["user tower"] = "it was not asked for"
+        outcome.absent["user tower"] = "it was not asked for"
     elif files.run.model is not None:
-        found.absent["user tower"] = "histories are read by a language model, whose weights are files of their own"
+        outcome.absent["user tower"] = "histories are read by a language model, whose weights are files of their own"
     else:
         try:
             worst = write_tower(scorer.model, items, made / TOWER)
-            found.described["onnx"] = {"difference": worst}
+            outcome.described["onnx"] = {"difference": worst}
         except TowerError as error:
             log.warning("no %s: %s", TOWER, error)
-            found.absent["user tower"] = str(error)
+            outcome.absent["user tower"] = str(error)
 
 
 def _asked(files: RunFiles, items: int) -> tuple[list[npt.NDArray[np.int32]], str]:
@@ -203,9 +203,9 @@ def codes_of_items(path: Path, raw_ids: Sequence[str]) -> list[dict[str, Any]]:
 
 def _data(files: RunFiles, catalogue: Catalogue) -> Mapping[str, Any]:
     """What is known of the data set: its name and counts where it is there, else of the catalogue alone."""
-    told: dict[str, Any] = {"items": len(catalogue), "training interactions": int(catalogue.popularity.sum())}
+    description: dict[str, Any] = {"items": len(catalogue), "training interactions": int(catalogue.popularity.sum())}
     stats = files.items.with_name("stats.json")
     if stats.is_file():
         counts = json.loads(stats.read_text(encoding="utf-8")).get("counts", {})
-        told = {"name": files.root.name, "users": counts.get("users"), **told}
-    return told
+        description = {"name": files.root.name, "users": counts.get("users"), **description}
+    return description

@@ -74,10 +74,10 @@ def run_files(folder: str | Path) -> RunFiles:
         inputs = inputs.model_copy(update={"model": str(models[0])})
     elif isinstance(run.model, FolderModel) and saved:
         run = run.model_copy(update={"model": run.model.model_copy(update={"folder": str(models[0])})})
-    found = RunFiles(folder, run, folder / ITEMS if saved else root / "data" / ITEMS, inputs)
-    _check(found, saved)
-    _check_same(found)
-    return found
+    files = RunFiles(folder, run, folder / ITEMS if saved else root / "data" / ITEMS, inputs)
+    _check(files, saved)
+    _check_same(files)
+    return files
 
 
 def _read_run(folder: Path) -> Run:
@@ -86,11 +86,11 @@ def _read_run(folder: Path) -> Run:
         below = sorted(path.parent for path in folder.glob("**/model.json"))[:3] if folder.is_dir() else []
         hint = f"; did you mean {' or '.join(map(str, below))}?" if below else ""
         raise ArtifactError(f"{folder}: holds no finished run (no model.json){hint}")
-    told = read_json(description).get("run")
-    if told is None:
+    described = read_json(description).get("run")
+    if described is None:
         raise ArtifactError(f"{folder}: is no run of a recommender, but what a run may read: load the run itself")
     try:
-        return Run.model_validate(told)
+        return Run.model_validate(described)
     except ValidationError as error:
         wrong = error.errors()[0]
         where = ".".join(map(str, wrong["loc"])) or "run"
@@ -174,11 +174,11 @@ def copy_run(files: RunFiles, popularity: npt.NDArray[np.int64], made: Path) -> 
 def _copied(files: RunFiles) -> list[tuple[Path, str]]:
     """(file, its place in the saved folder)."""
     run, inputs = files.run, files.inputs
-    found = [(files.model, "model.safetensors"), (files.folder / "model.json", "model.json"), (files.items, ITEMS)]
-    found += [(Path(path), place("table", name)) for name, path in inputs.tables.items()]
+    copies = [(files.model, "model.safetensors"), (files.folder / "model.json", "model.json"), (files.items, ITEMS)]
+    copies += [(Path(path), place("table", name)) for name, path in inputs.tables.items()]
     for name in named(run.method, "semantic_ids"):
         for file in ("codes.parquet", "model.safetensors"):
-            found.append((Path(str(inputs.codes)).with_name(file), place("semantic_ids", name, file)))
+            copies.append((Path(str(inputs.codes)).with_name(file), place("semantic_ids", name, file)))
     for name in named(run.method, "models"):
         if isinstance(run.model, FolderModel):
             folder = find(run.model.folder)
@@ -186,5 +186,5 @@ def _copied(files: RunFiles) -> list[tuple[Path, str]]:
             folder = Path(inputs.model)
         else:
             continue  # of the hub or of a package: found again by its name
-        found += [(path, f"{place('model', name)}/{path.name}") for path in model_files(folder)]
-    return found
+        copies += [(path, f"{place('model', name)}/{path.name}") for path in model_files(folder)]
+    return copies

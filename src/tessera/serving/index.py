@@ -33,7 +33,7 @@ DEPTHS = (10, 100)
 class Index:
     """An index over inner products, whose ids are those of the items."""
 
-    found: Any
+    faiss_index: Any
     kind: Kind
     width: int
     """Of what it is asked with: a user's vector, a 1 where items have a bias, zeros."""
@@ -42,13 +42,13 @@ class Index:
 
     def write(self, path: Path) -> None:
         """As faiss reads it: `faiss.read_index`."""
-        faiss.write_index(self.found, str(path))
+        faiss.write_index(self.faiss_index, str(path))
 
     def search(self, queries: Rows, k: int) -> npt.NDArray[np.int64]:
         """(queries, k) item ids, best first; -1 where nothing more was found."""
         with one_thread():
-            found: npt.NDArray[np.int64] = self.found.search(queries, k)[1]
-        return found
+            ids: npt.NDArray[np.int64] = self.faiss_index.search(queries, k)[1]
+        return ids
 
 
 @contextmanager
@@ -150,16 +150,16 @@ def _widened(made: Index, rows: Rows, queries: Rows, place: Any, name: str, limi
     """The smallest width of search that finds enough, or beyond which a doubled one finds no hundredth more."""
     width, most = limits
     setattr(place, name, width)
-    found = recall(made, rows, queries, 10)
-    while found < ENOUGH and width < most:
+    reached = recall(made, rows, queries, 10)
+    while reached < ENOUGH and width < most:
         wider = min(2 * width, most)
         setattr(place, name, wider)
         more = recall(made, rows, queries, 10)
-        if more < found + 0.01:
+        if more < reached + 0.01:
             setattr(place, name, width)
             break
-        width, found = wider, more
-    return Index(made.found, made.kind, made.width, {**made.settings, name: width})
+        width, reached = wider, more
+    return Index(made.faiss_index, made.kind, made.width, {**made.settings, name: width})
 
 
 def recall(index: Index, rows: Rows, queries: Rows, k: int) -> float:

@@ -54,12 +54,12 @@ def best(scores: Tensor, k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.
     for row in split.tolist():
         count = int(inside[row])
         ids[row, -count:] = (scores[row] == last[row]).nonzero()[:count, 0] + 1
-    found, values = ids.cpu().numpy(), top.values.float().cpu().numpy()
-    order = np.lexsort((found, -values), axis=1)
-    found, values = np.take_along_axis(found, order, 1), np.take_along_axis(values, order, 1)
-    found = np.where(np.isneginf(values), 0, found)
+    items, values = ids.cpu().numpy(), top.values.float().cpu().numpy()
+    order = np.lexsort((items, -values), axis=1)
+    items, values = np.take_along_axis(items, order, 1), np.take_along_axis(values, order, 1)
+    items = np.where(np.isneginf(values), 0, items)
     rest = ((0, 0), (0, k - width))
-    return np.pad(found, rest), np.pad(values, rest, constant_values=-np.inf)
+    return np.pad(items, rest), np.pad(values, rest, constant_values=-np.inf)
 
 
 def rank(
@@ -83,16 +83,16 @@ def rank(
         ScoreError: a score is NaN.
     """
     count = len(histories)
-    found = Lists(np.zeros((count, k), np.int64), np.zeros((count, k), np.float32), np.zeros(count, bool))
+    lists = Lists(np.zeros((count, k), np.int64), np.zeros((count, k), np.float32), np.zeros(count, bool))
     lengths = np.array([len(history) for history in histories], np.int64)
     barred = None if allowed is None else torch.from_numpy(~allowed[1:])
-    found.popular[:] = lengths == 0
-    if found.popular.any():
+    lists.popular[:] = lengths == 0
+    if lists.popular.any():
         counts = torch.from_numpy(catalogue.popularity[1:]).float()[None]
         ids, values = best(counts if barred is None else counts.masked_fill(barred, -torch.inf), k)
-        found.items[found.popular], found.scores[found.popular] = ids, values
+        lists.items[lists.popular], lists.scores[lists.popular] = ids, values
     who = np.zeros(count, np.int32) if users is None else users
-    for part in _parts(np.flatnonzero(~found.popular), users_at_once(len(catalogue))):
+    for part in _parts(np.flatnonzero(~lists.popular), users_at_once(len(catalogue))):
         offsets = np.concatenate([[0], np.cumsum(lengths[part])])
         flat = np.concatenate([histories[number] for number in part])
         with torch.no_grad():
@@ -104,19 +104,19 @@ def rank(
             scores[rows, torch.from_numpy(flat).long() - 1] = -torch.inf
         if barred is not None:
             scores.masked_fill_(barred.to(scores.device), -torch.inf)
-        found.items[part], found.scores[part] = best(scores, k)
-    return found
+        lists.items[part], lists.scores[part] = best(scores, k)
+    return lists
 
 
 def states_after(scorer: VectorScorer, histories: Sequence[History], size: int) -> npt.NDArray[np.float32]:
     """(histories, dim), or (histories, K, dim), vectors of users after histories that are not empty; `size` at once."""
-    found, most = [], scorer.max_history
+    blocks, most = [], scorer.max_history
     for start in range(0, len(histories), size):
         part = [history[-most:] if most else history for history in histories[start : start + size]]
         lengths = np.array([len(history) for history in part], np.int64)
         rows = padded(np.concatenate(part), np.cumsum(lengths) - lengths, lengths)
-        found.append(scorer.states(Histories.of(rows, lengths)).float().cpu().numpy())
-    states: npt.NDArray[np.float32] = np.concatenate(found)
+        blocks.append(scorer.states(Histories.of(rows, lengths)).float().cpu().numpy())
+    states: npt.NDArray[np.float32] = np.concatenate(blocks)
     return states
 
 

@@ -71,13 +71,13 @@ def read_products(products: pd.DataFrame) -> pa.Table:
     names = [name for name in products.columns if name not in ("item", "title")]
     columns = {name: _texts(products[name]) for name in names}
     titles = _texts(products["title"]) if "title" in products.columns else [""] * len(ids)
-    told = [[(str(name), columns[name][row]) for name in names if columns[name][row]] for row in range(len(ids))]
+    attributes = [[(str(name), columns[name][row]) for name in names if columns[name][row]] for row in range(len(ids))]
     return pa.table(
         {
             "item": pa.array(range(1, len(ids) + 1), pa.int32()),
             "raw_id": pa.array(ids, pa.string()),
             "title": pa.array([title or None for title in titles], pa.string()),
-            "attributes": pa.array(told, pa.map_(pa.string(), pa.string())),
+            "attributes": pa.array(attributes, pa.map_(pa.string(), pa.string())),
             "image": pa.nulls(len(ids), pa.string()),
         }
     )
@@ -100,8 +100,8 @@ def read_file(settings: ItemsFile) -> pd.DataFrame:
     if not rows:
         raise DataFileError(f"{settings.path}: holds no item with an id in {settings.id!r} (recommend.new_items.id)")
     if rejected.reasons:
-        told = rejected.told_reasons()
-        log.warning("%s: %d rows cannot be read (%s)", settings.path, rejected.reasons.total(), told)
+        reasons = rejected.told_reasons()
+        log.warning("%s: %d rows cannot be read (%s)", settings.path, rejected.reasons.total(), reasons)
     return pd.DataFrame(list(rows.values()), columns=["item", "title", *settings.text])
 
 
@@ -127,7 +127,7 @@ def _texts(column: pd.Series[Any]) -> list[str]:
 
 def wider(catalogue: Catalogue, items: pa.Table) -> Catalogue:
     """The catalogue with new items behind the old ones; nobody has met them."""
-    more = [dict(found or ()) for found in items.column("attributes").to_pylist()]
+    more = [dict(pairs or ()) for pairs in items.column("attributes").to_pylist()]
     return Catalogue(
         catalogue.path,
         [*catalogue.raw_ids, *items.column("raw_id").to_pylist()],
@@ -146,16 +146,16 @@ def widen(scorer: Scorer, files: RunFiles, items: pa.Table, vectors: Mapping[str
     Raises:
         ValueError: it cannot, or a table has nothing to place them by.
     """
-    told = f"{files.run.system}: a new item cannot be placed"
+    problem = f"{files.run.system}: a new item cannot be placed"
     if not (isinstance(scorer, Widening) and scorer.takes_new):
         raise ValueError(
-            f"{told}: what the system knows of an item comes from training on it; train again, or use a system "
+            f"{problem}: what the system knows of an item comes from training on it; train again, or use a system "
             "whose items enter by a table"
         )
     try:
         scorer.add_items(rows_of(files, items, vectors))
     except ValueError as error:
-        raise ValueError(f"{told}: {error}") from None
+        raise ValueError(f"{problem}: {error}") from None
 
 
 def rows_of(files: RunFiles, items: pa.Table, vectors: Mapping[str, npt.ArrayLike] | None = None) -> dict[str, Rows]:
@@ -171,7 +171,7 @@ def rows_of(files: RunFiles, items: pa.Table, vectors: Mapping[str, npt.ArrayLik
     given = dict(vectors or {})
     if unknown := sorted(set(given) - set(files.inputs.tables)):
         raise ValueError(f"vectors: the run reads no table {unknown[0]!r} (it reads: {', '.join(files.inputs.tables)})")
-    found: dict[str, Rows] = {}
+    by_table: dict[str, Rows] = {}
     for name, path in files.inputs.tables.items():
         rows = np.asarray(given[name], np.float32) if name in given else _made(files, name, Path(path), items)
         width = describe_width(path)
@@ -180,8 +180,8 @@ def rows_of(files: RunFiles, items: pa.Table, vectors: Mapping[str, npt.ArrayLik
         present = np.asarray(np.isfinite(rows).all(1), bool)
         if lost := items.num_rows - int(np.count_nonzero(present)):
             log.warning("table %r says nothing of %d of %d new items: they are scored alike", name, lost, len(rows))
-        found[name] = torch.from_numpy(np.where(present[:, None], rows, 0)), torch.from_numpy(present)
-    return found
+        by_table[name] = torch.from_numpy(np.where(present[:, None], rows, 0)), torch.from_numpy(present)
+    return by_table
 
 
 def describe_width(path: str | Path) -> int:
@@ -193,12 +193,12 @@ def describe_width(path: str | Path) -> int:
 
 def _made(files: RunFiles, name: str, path: Path, items: pa.Table) -> npt.NDArray[np.float32]:
     """The rows that what made a table gives new items; NaN where it has nothing to go by."""
-    told = describe(path)["settings"]
-    if "table" in told:
-        return _embedded(files, name, path, Task.model_validate(told), items)
-    if "recipe" not in told:
+    settings = describe(path)["settings"]
+    if "table" in settings:
+        return _embedded(files, name, path, Task.model_validate(settings), items)
+    if "recipe" not in settings:
         raise ValueError(f"table {name!r} does not say what made it; give vectors={{{name!r}: rows}}")
-    recipe = TypeAdapter[Any](ItemTable).validate_python(told)
+    recipe = TypeAdapter[Any](ItemTable).validate_python(settings)
     module = load(type(recipe).IMPLEMENTATION.partition(":")[0])
     read = recipe.READS_OF_DATASET.get("source")
     source = getattr(recipe, "path", None) or (read and str(files.root / read))
@@ -220,26 +220,26 @@ def _embedded(files: RunFiles, name: str, path: Path, task: Task, items: pa.Tabl
     if named(reader, "captions"):
         log.warning("table %r was made with captions, too; of new items the texts alone are read", name)
     components = read_components(path.with_suffix(".finish.safetensors"))
-    known = {key for told in items.column("attributes").to_pylist() for key, _ in told or ()} | {"title"}
+    known = {key for pairs in items.column("attributes").to_pylist() for key, _ in pairs or ()} | {"title"}
     if task.prompt.attributes is not None:
         wanted = [key for key in task.prompt.attributes if key in known]
         task = task.model_copy(update={"prompt": task.prompt.model_copy(update={"attributes": wanted})})
     with tempfile.TemporaryDirectory() as folder:
         catalogue = Path(folder) / "items.parquet"
         write_table(catalogue, items, "items")
-        places = Places(
+        inputs = Places(
             catalogue=str(catalogue),
             captions={},
             model=str(files.root / place("model", reader.model)) if isinstance(task.model, BuiltModel) else None,
             embedder=str(files.root / place("embedder", name)) if task.table.TRAINS else None,
         )
-        for needed in filter(None, (places.model, places.embedder)):
+        for needed in filter(None, (inputs.model, inputs.embedder)):
             if not Path(needed).exists():
                 raise ArtifactError(
                     f"{needed}: is not there, and table {name!r} cannot read new items without it; "
                     f"load the run where it was trained, or give vectors={{{name!r}: rows}}"
                 )
-        chosen, vectors, names = task.recipe(places, Path(folder) / "state").rows()
+        chosen, vectors, names = task.recipe(inputs, Path(folder) / "state").rows()
     if names is not None:
         raise ValueError(f"table {name!r} has several rows an item: no new ones are put beside them")
     finished = finish(vectors, shape, components)

@@ -76,9 +76,9 @@ class Recommender:
         batch, single = self._read(histories)
         allowed = self._allowed(items, attribute)
         self._tell_empty(batch)
-        found = rank(self.scorer, self.catalogue, batch, min(k, len(self.catalogue)), seen, allowed)
-        rows, places = np.nonzero(found.items)
-        frame = self._frame(found.items[rows, places], found.scores[rows, places])
+        lists = rank(self.scorer, self.catalogue, batch, min(k, len(self.catalogue)), seen, allowed)
+        rows, columns = np.nonzero(lists.items)
+        frame = self._frame(lists.items[rows, columns], lists.scores[rows, columns])
         if not single:
             frame.insert(0, "history", rows)
         return frame
@@ -92,7 +92,7 @@ class Recommender:
         vectors = self._vectors("similar").item_vectors.detach()
         known, unknown = self.catalogue.find([item])
         if unknown:
-            raise ValueError(self.catalogue.told(unknown))
+            raise ValueError(self.catalogue.unknown_message(unknown))
         directions = torch.nn.functional.normalize(vectors.float(), dim=1)
         scores = (directions @ directions[known[0] - 1])[None]
         scores[0, known[0] - 1] = -torch.inf
@@ -133,14 +133,14 @@ class Recommender:
         old = [raw in self.catalogue.numbers for raw in items.column("raw_id").to_pylist()]
         if any(old):
             ids = items.column("raw_id").to_pylist()
-            told = ", ".join(repr(raw) for raw, known in zip(ids, old, strict=True) if known)
-            warnings.warn(f"already in the catalogue: {told}; left as they are", KnownItems, stacklevel=2)
+            repeated = ", ".join(repr(raw) for raw, known in zip(ids, old, strict=True) if known)
+            warnings.warn(f"already in the catalogue: {repeated}; left as they are", KnownItems, stacklevel=2)
             given = {name: np.asarray(rows)[~np.array(old)] for name, rows in (vectors or {}).items()}
             items, vectors = read_products(products[~np.array(old)]), given
-        found = load_from(self._files, device)
-        found.catalogue = wider(self.catalogue, items)
-        widen(found.scorer, self._files, items, vectors)
-        return found
+        extended = load_from(self._files, device)
+        extended.catalogue = wider(self.catalogue, items)
+        widen(extended.scorer, self._files, items, vectors)
+        return extended
 
     def save(self, folder: str | Path) -> Path:
         """Copy the run and all that it reads into a new folder, which `tessera.load` reads without the dataset.
@@ -207,7 +207,7 @@ class Recommender:
             known.append(ids)
             unknown += strangers
         if unknown:
-            warnings.warn(f"{self.catalogue.told(unknown)}; left out", UnknownItems, stacklevel=3)
+            warnings.warn(f"{self.catalogue.unknown_message(unknown)}; left out", UnknownItems, stacklevel=3)
         return known, single
 
     def _tell_empty(self, batch: Sequence[History]) -> None:
@@ -215,8 +215,8 @@ class Recommender:
         if not empty:
             return
         several = f"{len(empty)} of {len(batch)} histories (the first is number {empty[0]})"
-        told = f"no known item in {several if len(batch) > 1 else 'the history'}: popular items are recommended"
-        warnings.warn(told, NoHistory, stacklevel=3)
+        message = f"no known item in {several if len(batch) > 1 else 'the history'}: popular items are recommended"
+        warnings.warn(message, NoHistory, stacklevel=3)
 
     def _allowed(self, items: Iterable[object] | None, attribute: Mapping[str, object] | None) -> Mask | None:
         if items is None and attribute is None:
@@ -226,7 +226,7 @@ class Recommender:
             chosen, unknown = self.catalogue.among(items)
             mask &= chosen
             if unknown:
-                warnings.warn(f"items: {self.catalogue.told(unknown)}; left out", UnknownItems, stacklevel=3)
+                warnings.warn(f"items: {self.catalogue.unknown_message(unknown)}; left out", UnknownItems, stacklevel=3)
         if attribute is not None:
             mask &= self.catalogue.having(attribute)
         if not mask[1:].any():
@@ -235,8 +235,8 @@ class Recommender:
 
     def _vectors(self, method: str) -> VectorScorer:
         if not isinstance(self.scorer, VectorScorer):
-            told = f"{method}: {self.run.recommender} has no vectors of items and histories"
-            raise ValueError(f"{told}; `recommend` works all the same")
+            problem = f"{method}: {self.run.recommender} has no vectors of items and histories"
+            raise ValueError(f"{problem}; `recommend` works all the same")
         return self.scorer
 
     def _frame(self, ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> pd.DataFrame:

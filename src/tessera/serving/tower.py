@@ -85,12 +85,12 @@ def write_tower(model: VectorRecommender, catalogue: Catalogue, path: Path) -> f
         with torch.no_grad():
             wanted = tower(torch.from_numpy(items)).numpy()
         try:
-            found = run_tower(path, items)
+            vectors = run_tower(path, items)
         except Exception as error:
             path.unlink(missing_ok=True)
             raise TowerError(f"its ONNX graph does not take histories of shape {items.shape}") from error
         scale = max(float(np.abs(wanted).max()), 1e-12)
-        worst = max(worst, float(np.abs(found - wanted).max()) / scale if found.shape == wanted.shape else np.inf)
+        worst = max(worst, float(np.abs(vectors - wanted).max()) / scale if vectors.shape == wanted.shape else np.inf)
     if not worst <= CLOSE:
         path.unlink(missing_ok=True)
         raise TowerError(f"its ONNX graph gives other vectors (they differ by {worst:.1e})")
@@ -105,8 +105,8 @@ def run_tower(path: Path, items: np.ndarray) -> np.ndarray:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    found: np.ndarray = session.run(None, {"items": items})[0]
-    return found
+    vectors: np.ndarray = session.run(None, {"items": items})[0]
+    return vectors
 
 
 def _histories(items: int, longest: int) -> Iterator[np.ndarray]:

@@ -55,7 +55,7 @@ class ConfigError(ValueError):
     """A config that cannot be run. The text is meant for the person who wrote it."""
 
 
-def told(value: object) -> str:
+def shown_value(value: object) -> str:
     """A value as a message shows it: like `repr`, but never long, however large the value is."""
     text = _TOLD.repr(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]} ..."
@@ -69,9 +69,9 @@ def cut(line: str) -> str:
 
 def message(lines: Iterable[str]) -> str:
     """Problems as one message, a line each: as many as a person can read, each cut to what a person can read."""
-    found = list(lines)
-    more = [f"... and {len(found) - _MOST_LINES} more"] if len(found) > _MOST_LINES else []
-    return "\n".join([*map(cut, found[:_MOST_LINES]), *more])
+    every = list(lines)
+    more = [f"... and {len(every) - _MOST_LINES} more"] if len(every) > _MOST_LINES else []
+    return "\n".join([*map(cut, every[:_MOST_LINES]), *more])
 
 
 def check_size(config: Any, where: str = "config") -> None:
@@ -170,7 +170,7 @@ class Settings(BaseModel):
                 raise PydanticCustomError(
                     "unknown_key",
                     "unknown key '{key}' (value {value}){hint}",
-                    {"key": str(key), "value": told(value), "hint": did_you_mean(key, cls.model_fields)},
+                    {"key": str(key), "value": shown_value(value), "hint": did_you_mean(key, cls.model_fields)},
                 )
             text_wanted = _accepts_text(cls.model_fields[key].annotation)
             if isinstance(value, str) and not text_wanted and _EXPONENT_TEXT.fullmatch(value):
@@ -227,8 +227,8 @@ class Settings(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The settings as JSON, without what no result depends on."""
-        found: dict[str, Any] = _identity(self, self.model_dump(mode="json"))
-        return found
+        content: dict[str, Any] = _identity(self, self.model_dump(mode="json"))
+        return content
 
     def canonical(self) -> str:
         """`identity` as sorted JSON: what the names of states are made from."""
@@ -298,7 +298,8 @@ def explain(error: ValidationError, config: Any, where: str = "config") -> str:
         if location and location[-1] == "[key]":
             path, _ = _readable_path(location[:-2], config, missing=False)
             line = (
-                f"{where}: {path}: {told(location[-2])} is no name; a name is text, in quotes where YAML reads a number"
+                f"{where}: {path}: {shown_value(location[-2])} is no name; "
+                "a name is text, in quotes where YAML reads a number"
             )
         else:
             path, value = _readable_path(location, config, problem["type"] == "missing")
@@ -316,16 +317,16 @@ def _problem(problem: Any, value: Any) -> str:
             tag = str(problem["ctx"]["tag"])
             expected = re.findall(r"'([^']+)'", problem["ctx"]["expected_tags"])
             key = str(problem["ctx"]["discriminator"]).strip("'").replace("_system_tag()", "recommender")
-            return f"unknown {key} {told(tag)}{did_you_mean(tag, expected)}"
+            return f"unknown {key} {shown_value(tag)}{did_you_mean(tag, expected)}"
         if isinstance(value, str):
             expected = re.findall(r"'([^']+)'", problem["ctx"]["expected"])
-            return f"{told(value)} is not one of the choices{did_you_mean(value, expected)}"
-        return f"{text} (got {told(value)})"
+            return f"{shown_value(value)} is not one of the choices{did_you_mean(value, expected)}"
+        return f"{text} (got {shown_value(value)})"
     if problem["type"] == "union_tag_not_found":
         key = str(problem["ctx"]["discriminator"]).strip("'")
-        return f"needs a key {key!r} that says which kind it is (got {told(value)})"
+        return f"needs a key {key!r} that says which kind it is (got {shown_value(value)})"
     if problem["type"] not in {"unknown_key", "number_as_text", "kind_unknown", "missing", "value_error"}:
-        return f"{text} (got {told(value)})"
+        return f"{text} (got {shown_value(value)})"
     return text
 
 

@@ -129,8 +129,11 @@ class Config(Settings):
                     yield f"experiment.{key}.{index}", f"unknown name {name!r}{did_you_mean(name, compared(self))}"
         for index, name in enumerate(self.experiment.datasets):
             if isinstance(self.datasets[name].split, NoSplit) and self.task == "sequential":
-                told = "split none has no test user, so nothing can be compared on it; give the dataset another split"
-                yield f"experiment.datasets.{index}", f"{told}, and name in experiment.final what trains on everything"
+                reason = "split none has no test user, so nothing can be compared on it; give the dataset another split"
+                yield (
+                    f"experiment.datasets.{index}",
+                    f"{reason}, and name in experiment.final what trains on everything",
+                )
             if self.experiment.final and self.datasets.get(final_name(name)) != _on_everything(self.datasets[name]):
                 yield f"datasets.{final_name(name)}", f"experiment.final makes a dataset of this name of {name!r}"
 
@@ -182,12 +185,12 @@ def _on_everything(dataset: Dataset) -> Dataset:
 
 def compared(config: Config) -> list[str]:
     """What a baseline is called: a system, or a system under a backbone."""
-    found: list[str] = []
+    names: list[str] = []
     for name in config.experiment.systems:
         system = config.systems[name]
         under = (system.backbones or config.experiment.backbones) if isinstance(system, BackboneSystem) else []
-        found += [name, *(f"{name}/{backbone}" for backbone in under)]
-    return list(dict.fromkeys(found))
+        names += [name, *(f"{name}/{backbone}" for backbone in under)]
+    return list(dict.fromkeys(names))
 
 
 def _is_compared(config: Config, name: str) -> bool:
@@ -206,9 +209,9 @@ def load(config: Any, where: str = "config") -> Config:
     check_size(config, where)
     preset = config.get("preset") if isinstance(config, Mapping) else None
     try:
-        found = Config.model_validate(config, context={"preset": preset})
+        loaded = Config.model_validate(config, context={"preset": preset})
     except ValidationError as error:
         raise ConfigError(explain(error, config, where)) from None
-    if problems := find_problems(found):
+    if problems := find_problems(loaded):
         raise ConfigError(message(f"{where}: {problem}" for problem in problems))
-    return found
+    return loaded

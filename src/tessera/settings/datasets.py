@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tessera.settings.base import Seed, Settings, cut, told
+from tessera.settings.base import Seed, Settings, cut, shown_value
 
 
 def _day(value: str, expected: str = "no day") -> date:
     try:
         return date.fromisoformat(value)
     except ValueError as error:
-        raise ValueError(f"{told(value)} is {expected} 'YYYY-MM-DD' ({cut(str(error))})") from None
+        raise ValueError(f"{shown_value(value)} is {expected} 'YYYY-MM-DD' ({cut(str(error))})") from None
 
 
 class Core(Settings):

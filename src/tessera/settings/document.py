@@ -71,15 +71,15 @@ For completion and checks in an editor, begin a config with
 def schema() -> dict[str, Any]:
     """The JSON schema of a config file, short forms included."""
     definitions: dict[str, Any] = {}
-    found = _hoisted(Config.model_json_schema(), definitions, {model.__name__ for model in PLACES})
-    definitions = {**found.get("$defs", {}), **definitions}
-    found["$defs"] = definitions
+    hoisted = _hoisted(Config.model_json_schema(), definitions, {model.__name__ for model in PLACES})
+    definitions = {**hoisted.get("$defs", {}), **definitions}
+    hoisted["$defs"] = definitions
     # `items: ids` and `backbones: {sasrec: null}` are short forms that the models expand before they check
     items = definitions["BackboneSystem"]["properties"]["items"]
     items["anyOf"] = [{"const": "ids"}, *items["anyOf"]]
-    backbone = found["properties"]["backbones"]["additionalProperties"]
+    backbone = hoisted["properties"]["backbones"]["additionalProperties"]
     backbone["anyOf"] = [{"type": "null"}, *backbone["anyOf"]]
-    loosened: dict[str, Any] = _any_of(found)
+    loosened: dict[str, Any] = _any_of(hoisted)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **loosened}
 
 
@@ -114,17 +114,17 @@ def reference() -> str:
 
 def _places(root: type[BaseModel]) -> dict[type[BaseModel], str]:
     """Every settings model below `root` and the path to the first key that takes it, outer keys first."""
-    places: dict[type[BaseModel], str] = {}
+    sections: dict[type[BaseModel], str] = {}
     waiting: list[tuple[str, type[BaseModel]]] = [("", root)]
     while waiting:
         path, model = waiting.pop(0)
         for name, field in model.model_fields.items():
             inner = f"{path}{name}" + (".NAME" if get_origin(field.annotation) is dict else "")
             for member in field_members(field):
-                if member not in places:
-                    places[member] = inner
+                if member not in sections:
+                    sections[member] = inner
                     waiting.append((f"{inner}.", member))
-    return places
+    return sections
 
 
 def field_members(field: FieldInfo) -> list[type[BaseModel]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tessera.settings.base import MOST_VALUES, ConfigError, cut, message, told
+from tessera.settings.base import MOST_VALUES, ConfigError, cut, message, shown_value
 
 LARGEST_FILE = 10_000_000
 """Bytes of a config file."""
@@ -155,8 +155,8 @@ def _repeated(root: yaml.Node) -> Iterator[str]:
             if before is not key:
                 name = cut(f"{path}{key.value}")
                 here, there = _line(before), _line(key)
-                places = f"lines {here} and {there}" if here != there else f"line {here}, twice"
-                yield f"{places}: the key {name!r} stands twice, and the first would be lost; join the two"
+                where = f"lines {here} and {there}" if here != there else f"line {here}, twice"
+                yield f"{where}: the key {name!r} stands twice, and the first would be lost; join the two"
 
 
 class _Loader(yaml.SafeLoader):
@@ -166,7 +166,9 @@ class _Loader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ValueError, OverflowError) as error:
-            raise _Bad(f"{told(node.value)} is no value ({cut(str(error))}); text is put in quotes", node) from None
+            raise _Bad(
+                f"{shown_value(node.value)} is no value ({cut(str(error))}); text is put in quotes", node
+            ) from None
 
 
 def _values(root: yaml.Node) -> None:

@@ -21,7 +21,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo,
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from tessera.settings.base import Settings, did_you_mean, told
+from tessera.settings.base import Settings, did_you_mean, shown_value
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class Kind(Settings):
     def _has_code_for_habits(self) -> Self:
         if (habits := self.habits()) and not self.PUBLISHED:
             raise ValueError(
-                f"{habits[0]}: {told(getattr(self, habits[0]))} is a published habit that {self.IMPLEMENTATION} does "
-                "not have; leave it out, or name code that has it as PUBLISHED beside IMPLEMENTATION"
+                f"{habits[0]}: {shown_value(getattr(self, habits[0]))} is a published habit that {self.IMPLEMENTATION} "
+                "does not have; leave it out, or name code that has it as PUBLISHED beside IMPLEMENTATION"
             )
         return self
 
@@ -114,15 +114,15 @@ def load(place: str) -> Any:
     if not module_name.startswith("tessera.") and (own := str(Path.cwd())) not in sys.path:
         sys.path.append(own)
     try:
-        found = importlib.import_module(module_name)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         # a module that the module itself misses is another fault
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise KindError(f"there is no module {module_name!r} in {Path.cwd()}{_near(module_name)}") from None
-    if name and not hasattr(found, name):
-        raise KindError(f"module {module_name!r} has no {name!r}{did_you_mean(name, _own_names(found))}")
-    return getattr(found, name) if name else found
+    if name and not hasattr(module, name):
+        raise KindError(f"module {module_name!r} has no {name!r}{did_you_mean(name, _own_names(module))}")
+    return getattr(module, name) if name else module
 
 
 def _near(module: str) -> str:
@@ -162,8 +162,8 @@ def settings_class(family: str, tag: str) -> type[Kind]:
     if tag not in tags(family):
         raise KindError(f"unknown {place.key} {tag!r}{did_you_mean(tag, tags(family))}")
     module = load(f"{place.settings}.{tag}")
-    (found,) = [kind for kind in vars(module).values() if _is_kind_of(kind, base, module.__name__)]
-    return cast("type[Kind]", found)
+    (own,) = [kind for kind in vars(module).values() if _is_kind_of(kind, base, module.__name__)]
+    return cast("type[Kind]", own)
 
 
 _OUTSIDE = re.compile(r"\w+(\.\w+)*:\w+")
@@ -174,19 +174,19 @@ def _outside(family: Family, base: type[Kind], tag: str) -> type[Kind]:
     if not _OUTSIDE.fullmatch(tag):
         raise KindError(f"{tag!r} is no package.module:Class")
     try:
-        found = load(tag)
-        if not (isinstance(found, type) and issubclass(found, base)):
+        kind = load(tag)
+        if not (isinstance(kind, type) and issubclass(kind, base)):
             raise KindError(f"{tag!r} is no {base.__name__}: a {family.key} extends {base.__module__}.{base.__name__}")
         _check_file(tag.partition(":")[0])
-        if not found.IMPLEMENTATION:
+        if not kind.IMPLEMENTATION:
             raise KindError(f"{tag!r} does not say where its code is: it needs IMPLEMENTATION = 'package.module:Name'")
-        for code in filter(None, (found.IMPLEMENTATION, found.PUBLISHED)):
+        for code in filter(None, (kind.IMPLEMENTATION, kind.PUBLISHED)):
             _check_file(code.partition(":")[0])
     except KindError:
         raise
     except Exception as error:  # whatever a file of somebody else raises
         raise KindError(f"{tag!r} cannot be loaded: {type(error).__name__}: {error}") from None
-    return found
+    return kind
 
 
 def _check_file(module: str) -> None:

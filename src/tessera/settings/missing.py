@@ -31,7 +31,7 @@ class Missing(Settings):
         return {"image": self.image, "text": self.text}
 
     @property
-    def told(self) -> str:
+    def remark(self) -> str:
         """What stands beside every number that was measured so."""
         parts = [
             f"{share:.0%} of the {'pictures' if name == 'image' else 'texts'}"

@@ -19,14 +19,14 @@ _RESERVED = {"datasets": ("benchmarks", "logs", "report", "tables"), "systems": 
 
 def find_problems(config: Config) -> list[str]:
     """Every problem of a config, each with its path."""
-    found = [*_names(config), *_twice(config)]
-    found += [text for reference in references(config) for text in _leads_nowhere(config, reference)]
-    if found:  # what settings say of one another needs names that lead somewhere
-        return found
+    problems = [*_names(config), *_twice(config)]
+    problems += [text for reference in references(config) for text in _leads_nowhere(config, reference)]
+    if problems:  # what settings say of one another needs names that lead somewhere
+        return problems
     for path, settings in walk(config):
         for key, text in settings.problems(config):
-            found.append(f"{'.'.join(filter(None, [path, key]))}: {text}")
-    return found
+            problems.append(f"{'.'.join(filter(None, [path, key]))}: {text}")
+    return problems
 
 
 def _names(config: Config) -> Iterator[str]:

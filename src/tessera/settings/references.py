@@ -98,21 +98,21 @@ def _ref_in(annotation: Any) -> Ref | None:
     for part in get_args(annotation):
         if isinstance(part, Ref):
             return part
-        found = None if isinstance(part, type) and issubclass(part, BaseModel) else _ref_in(part)
-        if found is not None:
-            return found
+        inner = None if isinstance(part, type) and issubclass(part, BaseModel) else _ref_in(part)
+        if inner is not None:
+            return inner
     return None
 
 
 @cache
 def _fields(model: type[Settings]) -> tuple[tuple[str, Ref], ...]:
     """The fields of a model that hold names."""
-    found = []
+    fields = []
     for name, field in model.model_fields.items():
         ref = next((part for part in field.metadata if isinstance(part, Ref)), None) or _ref_in(field.annotation)
         if ref is not None:
-            found.append((name, ref))
-    return tuple(found)
+            fields.append((name, ref))
+    return tuple(fields)
 
 
 def references(value: Any, path: str = "") -> Iterator[Reference]:
@@ -130,4 +130,4 @@ def references(value: Any, path: str = "") -> Iterator[Reference]:
 
 def named(value: Any, section: str) -> list[str]:
     """The names of a section that settings hold, each once."""
-    return list(dict.fromkeys(found.name for found in references(value) if found.ref.section == section))
+    return list(dict.fromkeys(reference.name for reference in references(value) if reference.ref.section == section))

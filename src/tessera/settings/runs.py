@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from pydantic import Field
 
+from tessera.artifacts.files import identity
 from tessera.settings.backbones.base import Backbone
 from tessera.settings.base import Settings
 from tessera.settings.evaluation import RepeatTargets
@@ -44,6 +47,17 @@ class Run(Settings):
     def path(self) -> str:
         """Folder of the run below `results/<dataset>/runs/`."""
         return f"{self.system}/{self.recommender}/seed-{self.seed}"
+
+    @property
+    def apart_from_losses(self) -> str:
+        """What two runs have in common that differ in what they lost alone, and in name, seed and remarks."""
+        rest = self.identity()
+        for key in ("system", "seed", "missing", "modalities", "remarks"):
+            del rest[key]
+        # where and how often a system runs makes no other system of it
+        for key in ("missing", "backbones", "seeds"):
+            rest["method"].pop(key, None)
+        return identity(json.dumps(rest, sort_keys=True))
 
     @property
     def heuristic(self) -> bool:

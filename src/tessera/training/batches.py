@@ -78,13 +78,13 @@ class WindowBatches:
 
     def _cut(self, chosen: np.ndarray) -> list[np.ndarray]:
         """Cut windows sorted by falling length so that rows x longest stays within the budget."""
-        found = []
+        batches = []
         start = 0
         while start < len(chosen):
             rows = max(1, self.tokens // int(self.lengths[chosen[start]]))
-            found.append(chosen[start : start + rows])
+            batches.append(chosen[start : start + rows])
             start += rows
-        return found
+        return batches
 
     def batch(self, numbers: np.ndarray) -> Histories:
         """The windows as histories, every item but the first (with overlap 0: any that the model hides) a target.

@@ -137,19 +137,19 @@ def _check_progress(progress: Any, own: Mapping[str, Any]) -> None:
     if not isinstance(progress, dict) or set(progress) != set(own):
         raise ValueError("it does not say where training stood")
     for name, value in own.items():
-        found = progress[name]
+        saved = progress[name]
         # what is not finite is written as null
         kinds = (int, float, type(None)) if isinstance(value, float) else type(value)
-        if not isinstance(found, kinds) or isinstance(found, bool) != isinstance(value, bool):
-            raise ValueError(f"{name} is {found!r}")
+        if not isinstance(saved, kinds) or isinstance(saved, bool) != isinstance(value, bool):
+            raise ValueError(f"{name} is {saved!r}")
 
 
 def _check_tensors(parts: Mapping[str, Mapping[str, Tensor]], model: nn.Module) -> None:
     wanted = {name: (value.shape, value.dtype) for name, value in model.state_dict().items()}
     for part in ("model", "best"):
-        found = {name: (value.shape, value.dtype) for name, value in parts[part].items()}
-        if found != wanted and (part == "model" or found):
-            odd = min(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+        saved = {name: (value.shape, value.dtype) for name, value in parts[part].items()}
+        if saved != wanted and (part == "model" or saved):
+            odd = min(name for name in saved.keys() | wanted.keys() if saved.get(name) != wanted.get(name))
             raise ValueError(f"it is of another model ({odd.replace('/', '.')} differs)")
     parameters = dict(model.named_parameters())
     for name, value in parts["optimizer"].items():

@@ -88,18 +88,18 @@ class Engine:
         if self.machine.first:
             tidy(self.checkpoint.parent)
         own = {name: getattr(self, name) for name in self._RESUMED}
-        found = read_checkpoint(self.checkpoint, self.trained, own)
-        if found is None:
+        saved = read_checkpoint(self.checkpoint, self.trained, own)
+        if saved is None:
             return
         for name in self._RESUMED:
-            setattr(self, name, found.progress[name])
+            setattr(self, name, saved.progress[name])
         if self.best_value is None:
             self.best_value = -math.inf
-        self.trained.load_state_dict(found.model)
-        self.best = {name: value.to(self.machine.device) for name, value in found.best.items()}
+        self.trained.load_state_dict(saved.model)
+        self.best = {name: value.to(self.machine.device) for name, value in saved.best.items()}
         if self.begun:
             self._take_up()
-            restore_moments(found.moments, self.trained, self.optimizers.values())
+            restore_moments(saved.moments, self.trained, self.optimizers.values())
         log.info("%s: resuming at %s", self.label, self._place())
 
     def clear(self) -> None:

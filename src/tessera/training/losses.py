@@ -25,7 +25,7 @@ Losses = Mapping[str, Term]
 """Losses of a step by name. They are added; a weight is in the value."""
 
 
-def told(value: Tensor | float) -> Term:
+def reported(value: Tensor | float) -> Term:
     """A number for the curve that is no part of the loss."""
     return Term(value, trained=False)
 

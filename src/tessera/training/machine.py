@@ -178,8 +178,8 @@ class Machine:
             return values
         from accelerate.utils import broadcast
 
-        told: list[float] = broadcast(torch.tensor(values, dtype=torch.float64, device=self.device)).tolist()
-        return told
+        agreed: list[float] = broadcast(torch.tensor(values, dtype=torch.float64, device=self.device)).tolist()
+        return agreed
 
 
 class _Gather(torch.autograd.Function):

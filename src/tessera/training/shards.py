@@ -79,11 +79,11 @@ class Shards(Generic[Made]):
 
     def _left(self) -> dict[int, tuple[Path, int]]:
         """start -> (file, items) of the shards that are there."""
-        found: dict[int, tuple[Path, int]] = {}
+        saved: dict[int, tuple[Path, int]] = {}
         for path in sorted(self.state.glob(f"shard-*{self.suffix}")):
             if (named := _NAME.fullmatch(path.name)) is not None and int(named[2]):
-                found[int(named[1])] = path, int(named[2])
-        return found
+                saved[int(named[1])] = path, int(named[2])
+        return saved
 
     def _read(self, path: Path, items: Sequence[int], count: int) -> Made:
         try:

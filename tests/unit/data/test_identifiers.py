@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tessera.data.identifiers import id_text, places, twin
+from tessera.data.identifiers import id_text, positions_in, twin
 from tessera.data.log import RejectedError
 from tessera.data.vectors import import_table
 from tessera.evaluation.candidates import parse_candidates
@@ -212,8 +212,8 @@ def test_candidates_meet(write: Callable[..., str]) -> None:
 
 
 def test_places() -> None:
-    assert places(["1.0", "2", "x", None, "1.5", "1.50"], ["1", "2.0", "1.5"]) == [0, 1, -1, -1, 2, -1]
-    assert places(["1.0", "1"], ["1"]) == [-1, 0]
+    assert positions_in(["1.0", "2", "x", None, "1.5", "1.50"], ["1", "2.0", "1.5"]) == [0, 1, -1, -1, 2, -1]
+    assert positions_in(["1.0", "1"], ["1"]) == [-1, 0]
     assert [twin(raw) for raw in ("1", "1.0", "-3", "0", "007", "1.00", "1e5", "1.5", "", "a.0", "-0")] == [
         "1.0", "1", "-3.0", "0.0", None, None, None, None, None, None, None
     ]  # fmt: skip

@@ -94,12 +94,12 @@ def test_probabilities_are_those_of_the_generator(base: Path, oracle: Oracle) ->
         user, target = int(cases.users[case]), int(cases.targets[case])
         row = place[int(raw_users[user][1:])]
         history = told.items[row, : told.length[row]]
-        step = int(np.flatnonzero(history == oracle.places[target - 1])[0])
+        step = int(np.flatnonzero(history == oracle.item_numbers[target - 1])[0])
         previous = int(history[step - 1]) if step else None
         every = next_item_probabilities(
             world, told.tastes[row, step], told.weights[row, step], previous, history[:step]
         )
-        expected = every[oracle.places] / every[oracle.places].sum()
+        expected = every[oracle.item_numbers] / every[oracle.item_numbers].sum()
         assert np.allclose(oracle.probabilities(user, target), expected, rtol=1e-12)
         assert expected[target - 1] > 0
 

@@ -98,7 +98,7 @@ def test_only_items_with_training_interactions_are_read(
     data = catalogue(6, texts=["Oak"] * 5 + ["Forbidden"])
     for drawn in (True, False):
         teacher = Teacher(tiny, PROMPT, drawn, data)
-        assert teacher.told == [1, 2, 3, 4, 5]
+        assert teacher.described == [1, 2, 3, 4, 5]
         assert not any("Forbidden" in text for text in teacher.texts())
     assert sorted(teacher.of_item) == [1, 2, 3, 4, 5]
     (tmp_path / "pictures" / "2.png").write_bytes(b"broken")

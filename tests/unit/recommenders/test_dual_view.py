@@ -77,7 +77,7 @@ def encoder(**changes: Any) -> DualViewEncoder:
     coarse, fine = views()
     missing = changes.pop("missing", None)
     made = settings(**changes)
-    lost = None if missing is None else {v: lost_rows(Missing(**missing), made_of, len(fine.places) - 1)
+    lost = None if missing is None else {v: lost_rows(Missing(**missing), made_of, len(fine.value_index) - 1)
                                          for v, made_of in MADE_OF.items()}  # fmt: skip
     shown = {name: coarse[name] for name in made.coarse}
     found = DualViewEncoder(made, shown, fine if made.fine else None, DIM, lost).double()

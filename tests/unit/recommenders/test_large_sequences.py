@@ -49,7 +49,7 @@ def test_rows_come_out_as_if_all_were_in_memory(tmp_path: Path, seed: int) -> No
     assert isinstance(made.values, np.memmap)
     values, places = by_hand(rows)
     np.testing.assert_array_equal(made.values, values)  # to the bit, and in the same order
-    np.testing.assert_array_equal(made.places, places)
+    np.testing.assert_array_equal(made.value_index, places)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.parquet"]
 
 
@@ -59,7 +59,7 @@ def test_blocks_give_the_same_up_to_rounding(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(parts, "_BLOCK", 50)
     blocks, mean = standardized_sequences(rows)
     np.testing.assert_allclose(mean, middle, atol=1e-6)
-    np.testing.assert_array_equal(blocks.places, whole.places)
+    np.testing.assert_array_equal(blocks.value_index, whole.value_index)
     np.testing.assert_allclose(blocks.values, whole.values, atol=1e-6)
 
 
@@ -74,7 +74,7 @@ def test_rows_that_meet_by_rounding_are_one(tmp_path: Path) -> None:
     values, places = by_hand(rows)
     assert len(values) == 2
     np.testing.assert_array_equal(made.values, values)
-    np.testing.assert_array_equal(made.places, places)
+    np.testing.assert_array_equal(made.value_index, places)
 
 
 def test_a_folder_that_takes_no_file_is_no_hindrance(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def watch():
 
 threading.Thread(target=watch, daemon=True).start()
 made = Attributes(RunInputs(tables={{"fine": sys.argv[1]}}).read_sequences("fine", {ITEMS}), 16)
-assert made.places.shape == ({ITEMS} + 1, {EACH}), made.places.shape
+assert made.value_index.shape == ({ITEMS} + 1, {EACH}), made.value_index.shape
 done.set()
 print(max(seen) - before, len(made.values), float(made.values.square().mean()))
 """

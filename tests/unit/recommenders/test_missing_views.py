@@ -13,6 +13,7 @@ from pattern import ITEMS, make_run, reads, write_dataset
 from torch import Tensor
 
 from tessera.artifacts.codes import Part, SemanticIds
+from tessera.artifacts.files import read_json
 from tessera.artifacts.tables import read_table, write_item_table, write_table
 from tessera.plan.graph import Plan
 from tessera.recommenders.evaluate import evaluate_run, load_scorer
@@ -157,7 +158,7 @@ def test_a_config_tells_every_system_what_its_tables_lose() -> None:
     assert {run.missing for run in runs.values()} == {Missing(image=0.5)}
     assert {tuple(run.remarks) for run in runs.values()} == {("without 50% of the pictures",)}
     assert (
-        Missing(image=0.3, text=0.2, when="test").told
+        Missing(image=0.3, text=0.2, when="test").remark
         == "without 30% of the pictures and 20% of the texts, when judged"
     )
     plain = Plan(load(config())).runs
@@ -182,7 +183,7 @@ def test_a_run_is_trained_and_judged_under_its_losses(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data")
     path = tmp_path / "t.parquet"
     write_item_table(path, np.arange(1, ITEMS + 1), np.eye(ITEMS, dtype=np.float32))
-    found = {}
+    found, apart = {}, set()
     for share in (0.0, 1.0):
         run = make_run(system={"items": {"table": "t"}}, epochs=12, patience=100)
         run = run.model_copy(update={"missing": Missing(text=share), "modalities": {"t": ["text"]}})
@@ -191,10 +192,30 @@ def test_a_run_is_trained_and_judged_under_its_losses(tmp_path: Path) -> None:
         files = folder / "model.safetensors", folder / "e.parquet", folder / "m.json"
         judged = evaluate_run(run, Evaluation(), files[0], data, reads(path), None, *files[1:])
         found[share] = judged["metrics"]["Hit@5"]
+        recorded = read_json(files[2])
+        assert Missing.model_validate(recorded["missing"]) == Missing(text=share)
+        apart.add(recorded["apart_from_losses"])
         scorer = load_scorer(files[0], run, np.ones(ITEMS + 1, np.int64), reads(path))
         distinct = len({tuple(row) for row in scorer.item_vectors.tolist()})  # type: ignore[attr-defined]
         assert distinct == (ITEMS if share == 0.0 else 1)
     assert found[0.0] > found[1.0] + 0.2
+    assert len(apart) == 1  # the report may draw them on one line
+
+
+def test_runs_are_apart_in_everything_but_losses_name_and_seed() -> None:
+    written = config()
+    written["systems"] |= {
+        "half": {**written["systems"]["said"], "missing": {"image": 0.5}, "backbones": ["sasrec"], "seeds": [7]},
+        "slow": {**written["systems"]["said"], "training": {"learning_rate": 1e-5}},
+        "bound": {**written["systems"]["said"], "loss": {"kind": "bce"}},
+    }
+    written["experiment"]["systems"] = [*written["systems"]]
+    runs = {run.system: run for run in Plan(load(written)).runs}
+    same = runs["said"].apart_from_losses
+    assert runs["half"].missing == Missing(image=0.5)
+    assert runs["half"].apart_from_losses == same
+    others = {name for name, run in runs.items() if run.apart_from_losses == same} - {"said", "half"}
+    assert not others, others
 
 
 LEFT_OUT = [5, 9]

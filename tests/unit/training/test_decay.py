@@ -9,7 +9,7 @@ from torch import nn
 from tessera.language.lora import Adapters
 from tessera.settings.training import Training
 from tessera.training.decay import decayed, groups
-from tessera.training.losses import Term, told, total
+from tessera.training.losses import Term, reported, total
 from tessera.training.machine import Machine
 
 
@@ -46,7 +46,7 @@ def test_losses_make_one_number() -> None:
     machine = Machine(Training(device="cpu"))
     value = torch.tensor(6.0, requires_grad=True)
     targets = torch.tensor(3)
-    counted = total({"rank": Term(value, targets), "mean": Term(0.5 * value), "shown": told(9.0)}, machine)
+    counted = total({"rank": Term(value, targets), "mean": Term(0.5 * value), "shown": reported(9.0)}, machine)
     assert float(counted.loss.detach()) == pytest.approx(6 / 3 + 3)
     assert float(counted.value / counted.targets) == pytest.approx(5.0)
     (gradient,) = torch.autograd.grad(counted.loss, value)
@@ -57,4 +57,4 @@ def test_losses_make_one_number() -> None:
     assert means.targets is None
     assert float(means.loss.detach()) == 18.0
     with pytest.raises(ValueError, match="without a loss"):
-        total({"shown": told(1.0)}, machine)
+        total({"shown": reported(1.0)}, machine)

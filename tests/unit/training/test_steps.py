@@ -19,7 +19,7 @@ from tessera.artifacts.logs import Terminated
 from tessera.settings.training import Steps
 from tessera.training.engine import Engine
 from tessera.training.errors import TrainingError
-from tessera.training.losses import Losses, Term, told
+from tessera.training.losses import Losses, Term, reported
 from tessera.training.machine import Machine
 from tessera.training.phases import FixedSteps, Optimizer, Phase, Position, Update, Updates, schedule
 
@@ -47,7 +47,7 @@ def train(
 
         def losses() -> Losses:
             made = machine.gather(model(mine))
-            return {"loss": Term((made @ made.T).logsumexp(1).mean() + made.square().mean()), "twice": told(2.0)}
+            return {"loss": Term((made @ made.T).logsumexp(1).mean() + made.square().mean()), "twice": reported(2.0)}
 
         yield Update(losses)
         yield Update(losses)

@@ -21,7 +21,7 @@ from tessera.settings.training import Steps, Training
 from tessera.training import checkpoint, engine, losses, phases
 from tessera.training.engine import Engine
 from tessera.training.history import write_history
-from tessera.training.losses import Term, told
+from tessera.training.losses import Term, reported
 from tessera.training.machine import Machine
 from tessera.training.phases import Epochs, FixedSteps, Optimizer, Phase, Position, Update
 
@@ -64,7 +64,7 @@ def by_steps(folder: Path, every: float) -> None:
     def updates(_: None, at: Position) -> Iterator[Update]:
         rows = torch.from_numpy(np.random.default_rng(at.step).standard_normal((8, 4)).astype(np.float32))
         for _ in range(2):
-            yield Update(lambda: {"loss": Term(model.loss(rows)), "rows": told(float(at.step))})
+            yield Update(lambda: {"loss": Term(model.loss(rows)), "rows": reported(float(at.step))})
 
     train(model, [Phase(updates, FixedSteps(4), {"model": Optimizer(settings)})], settings, folder)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tessera.ctr.batch import Batch, Catalogue
-from tessera.ctr.models.base import ClickModel, Tower, places
+from tessera.ctr.models.base import ClickModel, Tower, length_mask
 from tessera.settings.clicks.avg import AverageSettings
 
 
@@ -18,7 +18,7 @@ class Model(ClickModel):
         self.tower = Tower(self.items.width, 1, settings.hidden, settings.dropout)
 
     def logits(self, batch: Batch) -> Tensor:
-        events = self.items(batch.histories) * places(batch.lengths, batch.histories.shape[1])[..., None]
+        events = self.items(batch.histories) * length_mask(batch.lengths, batch.histories.shape[1])[..., None]
         logits: Tensor = self.tower(self.items(batch.items), [events.sum(1) / batch.lengths.clamp(min=1)[:, None]])
         return logits
 

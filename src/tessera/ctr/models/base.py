@@ -119,8 +119,8 @@ class Tower(nn.Module):
     def forward(self, target: Tensor, interests: Sequence[Tensor], added: Sequence[Tensor] = ()) -> Tensor:
         """(rows,) of (rows, width) each, and of (rows, n) numbers."""
         products = (target * each for each in interests)
-        found: Tensor = self.layers(torch.cat([target, *interests, *products, *added], -1))
-        return found.squeeze(-1)
+        logits: Tensor = self.layers(torch.cat([target, *interests, *products, *added], -1))
+        return logits.squeeze(-1)
 
 
 class ClickModel(nn.Module, ABC):
@@ -166,8 +166,8 @@ class ClickModel(nn.Module, ABC):
 
     def forward(self, batch: Batch) -> Tensor:
         """(batch,) logits, with what counts tell of them where they are read."""
-        found = self.logits(batch)
-        return found if self.counts is None else found + self.counts(batch)
+        logits = self.logits(batch)
+        return logits if self.counts is None else logits + self.counts(batch)
 
     @abstractmethod
     def logits(self, batch: Batch) -> Tensor:
@@ -188,8 +188,8 @@ class ClickModel(nn.Module, ABC):
     @torch.no_grad()
     def request(self, history: Tensor, ages: Tensor, candidates: Tensor) -> Tensor:
         """Logits (candidates,) of `forward` for one history (length,) with its ages (length,); length may be 0."""
-        found = self.score_all(self.prepare(history, ages), candidates)
-        return found if self.counts is None else found + self.counts.request(history, candidates)
+        logits = self.score_all(self.prepare(history, ages), candidates)
+        return logits if self.counts is None else logits + self.counts.request(history, candidates)
 
     def score_all(self, prepared: Any, candidates: Tensor) -> Tensor:
         """`score`, in turn where candidates by events would take too much memory."""
@@ -225,7 +225,7 @@ def filled(histories: Tensor) -> Tensor:
     return histories if histories.shape[-1] else histories.new_zeros(*histories.shape[:-1], 1)
 
 
-def places(lengths: Tensor, size: int) -> Tensor:
+def length_mask(lengths: Tensor, size: int) -> Tensor:
     """(rows, size) bool: which places of padded histories hold an event."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
@@ -241,6 +241,6 @@ class RoutedModel(ClickModel):
     def selected(self, batch: Batch) -> Tensor:
         """(batch, length) bool: the events that retrieval hands on."""
         histories = filled(batch.histories)
-        found = self.routes(batch, histories, places(batch.lengths, histories.shape[1]))
-        masks = torch.stack([route.mask(histories.shape[1]) for route in found])
+        routes = self.routes(batch, histories, length_mask(batch.lengths, histories.shape[1]))
+        masks = torch.stack([route.mask(histories.shape[1]) for route in routes])
         return masks.any(0)[:, : batch.histories.shape[1]]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tessera.ctr.attention import DINAttention
 from tessera.ctr.batch import Batch, Catalogue
-from tessera.ctr.models.base import ClickModel, Tower, filled, places
+from tessera.ctr.models.base import ClickModel, Tower, filled, length_mask
 from tessera.ctr.retrieval import latest
 from tessera.settings.clicks.din import DINSettings
 
@@ -26,7 +26,7 @@ class Model(ClickModel):
         """Vectors of the events read, and which places hold one."""
         if self.max_history is None or self.max_history >= histories.shape[1]:
             histories = filled(histories)
-            valid = places(lengths, histories.shape[1])
+            valid = length_mask(lengths, histories.shape[1])
         else:
             last = latest(lengths, self.max_history)
             histories, valid = last.take(histories), last.valid

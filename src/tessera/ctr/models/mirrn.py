@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tessera.ctr.attention import TargetAttention
 from tessera.ctr.batch import Batch, Catalogue
-from tessera.ctr.models.base import RoutedModel, ShortTerm, Tower, filled, places
+from tessera.ctr.models.base import RoutedModel, ShortTerm, Tower, filled, length_mask
 from tessera.ctr.retrieval import Groups, Selected, best, latest
 from tessera.ctr.simhash import SimHash, agreement
 from tessera.settings.clicks.mirrn import MIRRNSettings
@@ -53,8 +53,8 @@ class FourierFilter(nn.Module):
         else:
             mixed = torch.einsum("rfbd,fbde->rfbe", spectrum, weight)
         back = torch.fft.irfft(mixed.flatten(2), n=self.k, dim=1, norm="ortho")
-        found: Tensor = self.norm(events + back) * valid[..., None]
-        return found
+        filtered: Tensor = self.norm(events + back) * valid[..., None]
+        return filtered
 
 
 @dataclass
@@ -101,18 +101,18 @@ class Model(RoutedModel):
         hashed = [query[:, None] for query in (self.hashed(batch.items), *map(self.hash, windows))]
         return [best(agreement(codes, query, self.hash.bits), self.k, valid) for query in hashed]
 
-    def interest(self, number: int, histories: Tensor, found: Selected) -> tuple[Tensor, Tensor]:
+    def interest(self, number: int, histories: Tensor, selected: Selected) -> tuple[Tensor, Tensor]:
         """A route's vector (rows, width), and whether it found anything (rows,)."""
-        valid = found.valid if self.mask else torch.ones_like(found.valid)
-        events = self.items(found.take(histories) * found.valid) + _POSITION_SCALE * self.positions
+        valid = selected.valid if self.mask else torch.ones_like(selected.valid)
+        events = self.items(selected.take(histories) * selected.valid) + _POSITION_SCALE * self.positions
         mixed = self.filters[number](events, valid)
         return mixed.sum(1) / valid.sum(1, keepdim=True).clamp(min=1), valid.any(1)
 
     def logits(self, batch: Batch) -> Tensor:
         histories = filled(batch.histories)
         with torch.no_grad():
-            found = self.routes(batch, histories, places(batch.lengths, histories.shape[1]))
-        interests = [self.interest(number, histories, route) for number, route in enumerate(found)]
+            routes = self.routes(batch, histories, length_mask(batch.lengths, histories.shape[1]))
+        interests = [self.interest(number, histories, route) for number, route in enumerate(routes)]
         return self._logits(batch.items, interests, self.short.events(self.items, histories, batch.lengths))
 
     def prepare(self, history: Tensor, ages: Tensor) -> Prepared:
@@ -137,10 +137,10 @@ class Model(RoutedModel):
         return find(scores, self.k, prepared.valid)
 
     def score(self, prepared: Prepared, candidates: Tensor) -> Tensor:
-        found = self._search(prepared, self.hashed(candidates))
+        selected = self._search(prepared, self.hashed(candidates))
         rows = len(candidates)
         shared = [(vector.expand(rows, -1), valid.expand(rows)) for vector, valid in prepared.interests]
-        interests = [self.interest(0, prepared.history, found), *shared]
+        interests = [self.interest(0, prepared.history, selected), *shared]
         return self._logits(candidates, interests, prepared.short)
 
     def cells(self, prepared: Prepared) -> int:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tessera.ctr.attention import AGES, TargetAttention, age_buckets, masked_softmax
 from tessera.ctr.batch import Batch, Catalogue
 from tessera.ctr.counts import Counts, Histogram, scaled, shared
-from tessera.ctr.models.base import CodeVectors, ItemVectors, RoutedModel, ShortTerm, Tower, filled, places
+from tessera.ctr.models.base import CodeVectors, ItemVectors, RoutedModel, ShortTerm, Tower, filled, length_mask
 from tessera.ctr.retrieval import Groups, Selected, best, latest, union
 from tessera.ctr.sid_index import UNIT, Prefixes, PrefixIndex
 from tessera.ctr.simhash import SimHash, agreement
@@ -222,7 +222,7 @@ class Model(RoutedModel):
         codes = self.hashed(histories)
         last = latest(batch.lengths, self.settings.recent)
         prefixes = self.whole.of(histories)  # levels have the same prefixes whatever they weigh
-        found = []
+        routes = []
         for route, kind in enumerate(self.kinds):
             if kind == "target":
                 code, semantic = self.hashed(batch.items), partial(self.like_target, route, prefixes, batch.items)
@@ -232,18 +232,18 @@ class Model(RoutedModel):
             else:
                 code = self.hash(self.summed(histories))
                 semantic = partial(self.like_window, prefixes, prefixes, valid.long())
-            found.append(self.find(code, codes, semantic, valid, histories.shape[1], best))
-        return found
+            routes.append(self.find(code, codes, semantic, valid, histories.shape[1], best))
+        return routes
 
     # ------------------------------------------------------------ batches
 
     def logits(self, batch: Batch) -> Tensor:
         histories, ages = filled(batch.histories), filled(batch.ages)
         with torch.no_grad():
-            found = self.routes(batch, histories, places(batch.lengths, histories.shape[1]))
+            routes = self.routes(batch, histories, length_mask(batch.lengths, histories.shape[1]))
         events = [
             (attention.project(self.fused(route.take(histories), route.take(ages))), route.valid)
-            for attention, route in zip(self._attentions, found, strict=True)
+            for attention, route in zip(self._attentions, routes, strict=True)
         ]
         alike = self._alike(histories, batch.items)
         return self._logits(batch.items, events, self._last(histories, batch.lengths), alike, batch.lengths)
@@ -305,11 +305,11 @@ class Model(RoutedModel):
         windows = [route for route, kind in enumerate(self.kinds) if kind != "target"]
         if windows:  # all at once, a row each
             codes, shares = zip(*(self._window(self.kinds[route], prepared, lengths) for route in windows), strict=True)
-            found = self._search(torch.cat(codes), partial(_all, shares), prepared)
-            tokens = self.fused(found.take(history), found.take(ages))
+            selected = self._search(torch.cat(codes), partial(_all, shares), prepared)
+            tokens = self.fused(selected.take(history), selected.take(ages))
             for row, route in enumerate(windows):
                 projected = self._attentions[route].project(tokens[row : row + 1])
-                prepared.shared[route] = projected, found.valid[row : row + 1]
+                prepared.shared[route] = projected, selected.valid[row : row + 1]
         return prepared
 
     def _index(self, route: int, history: Tensor) -> PrefixIndex | None:
@@ -351,16 +351,16 @@ class Model(RoutedModel):
             by_prefix, index = self._prefixes[route].of(candidates), prepared.events[route]
             semantic = partial(self.like_target, route, prepared.prefixes, candidates)
             walk = partial(index.best, by_prefix, matches_only=self.settings.matches_only) if index else None
-            found = self._search(code, semantic, prepared, walk)
-            if found.positions.numel() < prepared.history.shape[1]:
-                tokens = self.fused(found.take(prepared.history), found.take(prepared.ages))
+            selected = self._search(code, semantic, prepared, walk)
+            if selected.positions.numel() < prepared.history.shape[1]:
+                tokens = self.fused(selected.take(prepared.history), selected.take(prepared.ages))
                 projected = attention.project(tokens)
             else:  # each event is wanted more than once: project the history once, and gather
                 if route not in prepared.projected:
                     tokens = self.fused(prepared.history, prepared.ages)
                     prepared.projected[route] = attention.project(tokens)
-                projected = found.take(prepared.projected[route])
-            events.append((projected, found.valid))
+                projected = selected.take(prepared.projected[route])
+            events.append((projected, selected.valid))
         alike = prepared.histogram.of(self.whole.of(candidates)) if prepared.histogram else None
         lengths = (prepared.history > 0).sum(1)
         return self._logits(candidates, events, prepared.short, alike, lengths)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tessera.ctr.attention import AGES, TargetAttention, age_buckets
 from tessera.ctr.batch import Batch, Catalogue
-from tessera.ctr.models.base import ClickModel, ShortTerm, Tower, filled, places
+from tessera.ctr.models.base import ClickModel, ShortTerm, Tower, filled, length_mask
 from tessera.ctr.retrieval import Selected
 from tessera.settings.clicks import retrieval_base as click_settings
 
@@ -68,37 +68,37 @@ class TwoStage(ClickModel):
 
     def logits(self, batch: Batch) -> Tensor:
         histories, ages = filled(batch.histories), filled(batch.ages)
-        valid = places(batch.lengths, histories.shape[1])
+        valid = length_mask(batch.lengths, histories.shape[1])
         with torch.no_grad():
-            found = self.retrieve(batch, histories, valid)
-        projected = self.attention.project(self.tokens(found.take(histories), found.take(ages)))
+            selected = self.retrieve(batch, histories, valid)
+        projected = self.attention.project(self.tokens(selected.take(histories), selected.take(ages)))
         short = self.short.events(self.items, histories, batch.lengths)
-        return self._logits(batch.items, projected, found.valid, short)
+        return self._logits(batch.items, projected, selected.valid, short)
 
     @torch.no_grad()
     def selected(self, batch: Batch) -> Tensor:
         """(batch, length) bool: the events that retrieval hands on."""
         histories = filled(batch.histories)
-        found = self.retrieve(batch, histories, places(batch.lengths, histories.shape[1]))
-        return found.mask(histories.shape[1])[:, : batch.histories.shape[1]]
+        selected = self.retrieve(batch, histories, length_mask(batch.lengths, histories.shape[1]))
+        return selected.mask(histories.shape[1])[:, : batch.histories.shape[1]]
 
     def prepare(self, history: Tensor, ages: Tensor) -> Prepared:
         lengths = torch.tensor([len(history)], device=history.device)
         history, ages = filled(history[None]), filled(ages[None])
-        valid = places(lengths, history.shape[1])
+        valid = length_mask(lengths, history.shape[1])
         short = self.short.events(self.items, history, lengths)
         return Prepared(history, ages, valid, short, self.index(history[0], ages[0], valid[0]))
 
     def score(self, prepared: Prepared, candidates: Tensor) -> Tensor:
-        found = self.search(prepared.index, candidates)
-        if found.positions.numel() < prepared.history.shape[1]:
-            events = self.tokens(found.take(prepared.history), found.take(prepared.ages))
+        selected = self.search(prepared.index, candidates)
+        if selected.positions.numel() < prepared.history.shape[1]:
+            events = self.tokens(selected.take(prepared.history), selected.take(prepared.ages))
             projected = self.attention.project(events)
         else:  # so many candidates that each event is wanted more than once: project the history once, and gather
             if prepared.projected is None:
                 prepared.projected = self.attention.project(self.tokens(prepared.history, prepared.ages))
-            projected = found.take(prepared.projected)
-        return self._logits(candidates, projected, found.valid, prepared.short)
+            projected = selected.take(prepared.projected)
+        return self._logits(candidates, projected, selected.valid, prepared.short)
 
     def cells(self, prepared: Prepared) -> int:
         return max(self.k * self.items.width, self.compared(prepared.index))

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tessera.ctr.batch import Batch, Catalogue
-from tessera.ctr.models.base import ClickModel, ShortTerm, Tower, filled, places
+from tessera.ctr.models.base import ClickModel, ShortTerm, Tower, filled, length_mask
 from tessera.ctr.simhash import GroupedHash
 from tessera.settings.clicks.sdim import SDIMSettings
 
@@ -36,7 +36,7 @@ class Model(ClickModel):
         target = self.items(batch.items)
         events = self.items(histories)
         collide = self.hashed(histories) == self.hashed(batch.items)[:, None]
-        collide = collide & places(batch.lengths, histories.shape[1])[..., None]
+        collide = collide & length_mask(batch.lengths, histories.shape[1])[..., None]
         sums = collide.transpose(1, 2).to(events.dtype) @ events  # (rows, groups, width)
         return self._logits(target, sums, self.short.events(self.items, histories, batch.lengths))
 

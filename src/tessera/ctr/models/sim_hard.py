@@ -36,5 +36,5 @@ class Model(TwoStage):
         size = counts[group] * ((labels[group] == wanted) & (wanted > 0))
         place = torch.arange(self.k, device=candidates.device)
         starts = (counts.cumsum(0) - counts)[group]
-        found = events[(starts[:, None] + place).clamp(max=len(events) - 1)]
-        return Selected.in_time(found, place < size[:, None], len(events), self.k)
+        positions = events[(starts[:, None] + place).clamp(max=len(events) - 1)]
+        return Selected.in_time(positions, place < size[:, None], len(events), self.k)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tessera.ctr.batch import Batch, Catalogue
-from tessera.ctr.models.base import ItemVectors, Tower, filled, places
+from tessera.ctr.models.base import ItemVectors, Tower, filled, length_mask
 from tessera.ctr.models.retrieving import TwoStage
 from tessera.ctr.retrieval import Groups, Selected, best, ordered
 from tessera.settings.clicks.sim_soft import SIMSoftSettings
@@ -29,7 +29,7 @@ class Model(TwoStage):
 
     def auxiliary(self, batch: Batch) -> Tensor:
         """What is added to the loss of the click."""
-        valid = places(batch.lengths, filled(batch.histories).shape[1])
+        valid = length_mask(batch.lengths, filled(batch.histories).shape[1])
         events = self.search_items(filled(batch.histories)) * valid[..., None]
         target = self.search_items(batch.items)
         products = (events @ self.search_query(target)[..., None]).squeeze(-1)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tessera.ctr.attention import AGES, age_buckets, heads_apart, masked_softmax
 from tessera.ctr.batch import Batch, Catalogue
-from tessera.ctr.models.base import ClickModel, ShortTerm, Tower, filled, places
+from tessera.ctr.models.base import ClickModel, ShortTerm, Tower, filled, length_mask
 from tessera.ctr.retrieval import Selected, best, ordered
 from tessera.settings.clicks.twin import TWINSettings
 
@@ -59,8 +59,8 @@ class Model(ClickModel):
 
     def queries(self, target: Tensor) -> Tensor:
         """(rows, heads, dim / heads), scaled."""
-        found = heads_apart(self.query(target), self.heads)
-        return found / math.sqrt(found.shape[-1])
+        queries = heads_apart(self.query(target), self.heads)
+        return queries / math.sqrt(queries.shape[-1])
 
     def keys(self, items: Tensor) -> Tensor:
         """Projected keys (..., dim) of items (...), without gradient."""
@@ -77,17 +77,17 @@ class Model(ClickModel):
     def selected(self, batch: Batch) -> Tensor:
         """(batch, length) bool: the events that retrieval hands on."""
         histories = filled(batch.histories)
-        found = self.retrieve(batch, histories, places(batch.lengths, histories.shape[1]))
-        return found.mask(histories.shape[1])[:, : batch.histories.shape[1]]
+        selected = self.retrieve(batch, histories, length_mask(batch.lengths, histories.shape[1]))
+        return selected.mask(histories.shape[1])[:, : batch.histories.shape[1]]
 
     def logits(self, batch: Batch) -> Tensor:
         histories, ages = filled(batch.histories), filled(batch.ages)
         with torch.no_grad():
-            found = self.retrieve(batch, histories, places(batch.lengths, histories.shape[1]))
-        vectors, buckets = self.items(found.take(histories)), age_buckets(found.take(ages))
+            selected = self.retrieve(batch, histories, length_mask(batch.lengths, histories.shape[1]))
+        vectors, buckets = self.items(selected.take(histories)), age_buckets(selected.take(ages))
         short = self.short.events(self.items, histories, batch.lengths)
         tokens = vectors + self.ages(buckets)
-        return self._logits(batch.items, self.key(vectors), self.bias(buckets), tokens, found.valid, short)
+        return self._logits(batch.items, self.key(vectors), self.bias(buckets), tokens, selected.valid, short)
 
     def prepare(self, history: Tensor, ages: Tensor) -> Prepared:
         lengths = torch.tensor([len(history)], device=history.device)
@@ -100,18 +100,18 @@ class Model(ClickModel):
             bias=self.bias(buckets)[0],
             history=history,
             buckets=buckets,
-            valid=places(lengths, history.shape[1]),
+            valid=length_mask(lengths, history.shape[1]),
             short=self.short.events(self.items, history, lengths),
         )
 
     def score(self, prepared: Prepared, candidates: Tensor) -> Tensor:
         query = self.queries(self.items(candidates)).flatten(1)
         scores = (query @ prepared.keys.T)[:, prepared.event] + prepared.bias.sum(-1)
-        found = best(ordered(scores), self.k, prepared.valid)
-        keys = prepared.keys[prepared.event[found.positions]]
-        bias = prepared.bias[found.positions]
-        tokens = self.items(found.take(prepared.history)) + self.ages(found.take(prepared.buckets))
-        return self._logits(candidates, keys, bias, tokens, found.valid, prepared.short)
+        selected = best(ordered(scores), self.k, prepared.valid)
+        keys = prepared.keys[prepared.event[selected.positions]]
+        bias = prepared.bias[selected.positions]
+        tokens = self.items(selected.take(prepared.history)) + self.ages(selected.take(prepared.buckets))
+        return self._logits(candidates, keys, bias, tokens, selected.valid, prepared.short)
 
     def cells(self, prepared: Prepared) -> int:
         return max(self.k * self.items.width, len(prepared.event))

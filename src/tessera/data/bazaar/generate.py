@@ -78,13 +78,13 @@ def _write_items(world: World, folder: Path, made_by: dict[str, Any]) -> None:
             images.append(name)
             progress.update()
     items = pa.table(
-        [world.raw_ids(), [title for title, _ in texts], [list(told.items()) for _, told in texts], images],
+        [world.raw_ids(), [title for title, _ in texts], [list(attributes.items()) for _, attributes in texts], images],
         schema=RAW_ITEMS,
     )
     write_table(folder / "items.parquet", items, "raw_items", made_by, image_root=str(folder / "images"))
-    every, told, shown = (list(world.one_hot(view)) for view in ("all", "text", "image"))
+    every, textual, shown = (list(world.one_hot(view)) for view in ("all", "text", "image"))
     shown = [row if has else None for row, has in zip(shown, world.has_image, strict=True)]
-    latents = pa.table([world.raw_ids(), every, told, shown], schema=LATENTS)
+    latents = pa.table([world.raw_ids(), every, textual, shown], schema=LATENTS)
     write_table(folder / "latents.parquet", latents, "latents", made_by)
 
 
@@ -100,16 +100,16 @@ def _write_users(world: World, folder: Path, made_by: dict[str, Any]) -> dict[st
         Progress("histories", users, "users") as progress,
     ):
         for chunk in range(-(-users // CHUNK)):
-            told = draw_histories(sampler, chunk, record=chunk * CHUNK < world.settings.oracle_users)
-            block = write_log(world, told, chunk, first_line=lines + 1)
+            histories = draw_histories(sampler, chunk, record=chunk * CHUNK < world.settings.oracle_users)
+            block = write_log(world, histories, chunk, first_line=lines + 1)
             write_rows.write_table(block.interactions)
             write_rejected.write_table(block.rejected)
-            if told.tastes is not None:
-                write_truth.write_table(_truth_table(world, told))
+            if histories.tastes is not None:
+                write_truth.write_table(_truth_table(world, histories))
             lines += block.lines
             rejected += block.rejected.num_rows
             reasons.update(block.rejected.column("reason").to_pylist())
-            progress.update(len(told.user))
+            progress.update(len(histories.user))
     return _counts(world, lines, rejected, reasons)
 
 
@@ -148,23 +148,25 @@ def _write_lives(world: World, folder: Path, made_by: dict[str, Any]) -> dict[st
     return _counts(world, lines, 0, Counter())
 
 
-def _truth_table(world: World, told: Histories) -> pa.Table:
+def _truth_table(world: World, histories: Histories) -> pa.Table:
     """What stood behind each step of the users that the oracle knows, ordered by user and position."""
-    assert told.tastes is not None
-    assert told.weights is not None
-    assert told.times is not None
-    known = (told.user < world.settings.oracle_users)[:, None] & (np.arange(told.items.shape[1]) < told.length[:, None])
+    assert histories.tastes is not None
+    assert histories.weights is not None
+    assert histories.times is not None
+    known = (histories.user < world.settings.oracle_users)[:, None] & (
+        np.arange(histories.items.shape[1]) < histories.length[:, None]
+    )
     who, step = np.nonzero(known)
-    order = np.lexsort((step, told.user[who]))
+    order = np.lexsort((step, histories.user[who]))
     who, step = who[order], step[order]
     return pa.table(
         [
-            user_ids(told.user[who]),
-            item_ids(world, told.items[who, step]),
+            user_ids(histories.user[who]),
+            item_ids(world, histories.items[who, step]),
             pa.array(step, pa.int32()),
-            pa.array(told.times[who, step]),
-            pa.FixedSizeListArray.from_arrays(pa.array(told.tastes[who, step].ravel()), INTERESTS),
-            pa.FixedSizeListArray.from_arrays(pa.array(told.weights[who, step].ravel()), INTERESTS),
+            pa.array(histories.times[who, step]),
+            pa.FixedSizeListArray.from_arrays(pa.array(histories.tastes[who, step].ravel()), INTERESTS),
+            pa.FixedSizeListArray.from_arrays(pa.array(histories.weights[who, step].ravel()), INTERESTS),
         ],
         schema=TRUTH,
     )

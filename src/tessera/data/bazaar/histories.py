@@ -167,8 +167,8 @@ def _ends(odds: np.ndarray) -> np.ndarray:
 
 def _search(ends: np.ndarray, rows: np.ndarray, width: int, generator: np.random.Generator) -> np.ndarray:
     """A column of each of the given rows, drawn by its odds."""
-    found = np.searchsorted(ends, rows + generator.random(len(rows)), side="right") - rows * width
-    return np.asarray(np.clip(found, 0, width - 1))
+    columns = np.searchsorted(ends, rows + generator.random(len(rows)), side="right") - rows * width
+    return np.asarray(np.clip(columns, 0, width - 1))
 
 
 def draw_histories(sampler: Sampler, chunk: int, record: bool = False) -> Histories:
@@ -182,31 +182,31 @@ def draw_histories(sampler: Sampler, chunk: int, record: bool = False) -> Histor
     tastes, base, focus = _draw_interests(settings, len(user), generator)
     longest = int(length[0])
     items = np.full((len(user), longest), -1, np.int32)
-    told = Histories(user, length, items)
+    histories = Histories(user, length, items)
     # the very times of the log, whose stream begins with them
-    told.times = draw_times(told, stream(settings.seed, "log", chunk))
+    histories.times = draw_times(histories, stream(settings.seed, "log", chunk))
     if record:
-        told.tastes = np.zeros((len(user), longest, INTERESTS), np.int32)
-        told.weights = np.zeros((len(user), longest, INTERESTS))
+        histories.tastes = np.zeros((len(user), longest, INTERESTS), np.int32)
+        histories.weights = np.zeros((len(user), longest, INTERESTS))
     for step in range(longest):
         active = int(np.searchsorted(-length, -step, side="left"))  # users are sorted: the first ones walk on
         tastes, base, focus = tastes[:active], base[:active], focus[:active]
         _drift(settings, tastes, base, focus, generator)
         weights = (1 - FOCUS) * base
         weights[np.arange(active), focus] += FOCUS
-        if told.tastes is not None and told.weights is not None:
-            told.tastes[:active, step] = tastes
-            told.weights[:active, step] = weights
+        if histories.tastes is not None and histories.weights is not None:
+            histories.tastes[:active, step] = tastes
+            histories.weights[:active, step] = weights
         previous = items[:active, step - 1] if step else None
         items[:active, step] = sampler.step(
-            tastes, weights, previous, items[:active, :step], generator, told.times[:active, step]
+            tastes, weights, previous, items[:active, :step], generator, histories.times[:active, step]
         )
-    return told
+    return histories
 
 
-def draw_times(told: Histories, generator: np.random.Generator) -> np.ndarray:
+def draw_times(histories: Histories, generator: np.random.Generator) -> np.ndarray:
     """Unix seconds of every step, (users, longest): bursts of minutes (some in the same second), then days."""
-    count, longest = told.items.shape
+    count, longest = histories.items.shape
     start = OPENING + generator.integers(0, YEARS * 365 * DAY, (count, 1))
     burst = generator.random((count, longest), np.float32) < 0.5
     gap = generator.standard_exponential((count, longest), np.float32) * np.where(burst, 60, 12 * DAY)

@@ -66,9 +66,9 @@ class LifelongSampler:
         """The users of a chunk."""
         generator = stream(self.world.settings.seed, "users", chunk)
         users = np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, self.world.settings.users))
-        told = [self._life(generator) for _ in users]
-        columns = [np.concatenate(parts) for parts in zip(*told, strict=True)]
-        return Lives(np.repeat(users, [len(one[0]) for one in told]), *columns)
+        lives = [self._life(generator) for _ in users]
+        columns = [np.concatenate(parts) for parts in zip(*lives, strict=True)]
+        return Lives(np.repeat(users, [len(one[0]) for one in lives]), *columns)
 
     def _life(self, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
         settings = self.settings
@@ -87,8 +87,8 @@ class LifelongSampler:
         # the match with every interest of the user, those asleep counting less
         matches = ASLEEP * self.match[held][:, items]
         matches[awake, np.arange(count)] /= ASLEEP
-        told = 1 / (1 + np.exp(-(BASE + GAIN * matches.max(0))))
-        probability = settings.noise * CHANCE + (1 - settings.noise) * told
+        by_taste = 1 / (1 + np.exp(-(BASE + GAIN * matches.max(0))))
+        probability = settings.noise * CHANCE + (1 - settings.noise) * by_taste
         clicked = generator.random(count) < probability
 
         opened = np.sort(generator.random(session[-1] + 1)) * _PERIOD * 0.999

@@ -47,24 +47,24 @@ def item_ids(world: World, items: np.ndarray) -> pa.Array:
     return pa.array(world.raw_ids(), pa.string()).take(pa.array(items))
 
 
-def write_log(world: World, told: Histories, chunk: int, first_line: int) -> LogBlock:
+def write_log(world: World, histories: Histories, chunk: int, first_line: int) -> LogBlock:
     """The lines of a chunk; the first one gets the number `first_line` (from 1)."""
     settings = world.settings
     generator = stream(settings.seed, "log", chunk)
-    steps = np.arange(told.items.shape[1])
-    who, step = np.nonzero(steps < told.length[:, None])
+    steps = np.arange(histories.items.shape[1])
+    who, step = np.nonzero(steps < histories.length[:, None])
     events = len(who)
-    times = draw_times(told, generator)[who, step]
+    times = draw_times(histories, generator)[who, step]
     ratings = np.clip(np.rint(generator.normal(4.2, 0.8, events)), 1, 5)
-    order = np.lexsort((step, told.user[who], times))
+    order = np.lexsort((step, histories.user[who], times))
     # line kinds in the log's order: a readable row, perhaps itself again, perhaps an unreadable line
     twice = generator.random(events) < settings.duplicated
     broken = generator.random(events) < settings.malformed
     readable = np.repeat(order, 1 + twice)
     ends = np.cumsum(1 + twice + broken)
     number = np.arange(len(readable)) + np.repeat(np.cumsum(broken) - broken, 1 + twice)
-    users = told.user[who]
-    items = told.items[who, step]
+    users = histories.user[who]
+    items = histories.items[who, step]
     interactions = pa.table(
         [
             user_ids(users[readable]),

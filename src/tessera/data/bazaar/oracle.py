@@ -40,7 +40,7 @@ class Oracle:
         unknown = next((raw for raw in raw_items[1:] if raw not in place), None)
         if unknown is not None:
             raise ArtifactError(f"{truth}: item {unknown!r} is not of this world{did_you_mean(unknown, place)}")
-        self.places = np.array([place[raw] for raw in raw_items[1:]], np.int64)
+        self.item_numbers = np.array([place[raw] for raw in raw_items[1:]], np.int64)
         """(items,) index in the world of each dense id 1..items."""
         users, starts = np.unique(table.column("user").to_numpy(zero_copy_only=False), return_index=True)
         ends = np.append(starts, table.num_rows)[1:]
@@ -67,7 +67,7 @@ class Oracle:
             raise ArtifactError(f"{self.path}: no truth of user {user}; raise `oracle_users`")
         begin, end = self._rows[user]
         history = self._items[begin:end]
-        steps = np.flatnonzero(history == self.places[target - 1])
+        steps = np.flatnonzero(history == self.item_numbers[target - 1])
         if not len(steps):
             raise ArtifactError(f"{self.path}: item {target} never came to user {user}")
         step = int(steps[0])
@@ -75,5 +75,5 @@ class Oracle:
         previous = int(history[step - 1]) if step else None
         state = self._tastes[row], self._weights[row], previous, history[:step], int(self._times[row])
         every = next_item_probabilities(self.world, *state)
-        kept = every[self.places]
+        kept = every[self.item_numbers]
         return np.asarray(kept / kept.sum())

@@ -56,8 +56,8 @@ def read_items(settings: AmazonSource, log: RawLog) -> Iterator[Item]:
             yield Item(raw_id)  # counted; what it says is not looked at
         else:
             attributes = {name: _first(product, keys) for name, keys in _ATTRIBUTES.items()}
-            told = {name: text for name, text in attributes.items() if text}
-            yield Item(raw_id, as_title(product.get("title")), told, list(_pictures(product)))
+            texts = {name: text for name, text in attributes.items() if text}
+            yield Item(raw_id, as_title(product.get("title")), texts, list(_pictures(product)))
 
 
 def _first(product: dict[str, Any], keys: tuple[str, ...]) -> str:
@@ -78,8 +78,8 @@ def _pictures(product: dict[str, Any]) -> Iterator[str]:
     """File names of the product's pictures, as they are when downloaded under their own names."""
     urls: list[Any] = [product.get("imUrl")]
     for key in ("imageURLHighRes", "imageURL"):
-        found = product.get(key)
-        urls += found if isinstance(found, list) else [found]
+        value = product.get(key)
+        urls += value if isinstance(value, list) else [value]
     for image in product.get("images") or []:
         if isinstance(image, dict):
             urls += [image.get(size) for size in ("hi_res", "large", "thumb")]

@@ -129,13 +129,13 @@ def _list(text: str | None) -> list[str | None] | None:
     if text is None or not text.startswith("["):
         return None
     try:
-        found = json.loads(text)
+        entries = json.loads(text)
     except ValueError:
         try:
-            found = ast.literal_eval(text)
+            entries = ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return None
-    return [id_text(entry) for entry in found] if isinstance(found, list) else None
+    return [id_text(entry) for entry in entries] if isinstance(entries, list) else None
 
 
 def read_items_file(settings: ItemsFile, log: RawLog) -> Iterator[Item]:

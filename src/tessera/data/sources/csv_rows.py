@@ -74,17 +74,17 @@ def read_header(path: Path, separator: str | None = None, encoding: str | None =
     raise DataFileError(f"{path}: is empty")
 
 
-def check_columns(path: Path, columns: dict[str, str], found: Sequence[str]) -> None:
+def check_columns(path: Path, columns: dict[str, str], header: Sequence[str]) -> None:
     """Refuse a table without one of the columns, or with it twice.
 
     Raises:
         DataFileError: so it is.
     """
     for name, column in columns.items():
-        if column not in found:
-            raise DataFileError(f"{path}: has no column {column!r} (for {name}){did_you_mean(column, found)}")
-        if list(found).count(column) > 1:
-            raise DataFileError(f"{path}: has the column {column!r} (for {name}) {list(found).count(column)} times")
+        if column not in header:
+            raise DataFileError(f"{path}: has no column {column!r} (for {name}){did_you_mean(column, header)}")
+        if list(header).count(column) > 1:
+            raise DataFileError(f"{path}: has the column {column!r} (for {name}) {list(header).count(column)} times")
 
 
 def parse(line: str, separator: str) -> list[str]:
@@ -120,7 +120,7 @@ class _Profile:
         self._numeric = [any(column) and all(map(is_number, filter(None, column))) for column in columns]
         self._spaced = [any(" " in field.strip() for field in column) for column in columns]
         shapes = [{_shape(field) for field in column} for column in columns]
-        self._shapes = [found if len(found) <= _FEW_SHAPES and len(rows) >= 20 else None for found in shapes]
+        self._shapes = [seen if len(seen) <= _FEW_SHAPES and len(rows) >= 20 else None for seen in shapes]
 
     def is_row(self, line: str) -> bool:
         """Whether a line looks like a row of this table."""
@@ -158,21 +158,21 @@ def _parse(line: str, header: Header) -> list[str] | None:
 
 def _single_rows(header: Header, lines: list[str]) -> list[list[str]]:
     """Rows of one line, where quoted fields may hold line breaks."""
-    found: list[list[str]] = []
+    rows: list[list[str]] = []
     inside = False
     for line in lines:
         fields = _parse('"' + line if inside else line, header) or []
         if not inside and not is_open(fields) and fits(header, fields):
-            found.append(fields)
+            rows.append(fields)
         inside = is_open(fields)
-    return found
+    return rows
 
 
 def _rows_line_by_line(header: Header, lines: list[str]) -> list[list[str]]:
     """Rows of one line, where most of the lines are such: otherwise all rows hold texts of several lines."""
     parsed = [fields for line in lines if line.strip() and (fields := _parse(line, header)) is not None]
-    found = [fields for fields in parsed if fits(header, fields) and not is_open(fields)]
-    return found if len(found) >= 0.8 * len(parsed) else []
+    rows = [fields for fields in parsed if fits(header, fields) and not is_open(fields)]
+    return rows if len(rows) >= 0.8 * len(parsed) else []
 
 
 def is_number(text: str) -> bool:
@@ -207,7 +207,7 @@ class CarefulReader:
         """
         lines = _texts(block)
         width, separator = len(self.header.names), self.header.separator
-        found: list[tuple[int, list[str]]] = []
+        records: list[tuple[int, list[str]]] = []
         place = 0
         while place < len(lines):
             number, line = block.first + place, lines[place]
@@ -219,7 +219,7 @@ class CarefulReader:
                 if is_open(fields):
                     end = self._end(lines, place)
                     if end is None and not last and len(block.data) < 4 * BLOCK_BYTES:
-                        return found, _rest(block, place - 1)
+                        return records, _rest(block, place - 1)
                     if not end:
                         self.log.reject(self.path, number, UNCLOSED, line)
                         continue
@@ -229,11 +229,11 @@ class CarefulReader:
                 self.log.reject(self.path, number, f"no row: {error}", line)
                 continue
             if not fits(self.header, fields):
-                told = f"{len(fields)} fields, expected {width}"
-                self.log.reject(self.path, number, told, line)
+                reason = f"{len(fields)} fields, expected {width}"
+                self.log.reject(self.path, number, reason, line)
                 continue
-            found.append((number, fields[:width]))
-        return found, None
+            records.append((number, fields[:width]))
+        return records, None
 
     def _end(self, lines: list[str], start: int) -> int | None:
         """Place behind the record whose quoted field is open before line `start`; 0 if the quote is a stray one.
@@ -300,20 +300,20 @@ def csv_frames(
         DataFileError: a column is not there.
     """
     check_columns(path, columns, header.names)
-    places = {name: header.names.index(column) for name, column in columns.items()}
+    positions = {name: header.names.index(column) for name, column in columns.items()}
     careful = CarefulReader(path, header, log, encoding)
     rest: Block | None = None
     for body, last in _bodies(path, header, size or BLOCK_BYTES, encoding):
         block = _joined(rest, body)
         head, rest = (block, None) if last else _whole_records(block)
-        frame = _plain(head, places, careful)
+        frame = _plain(head, positions, careful)
         if frame is None:
             records, rest = careful.records(block, last)
-            frame = _frame(path, records, places, log)
+            frame = _frame(path, records, positions, log)
         yield frame
 
 
-def _plain(block: Block, places: dict[str, int], careful: CarefulReader) -> pl.DataFrame | None:
+def _plain(block: Block, positions: dict[str, int], careful: CarefulReader) -> pl.DataFrame | None:
     """A block in which every line is a row, save blank lines and lines with other numbers of fields; else None."""
     header = careful.header
     ends_open = block.data.rfind(b"\n", 0, -1) + 1
@@ -335,7 +335,7 @@ def _plain(block: Block, places: dict[str, int], careful: CarefulReader) -> pl.D
     names = [str(place) for place in range(width)]
     read = pc_csv.ReadOptions(use_threads=False, block_size=len(block.data) + 1, column_names=names)
     options = pc_csv.ParseOptions(delimiter=header.separator, newlines_in_values=True, invalid_row_handler=wrong)
-    wanted = [str(place) for place in dict.fromkeys(places.values())]
+    wanted = [str(place) for place in dict.fromkeys(positions.values())]
     convert = pc_csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()),
         include_columns=wanted,
@@ -361,7 +361,7 @@ def _plain(block: Block, places: dict[str, int], careful: CarefulReader) -> pl.D
     gone = {row - 1 for row, _, _ in skipped}
     kept = [number for place, number in enumerate(numbers) if place not in gone] if gone else numbers
     frame = pl.DataFrame(pl.from_arrow(table))
-    selected = frame.select(**{name: pl.col(str(place)) for name, place in places.items()})
+    selected = frame.select(**{name: pl.col(str(place)) for name, place in positions.items()})
     return selected.insert_column(0, pl.Series("line", kept, pl.Int64))
 
 
@@ -408,16 +408,18 @@ def _record_numbers(block: Block, careful: CarefulReader) -> list[int]:
     return [block.first + int(place) for place in np.flatnonzero(~quoted[:-1] & ~empty)]
 
 
-def _frame(path: Path, records: list[tuple[int, list[str]]], places: dict[str, int], log: RawLog) -> pl.DataFrame:
+def _frame(path: Path, records: list[tuple[int, list[str]]], positions: dict[str, int], log: RawLog) -> pl.DataFrame:
     kept: list[tuple[Any, ...]] = []
     for number, fields in records:
-        values = [fields[place] or None for place in places.values()]
-        broken = next((name for name, value in zip(places, values, strict=True) if value and not is_whole(value)), None)
+        values = [fields[place] or None for place in positions.values()]
+        broken = next(
+            (name for name, value in zip(positions, values, strict=True) if value and not is_whole(value)), None
+        )
         if broken is not None:
             log.reject(path, number, f"{broken} is not utf-8 text", whole(" ".join(map(str, values))))
             continue
         kept.append((number, *values))
-    schema = {"line": pl.Int64, **dict.fromkeys(places, pl.String)}
+    schema = {"line": pl.Int64, **dict.fromkeys(positions, pl.String)}
     return pl.DataFrame(kept, schema, orient="row")
 
 

@@ -94,9 +94,9 @@ def _objects(path: Path, encoding: str | None, array: bool) -> Iterator[str]:
             end, sure = 0, False
             if place < len(text):
                 try:
-                    found, end = decode(text, place)
+                    value, end = decode(text, place)
                     sure = end < len(text)
-                    keys = keys or (set(found) if isinstance(found, dict) else set())
+                    keys = keys or (set(value) if isinstance(value, dict) else set())
                 except json.JSONDecodeError as error:
                     # an error before the end stays one; but a string may close in what is not read yet
                     sure = error.pos < len(text) - 64 and not error.msg.startswith("Unterminated string")
@@ -110,8 +110,8 @@ def _objects(path: Path, encoding: str | None, array: bool) -> Iterator[str]:
                 text, place = text[place:] + utf8.decode(more, final=ended), 0
                 continue
             if array and not end and not following:
-                told = f"the JSON array is damaged, or breaks off, after object {count:,}"
-                raise DataFileError(f"{path}: {told}; fetch or copy the file again")
+                fault = f"the JSON array is damaged, or breaks off, after object {count:,}"
+                raise DataFileError(f"{path}: {fault}; fetch or copy the file again")
             if place >= len(text):
                 return
             stop = end or following or len(text)
@@ -124,10 +124,10 @@ def _next_object(text: str, place: int, keys: set[str]) -> int | None:
     """Where, behind a damaged object, the next one begins: it has keys of the first, as parts of objects do not."""
     for start in _NEXT_OBJECT.finditer(text, place + 1):
         try:
-            found = json.JSONDecoder().raw_decode(text, start.end())[0]
+            value = json.JSONDecoder().raw_decode(text, start.end())[0]
         except (ValueError, RecursionError):
             continue
-        if isinstance(found, dict) and 2 * len(keys & set(found)) >= len(keys):
+        if isinstance(value, dict) and 2 * len(keys & set(value)) >= len(keys):
             return start.end()
     return None
 
@@ -159,10 +159,10 @@ def json_histories(path: Path, log: RawLog, encoding: str | None = None) -> None
 def _pairs(path: Path, raw: bytes) -> list[tuple[str, Any]]:
     """Keys and values of an object in their order; a key that stands twice is there twice."""
     try:
-        found = json.loads(raw, object_pairs_hook=list)
+        pairs = json.loads(raw, object_pairs_hook=list)
     except (ValueError, RecursionError) as error:
         raise DataFileError(f"{path}: not JSON: {error}") from None
-    return found if isinstance(found, list) else []
+    return pairs if isinstance(pairs, list) else []
 
 
 def _is_id(value: Any) -> bool:

@@ -48,19 +48,19 @@ def parse_line(raw: bytes, literal: bool = False) -> dict[str, Any]:
         BadLine: it is something else.
     """
     try:
-        found = json.loads(raw)
+        value = json.loads(raw)
     except UnicodeDecodeError:
         raise BadLine("not utf-8 text") from None
     except (ValueError, RecursionError) as error:
         if not literal:
             raise BadLine(f"not JSON: {error}") from None
         try:
-            found = ast.literal_eval(raw.decode())
+            value = ast.literal_eval(raw.decode())
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             raise BadLine(f"neither JSON nor a Python literal: {error}") from None
-    if not isinstance(found, dict):
-        raise BadLine(f"not an object: {type(found).__name__}")
-    return found
+    if not isinstance(value, dict):
+        raise BadLine(f"not an object: {type(value).__name__}")
+    return value
 
 
 def json_objects(
@@ -72,12 +72,12 @@ def json_objects(
             if not raw.strip():
                 continue
             try:
-                found = parse_line(raw, literal)
+                record = parse_line(raw, literal)
             except BadLine as error:
                 log.reject(path, line, str(error), raw.decode("utf-8", "replace"))
                 continue
             log.described += 1
-            yield found
+            yield record
 
 
 def json_rows(path: Path, columns: Mapping[str, str], log: RawLog, encoding: str | None = None) -> None:
@@ -206,8 +206,8 @@ class _Reader:
             if not raw.strip():
                 continue
             try:
-                found = parse_line(raw)
-                rows.append({"line": line, **{key: self._value(key, found.get(key)) for key in self.schema}})
+                record = parse_line(raw)
+                rows.append({"line": line, **{key: self._value(key, record.get(key)) for key in self.schema}})
             except BadLine as error:
                 self.log.reject(self.path, line, str(error), raw.decode("utf-8", "replace"))
         return pl.DataFrame(rows, schema={"line": pl.Int64, **self.schema})

@@ -70,11 +70,11 @@ def _only(folder: Path, pattern: str, category: str | None) -> Path | None:
     Raises:
         DataFileError: there are several.
     """
-    found = sorted(path for path in folder.glob(pattern) if path.name.startswith(category or ""))
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
+    files = sorted(path for path in folder.glob(pattern) if path.name.startswith(category or ""))
+    if len(files) > 1:
+        names = ", ".join(path.name for path in files)
         raise DataFileError(f"{folder}: holds several files {pattern}: {names}; say which with 'category'")
-    return found[0] if found else None
+    return files[0] if files else None
 
 
 def _samples(path: Path, part: str, log: RawLog, encoding: str | None) -> Iterator[tuple[str, Sample]]:
@@ -92,8 +92,8 @@ def _samples(path: Path, part: str, log: RawLog, encoding: str | None) -> Iterat
 
 def _list(text: str | None) -> list[str]:
     """The items of a Python list of numbers or texts; empty where it is something else, or an item is missing."""
-    found = _literal(text or "")
-    items = [id_text(entry) for entry in found] if isinstance(found, list) else []
+    entries = _literal(text or "")
+    items = [id_text(entry) for entry in entries] if isinstance(entries, list) else []
     return [item for item in items if item is not None] if None not in items else []
 
 
@@ -117,20 +117,20 @@ def read_items(settings: MiniOneRecSource, log: RawLog) -> Iterator[Item]:
         raise DataFileError(f"{path}: not JSON: {error}") from None
     if not isinstance(items, dict):
         raise DataFileError(f"{path}: expected an object of items by id, got {type(items).__name__}")
-    for number, (raw_id, told) in enumerate(items.items(), 1):
-        if not isinstance(told, dict):
-            log.reject(path, number, f"not an object: {type(told).__name__}", str(told))
+    for number, (raw_id, product) in enumerate(items.items(), 1):
+        if not isinstance(product, dict):
+            log.reject(path, number, f"not an object: {type(product).__name__}", str(product))
             continue
         log.described += 1
         if not log.knows(raw_id):
             yield Item(raw_id)  # counted; what it says is not looked at
             continue
-        description = told.get("description")
+        description = product.get("description")
         paragraphs = _literal(description) if isinstance(description, str) and description.startswith("[") else None
         attributes = {
-            "brand": as_text(told.get("brand")),
-            "category": as_text(told.get("categories")),
+            "brand": as_text(product.get("brand")),
+            "category": as_text(product.get("categories")),
             "description": as_text(description if paragraphs is None else paragraphs, " "),
         }
         told_of = {name: text for name, text in attributes.items() if text}
-        yield Item(raw_id, as_title(told.get("title")), told_of)
+        yield Item(raw_id, as_title(product.get("title")), told_of)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tessera.artifacts.logs import log as told
+from tessera.artifacts.logs import log as logger
 from tessera.data.blocks import blocks, lines
 from tessera.data.files import DataFileError, find
 from tessera.data.log import Item, RawLog
@@ -79,14 +79,14 @@ def read_interactions(settings: MovieLensSource, log: RawLog) -> None:
     header, columns = _layout(path, settings.encoding)
     for name in ("rating", "timestamp"):
         if name not in columns:
-            told.warning("%s: has no column of %ss: the rows are taken without", path, name)
+            logger.warning("%s: has no column of %ss: the rows are taken without", path, name)
     if header.separator != "::":
         for frame in csv_frames(path, columns, header, log, settings.encoding):
             log.add(frame, path)
         return
-    places = {name: field(header.names.index(column)) for name, column in columns.items()}
+    expressions = {name: field(header.names.index(column)) for name, column in columns.items()}
     for _, frame in text_rows(path, "::", log, header.names, settings.encoding, header.line):
-        add_rows(log, path, frame, **places)
+        add_rows(log, path, frame, **expressions)
 
 
 def check(settings: MovieLensSource) -> None:
@@ -95,18 +95,18 @@ def check(settings: MovieLensSource) -> None:
 
 
 def _layout(path: Path, encoding: str | None) -> _Layout:
-    found = _first_line(path, encoding)
-    if any(map(is_number, found.names)):
-        return _Layout(Header(_ORDER, found.separator, 0), {name: name for name in _ORDER})
-    columns = _by_name(found.names, _NAMES)
+    header = _first_line(path, encoding)
+    if any(map(is_number, header.names)):
+        return _Layout(Header(_ORDER, header.separator, 0), {name: name for name in _ORDER})
+    columns = _by_name(header.names, _NAMES)
     for name, expected in (("user", "userId"), ("item", "movieId")):
         if name not in columns:
-            hint = did_you_mean(expected, found.names)
+            hint = did_you_mean(expected, header.names)
             raise DataFileError(
-                f"{path}: line {found.line}: the header {found.names} has no column {expected!r}{hint}; "
+                f"{path}: line {header.line}: the header {header.names} has no column {expected!r}{hint}; "
                 "expected userId, movieId, rating, timestamp in any order, or rows in this order and no header"
             )
-    return _Layout(found, columns)
+    return _Layout(header, columns)
 
 
 def _first_line(path: Path, encoding: str | None) -> Header:
@@ -134,7 +134,7 @@ def read_items(settings: MovieLensSource, log: RawLog) -> Iterator[Item]:
         yield from films(path, log, settings.encoding)
     else:
         name = _FILES[_plain(ratings)]
-        told.warning("WARNING: %s: no %s beside %s; films have no titles", ratings.parent, name, ratings.name)
+        logger.warning("WARNING: %s: no %s beside %s; films have no titles", ratings.parent, name, ratings.name)
 
 
 def films(path: Path, log: RawLog, encoding: str | None = None) -> Iterator[Item]:

@@ -43,8 +43,8 @@ def _named(path: Path) -> Iterator[None]:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError | PermissionError):
             raise
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataFileError(f"{path}: damaged or incomplete Parquet ({told}); fetch or copy the file again") from None
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataFileError(f"{path}: damaged or incomplete Parquet ({reason}); fetch or copy the file again") from None
 
 
 def parquet_schema(path: Path) -> pa.Schema:
@@ -123,14 +123,14 @@ def parquet_frames(path: Path, columns: Mapping[str, str]) -> Iterator[pl.DataFr
 
 
 def _batches(path: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
-    told = folder_values(path)
+    constants = folder_values(path)
     with _named(path):
         file = pq.ParquetFile(path)
         own = [name for name in names if name in file.schema_arrow.names]
         for batch in file.iter_batches(columns=own):
             for name in names:
                 if name not in own:
-                    batch = batch.append_column(name, pa.repeat(told[name], batch.num_rows))
+                    batch = batch.append_column(name, pa.repeat(constants[name], batch.num_rows))
             yield batch
 
 

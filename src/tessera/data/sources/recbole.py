@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tessera.artifacts.logs import log as told
+from tessera.artifacts.logs import log as logger
 from tessera.data.files import DataFileError, find
 from tessera.data.identifiers import id_text
 from tessera.data.log import Item, RawLog
@@ -42,12 +42,12 @@ def read_interactions(settings: RecBoleSource, log: RawLog) -> None:
     path = find(settings.path, settings.sha256)
     samples: list[tuple[str, str | None, Sample]] = []
     for names, frame in text_rows(path, "\t", log, encoding=settings.encoding):
-        places = _places(path, names)
+        positions = _places(path, names)
         lists = _list_place(names)
         if lists is None:
-            add_rows(log, path, frame, **{key: field(place) for key, place in places.items()})
+            add_rows(log, path, frame, **{key: field(place) for key, place in positions.items()})
         else:
-            _collect(path, frame, places, lists, samples, log)
+            _collect(path, frame, positions, lists, samples, log)
     if samples:
         _add_samples(path, samples, log)
 
@@ -60,12 +60,12 @@ def check(settings: RecBoleSource) -> None:
 
 def _places(path: Path, names: list[str]) -> dict[str, int]:
     plain = _plain(names)
-    places = {key: plain.index(n) for key, known in _NAMES.items() for n in known if n in plain}
+    positions = {key: plain.index(n) for key, known in _NAMES.items() for n in known if n in plain}
     for key in ("user", "item"):
-        if key not in places:
+        if key not in positions:
             expected = _NAMES[key][0]
             raise DataFileError(f"{path}: line 1: no column {expected!r}{did_you_mean(expected, plain)}")
-    return places
+    return positions
 
 
 def _list_place(names: list[str]) -> int | None:
@@ -76,29 +76,34 @@ def _list_place(names: list[str]) -> int | None:
 def _collect(
     path: Path,
     frame: pl.DataFrame,
-    places: dict[str, int],
+    positions: dict[str, int],
     lists: int,
     samples: list[tuple[str, str | None, Sample]],
     log: RawLog,
 ) -> None:
     """The samples of a file that RecBole split into histories and targets, with their user and the target's time."""
     for line, text, fields in frame.select("line", "text", "fields").iter_rows():
-        user, target = id_text(fields[places["user"]]), id_text(fields[places["item"]])
+        user, target = id_text(fields[positions["user"]]), id_text(fields[positions["item"]])
         if not user or not target:
             log.reject(path, line, f"{'item' if user else 'user'} is missing", text)
             continue
-        time = fields[places["timestamp"]] if "timestamp" in places else None
+        time = fields[positions["timestamp"]] if "timestamp" in positions else None
         samples.append((user, time, Sample(path, line, "train", fields[lists].split(), target)))
 
 
 def _add_samples(path: Path, samples: list[tuple[str, str | None, Sample]], log: RawLog) -> None:
-    told.warning("%s: its histories (item_id_list) are merged by user; times and ratings of targets are not kept", path)
+    logger.warning(
+        "%s: its histories (item_id_list) are merged by user; times and ratings of targets are not kept", path
+    )
     by_user: dict[str, list[tuple[int, Sample]]] = {}
     for (user, _, sample), time in zip(samples, _times(path, samples, log), strict=True):
         if time is not None:
             by_user.setdefault(user, []).append((time, sample))
     in_order = by_whole_columns(
-        {user: [sample for _, sample in sorted(found, key=lambda pair: pair[0])] for user, found in by_user.items()}
+        {
+            user: [sample for _, sample in sorted(numbered, key=lambda pair: pair[0])]
+            for user, numbered in by_user.items()
+        }
     )
     longest = longest_history(in_order)
     rows = [

@@ -27,20 +27,20 @@ class Sample(NamedTuple):
 
 def by_whole_columns(by_user: dict[str, list[Sample]]) -> dict[str, list[Sample]]:
     """The samples with the ids of histories and of targets each by the rule of whole columns: `5.0` continues a `5`."""
-    samples = [sample for found in by_user.values() for sample in found]
-    told = _pointed({sample.target for sample in samples})
+    samples = [sample for own in by_user.values() for sample in own]
+    pointed = _pointed({sample.target for sample in samples})
     lists = _pointed({item for sample in samples for item in sample.history})
-    if not (told or lists):
+    if not (pointed or lists):
         return by_user
     return {
         user: [
             sample._replace(
-                target=sample.target.removesuffix(".0") if told else sample.target,
+                target=sample.target.removesuffix(".0") if pointed else sample.target,
                 history=[item.removesuffix(".0") for item in sample.history] if lists else sample.history,
             )
-            for sample in found
+            for sample in own
         ]
-        for user, found in by_user.items()
+        for user, own in by_user.items()
     }
 
 

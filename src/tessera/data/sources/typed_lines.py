@@ -58,8 +58,8 @@ class TypedLines:
             return False
         if not self._rows:
             self._first = block.first
-        for name, found in values.items():
-            self._values[name] += found
+        for name, column in values.items():
+            self._values[name] += column
         self._rows += len(rows)
         if self._keeps_blocks:
             self._waiting.append(block)

@@ -38,9 +38,9 @@ def read_items(settings: YelpSource, log: RawLog) -> Iterator[Item]:
 
 
 def _attributes(business: dict[str, Any]) -> dict[str, str]:
-    found = {name: as_text(business.get(name)) for name in ("categories", "neighborhoods", "city", "state")}
-    found["attributes"] = as_text(_true_only(business.get("attributes")))
-    return {name: text for name, text in found.items() if text}
+    texts = {name: as_text(business.get(name)) for name in ("categories", "neighborhoods", "city", "state")}
+    texts["attributes"] = as_text(_true_only(business.get("attributes")))
+    return {name: text for name, text in texts.items() if text}
 
 
 def _true_only(value: Any) -> Any:

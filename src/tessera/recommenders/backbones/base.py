@@ -76,8 +76,8 @@ class CausalBackbone(Backbone):
         inputs, targets = histories[:, :-1], histories[:, 1:]
         real = targets > 0
         states = self.hidden(self.fused(F.embedding(inputs, vectors), inputs > 0), real.sum(1))
-        places = real.flatten().nonzero().squeeze(1)
-        return Examples(at_places(states, places), targets.flatten()[places], places // targets.shape[1])
+        positions = real.flatten().nonzero().squeeze(1)
+        return Examples(at_places(states, positions), targets.flatten()[positions], positions // targets.shape[1])
 
     def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
         """(batch, dim) state after the last item."""
@@ -85,6 +85,6 @@ class CausalBackbone(Backbone):
         return states[torch.arange(states.shape[0], device=states.device), lengths - 1]
 
 
-def at_places(states: Tensor, places: Tensor) -> Tensor:
+def at_places(states: Tensor, positions: Tensor) -> Tensor:
     """(places, dim) rows of states (batch, length, dim) at flat places; index_select has the fast gradient."""
-    return states.flatten(0, 1).index_select(0, places)
+    return states.flatten(0, 1).index_select(0, positions)

@@ -103,9 +103,9 @@ class BERT4Rec(Backbone):
         visible = self._attention(histories > 0, torch.arange(histories.shape[1], device=histories.device)[None])
         for block in self.blocks:
             x = block(x, visible)
-        places = hidden.flatten().nonzero().squeeze(1)
-        states = self.head(self.norm(at_places(x, places)))
-        return Examples(states, histories.flatten()[places], places // histories.shape[1])
+        positions = hidden.flatten().nonzero().squeeze(1)
+        states = self.head(self.norm(at_places(x, positions)))
+        return Examples(states, histories.flatten()[positions], positions // histories.shape[1])
 
     def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
         """(batch, dim) state of a mask put after the last item."""

@@ -41,8 +41,8 @@ class GRU4Rec(CausalBackbone):
 
     def examples(self, histories: Tensor, vectors: Tensor, drawn: Tensor | None = None) -> Examples:
         """Every item but the first is predicted from the state before it; with `targets: last`, only the last."""
-        found = super().examples(histories, vectors, drawn)
+        examples = super().examples(histories, vectors, drawn)
         if not self.last_only:
-            return found
-        last = found.owners.diff(append=found.owners.new_tensor([-1])) != 0
-        return Examples(*(part[last] for part in found))
+            return examples
+        last = examples.owners.diff(append=examples.owners.new_tensor([-1])) != 0
+        return Examples(*(part[last] for part in examples))

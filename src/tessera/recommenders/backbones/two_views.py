@@ -41,8 +41,8 @@ class TwoViews(Backbone):
     def examples(self, histories: Tensor, vectors: Tensor, drawn: Tensor | None = None) -> Examples:
         """States (targets, dim) that predict the targets of histories (batch, length)."""
         drawn = self.draw(histories) if drawn is None else drawn
-        found = [backbone.examples(histories, half, drawn) for backbone, half in self._halves(vectors)]
-        return Examples(torch.cat([part.states for part in found], 1), found[0].targets, found[0].owners)
+        examples = [backbone.examples(histories, half, drawn) for backbone, half in self._halves(vectors)]
+        return Examples(torch.cat([part.states for part in examples], 1), examples[0].targets, examples[0].owners)
 
     def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
         """(batch, dim) state after the last item."""

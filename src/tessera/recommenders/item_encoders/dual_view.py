@@ -166,7 +166,7 @@ class Attributes(nn.Module):
 
     values: Tensor
     """(values, input width) the distinct ones."""
-    places: Tensor
+    value_index: Tensor
     """(items + 1, n) which value stands where; `values` of them stands for none."""
 
     def __init__(self, rows: ItemSequences, width: int, lost: Lost | None = None) -> None:
@@ -183,7 +183,7 @@ class Attributes(nn.Module):
             raise ValueError("items.fine: the table has no row")
         rows, mean = standardized_sequences(rows)
         self.register_buffer("values", torch.from_numpy(rows.values), persistent=False)
-        self.register_buffer("places", torch.from_numpy(rows.places), persistent=False)
+        self.register_buffer("value_index", torch.from_numpy(rows.value_index), persistent=False)
         self.project = nn.Linear(rows.values.shape[1], width)
         self.present = Present(torch.from_numpy(rows.present), lost)
         self.register_buffer("mean", mean, persistent=False)
@@ -198,15 +198,15 @@ class Attributes(nn.Module):
         """Which value stands where, and where any does, (items + 1, n): without a text it is the absent one, once."""
         none = len(self.values)
         missed = self.present.missed()
-        places = self.places if missed is None else self.places.masked_fill(missed[:, None], none)
-        present = places < none
+        index = self.value_index if missed is None else self.value_index.masked_fill(missed[:, None], none)
+        present = index < none
         present = torch.cat([present[:, :1] | ~present.any(1, keepdim=True), present[:, 1:]], 1)
-        return places, present
+        return index, present
 
     def tokens(self, absent: Tensor) -> tuple[Tensor, Tensor]:
         """(items + 1, n, width) projected attributes and (items + 1, n) which there are."""
-        places, present = self.layout()
-        return nn.functional.embedding(places, self.distinct(absent)), present
+        index, present = self.layout()
+        return nn.functional.embedding(index, self.distinct(absent)), present
 
 
 class _Fusion(nn.Module):
@@ -228,23 +228,23 @@ class _Fusion(nn.Module):
             attributes: the fine view.
             absent: (width,) what stands for a text that there is not.
         """
-        places, present = attributes.layout()
+        index, present = attributes.layout()
         distinct = attributes.distinct(absent)
 
         def spread(x: Tensor) -> Tensor:  # what is computed once a value, at every item that has it
-            return nn.functional.embedding(places, x)
+            return nn.functional.embedding(index, x)
 
         mean_coarse, mean_fine = coarse.mean(1), masked_mean(spread(distinct), present)
-        found = {"coarse": mean_coarse, "fine": mean_fine}
+        views = {"coarse": mean_coarse, "fine": mean_fine}
         for view, read in self.reads.items():
             if not isinstance(read, CrossAttention):
                 both = [mean_coarse, mean_fine] if view == "coarse" else [mean_fine, mean_coarse]
-                found[view] = read(torch.cat(both, 1))
+                views[view] = read(torch.cat(both, 1))
             elif view == "coarse":
                 keys = spread(read.project_keys(distinct))
                 seen = read.attend(read.project_query(coarse), keys, present[:, None]).mean(1)
-                found[view] = mean_coarse + read.project_out(seen)
+                views[view] = mean_coarse + read.project_out(seen)
             else:
                 queries, keys = spread(read.project_query(distinct)), read.project_keys(coarse)
-                found[view] = mean_fine + read.project_out(masked_mean(read.attend(queries, keys), present))
-        return found["coarse"], found["fine"]
+                views[view] = mean_fine + read.project_out(masked_mean(read.attend(queries, keys), present))
+        return views["coarse"], views["fine"]

@@ -30,8 +30,8 @@ class CrossAttention(nn.Module):
             keys: (batch, keys, width).
             visible: broadcast to (batch, queries, keys): true where a query may look; each sees one key at least.
         """
-        found: Tensor = self.project_out(self.attend(self.project_query(queries), self.project_keys(keys), visible))
-        return found
+        attended: Tensor = self.project_out(self.attend(self.project_query(queries), self.project_keys(keys), visible))
+        return attended
 
     def attend(self, queries: Tensor, keys: Tensor, visible: Tensor | None = None) -> Tensor:
         """(batch, queries, width) before the output layer, of projected queries and keys (batch, keys, 2 width).

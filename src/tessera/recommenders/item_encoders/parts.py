@@ -40,29 +40,29 @@ def standardized_sequences(rows: ItemSequences) -> tuple[ItemSequences, Tensor]:
     values = torch.from_numpy(rows.values)
     width = values.shape[1]
     size = max(1, _BLOCK // width)
-    room = torch.empty((min(size, rows.places.size), width), dtype=values.dtype)
+    room = torch.empty((min(size, rows.value_index.size), width), dtype=values.dtype)
 
     def some(at: Tensor, of: Tensor = values) -> Tensor:
         # always into the same memory: freed blocks of this size would not all be given back
         return torch.index_select(of, 0, at, out=room[: len(at)])
 
-    blocks = torch.split(torch.from_numpy(rows.places[rows.present]), size)
+    blocks = torch.split(torch.from_numpy(rows.value_index[rows.present]), size)
     mean = _weighted([some(block).mean(0) for block in blocks], blocks)
     square = _weighted([some(block).sub_(mean).square_().mean() for block in blocks], blocks)
     scale = square.sqrt().clamp(min=1e-12)
 
     def column(at: np.ndarray, number: int) -> np.ndarray:
-        found: np.ndarray = ((values[torch.from_numpy(at), number] - mean[number]) / scale).numpy()
-        return found
+        block_rows: np.ndarray = ((values[torch.from_numpy(at), number] - mean[number]) / scale).numpy()
+        return block_rows
 
     order, ranks = _in_order(len(values), width, column)
     with scratch(rows.folder) as file:
         for block in torch.split(torch.from_numpy(order), size):
             file.write(some(block).sub_(mean).div_(scale).numpy().data)
-        found = mapped(file, len(order), width, rows.values.dtype)
-    made = ItemSequences(found, np.append(ranks, len(order))[rows.places], rows.folder)
-    blocks = torch.split(torch.from_numpy(made.places[made.present]), size)
-    return made, _weighted([some(block, torch.from_numpy(found)).mean(0) for block in blocks], blocks)
+        distinct = mapped(file, len(order), width, rows.values.dtype)
+    made = ItemSequences(distinct, np.append(ranks, len(order))[rows.value_index], rows.folder)
+    blocks = torch.split(torch.from_numpy(made.value_index[made.present]), size)
+    return made, _weighted([some(block, torch.from_numpy(distinct)).mean(0) for block in blocks], blocks)
 
 
 def _weighted(parts: Sequence[Tensor], blocks: Sequence[Tensor]) -> Tensor:

@@ -226,11 +226,11 @@ class Counted(ABC):
 
 def recommender(run: Run) -> type[Recommender]:
     """The code of a trained run's system."""
-    found: type[Recommender] = implementation(run.method)
-    return found
+    kind: type[Recommender] = implementation(run.method)
+    return kind
 
 
 def counted(run: Run) -> type[Counted]:
     """The code of a system that is fitted by counting."""
-    found: type[Counted] = implementation(run.method)
-    return found
+    kind: type[Counted] = implementation(run.method)
+    return kind

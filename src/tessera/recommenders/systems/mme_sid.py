@@ -250,10 +250,10 @@ def _code_branch(
             f"mme_sid reads the quantiser's codebooks; there is none of {ids.parts[part].name!r}, level {lacking[0]}"
         )
     codes = torch.from_numpy(ids.of(part)[:, :levels].copy())
-    found = [books[part, level].float() for level in range(levels)]
+    codebooks = [books[part, level].float() for level in range(levels)]
     if settings.start == "random":
         size = levels**-0.5 if settings.standardize else 1.0
-        found = [torch.randn_like(book) * size for book in found]
+        codebooks = [torch.randn_like(book) * size for book in codebooks]
     elif settings.standardize:
-        found = unit_codebooks(codes, found)
-    return CodeBranch(codes, found, width)
+        codebooks = unit_codebooks(codes, codebooks)
+    return CodeBranch(codes, codebooks, width)

@@ -48,10 +48,10 @@ class CodeTokens(nn.Module):
         """
         super().__init__()
         starts = torch.tensor([1, *sizes]).cumsum(0)
-        self.places = starts.tolist()
+        self.starts = starts.tolist()
         self.register_buffer("tokens", torch.where(codes < 0, 0, codes + starts[:-1]), persistent=False)
         self.tokens: Tensor
-        self.weight = nn.Parameter(torch.randn(self.places[-1], dim) * START)
+        self.weight = nn.Parameter(torch.randn(self.starts[-1], dim) * START)
         self.scale = dim**0.5  # read so much louder than scored with: training then moves what is read enough
 
     def forward(self, items: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class CodeTokens(nn.Module):
 
     def level(self, number: int) -> Tensor:
         """(codes, dim) of a level, as codes are scored with."""
-        return self.weight[self.places[number] : self.places[number + 1]]
+        return self.weight[self.starts[number] : self.starts[number + 1]]
 
 
 class TIGER(Recommender):
@@ -98,7 +98,7 @@ class TIGER(Recommender):
         self.register_buffer("cold", torch.from_numpy(popularity[1:] == 0), persistent=False)
         self.cold: Tensor
         self.max_history = settings.max_length
-        widest = max(after - before for before, after in pairwise(self.items.places))
+        widest = max(after - before for before, after in pairwise(self.items.starts))
         self.prefixes_at_once = max(1, min(PREFIXES_AT_ONCE, LOGITS // widest))
         each = 1 if settings.scoring == "exact" else settings.beams
         self.users_at_once = max(1, min(USERS_AT_ONCE, LOGITS // (widest * each)))
@@ -153,12 +153,12 @@ class TIGER(Recommender):
             states = self.encoder(x, torch.ones_like(x[..., 0], dtype=torch.bool))
             ages = (lengths[:, None] - 1 - torch.arange(histories.shape[1], device=x.device))[:, None]
             return self._remember(states, self._by_age(ages, each), ends - 1)
-        places = torch.arange(x.shape[1] + 1, device=x.device)
+        positions = torch.arange(x.shape[1] + 1, device=x.device)
         if self.positions is not None:
-            x = x + F.embedding((lengths[:, None] - 1 - places[:-1] // each).clamp_min(0), self.positions)
+            x = x + F.embedding((lengths[:, None] - 1 - positions[:-1] // each).clamp_min(0), self.positions)
         assert self.end is not None
-        x = torch.where((places == ends[:, None])[:, :, None], self.end, F.pad(x, (0, 0, 0, 1)))
-        visible = places <= ends[:, None]
+        x = torch.where((positions == ends[:, None])[:, :, None], self.end, F.pad(x, (0, 0, 0, 1)))
+        visible = positions <= ends[:, None]
         if self.users is not None:
             assert users is not None
             x = torch.cat([self.users(users % self.users.num_embeddings)[:, None], x], 1)
@@ -197,8 +197,8 @@ class TIGER(Recommender):
             x = self._vectors(read)
             each = x.shape[1] // read.shape[1]
             states = self.encoder(x, torch.ones_like(x[..., 0], dtype=torch.bool))
-            places = torch.arange(read.shape[1], device=x.device)
-            bias = self._by_age((places[:, None] - places)[None], each).repeat_interleave(self.trie.levels, 2)
+            positions = torch.arange(read.shape[1], device=x.device)
+            bias = self._by_age((positions[:, None] - positions)[None], each).repeat_interleave(self.trie.levels, 2)
             memory = self.decoder.remember(states, bias, states[:, each - 1 :: each].flatten(0, 1))
         else:
             assert histories.targets is not None
@@ -236,10 +236,10 @@ class TIGER(Recommender):
 
     def _path(self, items: Tensor) -> Tensor:
         """(batch, levels + 1) the nodes from the root to the leaves of items (batch,)."""
-        found = [self.trie.leaf_of[items]]
+        nodes = [self.trie.leaf_of[items]]
         for _ in range(self.trie.levels):
-            found.append(self.trie.parent[found[-1]])
-        return torch.stack(found[::-1], 1)
+            nodes.append(self.trie.parent[nodes[-1]])
+        return torch.stack(nodes[::-1], 1)
 
     def next_codes(self, level: int, codes: Tensor, cache: Cache, memory: Memory) -> tuple[Tensor, Cache]:
         """See `decoding.Writer`."""
@@ -248,9 +248,9 @@ class TIGER(Recommender):
         return self._logits(states, level), cache
 
     def _logits(self, states: Tensor, level: int) -> Tensor:
-        places = self.items.places
+        starts = self.items.starts
         own = self.output
-        codes = self.items.level(level) if own is None else own[places[level] - 1 : places[level + 1] - 1]
+        codes = self.items.level(level) if own is None else own[starts[level] - 1 : starts[level + 1] - 1]
         logits: Tensor = states @ codes.T
         return logits
 

@@ -84,8 +84,8 @@ class DualViewItems(ItemSettings):
     @classmethod
     def _moved(cls, data: Any) -> Any:
         if isinstance(data, Mapping) and "missing" in data:
-            told = "'{key}' stands beside 'items' now, for systems of every kind: systems.NAME.missing"
-            raise PydanticCustomError("unknown_key", told, {"key": "missing"})
+            message = "'{key}' stands beside 'items' now, for systems of every kind: systems.NAME.missing"
+            raise PydanticCustomError("unknown_key", message, {"key": "missing"})
         return data
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema, model_validator
 
-from tessera.settings.base import told
+from tessera.settings.base import shown_value
 from tessera.settings.kinds import Kind, KindOf
 from tessera.settings.references import ONE_SEQUENCE, Need, TableName
 
@@ -71,7 +71,7 @@ class Codes(QuantizerSettings):
         if len(self.sizes) != self.levels or min(self.sizes) < 2 or max(self.sizes) > _MOST_CODES:
             yield (
                 "codes",
-                f"{told(self.codes)} is not a number above 1 for each of {self.levels} levels "
+                f"{shown_value(self.codes)} is not a number above 1 for each of {self.levels} levels "
                 f"(at most {_MOST_CODES:,})",
             )
 
