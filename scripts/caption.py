@@ -5,7 +5,7 @@ from pathlib import Path
 from tessera.artifacts.logs import stage
 from tessera.language.captioning import Captioning, caption
 
-with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt):
+with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt, snakemake.resources.get("gpu", 0)):
     caption(
         Captioning.model_validate_json(snakemake.params.cfg),
         Path(snakemake.input.catalogue),

@@ -18,7 +18,8 @@ WHERE = ", ".join(map(str, workflow.configfiles)) or "config"
 try:
     CONFIG = load(config, WHERE)
     PLAN = Plan(CONFIG)
-    check_files(PLAN, WHERE)
+    # a dry run says nothing of where jobs would run, and a job not of others
+    check_files(PLAN, WHERE, workflow.non_local_exec_or_dryrun or not workflow.is_main_process)
     if workflow.is_main_process:  # not again in every job
         check_first_lines(PLAN, WHERE)
 except ConfigError as error:

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from tessera.artifacts.gpus import visible_gpus
 from tessera.artifacts.language_folder import FolderError, check_language_folder, check_picture_folder
 from tessera.artifacts.shown import shown_url
 from tessera.data.downloads import DataFileError, is_url, url_problem
@@ -120,9 +121,29 @@ def _needed(plan: Plan) -> Iterator[Needed]:
         yield Needed("recommend.new_items.path", new.path, True, new.sha256)
 
 
-def _missing_packages(plan: Plan, where: str) -> Iterator[str]:
+def _missing_for_weights(model: Any, where: str, elsewhere: bool) -> Iterator[str]:
+    """What quantised weights and flash attention lack here; a GPU is not looked for where jobs run `elsewhere`."""
+    needs = (
+        ("quantization", getattr(model, "quantization", "none") != "none", "bitsandbytes", "quantized", "none"),
+        ("attention", getattr(model, "attention", "") == "flash_attention_2", "flash_attn", "flash", "sdpa"),
+    )
+    for key, asked, package, extra, instead in needs:
+        if not asked:
+            continue
+        problem = f"{where}.{key}: {getattr(model, key)} needs"
+        if find_spec(package) is None:
+            install = f"pip install -e '.[{extra}]' -c constraints.txt"
+            yield f"{problem} the package {package}, which is not installed; {install}, or {key}: {instead}"
+        elif model.device == "cpu":
+            yield f"{problem} a GPU, and device is cpu; use {key}: {instead}"
+        elif not elsewhere and not visible_gpus():
+            yield f"{problem} a GPU, and this machine shows none (CUDA_VISIBLE_DEVICES); use {key}: {instead}"
+
+
+def _missing_packages(plan: Plan, where: str, elsewhere: bool) -> Iterator[str]:
     for name in sorted(plan.needed("model")):
         model = plan.config.models[name]
+        yield from _missing_for_weights(model, f"{where}: models.{name}", elsewhere)
         if isinstance(model, PackageModel) and find_spec(model.package.replace("-", "_")) is None:
             yield (
                 f"{where}: models.{name}.package: {model.package} is not installed; "
@@ -170,13 +191,15 @@ def _problem(needed: Needed) -> str | None:
     return f"{path}: is {'no' if needed.folder else 'a'} folder, expected {'one' if needed.folder else 'a file'}"
 
 
-def check_files(plan: Plan, where: str = "config") -> None:
+def check_files(plan: Plan, where: str = "config", elsewhere: bool = False) -> None:
     """Refuse a config whose experiment needs files that are not there, or that cannot be what they should be.
 
+    Args:
+        elsewhere: whether jobs may run on other machines, whose GPUs are not known here.
     Raises:
         ConfigError: one message with every such file, a line each.
     """
-    problems = [*_missing_packages(plan, where), *_export_problems(plan, where)]
+    problems = [*_missing_packages(plan, where, elsewhere), *_export_problems(plan, where)]
     for needed in _needed(plan):
         problem = _problem(needed)
         if problem is not None:
