@@ -59,6 +59,7 @@ def test_the_whole_plan_is_there(name: str, project: Project) -> None:
     config = load(yaml.safe_load((project.folder / "config" / name).read_text()))
     plan = Plan(config)
     assert counts["caption"] == len(plan.needed("captions")) == len(config.captions)
+    assert counts["caption_part"] == 4 * len(config.captions)
     assert counts["embed"] == len(plan.needed("table")) == len(config.tables)
     assert counts["train"] == len(plan.trained)
     assert counts.get("tune", 0) == sum(recipe.TRAINS for recipe in config.tables.values())
@@ -70,9 +71,7 @@ def test_captions_and_tables_are_made_a_job_a_gpu(name: str, project: Project) -
     files = {
         noun: jobs.file(noun, "shop") for kind, names in MADE[name].items() for noun in (Noun(kind, n) for n in names)
     }
-    done = project.snakemake(
-        "--cores", "2", "--resources", "gpu=2", "--configfile", f"config/{name}", *files.values()
-    )  # fmt: skip
+    done = project.snakemake(*files.values(), "--cores", "2", "--resources", "gpu=2", "--configfile", f"config/{name}")
     assert done.returncode == 0, done.stdout[-6000:]
     for noun, file in files.items():
         table = pq.read_table(project.folder / file)

@@ -141,6 +141,11 @@ class Jobs:
                 files["teacher"] = self.file(read, dataset)
         return files | self._source(noun, dataset) | self._pictures(noun, dataset)
 
+    def caption_parts(self, noun: Noun, dataset: str) -> Files:
+        """The parts that captions are put together from, where several jobs make them, as a named input."""
+        jobs = self.config.captions[noun.name].jobs
+        return {"parts": [self.file(noun, dataset, f"part-{part}.json") for part in range(jobs)]} if jobs > 1 else {}
+
     def _pictures(self, noun: Noun, dataset: str) -> Files:
         """The stamp of the dataset's pictures, where the job opens them."""
         source = self.config.datasets[dataset].source

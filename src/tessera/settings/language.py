@@ -173,6 +173,9 @@ class Captions(Sharded):
     """Larger pictures are made smaller: memory and tokens go with pixels."""
     batch: int = Field(64, ge=1)
     """Items captioned at once, of like length."""
+    jobs: Annotated[int, ASIDE] = Field(1, ge=1, le=1000)
+    """Jobs among which the items are divided, side by side on as many GPUs. The captions are the same, but an edit
+    makes them again, with what reads them."""
 
     def reads_pictures(self, source: str) -> bool:
         """The model is shown them, unless it is told of the text alone."""
