@@ -72,7 +72,9 @@ def asides(model: type[Settings]) -> set[str]:
     return {name for name, field in model.model_fields.items() if any(isinstance(m, Aside) for m in field.metadata)}
 
 
-@pytest.mark.parametrize(("model", "names"), [(Captions, {"shard", "jobs"}), (HiddenTable, {"shard"}), (HubModel, {"offline"})])
+@pytest.mark.parametrize(
+    ("model", "names"), [(Captions, {"shard", "jobs"}), (HiddenTable, {"shard"}), (HubModel, {"offline"})]
+)
 def test_they_are_marked(model: type[Settings], names: set[str]) -> None:
     assert asides(model) == names
 
