@@ -14,7 +14,7 @@ from tiny_project import Project, copy_repository
 from transformers import AutoImageProcessor, AutoModel
 
 import tessera
-from tessera.artifacts.tables import describe, read_item_table, read_table
+from tessera.artifacts.tables import image_root, read_item_table, read_table
 from tessera.data.pictures import open_picture
 
 pytestmark = pytest.mark.workflow
@@ -46,13 +46,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def test_every_picture_has_its_row(project: Project) -> None:
-    results = project.folder / "results/shop"
+    results = project.folder / "results/tiny/shop"
     items = read_table(results / "data/items.parquet", "items").to_pylist()
     pictured = {row["item"]: row["image"] for row in items if row["image"]}
     assert 0 < len(pictured) < len(items)  # the demo world has items without one
     vectors, present = read_item_table(results / "tables/seen.parquet", len(items))
     assert set(present.nonzero()[0].tolist()) == set(pictured)
-    root = project.folder / describe(results / "data/items.parquet")["image_root"]
+    root = Path(str(image_root(results / "data/items.parquet")))
     model = AutoModel.from_pretrained(project.folder / "eye").eval()
     processor = AutoImageProcessor.from_pretrained(project.folder / "eye", backend="pil")
     for item in list(pictured)[::10]:
@@ -63,10 +63,10 @@ def test_every_picture_has_its_row(project: Project) -> None:
 
 
 def test_systems_are_compared_and_one_that_lost_pictures_says_so(project: Project) -> None:
-    table = (project.folder / "results/tables/shop.md").read_text()
+    table = (project.folder / "results/tiny/tables/shop.md").read_text()
     assert "seen" in table
     assert "without 50% of the pictures" in table
-    (page,) = project.folder.glob("results/report/index.html")
+    (page,) = project.folder.glob("results/tiny/report/index.html")
     assert "seen" in page.read_text()
 
 
@@ -74,8 +74,8 @@ def test_it_is_loaded_and_what_has_no_picture_is_told(project: Project, monkeypa
     import pandas as pd
 
     monkeypatch.chdir(project.folder)
-    shop = tessera.load("results/shop/runs/seen/sasrec/seed-1")
-    known = read_table(Path("results/shop/data/items.parquet"), "items").column("raw_id").to_pylist()
+    shop = tessera.load("results/tiny/shop/runs/seen/sasrec/seed-1")
+    known = read_table(Path("results/tiny/shop/data/items.parquet"), "items").column("raw_id").to_pylist()
     assert len(shop.recommend(known[:2], k=5)) == 5
     new = pd.DataFrame({"item": ["new"], "title": ["a lamp"]})
     with pytest.raises(ValueError, match="no item has a picture"):

@@ -17,7 +17,7 @@ from tiny_qwen import write_qwen, write_qwen_vl
 
 from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs
-from tessera.settings.config import load
+from tessera.settings.config import Config, load
 
 pytestmark = pytest.mark.workflow
 
@@ -53,10 +53,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         yield made
 
 
+def shipped(project: Project, name: str) -> Config:
+    written = yaml.safe_load((project.folder / "config" / name).read_text())
+    return load({**written, "experiment": {"name": Path(name).stem, **written["experiment"]}})
+
+
 @pytest.mark.parametrize("name", MADE)
 def test_the_whole_plan_is_there(name: str, project: Project) -> None:
     counts = project.stale(f"config/{name}")
-    config = load(yaml.safe_load((project.folder / "config" / name).read_text()))
+    config = shipped(project, name)
     plan = Plan(config)
     assert counts["caption"] == len(plan.needed("captions")) == len(config.captions)
     assert counts["caption_part"] == 4 * len(config.captions)
@@ -67,7 +72,7 @@ def test_the_whole_plan_is_there(name: str, project: Project) -> None:
 
 @pytest.mark.parametrize("name", MADE)
 def test_captions_and_tables_are_made_a_job_a_gpu(name: str, project: Project) -> None:
-    jobs = Jobs(Plan(load(yaml.safe_load((project.folder / "config" / name).read_text()))))
+    jobs = Jobs(Plan(shipped(project, name)))
     files = {
         noun: jobs.file(noun, "shop") for kind, names in MADE[name].items() for noun in (Noun(kind, n) for n in names)
     }
@@ -81,7 +86,7 @@ def test_captions_and_tables_are_made_a_job_a_gpu(name: str, project: Project) -
             statuses = table.column("status").to_pylist()
             assert statuses.count("captioned") == ITEMS - 1
             assert statuses.count("no picture") == 1
-    logs = [path.read_text() for path in (project.folder / "results/logs").rglob("*.log")]
+    logs = [path.read_text() for path in (project.folder / "results").glob("*/logs/**/*.log")]
     devices = [found for text in logs for found in re.findall(r"computes on GPU (\S+)", text)]
     assert len(devices) >= len(files)
     assert set(devices) <= {"7", "9"}

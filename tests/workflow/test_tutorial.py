@@ -52,7 +52,7 @@ def test_it_runs_and_shows_what_it_is_kept_with(kept: Any, tmp_path: Path, monke
                 if "NDCG@10" in out.get("data", {}).get("text/html", ""))  # fmt: skip
     scores = dict(re.findall(r"<th>(popular|words)</th>(?:(?!</tr>).)*<td>([\d.]+)</td>\s*</tr>", table, re.DOTALL))
     assert float(scores["words"]) > 2 * float(scores["popular"])
-    assert (tmp_path / "tutorial/results/report/index.html").is_file()
+    assert (tmp_path / "tutorial/results/tea/report/index.html").is_file()
 
 
 def test_it_is_kept_as_executed(kept: Any) -> None:

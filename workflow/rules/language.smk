@@ -4,15 +4,15 @@
 rule pretrain:
     input:
         unpack(inputs("model")),
-        interactions="results/{dataset}/data/interactions.parquet",
-        catalogue="results/{dataset}/data/items.parquet",
-        users="results/{dataset}/data/users.parquet",
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
+        users="<results>/{dataset}/data/users.parquet",
     output:
-        directory("results/{dataset}/models/{model}"),
+        directory("<results>/{dataset}/models/{model}"),
     log:
-        "results/logs/pretrain/{dataset}/{model}.log",
+        "<results>/logs/pretrain/{dataset}/{model}.log",
     benchmark:
-        "results/benchmarks/pretrain/{dataset}/{model}.tsv"
+        "<results>/benchmarks/pretrain/{dataset}/{model}.tsv"
     priority: 30
     retries: CONFIG.resources.pretrain.retries
     conda:
@@ -33,13 +33,13 @@ rule pretrain:
 rule caption_part:
     input:
         unpack(inputs("captions")),
-        catalogue="results/{dataset}/data/items.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
     output:
-        temp("results/{dataset}/captions/{captions}.part-{part}.json"),
+        temp("<results>/{dataset}/captions/{captions}.part-{part}.json"),
     log:
-        "results/logs/caption_part/{dataset}/{captions}-{part}.log",
+        "<results>/logs/caption_part/{dataset}/{captions}-{part}.log",
     benchmark:
-        "results/benchmarks/caption_part/{dataset}/{captions}-{part}.tsv"
+        "<results>/benchmarks/caption_part/{dataset}/{captions}-{part}.tsv"
     wildcard_constraints:
         part=r"\d+",
     priority: 20
@@ -62,13 +62,13 @@ rule caption:
     input:
         unpack(inputs("captions")),
         unpack(lambda wildcards: JOBS.caption_parts(noun("captions", wildcards), wildcards.dataset)),
-        catalogue="results/{dataset}/data/items.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
     output:
-        "results/{dataset}/captions/{captions}.parquet",
+        "<results>/{dataset}/captions/{captions}.parquet",
     log:
-        "results/logs/caption/{dataset}/{captions}.log",
+        "<results>/logs/caption/{dataset}/{captions}.log",
     benchmark:
-        "results/benchmarks/caption/{dataset}/{captions}.tsv"
+        "<results>/benchmarks/caption/{dataset}/{captions}.tsv"
     priority: 20
     retries: CONFIG.resources.caption.retries
     conda:
@@ -88,17 +88,17 @@ rule caption:
 rule tune:
     input:
         unpack(inputs("embedder")),
-        interactions="results/{dataset}/data/interactions.parquet",
-        catalogue="results/{dataset}/data/items.parquet",
-        users="results/{dataset}/data/users.parquet",
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
+        users="<results>/{dataset}/data/users.parquet",
     output:
-        model="results/{dataset}/embedders/{table}/model.safetensors",
-        description="results/{dataset}/embedders/{table}/model.json",
-        history="results/{dataset}/embedders/{table}/history.jsonl",
+        model="<results>/{dataset}/embedders/{table}/model.safetensors",
+        description="<results>/{dataset}/embedders/{table}/model.json",
+        history="<results>/{dataset}/embedders/{table}/history.jsonl",
     log:
-        "results/logs/tune/{dataset}/{table}.log",
+        "<results>/logs/tune/{dataset}/{table}.log",
     benchmark:
-        "results/benchmarks/tune/{dataset}/{table}.tsv"
+        "<results>/benchmarks/tune/{dataset}/{table}.tsv"
     wildcard_constraints:
         table=one_of(name for name in CONFIG.tables if CONFIG.tables[name].TRAINS),
     priority: 20
@@ -121,14 +121,14 @@ rule tune:
 rule embed:
     input:
         unpack(inputs("table")),
-        catalogue="results/{dataset}/data/items.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
     output:
-        table="results/{dataset}/tables/{table}.parquet",
-        finish="results/{dataset}/tables/{table}.finish.safetensors",
+        table="<results>/{dataset}/tables/{table}.parquet",
+        finish="<results>/{dataset}/tables/{table}.finish.safetensors",
     log:
-        "results/logs/embed/{dataset}/{table}.log",
+        "<results>/logs/embed/{dataset}/{table}.log",
     benchmark:
-        "results/benchmarks/embed/{dataset}/{table}.tsv"
+        "<results>/benchmarks/embed/{dataset}/{table}.tsv"
     wildcard_constraints:
         table=one_of(MADE_TABLES),
     priority: 10
@@ -150,16 +150,17 @@ rule embed:
 # Reads of the config: nothing.
 rule diagnose:
     input:
-        table="results/{dataset}/tables/{table}.parquet",
-        interactions="results/{dataset}/data/interactions.parquet",
-        catalogue="results/{dataset}/data/items.parquet",
-        users="results/{dataset}/data/users.parquet",
+        unpack(lambda wildcards: JOBS.hidden(wildcards.dataset)),
+        table="<results>/{dataset}/tables/{table}.parquet",
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
+        users="<results>/{dataset}/data/users.parquet",
     output:
-        "results/{dataset}/diagnostics/{table}.json",
+        "<results>/{dataset}/diagnostics/{table}.json",
     log:
-        "results/logs/diagnose/{dataset}/{table}.log",
+        "<results>/logs/diagnose/{dataset}/{table}.log",
     benchmark:
-        "results/benchmarks/diagnose/{dataset}/{table}.tsv"
+        "<results>/benchmarks/diagnose/{dataset}/{table}.tsv"
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.prepare.threads

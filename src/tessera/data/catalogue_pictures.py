@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tessera.artifacts.tables import describe, read_table
+from tessera.artifacts.tables import image_root, read_table
 from tessera.data.pictures import open_picture
 
 
@@ -18,7 +18,7 @@ class CataloguePictures:
         table = read_table(catalogue, "items", ["item", "image"]).sort_by("item")
         self.items: list[int] = table.column("item").to_pylist()
         """All items, ascending."""
-        root = describe(catalogue).get("image_root")
+        root = image_root(catalogue)
         names = table.column("image").to_pylist() if root is not None else []
         self._names: dict[int, str] = {item: name for item, name in zip(self.items, names, strict=bool(names)) if name}
         self._root = root

@@ -26,7 +26,7 @@ from tessera.settings.references import BackboneName, DatasetName, SystemName
 from tessera.settings.reporting import Report
 from tessera.settings.resources import StageResources
 from tessera.settings.sources.base import Dataset
-from tessera.settings.systems.backbone import BackboneSystem
+from tessera.settings.systems.backbone_base import UnderBackbones
 from tessera.settings.systems.base import System
 from tessera.settings.training import Training
 
@@ -42,23 +42,26 @@ BUILT_IN_SYSTEMS: dict[str, Any] = {
 class Experiment(Settings):
     """What is compared: every system under every backbone, on every dataset, for every seed."""
 
+    name: str | None = None
+    """Folder of all that a run makes, `results/<name>/`; without one, the name of the config file. Experiments of
+    different names lie beside one another, and take from one another what they have in common."""
     datasets: list[DatasetName] = Field(min_length=1)
     """Names under `datasets`."""
     systems: list[SystemName] = Field(default_factory=lambda: ["popular", "item_knn", "markov", "id"], min_length=1)
     """Names under `systems`, or the built-in popular, item_knn, markov and id."""
     backbones: list[BackboneName] = Field(default_factory=lambda: ["sasrec"], min_length=1)
-    """Names under `backbones`, or the built-in sasrec, gru4rec and bert4rec."""
+    """Names under `backbones`, or the built-in sasrec, gru4rec, bert4rec and mamba."""
     seeds: list[Seed] = Field(default_factory=lambda: [1, 2, 3], min_length=1)
     """One training of every run a seed."""
     recommend: list[str] = Field(default_factory=list)
     """Runs with which lists for all users are made, as `system/recommender` (e.g. `reaemb/sasrec`), or a system under
     all of its recommenders; of several seeds the first. Any other run's are made when they are asked for."""
     export: list[str] = Field(default_factory=list)
-    """Runs, named in the same way, that are written into a folder to hand on: `results/<dataset>/export/`. Those that
-    `final` names too are handed on as trained in the end."""
+    """Runs, named in the same way, that are written into a folder to hand on: `results/<name>/<dataset>/export/`. Those
+    that `final` names too are handed on as trained in the end."""
     final: list[str] = Field(default_factory=list)
     """Runs, named in the same way, that are trained again on every interaction, for as many epochs as the validated run
-    was best after: `results/<dataset>-final/runs/`. Lists of `recommend` come from these, then."""
+    was best after: `results/<name>/<dataset>-final/runs/`. Lists of `recommend` come from these, then."""
 
     @field_validator("final", mode="before")
     @classmethod
@@ -85,7 +88,7 @@ class Config(Settings):
     systems: dict[str, System] = Field(default_factory=dict)
     """What is compared, by name; popular, item_knn, markov and id are built in."""
     backbones: dict[str, Backbone] = Field(default_factory=dict)
-    """Backbones by name; sasrec, gru4rec and bert4rec are built in."""
+    """Backbones by name; sasrec, gru4rec, bert4rec and mamba are built in."""
     task: Literal["sequential", "ctr"] = "sequential"
     """Rank a user's next item by `systems`, or predict clicks from lifelong histories by the models of `ctr`."""
     ctr: CTR | None = None
@@ -188,7 +191,7 @@ def compared(config: Config) -> list[str]:
     names: list[str] = []
     for name in config.experiment.systems:
         system = config.systems[name]
-        under = (system.backbones or config.experiment.backbones) if isinstance(system, BackboneSystem) else []
+        under = (system.backbones or config.experiment.backbones) if isinstance(system, UnderBackbones) else []
         names += [name, *(f"{name}/{backbone}" for backbone in under)]
     return list(dict.fromkeys(names))
 
@@ -196,13 +199,16 @@ def compared(config: Config) -> list[str]:
 def _is_compared(config: Config, name: str) -> bool:
     """Whether a baseline is one of the experiment; `popular/popular`, as tables say it, is one too."""
     system = config.systems.get(name.partition("/")[0])
-    alone = system is not None and not isinstance(system, BackboneSystem) and name.endswith(f"/{system.label}")
+    alone = system is not None and not isinstance(system, UnderBackbones) and name.endswith(f"/{system.label}")
     return name in compared(config) or (alone and name.partition("/")[0] in config.experiment.systems)
 
 
-def load(config: Any, where: str = "config") -> Config:
+def load(config: Any, where: str = "config", name: str | None = None) -> Config:
     """Check a parsed config.
 
+    Args:
+        where: what messages call it.
+        name: of the experiment, where the config gives none.
     Raises:
         ConfigError: one message with every problem, a line each: file, path, value, what was expected.
     """
@@ -214,4 +220,6 @@ def load(config: Any, where: str = "config") -> Config:
         raise ConfigError(explain(error, config, where)) from None
     if problems := find_problems(loaded):
         raise ConfigError(message(f"{where}: {problem}" for problem in problems))
+    if loaded.experiment.name is None and name is not None:
+        loaded = loaded.model_copy(update={"experiment": loaded.experiment.model_copy(update={"name": name})})
     return loaded

@@ -248,7 +248,7 @@ def test_pictures_are_inputs_and_the_modality_is_theirs(tmp_path: Path) -> None:
     plan = Plan(settings)
     (noun,) = (noun for noun in plan.nouns if noun.kind == "table")
     inputs = Jobs(plan).inputs(noun, "shop")
-    assert inputs["pictures"] == "results/shop/raw/pictures.json"
+    assert inputs["pictures"] == f"{Jobs(plan).root}/shop/raw/pictures.json"
     assert str(folder / "model.safetensors") in inputs["language_model_files"]
     (run,) = plan.trained.values() if len(settings.experiment.seeds) == 1 else list(plan.trained.values())[:1]
     assert run.modalities == {"seen": ["image"]}

@@ -3,6 +3,7 @@ import torch
 
 from tessera.settings.backbones.bert4rec import BERT4RecSettings
 from tessera.settings.backbones.gru4rec import GRU4RecSettings
+from tessera.settings.backbones.mamba import MambaSettings
 from tessera.settings.backbones.sasrec import SASRecSettings
 from tessera.settings.kinds import implementation
 
@@ -10,6 +11,7 @@ SETTINGS = {
     "sasrec": SASRecSettings(dim=16, max_length=8, dropout=0.0),
     "gru4rec": GRU4RecSettings(dim=16, max_length=8, dropout=0.0),
     "bert4rec": BERT4RecSettings(dim=16, max_length=8, dropout=0.0),
+    "mamba": MambaSettings(dim=16, max_length=8, dropout=0.0),
 }
 
 
@@ -39,7 +41,7 @@ def test_the_padding_vector_is_never_read(backbone):
     )
 
 
-@pytest.mark.parametrize("kind", ["sasrec", "gru4rec"])
+@pytest.mark.parametrize("kind", ["sasrec", "gru4rec", "mamba"])
 def test_a_causal_state_does_not_see_later_items(kind):
     torch.manual_seed(0)
     model = implementation(SETTINGS[kind])(SETTINGS[kind]).eval()
