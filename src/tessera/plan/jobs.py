@@ -172,10 +172,15 @@ class Jobs:
         ]
         return [(name, run) for name, run in runs if run.training.warm_start is not None]
 
+    def caption_parts(self, noun: Noun, dataset: str) -> Files:
+        """The parts that captions are put together from, where several jobs make them, as a named input."""
+        jobs = self.config.captions[noun.name].jobs
+        return {"parts": [self.file(noun, dataset, f"part-{part}.json") for part in range(jobs)]} if jobs > 1 else {}
+
     def _pictures(self, noun: Noun, dataset: str) -> Files:
         """The stamp of the dataset's pictures, where the job opens them."""
         source = self.config.datasets[dataset].source
-        reads = any(part.reads_pictures(source) for _, part in walk(self._own(noun)))
+        reads = any(part.reads_pictures(source) for _, part in walk(self.plan.own(noun)))
         return {"pictures": self.pictures(dataset)} if reads else {}
 
     def pictures(self, dataset: str) -> str:
@@ -186,16 +191,6 @@ class Jobs:
         """Look once at every folder of pictures, so that what reads them is made again where they have changed."""
         for dataset in self.config.experiment.datasets:
             look_again(Path(self.pictures(dataset)))
-
-    def _own(self, noun: Noun) -> Settings:
-        """The settings of a noun as its section has them."""
-        sections = {
-            "run": self.plan.trained, "click_run": self.plan.click_runs, "semantic_ids": self.config.semantic_ids,
-            "model": self.config.models, "captions": self.config.captions, "table": self.config.tables,
-            "embedder": self.config.tables,
-        }  # fmt: skip
-        settings: Settings = sections[noun.kind][noun.name]  # type: ignore[index]
-        return settings
 
     def _model(self, name: str, dataset: str) -> Files:
         """The folder of a model that is built on the spot, or the files of one that is there already."""
