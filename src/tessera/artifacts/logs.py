@@ -39,6 +39,15 @@ _LASTING = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError
 """Errors that another attempt would meet as well."""
 
 
+class _Stage:
+    log: str | Path | None = None
+
+
+def stage_log() -> str | Path | None:
+    """The log file of the stage that is at work; None outside of one."""
+    return _Stage.log
+
+
 class _Ending:
     held = 0
     asked = False
@@ -108,6 +117,7 @@ def stage(path: str | Path | None, threads: int = 1, attempt: int | None = None,
         gpus: how many it computes on, which other jobs of this machine then do not (`own_gpus`).
     """
     use_threads(threads)
+    _Stage.log = path
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if path:
         with suppress(OSError):
@@ -147,6 +157,7 @@ def stage(path: str | Path | None, threads: int = 1, attempt: int | None = None,
         raise SystemExit(1) from None
     finally:
         _Ending.asked = False
+        _Stage.log = None
         for handler in handlers:
             with suppress(OSError):
                 handler.flush()

@@ -54,8 +54,8 @@ class Plan:
         for name in config.experiment.systems:
             system = config.systems[name]
             if not isinstance(system, TrainedSystem):
-                counted = {"system": name, "recommender": system.label, "seed": 0, "method": system}
-                runs.append(Run.model_validate({**counted, "remarks": system.remarks()}))
+                fixed = {"system": name, "recommender": system.label, "method": system, "remarks": system.remarks()}
+                runs += [Run.model_validate({**fixed, "seed": seed}) for seed in getattr(system, "seeds", [0])]
                 continue
             seeds = system.seeds or config.experiment.seeds
             under: list[str | None] = [None]
@@ -79,6 +79,8 @@ class Plan:
             missing, modalities = None, {}
         # a network of its own has a loss of its own
         loss = (system.loss or config.loss) if isinstance(system, UnderBackbones) else CrossEntropy()
+        resolved = Training.model_validate(training)
+        start = [f"goes on from the weights of {resolved.warm_start}"] * (resolved.warm_start is not None)
         return Run(
             system=name,
             recommender=backbone_name or system.label,
@@ -87,13 +89,13 @@ class Plan:
             backbone=backbone,
             model=config.models[models[0]] if models else None,
             loss=loss,
-            training=Training.model_validate(training),
+            training=resolved,
             mask_seen=config.evaluation.mask_seen,
             repeat_targets=config.evaluation.repeat_targets,
             tables=tables,
             missing=missing,
             modalities=modalities,
-            remarks=[*self._remarks(system, backbone_name, backbone), *([missing.remark] if missing else [])],
+            remarks=[*self._remarks(system, backbone_name, backbone), *([missing.remark] if missing else []), *start],
         )
 
     @cached_property

@@ -15,9 +15,11 @@ from tessera.artifacts.shown import shown_url
 from tessera.data.downloads import DataFileError, is_url, url_problem
 from tessera.data.files import find
 from tessera.data.hub import token_problem
+from tessera.data.id_list import read_ids
 from tessera.data.picture_stamp import names_fingerprint
 from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs
+from tessera.plan.warm_start import warm_start_problems
 from tessera.settings.base import ConfigError, Settings, message
 from tessera.settings.config import Config
 from tessera.settings.evaluation import CandidatesFile
@@ -25,7 +27,12 @@ from tessera.settings.export import onnx_problem
 from tessera.settings.language import FolderModel, PackageModel
 from tessera.settings.references import PICTURES, Need, references
 from tessera.settings.sources.base import FileSource
+from tessera.settings.systems.given import GivenSystem
+from tessera.settings.training import LoopSettings, missing_tracker
 
+_NEGATIVES = "expected `user negative negative ...` a line"
+ITEM_KEYS = ("metadata", "businesses", "items_file", "films")
+"""The keys of a dataset that name a file of items of its source's own form."""
 # The keys of a dataset, nested ones included, that name a file or a folder.
 FILE_KEYS = {"path", "metadata", "businesses", "items_file", "images", "targets", "films", "film_ids"}
 
@@ -104,6 +111,10 @@ def _needed(plan: Plan) -> Iterator[Needed]:
     config = plan.config
     for dataset in config.experiment.datasets:
         yield from _of_dataset(config, dataset)
+    for run in plan.runs:
+        for dataset in config.experiment.datasets:
+            if (path := run.method.source(dataset, run.seed)) is not None:
+                yield Needed(f"systems.{run.system}.path", path)
     for name in sorted(plan.needed("table")):
         yield from _own_file(config.tables[name], f"tables.{name}")
     for name in sorted(plan.needed("model")):
@@ -156,6 +167,22 @@ def _missing_packages(plan: Plan, where: str, elsewhere: bool) -> Iterator[str]:
             yield f"{where}: semantic_ids.{name}.engine: faiss is not installed; {mend}"
 
 
+def _missing_trackers(plan: Plan, where: str) -> Iterator[str]:
+    config = plan.config
+    loops: list[tuple[str, Any]] = [("training", config.training)]
+    loops += [("training", run.training) for run in plan.trained.values() if not run.heuristic]
+    loops += [("ctr.training", config.ctr.training)] if config.ctr is not None else []
+    for section, kind in (("models", "model"), ("tables", "table"), ("semantic_ids", "semantic_ids")):
+        settings = getattr(config, section)
+        loops += [
+            (f"{section}.{name}.training", getattr(settings[name], "training", None)) for name in plan.needed(kind)
+        ]
+    wanted = {(key, name): None for key, loop in loops if isinstance(loop, LoopSettings) for name in loop.trackers}
+    for key, name in wanted:
+        if find_spec(name) is None:
+            yield f"{where}: {key}.trackers: {missing_tracker(name)}"
+
+
 def _export_problems(plan: Plan, where: str) -> Iterator[str]:
     """What is in the way of the folders that the experiment asks for; the hub is not asked."""
     folders, settings = Jobs(plan).exported(), plan.config.export
@@ -199,13 +226,33 @@ def check_files(plan: Plan, where: str = "config", elsewhere: bool = False) -> N
     Raises:
         ConfigError: one message with every such file, a line each.
     """
-    problems = [*_missing_packages(plan, where, elsewhere), *_export_problems(plan, where)]
+    problems = [
+        *_missing_packages(plan, where, elsewhere),
+        *_missing_trackers(plan, where),
+        *_export_problems(plan, where),
+    ]
+    problems += [f"{where}: {problem}" for problem in warm_start_problems(Jobs(plan))]
     for needed in _needed(plan):
         problem = _problem(needed)
         if problem is not None:
             problems.append(f"{where}: {needed.key}: {problem}")
     if problems:
         raise ConfigError(message(problems))
+
+
+def check_candidates(path: Path) -> None:
+    """Refuse a file of negatives whose first line is none.
+
+    Raises:
+        DataFileError: it is no text, is empty, or holds a user alone.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            first = next((line.split() for line in file if line.strip()), [])
+    except UnicodeDecodeError as error:
+        raise DataFileError(f"{path}: no UTF-8 text (byte {error.start}); {_NEGATIVES}") from None
+    if len(first) < 2:
+        raise DataFileError(f"{path}: begins with {' '.join(first)!r}; {_NEGATIVES}")
 
 
 def check_first_lines(plan: Plan, where: str = "config") -> None:
@@ -218,7 +265,7 @@ def check_first_lines(plan: Plan, where: str = "config") -> None:
     """
     wrong: list[str] = []
 
-    def look(key: str, file: str, check: Callable[[], None]) -> None:
+    def look(key: str, file: str, check: Callable[[], object]) -> None:
         try:
             if not is_url(file):
                 check()
@@ -235,16 +282,39 @@ def check_first_lines(plan: Plan, where: str = "config") -> None:
 
         reader = source(dataset)
         look(f"datasets.{name}.path", dataset.path, partial(reader.check, dataset))
+        for key in ITEM_KEYS:
+            if (path := getattr(dataset, key, None)) is not None and hasattr(reader, "check_items"):
+                look(f"datasets.{name}.{key}", path, partial(reader.check_items, dataset))
         if dataset.items is not None:
             look(f"datasets.{name}.items", dataset.items.path, partial(check_items_file, dataset.items))
     if (new := plan.config.recommend.new_items) is not None:
         from tessera.data.sources.columns import check_items_file
 
         look("recommend.new_items", new.path, partial(check_items_file, new))
+    for run in plan.runs:
+        if isinstance(run.method, GivenSystem):
+            from tessera.data.scores import check_scores
+
+            for name in plan.config.experiment.datasets:
+                source_file = run.method.source(name, run.seed)
+                look(f"systems.{run.system}.path", source_file, partial(check_scores, run.method, find(source_file)))
     for name in plan.needed("table"):
         if (path := getattr(plan.config.tables[name], "path", None)) is not None:
             from tessera.data.vectors import check_vectors
 
             look(f"tables.{name}.path", path, partial(check_vectors, find(path)))
+    for name in plan.needed("semantic_ids"):
+        if (path := getattr(plan.config.semantic_ids[name], "path", None)) is not None:
+            from tessera.data.given_codes import check_codes
+
+            look(f"semantic_ids.{name}.path", path, partial(check_codes, find(path)))
+    for key, what, path in (
+        ("items", "item", plan.config.recommend.items),
+        ("users", "user", plan.config.recommend.users),
+    ):
+        if path is not None:
+            look(f"recommend.{key}", path, partial(read_ids, find(path), what))
+    if isinstance(candidates := plan.config.evaluation.candidates, CandidatesFile):
+        look("evaluation.candidates.path", candidates.path, partial(check_candidates, find(candidates.path)))
     if wrong:
         raise ConfigError(message(wrong))
