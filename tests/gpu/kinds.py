@@ -84,6 +84,7 @@ ITEMS: dict[str, dict[str, Any]] = {
     "table": {"items": {"table": "t", "adapter": [32]}},
     "semantic_ids": {"items": {"semantic_ids": "c"}},
     "dual_view": {},
+    "pad": {"recommender": "pad", "table": "t", "adapter": [32]},
     "dual_view-sequence": {"axis": "sequence"},
 }
 LOSSES = {
@@ -111,7 +112,7 @@ def backbone_run(
     else:
         run = pattern.make_run(backbone, {**ITEMS[items], **({"loss": loss} if loss else {})}, **told)
         inputs = RunInputs()
-        if items == "table":
+        if items in ("table", "pad"):
             own = _once(folder.parent / "table", lambda own: test_train.make_table(own, skip=(7, 8)))
             inputs = RunInputs(tables={"t": str(own / "t.parquet")})
         if items == "semantic_ids":

@@ -22,7 +22,7 @@ from tessera.settings.losses.cross_entropy import CrossEntropy
 from tessera.settings.recipes.base import RecipeSettings
 from tessera.settings.references import TRUTH, RunReference, named, walk
 from tessera.settings.runs import Run
-from tessera.settings.systems.backbone import BackboneSystem
+from tessera.settings.systems.backbone_base import UnderBackbones
 from tessera.settings.systems.base import TrainedSystem
 from tessera.settings.training import Training
 
@@ -59,7 +59,7 @@ class Plan:
                 continue
             seeds = system.seeds or config.experiment.seeds
             under: list[str | None] = [None]
-            if isinstance(system, BackboneSystem):
+            if isinstance(system, UnderBackbones):
                 under = [*(system.backbones or config.experiment.backbones)]
             runs += [self.run(name, backbone, seed) for backbone in under for seed in seeds]
         return runs
@@ -78,7 +78,7 @@ class Plan:
         if missing is None or not missing.touches(modalities.values()):
             missing, modalities = None, {}
         # a network of its own has a loss of its own
-        loss = (system.loss or config.loss) if isinstance(system, BackboneSystem) else CrossEntropy()
+        loss = (system.loss or config.loss) if isinstance(system, UnderBackbones) else CrossEntropy()
         return Run(
             system=name,
             recommender=backbone_name or system.label,

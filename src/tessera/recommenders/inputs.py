@@ -62,11 +62,16 @@ class RunInputs(Settings):
 
         Raises:
             ValueError: it was not given.
-            ArtifactError: it is not one of this catalogue.
+            ArtifactError: it is not one of this catalogue, or says nothing of any item.
         """
         import torch
 
         vectors, present = read_item_table(self._table(name), items)
+        if not present.any():
+            raise ArtifactError(
+                f"{self._table(name)}: has no vector of any item of this dataset, so there is nothing to read; "
+                "give the items texts or pictures, or leave out the systems that read them"
+            )
         return torch.from_numpy(vectors), torch.from_numpy(present)
 
     def read_sequences(self, name: str, items: int) -> ItemSequences:

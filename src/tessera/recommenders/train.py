@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +29,64 @@ from tessera.training.engine import Engine
 from tessera.training.history import write_history
 from tessera.training.launch import run_processes
 from tessera.training.machine import Machine, seed_step, state_identity
+from tessera.training.phases import Epochs, Phase
 
 
-def run_identity(run: Run, data: Path, inputs: RunInputs, code: str) -> str:
-    """Name of a run's state: changes with its settings, its code and its input files, and with nothing else."""
-    digests = [file_digest(data / "interactions.parquet"), *inputs.digests(), *fingerprint(run.model)]
+def run_identity(run: Run, data: Path, inputs: RunInputs, code: str, epochs: Mapping[str, int] | None = None) -> str:
+    """Name of a run's state: changes with its settings, its code and its input files, and with nothing else.
+
+    `epochs` is how long each phase lasts, where another run has told.
+    """
+    long = [] if epochs is None else [json.dumps(epochs, sort_keys=True)]
+    digests = [*long, file_digest(data / "interactions.parquet"), *inputs.digests(), *fingerprint(run.model)]
     return state_identity(run.canonical(), code, *digests)
 
 
-def as_long_as(run: Run, validated: Path) -> Run:
-    """The run, to be trained for as many epochs as another that was validated needed.
+def needed_epochs(validated: Path) -> dict[str, int]:
+    """After how many epochs a run that was validated was best, by phase; "" is a program's last phase of epochs.
 
     Args:
-        validated: model.json of that one.
+        validated: its model.json.
     Raises:
         ValueError: it does not say.
     """
-    best = read_json(validated).get("best_epoch")
-    if not isinstance(best, int):
+    told = read_json(validated)
+    best: dict[str, Any] = told.get("best_epochs", {}) | {"": told.get("best_epoch")}
+    if not all(isinstance(count, int) for count in best.values()):
         raise ValueError(f"{validated}: does not say after how many epochs the run was best; train that run again")
-    return run.model_copy(update={"training": run.training.model_copy(update={"epochs": best})})
+    return best
+
+
+def as_long_as(program: Sequence[Phase], best: Mapping[str, int]) -> list[Phase]:
+    """A program whose phases of epochs are as long as `needed_epochs` says.
+
+    Raises:
+        ValueError: it does not say of a phase.
+    """
+    epochs = [phase for phase in program if isinstance(phase.until, Epochs)]
+    best = {epochs[-1].name: best[""], **best}
+    if missing := [phase.name for phase in epochs if phase.name not in best]:
+        raise ValueError(
+            f"the run that was validated does not say after how many epochs it was best in {missing[0]!r}; "
+            "train that run again"
+        )
+    return [
+        replace(phase, until=replace(phase.until, most=best[phase.name])) if isinstance(phase.until, Epochs) else phase
+        for phase in program
+    ]
+
+
+def best_epochs(history: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The row of the curve whose weights a phase of epochs ended with, by the phase's name ("" where there is one)."""
+    best: dict[str, Mapping[str, Any]] = {}
+    for row in history:
+        if "epoch" not in row:
+            continue
+        before = best.get(row.get("phase", ""))
+        # of a phase that does not validate, the last epoch
+        if before is None or "NDCG@10" not in before or row.get("NDCG@10", -math.inf) > before["NDCG@10"]:
+            best[row.get("phase", "")] = row
+    return best
 
 
 def train_run(
@@ -73,8 +113,6 @@ def train_run(
         ValueError: a file that the run reads was not given.
     """
     dataset = load_dataset(data)
-    if validated is not None and not run.heuristic:
-        run = as_long_as(run, validated)
     read = {name: file_digest(file) for name, file in inputs.read_again().items()}
     description = {
         "run": run.model_dump(mode="json"), "items": dataset.n_items, "users": dataset.n_users, "inputs": read,
@@ -89,15 +127,18 @@ def train_run(
         raise ValueError(
             f"system {run.system!r} is aligned with {align.system}/{align.backbone}, but its weights were not given"
         )
-    folder = state / run_identity(run, data, inputs, code)
+    needed = None if validated is None else needed_epochs(validated)
+    folder = state / run_identity(run, data, inputs, code, needed)
     machine = Machine(run.training)
-    history, weights = _train_network(run, dataset, inputs, folder, machine, validated is None)
+    history, weights = _train_network(run, dataset, inputs, folder, machine, needed)
     if not machine.first:
         return
-    judged = [row for row in history if "NDCG@10" in row]
-    best = max(judged, key=lambda row: row["NDCG@10"]) if judged else history[-1]
+    phases = best_epochs(history)
+    best = list(phases.values())[-1]
     epochs = sum("epoch" in row for row in history)
     description |= {"best_epoch": best["epoch"], "epochs": epochs, "validation": best.get("NDCG@10")}
+    if len(phases) > 1:
+        description["best_epochs"] = {name: row["epoch"] for name, row in phases.items()}
     write_history(output.with_name("history.jsonl"), history)
     write_model(output, weights, description)
     clear(folder / "checkpoint.safetensors")
@@ -117,19 +158,22 @@ def training_histories(dataset: Dataset, times: bool = False) -> TrainingHistori
 
 
 def _train_network(
-    run: Run, dataset: Dataset, inputs: RunInputs, folder: Path, machine: Machine, stops: bool = True
+    run: Run, dataset: Dataset, inputs: RunInputs, folder: Path, machine: Machine, needed: Mapping[str, int] | None
 ) -> tuple[list[dict[str, Any]], Mapping[str, torch.Tensor]]:
     seed_step(run.seed)
     model = recommender(run).build(run, inputs.under(run), dataset.train_counts)
     judged = Evaluation(batch_users=512, mask_seen=run.mask_seen, repeat_targets=run.repeat_targets)
     cases = dataset.cases("valid", model.reads_times)
-    if stops:
+    if needed is None:
         cases = _validation_cases(run, cases, judged)
 
     def validate() -> dict[str, float]:
         return validation_metrics(as_scorer(model, machine.device), cases, judged)
 
-    program = model.program(run, training_histories(dataset, model.reads_times), validate if stops else None)
+    histories = training_histories(dataset, model.reads_times)
+    program = model.program(run, histories, validate if needed is None else None)
+    if needed is not None:
+        program = as_long_as(program, needed)
     log.info(
         "%s/%s seed %d: %s parameters, %s targets, %s validation users, on %s",
         run.system, run.recommender, run.seed, f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,}",

@@ -146,10 +146,12 @@ def _plots(table: RankingTable, metric: str) -> list[Plot]:
     curves: dict[str, dict[str, list[tuple[int, int, float]]]] = {"loss": {}, f"validation {metric}": {}}
     for entry in table.entries:
         for run in entry.runs:
-            for line in read_history(run.path.with_name("history.jsonl")):
+            lines = read_history(run.path.with_name("history.jsonl"))
+            # phases count their epochs from one, or count steps: a line goes on where the one before it ended
+            for epoch, line in enumerate((line for line in lines if "epoch" in line), 1):
                 for key, field in (("loss", "loss"), (f"validation {metric}", metric)):
                     if line.get(field) is not None:
-                        curves[key].setdefault(entry.name, []).append((run.seed, line["epoch"], line[field]))
+                        curves[key].setdefault(entry.name, []).append((run.seed, epoch, line[field]))
     drawn = [
         plots.by_run(table, metric),
         plots.by_group(

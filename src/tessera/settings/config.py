@@ -26,7 +26,7 @@ from tessera.settings.references import BackboneName, DatasetName, SystemName
 from tessera.settings.reporting import Report
 from tessera.settings.resources import StageResources
 from tessera.settings.sources.base import Dataset
-from tessera.settings.systems.backbone import BackboneSystem
+from tessera.settings.systems.backbone_base import UnderBackbones
 from tessera.settings.systems.base import System
 from tessera.settings.training import Training
 
@@ -188,7 +188,7 @@ def compared(config: Config) -> list[str]:
     names: list[str] = []
     for name in config.experiment.systems:
         system = config.systems[name]
-        under = (system.backbones or config.experiment.backbones) if isinstance(system, BackboneSystem) else []
+        under = (system.backbones or config.experiment.backbones) if isinstance(system, UnderBackbones) else []
         names += [name, *(f"{name}/{backbone}" for backbone in under)]
     return list(dict.fromkeys(names))
 
@@ -196,7 +196,7 @@ def compared(config: Config) -> list[str]:
 def _is_compared(config: Config, name: str) -> bool:
     """Whether a baseline is one of the experiment; `popular/popular`, as tables say it, is one too."""
     system = config.systems.get(name.partition("/")[0])
-    alone = system is not None and not isinstance(system, BackboneSystem) and name.endswith(f"/{system.label}")
+    alone = system is not None and not isinstance(system, UnderBackbones) and name.endswith(f"/{system.label}")
     return name in compared(config) or (alone and name.partition("/")[0] in config.experiment.systems)
 
 

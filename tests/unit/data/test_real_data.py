@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from tessera.data.dataset import load_dataset
+from tessera.recommenders.towers import popularity_bins
 from tessera.settings.config import load
 
 CONFIGS = Path(__file__).resolve().parents[3] / "config"
@@ -63,6 +65,16 @@ def test_counts(prepared: Callable[[str], Any], name: str) -> None:
     assert len(cases) == tested
     assert cases.lengths.min() > 0
     json.dumps(made.stats, allow_nan=False)
+
+
+@pytest.mark.data
+def test_popularity_bins_of_prime_pantry_are_those_of_pad(prepared: Callable[[str], Any]) -> None:
+    """Its code has the ranks at which they end as numbers; here they come from training interactions alone."""
+    popularity = load_dataset(prepared("amazon-prime-pantry").folder / "data").train_counts
+    bins = popularity_bins(popularity, 10)
+    assert np.cumsum(np.bincount(bins)[1:])[:-1].tolist() == [35, 100, 205, 361, 585, 898, 1357, 2074, 3348]
+    mass = np.bincount(bins, popularity)[1:]
+    assert (mass.sum(), mass.min(), mass.max()) == (89_262, 8_731, 9_000)
 
 
 @pytest.mark.data

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from typing import get_args
+
 import pytest
 import torch
 from torch import Tensor
 
-from tessera.objectives.mmd import mmd
+from tessera.objectives.mmd import Kernel, kernel_mmd, mmd
 
 
 def by_differences(x: Tensor, y: Tensor, alpha: float = 0.5) -> Tensor:
@@ -87,3 +90,76 @@ def test_one_vector_everywhere_is_no_division_by_zero() -> None:
 def test_wrong_shapes_are_told(left: tuple[int, int], right: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="expected the same, of two rows or more"):
         mmd(torch.zeros(left), torch.zeros(right))
+
+
+# ---------------------------------------------------------------- kernels
+
+KERNELS = get_args(Kernel)
+
+
+def value(kernel: str, a: Tensor, b: Tensor, square: Tensor) -> Tensor:
+    """k(a, b) as it is defined, for two rows; `square` is the mean squared distance of all pairs."""
+    distance = (a - b).square().sum()
+    if kernel == "gaussian_multi":
+        return sum((torch.exp(-distance / (2 * 2.0**octave * square)) for octave in range(-3, 2)), torch.zeros(()))
+    if kernel == "gaussian":
+        return torch.exp(-distance / (2 * square))
+    if kernel == "laplacian":
+        return torch.exp(-distance.clamp(min=1e-30).sqrt() / square.sqrt())
+    return (a * b).sum() if kernel == "linear" else (a * b).sum() / (a.norm() * b.norm())
+
+
+def by_pairs(x: Tensor, y: Tensor, kernel: str) -> Tensor:
+    """The mean over pairs, a pair at a time."""
+    both = torch.cat([x, y]).detach()
+    square = (both[:, None] - both[None]).square().sum(-1).mean()
+
+    def mean(left: Tensor, right: Tensor) -> Tensor:
+        return sum((value(kernel, a, b, square) for a in left for b in right), torch.zeros(())) / len(left) / len(right)
+
+    return mean(x, x) + mean(y, y) - 2 * mean(x, y)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_every_kernel_is_its_definition_with_its_gradients(kernel: Kernel) -> None:
+    x, y = (cloud.requires_grad_() for cloud in (clouds(7, 4)[0], clouds(9, 4)[1]))
+    ours, plain = kernel_mmd(x, y, kernel), by_pairs(x, y, kernel)
+    assert float(ours) == pytest.approx(float(plain), rel=1e-6, abs=1e-7)
+    for a, b in zip(torch.autograd.grad(ours, (x, y)), torch.autograd.grad(plain, (x, y)), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_same_cloud_is_no_distance_away(kernel: Kernel) -> None:
+    x, _ = clouds(20, 4)
+    assert float(kernel_mmd(x, x[torch.randperm(20)], kernel)) == pytest.approx(0, abs=1e-7)
+
+
+def test_only_characteristic_kernels_see_more_than_means() -> None:
+    """Two clouds of the same mean, one twice as wide."""
+    torch.manual_seed(0)
+    x = torch.randn(400, 3, dtype=torch.float64)
+    x = x - x.mean(0)
+    seen = {kernel: float(kernel_mmd(x, 3 * x, kernel)) for kernel in KERNELS}
+    assert seen["linear"] == pytest.approx(0, abs=1e-12)
+    assert seen["cosine"] == pytest.approx(0, abs=1e-12)
+    assert min(seen[kernel] for kernel in ("gaussian_multi", "gaussian", "laplacian")) > 0.01
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_clouds_of_one_vector_have_finite_gradients(kernel: Kernel) -> None:
+    same = torch.ones(4, 3, requires_grad=True)
+    kernel_mmd(same, torch.ones(5, 3), kernel).backward()
+    assert torch.isfinite(same.grad).all()
+    x, y = clouds(8, 3, torch.float32)
+    x.requires_grad_()
+    moved = kernel_mmd(x, torch.zeros_like(y), kernel)
+    moved.backward()
+    assert math.isfinite(moved.item())
+    assert torch.isfinite(x.grad).all()
+
+
+def test_wrong_clouds_of_kernels_are_told() -> None:
+    for shape in ((4, 2), (0, 3), (4,)):
+        with pytest.raises(ValueError, match="expected rows of the same width"):
+            kernel_mmd(torch.zeros(4, 3), torch.zeros(shape))

@@ -42,6 +42,8 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "ids_left_out": {"items": "ids", "loss": LEFT_OUT},
     "table": {"items": {"table": "t", "adapter": [16]}},
     "table_left_out": {"items": {"table": "t", "adapter": [16]}, "loss": LEFT_OUT},
+    "pad_table": {"recommender": "pad", "table": "t", "adapter": [16]},
+    "pad_table_left_out": {"recommender": "pad", "table": "t", "adapter": [16], "loss": LEFT_OUT},
 }
 
 
@@ -65,7 +67,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         LatentTable.model_validate({"recipe": "latent"}), folder / "raw/latents.parquet", folder / "data/items.parquet",
         folder / "t.parquet",
     )  # fmt: skip
-    (folder / "validated.json").write_text(json.dumps({"best_epoch": 3}))
+    (folder / "validated.json").write_text(
+        json.dumps({"best_epoch": 3, "best_epochs": {"pretrain": 2, "align": 2, "disentangle": 3}})
+    )
     return folder
 
 

@@ -24,6 +24,7 @@ from tessera.artifacts.codes import read_codes
 from tessera.artifacts.files import read_json
 from tessera.artifacts.models import write_model
 from tessera.data import hub
+from tessera.evaluation.histories import Histories
 from tessera.recommenders.evaluate import evaluate_run
 from tessera.recommenders.systems.base import Catalogue, VectorRecommender
 from tessera.recommenders.train import train_run
@@ -38,12 +39,15 @@ RUNS: dict[str, tuple[str, str]] = {
     "codes": ("codes", "gru4rec"),
     "dual_view": ("dual_view", "bert4rec"),
     "fused": ("fused", "sasrec"),
+    "pad": ("pad", "sasrec"),
+    "pad_gru4rec": ("pad", "gru4rec"),
     "tiger": ("tiger", "tiger"),
     "markov": ("markov", "markov"),
     "mme_sid": ("mme_sid", "mme_sid"),
 }
 FUSED = {"kind": "dual_view", "text": "t", "fine": "f", "width": 8, "adapter": [8], "axis": "sequence"}
-TOWERS = ["sasrec", "gru4rec", "bert4rec", "codes", "dual_view", "fused"]
+TOWERS = ["sasrec", "gru4rec", "bert4rec", "codes", "dual_view", "fused", "pad", "pad_gru4rec"]
+BACKBONES = ("sasrec", "gru4rec", "bert4rec")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +61,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
             run = tiny_mme_sid.make_run({"epochs": 1})
         else:
             settings = {"items": FUSED} if system == "fused" else SYSTEMS[system]
-            run = make_run(recommender if "items" in settings else "sasrec", system=settings, epochs=1)
+            run = make_run(recommender if recommender in BACKBONES else "sasrec", system=settings, epochs=1)
         folder = root / "runs" / name / run.recommender / "seed-1"
         folder.mkdir(parents=True)
         write_model(folder / "model.safetensors", {"x": torch.zeros(1)}, {"run": run.model_dump(mode="json")})
@@ -118,10 +122,9 @@ def test_the_user_tower_is_that_of_the_system(name: str, exported: Any) -> None:
     run, folder = exported(name)
     model = run.scorer.model
     for items in random_histories(model.max_history):
-        lengths = (items > 0).sum(1)
         # by the module itself, not by the wrapper that was exported
         with torch.no_grad():
-            wanted = model.backbone.encode(torch.from_numpy(items), torch.from_numpy(lengths), model.items()).numpy()
+            wanted = model.users(Histories.of(items), model.catalogue())[:, 0].numpy()
         found = run_tower(folder / "user_tower.onnx", items)
         assert found.shape == wanted.shape
         np.testing.assert_allclose(found, wanted, atol=2e-5)
@@ -131,7 +134,7 @@ def test_the_user_tower_is_that_of_the_system(name: str, exported: Any) -> None:
     assert b"site-packages" not in (folder / "user_tower.onnx").read_bytes(), "folders of this machine are told"
 
 
-@pytest.mark.parametrize("name", ["sasrec", "bert4rec", "fused"])
+@pytest.mark.parametrize("name", ["sasrec", "bert4rec", "fused", "pad"])
 def test_ids_tower_and_index_recommend_without_tessera(name: str, exported: Any) -> None:
     run, folder = exported(name)
     history = [run.catalogue.raw_ids[item] for item in (4, 5, 6)]

@@ -55,11 +55,12 @@ SYSTEMS: dict[str, Any] = {
     "table": {"items": {"table": "t", "adapter": [8]}},
     "codes": {"items": {"semantic_ids": "c", "combine": "concat", "table": "t", "adapter": [8]}},
     "dual_view": {"items": {"kind": "dual_view", "text": "t", "fine": "f", "width": 8, "adapter": [8]}},
+    "pad": {"recommender": "pad", "table": "t", "adapter": [8]},
     "tiger": {**TIGER, "beams": 30},
     "tiger_exact": {**TIGER, "scoring": "exact"},
     "mme_sid": {},
 }
-WITH_VECTORS = ["ids", "table", "codes", "dual_view", "mme_sid"]
+WITH_VECTORS = ["ids", "table", "codes", "dual_view", "pad", "mme_sid"]
 WITHOUT_CODES = 7
 
 

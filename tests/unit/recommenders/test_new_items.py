@@ -27,11 +27,12 @@ SYSTEMS: dict[str, Any] = {
     "table": {"items": {"table": "t", "adapter": [8]}},
     "plain": {"items": {"table": "t", "adapter": [], "standardize": False}},
     "with_offsets": {"items": {"table": "t", "adapter": [8], "id_residual": True}},
+    "pad": {"recommender": "pad", "table": "t", "adapter": [8]},
     "ids": {"items": "ids"},
     "popular": {"recommender": "popular"},
     "markov": {"recommender": "markov"},
 }
-CAN = ["table", "plain", "with_offsets"]
+CAN = ["table", "plain", "with_offsets", "pad"]
 
 
 @pytest.fixture(scope="module")

@@ -141,18 +141,21 @@ def _stamp(state: Path) -> int | None:
         return None
 
 
-@pytest.mark.parametrize("device", ["cpu", "auto"])
-def test_two_processes_give_the_numbers_of_one(data, tmp_path, device):
+@pytest.mark.parametrize(("device", "system"), [("cpu", "ids"), ("auto", "ids"), ("cpu", "pad")])
+def test_two_processes_give_the_numbers_of_one(data, tmp_path, device, system):
     if device == "auto" and torch.cuda.is_available():
         pytest.skip("auto is a GPU here, and two processes may not share one")
     shape = {"epochs": 2, "gradient_clip": 0.5, "device": device}
-    one = make_run("sasrec", **shape)
+    read = reads(make_table(tmp_path, skip=(7, 8))) if system == "pad" else reads()
+    pad = {"recommender": "pad", "table": "t", "adapter": [8], "align": {"most_items": 20}}
+    one = make_run("sasrec", pad if system == "pad" else None, **shape)
     backbone = one.backbone.model_copy(update={"dropout": 0.0})
     one = one.model_copy(update={"backbone": backbone})
     two = one.model_copy(update={"training": one.training.model_copy(update={"processes": 2})})
-    single = read_tensors(train(one, data, tmp_path / "one"))
+    train_run(one, data, read, tmp_path / "one/model.safetensors", tmp_path / "state")
+    single = read_tensors(tmp_path / "one/model.safetensors")
     output = tmp_path / "two" / "model.safetensors"
-    launch(two, data, reads(), output, tmp_path / "state", "", None)
+    launch(two, data, read, output, tmp_path / "state", "", None)
     shared = read_tensors(output)
     assert single.keys() == shared.keys()
     for name, value in single.items():

@@ -9,25 +9,20 @@ from pydantic import Field, model_validator
 
 from tessera.settings.items.base import ItemEncoder
 from tessera.settings.items.ids import IdItems
-from tessera.settings.losses.base import Loss
-from tessera.settings.references import BackboneName, Need
-from tessera.settings.systems.base import TrainedSystem
+from tessera.settings.references import Need
+from tessera.settings.systems.backbone_base import UnderBackbones
 
 if TYPE_CHECKING:
     from tessera.settings.config import Config
 
 
-class BackboneSystem(TrainedSystem):
+class BackboneSystem(UnderBackbones):
     """Items that enter a backbone through an item encoder; trained under every backbone of the experiment."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.backbone:SequentialRecommender"
     recommender: Literal["backbone"] = "backbone"
     items: ItemEncoder = Field(default_factory=IdItems)
     """`ids`, `{table: NAME, adapter: [256]}`, or `{semantic_ids: NAME}`."""
-    loss: Loss | None = None
-    """Overrides the experiment's `loss`."""
-    backbones: list[BackboneName] | None = None
-    """Only under these backbones; null takes the experiment's."""
 
     @model_validator(mode="before")
     @classmethod

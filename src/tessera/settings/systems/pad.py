@@ -1,0 +1,109 @@
+"""Settings of PAD."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from tessera.settings.base import PresetSettings, Settings, Width
+from tessera.settings.references import TableName
+from tessera.settings.systems.backbone_base import UnderBackbones
+
+Expert = Literal["id", "aligned", "text"]
+EXPERTS: tuple[Expert, ...] = get_args(Expert)
+
+
+class PhaseTraining(Settings):
+    """A phase of the training; null takes what `training` says."""
+
+    learning_rate: float | None = Field(None, gt=0)
+    """Peak learning rate of AdamW."""
+    epochs: int | None = Field(None, ge=1)
+    """At most this many passes over the training targets."""
+    patience: int | None = Field(None, ge=1)
+    """Validations without a better NDCG@10 before the phase ends."""
+
+
+class AlignmentPhase(PhaseTraining):
+    """How the vectors that histories gave and those that the table gives are brought together."""
+
+    kernel: Literal["gaussian_multi", "gaussian", "laplacian", "linear", "cosine", "infonce", "none"] = "gaussian_multi"
+    """Of the maximum mean discrepancy; `infonce` is a contrast of an item's two vectors in its place, `none` leaves the
+    loss of the recommender alone."""
+    weight: float | None = Field(None, gt=0)
+    """Of the alignment beside the loss of the recommender; null is 0.2, of infonce 0.01, as published."""
+    temperature: float = Field(0.1, gt=0)
+    """Of infonce."""
+    anchor: bool = True
+    """Keep the loss of the recommender beside the alignment. Without it nothing can be validated: the phase lasts
+    exactly `epochs`."""
+    most_items: int = Field(1024, ge=2)
+    """Items of a step that are aligned at most; the discrepancy costs the square of them."""
+
+
+class PADSystem(PresetSettings, UnderBackbones):
+    """An ID tower, an aligned tower and a text tower, mixed by the popularity of the candidate (PAD, SIGIR 2025)."""
+
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.pad:PAD"
+    PUBLISHED: ClassVar[str] = "tessera.recommenders.systems.pad_published:PublishedPAD"
+    OFFICIAL: ClassVar[dict[str, Any]] = {
+        "members": "slots", "fusion": "concat_gelu", "projector": "deep_gelu", "standardize": False,
+        "loss": {"kind": "bce"},
+    }  # fmt: skip
+    HABITS: ClassVar[tuple[str, ...]] = ("members",)
+    recommender: Literal["pad"] = "pad"
+    table: TableName
+    """Name under `tables`: what language models say of the items."""
+    experts: list[Expert] = Field(default_factory=lambda: [*EXPERTS], min_length=1)
+    """The towers that score in the end: IDs, IDs fused with the aligned text, text alone."""
+    pretrain: PhaseTraining | None = Field(default_factory=PhaseTraining)
+    """First phase: the ID tower alone, from which the aligned one starts; null goes without."""
+    align: AlignmentPhase | None = Field(default_factory=AlignmentPhase)
+    """Second phase: the aligned tower alone; null goes without, and it starts as the ID tower ended."""
+    disentangle: PhaseTraining = Field(default_factory=PhaseTraining)
+    """Last phase: all towers and the gate, by the loss of the recommender alone."""
+    gate: Literal["bins", "global", "uniform"] = "bins"
+    """What the towers' weights depend on: the popularity bin of the candidate, nothing (learned all the same), or
+    nothing is learned and all weigh alike."""
+    bins: int = Field(10, ge=1, le=1000)
+    """Popularity bins of equal shares of the training interactions."""
+    projector: Literal["adapter", "deep_gelu"] = "adapter"
+    """From the table to item vectors: `adapter`, or five layers of the vectors' width, a GELU after each, the last too,
+    as published."""
+    adapter: list[Width] = Field(default_factory=lambda: [256])
+    """Hidden widths of the adapter; [] is one linear map."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout inside the projectors and before the fusion."""
+    standardize: bool = True
+    """Centre the table and scale it to unit mean square; false takes it as it is, as published."""
+    fusion: Literal["concat", "concat_gelu", "add"] = "concat"
+    """What the aligned tower makes of an item's two vectors: a linear map of both side by side that starts as the ID
+    vector, so that what was learned is handed over; such a map with a GELU that starts at random, as published; or
+    their sum."""
+    members: Literal["items", "slots"] = "items"
+    """Whose vectors are aligned: each item of the step once, or every slot of the batch, padding, repeats and negatives
+    too, as published."""
+
+    @field_validator("experts")
+    @classmethod
+    def _each_once(cls, value: list[Expert]) -> list[Expert]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"names something twice: {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _has_a_use(self) -> PADSystem:
+        if self.align is not None and not self.align.anchor and self.align.kernel == "none":
+            raise ValueError("align: neither a kernel nor the loss of the recommender: nothing would be trained")
+        return self
+
+    @property
+    def phases(self) -> dict[str, PhaseTraining]:
+        """The phases by name, in their order; those that no scoring tower takes something from are left out."""
+        found: dict[str, PhaseTraining] = {}
+        if self.pretrain is not None and {"id", "aligned"} & set(self.experts):
+            found["pretrain"] = self.pretrain
+        if self.align is not None and "aligned" in self.experts:
+            found["align"] = self.align
+        return {**found, "disentangle": self.disentangle}
