@@ -60,12 +60,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> RunInputs:
     return write_tables(tmp_path_factory.mktemp("findrec"))
 
 
-def run_of(
-    backbone: str = "sasrec",
-    training: dict[str, Any] | None = None,
-    experiment: dict[str, Any] | None = None,
-    **settings: Any,
-) -> Run:
+def run_of(backbone: str = "sasrec", training: dict[str, Any] | None = None, **settings: Any) -> Run:
     shape: dict[str, Any] = {"dim": 16, "max_length": 12, "dropout": 0.1}
     config = {
         "datasets": {"x": {"source": "bazaar"}},
@@ -75,7 +70,7 @@ def run_of(
         "training": {
             "epochs": 4, "batch_tokens": 200, "learning_rate": 0.01, "device": "cpu", **(training or {})
         },
-        "experiment": {"datasets": ["x"], "systems": ["s"], "backbones": [backbone], "seeds": [1], **(experiment or {})},
+        "experiment": {"datasets": ["x"], "systems": ["s"], "backbones": [backbone], "seeds": [1]},
     }  # fmt: skip
     return Plan(load(config)).runs[0]
 
@@ -126,7 +121,7 @@ def test_draws_are_of_the_law_and_on_no_sphere() -> None:
     torch.testing.assert_close(drawn.var(0), log_variance.exp(), atol=0.05, rtol=0.05)
     torch.testing.assert_close(told[:1], divergence(mean[None], log_variance[None]))
     assert drawn.norm(dim=1).std() > 0.1
-    torch.testing.assert_close(bottleneck(one)[0][0], mean), "the judge reads the mean"
+    torch.testing.assert_close(bottleneck(one)[0][0], mean)
 
 
 # ---------------------------------------------------------------- experts
@@ -197,7 +192,7 @@ def test_what_is_trained_is_what_is_scored(backbone: str, inputs: RunInputs) -> 
             total -= float(scores.log_softmax(0)[row[length] - 1])
             count += 1
     assert isinstance(loss.value, Tensor)
-    assert float(loss.value) == pytest.approx(total, rel=1e-4)
+    assert float(loss.value.detach()) == pytest.approx(total, rel=1e-4)
     assert loss.targets == count
 
 
@@ -258,7 +253,7 @@ def test_an_item_without_anything_has_the_learned_vectors(inputs: RunInputs, tmp
     # never learned: the mean of all rows stands there when the run is judged
     met = build(write_tables(tmp_path, without_both=False), missing=Missing(image=1.0, text=1.0, when="test"))
     vectors = met.modalities(item).vectors[0]
-    torch.testing.assert_close(vectors, met.modalities.absent), "with nothing left there is no mean either"
+    torch.testing.assert_close(vectors, met.modalities.absent)  # with nothing left there is no mean either
     half = build(write_tables(tmp_path, without_both=False), missing=Missing(image=0.7, text=0.7, when="test"))
     known = half.modalities.known()
     gone = (~known.any(1)).nonzero()[1:, 0]
@@ -269,8 +264,7 @@ def test_an_item_without_anything_has_the_learned_vectors(inputs: RunInputs, tmp
         mean = half.modalities.bottlenecks[name](rows)[0].mean(0)
         torch.testing.assert_close(stands[:, number], mean.expand(len(gone), -1))
     half.train()
-    torch.testing.assert_close(half.modalities.known()[1:].all(), torch.tensor(False))
-    assert half.modalities.any().all() or not half.modalities.any()[0]
+    assert half.modalities.known().any(1)[1:].all(), "training has lost nothing"
 
 
 @pytest.mark.parametrize(
@@ -376,8 +370,8 @@ def test_the_score_network_learns_the_states_while_the_rest_trains(
         ({"gate": "mean"}, {"balance", "use_entropy"}),
         ({"balance": 0.0}, {"balance"}),
         ({"heads": 1}, set()),
-        ({"experts": 1}, {"balance"}),
-        ({"alignment": None, "bottleneck": None}, {"alignment", "bottleneck", "score_matching"}),
+        ({"experts": 1}, {"balance", "use_entropy"}),
+        ({"alignment": None, "bottleneck": None}, {"alignment", "bottleneck", "divergence", "score_matching"}),
     ],
 )
 def test_parts_can_be_switched_off(
