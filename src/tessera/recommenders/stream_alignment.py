@@ -16,7 +16,7 @@ from tessera.settings.systems.findrec import StreamAlignment
 
 
 class ScoreNetwork(nn.Module):
-    """Vectors to gradients of a log density; 0 everywhere at the start."""
+    """Vectors to gradients of a log density; at the start of the standard normal one, which unit size suits."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class ScoreNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, dim) to the same."""
-        score: Tensor = self.layers(x)
+        score: Tensor = self.layers(x) - x
         return score
 
 

@@ -332,8 +332,6 @@ def test_neither_loss_reaches_the_id_stream(inputs: RunInputs) -> None:
     """Modalities are drawn to it, it is not drawn to them; and the projection of its states is nobody's to move."""
     for estimator in ("ksd", "mmd"):
         model = build(inputs, alignment={"estimator": estimator}).train()
-        if model.alignment.score is not None:  # at the start it knows nothing, and nothing is drawn
-            torch.nn.init.normal_(model.alignment.score.layers[-1].weight)
         losses = model.losses(Histories.of(HISTORIES.numpy()), START)
         losses["alignment"].value.backward()
         reached = {name for name, value in model.named_parameters() if value.grad is not None and value.grad.any()}

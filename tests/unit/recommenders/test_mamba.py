@@ -72,7 +72,8 @@ def test_first_steps_lie_between_their_bounds_and_rates_count_up():
     torch.manual_seed(0)
     layer = Mamba(MambaSettings(dim=32)).layers[0]
     sizes = torch.nn.functional.softplus(layer.step.bias)
-    assert sizes.min() >= 1e-3 * 0.999 and sizes.max() <= 1e-1 * 1.001
+    assert sizes.min() >= 1e-3 * 0.999
+    assert sizes.max() <= 1e-1 * 1.001
     torch.testing.assert_close(layer.log_rates.exp()[3], torch.arange(1.0, 17.0))
 
 
