@@ -25,7 +25,7 @@ BEGAN = time.time()
 
 # At the very end: what a stage said of its failure would otherwise stand above the last lines of Snakemake.
 onerror:
-    atexit.register(lambda: print(end=summary(Path("results/logs"), BEGAN), file=sys.stderr, flush=True))
+    atexit.register(lambda: print(end=summary(Path(JOBS.root, "logs"), BEGAN), file=sys.stderr, flush=True))
 
 
 # The working directory's own config, else the embedded default; a --configfile replaces either.
@@ -65,9 +65,13 @@ else:
 report: "workflow/report/workflow.rst"
 
 
+onstart:
+    write_owner(JOBS.root, workflow.configfiles)
+
+
 from tessera.reporting.old_page import bring_back
 
-bring_back("results/report/index.html")
+bring_back(JOBS.page)
 
 
 localrules:
@@ -78,6 +82,13 @@ localrules:
 rule all:
     default_target: True
     input:
-        "results/report/index.html",
+        JOBS.page,
         [JOBS.table_file(dataset, "md") for dataset in DATASETS],
         [] if CONFIG.task == "ctr" else [*final(), *recommended(), *exported()],
+
+
+include: "workflow/rules/reuse.smk"
+
+
+if workflow.is_main_process:
+    take_over()

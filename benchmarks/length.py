@@ -1,7 +1,8 @@
 """Backbones over the length of histories: CPU seconds and memory of a training step.
 
-Every backbone has its default shape but for its length, dropout 0.2 and cross-entropy over a catalogue; a step has about the same number of
-targets at every length. On one thread, the median of several steps, each backbone and length in a process of its own.
+Every backbone has its default shape but for its length, dropout 0.2 and cross-entropy over a catalogue; a step has
+about the same number of targets at every length. On one thread, the median of several steps, each backbone and length
+in a process of its own.
 
     python benchmarks/length.py --items 3000 --lengths 50 200 1000 4000 --plot benchmarks/results/length.svg
 """
@@ -75,10 +76,8 @@ def main() -> None:
             row = json.loads(done.stdout)
             each = row["seconds"] / row["targets"] * 1e6
             curves.setdefault(kind, []).append((length, each))
-            print(
-                f"| {kind} | {length} | {row['targets']:,} | {row['seconds']:.4f} | {each:.1f} | {row['peak_mib']:.0f} |",
-                flush=True,
-            )
+            cost = f"{row['seconds']:.4f} | {each:.1f} | {row['peak_mib']:.0f}"
+            print(f"| {kind} | {length} | {row['targets']:,} | {cost} |", flush=True)
     if args.plot:
         from matplotlib.figure import Figure
 

@@ -4,8 +4,8 @@ Every system of a finished experiment, its first seed: `tessera.load`, then `rec
 dataset's users, ten items each, one call a history; the first calls are left out. Times are CPU time of this process,
 one thread. The size is that of the folder that `save` writes, ids and titles included.
 
-    python benchmarks/serving.py                     # results/bazaar of the working directory
-    python benchmarks/serving.py results/shop --histories 1000
+    python benchmarks/serving.py                     # results/demo/bazaar of the working directory
+    python benchmarks/serving.py results/my/shop --histories 1000
     python benchmarks/serving.py --items 200000      # random logs and weights: what is computed is the same
 """
 
@@ -121,7 +121,9 @@ def measure(run: Path, histories: list[list[int]]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", type=Path, nargs="?", default=Path("results/bazaar"), help="folder of a dataset")
+    parser.add_argument(
+        "dataset", type=Path, nargs="?", default=Path("results/demo/bazaar"), help="folder of a dataset"
+    )
     parser.add_argument("--histories", type=int, default=200, help="histories asked for, of as many users")
     parser.add_argument("--items", type=int, help="a random world of so many items in place of a dataset")
     arguments = parser.parse_args()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tessera.artifacts.logs import stage
+from tessera.artifacts.places import state_folder
 from tessera.language.captioning import Captioning, caption
 
 with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt):
@@ -11,7 +12,7 @@ with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attem
         Path(snakemake.input.catalogue),
         Path(snakemake.input.language_model) if snakemake.input.get("language_model") else None,
         Path(snakemake.output[0]),
-        Path("state"),
+        state_folder(snakemake.output[0]),
         snakemake.params.code,
         Path(snakemake.input.pictures) if snakemake.input.get("pictures") else None,
     )

@@ -6,4 +6,10 @@ from tessera.artifacts.logs import stage
 from tessera.evaluation.representations import diagnose
 
 with stage(snakemake.log[0]):
-    diagnose(Path(snakemake.input.table), Path(snakemake.input.interactions).parent, Path(snakemake.output[0]))
+    latents = snakemake.input.get("latents")
+    diagnose(
+        Path(snakemake.input.table),
+        Path(snakemake.input.interactions).parent,
+        Path(snakemake.output[0]),
+        Path(latents) if latents else None,
+    )

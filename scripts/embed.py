@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tessera.artifacts.logs import stage
+from tessera.artifacts.places import state_folder
 from tessera.embedding.embed import embed
 from tessera.embedding.task import Places, Task
 
@@ -15,4 +16,4 @@ with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attem
         pictures=snakemake.input.get("pictures"),
     )
     task = Task.model_validate_json(snakemake.params.cfg)
-    embed(task, inputs, Path(snakemake.output.table), Path("state"), snakemake.params.code)
+    embed(task, inputs, Path(snakemake.output.table), state_folder(snakemake.output[0]), snakemake.params.code)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tessera.artifacts.logs import stage
+from tessera.artifacts.places import state_folder
 from tessera.language.pretraining import Pretraining, launch_pretraining
 
 with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt):
@@ -10,7 +11,7 @@ with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attem
         Pretraining.model_validate_json(snakemake.params.cfg),
         Path(snakemake.input.interactions).parent,
         Path(snakemake.output[0]),
-        Path("state"),
+        state_folder(snakemake.output[0]),
         snakemake.params.code,
         Path(snakemake.log[0]),
         Path(snakemake.input.pictures) if snakemake.input.get("pictures") else None,

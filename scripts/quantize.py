@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from tessera.artifacts.logs import stage
+from tessera.artifacts.places import state_folder
 from tessera.quantization.quantize import quantize
 from tessera.settings.quantizers.base import SemanticIds
 
@@ -17,6 +18,6 @@ with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attem
         Path(snakemake.input.source) if snakemake.input.get("source") else None,
         Path(snakemake.input.interactions).parent,
         Path(snakemake.output.codes),
-        Path("state"),
+        state_folder(snakemake.output[0]),
         snakemake.params.code,
     )

@@ -19,10 +19,10 @@ SHOWN = {
 
 
 def by_dataset(files: list[str], name) -> dict[str, dict[str, Path]]:
-    """dataset -> name -> file, for files below results/<dataset>/<kind>/."""
+    """dataset -> name -> file, for files below results/<experiment>/<dataset>/<kind>/."""
     named: dict[str, dict[str, Path]] = {}
     for path in map(Path, files):
-        named.setdefault(path.parts[1], {})[name(path)] = path
+        named.setdefault(path.parts[2], {})[name(path)] = path
     return named
 
 
@@ -32,4 +32,5 @@ with stage(snakemake.log[0]), old_page_kept(snakemake.output[0]):
     runs = {dataset: cfg["runs"][dataset] for dataset in cfg["datasets"]}
     given = dict(snakemake.input.items())
     files = {argument: by_dataset(given[key], name) for key, (argument, name) in SHOWN.items() if key in given}
-    task.build(snakemake.output[0], Report.model_validate(cfg["report"]), runs, cfg["config"], **files)
+    root = Path(snakemake.output[0]).parents[1]
+    task.build(snakemake.output[0], Report.model_validate(cfg["report"]), runs, cfg["config"], root, **files)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tessera.artifacts.logs import stage
+from tessera.artifacts.places import state_folder
 from tessera.recommenders.inputs import run_inputs
 from tessera.recommenders.train import launch
 from tessera.settings.runs import Run
@@ -14,7 +15,7 @@ with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attem
         Path(snakemake.input.interactions).parent,
         run_inputs(run, snakemake.input),
         Path(snakemake.output.model),
-        Path("state"),
+        state_folder(snakemake.output[0]),
         snakemake.params.code,
         Path(snakemake.log[0]),
         Path(snakemake.input.validated) if snakemake.input.get("validated") else None,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tessera.artifacts.logs import stage
+from tessera.artifacts.places import state_folder
 from tessera.ctr.train import train_model
 from tessera.settings.ctr import CTRRun
 
@@ -12,6 +13,6 @@ with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attem
         Path(snakemake.input.samples).parent,
         Path(snakemake.input.codes) if snakemake.input.get("codes") else None,
         Path(snakemake.output.model),
-        Path("state"),
+        state_folder(snakemake.output[0]),
         snakemake.params.code,
     )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tessera.artifacts.logs import stage
+from tessera.artifacts.places import state_folder
 from tessera.embedding.task import Places, Task
 from tessera.embedding.tune import launch
 
@@ -19,7 +20,7 @@ with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attem
         Task.model_validate_json(snakemake.params.cfg),
         inputs,
         Path(snakemake.output.model),
-        Path("state"),
+        state_folder(snakemake.output[0]),
         snakemake.params.code,
         Path(snakemake.log[0]),
     )

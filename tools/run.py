@@ -2,8 +2,8 @@
 
     python tools/run.py [any option of Snakemake]
 
-Configs and targets may stand in any order: `--configfile my.yaml results/tables/shop.md` reads one config and makes one
-table, where Snakemake itself would take the table for a second config.
+Configs and targets may stand in any order: `--configfile my.yaml results/my/tables/shop.md` reads one config and makes
+one table, where Snakemake itself would take the table for a second config.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import sys
 from pathlib import Path
 
 import unlock
+import yaml
 
 from tessera.artifacts.failures import framed
+from tessera.artifacts.places import REPORT, experiment_folder
 from tessera.settings.base import ConfigError
-from tessera.settings.files import check_files_of_config
+from tessera.settings.files import check_files_of_config, name_of_experiment
 
-REPORT = Path("results/report/index.html")
+CONFIG = Path("config/config.yaml")
 _CORES = re.compile(r"--(cores|jobs|profile|workflow-profile|executor)(=.*)?|-[cje].*")
 _TELLS = {"-h", "--help", "-v", "--version", "--lint", "--unlock", "--list", "-l"}
 _DRY = re.compile(r"--dry-?run|-[npqFk]*n[npqFk]*")
@@ -57,6 +59,14 @@ def _is_config(argument: str) -> bool:
     return Path(argument).suffix in (".yaml", ".yml", ".json") and Path(argument).parts[:1] != ("results",)
 
 
+def report(arguments: list[str], configs: list[str]) -> Path:
+    """The page of the experiment that Snakemake was called for."""
+    pairs = [argument.partition("=") for argument in arguments if argument.startswith("experiment=")]
+    overrides = {key: yaml.safe_load(value) for key, _, value in pairs}
+    files = [Path(config) for config in configs or [CONFIG] if Path(config).is_file()]
+    return Path(experiment_folder(name_of_experiment(files, overrides)), REPORT)
+
+
 def main(given: list[str]) -> int:
     """Run Snakemake; its exit code."""
     arguments, configs = sort(given)
@@ -76,8 +86,8 @@ def main(given: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to Snakemake, too
     code = process.wait()
     quiet = _TELLS.intersection(arguments) or any(map(_DRY.fullmatch, arguments))
-    if code == 0 and not quiet and REPORT.is_file():
-        print(f"The report: {REPORT.resolve()}")
+    if code == 0 and not quiet and (page := report(arguments, configs)).is_file():
+        print(f"The report: {page.resolve()}")
     return code if code >= 0 else 128 - code
 
 

@@ -19,7 +19,7 @@ __all__ = ["__version__", "load"]
 
 
 def load(folder: str | Path, device: str = "auto") -> Recommender:
-    """Open a finished run, e.g. `results/shop/runs/reaemb/sasrec/seed-1`, or a folder that its `save` wrote.
+    """Open a finished run, e.g. `results/my/shop/runs/reaemb/sasrec/seed-1`, or a folder that its `save` wrote.
 
     Args:
         folder: of the run.

@@ -15,12 +15,15 @@ import typer
 import yaml
 
 from tessera.artifacts.logs import duration
+from tessera.artifacts.places import RESULTS
 from tessera.plan.graph import Plan
+from tessera.plan.jobs import Jobs
+from tessera.plan.owner import check_owner
 from tessera.plan.required import check_files, check_first_lines
 from tessera.settings.base import ConfigError, did_you_mean
 from tessera.settings.config import Config
 from tessera.settings.config import load as load_config
-from tessera.settings.files import check_files_of_config
+from tessera.settings.files import check_files_of_config, experiment_name
 from tessera.settings.kinds import FAMILIES, members
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -49,7 +52,7 @@ def _read(paths: list[Path]) -> Config:
     merged: Any = {}
     for path in paths:
         merged = _merged(merged, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    return load_config(merged, str(paths[-1]))
+    return load_config(merged, str(paths[-1]), experiment_name(paths))
 
 
 @app.command()
@@ -70,6 +73,7 @@ def check(configs: Configs) -> None:
     try:
         config = _read(configs)
         plan = Plan(config)
+        check_owner(Jobs(plan).root, configs, str(configs[-1]))
         check_files(plan, str(configs[-1]))
         check_first_lines(plan, str(configs[-1]))
     except ConfigError as error:
@@ -91,10 +95,10 @@ class Past:
     """Most, in MB."""
 
 
-def past(folder: Path) -> dict[str, Past]:
-    """What the jobs of each rule took, by the benchmark files of earlier runs (`results/benchmarks/`)."""
+def past(results: Path) -> dict[str, Past]:
+    """What the jobs of each rule took, by the benchmark files of every experiment (`benchmarks/` of its folder)."""
     measured: dict[str, list[tuple[float, float]]] = {}
-    for file in sorted(folder.rglob("*.tsv")):
+    for folder, file in sorted((one, file) for one in results.glob("*/benchmarks") for file in one.rglob("*.tsv")):
         lines = file.read_text(encoding="utf-8").splitlines()
         if len(lines) < 2:
             continue
@@ -128,7 +132,7 @@ def plan(configs: Configs, cores: Annotated[int, typer.Option(help="Cores that t
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise _end((done.stderr or done.stdout).strip().removeprefix("ERROR: "))
-    before, total, unknown, most = past(Path("results/benchmarks")), 0.0, 0, 0.0
+    before, total, unknown, most = past(Path(RESULTS)), 0.0, 0, 0.0
     counts = dict(job_counts(done.stdout))
     if not counts:
         typer.echo("nothing to be done")
@@ -153,7 +157,7 @@ def plan(configs: Configs, cores: Annotated[int, typer.Option(help="Cores that t
 
 @app.command()
 def recommend(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run, results/DATASET/runs/...")],
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, results/EXPERIMENT/DATASET/runs/...")],
     items: Annotated[list[str], typer.Argument(help="The history: ids of items, oldest first.")],
     k: Annotated[int, typer.Option("-k", help="Length of the list.")] = 10,
 ) -> None:
@@ -169,7 +173,7 @@ def recommend(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run, results/DATASET/runs/...")],
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, results/EXPERIMENT/DATASET/runs/...")],
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
     index: Annotated[str, typer.Option(help="auto, flat, hnsw or ivf_pq.")] = "auto",
     onnx: Annotated[bool, typer.Option(help="Write the user tower as ONNX.")] = True,
@@ -188,7 +192,7 @@ def export(
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(help="A table, results/tables/DATASET.parquet.")],
+    first: Annotated[Path, typer.Argument(help="A table, results/EXPERIMENT/tables/DATASET.parquet.")],
     second: Annotated[Path, typer.Argument(help="The table of another experiment.")],
     metric: Annotated[str, typer.Option(help="What is compared.")] = "NDCG@10",
 ) -> None:

@@ -14,7 +14,7 @@ from tiny_project import Project, copy_repository, environment, snakemake_comman
 
 pytestmark = pytest.mark.slurm
 
-RUN = "results/bazaar/runs/id/gru4rec/seed-1"
+RUN = "results/tiny/bazaar/runs/id/gru4rec/seed-1"
 # Polls often, for the test's sake; everything else is the shipped profile.
 QUICK = [
     "--profile", "slurm", "--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1",
@@ -87,14 +87,14 @@ def test_jobs_ask_for_what_the_config_says(cluster: Cluster, through_slurm: str)
 
 def test_a_cancelled_job_is_retried_and_resumes(project: Project, cluster: Cluster, through_slurm: str) -> None:
     undisturbed = results(project.folder)
-    shutil.rmtree(project.folder / "results/bazaar/runs")
+    shutil.rmtree(project.folder / "results/tiny/bazaar/runs")
     shutil.rmtree(project.folder / "state")
-    log = project.folder / "results/logs/train/bazaar/id/gru4rec/seed-1.log"
+    log = project.folder / "results/tiny/logs/train/bazaar/id/gru4rec/seed-1.log"
     log.unlink()
     before = len(cluster.jobs_of("train"))
     with start(project, cluster, f"{RUN}/metrics.json") as process:
         end = time.monotonic() + 120
-        while not list((project.folder / "state").glob("*/checkpoint.safetensors")):
+        while not list((project.folder / "state").glob("*/*/checkpoint.safetensors")):
             assert time.monotonic() < end, "no checkpoint within 120 s"
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.05)

@@ -132,9 +132,29 @@ def test_stages_without_a_model_do_not_load_torch(script: str) -> None:
     assert "torch" not in modules_after(script_imports(script))
 
 
+# Libraries that take a while to import -> stages that use them every time.
+HEAVY: dict[str, set[str]] = {
+    "sklearn": set(),  # imported where a probe or a calibration is fitted
+    "networkx": {"report.py"},
+    "pandas": set(),
+    "faiss": {"export.py"},
+}
+
+
+def test_stages_load_no_library_that_they_may_not_need() -> None:
+    scripts = {path.name for path in (ROOT / "scripts").glob("*.py")}
+    users = set().union(*HEAVY.values())
+    assert users <= scripts
+    # all at once: a start with torch takes seconds
+    together = "\n".join(map(script_imports, sorted(scripts - users)))
+    assert not modules_after(together) & HEAVY.keys()
+    for script in users:
+        assert not modules_after(script_imports(script)) & {name for name in HEAVY if script not in HEAVY[name]}
+
+
 def test_reading_the_workflow_loads_no_engine() -> None:
     statement = "import tessera.plan.jobs, tessera.plan.picture, tessera.plan.required, tessera.artifacts.code"
-    assert not modules_after(statement) & {"torch", "polars", "pyarrow", "pandas", "numpy"}
+    assert not modules_after(statement) & {"torch", "polars", "pyarrow", "numpy", *HEAVY}
 
 
 @pytest.mark.parametrize("script", LIGHT_SCRIPTS)

@@ -50,10 +50,10 @@ def test_a_config_that_fits_and_one_that_does_not(tmp_path: Path) -> None:
 def test_jobs_and_what_they_took(tmp_path: Path) -> None:
     for rule, seconds in (("train", (10.0, 30.0, 20.0)), ("report", (4.0,))):
         for number, second in enumerate(seconds):
-            file = tmp_path / rule / f"{number}.tsv"
+            file = tmp_path / "one/benchmarks" / rule / f"{number}.tsv"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(f"s\th:m:s\tmax_rss\n{second}\t0:00:{second:02.0f}\t{100 + number}\n")
-    (tmp_path / "train" / "short.tsv").write_text("s\th:m:s\tmax_rss\n0.1\t0:00:00\t-\n")
+    (tmp_path / "one/benchmarks/train/short.tsv").write_text("s\th:m:s\tmax_rss\n0.1\t0:00:00\t-\n")
     assert command.past(tmp_path) == {"report": command.Past(4.0, 100.0), "train": command.Past(20.0, 102.0)}
     stats = (
         "...\nJob stats:\njob      count\n-----  ------\ntrain       3\nreport      1\ntotal       4\n\nreasons:\nx 9\n"

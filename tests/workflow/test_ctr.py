@@ -45,7 +45,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def test_everything_is_there(project: Project) -> None:
-    results = project.folder / "results"
+    results = project.folder / "results/tiny"
     runs = {path.parent.parent.name for path in results.glob("lifelong/ctr/runs/*/seed-*/metrics.json")}
     assert runs == {*MODELS, "oracle"}
     rows = read_table(results / "tables/lifelong-ctr.parquet", "metrics").to_pylist()
@@ -60,7 +60,7 @@ def test_everything_is_there(project: Project) -> None:
 
 
 def test_every_rule_has_a_log_and_a_benchmark(project: Project) -> None:
-    results = project.folder / "results"
+    results = project.folder / "results/tiny"
     for rule in ("samples", "train_ctr", "evaluate_ctr", "oracle_ctr", "tables", "quantize", "health"):
         assert list((results / "logs" / rule).rglob("*.log")), rule
         assert list((results / "benchmarks" / rule).rglob("*.tsv")), rule

@@ -33,7 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def test_the_folders_are_there_and_open(made: Project) -> None:
-    results = made.folder / "results"
+    results = made.folder / "results/tiny"
     folder = results / "bazaar/export/id/sasrec"
     run, again = tessera.load(results / "bazaar/runs/id/sasrec/seed-1", "cpu"), tessera.load(folder, "cpu")
     history = run.catalogue.raw_ids[2:5]

@@ -43,21 +43,21 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def told(project: Project, path: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((project.folder / "results" / path / "model.json").read_text())
+    found: dict[str, Any] = json.loads((project.folder / "results/tiny" / path / "model.json").read_text())
     return found
 
 
 def rows(project: Project, dataset: str) -> list[dict[str, Any]]:
-    return read_table(project.folder / f"results/{dataset}/data/interactions.parquet", "interactions").to_pylist()
+    return read_table(project.folder / f"results/tiny/{dataset}/data/interactions.parquet", "interactions").to_pylist()
 
 
 def test_every_interaction_trains(project: Project) -> None:
     before, after = rows(project, "shop"), rows(project, "shop-final")
     assert {row["split"] for row in after} == {"train"}
-    stats = json.loads((project.folder / "results/shop/data/stats.json").read_text())
+    stats = json.loads((project.folder / "results/tiny/shop/data/stats.json").read_text())
     funnel = {step["step"]: step["interactions"] for step in stats["funnel"]}
     assert len(before) < len(after) == funnel["exact duplicates dropped"]
-    assert not (project.folder / "results/shop-final/raw").exists()
+    assert not (project.folder / "results/tiny/shop-final/raw").exists()
 
 
 @pytest.mark.parametrize("run", ["learned/sasrec/seed-1", "id/sasrec/seed-1"])
@@ -67,22 +67,22 @@ def test_each_run_takes_as_many_epochs_as_the_validated_one(project: Project, ru
     assert final["epochs"] == final["best_epoch"] == validated["best_epoch"]
     assert final["validation"] is None
     assert validated["validation"] is not None
-    curve = (project.folder / f"results/shop-final/runs/{run}/history.jsonl").read_text().splitlines()
+    curve = (project.folder / f"results/tiny/shop-final/runs/{run}/history.jsonl").read_text().splitlines()
     assert len(curve) == validated["best_epoch"]
     assert not any("NDCG" in line for line in curve)
 
 
 def test_only_what_is_asked_is_made(project: Project) -> None:
-    made = sorted(path.parent.relative_to(project.folder / "results/shop-final/runs").as_posix()
-                  for path in (project.folder / "results/shop-final/runs").rglob("model.json"))  # fmt: skip
+    made = sorted(path.parent.relative_to(project.folder / "results/tiny/shop-final/runs").as_posix()
+                  for path in (project.folder / "results/tiny/shop-final/runs").rglob("model.json"))  # fmt: skip
     assert made == ["id/sasrec/seed-1", "learned/sasrec/seed-1", "popular/popular/seed-0"]
-    assert not list((project.folder / "results/shop-final").rglob("metrics.json"))
-    table = read_table(project.folder / "results/tables/shop.parquet", "metrics")
+    assert not list((project.folder / "results/tiny/shop-final").rglob("metrics.json"))
+    table = read_table(project.folder / "results/tiny/tables/shop.parquet", "metrics")
     assert set(table.column("dataset").to_pylist()) == {"shop"}
 
 
 def test_lists_come_from_the_final_run_where_there_is_one(project: Project) -> None:
-    results = project.folder / "results"
+    results = project.folder / "results/tiny"
     lists = sorted(path.relative_to(results).as_posix() for path in results.rglob("recommendations/**/*.parquet"))
     assert lists == [
         "shop-final/recommendations/learned/sasrec/seed-1.parquet", "shop/recommendations/id/sasrec/seed-1.parquet",
@@ -91,10 +91,10 @@ def test_lists_come_from_the_final_run_where_there_is_one(project: Project) -> N
 
 def test_a_final_run_is_loaded_like_any_other(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project.folder)
-    shop = tessera.load("results/shop-final/runs/learned/sasrec/seed-1")
-    found = read_table(Path("results/shop-final/recommendations/learned/sasrec/seed-1.parquet"), "recommendations")
+    shop = tessera.load("results/tiny/shop-final/runs/learned/sasrec/seed-1")
+    found = read_table(Path("results/tiny/shop-final/recommendations/learned/sasrec/seed-1.parquet"), "recommendations")
     first = found.to_pylist()[0]["user"]
-    users = read_table(Path("results/shop-final/data/users.parquet"), "users").to_pylist()
+    users = read_table(Path("results/tiny/shop-final/data/users.parquet"), "users").to_pylist()
     number = next(row["user"] for row in users if row["raw_id"] == first)
     history = [shop.catalogue.raw_ids[row["item"]] for row in rows(project, "shop-final") if row["user"] == number]
     expected = [row["item"] for row in found.to_pylist() if row["user"] == first]

@@ -24,10 +24,10 @@ def test_the_old_page_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     arguments = ("--cores", "1", "--configfile", "own.yaml")
     done = project.snakemake(*arguments)
     assert done.returncode == 0, done.stdout[-3000:]
-    page = project.folder / "results/report/index.html"
+    page = project.folder / "results/own/report/index.html"
     first = page.read_text()
 
-    graph = project.folder / "results/report/rulegraph.mmd"
+    graph = project.folder / "results/own/report/rulegraph.mmd"
     graph.write_text("flowchart TB\n    a --> b\n    b --> a\n")  # an input that the page cannot be made of
     done = project.snakemake(*arguments)
     assert done.returncode == 1

@@ -59,7 +59,7 @@ def again(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every trained artifact of the tiny config, made from the permuted dataset."""
     config = load(yaml.safe_load((finished.folder / "config/tiny.yaml").read_text()))
     folder = tmp_path_factory.mktemp("leak")
-    permuted(finished.folder / "results/bazaar/data", folder / "data")
+    permuted(finished.folder / "results/tiny/bazaar/data", folder / "data")
     catalogue, model, state = folder / "data/items.parquet", folder / "model", folder / "state"
     small, prompt = config.models["small"], config.datasets["bazaar"].prompt
     with pytest.MonkeyPatch.context() as patched:
@@ -86,30 +86,30 @@ def again(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", ["llmemb", "lrcl", "reaemb"])
 def test_embedders(name: str, finished: Project, again: Path) -> None:
-    before = finished.folder / f"results/bazaar/embedders/{name}/model.safetensors"
+    before = finished.folder / f"results/tiny/bazaar/embedders/{name}/model.safetensors"
     assert (again / name / "model.safetensors").read_bytes() == before.read_bytes()
 
 
 def test_the_built_model(finished: Project, again: Path) -> None:
-    before = finished.folder / "results/bazaar/models/small"
+    before = finished.folder / "results/tiny/bazaar/models/small"
     for file in ("model.safetensors", "tokenizer.json"):
         assert (again / "model" / file).read_bytes() == (before / file).read_bytes()
 
 
 def test_captions(finished: Project, again: Path) -> None:
-    before = read_table(finished.folder / "results/bazaar/captions/looks.parquet", "captions")
+    before = read_table(finished.folder / "results/tiny/bazaar/captions/looks.parquet", "captions")
     assert read_table(again / "looks.parquet", "captions").equals(before)
 
 
 @pytest.mark.parametrize("name", ["text", "llmemb", "reaemb"])
 def test_tables(name: str, finished: Project, again: Path) -> None:
     items = read_table(again / "data/items.parquet", "items").num_rows
-    before, _ = read_item_table(finished.folder / f"results/bazaar/tables/{name}.parquet", items)
+    before, _ = read_item_table(finished.folder / f"results/tiny/bazaar/tables/{name}.parquet", items)
     after, _ = read_item_table(again / f"{name}.parquet", items)
     np.testing.assert_array_equal(before, after)
 
 
-TEACHER = "results/bazaar/runs/id/sasrec/seed-1/model.safetensors"
+TEACHER = "results/tiny/bazaar/runs/id/sasrec/seed-1/model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def codes_again(finished: Project, again: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["plain", "learned", "views"])
 def test_semantic_ids(name: str, finished: Project, codes_again: Path) -> None:
-    before = finished.folder / f"results/bazaar/semantic_ids/{name}"
+    before = finished.folder / f"results/tiny/bazaar/semantic_ids/{name}"
     assert (codes_again / name / "model.safetensors").read_bytes() == (before / "model.safetensors").read_bytes()
     found, expected = (read_table(folder / "codes.parquet", "semantic_ids") for folder in (codes_again / name, before))
     assert found.equals(expected)
@@ -142,6 +142,7 @@ def test_semantic_ids(name: str, finished: Project, codes_again: Path) -> None:
         "codes/sasrec/seed-1",
         "dmesr/sasrec/seed-1",
         "tiger/tiger/seed-1",
+        "pad/sasrec/seed-1",
         "mme_sid/mme_sid/seed-1",
     ],
 )
@@ -158,7 +159,7 @@ def test_recommenders_but_for_when_they_stop(path: str, finished: Project, again
         model=str(again / "model") if run.model is not None else None,
     )
     weights = []
-    for number, data in enumerate((finished.folder / "results/bazaar/data", again / "data")):
+    for number, data in enumerate((finished.folder / "results/tiny/bazaar/data", again / "data")):
         output = again / f"{run.system}-{number}/model.safetensors"
         train_run(run, data, inputs, output, again / "state", str(number))
         weights.append(output.read_bytes())

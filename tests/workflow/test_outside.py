@@ -31,7 +31,7 @@ TABLE = {"table": 1, "diagnose": 1, "quantize": 1, "health": 1, "train": 3, "eva
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with a package `mine`, its config run to the end."""
-    found = Project(tmp_path_factory.mktemp("outside") / "tessera")
+    found = Project(tmp_path_factory.mktemp("outside") / "tessera", "own")
     copy_repository(found.folder)
     shutil.copytree(FILES, found.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     worked_examples.write_files(found.folder)
@@ -53,7 +53,7 @@ def own(**changes: Any) -> Any:
 
 
 def test_they_stand_in_the_table_and_on_the_page(project: Project) -> None:
-    results = project.folder / "results"
+    results = project.folder / "results/own"
     rows = read_table(results / "tables/bazaar.parquet", "metrics").to_pylist()
     shown = {(row["system"], row["recommender"]) for row in rows}
     assert shown == {
@@ -119,7 +119,7 @@ def test_refused(project: Project, changes: dict[str, Any], expected: str) -> No
 
 
 def test_a_killed_training_goes_on(project: Project, tmp_path: Path) -> None:
-    run = "results/bazaar/runs/blend/Blend/seed-1"
+    run = "results/own/bazaar/runs/blend/Blend/seed-1"
     long = project.write_config(own(training={"epochs": 200, "patience": 200, "checkpoint_seconds": 0.0}), "long.yaml")
     folder = tmp_path / "resumed"
     subprocess.run(["cp", "-rp", str(project.folder), str(folder)], check=True)
@@ -131,7 +131,7 @@ def test_a_killed_training_goes_on(project: Project, tmp_path: Path) -> None:
         command, cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         end = time.monotonic() + 120
-        while not (saved := list(state.glob("*/checkpoint.safetensors"))) and time.monotonic() < end:
+        while not (saved := list(state.glob("*/*/checkpoint.safetensors"))) and time.monotonic() < end:
             time.sleep(0.02)
         assert saved, "no checkpoint within 120 s"
         for child in psutil.Process(process.pid).children(recursive=True):
@@ -139,7 +139,7 @@ def test_a_killed_training_goes_on(project: Project, tmp_path: Path) -> None:
                 child.send_signal(signal.SIGKILL)
         assert process.communicate(timeout=300)[0] is not None
         assert process.returncode == 0
-    assert "resum" in (folder / "results/logs/train/bazaar/blend/Blend/seed-1.log").read_text().lower()
+    assert "resum" in (folder / "results/own/logs/train/bazaar/blend/Blend/seed-1.log").read_text().lower()
     weights = [place / run / "model.safetensors" for place in (project.folder, folder)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
@@ -150,16 +150,16 @@ def test_the_configs_of_the_page_are_valid(project: Project) -> None:
     for shown in (first, second):
         run = {"datasets": ["bazaar"], **shown["experiment"]}
         config = project.write_config({**common, **shown, "experiment": run}, "shown.yaml")
-        done = project.snakemake("results/tables/bazaar.md", "-n", "--configfile", config)
+        done = project.snakemake("results/own/tables/bazaar.md", "-n", "--configfile", config)
         assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_a_click_model(project: Project) -> None:
     done = project.snakemake("--cores", "2", "--configfile", "own-ctr.yaml")
     assert done.returncode == 0, done.stdout[-6000:]
-    rows = read_table(project.folder / "results/tables/lifelong-ctr.parquet", "metrics").to_pylist()
+    rows = read_table(project.folder / "results/own-ctr/tables/lifelong-ctr.parquet", "metrics").to_pylist()
     assert {row["model"] for row in rows} == {"recent", "oracle"}
-    assert "recent" in (project.folder / "results/report/index.html").read_text()
+    assert "recent" in (project.folder / "results/own-ctr/report/index.html").read_text()
     assert project.stale("own-ctr.yaml") == {}
     with project.edited("mine/recent.py", lambda text: text + "\n_MORE = 1\n"):
         assert project.stale("own-ctr.yaml") == {"train_ctr": 1, "evaluate_ctr": 1, "tables": 1, "report": 1}

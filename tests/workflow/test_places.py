@@ -11,7 +11,7 @@ from tiny_project import copy_repository, environment
 
 pytestmark = pytest.mark.workflow
 
-TARGET = "results/bazaar/data/stats.json"
+TARGET = "results/tiny/bazaar/data/stats.json"
 SNAKEMAKE = "#!{python}\n# -*- coding: utf-8 -*-\nimport sys\nfrom snakemake.cli import main\nsys.exit(main())\n"
 
 

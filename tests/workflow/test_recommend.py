@@ -27,13 +27,13 @@ def served(finished: Project) -> Iterator[Project]:
     done = finished.snakemake("--cores", "2", "--configfile", config)
     assert done.returncode == 0, done.stdout[-6000:]
     yield finished
-    shutil.rmtree(finished.folder / "results/bazaar/recommendations")
+    shutil.rmtree(finished.folder / "results/tiny/bazaar/recommendations")
     done = finished.snakemake("--cores", "2", "--configfile", "config/tiny.yaml")
     assert done.returncode == 0, done.stdout[-6000:]
 
 
 def test_every_user_has_a_list(served: Project) -> None:
-    folder = served.folder / "results/bazaar"
+    folder = served.folder / "results/tiny/bazaar"
     users = read_table(folder / "data/users.parquet", "users").column("raw_id").to_pylist()
     for run in ("reaemb/sasrec/seed-1", "popular/popular/seed-0"):
         found = read_table(folder / f"recommendations/{run}.parquet", "recommendations")
@@ -64,10 +64,10 @@ def test_only_what_is_read_makes_them_anew(served: Project, changes: dict[str, A
 
 def test_a_stock_list_is_an_input(served: Project) -> None:
     stock = served.folder / "stock.txt"
-    items = read_table(served.folder / "results/bazaar/data/items.parquet", "items").column("raw_id").to_pylist()
+    items = read_table(served.folder / "results/tiny/bazaar/data/items.parquet", "items").column("raw_id").to_pylist()
     stock.write_text("\n".join(items[:9]))
     config = served.write_config(served.config(**ASKED, recommend__items="stock.txt"))
-    target = "results/bazaar/recommendations/id/sasrec/seed-1.parquet"
+    target = "results/tiny/bazaar/recommendations/id/sasrec/seed-1.parquet"
     done = served.snakemake("--cores", "1", "--configfile", config, "--", target)
     assert done.returncode == 0, done.stdout[-6000:]
     found = read_table(served.folder / target, "recommendations")
@@ -90,7 +90,7 @@ def test_a_wrong_name_or_file_is_told_before_anything_runs(served: Project) -> N
 
 def test_new_items_are_read_by_what_made_the_tables(served: Project) -> None:
     """The title and attributes of an old item under a new id: captions are left out, so it stands near, not on it."""
-    items = read_table(served.folder / "results/bazaar/data/items.parquet", "items").to_pylist()
+    items = read_table(served.folder / "results/tiny/bazaar/data/items.parquet", "items").to_pylist()
     told = next(item for item in items if item["title"])
     attributes = dict(told["attributes"])
     names = sorted(attributes)
@@ -103,7 +103,7 @@ def test_new_items_are_read_by_what_made_the_tables(served: Project) -> None:
     config = served.write_config(
         served.config(**ASKED, recommend__new_items=new, recommend__k=60, recommend__seen=True)
     )
-    target = "results/bazaar/recommendations/reaemb/sasrec/seed-2.parquet"
+    target = "results/tiny/bazaar/recommendations/reaemb/sasrec/seed-2.parquet"
     done = served.snakemake("--cores", "1", "--configfile", config, "--", target)
     assert done.returncode == 0, done.stdout[-6000:]
     found = read_table(served.folder / target, "recommendations").to_pandas()
@@ -112,7 +112,7 @@ def test_new_items_are_read_by_what_made_the_tables(served: Project) -> None:
     assert found.groupby("user").size().eq(len(items) + 1).all()
     assert found[found.item == told["raw_id"]].title.eq(told["title"]).all()
     ids = served.snakemake(
-        "--cores", "1", "--configfile", config, "--", "results/bazaar/recommendations/id/sasrec/seed-2.parquet"
+        "--cores", "1", "--configfile", config, "--", "results/tiny/bazaar/recommendations/id/sasrec/seed-2.parquet"
     )
     assert ids.returncode != 0
     assert "id: a new item cannot be placed" in ids.stdout

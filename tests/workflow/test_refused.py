@@ -71,7 +71,7 @@ def test_a_failing_stage_tells_its_reason(project: Project, tmp_path: Path) -> N
     assert rule == end == "─" * len(rule), "the good line stands last and framed"
     assert stage == "prepare/own failed:"
     assert "cleaning leaves no interactions" in reason
-    assert "results/logs/prepare/own.log" in where
+    assert "results/own/logs/prepare/own.log" in where
 
 
 BAD_FILES = {
@@ -156,7 +156,7 @@ def test_several_configs_and_targets_in_any_order(project: Project) -> None:
         ["prepare", "--configfile", "config/tiny.yaml", "over.yaml", "-n"],
         ["-n", "prepare", "--configfile=config/tiny.yaml", "--configfile", "over.yaml"],
     ]
-    target = "results/bazaar/data/stats.json"
+    target = "results/over/bazaar/data/stats.json"
     for order in orders:
         done = run_tool(project, *(target if part == "prepare" else part for part in order))
         assert done.returncode == 0, done.stdout
@@ -195,7 +195,7 @@ def test_params_are_functions() -> None:
 
 def test_a_permanent_error_is_not_tried_again(project: Project) -> None:
     """What a stage with retries cannot read stays unreadable: later attempts end at once, in silence."""
-    model = "results/bazaar/runs/id/sasrec/seed-1/model.safetensors"
+    model = "results/tiny/bazaar/runs/id/sasrec/seed-1/model.safetensors"
     work = "    Path('worked').open('a').write('x')\n    raise ValueError('codes.json: line 3: no code')\n"
     with project.edited("scripts/train.py", lambda text: text[: text.index("    run = Run")] + work):
         done = project.snakemake(model, "--cores", "1", "--configfile", "config/tiny.yaml")
@@ -218,8 +218,8 @@ def test_rejected_rows_can_be_looked_at_after_a_refusal(project: Project, tmp_pa
     assert done.returncode == 1
     assert "5 of 10 rows (50.0%) are unreadable" in done.stdout
     assert done.stdout.count("ERROR: log.csv") == 1, "told once, and again at the very end"
-    assert "not tried again" in (project.folder / "results" / "logs" / "ingest" / "half.log").read_text()
-    raw = project.folder / "results" / "half" / "raw"
+    assert "not tried again" in (project.folder / "results" / "half" / "logs" / "ingest" / "half.log").read_text()
+    raw = project.folder / "results" / "half" / "half" / "raw"
     kept = pq.read_table(raw / "refused.parquet").to_pylist()
     assert [row["text"] for row in kept] == ["alone"] * 5
     assert not (raw / "rejected.parquet").exists()

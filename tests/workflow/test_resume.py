@@ -15,7 +15,7 @@ import pytest
 from tiny_project import ROOT, Project, environment, snakemake_command
 
 pytestmark = pytest.mark.workflow
-RUN = "results/bazaar/runs/id/sasrec/seed-1"
+RUN = "results/tiny/bazaar/runs/id/sasrec/seed-1"
 EPOCHS = 60
 
 
@@ -25,7 +25,7 @@ def project(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Proj
     folder = tmp_path_factory.mktemp("resume") / "tessera"
     # content and times both kept, so that the dataset is not made again
     subprocess.run(["cp", "-rp", str(finished.folder), str(folder)], check=True)
-    shutil.rmtree(folder / "results/bazaar/runs")
+    shutil.rmtree(folder / "results/tiny/bazaar/runs")
     shutil.rmtree(folder / "state", ignore_errors=True)
     found = Project(folder)
     found.write_config(
@@ -51,7 +51,7 @@ def wait_for_checkpoint(project: Project, process: subprocess.Popen[str]) -> Pat
     """Until an epoch or more is saved."""
     end = time.monotonic() + 120
     while time.monotonic() < end:
-        saved = list((project.folder / "state").glob("*/checkpoint.safetensors"))
+        saved = list((project.folder / "state").glob("*/*/checkpoint.safetensors"))
         if saved:
             return saved[0]
         assert process.poll() is None, (project.folder / "run.log").read_text()
@@ -75,9 +75,9 @@ def results(project: Project) -> tuple[object, list[dict[str, float]]]:
 
 
 def forget(project: Project) -> None:
-    shutil.rmtree(project.folder / "results/bazaar/runs")
+    shutil.rmtree(project.folder / "results/tiny/bazaar/runs")
     shutil.rmtree(project.folder / "state", ignore_errors=True)
-    (project.folder / "results/logs/train/bazaar/id/sasrec/seed-1.log").unlink()
+    (project.folder / "results/tiny/logs/train/bazaar/id/sasrec/seed-1.log").unlink()
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def undisturbed(project: Project) -> tuple[object, list[dict[str, float]]]:
 
 
 def log_text(project: Project) -> str:
-    return (project.folder / "results/logs/train/bazaar/id/sasrec/seed-1.log").read_text()
+    return (project.folder / "results/tiny/logs/train/bazaar/id/sasrec/seed-1.log").read_text()
 
 
 def test_a_killed_trainer_is_retried_and_resumes(project: Project, undisturbed: tuple[object, ...]) -> None:

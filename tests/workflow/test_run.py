@@ -18,7 +18,7 @@ pytestmark = pytest.mark.workflow
 
 
 def test_everything_is_there(finished: Project) -> None:
-    results = finished.folder / "results"
+    results = finished.folder / "results/tiny"
     page = (results / "report/index.html").read_text()
     assert "bazaar" in page
     for suffix in ("parquet", "csv", "md", "tex"):
@@ -34,7 +34,7 @@ def test_everything_is_there(finished: Project) -> None:
 
 
 def test_every_rule_has_a_log_and_a_benchmark(finished: Project) -> None:
-    results = finished.folder / "results"
+    results = finished.folder / "results/tiny"
     rules = ("generate", "prepare", "pretrain", "caption", "tune", "embed", "table", "diagnose", "train", "evaluate")
     for rule in (*rules, "quantize", "health", "oracle", "tables"):
         assert list((results / "logs" / rule).rglob("*.log")), rule
@@ -43,7 +43,7 @@ def test_every_rule_has_a_log_and_a_benchmark(finished: Project) -> None:
 
 
 def test_metrics_follow_from_the_ranks(finished: Project) -> None:
-    folder = finished.folder / "results/bazaar/runs/id/sasrec/seed-1"
+    folder = finished.folder / "results/tiny/bazaar/runs/id/sasrec/seed-1"
     metrics = json.loads((folder / "metrics.json").read_text())
     ranks = read_table(folder / "evaluation.parquet", "evaluation").column("rank").to_numpy()
     assert metrics["users"] == len(ranks)
@@ -66,12 +66,11 @@ def test_nothing_to_do(finished: Project) -> None:
 def test_another_working_directory(finished: Project, tmp_path: Path) -> None:
     snakefile = str(finished.folder / "Snakefile")
     config = str(finished.folder / "config/tiny.yaml")
-    done = finished.snakemake(
-        "-s", snakefile, "--directory", str(tmp_path), "--configfile", config, "-c1", "results/bazaar/data/stats.json"
-    )
+    target = "results/tiny/bazaar/data/stats.json"
+    done = finished.snakemake("-s", snakefile, "--directory", str(tmp_path), "--configfile", config, "-c1", target)
     assert done.returncode == 0, done.stdout
-    there = tmp_path / "results/bazaar/data/interactions.parquet"
-    assert there.read_bytes() == (finished.folder / "results/bazaar/data/interactions.parquet").read_bytes()
+    there = tmp_path / "results/tiny/bazaar/data/interactions.parquet"
+    assert there.read_bytes() == (finished.folder / "results/tiny/bazaar/data/interactions.parquet").read_bytes()
 
 
 def test_the_embedded_default_is_found(finished: Project, tmp_path: Path) -> None:
@@ -93,9 +92,9 @@ def test_snakemake_report(finished: Project, tmp_path: Path) -> None:
 
 
 def test_the_chart_is_of_the_plan(finished: Project) -> None:
-    chart = (finished.folder / "results/report/rulegraph.mmd").read_text()
+    chart = (finished.folder / "results/tiny/report/rulegraph.mmd").read_text()
     plan = Plan(load(finished.config()))
     assert chart.strip() == flow_chart(plan).strip()
-    page = (finished.folder / "results/report/index.html").read_text()
+    page = (finished.folder / "results/tiny/report/index.html").read_text()
     for name in ("collaborative", "semantic IDs", "mme_sid", "embedder", "captions"):
         assert name in page.split('class="graph"')[1].split("</svg>")[0]

@@ -15,7 +15,7 @@ from tessera.settings.sources.base import DatasetSettings
 pytestmark = pytest.mark.workflow
 
 SHOWN = {"tables": 1, "report": 1}
-JUDGED = {"evaluate": 20, "oracle": 1, **SHOWN}
+JUDGED = {"evaluate": 21, "oracle": 1, **SHOWN}
 ALL_CODES = {"quantize": 3, "health": 3}
 
 
@@ -30,13 +30,13 @@ def codes(count: int) -> dict[str, int]:
 
 
 # what reads items through a language model, and what reads it in turn
-READ = {"caption": 1, "tune": 3, "embed": 5, "diagnose": 4, **ALL_CODES, **runs(11)}
-PREPARED = {"prepare": 1, "table": 2, "pretrain": 1, **READ, "diagnose": 6, "train": 20, **JUDGED}
+READ = {"caption": 1, "tune": 3, "embed": 5, "diagnose": 4, **ALL_CODES, **runs(12)}
+PREPARED = {"prepare": 1, "table": 2, "pretrain": 1, **READ, "diagnose": 6, "train": 21, **JUDGED}
 # the ID run of the first seed is a table, which is part of the codes of `codes` and `mme_sid`
 COLLABORATIVE = {"table": 1, "diagnose": 1, **codes(1)}
-TRAINED = {**COLLABORATIVE, **runs(17)}
+TRAINED = {**COLLABORATIVE, **runs(18)}
 ONE_TABLE = {"embed": 1, "diagnose": 1}
-REFINISHED = {"embed": 5, "diagnose": 4, **ALL_CODES, **runs(11)}
+REFINISHED = {"embed": 5, "diagnose": 4, **ALL_CODES, **runs(12)}
 REAEMB = {**ONE_TABLE, **codes(1), **runs(4)}
 
 CASES: list[tuple[str, Any, dict[str, int]]] = [
@@ -53,7 +53,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     # how the work is cut changes no result
     ("captions__looks__shard", 7, {"report": 1}),
     ("tables__latent__view", "text", {"table": 1, "diagnose": 1, **runs(2)}),
-    ("tables__text__pooling", "last", {**ONE_TABLE, **codes(2), **runs(5)}),
+    ("tables__text__pooling", "last", {**ONE_TABLE, **codes(2), **runs(6)}),
     ("tables__llmemb__pca", 7, {**ONE_TABLE, **codes(2), **runs(4)}),
     ("tables__llmemb__drop", 0.3, {"tune": 1, **ONE_TABLE, **codes(2), **runs(4)}),
     ("tables__lrcl__drop", 0.3, {"tune": 2, **REAEMB}),
@@ -67,11 +67,12 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("systems__codes__items__combine", "sum", runs(1)),
     ("systems__tiger__beams", 10, runs(1)),
     ("systems__dmesr__items__direction", "fine", runs(1)),
+    ("systems__pad__align", None, runs(1)),
     ("systems__mme_sid__gate", False, runs(1)),
     ("systems__item_knn", {"recommender": "item_knn", "neighbours": 5}, runs(1)),
     ("backbones__gru4rec__hidden_dim", 8, runs(2)),
     ("preset", "official", {**TRAINED, "tune": 3, "embed": 2, "diagnose": 3, **ALL_CODES}),
-    ("loss", {"kind": "bce"}, {**COLLABORATIVE, **runs(15)}),
+    ("loss", {"kind": "bce"}, {**COLLABORATIVE, **runs(16)}),
     # what reads a table that is made from pictures
     ("missing", {"image": 0.5}, runs(6)),
     ("training__learning_rate", 0.01, TRAINED),
@@ -92,7 +93,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     (
         "experiment__systems",
         ["id", "popular", "item_knn", "markov", "latent", "text", "llmemb", "reaemb", "codes", "tiger", "tiger_exact",
-         "dmesr", "mme_sid"],
+         "dmesr", "pad", "mme_sid"],
         {"rulegraph": 1, **SHOWN},
     ),
 ]  # fmt: skip
@@ -114,8 +115,8 @@ def test_settings(finished: Project, path: str, value: Any, expected: dict[str, 
 
 
 def test_another_picture_under_an_old_name(finished: Project) -> None:
-    picture = next((finished.folder / "results/bazaar/raw/images").glob("*.png"))
-    stamp = finished.folder / "results/bazaar/raw/pictures.json"
+    picture = next((finished.folder / "results/tiny/bazaar/raw/images").glob("*.png"))
+    stamp = finished.folder / "results/tiny/bazaar/raw/pictures.json"
     kept = {path: (path.read_bytes(), path.stat()) for path in (picture, stamp)}
     Image.new("RGB", (40, 40), "red").save(picture)
     try:
@@ -140,10 +141,13 @@ CODE = [
     (f"{LIBRARY}/settings/reporting.py", "\n_MORE = 1\n", {"report": 1}),
     (f"{LIBRARY}/reporting/plots.py", "\n_MORE = 1\n", {"report": 1}),
     (f"{LIBRARY}/recommenders/backbones/gru4rec.py", "\n_MORE = 1\n", runs(2)),
-    (f"{LIBRARY}/recommenders/item_encoders/table.py", "\n_MORE = 1\n", runs(8)),
+    (f"{LIBRARY}/recommenders/item_encoders/table.py", "\n_MORE = 1\n", runs(9)),
     (f"{LIBRARY}/recommenders/item_encoders/semantic_ids.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/systems/markov.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/systems/tiger.py", "\n_MORE = 1\n", runs(2)),
+    (f"{LIBRARY}/recommenders/systems/pad.py", "\n_MORE = 1\n", runs(1)),
+    (f"{LIBRARY}/recommenders/systems/pad_published.py", "\n_MORE = 1\n", {}),
+    (f"{LIBRARY}/objectives/mmd.py", "\n_MORE = 1\n", {**codes(1), **runs(3)}),
     (f"{LIBRARY}/quantization/rq_kmeans.py", "\n_MORE = 1\n", {**codes(1), **runs(1)}),
     (f"{LIBRARY}/quantization/health.py", "\n_MORE = 1\n", {"health": 3, "report": 1}),
     (f"{LIBRARY}/embedding/embed.py", "\n_MORE = 1\n", REFINISHED),

@@ -46,8 +46,14 @@ class Project:
     """A copy of the repository in which Snakemake runs."""
 
     folder: Path
+    name: str = "tiny"
+    """Of the experiment of every config that is written."""
+    owned: bool = False
+    """Whether folders of experiments keep their owners; else one experiment may have several config files."""
 
     def snakemake(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        for owner in [] if self.owned else self.folder.glob("results/*/experiment.json"):
+            owner.unlink()
         return subprocess.run(
             ["timeout", "-s", "KILL", str(timeout), *snakemake_command(*arguments)],
             cwd=self.folder, env=environment(), text=True, check=False, stdout=subprocess.PIPE,
@@ -66,6 +72,8 @@ class Project:
         return config
 
     def write_config(self, config: Any, name: str = "changed.yaml") -> str:
+        if isinstance(config, dict) and isinstance(config.get("experiment"), dict):
+            config = {**config, "experiment": {"name": self.name, **config["experiment"]}}
         (self.folder / name).write_text(yaml.safe_dump(config, sort_keys=False))
         return name
 

@@ -10,21 +10,30 @@ from tessera.artifacts.code import code_fingerprint
 from tessera.data.files import find
 from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs, Told
+from tessera.plan.owner import check_owner, write_owner
 from tessera.plan.picture import flow_chart
 from tessera.plan.required import check_files, check_first_lines, dataset_files, picture_names
 from tessera.settings.config import load
+from tessera.settings.files import experiment_name
 
 WHERE = ", ".join(map(str, workflow.configfiles)) or "config"
 try:
-    CONFIG = load(config, WHERE)
+    CONFIG = load(config, WHERE, experiment_name(workflow.configfiles))
     PLAN = Plan(CONFIG)
     check_files(PLAN, WHERE)
     if workflow.is_main_process:  # not again in every job
+        check_owner(Jobs(PLAN).root, workflow.configfiles, WHERE)
         check_first_lines(PLAN, WHERE)
 except ConfigError as error:
     refuse(error)
 
 JOBS = Jobs(PLAN)
+
+
+pathvars:
+    results=JOBS.root,
+
+
 if workflow.is_main_process:
     JOBS.look_again()
 ENVIRONMENT = "../envs/tessera.yaml"
@@ -102,7 +111,7 @@ def stored_candidates(wildcards):
     """The candidates file, under a sampled protocol, as a named input."""
     if CANDIDATES.kind == "full":
         return {}
-    return {"candidates": f"results/{wildcards.dataset}/data/candidates.parquet"}
+    return {"candidates": f"{JOBS.root}/{wildcards.dataset}/data/candidates.parquet"}
 
 
 def published_candidates(wildcards):
@@ -112,12 +121,12 @@ def published_candidates(wildcards):
 
 def recommended():
     """The lists that `experiment.recommend` asks for."""
-    return expand("results/{lists}.{ending}", lists=JOBS.recommended(), ending=["parquet", "csv"])
+    return expand("{root}/{lists}.{ending}", root=JOBS.root, lists=JOBS.recommended(), ending=["parquet", "csv"])
 
 
 def exported():
     """The folders that `experiment.export` asks for."""
-    return expand("results/{folder}", folder=JOBS.exported())
+    return expand("{root}/{folder}", root=JOBS.root, folder=JOBS.exported())
 
 
 def exported_run(wildcards):
@@ -132,4 +141,4 @@ def final():
 
 def raw(name):
     """A file of the raw rows that a dataset is made of."""
-    return lambda wildcards: f"results/{JOBS.raw(wildcards.dataset)}/raw/{name}"
+    return lambda wildcards: f"{JOBS.root}/{JOBS.raw(wildcards.dataset)}/raw/{name}"

@@ -6,20 +6,20 @@ wildcard_constraints:
 # Reads of the config: ctr.
 rule samples:
     input:
-        interactions="results/{dataset}/data/interactions.parquet",
-        catalogue="results/{dataset}/data/items.parquet",
-        users="results/{dataset}/data/users.parquet",
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
+        users="<results>/{dataset}/data/users.parquet",
     output:
-        samples="results/{dataset}/ctr/samples/samples.parquet",
-        catalogue="results/{dataset}/ctr/samples/catalogue.parquet",
-        offsets="results/{dataset}/ctr/samples/offsets.npy",
-        events="results/{dataset}/ctr/samples/items.npy",
-        times="results/{dataset}/ctr/samples/times.npy",
-        summary="results/{dataset}/ctr/samples/samples.json",
+        samples="<results>/{dataset}/ctr/samples/samples.parquet",
+        catalogue="<results>/{dataset}/ctr/samples/catalogue.parquet",
+        offsets="<results>/{dataset}/ctr/samples/offsets.npy",
+        events="<results>/{dataset}/ctr/samples/items.npy",
+        times="<results>/{dataset}/ctr/samples/times.npy",
+        summary="<results>/{dataset}/ctr/samples/samples.json",
     log:
-        "results/logs/samples/{dataset}.log",
+        "<results>/logs/samples/{dataset}.log",
     benchmark:
-        "results/benchmarks/samples/{dataset}.tsv"
+        "<results>/benchmarks/samples/{dataset}.tsv"
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.prepare.threads
@@ -36,19 +36,19 @@ rule samples:
 rule train_ctr:
     input:
         unpack(inputs("click_run")),
-        samples="results/{dataset}/ctr/samples/samples.parquet",
-        catalogue="results/{dataset}/ctr/samples/catalogue.parquet",
-        offsets="results/{dataset}/ctr/samples/offsets.npy",
-        events="results/{dataset}/ctr/samples/items.npy",
-        times="results/{dataset}/ctr/samples/times.npy",
+        samples="<results>/{dataset}/ctr/samples/samples.parquet",
+        catalogue="<results>/{dataset}/ctr/samples/catalogue.parquet",
+        offsets="<results>/{dataset}/ctr/samples/offsets.npy",
+        events="<results>/{dataset}/ctr/samples/items.npy",
+        times="<results>/{dataset}/ctr/samples/times.npy",
     output:
-        model="results/{dataset}/ctr/runs/{name}/seed-{seed}/model.safetensors",
-        description="results/{dataset}/ctr/runs/{name}/seed-{seed}/model.json",
-        history="results/{dataset}/ctr/runs/{name}/seed-{seed}/history.jsonl",
+        model="<results>/{dataset}/ctr/runs/{name}/seed-{seed}/model.safetensors",
+        description="<results>/{dataset}/ctr/runs/{name}/seed-{seed}/model.json",
+        history="<results>/{dataset}/ctr/runs/{name}/seed-{seed}/history.jsonl",
     log:
-        "results/logs/train_ctr/{dataset}/{name}/seed-{seed}.log",
+        "<results>/logs/train_ctr/{dataset}/{name}/seed-{seed}.log",
     benchmark:
-        "results/benchmarks/train_ctr/{dataset}/{name}/seed-{seed}.tsv"
+        "<results>/benchmarks/train_ctr/{dataset}/{name}/seed-{seed}.tsv"
     retries: CONFIG.resources.train.retries
     conda:
         ENVIRONMENT
@@ -67,20 +67,20 @@ rule train_ctr:
 rule evaluate_ctr:
     input:
         unpack(lambda wildcards: JOBS.judged_click_run(noun("click_run", wildcards), wildcards.dataset)),
-        model="results/{dataset}/ctr/runs/{name}/seed-{seed}/model.safetensors",
-        description="results/{dataset}/ctr/runs/{name}/seed-{seed}/model.json",
-        samples="results/{dataset}/ctr/samples/samples.parquet",
-        catalogue="results/{dataset}/ctr/samples/catalogue.parquet",
-        offsets="results/{dataset}/ctr/samples/offsets.npy",
-        events="results/{dataset}/ctr/samples/items.npy",
-        times="results/{dataset}/ctr/samples/times.npy",
+        model="<results>/{dataset}/ctr/runs/{name}/seed-{seed}/model.safetensors",
+        description="<results>/{dataset}/ctr/runs/{name}/seed-{seed}/model.json",
+        samples="<results>/{dataset}/ctr/samples/samples.parquet",
+        catalogue="<results>/{dataset}/ctr/samples/catalogue.parquet",
+        offsets="<results>/{dataset}/ctr/samples/offsets.npy",
+        events="<results>/{dataset}/ctr/samples/items.npy",
+        times="<results>/{dataset}/ctr/samples/times.npy",
     output:
-        predictions="results/{dataset}/ctr/runs/{name}/seed-{seed}/predictions.parquet",
-        metrics="results/{dataset}/ctr/runs/{name}/seed-{seed}/metrics.json",
+        predictions="<results>/{dataset}/ctr/runs/{name}/seed-{seed}/predictions.parquet",
+        metrics="<results>/{dataset}/ctr/runs/{name}/seed-{seed}/metrics.json",
     log:
-        "results/logs/evaluate_ctr/{dataset}/{name}/seed-{seed}.log",
+        "<results>/logs/evaluate_ctr/{dataset}/{name}/seed-{seed}.log",
     benchmark:
-        "results/benchmarks/evaluate_ctr/{dataset}/{name}/seed-{seed}.tsv"
+        "<results>/benchmarks/evaluate_ctr/{dataset}/{name}/seed-{seed}.tsv"
     retries: CONFIG.resources.evaluate.retries
     conda:
         ENVIRONMENT
@@ -98,22 +98,22 @@ rule evaluate_ctr:
 # Reads of the config: ctr.
 rule oracle_ctr:
     input:
-        truth="results/{dataset}/raw/truth.parquet",
-        interactions="results/{dataset}/data/interactions.parquet",
-        dataset_items="results/{dataset}/data/items.parquet",
-        users="results/{dataset}/data/users.parquet",
-        samples="results/{dataset}/ctr/samples/samples.parquet",
-        catalogue="results/{dataset}/ctr/samples/catalogue.parquet",
-        offsets="results/{dataset}/ctr/samples/offsets.npy",
-        events="results/{dataset}/ctr/samples/items.npy",
-        times="results/{dataset}/ctr/samples/times.npy",
+        truth="<results>/{dataset}/raw/truth.parquet",
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        dataset_items="<results>/{dataset}/data/items.parquet",
+        users="<results>/{dataset}/data/users.parquet",
+        samples="<results>/{dataset}/ctr/samples/samples.parquet",
+        catalogue="<results>/{dataset}/ctr/samples/catalogue.parquet",
+        offsets="<results>/{dataset}/ctr/samples/offsets.npy",
+        events="<results>/{dataset}/ctr/samples/items.npy",
+        times="<results>/{dataset}/ctr/samples/times.npy",
     output:
-        predictions="results/{dataset}/ctr/runs/oracle/seed-0/predictions.parquet",
-        metrics="results/{dataset}/ctr/runs/oracle/seed-0/metrics.json",
+        predictions="<results>/{dataset}/ctr/runs/oracle/seed-0/predictions.parquet",
+        metrics="<results>/{dataset}/ctr/runs/oracle/seed-0/metrics.json",
     log:
-        "results/logs/oracle_ctr/{dataset}.log",
+        "<results>/logs/oracle_ctr/{dataset}.log",
     benchmark:
-        "results/benchmarks/oracle_ctr/{dataset}.tsv"
+        "<results>/benchmarks/oracle_ctr/{dataset}.tsv"
     wildcard_constraints:
         dataset=one_of(filter(PLAN.lifelong, DATASETS)),
     conda:

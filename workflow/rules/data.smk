@@ -4,15 +4,15 @@ rule ingest:
     input:
         files=lambda wildcards: dataset_files(CONFIG, wildcards.dataset),
     output:
-        interactions="results/{dataset}/raw/interactions.parquet",
-        catalogue="results/{dataset}/raw/items.parquet",
-        rejected="results/{dataset}/raw/rejected.parquet",
-        summary="results/{dataset}/raw/ingest.json",
-        pictures="results/{dataset}/raw/pictures.json",
+        interactions="<results>/{dataset}/raw/interactions.parquet",
+        catalogue="<results>/{dataset}/raw/items.parquet",
+        rejected="<results>/{dataset}/raw/rejected.parquet",
+        summary="<results>/{dataset}/raw/ingest.json",
+        pictures="<results>/{dataset}/raw/pictures.json",
     log:
-        "results/logs/ingest/{dataset}.log",
+        "<results>/logs/ingest/{dataset}.log",
     benchmark:
-        "results/benchmarks/ingest/{dataset}.tsv"
+        "<results>/benchmarks/ingest/{dataset}.tsv"
     wildcard_constraints:
         dataset=one_of(set(DATASETS) - set(GENERATED)),
     conda:
@@ -31,18 +31,18 @@ rule ingest:
 # Reads of the config: datasets.
 rule generate:
     output:
-        interactions="results/{dataset}/raw/interactions.parquet",
-        catalogue="results/{dataset}/raw/items.parquet",
-        rejected="results/{dataset}/raw/rejected.parquet",
-        summary="results/{dataset}/raw/ingest.json",
-        pictures="results/{dataset}/raw/pictures.json",
-        images=directory("results/{dataset}/raw/images"),
-        latents="results/{dataset}/raw/latents.parquet",
-        truth="results/{dataset}/raw/truth.parquet",
+        interactions="<results>/{dataset}/raw/interactions.parquet",
+        catalogue="<results>/{dataset}/raw/items.parquet",
+        rejected="<results>/{dataset}/raw/rejected.parquet",
+        summary="<results>/{dataset}/raw/ingest.json",
+        pictures="<results>/{dataset}/raw/pictures.json",
+        images=directory("<results>/{dataset}/raw/images"),
+        latents="<results>/{dataset}/raw/latents.parquet",
+        truth="<results>/{dataset}/raw/truth.parquet",
     log:
-        "results/logs/generate/{dataset}.log",
+        "<results>/logs/generate/{dataset}.log",
     benchmark:
-        "results/benchmarks/generate/{dataset}.tsv"
+        "<results>/benchmarks/generate/{dataset}.tsv"
     wildcard_constraints:
         dataset=one_of(GENERATED),
     conda:
@@ -65,14 +65,14 @@ rule prepare:
         rejected=raw("rejected.parquet"),
         summary=raw("ingest.json"),
     output:
-        interactions="results/{dataset}/data/interactions.parquet",
-        catalogue="results/{dataset}/data/items.parquet",
-        users="results/{dataset}/data/users.parquet",
-        stats="results/{dataset}/data/stats.json",
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
+        users="<results>/{dataset}/data/users.parquet",
+        stats="<results>/{dataset}/data/stats.json",
     log:
-        "results/logs/prepare/{dataset}.log",
+        "<results>/logs/prepare/{dataset}.log",
     benchmark:
-        "results/benchmarks/prepare/{dataset}.tsv"
+        "<results>/benchmarks/prepare/{dataset}.tsv"
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.prepare.threads

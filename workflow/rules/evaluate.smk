@@ -3,15 +3,15 @@
 rule candidates:
     input:
         unpack(published_candidates),
-        interactions="results/{dataset}/data/interactions.parquet",
-        catalogue="results/{dataset}/data/items.parquet",
-        users="results/{dataset}/data/users.parquet",
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
+        users="<results>/{dataset}/data/users.parquet",
     output:
-        "results/{dataset}/data/candidates.parquet",
+        "<results>/{dataset}/data/candidates.parquet",
     log:
-        "results/logs/candidates/{dataset}.log",
+        "<results>/logs/candidates/{dataset}.log",
     benchmark:
-        "results/benchmarks/candidates/{dataset}.tsv"
+        "<results>/benchmarks/candidates/{dataset}.tsv"
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
@@ -29,18 +29,18 @@ rule evaluate:
     input:
         unpack(inputs("run", judged=True)),
         unpack(stored_candidates),
-        model="results/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.safetensors",
-        description="results/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.json",
-        interactions="results/{dataset}/data/interactions.parquet",
-        catalogue="results/{dataset}/data/items.parquet",
-        users="results/{dataset}/data/users.parquet",
+        model="<results>/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.safetensors",
+        description="<results>/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.json",
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
+        users="<results>/{dataset}/data/users.parquet",
     output:
-        evaluation="results/{dataset}/runs/{system}/{recommender}/seed-{seed}/evaluation.parquet",
-        metrics="results/{dataset}/runs/{system}/{recommender}/seed-{seed}/metrics.json",
+        evaluation="<results>/{dataset}/runs/{system}/{recommender}/seed-{seed}/evaluation.parquet",
+        metrics="<results>/{dataset}/runs/{system}/{recommender}/seed-{seed}/metrics.json",
     log:
-        "results/logs/evaluate/{dataset}/{system}/{recommender}/seed-{seed}.log",
+        "<results>/logs/evaluate/{dataset}/{system}/{recommender}/seed-{seed}.log",
     benchmark:
-        "results/benchmarks/evaluate/{dataset}/{system}/{recommender}/seed-{seed}.tsv"
+        "<results>/benchmarks/evaluate/{dataset}/{system}/{recommender}/seed-{seed}.tsv"
     retries: CONFIG.resources.evaluate.retries
     conda:
         ENVIRONMENT
@@ -59,17 +59,17 @@ rule evaluate:
 rule oracle:
     input:
         unpack(stored_candidates),
-        interactions="results/{dataset}/data/interactions.parquet",
-        catalogue="results/{dataset}/data/items.parquet",
-        users="results/{dataset}/data/users.parquet",
-        truth="results/{dataset}/raw/truth.parquet",
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
+        users="<results>/{dataset}/data/users.parquet",
+        truth="<results>/{dataset}/raw/truth.parquet",
     output:
-        evaluation="results/{dataset}/runs/oracle/oracle/seed-0/evaluation.parquet",
-        metrics="results/{dataset}/runs/oracle/oracle/seed-0/metrics.json",
+        evaluation="<results>/{dataset}/runs/oracle/oracle/seed-0/evaluation.parquet",
+        metrics="<results>/{dataset}/runs/oracle/oracle/seed-0/metrics.json",
     log:
-        "results/logs/oracle/{dataset}.log",
+        "<results>/logs/oracle/{dataset}.log",
     benchmark:
-        "results/benchmarks/oracle/{dataset}.tsv"
+        "<results>/benchmarks/oracle/{dataset}.tsv"
     wildcard_constraints:
         dataset=one_of(GENERATED),
     conda:

@@ -2,9 +2,9 @@
 # Reads of the config: every section but resources and export.
 rule rulegraph:
     output:
-        "results/report/rulegraph.mmd",
+        "<results>/report/rulegraph.mmd",
     log:
-        "results/logs/rulegraph.log",
+        "<results>/logs/rulegraph.log",
     conda:
         ENVIRONMENT
     params:

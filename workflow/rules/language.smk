@@ -4,15 +4,15 @@
 rule pretrain:
     input:
         unpack(inputs("model")),
-        interactions="results/{dataset}/data/interactions.parquet",
-        catalogue="results/{dataset}/data/items.parquet",
-        users="results/{dataset}/data/users.parquet",
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
+        users="<results>/{dataset}/data/users.parquet",
     output:
-        directory("results/{dataset}/models/{model}"),
+        directory("<results>/{dataset}/models/{model}"),
     log:
-        "results/logs/pretrain/{dataset}/{model}.log",
+        "<results>/logs/pretrain/{dataset}/{model}.log",
     benchmark:
-        "results/benchmarks/pretrain/{dataset}/{model}.tsv"
+        "<results>/benchmarks/pretrain/{dataset}/{model}.tsv"
     priority: 30
     retries: CONFIG.resources.pretrain.retries
     conda:
@@ -32,13 +32,13 @@ rule pretrain:
 rule caption:
     input:
         unpack(inputs("captions")),
-        catalogue="results/{dataset}/data/items.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
     output:
-        "results/{dataset}/captions/{captions}.parquet",
+        "<results>/{dataset}/captions/{captions}.parquet",
     log:
-        "results/logs/caption/{dataset}/{captions}.log",
+        "<results>/logs/caption/{dataset}/{captions}.log",
     benchmark:
-        "results/benchmarks/caption/{dataset}/{captions}.tsv"
+        "<results>/benchmarks/caption/{dataset}/{captions}.tsv"
     priority: 20
     retries: CONFIG.resources.caption.retries
     conda:
@@ -58,17 +58,17 @@ rule caption:
 rule tune:
     input:
         unpack(inputs("embedder")),
-        interactions="results/{dataset}/data/interactions.parquet",
-        catalogue="results/{dataset}/data/items.parquet",
-        users="results/{dataset}/data/users.parquet",
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
+        users="<results>/{dataset}/data/users.parquet",
     output:
-        model="results/{dataset}/embedders/{table}/model.safetensors",
-        description="results/{dataset}/embedders/{table}/model.json",
-        history="results/{dataset}/embedders/{table}/history.jsonl",
+        model="<results>/{dataset}/embedders/{table}/model.safetensors",
+        description="<results>/{dataset}/embedders/{table}/model.json",
+        history="<results>/{dataset}/embedders/{table}/history.jsonl",
     log:
-        "results/logs/tune/{dataset}/{table}.log",
+        "<results>/logs/tune/{dataset}/{table}.log",
     benchmark:
-        "results/benchmarks/tune/{dataset}/{table}.tsv"
+        "<results>/benchmarks/tune/{dataset}/{table}.tsv"
     wildcard_constraints:
         table=one_of(name for name in CONFIG.tables if CONFIG.tables[name].TRAINS),
     priority: 20
@@ -91,14 +91,14 @@ rule tune:
 rule embed:
     input:
         unpack(inputs("table")),
-        catalogue="results/{dataset}/data/items.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
     output:
-        table="results/{dataset}/tables/{table}.parquet",
-        finish="results/{dataset}/tables/{table}.finish.safetensors",
+        table="<results>/{dataset}/tables/{table}.parquet",
+        finish="<results>/{dataset}/tables/{table}.finish.safetensors",
     log:
-        "results/logs/embed/{dataset}/{table}.log",
+        "<results>/logs/embed/{dataset}/{table}.log",
     benchmark:
-        "results/benchmarks/embed/{dataset}/{table}.tsv"
+        "<results>/benchmarks/embed/{dataset}/{table}.tsv"
     wildcard_constraints:
         table=one_of(MADE_TABLES),
     priority: 10
@@ -120,16 +120,17 @@ rule embed:
 # Reads of the config: nothing.
 rule diagnose:
     input:
-        table="results/{dataset}/tables/{table}.parquet",
-        interactions="results/{dataset}/data/interactions.parquet",
-        catalogue="results/{dataset}/data/items.parquet",
-        users="results/{dataset}/data/users.parquet",
+        unpack(lambda wildcards: JOBS.hidden(wildcards.dataset)),
+        table="<results>/{dataset}/tables/{table}.parquet",
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
+        users="<results>/{dataset}/data/users.parquet",
     output:
-        "results/{dataset}/diagnostics/{table}.json",
+        "<results>/{dataset}/diagnostics/{table}.json",
     log:
-        "results/logs/diagnose/{dataset}/{table}.log",
+        "<results>/logs/diagnose/{dataset}/{table}.log",
     benchmark:
-        "results/benchmarks/diagnose/{dataset}/{table}.tsv"
+        "<results>/benchmarks/diagnose/{dataset}/{table}.tsv"
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.prepare.threads

@@ -4,16 +4,16 @@ rule train:
     input:
         unpack(inputs("run")),
         unpack(lambda wildcards: JOBS.validated(noun("run", wildcards), wildcards.dataset)),
-        interactions="results/{dataset}/data/interactions.parquet",
-        catalogue="results/{dataset}/data/items.parquet",
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
     output:
-        model="results/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.safetensors",
-        description="results/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.json",
-        history="results/{dataset}/runs/{system}/{recommender}/seed-{seed}/history.jsonl",
+        model="<results>/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.safetensors",
+        description="<results>/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.json",
+        history="<results>/{dataset}/runs/{system}/{recommender}/seed-{seed}/history.jsonl",
     log:
-        "results/logs/train/{dataset}/{system}/{recommender}/seed-{seed}.log",
+        "<results>/logs/train/{dataset}/{system}/{recommender}/seed-{seed}.log",
     benchmark:
-        "results/benchmarks/train/{dataset}/{system}/{recommender}/seed-{seed}.tsv"
+        "<results>/benchmarks/train/{dataset}/{system}/{recommender}/seed-{seed}.tsv"
     retries: CONFIG.resources.train.retries
     conda:
         ENVIRONMENT

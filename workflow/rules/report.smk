@@ -14,9 +14,9 @@ rule tables:
         md=JOBS.table_file("{dataset}", "md"),
         tex=JOBS.table_file("{dataset}", "tex"),
     log:
-        "results/logs/tables/{dataset}.log",
+        "<results>/logs/tables/{dataset}.log",
     benchmark:
-        "results/benchmarks/tables/{dataset}.tsv"
+        "<results>/benchmarks/tables/{dataset}.tsv"
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.report.threads
@@ -33,13 +33,13 @@ rule tables:
 rule report:
     input:
         unpack(lambda wildcards: JOBS.shown()),
-        rulegraph="results/report/rulegraph.mmd",
+        rulegraph="<results>/report/rulegraph.mmd",
     output:
-        update(report("results/report/index.html", caption="../report/report.rst", category="Report")),
+        update(report(JOBS.page, caption="../report/report.rst", category="Report")),
     log:
-        "results/logs/report.log",
+        "<results>/logs/report.log",
     benchmark:
-        "results/benchmarks/report.tsv"
+        "<results>/benchmarks/report.tsv"
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.report.threads

@@ -3,18 +3,18 @@
 rule quantize:
     input:
         unpack(inputs("semantic_ids")),
-        interactions="results/{dataset}/data/interactions.parquet",
-        catalogue="results/{dataset}/data/items.parquet",
-        users="results/{dataset}/data/users.parquet",
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
+        users="<results>/{dataset}/data/users.parquet",
     output:
-        codes="results/{dataset}/semantic_ids/{codes}/codes.parquet",
-        model="results/{dataset}/semantic_ids/{codes}/model.safetensors",
-        description="results/{dataset}/semantic_ids/{codes}/model.json",
-        history="results/{dataset}/semantic_ids/{codes}/history.jsonl",
+        codes="<results>/{dataset}/semantic_ids/{codes}/codes.parquet",
+        model="<results>/{dataset}/semantic_ids/{codes}/model.safetensors",
+        description="<results>/{dataset}/semantic_ids/{codes}/model.json",
+        history="<results>/{dataset}/semantic_ids/{codes}/history.jsonl",
     log:
-        "results/logs/quantize/{dataset}/{codes}.log",
+        "<results>/logs/quantize/{dataset}/{codes}.log",
     benchmark:
-        "results/benchmarks/quantize/{dataset}/{codes}.tsv"
+        "<results>/benchmarks/quantize/{dataset}/{codes}.tsv"
     retries: CONFIG.resources.quantize.retries
     conda:
         ENVIRONMENT
@@ -33,18 +33,18 @@ rule quantize:
 rule health:
     input:
         unpack(inputs("semantic_ids")),
-        codes="results/{dataset}/semantic_ids/{codes}/codes.parquet",
-        model="results/{dataset}/semantic_ids/{codes}/model.safetensors",
-        description="results/{dataset}/semantic_ids/{codes}/model.json",
-        interactions="results/{dataset}/data/interactions.parquet",
-        catalogue="results/{dataset}/data/items.parquet",
-        users="results/{dataset}/data/users.parquet",
+        codes="<results>/{dataset}/semantic_ids/{codes}/codes.parquet",
+        model="<results>/{dataset}/semantic_ids/{codes}/model.safetensors",
+        description="<results>/{dataset}/semantic_ids/{codes}/model.json",
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
+        users="<results>/{dataset}/data/users.parquet",
     output:
-        "results/{dataset}/semantic_ids/{codes}/health.json",
+        "<results>/{dataset}/semantic_ids/{codes}/health.json",
     log:
-        "results/logs/health/{dataset}/{codes}.log",
+        "<results>/logs/health/{dataset}/{codes}.log",
     benchmark:
-        "results/benchmarks/health/{dataset}/{codes}.tsv"
+        "<results>/benchmarks/health/{dataset}/{codes}.tsv"
     retries: CONFIG.resources.quantize.retries
     conda:
         ENVIRONMENT

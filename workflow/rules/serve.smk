@@ -5,18 +5,18 @@ rule recommend:
         unpack(inputs("run", judged=True)),
         unpack(lambda wildcards: JOBS.readers(noun("run", wildcards), wildcards.dataset)),
         **JOBS.recommend_files(),
-        model="results/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.safetensors",
-        description="results/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.json",
-        interactions="results/{dataset}/data/interactions.parquet",
-        catalogue="results/{dataset}/data/items.parquet",
-        users="results/{dataset}/data/users.parquet",
+        model="<results>/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.safetensors",
+        description="<results>/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.json",
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
+        users="<results>/{dataset}/data/users.parquet",
     output:
-        table="results/{dataset}/recommendations/{system}/{recommender}/seed-{seed}.parquet",
-        csv="results/{dataset}/recommendations/{system}/{recommender}/seed-{seed}.csv",
+        table="<results>/{dataset}/recommendations/{system}/{recommender}/seed-{seed}.parquet",
+        csv="<results>/{dataset}/recommendations/{system}/{recommender}/seed-{seed}.csv",
     log:
-        "results/logs/recommend/{dataset}/{system}/{recommender}/seed-{seed}.log",
+        "<results>/logs/recommend/{dataset}/{system}/{recommender}/seed-{seed}.log",
     benchmark:
-        "results/benchmarks/recommend/{dataset}/{system}/{recommender}/seed-{seed}.tsv"
+        "<results>/benchmarks/recommend/{dataset}/{system}/{recommender}/seed-{seed}.tsv"
     retries: CONFIG.resources.evaluate.retries
     conda:
         ENVIRONMENT
@@ -37,11 +37,11 @@ rule export:
     input:
         unpack(lambda wildcards: JOBS.exported_files(exported_run(wildcards), wildcards.dataset)),
     output:
-        folder=directory("results/{dataset}/export/{system}/{recommender}"),
+        folder=directory("<results>/{dataset}/export/{system}/{recommender}"),
     log:
-        "results/logs/export/{dataset}/{system}/{recommender}.log",
+        "<results>/logs/export/{dataset}/{system}/{recommender}.log",
     benchmark:
-        "results/benchmarks/export/{dataset}/{system}/{recommender}.tsv"
+        "<results>/benchmarks/export/{dataset}/{system}/{recommender}.tsv"
     retries: CONFIG.resources.evaluate.retries
     conda:
         ENVIRONMENT

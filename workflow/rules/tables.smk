@@ -3,13 +3,13 @@
 rule table:
     input:
         unpack(inputs("table")),
-        catalogue="results/{dataset}/data/items.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
     output:
-        "results/{dataset}/tables/{table}.parquet",
+        "<results>/{dataset}/tables/{table}.parquet",
     log:
-        "results/logs/table/{dataset}/{table}.log",
+        "<results>/logs/table/{dataset}/{table}.log",
     benchmark:
-        "results/benchmarks/table/{dataset}/{table}.tsv"
+        "<results>/benchmarks/table/{dataset}/{table}.tsv"
     wildcard_constraints:
         table=one_of(set(CONFIG.tables) - set(MADE_TABLES)),
     conda:

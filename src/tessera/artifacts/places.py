@@ -1,6 +1,19 @@
-"""Where what jobs make lies, below `results/<dataset>/`; a saved recommender keeps the same places below its folder."""
+"""Where what jobs make lies.
+
+All of an experiment is below `results/<experiment>/`, a folder a dataset; a saved recommender keeps the places of a
+dataset below its folder.
+"""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
+
+RESULTS = "results"
+"""Below it every experiment has a folder."""
+REPORT = "report/index.html"
+"""The page of an experiment."""
+_NEAR = "./"
 
 _FOLDERS = {
     "run": ("runs", "model.safetensors"),
@@ -27,3 +40,28 @@ def place(kind: str, name: str, file: str = "") -> str:
     if kind == "model":
         return f"models/{name}"
     return f"{_FILES[kind]}/{name}.{file or 'parquet'}"
+
+
+def experiment_folder(name: str) -> str:
+    """Where all that an experiment makes lies."""
+    return f"{RESULTS}/{name}"
+
+
+def state_folder(output: str | Path) -> Path:
+    """Where the experiment of an output keeps what killed jobs go on from: `state/<experiment>`."""
+    return Path("state", *Path(output).parts[1:2])
+
+
+def near(folder: str | Path, beside: Path) -> str:
+    """A folder as a file below `beside` names it, `./raw/images`: both can be moved together."""
+    return f"{_NEAR}{os.path.relpath(folder, beside)}"
+
+
+def is_near(folder: str) -> bool:
+    """Whether `near` named it; any other path is as a person gave it, and such begin in no such way."""
+    return folder.startswith(_NEAR)
+
+
+def far(folder: str, beside: Path) -> str:
+    """What `near` named, as a path that can be opened; any other path as it is."""
+    return os.path.normpath(beside / folder) if is_near(folder) else folder

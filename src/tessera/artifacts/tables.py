@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from tessera import __version__
 from tessera.artifacts.files import atomic
+from tessera.artifacts.places import far
 
 _KEY = b"tessera"
 
@@ -197,6 +198,12 @@ def write_table(
     table = table.replace_schema_metadata(metadata(kind, settings, inputs, **more))
     with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+def image_root(items: str | Path) -> str | None:
+    """The folder of the pictures that an items.parquet names, where it is now; None where it names none."""
+    root = describe(items).get("image_root")
+    return far(str(root), Path(items).parent.parent) if root is not None else None
 
 
 def describe(path: str | Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from tessera.artifacts.files import file_digest, identity, read_json, write_json
 from tessera.artifacts.logs import Progress, log
 from tessera.artifacts.models import write_tensors
-from tessera.artifacts.tables import ArtifactError, describe, read_table
+from tessera.artifacts.tables import ArtifactError, image_root, read_table
 from tessera.data.pictures import PictureError, at_most, open_picture
 from tessera.language.models import LanguageModel
 from tessera.language.prompts import attribute_text, domain_sentence, item_attributes
@@ -73,7 +73,7 @@ def write_store(
     items = table.column("item").to_pylist()
     if items != list(range(1, len(items) + 1)):
         raise ValueError(f"{catalogue}: the ids of items are not 1 to {len(items)}")
-    root = describe(catalogue).get("image_root")
+    root = image_root(catalogue)
     images = table.column("image").to_pylist() if root is not None and max_pixels is not None else [None] * len(items)
     attributes = item_attributes(catalogue, prompt)
     frame = plain_frame(model, f"{domain_sentence(prompt.domain)}\n")

@@ -21,6 +21,7 @@ from tessera.ctr.data import Longs, SampleSet, load_catalogue, load_samples
 from tessera.ctr.task import build
 from tessera.ctr.train import most_events, predict
 from tessera.evaluation import clicks
+from tessera.evaluation.calibration import calibrated
 from tessera.evaluation.groups import history_groups, item_groups
 from tessera.settings.ctr import CTREvaluation, CTRRun
 from tessera.settings.evaluation import Evaluation
@@ -85,6 +86,10 @@ def evaluate_model(
         more["latency"] = measure_latency(model, samples, test, catalogue, settings, most, device)
     if reference is not None and hasattr(model, "selected"):
         more["retrieval"] = _recall(model, reference, samples, catalogue, settings, most, device)
+    valid = samples.of("valid")
+    seen = predict(model, samples, valid, most, settings.batch, device)
+    fitted_on, judged_on = (samples.labels[valid], seen), (samples.labels[test], probabilities)
+    more["calibrated"] = calibrated(fitted_on, judged_on, settings.calibration_bins)
     inputs = {"model": file_digest(path), "samples": file_digest(folder / "samples.parquet")}
     write_predictions(output, samples, test, probabilities, run.model_dump(mode="json"), inputs)
     summary = judge(samples, test, probabilities, catalogue.popularity.numpy(), settings)

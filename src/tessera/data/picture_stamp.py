@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from tessera.artifacts.files import read_json, write_json
+from tessera.artifacts.places import far, near
 from tessera.data.pictures import OTHER_SUFFIXES, SUFFIXES
 
 _SHOWN = tuple(SUFFIXES + OTHER_SUFFIXES)
@@ -63,7 +64,8 @@ def _stamp(folder: str | None) -> dict[str, object]:
 
 def write_stamp(path: Path, folder: str | None) -> None:
     """Write the stamp of a folder as it is now; None is a dataset without pictures."""
-    write_json(path, _stamp(folder))
+    inside = folder is not None and Path(folder).is_relative_to(path.parent)
+    write_json(path, {**_stamp(folder), "folder": near(str(folder), path.parent) if inside else folder})
 
 
 def look_again(path: Path) -> bool:
@@ -78,10 +80,12 @@ def look_again(path: Path) -> bool:
     if not path.is_file():
         return False
     recorded = read_json(path)
-    folder = recorded.get("folder")
-    if folder is None or not Path(folder).is_dir():
+    if recorded.get("folder") is None:
         return False
-    current = _stamp(folder)
+    folder = far(recorded["folder"], path.parent)
+    if not Path(folder).is_dir():
+        return False
+    current = {**_stamp(folder), "folder": recorded["folder"]}
     if current != recorded:
         write_json(path, current)
     return bool(current != recorded)

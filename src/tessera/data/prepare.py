@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from tessera.artifacts.files import file_digest, read_json, write_json
 from tessera.artifacts.logs import log
+from tessera.artifacts.places import far, is_near, near
 from tessera.artifacts.tables import describe, read_table, write_table
 from tessera.data.cleaning import Funnel, cap_histories, filter_rows, k_core
 from tessera.data.dataset import SPLITS, TEST, VALID, Ints, Longs
@@ -61,6 +62,8 @@ def prepare(raw: Path, folder: Path, settings: Mapping[str, Any], judged: bool =
     about = describe_items(table)
     _tell_items(table.num_rows, about)
     root = describe(raw / "items.parquet").get("image_root")
+    if root is not None and is_near(root):  # another dataset's, where this one is trained on to the end
+        root = near(far(root, raw.parent), folder.parent)
     write_table(folder / "items.parquet", table, "items", settings, inputs, image_root=root)
     stats = {
         **describe_rows(rows, split, len(catalogue)),

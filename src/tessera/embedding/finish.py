@@ -12,7 +12,7 @@ import torch
 from tessera.artifacts.logs import log
 from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.artifacts.tables import ArtifactError
-from tessera.data.principal import principal_directions
+from tessera.data.principal import centred_blocks, principal_directions
 from tessera.settings.recipes.base import Finish
 
 Vectors = npt.NDArray[np.floating]
@@ -37,8 +37,13 @@ class Components:
 
     def of(self, vectors: Vectors) -> Floats:
         """(n, kept) of vectors (n, width)."""
-        coordinates = ((np.asarray(vectors, np.float64) - self.mean) @ self.directions.T)[:, self.kept]
-        return np.asarray(coordinates if self.scale is None else coordinates * self.scale)
+        axes = self.directions[self.kept]
+        if self.scale is not None:
+            axes = axes * self.scale[:, None]
+        components = np.empty((len(vectors), len(axes)))
+        for block, rows in centred_blocks(vectors, self.mean):
+            components[block] = rows @ axes.T
+        return components
 
 
 def find_components(vectors: Vectors, count: int, whiten: float = 0.0) -> Components:
@@ -48,7 +53,7 @@ def find_components(vectors: Vectors, count: int, whiten: float = 0.0) -> Compon
     out. At 0 and with all components, distances are kept.
     """
     mean: Floats = np.asarray(np.mean(vectors, axis=0, dtype=np.float64))
-    directions, variance = principal_directions(np.asarray(vectors, np.float64) - mean)
+    directions, variance = principal_directions(vectors, mean)
     if count > len(directions):
         log.info("%d principal components asked for, %d there are", count, len(directions))
     directions = directions[:count]
@@ -83,13 +88,11 @@ def finish(vectors: Vectors, settings: Finish, components: Components | None = N
         components: what `fit` found in the vectors of the table that these come to; None fits these.
     """
     components = components or fit(vectors, settings)
-    values = np.asarray(vectors, np.float64)
-    if components is not None:
-        values = components.of(values)
+    rows = np.asarray(vectors, np.float64) if components is None else components.of(vectors)
     if settings.l2:
-        lengths = np.linalg.norm(values, axis=1, keepdims=True)
-        values = values / np.where(lengths == 0, 1, lengths)
-    return values.astype(np.float32)
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        rows = rows / np.where(lengths == 0, 1, lengths)
+    return rows.astype(np.float32)
 
 
 def write_components(path: Path, components: Components | None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from tessera.artifacts.tables import read_table
@@ -27,17 +28,23 @@ def categories(items: str | Path) -> dict[str, Ints]:
     Args:
         items: items.parquet.
     """
-    rows = read_table(items, "items", ["item", "attributes"]).to_pylist()
+    table = read_table(items, "items", ["item", "attributes"])
+    count = table.num_rows
+    return {
+        name: _numbered(known, count)
+        for name, known in attribute_values(table).items()
+        if _is_category(Counter(known.values()), count)
+    }
+
+
+def attribute_values(items: pa.Table) -> dict[str, dict[int, str]]:
+    """attribute -> item id -> its value, where it is no empty text; of a table with `item` and `attributes`."""
     values: dict[str, dict[int, str]] = {}
-    for row in rows:
+    for row in items.select(["item", "attributes"]).to_pylist():
         for name, text in row["attributes"] or []:
             if text:
                 values.setdefault(name, {})[row["item"]] = text
-    return {
-        name: _numbered(known, len(rows))
-        for name, known in values.items()
-        if _is_category(Counter(known.values()), len(rows))
-    }
+    return values
 
 
 def _is_category(counts: Mapping[str, int], items: int) -> bool:

@@ -15,12 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, stats
 
-from tessera.artifacts.files import write_text
+from tessera.artifacts.files import file_digest, write_text
 from tessera.artifacts.logs import Progress
-from tessera.artifacts.tables import read_item_table
+from tessera.artifacts.tables import describe, read_item_table, read_table
+from tessera.data.bazaar.hidden import true_attributes
 from tessera.data.cooccurrence import cooccurrence
 from tessera.data.dataset import load_dataset
 from tessera.evaluation.groups import item_groups
+from tessera.evaluation.nearest import MOST_DENSE, nearest
+from tessera.evaluation.probes import describe_probes
+from tessera.evaluation.purity import attribute_values
 from tessera.evaluation.spectrum import entropy_rank, singular_values
 from tessera.settings.evaluation import Evaluation
 
@@ -71,8 +75,11 @@ def neighbours_and_uniformity(unit: Floats, anchors: Ints, count: int) -> tuple[
         count: neighbours wanted; fewer where there are fewer rows.
     Returns:
         rows (m, count), nearest first; their cosines; and the uniformity of Wang and Isola (ICML 2020, eq. 3 with
-        t = 2): log of the mean of exp(-2 |x - y|^2) over pairs, at most 0 and lower for a more even spread.
+        t = 2): log of the mean of exp(-2 |x - y|^2) over pairs, at most 0 and lower for a more even spread. Of more
+        than `MOST_DENSE` rows, `MOST_ANCHORS` make the pairs with the anchors.
     """
+    if len(unit) > MOST_DENSE:
+        return *nearest(unit, anchors, count), _uniformity(unit, anchors)
     count = min(count, len(unit) - 1)
     rows = np.empty((len(anchors), count), np.int64)
     cosines = np.empty((len(anchors), count), np.float32)
@@ -90,6 +97,21 @@ def neighbours_and_uniformity(unit: Floats, anchors: Ints, count: int) -> tuple[
             done += len(block)
             progress.update(len(block))
     return rows, cosines, float(np.log(potential / (len(anchors) * (len(unit) - 1))))
+
+
+def _uniformity(unit: Floats, anchors: Ints) -> float:
+    """The uniformity over pairs of an anchor and one of some random rows."""
+    some = np.sort(np.random.default_rng(0).choice(len(unit), min(MOST_ANCHORS, len(unit)), replace=False))
+    others, potential, pairs = unit[some], 0.0, 0
+    size = max(1, _BLOCK // len(some))
+    for start in range(0, len(anchors), size):
+        block = anchors[start : start + size]
+        cosines = unit[block] @ others.T
+        own = block[:, None] == some
+        cosines[own] = -np.inf
+        potential += float(np.exp(4 * cosines - 4, dtype=np.float32).sum(dtype=np.float64))
+        pairs += cosines.size - int(own.sum())
+    return float(np.log(potential / pairs))
 
 
 def strongest_pairs(counts: sparse.csr_matrix[np.int64], items: Ints) -> Ints:
@@ -215,9 +237,29 @@ def describe_table(
     }
 
 
-def diagnose(table: Path, data: Path, output: Path) -> None:
+def _probes(
+    vectors: np.ndarray, present: NDArray[np.bool_], table: Path, data: Path, latents: Path | None
+) -> dict[str, Any]:
+    """What the vectors know of the items' attributes, and, of a generated world, of those that it hides."""
+    items = read_table(data / "items.parquet", "items", ["item", "raw_id", "attributes"]).sort_by("item")
+    raw_ids = items.column("raw_id").to_pylist()
+    probes, unprobed = describe_probes(vectors, present, raw_ids, attribute_values(items))
+    described: dict[str, Any] = {"probes": probes, "unprobed": unprobed}
+    if latents is not None:
+        truth = {name: values for name, values in true_attributes(latents, raw_ids).items() if name not in probes}
+        hidden, _ = describe_probes(vectors, present, raw_ids, truth)
+        described["hidden_probes"] = hidden
+        described["unprobed"] = [name for name in unprobed if name not in hidden]
+        # a table that was made of the truth itself shows what can be had
+        described["bound"] = (describe(table).get("inputs") or {}).get("source") == file_digest(latents)
+    return described
+
+
+def diagnose(table: Path, data: Path, output: Path, latents: Path | None = None) -> None:
     """Write the diagnostics of an item table as JSON, a line for each of them.
 
+    Args:
+        latents: the true attributes of a generated world, which are probed too.
     Raises:
         ArtifactError: the table is none, or of another catalogue.
     """
@@ -225,5 +267,6 @@ def diagnose(table: Path, data: Path, output: Path) -> None:
     vectors, present = read_item_table(table, dataset.n_items)
     counts = cooccurrence(*dataset.train_histories(), dataset.n_items, MAX_HISTORY)
     diagnostics = describe_table(vectors, present, counts, dataset.train_counts)
+    diagnostics |= _probes(vectors, present, table, data, latents)
     lines = [f"  {json.dumps(key)}: {json.dumps(diagnostics[key], allow_nan=False)}" for key in sorted(diagnostics)]
     write_text(output, "{\n" + ",\n".join(lines) + "\n}\n")

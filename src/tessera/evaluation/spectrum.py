@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tessera.data.principal import scatter
+
 COLLAPSED = 1e-4
 """A direction whose singular value is below this share of the largest counts as dead."""
 _ROUNDING = 1e-12
 _SHOWN = 256
-_CHUNK = 8192
-"""Rows in 64 bits at a time."""
 
 Floats = NDArray[np.float64]
 
@@ -27,10 +27,7 @@ def singular_values(vectors: np.ndarray, *, centred: bool) -> Floats:
     middle = vectors.mean(0, dtype=np.float64) if centred else np.zeros(dim)
     # the smaller of the two Gram matrices has the same singular values
     if dim <= count:
-        gram = np.zeros((dim, dim))
-        for start in range(0, count, _CHUNK):
-            rows = vectors[start : start + _CHUNK] - middle
-            gram += rows.T @ rows
+        gram = scatter(vectors, middle)
     else:
         rows = vectors - middle
         gram = rows @ rows.T

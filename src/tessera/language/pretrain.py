@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tessera.artifacts.files import write_json
 from tessera.artifacts.logs import Progress, log
-from tessera.artifacts.tables import describe, read_table
+from tessera.artifacts.tables import image_root, read_table
 from tessera.data.dataset import load_dataset
 from tessera.data.pictures import PictureError, open_picture
 from tessera.language.answers import answer
@@ -203,7 +203,7 @@ class Teacher:
 
     def _open(self, data: Path, items: np.ndarray) -> None:
         table = read_table(data / "items.parquet", "items", ["item", "image"])
-        root = describe(data / "items.parquet").get("image_root")
+        root = image_root(data / "items.parquet")
         names = dict(zip(table.column("item").to_pylist(), table.column("image").to_pylist(), strict=True))
         broken = 0
         for item in items.tolist():

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from tessera.artifacts.tables import describe, read_table
+from tessera.artifacts.tables import image_root, read_table
 from tessera.data.pictures import PictureError, at_most, open_picture
 from tessera.language.models import LanguageModelError
 from tessera.language.prompts import Attributes, item_attributes
@@ -67,7 +67,7 @@ class ShownCatalogue:
         table = read_table(catalogue, "items", ["item", "image"]).sort_by("item")
         self.items: list[int] = table.column("item").to_pylist()
         self.attributes: dict[int, Attributes] = item_attributes(catalogue, prompt) if question.reads_text else {}
-        root = describe(catalogue).get("image_root")
+        root = image_root(catalogue)
         images = table.column("image").to_pylist()
         self._images = dict(zip(self.items, images, strict=True)) if root is not None else {}
         self._root = Path(str(root))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tessera.artifacts.places import PICTURES, place
+from tessera.artifacts.places import PICTURES, REPORT, experiment_folder, place
 from tessera.data.downloads import is_url
 from tessera.data.files import find, model_files
 from tessera.data.picture_stamp import look_again
@@ -113,12 +113,14 @@ class Jobs:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.config = plan.config
+        self.root = experiment_folder(plan.config.experiment.name or "experiment")
+        """Where all that this experiment makes lies."""
 
     # ------------------------------------------------------------ files
 
     def file(self, noun: Noun, dataset: str, name: str = "") -> str:
         """The path of what a noun's job makes, or of another file (`name`) in the folder that it makes."""
-        return f"results/{dataset}/{place(noun.kind, noun.name, name)}"
+        return f"{self.root}/{dataset}/{place(noun.kind, noun.name, name)}"
 
     def inputs(self, noun: Noun, dataset: str, judged: bool = False) -> Files:
         """What a noun's job reads besides the dataset, as named inputs.
@@ -149,7 +151,7 @@ class Jobs:
 
     def pictures(self, dataset: str) -> str:
         """The path of what is told of a dataset's pictures; it changes with every one of them."""
-        return f"results/{self.raw(dataset)}/{PICTURES}"
+        return f"{self.root}/{self.raw(dataset)}/{PICTURES}"
 
     def look_again(self) -> None:
         """Look once at every folder of pictures, so that what reads them is made again where they have changed."""
@@ -181,13 +183,19 @@ class Jobs:
         if (path := getattr(settings, "path", None)) is not None:
             return {"source": str(find(path))}
         return {
-            name: f"results/{self.raw(dataset) if file.startswith('raw/') else dataset}/{file}"
+            name: f"{self.root}/{self.raw(dataset) if file.startswith('raw/') else dataset}/{file}"
             for name, file in settings.READS_OF_DATASET.items()
         }
 
     def raw(self, dataset: str) -> str:
         """The dataset whose raw rows a dataset is made of: itself, or what is trained on to the end."""
         return self.config.finals.get(dataset, dataset)
+
+    def hidden(self, dataset: str) -> Files:
+        """The true attributes of a generated world, as a named input."""
+        return (
+            {"latents": f"{self.root}/{self.raw(dataset)}/raw/latents.parquet"} if self.plan.generated(dataset) else {}
+        )
 
     def validated(self, noun: Noun, dataset: str) -> Files:
         """The description of the run that says how long a final one is trained, as a named input."""
@@ -262,7 +270,7 @@ class Jobs:
             if self.plan.reader(table) is None:
                 continue
             made = Noun("table", table)
-            files.append(f"results/{dataset}/{place('table', table, 'finish.safetensors')}")
+            files.append(f"{self.root}/{dataset}/{place('table', table, 'finish.safetensors')}")
             for read in self.plan.reads(made):
                 if read.kind == "embedder" or (read.kind == "model" and self.plan.built(read.name)):
                     files.append(self.file(read, dataset))
@@ -290,8 +298,8 @@ class Jobs:
             "description": self.file(noun, dataset, "model.json"),
             # a final run is not judged: what was validated under the same settings is
             "metrics": self.file(noun, self.raw(dataset), "metrics.json"),
-            "stats": f"results/{dataset}/data/stats.json",
-            **{name: f"results/{dataset}/data/{file}" for name, file in data.items()},
+            "stats": f"{self.root}/{dataset}/data/stats.json",
+            **{name: f"{self.root}/{dataset}/data/{file}" for name, file in data.items()},
         }
 
     def exported_run(self, name: str) -> Noun:
@@ -299,7 +307,7 @@ class Jobs:
         return Noun("run", next(path for path in self.plan.trained if path.rpartition("/")[0] == name))
 
     def exported(self) -> list[str]:
-        """The folders that the experiment asks for, as paths below `results/`: of final runs, where there are."""
+        """The folders that the experiment asks for, as paths below its own: of final runs, where there are."""
         final = set(self.final())
         return [
             f"{final_name(dataset) if run in final else dataset}/export/{run.rpartition('/')[0]}"
@@ -308,7 +316,7 @@ class Jobs:
         ]
 
     def recommended(self) -> list[str]:
-        """The lists that the experiment asks for, as paths below `results/`: those of final runs, where there are."""
+        """The lists that the experiment asks for, as paths below its folder: those of final runs, where there are."""
         final = set(self.final())
         return [
             f"{final_name(dataset) if run in final else dataset}/recommendations/{run}"
@@ -365,9 +373,14 @@ class Jobs:
         files = {"runs": "metrics.json", "cases": self.task.cases}
         return {key: [self.file(run, dataset, file) for run in runs] for key, file in files.items()}
 
+    @property
+    def page(self) -> str:
+        """The report."""
+        return f"{self.root}/{REPORT}"
+
     def table_file(self, dataset: str, ending: str) -> str:
         """A metric table."""
-        return f"results/tables/{dataset}{self.task.suffix}.{ending}"
+        return f"{self.root}/tables/{dataset}{self.task.suffix}.{ending}"
 
     def shown(self) -> Files:
         """What the page reads, as named inputs."""
@@ -380,7 +393,7 @@ class Jobs:
 
         files: Files = {
             "tables": [self.table_file(dataset, "parquet") for dataset in datasets],
-            "data": [f"results/{dataset}/data/{name}.parquet" for dataset in datasets for name in data],
+            "data": [f"{self.root}/{dataset}/data/{name}.parquet" for dataset in datasets for name in data],
             "judgements": [path for named in runs for paths in named.values() for path in paths],
             "histories": self._histories(),
             "codes": every("semantic_ids"),
@@ -388,10 +401,10 @@ class Jobs:
             "pictures": [self.pictures(dataset) for dataset in datasets],
         }
         if self.task is CLICKS:
-            return files | {"samples": [f"results/{dataset}/ctr/samples/samples.json" for dataset in datasets]}
+            return files | {"samples": [f"{self.root}/{dataset}/ctr/samples/samples.json" for dataset in datasets]}
         return files | {
-            "stats": [f"results/{dataset}/data/stats.json" for dataset in datasets],
-            "diagnostics": [f"results/{d}/diagnostics/{name}.json" for d in datasets for name in self.diagnosed()],
+            "stats": [f"{self.root}/{dataset}/data/stats.json" for dataset in datasets],
+            "diagnostics": [f"{self.root}/{d}/diagnostics/{name}.json" for d in datasets for name in self.diagnosed()],
             "captions": every("captions"),
             "embedders": every("embedder", "history.jsonl"),
         }
@@ -422,17 +435,20 @@ class Jobs:
         return canonical(settings)
 
     def report(self, config: dict[str, Any]) -> str:
-        """What the page depends on besides its inputs; `resources` and `export` change no result, and are not shown.
+        """What the page depends on besides its inputs; what changes no result is not shown: `resources`, `export`, and
+        the experiment's name.
 
         Args:
             config: the config as it was written, which the page shows.
         """
+        shown = {key: value for key, value in config.items() if key not in ("resources", "export")}
+        shown["experiment"] = {key: value for key, value in shown.get("experiment", {}).items() if key != "name"}
         settings = {
             "task": self.task.module,
             "report": _told(self.config.report),
             "runs": {dataset: self.judged(dataset) for dataset in self.config.experiment.datasets},
             "datasets": self.config.experiment.datasets,
-            "config": {key: value for key, value in config.items() if key not in ("resources", "export")},
+            "config": shown,
         }
         return canonical(settings)
 

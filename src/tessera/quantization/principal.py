@@ -33,7 +33,7 @@ def start_at_components(encoder: nn.Sequential, decoder: nn.Sequential, rows: Te
     """
     layers = [[layer for layer in part if isinstance(layer, nn.Linear)] for part in (encoder, decoder)]
     width, dim = layers[0][0].in_features, layers[0][-1].out_features
-    directions, _ = principal_directions(np.asarray(rows.cpu(), np.float64))
+    directions, _ = principal_directions(np.asarray(rows.cpu()), np.zeros(width))
     narrowest = min((layer.out_features for layer in layers[0][:-1]), default=2 * dim)
     count = min(dim, narrowest // 2, len(directions))
     scale = (dim / width) ** 0.5

@@ -50,8 +50,8 @@ def needed_epochs(validated: Path) -> dict[str, int]:
     Raises:
         ValueError: it does not say.
     """
-    told = read_json(validated)
-    best: dict[str, Any] = told.get("best_epochs", {}) | {"": told.get("best_epoch")}
+    described = read_json(validated)
+    best: dict[str, Any] = described.get("best_epochs", {}) | {"": described.get("best_epoch")}
     if not all(isinstance(count, int) for count in best.values()):
         raise ValueError(f"{validated}: does not say after how many epochs the run was best; train that run again")
     return best

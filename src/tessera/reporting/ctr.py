@@ -13,6 +13,7 @@ import pyarrow as pa
 from tessera.artifacts.logs import log
 from tessera.artifacts.tables import ArtifactError, describe, read_table
 from tessera.evaluation import clicks
+from tessera.evaluation.calibration import METHODS
 from tessera.evaluation.significance import enough_resamples
 from tessera.reporting.runs import Entry, Run, baselines_of, grouped, read_metrics
 from tessera.reporting.tables import Column, Metric, Table
@@ -55,7 +56,7 @@ class ClickRun(Run):
 
 
 def read_run(path: str | Path) -> ClickRun:
-    """Read one metrics.json; costs become the group `cost`.
+    """Read one metrics.json; costs become the group `cost`, and what calibration makes of the numbers `calibrated`.
 
     Raises:
         ArtifactError: there is none, or it lacks a key.
@@ -67,7 +68,7 @@ def read_run(path: str | Path) -> ClickRun:
         path=Path(path),
         system=content["model"],
         **{key: content[key] for key in _NEEDED if key not in ("model", "groups")},
-        groups={**content["groups"], "cost": {"": {"metrics": costs}}},
+        groups={**content["groups"], "calibrated": content.get("calibrated") or {}, "cost": {"": {"metrics": costs}}},
         latency=content.get("latency") or {},
         remarks=tuple(content.get("remarks", ())),
     )
@@ -110,6 +111,13 @@ class ClickTable(Table[ClickRun]):
         ]
         shown += [Column(metric, "cost") for metric in ("recall", "p50_ms", "p99_ms", "parameters")]
         return self.filled(shown)
+
+    @property
+    def calibrated(self) -> list[Column]:
+        """Log loss and calibration error as models predict, and after each calibration; empty where there is none."""
+        ways = [("", ""), *(("calibrated", method) for method in METHODS)]
+        columns = self.filled(Column(metric, *way) for metric in ("log loss", "ECE") for way in ways)
+        return columns if any(column.kind for column in columns) else []
 
     @property
     def title(self) -> str:

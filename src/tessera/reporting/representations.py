@@ -17,6 +17,7 @@ from tessera.artifacts.tables import ArtifactError, read_table
 from tessera.reporting import table_plots
 from tessera.reporting.explorer import explored_items, explorer_data, read_neighbours
 from tessera.reporting.plots import Plot
+from tessera.reporting.probes import ProbeTable, probe_table
 from tessera.reporting.runs import read_history
 from tessera.reporting.samples import Catalogue, ItemCard, sample_items
 from tessera.settings.base import did_you_mean
@@ -48,6 +49,8 @@ class Representations:
     """JSON for the page's script; empty where there is nothing to explore."""
     explored: frozenset[int]
     """Items that it holds, with their pictures."""
+    probes: ProbeTable | None = None
+    """What the vectors know of attributes; None where nothing was probed."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ def representations(catalogue: Catalogue, tables: Files, embedders: Files, most:
         [plot for plot in drawn if plot is not None],
         explorer_data(catalogue, neighbours, most),
         frozenset(explored_items(catalogue, neighbours, most)),
+        probe_table(diagnostics, tables),
     )
 
 

@@ -7,6 +7,8 @@ from html import escape
 from itertools import pairwise
 from textwrap import wrap
 
+import networkx as nx
+
 Edge = tuple[str, str]
 
 _LAYER_GAP, _NODE_GAP, _PADDING, _LINE = 40, 26, 12, 18
@@ -32,23 +34,27 @@ def parse(text: str) -> tuple[list[Edge], dict[str, str]]:
     return list(dict.fromkeys(edges)), labels
 
 
+def _without_loops(edges: list[Edge]) -> nx.DiGraph:
+    """The graph of these edges, its nodes in the order in which they are met.
+
+    Raises:
+        ValueError: the graph has a cycle.
+    """
+    graph = nx.DiGraph(edges)
+    if not nx.is_directed_acyclic_graph(graph):
+        loop = [source for source, _ in nx.find_cycle(graph)]
+        raise ValueError(f"the chart has a cycle: {' > '.join([*loop, loop[0]])}")
+    return graph
+
+
 def reduce(edges: list[Edge]) -> list[Edge]:
-    """Without the edges that a longer path implies: the same order of work, far fewer lines."""
-    following: dict[str, set[str]] = {}
-    for source, target in edges:
-        following.setdefault(source, set()).add(target)
+    """Without the edges that a longer path implies: the same order of work, far fewer lines.
 
-    def reaches(start: str, goal: str, seen: set[str]) -> bool:
-        for node in following.get(start, set()) - seen:
-            seen.add(node)
-            if node == goal or reaches(node, goal, seen):
-                return True
-        return False
-
-    def implied(source: str, target: str) -> bool:
-        return any(reaches(other, target, set()) for other in following[source] - {target})
-
-    return [edge for edge in edges if not implied(*edge)]
+    Raises:
+        ValueError: the graph has a cycle.
+    """
+    reduced = nx.transitive_reduction(_without_loops(edges))
+    return [edge for edge in edges if reduced.has_edge(*edge)]
 
 
 def layers(edges: list[Edge]) -> list[list[str]]:
@@ -57,19 +63,13 @@ def layers(edges: list[Edge]) -> list[list[str]]:
     Raises:
         ValueError: the graph has a cycle.
     """
-    depth: dict[str, int] = {node: 0 for edge in edges for node in edge}
-    for _ in range(len(depth) + 1):
-        deeper = {b: depth[a] + 1 for a, b in edges if depth[b] < depth[a] + 1}
-        if not deeper:
-            break
-        depth |= deeper
-    else:
-        raise ValueError("the chart has a cycle")
-    for node in depth.keys() - {b for _, b in edges}:
-        depth[node] = min(depth[b] for a, b in edges if a == node) - 1
+    graph = _without_loops(edges)
+    depth = {node: level for level, nodes in enumerate(nx.topological_generations(graph)) for node in nodes}
+    for node in [node for node, before in graph.in_degree if before == 0]:
+        depth[node] = min(depth[after] for after in graph.successors(node)) - 1
     rows: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
-    for node, level in depth.items():
-        rows[level].append(node)
+    for node in graph:
+        rows[depth[node]].append(node)
     return rows
 
 

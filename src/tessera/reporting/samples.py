@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tessera.artifacts.shown import one_line
-from tessera.artifacts.tables import describe, read_table
+from tessera.artifacts.tables import image_root, read_table
 from tessera.reporting.pictures import Pictures
 from tessera.reporting.runs import Entry, label
 
@@ -70,7 +70,7 @@ class Catalogue:
     def __init__(self, data: Path) -> None:
         path = data / "items.parquet"
         self.table = read_table(path, "items")
-        self.image_root: str | None = describe(path).get("image_root")
+        self.image_root = image_root(path)
         self.pictures = Pictures(self.image_root)
         ids = self.table.column("item").to_numpy()
         self._row = {int(item): row for row, item in enumerate(ids)}

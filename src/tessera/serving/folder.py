@@ -39,7 +39,7 @@ class RunFiles:
 
     @property
     def root(self) -> Path:
-        """Where tables, embedders and models lie: `results/<dataset>`, or the folder of a saved run."""
+        """Where tables, embedders and models lie: the dataset's folder, or that of a saved run."""
         return self.folder if self.items.parent == self.folder else self.items.parents[1]
 
     @property
@@ -54,7 +54,7 @@ class RunFiles:
 
 
 def run_files(folder: str | Path) -> RunFiles:
-    """The files of `results/<dataset>/runs/<system>/<recommender>/seed-<n>`, or of a folder that `save` wrote.
+    """The files of a run, `<dataset>/runs/<system>/<recommender>/seed-<n>`, or of a folder that `save` wrote.
 
     Raises:
         ArtifactError: it holds no run of a recommender, or a file that the run reads is missing, or is not the

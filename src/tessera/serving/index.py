@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +9,8 @@ from typing import Any, Literal
 import faiss
 import numpy as np
 import numpy.typing as npt
+
+from tessera.evaluation.nearest import one_thread
 
 Rows = npt.NDArray[np.float32]
 Kind = Literal["flat", "hnsw", "ivf_pq"]
@@ -49,17 +49,6 @@ class Index:
         with one_thread():
             ids: npt.NDArray[np.int64] = self.faiss_index.search(queries, k)[1]
         return ids
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """The same bits on every machine, and no second pool of threads beside torch's."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 def kind_for(items: int) -> Kind:

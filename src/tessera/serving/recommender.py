@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from pydantic import ValidationError
 
 from tessera.evaluation.judge import Scorer
+from tessera.evaluation.nearest import MOST_DENSE, nearest
 from tessera.recommenders.evaluate import load_scorer
 from tessera.recommenders.systems.base import VectorScorer
 from tessera.serving.catalogue import Catalogue, Mask, read_catalogue
@@ -93,11 +95,20 @@ class Recommender:
         known, unknown = self.catalogue.find([item])
         if unknown:
             raise ValueError(self.catalogue.unknown_message(unknown))
+        if len(vectors) > MOST_DENSE:
+            rows, cosines = nearest(self._directions, known.astype(np.int64) - 1, k)
+            return self._frame(rows[0] + 1, cosines[0])
         directions = torch.nn.functional.normalize(vectors.float(), dim=1)
         scores = (directions @ directions[known[0] - 1])[None]
         scores[0, known[0] - 1] = -torch.inf
         ids, values = best(scores, min(k, len(self.catalogue) - 1))
         return self._frame(ids[0], values[0])
+
+    @cached_property
+    def _directions(self) -> npt.NDArray[np.float32]:
+        """(items, dim) the vectors that the system scores with, of length one."""
+        vectors = self._vectors("similar").item_vectors.detach()
+        return np.asarray(torch.nn.functional.normalize(vectors.float(), dim=1).cpu().numpy())
 
     def encode(self, histories: Iterable[object]) -> npt.NDArray[np.float32]:
         """The state after a history, (dim,), or after each of several, (histories, dim).

@@ -42,6 +42,9 @@ BUILT_IN_SYSTEMS: dict[str, Any] = {
 class Experiment(Settings):
     """What is compared: every system under every backbone, on every dataset, for every seed."""
 
+    name: str | None = None
+    """Folder of all that a run makes, `results/<name>/`; without one, the name of the config file. Experiments of
+    different names lie beside one another, and take from one another what they have in common."""
     datasets: list[DatasetName] = Field(min_length=1)
     """Names under `datasets`."""
     systems: list[SystemName] = Field(default_factory=lambda: ["popular", "item_knn", "markov", "id"], min_length=1)
@@ -54,11 +57,11 @@ class Experiment(Settings):
     """Runs with which lists for all users are made, as `system/recommender` (e.g. `reaemb/sasrec`), or a system under
     all of its recommenders; of several seeds the first. Any other run's are made when they are asked for."""
     export: list[str] = Field(default_factory=list)
-    """Runs, named in the same way, that are written into a folder to hand on: `results/<dataset>/export/`. Those that
-    `final` names too are handed on as trained in the end."""
+    """Runs, named in the same way, that are written into a folder to hand on: `results/<name>/<dataset>/export/`. Those
+    that `final` names too are handed on as trained in the end."""
     final: list[str] = Field(default_factory=list)
     """Runs, named in the same way, that are trained again on every interaction, for as many epochs as the validated run
-    was best after: `results/<dataset>-final/runs/`. Lists of `recommend` come from these, then."""
+    was best after: `results/<name>/<dataset>-final/runs/`. Lists of `recommend` come from these, then."""
 
     @field_validator("final", mode="before")
     @classmethod
@@ -200,9 +203,12 @@ def _is_compared(config: Config, name: str) -> bool:
     return name in compared(config) or (alone and name.partition("/")[0] in config.experiment.systems)
 
 
-def load(config: Any, where: str = "config") -> Config:
+def load(config: Any, where: str = "config", name: str | None = None) -> Config:
     """Check a parsed config.
 
+    Args:
+        where: what messages call it.
+        name: of the experiment, where the config gives none.
     Raises:
         ConfigError: one message with every problem, a line each: file, path, value, what was expected.
     """
@@ -214,4 +220,6 @@ def load(config: Any, where: str = "config") -> Config:
         raise ConfigError(explain(error, config, where)) from None
     if problems := find_problems(loaded):
         raise ConfigError(message(f"{where}: {problem}" for problem in problems))
+    if loaded.experiment.name is None and name is not None:
+        loaded = loaded.model_copy(update={"experiment": loaded.experiment.model_copy(update={"name": name})})
     return loaded

@@ -199,5 +199,5 @@ class CTRRun(Settings):
 
     @property
     def path(self) -> str:
-        """Folder of the run below `results/<dataset>/ctr/runs/`."""
+        """Folder of the run below `ctr/runs/` of a dataset."""
         return f"{self.name}/seed-{self.seed}"

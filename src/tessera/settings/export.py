@@ -25,7 +25,7 @@ def onnx_problem() -> str | None:
 
 
 class Export(Settings):
-    """A run in a folder to hand on, `results/<dataset>/export/`: weights, ids, item vectors, index, model card."""
+    """A run in a folder to hand on, `export/` of its dataset: weights, ids, item vectors, index, model card."""
 
     index: Literal["auto", "flat", "hnsw", "ivf_pq"] = "auto"
     """The faiss index of the item vectors: exact, a graph, or compressed lists. `auto` is exact up to 100,000 items, a

@@ -7,7 +7,8 @@ tells no line. So every file is read here first.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,39 @@ import yaml
 
 from tessera.settings.base import MOST_VALUES, ConfigError, cut, message, shown_value
 
+OVERLAYS = "overlays"
+"""A folder of configs that are read after another one, and give no experiment its name."""
+
 LARGEST_FILE = 10_000_000
 """Bytes of a config file."""
 
 _MERGE = "tag:yaml.org,2002:merge"
+
+
+def experiment_name(paths: Iterable[str | Path]) -> str:
+    """What an experiment is called whose config gives it no name: as the last of its files that is no overlay.
+
+    What is no part of a folder's name becomes `-`.
+    """
+    files = [Path(path) for path in paths]
+    last = [path for path in files if path.parent.name != OVERLAYS][-1:] or files[-1:]
+    if not last or last[0].is_relative_to("/dev"):  # `--configfile <(command)`
+        return "experiment"
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", last[0].stem).strip(".-") or "experiment"
+
+
+def name_of_experiment(paths: Sequence[Path], overrides: Mapping[str, Any]) -> str:
+    """What the experiment of some config files is called.
+
+    Args:
+        paths: the files, which can be read.
+        overrides: what `--config` says beside them.
+    """
+    for config in (overrides, *(yaml.safe_load(path.read_text(encoding="utf-8")) for path in reversed(paths))):
+        experiment = config.get("experiment") if isinstance(config, Mapping) else None
+        if isinstance(experiment, Mapping) and experiment.get("name"):
+            return str(experiment["name"])
+    return experiment_name(paths)
 
 
 def check_files_of_config(paths: Iterable[str | Path]) -> None:

@@ -12,14 +12,16 @@ from tessera.settings.references import Reference, references, walk
 if TYPE_CHECKING:
     from tessera.settings.config import Config
 
-# Names become folders below results/; these are there already.
+# Names become folders below results/<experiment>/; these are there already.
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
-_RESERVED = {"datasets": ("benchmarks", "logs", "report", "tables"), "systems": ("oracle",), "ctr.models": ("oracle",)}
+_NAMED = "a name is letters, digits, '-', '_' and '.', the first no '.'"
+_OF_EXPERIMENTS = ("benchmarks", "experiment.json", "logs", "report", "tables")
+_RESERVED = {"datasets": _OF_EXPERIMENTS, "systems": ("oracle",), "ctr.models": ("oracle",)}
 
 
 def find_problems(config: Config) -> list[str]:
     """Every problem of a config, each with its path."""
-    problems = [*_names(config), *_twice(config)]
+    problems = [*_names(config), *_experiment(config), *_twice(config)]
     problems += [text for reference in references(config) for text in _leads_nowhere(config, reference)]
     if problems:  # what settings say of one another needs names that lead somewhere
         return problems
@@ -38,9 +40,16 @@ def _names(config: Config) -> Iterator[str]:
     for section, names in sections.items():
         for name in names:
             if not _NAME.fullmatch(name):
-                yield f"{section}.{name}: a name is letters, digits, '-', '_' and '.', the first no '.'"
+                yield f"{section}.{name}: {_NAMED}"
             elif name in _RESERVED.get(section, ()):
                 yield f"{section}.{name}: this name is taken by a folder of results; choose another"
+
+
+def _experiment(config: Config) -> Iterator[str]:
+    """The name of an experiment is a folder's, too."""
+    name = config.experiment.name
+    if name is not None and not _NAME.fullmatch(name):
+        yield f"experiment.name: {name!r} names no folder below results/: {_NAMED}"
 
 
 def _twice(config: Config) -> Iterator[str]:

@@ -9,7 +9,7 @@ from tessera.settings.sources.base import ItemsFile
 
 
 class Recommend(Settings):
-    """Lists for all users, `results/<dataset>/recommendations/`: after everything that is known of them."""
+    """Lists for all users, `recommendations/` of a dataset: after everything that is known of them."""
 
     k: int = Field(10, ge=1)
     """Length of a list; shorter where fewer items are left."""

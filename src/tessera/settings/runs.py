@@ -45,7 +45,7 @@ class Run(Settings):
 
     @property
     def path(self) -> str:
-        """Folder of the run below `results/<dataset>/runs/`."""
+        """Folder of the run below `runs/` of a dataset."""
         return f"{self.system}/{self.recommender}/seed-{self.seed}"
 
     @property

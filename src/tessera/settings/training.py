@@ -45,7 +45,7 @@ class LoopSettings(Settings):
     """Least time between two checkpoints of the trainer's state; 0 writes one after every epoch, or every step where
     training counts steps."""
     tensorboard: Annotated[bool, ASIDE] = False
-    """Also write TensorBoard events, to `state/<training>/tensorboard`."""
+    """Also write TensorBoard events, to `state/<experiment>/<training>/tensorboard`."""
 
 
 class Training(OptimizerSettings, Hardware, LoopSettings):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,18 +12,19 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from ctr_logs import make_run, random_rows, samples_settings, write_log
 
 from tessera.artifacts.codes import Part, SemanticIds, write_codes
 from tessera.artifacts.models import write_tensors
-from tessera.artifacts.tables import ArtifactError, read_table
+from tessera.artifacts.tables import ArtifactError, describe, read_table, write_table
 from tessera.ctr.data import load_catalogue, load_samples
 from tessera.ctr.evaluate import evaluate_model
 from tessera.ctr.samples import make_samples
 from tessera.ctr.train import plan, train_model
-from tessera.evaluation import clicks
+from tessera.evaluation import calibration, clicks
 from tessera.settings.ctr import CTREvaluation
 
 torch.set_num_threads(1)
@@ -70,10 +72,49 @@ def test_it_learns_who_clicks_what(samples, tmp_path):
     users, labels, predicted = (table.column(name).to_numpy() for name in ("user", "label", "probability"))
     assert found["metrics"] == pytest.approx(clicks.summarize(users, labels, predicted, 15))
     assert sum(group["samples"] for group in found["groups"]["history"].values()) == len(users)
+    read = load_samples(samples)
+    for told in found["calibrated"].values():
+        assert (told["fitted_on"], told["samples"]) == (len(read.of("valid")), len(users))
+    assert found["calibrated"]["Platt"]["metrics"]["AUC"] == pytest.approx(found["metrics"]["AUC"], abs=1e-12)
     low, high = found["intervals"]["AUC"]
     assert low < found["metrics"]["AUC"] < high
     curve = [json.loads(line) for line in (tmp_path / "history.jsonl").open()]
     assert curve[-1]["cross-entropy"] < curve[0]["cross-entropy"]
+
+
+def test_calibration_is_fitted_on_validation_alone(samples, tmp_path, monkeypatch):
+    """Other labels of test impressions: the probabilities after each calibration stay, to the bit."""
+    run = make_run()
+    train(run, samples, tmp_path)
+    made: list[tuple[np.ndarray, ...]] = []
+
+    def kept(fit):
+        def fitted(labels, probabilities):
+            better = fit(labels, probabilities)
+            made.append((labels, probabilities, better(np.linspace(0, 1, 101))))
+            return better
+
+        return fitted
+
+    monkeypatch.setattr(calibration, "METHODS", {name: kept(fit) for name, fit in calibration.METHODS.items()})
+    before = judge(run, samples, tmp_path)
+    table = read_table(samples / "samples.parquet", "ctr_samples")
+    test = np.array(table.column("split").to_pylist()) == "test"
+    labels = table.column("label").to_numpy()
+    turned = pa.array(np.where(test, 1 - labels, labels), table.schema.field("label").type)
+    other = tmp_path / "other"
+    shutil.copytree(samples, other)
+    about = describe(samples / "samples.parquet")
+    again = table.set_column(table.schema.get_field_index("label"), "label", turned).replace_schema_metadata(None)
+    write_table(other / "samples.parquet", again, "ctr_samples", time_unit=about["time_unit"])
+    after = judge(run, other, tmp_path)
+    assert after["clicks"] == pytest.approx(1 - before["clicks"])
+    assert after["calibrated"] != before["calibrated"]
+    assert len(made) == 4
+    for first, second in zip(made[:2], made[2:], strict=True):
+        for one, two in zip(first, second, strict=True):
+            np.testing.assert_array_equal(one, two)
+    assert len(made[0][0]) == len(load_samples(samples).of("valid"))
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(samples, tmp_path):

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tessera.artifacts.tables import describe, read_table
+from tessera.artifacts.tables import describe, image_root, read_table
 from tessera.data.bazaar.attributes import COLOURS, IMAGE, PATTERNS, SHAPES, SIZES, VALUES
 from tessera.data.bazaar.generate import generate
 from tessera.data.bazaar.histories import (
@@ -78,7 +78,8 @@ def test_counts_are_what_the_settings_say(raw: Path) -> None:
     assert np.array_equal(lines, np.arange(1, len(lines) + 1))
     assert 0.02 < rejected.num_rows / len(lines) < 0.06
     assert set(rejected.column("reason").to_pylist()) <= set(REASONS)
-    assert describe(raw / "items.parquet")["image_root"] == str(raw / "images")
+    assert describe(raw / "items.parquet")["image_root"] == "./raw/images"
+    assert image_root(raw / "items.parquet") == str(raw / "images")
 
 
 def test_some_rows_stand_twice_and_nothing_else_repeats(raw: Path) -> None:

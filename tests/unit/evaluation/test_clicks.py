@@ -1,4 +1,4 @@
-"""Click metrics against definitions written out, and scikit-learn's numbers where they are known by hand."""
+"""Click metrics against definitions written out, and against scikit-learn's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import log_loss, roc_auc_score
 
 from tessera.evaluation import clicks, significance
 
@@ -34,6 +36,26 @@ def test_auc_by_weights_is_auc_of_repeated_rows():
     found = clicks.weighted_auc(labels, scores, weights.astype(float))
     for row, value in zip(weights, found, strict=True):
         assert value == pytest.approx(plain_auc(np.repeat(labels, row), np.repeat(scores, row)), abs=1e-12)
+
+
+@pytest.mark.parametrize("ties", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_metrics_are_those_of_scikit_learn(ties, seed):
+    _, labels, scores = data(n=3000, ties=ties, seed=seed)
+    assert clicks.auc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    weights = np.random.default_rng(seed).integers(0, 4, (3, len(labels))).astype(float)
+    expected = [roc_auc_score(labels, scores, sample_weight=row) for row in weights]
+    assert clicks.weighted_auc(labels, scores, weights) == pytest.approx(expected, abs=1e-12)
+    sure = np.clip(scores, clicks.CLIP, 1 - clicks.CLIP)
+    assert clicks.log_losses(labels, scores).mean() == pytest.approx(log_loss(labels, sure), rel=1e-12)
+    inner = scores + 1e-3  # ours takes a number on the edge of two bins up, scikit-learn's down
+    clicked, predicted = calibration_curve(labels, inner, n_bins=15)
+    found = clicks.calibration(labels, inner, 15)
+    assert [row[:2] for row in found] == [pytest.approx(pair) for pair in zip(predicted, clicked, strict=True)]
+    assert sum(row[2] for row in found) == len(labels)
+    assert clicks.ece(labels, inner, 15) == pytest.approx(
+        np.average(np.abs(predicted - clicked), weights=[row[2] for row in found])
+    )
 
 
 def test_one_class_has_no_auc():

@@ -7,10 +7,14 @@ from itertools import combinations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy import sparse
 
+from tessera.artifacts.files import file_digest
 from tessera.artifacts.tables import ArtifactError, write_item_table, write_table
+from tessera.data.bazaar.generate import generate
+from tessera.data.bazaar.world import build_world
 from tessera.evaluation import representations
 from tessera.evaluation.representations import (
     agreement,
@@ -24,6 +28,7 @@ from tessera.evaluation.representations import (
     strongest_pairs,
     unit_rows,
 )
+from tessera.settings.sources.bazaar import BazaarSource
 
 
 def random_rows(n: int, dim: int = 6) -> np.ndarray:
@@ -172,6 +177,38 @@ def test_a_table_is_diagnosed_from_training_histories_alone(tmp_path) -> None:
     swapped = [[*history[:-2], 1 + history[-2] % 20, 1 + history[-1] % 20] for history in histories]
     diagnose(tmp_path / "t.parquet", write_data(tmp_path / "b", swapped, 20), tmp_path / "b.json")
     assert (tmp_path / "a.json").read_text() == (tmp_path / "b.json").read_text()
+
+
+def test_probes_read_the_attributes_of_the_catalogue_and_of_the_world(tmp_path) -> None:
+    world = build_world(BazaarSource(users=30, items=400, seed=3))
+    generate(world.settings, tmp_path / "raw")
+    latents, data = tmp_path / "raw/latents.parquet", tmp_path / "data"
+    write_data(data, [[1, 2, 3, 4]], 400)
+    raw = pq.read_table(tmp_path / "raw/items.parquet")
+    items = {name: raw.column(name) for name in ("raw_id", "title", "image")}
+    items |= {"item": pa.array(range(1, 401), pa.int32()), "attributes": raw.column("attributes")}
+    write_table(data / "items.parquet", pa.table(items), "items")
+    rows = world.one_hot("text")[:, :50]  # category, brand, material, style; nothing of pictures
+    write_item_table(tmp_path / "t.parquet", np.arange(1, 401), rows)
+    diagnose(tmp_path / "t.parquet", data, tmp_path / "t.json", latents)
+    found = json.loads((tmp_path / "t.json").read_text())
+    assert found["probes"].keys() == {"category", "brand"}
+    assert found["hidden_probes"].keys() == {"material", "style", "price", "colour", "shape", "pattern"}
+    assert found["unprobed"] == ["description"]  # the price in money is no class, the hidden range is
+    assert min(found["probes"][name]["accuracy"] for name in ("category", "brand")) > 0.95
+    assert found["hidden_probes"]["material"]["accuracy"] > 0.9  # some items have no description
+    for name in ("shape", "pattern"):
+        told = found["hidden_probes"][name]
+        assert told["accuracy"] < told["majority"] + 0.1
+    assert found["bound"] is False
+    write_item_table(tmp_path / "t.parquet", np.arange(1, 401), rows, {}, {"source": file_digest(latents)})
+    diagnose(tmp_path / "t.parquet", data, tmp_path / "b.json", latents)
+    assert json.loads((tmp_path / "b.json").read_text()) == {**found, "bound": True}
+    diagnose(tmp_path / "t.parquet", data, tmp_path / "c.json")
+    without = json.loads((tmp_path / "c.json").read_text())
+    assert without["probes"] == found["probes"]
+    assert without["unprobed"] == ["price", "description"]
+    assert "hidden_probes" not in without
 
 
 def test_large_catalogues_are_sampled_and_tiny_ones_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,26 @@ def test_what_is_read_is_no_aside() -> None:
     assert [name for name in before if before[name] != after[name]] == ["captions looks"]
 
 
+@pytest.mark.parametrize(
+    ("place", "keys"),
+    [
+        ("systems.text", {"seeds": [1]}),
+        ("systems.dmesr", {"backbones": ["sasrec", "gru4rec"]}),
+        ("systems.text", {"training": {"checkpoint_seconds": 7.0}}),
+        ("backbones.gru4rec", {"training": {"tensorboard": True}}),
+    ],
+)
+def test_what_the_runs_of_a_system_are_is_no_part_of_any_of_them(place: str, keys: dict[str, Any]) -> None:
+    """Another list of seeds or backbones makes other runs; those that stay are what they were."""
+    before, changed = recorded(config()), config()
+    section, name = place.split(".")
+    changed[section][name] |= keys
+    after = recorded(changed)
+    runs = {noun for noun in before if noun.startswith("run ")} & set(after)
+    assert len(runs) > 5
+    assert {noun: before[noun] for noun in runs} == {noun: after[noun] for noun in runs}
+
+
 def asides(model: type[Settings]) -> set[str]:
     """Fields of settings that are marked."""
     return {name for name, field in model.model_fields.items() if any(isinstance(m, Aside) for m in field.metadata)}

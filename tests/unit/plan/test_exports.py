@@ -21,9 +21,9 @@ def test_of_several_seeds_the_first_and_the_final_run_where_there_is_one() -> No
     assert found.exported_run("id/sasrec") == Noun("run", "id/sasrec/seed-1")
     assert found.exported_run("popular/popular") == Noun("run", "popular/popular/seed-0")
     files = found.exported_files(RUN, "bazaar-final")
-    assert files["model"] == "results/bazaar-final/runs/reaemb/sasrec/seed-1/model.safetensors"
-    assert files["metrics"] == "results/bazaar/runs/reaemb/sasrec/seed-1/metrics.json"
-    assert files["tables"] == ["results/bazaar-final/tables/reaemb.parquet"]
+    assert files["model"] == "results/experiment/bazaar-final/runs/reaemb/sasrec/seed-1/model.safetensors"
+    assert files["metrics"] == "results/experiment/bazaar/runs/reaemb/sasrec/seed-1/metrics.json"
+    assert files["tables"] == ["results/experiment/bazaar-final/tables/reaemb.parquet"]
 
 
 @pytest.mark.parametrize("change", [{"licence": "mit"}, {"index": "flat"}, {"onnx": False}, {"push": "me/it"}], ids=str)

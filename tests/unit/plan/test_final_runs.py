@@ -40,11 +40,13 @@ def test_a_source_with_parts_keeps_their_order() -> None:
 def test_final_runs_wait_for_the_validated_ones_and_read_the_raw_rows_of_the_base() -> None:
     found = jobs(**FINAL)
     assert found.validated(RUN, "bazaar") == {}
-    assert found.validated(RUN, "bazaar-final") == {"validated": "results/bazaar/runs/reaemb/sasrec/seed-1/model.json"}
+    assert found.validated(RUN, "bazaar-final") == {
+        "validated": "results/experiment/bazaar/runs/reaemb/sasrec/seed-1/model.json"
+    }
     assert found.validated(Noun("run", "popular/popular/seed-0"), "bazaar-final") == {}
     assert (found.raw("bazaar-final"), found.raw("bazaar")) == ("bazaar", "bazaar")
     latent = found.inputs(Noun("table", "latent"), "bazaar-final")
-    assert latent == {"source": "results/bazaar/raw/latents.parquet"}
+    assert latent == {"source": "results/experiment/bazaar/raw/latents.parquet"}
     assert found.settings(RUN, "bazaar-final") == found.settings(RUN, "bazaar") == jobs().settings(RUN, "bazaar")
 
 
@@ -81,9 +83,9 @@ def test_only_lists_with_new_items_depend_on_what_reads_items(tmp_path: Path) ->
     assert plain.recommend_modules(RUN) == plain.modules(RUN)
     assert new.readers(RUN, "bazaar") == {
         "readers": [
-            "results/bazaar/tables/reaemb.finish.safetensors",
-            "results/bazaar/embedders/reaemb/model.safetensors",
-            "results/bazaar/models/small",
+            "results/experiment/bazaar/tables/reaemb.finish.safetensors",
+            "results/experiment/bazaar/embedders/reaemb/model.safetensors",
+            "results/experiment/bazaar/models/small",
         ]
     }
     assert {"tessera.serving.new_items", "tessera.embedding.crrl"} <= set(new.recommend_modules(RUN))

@@ -140,13 +140,13 @@ def test_inputs_are_files_of_what_is_read(tiny: Plan) -> None:
     jobs = Jobs(tiny)
     llmemb = Noun("run", "llmemb/sasrec/seed-2")
     assert jobs.inputs(llmemb, "bazaar") == {
-        "tables": ["results/bazaar/tables/llmemb.parquet"],
-        "teacher": "results/bazaar/runs/id/sasrec/seed-2/model.safetensors",
+        "tables": ["results/experiment/bazaar/tables/llmemb.parquet"],
+        "teacher": "results/experiment/bazaar/runs/id/sasrec/seed-2/model.safetensors",
     }
     assert "teacher" not in jobs.inputs(llmemb, "bazaar", judged=True)
     codes = jobs.inputs(Noun("run", "tiger/tiger/seed-1"), "bazaar")
-    assert codes["codes"] == "results/bazaar/semantic_ids/plain/codes.parquet"
-    assert jobs.inputs(Noun("table", "latent"), "bazaar") == {"source": "results/bazaar/raw/latents.parquet"}
+    assert codes["codes"] == "results/experiment/bazaar/semantic_ids/plain/codes.parquet"
+    assert jobs.inputs(Noun("table", "latent"), "bazaar") == {"source": "results/experiment/bazaar/raw/latents.parquet"}
 
 
 def test_every_input_of_a_noun_is_made_by_one_that_it_reads(tiny: Plan) -> None:

@@ -31,6 +31,9 @@ KINDS = {(family, tag): own_modules(settings_class(family, tag)) for family in F
 # Modules of kinds that a stage may reach without having such a kind, and why.
 REACHED = {
     "tessera.settings.items.ids": "what a system's items are where it names none",
+    "tessera.recommenders.item_encoders.ids": "PAD's towers read IDs, and a table behind an adapter",
+    "tessera.settings.items.table": "the same",
+    "tessera.recommenders.item_encoders.table": "the same",
     "tessera.settings.losses.cross_entropy": "what a run's loss is where it names none",
     "tessera.settings.sources.bazaar": "the demo world: a built model learns its shapes, and its truth judges",
     "tessera.data.bazaar.generate": "the same",
@@ -157,6 +160,7 @@ ALLOWED = {
     ("settings/config.py", "markov"): "built in",
     ("settings/config.py", "sasrec"): "what an experiment runs under where it names nothing",
     ("settings/references.py", "sasrec"): "what a referred run is trained under where nothing is named",
+    ("settings/systems/pad.py", "bce"): "the loss of its preset",
     ("settings/systems/backbone.py", "semantic_ids"): "short forms of items",
     ("settings/systems/backbone.py", "table"): "short forms of items",
     ("artifacts/tables.py", "popular"): "a column: popular items stand in for a user without a history",

@@ -209,6 +209,11 @@ def test_vectors_are_those_that_score(name: str, results: Path) -> None:
     cosines[2] = -2
     assert near.item.tolist() == [f"i{1 + place}" for place in np.argsort(-cosines)[:4]]
     np.testing.assert_allclose(near.score, np.sort(cosines)[::-1][:4], rtol=1e-4, atol=1e-5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tessera.serving.recommender.MOST_DENSE", 1)  # as large catalogues are asked
+        large = recommender.similar("i3", 4)
+    assert large.drop(columns="score").equals(near.drop(columns="score"))
+    np.testing.assert_allclose(large.score, near.score, rtol=1e-5, atol=1e-6)
 
 
 @pytest.fixture(scope="module")

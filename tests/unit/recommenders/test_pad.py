@@ -74,13 +74,13 @@ def curve(output: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("gate", ["bins", "global", "uniform"])
-@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "bert4rec"])
+@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "bert4rec", "mamba"])
 def test_one_product_is_the_weighted_sum_of_the_towers(backbone: str, gate: str, table: Path) -> None:
     model = build(table, backbone, gate=gate)
     if model.gate.logits is not None:
         torch.nn.init.normal_(model.gate.logits)
     lengths = (HISTORIES > 0).sum(1)
-    found = ask(as_scorer(model, CPU), HISTORIES.numpy(), lengths.numpy())
+    scores = ask(as_scorer(model, CPU), HISTORIES.numpy(), lengths.numpy())
     bins = popularity_bins(POPULARITY, 10 if gate == "bins" else 1)
     wanted = torch.zeros(3, ITEMS)
     for item in range(1, ITEMS + 1):
@@ -93,12 +93,12 @@ def test_one_product_is_the_weighted_sum_of_the_towers(backbone: str, gate: str,
             tower = model.tower(name)
             states = tower.backbone.encode(HISTORIES, lengths, tower.vectors())
             wanted[:, item - 1] += (weight * states @ tower.vectors()[item]).detach()
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(scores, wanted, rtol=1e-4, atol=1e-5)
     users = model.users(Histories.of(HISTORIES.numpy()), model.catalogue())
-    assert users.shape == (3, 1, 48)
+    assert users.shape == (3, 1, 3 * model.tower("id").backbone.dim)
 
 
-@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "bert4rec"])
+@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "bert4rec", "mamba"])
 def test_what_is_trained_is_what_is_scored(backbone: str, table: Path) -> None:
     """The loss of a batch is the cross-entropy of the gated scores of its targets."""
     model = build(table, backbone)
@@ -147,13 +147,13 @@ def test_fewer_towers_score_alone(experts: list[str], table: Path) -> None:
 def one_by_one(popularity: np.ndarray, bins: int) -> list[int]:
     """An item at a time: a bin that holds its share is closed."""
     share = Fraction(int(popularity[1:].sum()), bins)
-    found, number, held = [0] * len(popularity), 1, 0
+    bin_of, number, held = [0] * len(popularity), 1, 0
     for item in sorted(range(1, len(popularity)), key=lambda item: (-popularity[item], item)):
-        found[item] = number
+        bin_of[item] = number
         held += int(popularity[item])
         if held >= share and number < bins and held > 0:
             number, held = number + 1, 0
-    return found
+    return bin_of
 
 
 def test_bins_are_filled_one_after_the_other() -> None:
@@ -211,12 +211,12 @@ def test_more_items_than_are_compared_are_drawn_alike_everywhere(table: Path) ->
 
 def test_infonce_draws_each_item_to_itself(table: Path) -> None:
     model = build(table, stage="align", align={"kernel": "infonce", "temperature": 0.5})
-    found = model.losses(Histories.of(HISTORIES.numpy()), START)["alignment"].value
+    loss = model.losses(Histories.of(HISTORIES.numpy()), START)["alignment"].value
     ids, text = (part[[1, 2, 3, 4, 6, 7, 8, 9, 20]] for part in model.tower("aligned").items.parts())
     logits = torch.nn.functional.normalize(text, dim=1) @ torch.nn.functional.normalize(ids, dim=1).T / 0.5
     own = torch.arange(len(logits))
     both = torch.nn.functional.cross_entropy(logits, own) + torch.nn.functional.cross_entropy(logits.T, own)
-    torch.testing.assert_close(found, 0.01 * both / 2)
+    torch.testing.assert_close(loss, 0.01 * both / 2)
 
 
 def test_a_step_without_text_still_has_a_gradient(table: Path) -> None:
@@ -255,19 +255,19 @@ def stepped(model: PAD, run: Run, data: Path, folder: Path, phases: int) -> list
     """Weights before the first and after each of some phases of one epoch."""
     from tessera.training.machine import Machine
 
-    found = [snapshot(model)]
+    weights = [snapshot(model)]
     program = model.program(run, training_histories(load_dataset(data)), None)
     engine = Engine(model, program, run.training, 1, folder, Machine(run.training))
     close = engine._close_phase
 
     def closing() -> None:
         close()
-        found.append(snapshot(model))
+        weights.append(snapshot(model))
 
     engine._close_phase = closing
     engine.fit()
-    assert len(found) == phases + 1
-    return found
+    assert len(weights) == phases + 1
+    return weights
 
 
 def test_each_phase_moves_its_own_parameters_alone(data: Path, table: Path, tmp_path: Path) -> None:
@@ -347,12 +347,12 @@ def test_it_learns_a_pattern_and_is_judged(backbone: str, data: Path, table: Pat
     rows = curve(output)
     for phase in ("pretrain", "align", "disentangle"):
         assert max(row["NDCG@10"] for row in rows if row["phase"] == phase) > 0.2
-    told = json.loads(output.with_name("model.json").read_text())
-    assert set(told["best_epochs"]) == {"pretrain", "align", "disentangle"}
-    assert told["best_epochs"]["disentangle"] == told["best_epoch"]
-    assert told["validation"] == max(row["NDCG@10"] for row in rows if row["phase"] == "disentangle")
-    found = evaluate_run(run, Evaluation(), output, data, reads(table), None, tmp_path / "e", tmp_path / "m.json")
-    assert found["metrics"]["Hit@5"] > (0.25 if backbone == "bert4rec" else 0.4)  # by chance a sixth
+    described = json.loads(output.with_name("model.json").read_text())
+    assert set(described["best_epochs"]) == {"pretrain", "align", "disentangle"}
+    assert described["best_epochs"]["disentangle"] == described["best_epoch"]
+    assert described["validation"] == max(row["NDCG@10"] for row in rows if row["phase"] == "disentangle")
+    judged = evaluate_run(run, Evaluation(), output, data, reads(table), None, tmp_path / "e", tmp_path / "m.json")
+    assert judged["metrics"]["Hit@5"] > (0.25 if backbone == "bert4rec" else 0.4)  # by chance a sixth
     assert int(read_tensors(output)["stage"]) == 2
 
 
@@ -383,11 +383,13 @@ def test_a_stop_in_any_phase_changes_nothing(
 def test_a_final_run_lasts_as_long_in_each_phase(data: Path, table: Path, tmp_path: Path) -> None:
     run = run_of(training={"epochs": 6, "patience": 2, "learning_rate": 0.03})
     first = trained(run, data, table, tmp_path / "validated")
-    told = json.loads(first.with_name("model.json").read_text())
-    assert sum(told["best_epochs"].values()) < told["epochs"], "it went on after the best: else nothing is tested"
+    described = json.loads(first.with_name("model.json").read_text())
+    assert sum(described["best_epochs"].values()) < described["epochs"], (
+        "it went on after the best: else nothing is tested"
+    )
     final = trained(run, data, table, tmp_path / "final", first.with_name("model.json"))
     assert final.read_bytes() == first.read_bytes()
-    assert json.loads(final.with_name("model.json").read_text())["best_epochs"] == told["best_epochs"]
+    assert json.loads(final.with_name("model.json").read_text())["best_epochs"] == described["best_epochs"]
 
 
 def test_a_final_run_needs_to_know_of_every_phase(data: Path, table: Path, tmp_path: Path) -> None:

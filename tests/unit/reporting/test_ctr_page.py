@@ -14,6 +14,7 @@ import pytest
 from tessera.artifacts.files import read_json, write_json, write_text
 from tessera.artifacts.tables import ArtifactError, read_table, write_table
 from tessera.evaluation import clicks
+from tessera.evaluation.calibration import calibrated
 from tessera.reporting.ctr import collect
 from tessera.reporting.ctr_page import build
 from tessera.reporting.formats import csv_text, latex, markdown, write
@@ -62,6 +63,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "latency": {"p50_ms": SKILL[name], "p99_ms": 2.0, "candidates": 7, "mean_history": 30.0},
             }
             summary |= {"retrieval": {"recall": 0.5}} if name == "same" else {}
+            summary |= {"calibrated": calibrated((labels[half], found[half]), (labels, found), 15)}
             rows = "".join(f'{{"step": {n}, "loss": 1.0, "cross-entropy": {1 / n}}}\n' for n in range(1, 100))
             write_text(folder / "history.jsonl", rows)
         write_json(folder / "metrics.json", summary)
@@ -120,6 +122,35 @@ def test_files(table, tmp_path):
     assert [row["mean"] for row in mine] == [0.2]
 
 
+def test_calibration_has_a_table_of_its_own(results, table):
+    shown = [
+        Column(m, *w) for m in ("log loss", "ECE") for w in ((), ("calibrated", "Platt"), ("calibrated", "isotonic"))
+    ]
+    assert table.calibrated == shown
+    assert not set(table.columns) & set(shown[1:3])
+    told = [read_json(results / f"shop/ctr/runs/base/seed-{seed}/metrics.json")["calibrated"] for seed in (1, 2)]
+    mean = np.mean([one["Platt"]["metrics"]["log loss"] for one in told])
+    assert cell(table, "base", "log loss", "calibrated", "Platt").mean == pytest.approx(mean)
+    assert table.cell(table.entries[-1], shown[1]) is None  # the oracle
+    rows = table.long_form().to_pylist()
+    mine = [row for row in rows if (row["model"], row["kind"], row["group"]) == ("base", "calibrated", "isotonic")]
+    assert {row["metric"] for row in mine} == {"AUC", "log loss", "ECE"}
+    assert all(row["samples"] == 1200 for row in mine)
+
+
+def test_results_of_before_calibration_are_shown_without_it(results, tmp_path):
+    tree = tmp_path / "results"
+    shutil.copytree(results, tree)
+    files = [tree / "shop/ctr/runs" / run / "metrics.json" for run in RUNS]
+    for path in files:
+        write_json(path, {key: value for key, value in read_json(path).items() if key != "calibrated"})
+    table = collect("shop", files, "base", SETTINGS)
+    assert table.calibrated == []
+    write(table, {kind: tree / f"tables/shop-ctr.{kind}" for kind in ("parquet", "csv", "md", "tex")})
+    build(tree / "report/index.html", Report(title="x"), {"shop": RUNS}, {"task": "ctr"}, tree)
+    assert "After calibration" not in (tree / "report/index.html").read_text()
+
+
 def test_reconstructions_are_told_in_every_file_and_on_the_page(results, tmp_path):
     tree, said = tmp_path / "results", R2LEDSettings().remarks()
     assert said == ["a reconstruction from the abstract"]
@@ -137,7 +168,7 @@ def test_reconstructions_are_told_in_every_file_and_on_the_page(results, tmp_pat
     assert {row["model"]: row["remarks"] for row in long if row["remarks"]} == {"same": said[0]}
     build(tree / "report/index.html", Report(title="x"), {"shop": RUNS}, {"task": "ctr"}, tree)
     page = (tree / "report/index.html").read_text()
-    assert page.count(f'title="{said[0]}">see notes</span>') == 1
+    assert page.count(f'title="{said[0]}">see notes</span>') == 2  # of the metrics, and of those after calibration
     assert f"same: {said[0]}." in page
 
 
@@ -148,6 +179,8 @@ def test_the_page(results, table):
     page = output.read_text()
     assert "Clicks &amp; more" in page
     assert "good_&lt;one&gt;" in page
+    assert page.count("After calibration") == 1
+    assert page.count('<button type="button">Platt log loss</button>') == 1
     assert "<one>" not in page.replace("&lt;one&gt;", "")
     assert "://" not in page.replace("http://www.w3.org", "")
     names = {path.stem for path in (results / "report/plots/shop").glob("*.svg")}

@@ -75,8 +75,41 @@ def test_lines_of_text_stand_inside_their_box() -> None:
 
 
 def test_a_cycle_is_refused() -> None:
-    with pytest.raises(ValueError, match="cycle"):
-        rule_graph.layers([("a", "b"), ("b", "a")])
+    loop = [("x", "a"), ("a", "b"), ("b", "c"), ("c", "a")]
+    for refused in (rule_graph.layers, rule_graph.reduce):
+        with pytest.raises(ValueError, match=r"the chart has a cycle: a > b > c > a"):
+            refused(loop)
+    with pytest.raises(ValueError, match="a > a"):
+        rule_graph.svg("a --> a")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_reduction_and_layers_by_definition(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    names = [f"n{number}" for number in rng.permutation(12)]
+    edges = [(names[a], names[b]) for a in range(12) for b in range(a + 1, 12) if rng.random() < 0.3]
+    edges = [edges[place] for place in rng.permutation(len(edges))]
+
+    def longest(node: str, kept: list[tuple[str, str]]) -> int:
+        return max((1 + longest(source, kept) for source, target in kept if target == node), default=0)
+
+    def reached(node: str, kept: list[tuple[str, str]]) -> set[str]:
+        after = {target for source, target in kept if source == node}
+        return after.union(*(reached(target, kept) for target in after))
+
+    reduced = rule_graph.reduce(edges)
+    assert reduced == [edge for edge in edges if edge in set(reduced)]  # in their order
+    for node in names:
+        assert reached(node, reduced) == reached(node, edges)
+    for edge in reduced:
+        assert edge[1] not in reached(edge[0], [other for other in reduced if other != edge])  # none is left over
+    sources = {source for source, _ in edges} - {target for _, target in edges}
+    for level, nodes in enumerate(rule_graph.layers(edges)):
+        for node in nodes:
+            if node in sources:
+                assert level == min(longest(target, edges) for source, target in edges if source == node) - 1
+            else:
+                assert level == longest(node, edges)
 
 
 def test_costs_are_summed_by_rule_and_dataset(results: Path, tmp_path: Path) -> None:

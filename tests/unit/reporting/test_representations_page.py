@@ -17,6 +17,7 @@ from tessera.artifacts.tables import ArtifactError
 from tessera.reporting import formats, table_plots
 from tessera.reporting.explorer import chosen_items, explorer_data, read_neighbours
 from tessera.reporting.pictures import Pictures
+from tessera.reporting.probes import probe_table
 from tessera.reporting.ranking import collect
 from tessera.reporting.ranking_page import build
 from tessera.reporting.representations import captioned, representations
@@ -138,6 +139,60 @@ def test_tables_without_numbers_are_shown_without_them(tmp_path: Path, catalogue
     assert representations(catalogue, {}, {}, 100) is None
     assert captioned(catalogue, {}, 4) is None
     assert table_plots.embedder_curves({"short": [{"step": 1, "loss": 2.0}]}) == []
+
+
+def said(accuracy: float, majority: float = 0.2, **more: Any) -> dict[str, Any]:
+    told = {"accuracy": accuracy, "balanced": accuracy - 0.01, "majority": majority, "values": 4, "items": 40}
+    return {**told, "judged": 40, "left_out": 0, **more}
+
+
+PROBED: dict[str, dict[str, Any]] = {
+    "text": {"probes": {"brand": said(0.5, left_out=3)}, "hidden_probes": {"material": said(0.44)}, "bound": False},
+    "tuned": {"probes": {"brand": said(0.15)}, "hidden_probes": {"material": said(0.97)}, "bound": False},
+    "latent": {"probes": {"brand": said(1.0)}, "hidden_probes": {"material": said(1.0)}, "bound": True},
+    "bare": {"probes": {}, "unprobed": ["description", EVIL]},
+}
+
+
+def test_probes_are_a_table_with_the_best_that_is_no_bound() -> None:
+    made = probe_table(PROBED, dict.fromkeys(PROBED, "x.json"))
+    assert made is not None
+    assert [tuple(attribute) for attribute in made.attributes] == [("brand", "4", False), ("material", "4", True)]
+    assert [cell.text for cell in made.majority] == ["20.0", "20.0"]
+    rows = {name: (bound, [(cell.text, cell.best) for cell in cells]) for name, bound, cells in made.rows}
+    assert rows == {
+        "text": (False, [("50.0", True), ("44.0", False)]),
+        "tuned": (False, [("15.0", False), ("97.0", True)]),
+        "latent": (True, [("100.0", False), ("100.0", False)]),
+        "bare": (False, [("–", False), ("–", False)]),
+    }
+    notes = "; ".join(made.notes)
+    assert "no column of its items: material" in notes
+    assert "not probed (texts, numbers, or too few items): description" in notes
+    assert "up to 3 items of rare values" in notes
+    chance = probe_table({"text": {"probes": {"brand": said(0.2)}}}, {"text": "x.json"})
+    assert chance is not None
+    assert not chance.rows[0][2][0].best  # what the most frequent value gets is no knowledge
+    assert probe_table({"text": {"probes": {}}, "old": {}}, {"text": "x.json", "old": "y.json"}) is None
+    with pytest.raises(ArtifactError, match=r"x\.json: the probe of 'brand' lacks the key 'balanced'"):
+        probe_table({"text": {"probes": {"brand": {"accuracy": 1.0}}}}, {"text": "x.json"})
+
+
+def test_probes_stand_on_the_page(results: Path, files: dict[str, dict[str, Path]], tmp_path: Path) -> None:
+    tables = {}
+    for name, more in PROBED.items():
+        tables[name] = tmp_path / f"{name}.json"
+        tables[name].write_text(json.dumps({**json.loads(files["tables"]["text"].read_text()), **more}))
+    runs = {"bazaar": reporting_world.run_paths(results)}
+    build(tmp_path / "x.html", Report(), runs, {}, results, tables={"bazaar": tables})
+    text = (tmp_path / "x.html").read_text(encoding="utf-8")
+    table = re.search(r'<table class="diagnostics probes sortable">(.*?)</table>', text, re.DOTALL)
+    assert table is not None
+    assert "material (hidden), 4 values" in table[1]
+    assert table[1].count("<strong>") == 2
+    assert "<strong>97.0</strong>" in table[1]
+    assert table[1].count('<span class="tag">bound</span>') == 1
+    assert EVIL not in text
 
 
 def test_broken_diagnostics_are_named(tmp_path: Path, catalogue: Catalogue, files: dict[str, dict[str, Path]]) -> None:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from tessera.artifacts.files import atomic, write_json
 from tessera.artifacts.logs import Progress, log
+from tessera.artifacts.places import near
 from tessera.artifacts.tables import (
     CLICK_TRUTH,
     LATENTS,
@@ -81,7 +82,8 @@ def _write_items(world: World, folder: Path, made_by: dict[str, Any]) -> None:
         [world.raw_ids(), [title for title, _ in texts], [list(attributes.items()) for _, attributes in texts], images],
         schema=RAW_ITEMS,
     )
-    write_table(folder / "items.parquet", items, "raw_items", made_by, image_root=str(folder / "images"))
+    root = near(folder / "images", folder.parent)
+    write_table(folder / "items.parquet", items, "raw_items", made_by, image_root=root)
     every, textual, shown = (list(world.one_hot(view)) for view in ("all", "text", "image"))
     shown = [row if has else None for row, has in zip(shown, world.has_image, strict=True)]
     latents = pa.table([world.raw_ids(), every, textual, shown], schema=LATENTS)

@@ -22,7 +22,7 @@ _STEPS = (1e-3, 1e-1)
 
 
 class SelectiveLayer(nn.Module):
-    """The block of Mamba (Gu and Dao, figure 3): (batch, length, dim) to the same, a position from those before it."""
+    """The block of Mamba (Gu and Dao, figure 3): each position from itself and those before it."""
 
     def __init__(self, dim: int, state_dim: int, expand: int, convolution: int) -> None:
         super().__init__()
@@ -38,8 +38,11 @@ class SelectiveLayer(nn.Module):
         self._start()
 
     def _start(self) -> None:
-        """Rates 1 to `state_dim`, steps of all sizes. The linear layers keep torch's wide start: the state is a product
-        of three projections, and with the narrow one of the other backbones its gradient is lost."""
+        """Rates 1 to `state_dim`, steps of all sizes.
+
+        The linear layers keep torch's wide start: the output is a product of three projections, and with the narrow
+        start of the other backbones its gradient is lost.
+        """
         with torch.no_grad():
             self.log_rates.copy_(torch.arange(1, self.log_rates.shape[1] + 1).log().expand_as(self.log_rates))
             self.skip.fill_(1.0)

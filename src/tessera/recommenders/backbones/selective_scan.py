@@ -35,7 +35,7 @@ def selective_scan(inputs: Tensor, steps: Tensor, rates: Tensor, enter: Tensor, 
 
 def _kernel(inputs: Tensor, steps: Tensor, rates: Tensor, enter: Tensor, leave: Tensor) -> Tensor:
     """The same by the kernel of mamba_ssm, which wants the length last."""
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn  # type: ignore[import-not-found]
 
     wide = (part.transpose(1, 2).contiguous() for part in (inputs, steps))
     narrow = (part.transpose(1, 2).contiguous() for part in (enter, leave))
@@ -90,7 +90,7 @@ class _SelectiveScan(torch.autograd.Function):
         return (states @ leave[..., None]).squeeze(-1).transpose(0, 1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         inputs, steps, rates, enter, leave, decay, states = ctx.saved_tensors
         gradient = gradient.transpose(0, 1)

@@ -178,12 +178,12 @@ class PAD(VectorRecommender):
         settings, aligned = self.settings.align, self._aligned()
         assert settings is not None
         ids, text = aligned.parts()
-        found: dict[str, Term] = {}
+        terms: dict[str, Term] = {}
         if settings.anchor:
-            found["recommendation"] = self._recommendation(histories, ("aligned",), [aligned.fuse(ids, text)], False)
+            terms["recommendation"] = self._recommendation(histories, ("aligned",), [aligned.fuse(ids, text)], False)
         if settings.kernel != "none":
-            found["alignment"] = Term(self._alignment(settings, histories.items, ids, text, at))
-        return found
+            terms["alignment"] = Term(self._alignment(settings, histories.items, ids, text, at))
+        return terms
 
     def _recommendation(
         self, histories: Histories, names: tuple[Expert, ...], vectors: list[Tensor], gated: bool

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from tessera.settings.base import ASIDE
 from tessera.settings.kinds import Kind, KindOf
 from tessera.settings.training import override_problems
 
@@ -21,7 +22,7 @@ class BackboneSettings(Kind):
     """Which kind it is."""
     dim: int = Field(64, ge=1)
     """Width of item vectors and hidden states."""
-    training: dict[str, Any] = Field(default_factory=dict)
+    training: Annotated[dict[str, Any], ASIDE] = Field(default_factory=dict)
     """Keys of `training` that differ for this backbone."""
 
     @property

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from tessera.settings.base import ASIDE
 from tessera.settings.losses.base import Loss
 from tessera.settings.references import BackboneName
 from tessera.settings.systems.base import TrainedSystem
@@ -10,7 +13,7 @@ from tessera.settings.systems.base import TrainedSystem
 class UnderBackbones(TrainedSystem):
     """A system whose histories are read by a backbone: a run under each of the experiment's, with the one loss."""
 
-    loss: Loss | None = None
+    loss: Annotated[Loss | None, ASIDE] = None
     """Overrides the experiment's `loss`."""
-    backbones: list[BackboneName] | None = None
+    backbones: Annotated[list[BackboneName] | None, ASIDE] = None
     """Only under these backbones; null takes the experiment's."""

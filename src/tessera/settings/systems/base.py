@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from tessera.settings.base import Seed
+from tessera.settings.base import ASIDE, Seed
 from tessera.settings.kinds import Kind, KindOf
 from tessera.settings.missing import Missing
 from tessera.settings.references import named
@@ -36,11 +36,11 @@ class SystemSettings(Kind):
 class TrainedSystem(SystemSettings):
     """A system that is trained, once a seed."""
 
-    training: dict[str, Any] = Field(default_factory=dict)
+    training: Annotated[dict[str, Any], ASIDE] = Field(default_factory=dict)
     """Keys of `training` that differ for this system."""
-    seeds: list[Seed] | None = Field(None, min_length=1)
+    seeds: Annotated[list[Seed] | None, ASIDE] = Field(None, min_length=1)
     """Only these seeds; null takes the experiment's."""
-    missing: Missing | None = None
+    missing: Annotated[Missing | None, ASIDE] = None
     """Pictures or texts that this system goes without; null takes the experiment's `missing`."""
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:

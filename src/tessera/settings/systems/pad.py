@@ -101,9 +101,9 @@ class PADSystem(PresetSettings, UnderBackbones):
     @property
     def phases(self) -> dict[str, PhaseTraining]:
         """The phases by name, in their order; those that no scoring tower takes something from are left out."""
-        found: dict[str, PhaseTraining] = {}
+        phases: dict[str, PhaseTraining] = {}
         if self.pretrain is not None and {"id", "aligned"} & set(self.experts):
-            found["pretrain"] = self.pretrain
+            phases["pretrain"] = self.pretrain
         if self.align is not None and "aligned" in self.experts:
-            found["align"] = self.align
-        return {**found, "disentangle": self.disentangle}
+            phases["align"] = self.align
+        return {**phases, "disentangle": self.disentangle}
