@@ -244,12 +244,13 @@ class FindRec(VectorRecommender):
             available: (n, modalities) bool.
         """
         heads = self.settings.heads
+        # sizes by `shape`: `len` would write the number of rows into an exported graph
         mixed = self.experts(
             exchanged.transpose(1, 2).flatten(0, 1),
-            available.repeat_interleave(heads, 0),
-            of_ids.repeat_interleave(heads, 0),
+            available[:, None].expand(-1, heads, -1).flatten(0, 1),
+            of_ids[:, None].expand(-1, heads, -1).flatten(0, 1),
         )
-        merged = self.merge(mixed.vectors.view(len(of_ids), -1))
+        merged = self.merge(mixed.vectors.view(of_ids.shape[0], -1))
         states: Tensor = self.norm(self.fuse(torch.cat([of_ids, merged], 1)))
         return states, mixed.gates
 
@@ -270,7 +271,7 @@ class FindRec(VectorRecommender):
         of_ids = self.backbone.encode(items, lengths, catalogue.read[:, :dim])
         vectors = self._apart(F.embedding(items, catalogue.read[:, dim:]))
         available = self.modalities.available()[items]
-        rows = torch.arange(len(items), device=items.device)
+        rows = torch.arange(items.shape[0], device=items.device)
         exchanged = self.exchange(vectors[rows, lengths - 1][:, None], vectors, available[:, None])
         states, _ = self._state(of_ids, exchanged[:, 0], available[rows, lengths - 1])
         return states[:, None]
