@@ -15,6 +15,7 @@ sys.path.insert(0, SOURCE)
 from tessera.artifacts.failures import framed, summary
 from tessera.settings.base import ConfigError
 from tessera.settings.files import check_files_of_config
+from tessera.watch.line import WATCH
 
 
 include: "workflow/rules/start.smk"
@@ -25,7 +26,10 @@ BEGAN = time.time()
 
 # At the very end: what a stage said of its failure would otherwise stand above the last lines of Snakemake.
 onerror:
-    atexit.register(lambda: print(end=summary(Path(JOBS.root, "logs"), BEGAN), file=sys.stderr, flush=True))
+    if WATCH.line is None:
+        atexit.register(lambda: print(end=summary(Path(JOBS.root, "logs"), BEGAN), file=sys.stderr, flush=True))
+    else:
+        WATCH.explained = summary(Path(JOBS.root, "logs"), BEGAN)
 
 
 # The working directory's own config, else the embedded default; a --configfile replaces either.
@@ -57,9 +61,15 @@ if CONFIG.task == "ctr":
 
 else:
 
+    include: "workflow/rules/search.smk"
     include: "workflow/rules/recommend.smk"
     include: "workflow/rules/evaluate.smk"
     include: "workflow/rules/serve.smk"
+
+
+if WATCH.on:
+
+    include: "workflow/rules/watch.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -67,6 +77,8 @@ report: "workflow/report/workflow.rst"
 
 onstart:
     write_owner(JOBS.root, workflow.configfiles)
+    if WATCH.line is not None:
+        begin_to_watch()
 
 
 from tessera.reporting.old_page import bring_back
@@ -84,6 +96,7 @@ rule all:
     input:
         JOBS.page,
         [JOBS.table_file(dataset, "md") for dataset in DATASETS],
+        [JOBS.claims_file(dataset, "md") for dataset in DATASETS if CONFIG.claims],
         [] if CONFIG.task == "ctr" else [*final(), *recommended(), *exported()],
 
 

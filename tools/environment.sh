@@ -14,6 +14,16 @@ find_python() {
     return 1
 }
 
+# Where the workflow was copied out of an installed package: the environment that holds it, which must be active.
+use_environment() {
+    if ! python -c 'import tessera, snakemake' 2>/dev/null; then
+        echo "ERROR: the active Python has no tessera; activate the environment in which tessera-rec is installed" >&2
+        return 1
+    fi
+    OMP_WAIT_POLICY=PASSIVE
+    export OMP_WAIT_POLICY
+}
+
 make_environment() {
     extras=$1
     if command -v sha256sum >/dev/null 2>&1; then digest=sha256sum; else digest="shasum -a 256"; fi

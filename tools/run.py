@@ -1,6 +1,8 @@
 """What `./run` does once the environment is there: look at the config, free a lock that nobody holds, call Snakemake.
 
-    python tools/run.py [any option of Snakemake]
+    python tools/run.py [--verbose] [any option of Snakemake]
+
+Of Snakemake's text one line of progress is shown (the logger plugin `tessera`), unless `--verbose` asks for all of it.
 
 Configs and targets may stand in any order: `--configfile my.yaml results/my/tables/shop.md` reads one config and makes
 one table, where Snakemake itself would take the table for a second config.
@@ -8,6 +10,7 @@ one table, where Snakemake itself would take the table for a second config.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -25,6 +28,11 @@ from tessera.settings.files import check_files_of_config, name_of_experiment
 CONFIG = Path("config/config.yaml")
 _CORES = re.compile(r"--(cores|jobs|profile|workflow-profile|executor)(=.*)?|-[cje].*")
 _TELLS = {"-h", "--help", "-v", "--version", "--lint", "--unlock", "--list", "-l"}
+_OWN_TEXT = re.compile(
+    r"--(logger|quiet|debug-dag|dag|rulegraph|filegraph|d3dag|summary|detailed-summary|report|list\S*|cleanup\S*|"
+    r"containerize|archive|export-cwl|print-compilation|generate-unit-tests|touch|delete\S*)(=.*)?|-[qDStd].*"
+)
+"""Options with which Snakemake is asked for something else than a run, or its text is chosen."""
 _DRY = re.compile(r"--dry-?run|-[npqFk]*n[npqFk]*")
 
 
@@ -59,6 +67,13 @@ def _is_config(argument: str) -> bool:
     return Path(argument).suffix in (".yaml", ".yml", ".json") and Path(argument).parts[:1] != ("results",)
 
 
+def environment() -> dict[str, str]:
+    """With the library of this folder, where Snakemake finds the logger plugin."""
+    source = Path(__file__).resolve().parents[1] / "src"
+    kept = [str(source)] * source.is_dir() + [os.environ[name] for name in ("PYTHONPATH",) if os.environ.get(name)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(kept)}
+
+
 def report(arguments: list[str], configs: list[str]) -> Path:
     """The page of the experiment that Snakemake was called for."""
     pairs = [argument.partition("=") for argument in arguments if argument.startswith("experiment=")]
@@ -79,14 +94,19 @@ def main(given: list[str]) -> int:
         return held
     if not any(map(_CORES.fullmatch, arguments)):
         arguments = ["--cores", "all", *arguments]
+    asked = _TELLS.intersection(arguments) or any(map(_DRY.fullmatch, arguments))
+    verbose = "--verbose" in arguments
+    arguments = [argument for argument in arguments if argument != "--verbose"]
+    line = not (verbose or asked or any(map(_OWN_TEXT.fullmatch, arguments)))
+    if line:
+        arguments = ["--logger=tessera", *arguments]
     # as a module: the program `snakemake` of an environment knows the folder that it was made in, by its path
-    process = subprocess.Popen([sys.executable, "-m", "snakemake", *arguments])
+    process = subprocess.Popen([sys.executable, "-m", "snakemake", *arguments], env=environment())
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: process.send_signal(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to Snakemake, too
     code = process.wait()
-    quiet = _TELLS.intersection(arguments) or any(map(_DRY.fullmatch, arguments))
-    if code == 0 and not quiet and (page := report(arguments, configs)).is_file():
+    if code == 0 and not line and not asked and (page := report(arguments, configs)).is_file():
         print(f"The report: {page.resolve()}")
     return code if code >= 0 else 128 - code
 

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import re
-import statistics
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
 
-from tessera.artifacts.logs import duration
-from tessera.artifacts.places import RESULTS
 from tessera.plan.graph import Plan
 from tessera.plan.jobs import Jobs
 from tessera.plan.owner import check_owner
 from tessera.plan.required import check_files, check_first_lines
+from tessera.project import make_project
 from tessera.settings.base import ConfigError, did_you_mean
 from tessera.settings.config import Config
 from tessera.settings.config import load as load_config
-from tessera.settings.files import check_files_of_config, experiment_name
+from tessera.settings.files import check_files_of_config, experiment_name, merged
 from tessera.settings.kinds import FAMILIES, members
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -36,12 +32,6 @@ def _end(text: object) -> typer.Exit:
     return typer.Exit(1)
 
 
-def _merged(first: Any, second: Any) -> Any:
-    if not (isinstance(first, Mapping) and isinstance(second, Mapping)):
-        return second
-    return {**first, **{key: _merged(first.get(key), value) for key, value in second.items()}}
-
-
 def _read(paths: list[Path]) -> Config:
     """A checked config.
 
@@ -49,10 +39,10 @@ def _read(paths: list[Path]) -> Config:
         ConfigError: all that is wrong with it, a line each.
     """
     check_files_of_config(paths)
-    merged: Any = {}
+    config: Any = {}
     for path in paths:
-        merged = _merged(merged, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    return load_config(merged, str(paths[-1]), experiment_name(paths))
+        config = merged(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    return load_config(config, str(paths[-1]), experiment_name(paths))
 
 
 @app.command()
@@ -85,71 +75,25 @@ def check(configs: Configs) -> None:
 # ---------------------------------------------------------------- what it would do
 
 
-@dataclass(frozen=True)
-class Past:
-    """What jobs of a rule took before."""
-
-    seconds: float
-    """Median."""
-    memory: float
-    """Most, in MB."""
-
-
-def past(results: Path) -> dict[str, Past]:
-    """What the jobs of each rule took, by the benchmark files of every experiment (`benchmarks/` of its folder)."""
-    measured: dict[str, list[tuple[float, float]]] = {}
-    for folder, file in sorted((one, file) for one in results.glob("*/benchmarks") for file in one.rglob("*.tsv")):
-        lines = file.read_text(encoding="utf-8").splitlines()
-        if len(lines) < 2:
-            continue
-        row = dict(zip(lines[0].split("\t"), lines[1].split("\t"), strict=False))
-        rule = file.relative_to(folder).parts[0].removesuffix(".tsv")
-        try:
-            measured.setdefault(rule, []).append((float(row["s"]), float(row["max_rss"])))
-        except (KeyError, ValueError):  # "-" where a job was too short to be measured
-            continue
-    return {
-        rule: Past(statistics.median(s for s, _ in rows), max(memory for _, memory in rows))
-        for rule, rows in measured.items()
-    }
-
-
-def job_counts(output: str) -> Iterator[tuple[str, int]]:
-    """Rules and their numbers of jobs, of what Snakemake's dry run tells first."""
-    _, _, stats = output.partition("Job stats:")
-    for line in stats.splitlines()[1:]:
-        row = re.fullmatch(r"(\w+)\s+(\d+)", line.strip())
-        if row and row[1] == "total":
-            return
-        if row:
-            yield row[1], int(row[2])
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="A new folder, or an empty one.")]) -> None:
+    """Copy the workflow into a folder of your own: Snakefile, rules, scripts, profiles, configs, ./run."""
+    try:
+        make_project(folder)
+    except OSError as error:
+        raise _end(error) from None
+    typer.echo(f"{folder}: the workflow; next: cd {shlex.quote(str(folder))} && ./run --configfile config/tiny.yaml")
 
 
 @app.command()
 def plan(configs: Configs, cores: Annotated[int, typer.Option(help="Cores that the run would have.")] = 2) -> None:
-    """Say which jobs a config would run here, and how long they took the last time; nothing is run."""
-    command = [sys.executable, "-m", "snakemake", "-n", "--cores", str(cores), "--configfile", *map(str, configs)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    """Say which jobs a config would run here, and the time, memory and disk that they will take; nothing is run."""
+    if not Path("Snakefile").is_file():
+        raise _end(f"no Snakefile in {Path.cwd()}; go to the folder of the workflow, or make one: tessera init FOLDER")
+    command = [sys.executable, "-m", "snakemake", "-n", "--logger=tessera", "--cores", str(cores)]
+    done = subprocess.run([*command, "--configfile", *map(str, configs)], check=False)
     if done.returncode:
-        raise _end((done.stderr or done.stdout).strip().removeprefix("ERROR: "))
-    before, total, unknown, most = past(Path(RESULTS)), 0.0, 0, 0.0
-    counts = dict(job_counts(done.stdout))
-    if not counts:
-        typer.echo("nothing to be done")
-        return
-    typer.echo(f"{'rule':<18}{'jobs':>6}{'each':>12}{'together':>12}{'memory':>10}")
-    for rule, count in counts.items():
-        known = before.get(rule)
-        if known is None:
-            unknown += count if rule != "all" else 0
-            typer.echo(f"{rule:<18}{count:>6}{'not known':>12}" if rule != "all" else f"{rule:<18}{count:>6}")
-            continue
-        total, most = total + count * known.seconds, max(most, known.memory)
-        each, together = duration(known.seconds), duration(count * known.seconds)
-        typer.echo(f"{rule:<18}{count:>6}{each:>12}{together:>12}{known.memory:>7.0f} MB")
-    typer.echo(f"about {duration(total / cores)} on {cores} cores, {most:.0f} MB a job at most")
-    if unknown:
-        typer.echo(f"(without {unknown} jobs of rules that never ran here)")
+        raise typer.Exit(1)
 
 
 # ---------------------------------------------------------------- finished runs

@@ -18,6 +18,7 @@ BASE = {"settings", "artifacts"}
 DOORS: dict[str, set[str]] = {
     "settings": {"artifacts"},
     "plan": BASE | {"data"},
+    "watch": BASE | {"data", "plan"},
     "artifacts": set(),
     "data": BASE,
     "objectives": BASE,
@@ -153,7 +154,8 @@ def test_stages_load_no_library_that_they_may_not_need() -> None:
 
 
 def test_reading_the_workflow_loads_no_engine() -> None:
-    statement = "import tessera.plan.jobs, tessera.plan.picture, tessera.plan.required, tessera.artifacts.code"
+    statement = "import tessera.plan.jobs, tessera.plan.picture, tessera.plan.required, tessera.artifacts.code, "
+    statement += "tessera.watch.line, tessera.watch.closing, tessera.watch.costs"
     assert not modules_after(statement) & {"torch", "polars", "pyarrow", "numpy", *HEAVY}
 
 

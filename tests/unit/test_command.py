@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,27 +48,25 @@ def test_a_config_that_fits_and_one_that_does_not(tmp_path: Path) -> None:
     assert "nowhere.npy" in told("check", tiny, more, code=1)
 
 
-def test_jobs_and_what_they_took(tmp_path: Path) -> None:
-    for rule, seconds in (("train", (10.0, 30.0, 20.0)), ("report", (4.0,))):
-        for number, second in enumerate(seconds):
-            file = tmp_path / "one/benchmarks" / rule / f"{number}.tsv"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(f"s\th:m:s\tmax_rss\n{second}\t0:00:{second:02.0f}\t{100 + number}\n")
-    (tmp_path / "one/benchmarks/train/short.tsv").write_text("s\th:m:s\tmax_rss\n0.1\t0:00:00\t-\n")
-    assert command.past(tmp_path) == {"report": command.Past(4.0, 100.0), "train": command.Past(20.0, 102.0)}
-    stats = (
-        "...\nJob stats:\njob      count\n-----  ------\ntrain       3\nreport      1\ntotal       4\n\nreasons:\nx 9\n"
-    )
-    assert list(command.job_counts(stats)) == [("train", 3), ("report", 1)]
+def planned(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    code = "from tessera.command import main; main()"
+    command = [sys.executable, "-c", code, "plan", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-def test_a_plan_of_the_embedded_default() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "from tessera.command import main; main()", "plan", "config/tiny.yaml"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def test_a_plan_of_a_config(tmp_path: Path) -> None:
+    done = planned("config/tiny.yaml")
     assert done.returncode == 0, done.stderr
-    assert "nothing to be done" in done.stdout or "train" in done.stdout
+    assert "nothing to be done" in done.stdout or re.search(r"\d+ jobs, about .* on 2 cores, at most", done.stdout)
+    assert "rule train" not in done.stdout
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("training: {epoch: 3}\n")
+    done = planned("config/tiny.yaml", str(wrong))
+    assert done.returncode == 1
+    assert "did you mean 'epochs'?" in done.stderr
+    done = planned("config/tiny.yaml", folder=tmp_path)
+    assert done.returncode == 1
+    assert "tessera init" in done.stderr
 
 
 def write_metrics(path: Path, means: dict[str, float]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import subprocess
 import sys
@@ -165,6 +166,42 @@ def test_several_configs_and_targets_in_any_order(project: Project) -> None:
     done = run_tool(project, "--configfile", "config/tiny.yaml", "over.yaml", "-n")
     assert "/popular/seed-0/" in done.stdout
     assert "seed-4/" in done.stdout
+
+
+def test_what_the_command_line_gives_is_read_as_a_config_is(project: Project) -> None:
+    """Numbers arrive as numbers, nested ones too, texts in quotes as texts; jobs of a run are told the same."""
+    (project.folder / "few.yaml").write_text(
+        "datasets: {bazaar: {source: bazaar, users: 120, items: 60}}\n"
+        "experiment: {datasets: [bazaar], systems: [popular, id]}\n"
+    )
+    given = ["training={epochs: 3, learning_rate: 1.0e-2}", "report={title: '7'}", "experiment={seeds: [5]}"]
+    for run in (lambda *a: run_tool(project, *a), project.snakemake):
+        done = run("-n", "--configfile", "few.yaml", "--config", *given)
+        assert done.returncode == 0, done.stdout
+        assert "seed-5" in done.stdout
+        assert "seed-1" not in done.stdout
+    model = "results/few/bazaar/runs/id/sasrec/seed-5/model.json"
+    done = project.snakemake(model, "-c2", "--configfile", "few.yaml", "--config", *given)
+    assert done.returncode == 0, done.stdout
+    training = json.loads((project.folder / model).read_text())["run"]["training"]
+    assert (training["epochs"], training["learning_rate"]) == (3, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("training={epochs: '3'}", ["training.epochs: ", "valid integer (got '3')"]),
+        ("training={epoch: 3}", ["did you mean 'epochs'?"]),
+        ("training={epochs: 3, epochs: 4}", ["--config training", "'epochs' stands twice"]),
+        ("training={epochs: [3}", ["--config training", "is no YAML"]),
+    ],
+)
+def test_what_the_command_line_gives_is_refused_as_a_config_is(project: Project, given: str, said: list[str]) -> None:
+    done = project.snakemake("-n", "--configfile", "config/tiny.yaml", "--config", given)
+    assert done.returncode == 1
+    for part in said:
+        assert part in done.stdout
+    assert "Traceback" not in done.stdout
 
 
 def test_texts_with_braces_are_texts(project: Project) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tessera.artifacts.files import NO_ROOM
+from tessera.artifacts.gpus import own_gpus
 
 log = logging.getLogger("tessera")
 
@@ -36,6 +37,15 @@ class Terminated(SystemExit):
 
 _LASTING = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 """Errors that another attempt would meet as well."""
+
+
+class _Stage:
+    log: str | Path | None = None
+
+
+def stage_log() -> str | Path | None:
+    """The log file of the stage that is at work; None outside of one."""
+    return _Stage.log
 
 
 class _Ending:
@@ -95,7 +105,7 @@ def use_threads(count: int) -> None:
 
 
 @contextmanager
-def stage(path: str | Path | None, threads: int = 1, attempt: int | None = None) -> Iterator[None]:
+def stage(path: str | Path | None, threads: int = 1, attempt: int | None = None, gpus: int = 0) -> Iterator[None]:
     """Run a stage: log to `path` and to stderr; tell expected errors (ValueError, OSError) in one line and exit 1.
 
     The traceback of an unexpected error goes to both, of an expected one to the file alone.
@@ -104,8 +114,10 @@ def stage(path: str | Path | None, threads: int = 1, attempt: int | None = None)
         threads: how many it computes in (`use_threads`).
         attempt: what is wrong with a config or a file stays wrong: after such an error, a second attempt and later ones
             say so in the log and end at once. 0 is a process that takes part in an attempt.
+        gpus: how many it computes on, which other jobs of this machine then do not (`own_gpus`).
     """
     use_threads(threads)
+    _Stage.log = path
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if path:
         with suppress(OSError):
@@ -125,7 +137,8 @@ def stage(path: str | Path | None, threads: int = 1, attempt: int | None = None)
     log.propagate = False
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        yield
+        with own_gpus(gpus, log.info):
+            yield
     except (ValueError, OSError) as error:
         _write(path, traceback.format_exc())
         log.error("ERROR: %s", _told(error))
@@ -144,6 +157,7 @@ def stage(path: str | Path | None, threads: int = 1, attempt: int | None = None)
         raise SystemExit(1) from None
     finally:
         _Ending.asked = False
+        _Stage.log = None
         for handler in handlers:
             with suppress(OSError):
                 handler.flush()

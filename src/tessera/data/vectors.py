@@ -90,11 +90,21 @@ def check_vectors(path: Path) -> None:
         _array(path)
     elif path.suffix == ".parquet":
         try:
-            pq.read_schema(path)
+            names = pq.read_schema(path).names
         except (pa.ArrowException, OSError) as error:
             raise ArtifactError(f"{path}: not a Parquet file ({error})") from None
+        _check_columns(path, names)
     else:
         raise ArtifactError(f"{path}: item vectors are .npy or .parquet, not {path.suffix or 'without a suffix'!r}")
+
+
+def _check_columns(path: Path, names: list[str]) -> None:
+    """Refuse a table without the columns of item vectors."""
+    if not {"raw_id", "item"} & set(names):
+        hint = did_you_mean("raw_id", names)
+        raise ArtifactError(f"{path}: has the columns {names}, expected 'raw_id' or 'item', and 'embedding'{hint}")
+    if "embedding" not in names:
+        raise ArtifactError(f"{path}: has no column 'embedding', only {names}{did_you_mean('embedding', names)}")
 
 
 def _array(path: Path) -> np.ndarray:
@@ -134,12 +144,9 @@ def _from_parquet(path: Path, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarra
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(f"{path}: not a Parquet file, damaged or cut ({error})") from None
+    _check_columns(path, table.column_names)
     if "raw_id" in table.column_names:
         return _by_raw_id(path, table, "embedding", raw_ids)
-    if "item" not in table.column_names:
-        raise ArtifactError(
-            f"{path}: has the columns {table.column_names}, expected 'raw_id' or 'item', and 'embedding'"
-        )
     check_ids(path, table, "item", len(raw_ids))
     positions = table.column("item").to_numpy().astype(np.int64) - 1
     _check_once(path, "item", positions + 1)

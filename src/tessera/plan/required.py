@@ -9,21 +9,30 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tessera.artifacts.language_folder import FolderError, check_language_folder
+from tessera.artifacts.gpus import visible_gpus
+from tessera.artifacts.language_folder import FolderError, check_language_folder, check_picture_folder
 from tessera.artifacts.shown import shown_url
 from tessera.data.downloads import DataFileError, is_url, url_problem
 from tessera.data.files import find
 from tessera.data.hub import token_problem
+from tessera.data.id_list import read_ids
 from tessera.data.picture_stamp import names_fingerprint
-from tessera.plan.graph import Plan
+from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs
+from tessera.plan.warm_start import warm_start_problems
 from tessera.settings.base import ConfigError, Settings, message
 from tessera.settings.config import Config
 from tessera.settings.evaluation import CandidatesFile
 from tessera.settings.export import onnx_problem
 from tessera.settings.language import FolderModel, PackageModel
+from tessera.settings.references import PICTURES, Need, references
 from tessera.settings.sources.base import FileSource
+from tessera.settings.systems.given import GivenSystem
+from tessera.settings.training import LoopSettings, missing_tracker
 
+_NEGATIVES = "expected `user negative negative ...` a line"
+ITEM_KEYS = ("metadata", "businesses", "items_file", "films")
+"""The keys of a dataset that name a file of items of its source's own form."""
 # The keys of a dataset, nested ones included, that name a file or a folder.
 FILE_KEYS = {"path", "metadata", "businesses", "items_file", "images", "targets", "films", "film_ids"}
 
@@ -39,6 +48,8 @@ class Needed:
     sha256: str | None = None
     folder: bool | None = None
     """Whether it must be a folder, or must be none; None takes either."""
+    checks: tuple[Callable[[Path], object], ...] = ()
+    """What else is looked at, once it is there."""
 
 
 def _named(settings: Mapping[str, Any], where: str, of_several: bool = False) -> Iterator[Needed]:
@@ -82,17 +93,34 @@ def _own_file(settings: Settings, where: str) -> Iterator[Needed]:
         yield Needed(f"{where}.path", path, folder=False)
 
 
+def _of_model(plan: Plan, name: str) -> Iterator[Callable[[Path], object]]:
+    """What the folder of a model must hold for what reads it: a language model, a picture encoder, or both."""
+    reads = [plan.own(noun) for noun in plan.nouns if Noun("model", name) in plan.reads(noun)]
+    poolings = {getattr(own, "pooling", "auto") for own in reads if _asks_for(own, PICTURES)}
+    yield from (partial(check_picture_folder, pooling=pooling) for pooling in sorted(poolings))
+    if not poolings or not all(_asks_for(own, PICTURES) for own in reads):
+        yield check_language_folder
+
+
+def _asks_for(settings: Settings, need: Need) -> bool:
+    return any(reference.ref.needs is need for reference in references(settings))
+
+
 def _needed(plan: Plan) -> Iterator[Needed]:
     """Everything that the experiment reads."""
     config = plan.config
     for dataset in config.experiment.datasets:
         yield from _of_dataset(config, dataset)
+    for run in plan.runs:
+        for dataset in config.experiment.datasets:
+            if (path := run.method.source(dataset, run.seed)) is not None:
+                yield Needed(f"systems.{run.system}.path", path)
     for name in sorted(plan.needed("table")):
         yield from _own_file(config.tables[name], f"tables.{name}")
     for name in sorted(plan.needed("model")):
         model = config.models[name]
         if isinstance(model, FolderModel):
-            yield Needed(f"models.{name}.folder", model.folder, folder=True)
+            yield Needed(f"models.{name}.folder", model.folder, folder=True, checks=tuple(_of_model(plan, name)))
     for name in sorted(plan.needed("semantic_ids")):
         yield from _own_file(config.semantic_ids[name], f"semantic_ids.{name}")
     if isinstance(config.evaluation.candidates, CandidatesFile):
@@ -104,9 +132,29 @@ def _needed(plan: Plan) -> Iterator[Needed]:
         yield Needed("recommend.new_items.path", new.path, True, new.sha256)
 
 
-def _missing_packages(plan: Plan, where: str) -> Iterator[str]:
+def _missing_for_weights(model: Any, where: str, elsewhere: bool) -> Iterator[str]:
+    """What quantised weights and flash attention lack here; a GPU is not looked for where jobs run `elsewhere`."""
+    needs = (
+        ("quantization", getattr(model, "quantization", "none") != "none", "bitsandbytes", "quantized", "none"),
+        ("attention", getattr(model, "attention", "") == "flash_attention_2", "flash_attn", "flash", "sdpa"),
+    )
+    for key, asked, package, extra, instead in needs:
+        if not asked:
+            continue
+        problem = f"{where}.{key}: {getattr(model, key)} needs"
+        if find_spec(package) is None:
+            install = f"pip install -e '.[{extra}]' -c constraints.txt"
+            yield f"{problem} the package {package}, which is not installed; {install}, or {key}: {instead}"
+        elif model.device == "cpu":
+            yield f"{problem} a GPU, and device is cpu; use {key}: {instead}"
+        elif not elsewhere and not visible_gpus():
+            yield f"{problem} a GPU, and this machine shows none (CUDA_VISIBLE_DEVICES); use {key}: {instead}"
+
+
+def _missing_packages(plan: Plan, where: str, elsewhere: bool) -> Iterator[str]:
     for name in sorted(plan.needed("model")):
         model = plan.config.models[name]
+        yield from _missing_for_weights(model, f"{where}: models.{name}", elsewhere)
         if isinstance(model, PackageModel) and find_spec(model.package.replace("-", "_")) is None:
             yield (
                 f"{where}: models.{name}.package: {model.package} is not installed; "
@@ -117,6 +165,22 @@ def _missing_packages(plan: Plan, where: str) -> Iterator[str]:
         if getattr(plan.config.semantic_ids[name], "engine", None) == "faiss" and find_spec("faiss") is None:
             mend = "pip install faiss-cpu -c constraints.txt, or engine: torch"
             yield f"{where}: semantic_ids.{name}.engine: faiss is not installed; {mend}"
+
+
+def _missing_trackers(plan: Plan, where: str) -> Iterator[str]:
+    config = plan.config
+    loops: list[tuple[str, Any]] = [("training", config.training)]
+    loops += [("training", run.training) for run in plan.trained.values() if not run.heuristic]
+    loops += [("ctr.training", config.ctr.training)] if config.ctr is not None else []
+    for section, kind in (("models", "model"), ("tables", "table"), ("semantic_ids", "semantic_ids")):
+        settings = getattr(config, section)
+        loops += [
+            (f"{section}.{name}.training", getattr(settings[name], "training", None)) for name in plan.needed(kind)
+        ]
+    wanted = {(key, name): None for key, loop in loops if isinstance(loop, LoopSettings) for name in loop.trackers}
+    for key, name in wanted:
+        if find_spec(name) is None:
+            yield f"{where}: {key}.trackers: {missing_tracker(name)}"
 
 
 def _export_problems(plan: Plan, where: str) -> Iterator[str]:
@@ -146,27 +210,46 @@ def _problem(needed: Needed) -> str | None:
     try:
         path = find(needed.file)
         if needed.folder is None or path.is_dir() == needed.folder:
-            if needed.key.startswith("models."):
-                check_language_folder(path)
+            for check in needed.checks:
+                check(path)
             return None
     except (FileNotFoundError, DataFileError, FolderError) as error:
         return str(error)
     return f"{path}: is {'no' if needed.folder else 'a'} folder, expected {'one' if needed.folder else 'a file'}"
 
 
-def check_files(plan: Plan, where: str = "config") -> None:
+def check_files(plan: Plan, where: str = "config", elsewhere: bool = False) -> None:
     """Refuse a config whose experiment needs files that are not there, or that cannot be what they should be.
 
+    Args:
+        elsewhere: whether jobs may run on other machines, whose GPUs are not known here.
     Raises:
         ConfigError: one message with every such file, a line each.
     """
-    problems = [*_missing_packages(plan, where), *_export_problems(plan, where)]
+    problems = [*_missing_packages(plan, where, elsewhere), *_missing_trackers(plan, where)]
+    problems += [*_export_problems(plan, where)]
+    problems += [f"{where}: {problem}" for problem in warm_start_problems(Jobs(plan))]
     for needed in _needed(plan):
         problem = _problem(needed)
         if problem is not None:
             problems.append(f"{where}: {needed.key}: {problem}")
     if problems:
         raise ConfigError(message(problems))
+
+
+def check_candidates(path: Path) -> None:
+    """Refuse a file of negatives whose first line is none.
+
+    Raises:
+        DataFileError: it is no text, is empty, or holds a user alone.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            first = next((line.split() for line in file if line.strip()), [])
+    except UnicodeDecodeError as error:
+        raise DataFileError(f"{path}: no UTF-8 text (byte {error.start}); {_NEGATIVES}") from None
+    if len(first) < 2:
+        raise DataFileError(f"{path}: begins with {' '.join(first)!r}; {_NEGATIVES}")
 
 
 def check_first_lines(plan: Plan, where: str = "config") -> None:
@@ -179,7 +262,7 @@ def check_first_lines(plan: Plan, where: str = "config") -> None:
     """
     wrong: list[str] = []
 
-    def look(key: str, file: str, check: Callable[[], None]) -> None:
+    def look(key: str, file: str, check: Callable[[], object]) -> None:
         try:
             if not is_url(file):
                 check()
@@ -196,16 +279,39 @@ def check_first_lines(plan: Plan, where: str = "config") -> None:
 
         reader = source(dataset)
         look(f"datasets.{name}.path", dataset.path, partial(reader.check, dataset))
+        for key in ITEM_KEYS:
+            if (path := getattr(dataset, key, None)) is not None and hasattr(reader, "check_items"):
+                look(f"datasets.{name}.{key}", path, partial(reader.check_items, dataset))
         if dataset.items is not None:
             look(f"datasets.{name}.items", dataset.items.path, partial(check_items_file, dataset.items))
     if (new := plan.config.recommend.new_items) is not None:
         from tessera.data.sources.columns import check_items_file
 
         look("recommend.new_items", new.path, partial(check_items_file, new))
+    for run in plan.runs:
+        if isinstance(run.method, GivenSystem):
+            from tessera.data.scores import check_scores
+
+            for name in plan.config.experiment.datasets:
+                source_file = run.method.source(name, run.seed)
+                look(f"systems.{run.system}.path", source_file, partial(check_scores, run.method, find(source_file)))
     for name in plan.needed("table"):
         if (path := getattr(plan.config.tables[name], "path", None)) is not None:
             from tessera.data.vectors import check_vectors
 
             look(f"tables.{name}.path", path, partial(check_vectors, find(path)))
+    for name in plan.needed("semantic_ids"):
+        if (path := getattr(plan.config.semantic_ids[name], "path", None)) is not None:
+            from tessera.data.given_codes import check_codes
+
+            look(f"semantic_ids.{name}.path", path, partial(check_codes, find(path)))
+    for key, what, path in (
+        ("items", "item", plan.config.recommend.items),
+        ("users", "user", plan.config.recommend.users),
+    ):
+        if path is not None:
+            look(f"recommend.{key}", path, partial(read_ids, find(path), what))
+    if isinstance(candidates := plan.config.evaluation.candidates, CandidatesFile):
+        look("evaluation.candidates.path", candidates.path, partial(check_candidates, find(candidates.path)))
     if wrong:
         raise ConfigError(message(wrong))

@@ -11,6 +11,7 @@ from pydantic import Field
 from tessera.artifacts.codes import SemanticIds, read_codebooks, read_codes
 from tessera.artifacts.files import file_digest
 from tessera.artifacts.models import read_tensors
+from tessera.artifacts.run_folder import RunFolder
 from tessera.artifacts.sequences import ItemSequences, read_item_sequences
 from tessera.artifacts.tables import ArtifactError, read_item_table
 from tessera.settings.base import Settings
@@ -37,6 +38,10 @@ class RunInputs(Settings):
     """Semantic IDs (Parquet); the quantiser's `model.safetensors` lies beside them."""
     model: str | None = None
     """Folder of a language model that was built."""
+    source: str | None = None
+    """A file that the system itself names."""
+    start: str | None = None
+    """Weights of the run that training goes on from; its other files lie where it was left."""
     missing: Missing | None = None
     """Pictures or texts that are lost."""
     modalities: dict[str, list[str]] = Field(default_factory=dict)
@@ -45,16 +50,19 @@ class RunInputs(Settings):
     def digests(self) -> list[str]:
         """Fingerprints of the files, for the identity of a run's state."""
         files = [path for _, path in sorted(self.tables.items())]
-        files += [path for path in (self.teacher, self.codes) if path]
+        files += [path for path in (self.teacher, self.codes, self.source) if path]
         files += [str(Path(self.codes).with_name("model.safetensors"))] if self.codes else []
         files += [str(Path(self.model, "model.safetensors"))] if self.model else []
+        files += [self.start, str(RunFolder(Path(self.start).parent).items)] if self.start else []
         return [file_digest(file) for file in files]
 
     def read_again(self) -> dict[str, str]:
-        """What a trained run is read with again, by what it is: item tables, codes and codebooks."""
+        """What a trained run is read with again, by what it is: item tables, codes and codebooks, a built model."""
         files = {f"table {name}": path for name, path in sorted(self.tables.items())}
         if self.codes is not None:
             files |= {"codes": self.codes, "codebooks": str(Path(self.codes).with_name("model.safetensors"))}
+        if self.model is not None:
+            files["language model"] = str(Path(self.model, "model.safetensors"))
         return files
 
     def read_table(self, name: str, items: int) -> Table:
@@ -130,11 +138,14 @@ class RunInputs(Settings):
 
 
 def run_inputs(run: Run, files: Mapping[str, Any]) -> RunInputs:
-    """The inputs of a run from the named inputs of its rule: `tables`, `teacher`, `codes`, `language_model`."""
+    """The inputs of a run from the named inputs of its rule: `tables`, `teacher`, `codes`, `language_model`, `source`,
+    `start`."""
     tables = dict(zip(run.tables, map(str, files.get("tables", [])), strict=True))
     return RunInputs(
         tables=tables,
         teacher=files.get("teacher"),
         codes=files.get("codes"),
         model=files.get("language_model"),
+        source=files.get("source"),
+        start=files.get("start"),
     )

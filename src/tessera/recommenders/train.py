@@ -16,12 +16,13 @@ import torch
 from tessera.artifacts.files import file_digest, read_json
 from tessera.artifacts.logs import log, stage
 from tessera.artifacts.models import write_model
-from tessera.data.dataset import Cases, Dataset, load_dataset
+from tessera.data.dataset import Cases, Dataset, load_dataset, read_raw_ids
 from tessera.evaluation.groups import repeat_warning
 from tessera.evaluation.judge import counted_cases, validation_metrics
 from tessera.language.models import fingerprint
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.systems.base import TrainingHistories, as_scorer, counted, recommender
+from tessera.recommenders.systems.base import as_scorer, fixed, recommender, training_histories
+from tessera.recommenders.warm_start import Begin, begin, latest, trained_on
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
 from tessera.training.checkpoint import clear
@@ -114,11 +115,13 @@ def train_run(
     """
     dataset = load_dataset(data)
     read = {name: file_digest(file) for name, file in inputs.read_again().items()}
-    description = {
+    raw_ids = read_raw_ids(data, "items")
+    description: dict[str, Any] = {
         "run": run.model_dump(mode="json"), "items": dataset.n_items, "users": dataset.n_users, "inputs": read,
+        "trained_on": trained_on(data, dataset, raw_ids),
     }  # fmt: skip
     if run.heuristic:
-        tensors = _fit_heuristic(run, dataset)
+        tensors = fixed(run).make(run, dataset, data, inputs, output.parent)
         write_history(output.with_name("history.jsonl"), [])
         write_model(output, tensors, description)
         return
@@ -127,41 +130,47 @@ def train_run(
         raise ValueError(
             f"system {run.system!r} is aligned with {align.system}/{align.backbone}, but its weights were not given"
         )
+    warm = begin(run, inputs, data, dataset, raw_ids)
+    if warm is not None:
+        description |= {"warm_start": warm.described(), "remarks": warm.remarks}
+        description["trained_on"]["last"] = latest(description["trained_on"]["last"], warm.start)
     needed = None if validated is None else needed_epochs(validated)
     folder = state / run_identity(run, data, inputs, code, needed)
     machine = Machine(run.training)
-    history, weights = _train_network(run, dataset, inputs, folder, machine, needed)
+    history, weights = _train_network(run, dataset, inputs, folder, machine, needed, warm)
     if not machine.first:
         return
     phases = best_epochs(history)
-    best = list(phases.values())[-1]
-    epochs = sum("epoch" in row for row in history)
+    best = list(phases.values())[-1] if phases else {"epoch": 0}
+    epochs = sum(row.get("epoch", 0) > 0 for row in history)
     description |= {"best_epoch": best["epoch"], "epochs": epochs, "validation": best.get("NDCG@10")}
     if len(phases) > 1:
         description["best_epochs"] = {name: row["epoch"] for name, row in phases.items()}
     write_history(output.with_name("history.jsonl"), history)
     write_model(output, weights, description)
     clear(folder / "checkpoint.safetensors")
-    if validated is None:
+    if validated is None and "NDCG@10" in best:
         log.info("best epoch %d of %d, validation NDCG@10 %.4f", best["epoch"], epochs, best["NDCG@10"])
+    elif not epochs:
+        log.warning("WARNING: %s/%s: no epoch is trained%s", run.system, run.recommender,
+                    f", for none made the run of {validated} better" if validated else "")  # fmt: skip
     else:
         log.info("trained on everything for %d epochs, as many as %s needed", epochs, validated)
 
 
-def _fit_heuristic(run: Run, dataset: Dataset) -> dict[str, torch.Tensor]:
-    return counted(run).fit(run.method, training_histories(dataset), dataset.n_items)
-
-
-def training_histories(dataset: Dataset, times: bool = False) -> TrainingHistories:
-    """What may be learned from; `times` also gives when it was."""
-    return TrainingHistories(*dataset.train_histories(), dataset.train_times() if times else None)
-
-
 def _train_network(
-    run: Run, dataset: Dataset, inputs: RunInputs, folder: Path, machine: Machine, needed: Mapping[str, int] | None
+    run: Run,
+    dataset: Dataset,
+    inputs: RunInputs,
+    folder: Path,
+    machine: Machine,
+    needed: Mapping[str, int] | None,
+    warm: Begin | None = None,
 ) -> tuple[list[dict[str, Any]], Mapping[str, torch.Tensor]]:
     seed_step(run.seed)
     model = recommender(run).build(run, inputs.under(run), dataset.train_counts)
+    if warm is not None:
+        warm.into(model)
     judged = Evaluation(batch_users=512, mask_seen=run.mask_seen, repeat_targets=run.repeat_targets)
     cases = dataset.cases("valid", model.reads_times)
     if needed is None:

@@ -133,6 +133,11 @@ class ClickTable(Table[ClickRun]):
         auc = Column("AUC")
         return {"model": entry.system, "AUC interval": self.interval(auc, self.cell(entry, auc))}
 
+    def least_p(self) -> float:
+        """See `Table.least_p`."""
+        most = max(1, len(self.rivals) * len(TESTED))
+        return min(1.0, self.comparisons / (1 + enough_resamples(_significance(self.evaluation), most)))
+
     def settings(self) -> dict[str, Any]:
         """Of judge and tests."""
         against = self.baseline.system if self.baseline is not None else None
@@ -164,6 +169,11 @@ class ClickTable(Table[ClickRun]):
         if any(entry.is_oracle for entry in self.entries):
             conditions.append("oracle: the true chance of a click, a bound")
         return conditions
+
+
+def _significance(evaluation: CTREvaluation) -> Significance:
+    """The tests of a table of click models."""
+    return Significance(method="bootstrap", resamples=evaluation.resamples, level=evaluation.level)
 
 
 def _bare(dataset: str, metric_files: Sequence[str | Path], evaluation: CTREvaluation) -> ClickTable:
@@ -234,8 +244,8 @@ def _resampled(table: ClickTable, resamples: int) -> dict[str, dict[str, np.ndar
 def _compare(table: ClickTable) -> None:
     """Intervals of every model, and paired tests against the baseline, from the same resamples of users."""
     rivals, evaluation = table.rivals, table.evaluation
-    wanted = Significance(resamples=evaluation.resamples, level=evaluation.level)
-    draws = _resampled(table, enough_resamples(wanted, max(1, len(rivals) * len(TESTED))))
+    most = max(1, len(rivals) * len(TESTED))
+    draws = _resampled(table, enough_resamples(_significance(evaluation), most))
     for entry in table.entries:
         for metric in TESTED:
             cell, bounds = (

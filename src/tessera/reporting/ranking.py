@@ -13,7 +13,7 @@ from tessera.artifacts.logs import log
 from tessera.artifacts.tables import describe
 from tessera.evaluation.cold import AMONG_ALL, AMONG_COLD, KIND, SHOWN
 from tessera.evaluation.groups import repeat_warning
-from tessera.evaluation.significance import enough_resamples, p_values
+from tessera.evaluation.significance import enough_resamples, least_p, p_values, told_p
 from tessera.reporting.ranking_runs import (
     RankingRun,
     UserMetrics,
@@ -103,6 +103,10 @@ class RankingTable(Table[RankingRun]):
         run = entry.runs[0]
         return {"test users": run.users, "repeated targets": f"{run.repeat_share:.6g}"}
 
+    def least_p(self) -> float:
+        """See `Table.least_p`."""
+        return least_p(self.significance, self.comparisons, self.judged.users) if self.comparisons else 0.0
+
     def settings(self) -> dict[str, Any]:
         """Of judge and tests."""
         return {
@@ -148,7 +152,9 @@ class RankingTable(Table[RankingRun]):
             resamples = enough_resamples(self.significance, self.comparisons)
             one = len(self.baselines) == 1
             against = label(self.baseline) if one else f"{self.baseline.system} under the same recommender"
+            least = self.least_p()
             drawn = "" if self.significance.method == "t_test" else f", {resamples:,} resamples"
+            drawn += f", which tell no {told_p(0.0, least).replace('≤', 'below')}" if least else ""
             conditions.append(
                 f"* better (↑) or worse (↓) than {against}: {test} over users{drawn}, "
                 f"p ≤ {self.significance.level:g} after Holm's correction of {self.comparisons} comparisons"

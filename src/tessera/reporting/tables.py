@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from tessera.artifacts.tables import ArtifactError, read_table
-from tessera.evaluation.significance import holm
+from tessera.evaluation.significance import holm, told_p
 from tessera.reporting.runs import Entry, Run, best_of, few_users_warning, opponent
 from tessera.settings.base import did_you_mean
 
@@ -186,6 +186,14 @@ class Table(ABC, Generic[R]):
         """A metric overall; minus infinity where the entry lacks it."""
         cell = self.cell(entry, Column(metric))
         return cell.mean if cell is not None else float("-inf")
+
+    def least_p(self) -> float:
+        """The least corrected p that the tests of this table can tell; 0 where they are exact."""
+        return 0.0
+
+    def told_p(self, cell: Cell) -> str:
+        """The corrected p of a cell as it is printed."""
+        return told_p(cell.p_holm, self.least_p()) if cell.p_holm is not None else ""
 
     def filled(self, columns: Iterable[Column]) -> list[Column]:
         """Those of the columns that some row has a number in."""

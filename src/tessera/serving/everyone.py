@@ -16,6 +16,7 @@ from tessera.artifacts.files import atomic, file_digest
 from tessera.artifacts.logs import Progress, log
 from tessera.artifacts.tables import RECOMMENDATIONS, metadata
 from tessera.data.dataset import Dataset, load_dataset, read_raw_ids
+from tessera.data.id_list import read_ids
 from tessera.evaluation.judge import Scorer, reads_times
 from tessera.recommenders.evaluate import load_scorer
 from tessera.recommenders.inputs import RunInputs
@@ -28,22 +29,6 @@ from tessera.settings.runs import Run
 
 ROWS_A_GROUP = 1 << 17
 """Rows that are held before they are written as a row group."""
-
-
-def read_ids(path: Path, what: str) -> list[str]:
-    """The ids of a text file, one a line, each once; empty lines are skipped.
-
-    Raises:
-        ValueError: it is no text, or holds no id.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: no UTF-8 text (byte {error.start}); expected one {what} id a line") from None
-    ids = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    if not ids:
-        raise ValueError(f"{path}: is empty; expected one {what} id a line")
-    return ids
 
 
 def allowed_items(catalogue: Catalogue, settings: Recommend, stock: Path | None) -> Mask | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +17,15 @@ from pydantic import ValidationError
 from tessera.artifacts.files import file_digest, read_json
 from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.artifacts.places import place
+from tessera.artifacts.run_folder import ITEMS, RunFolder
 from tessera.artifacts.tables import ArtifactError
 from tessera.data.files import find, model_files
 from tessera.recommenders.inputs import RunInputs
 from tessera.settings.language import BuiltModel, FolderModel
 from tessera.settings.references import named
 from tessera.settings.runs import Run
+from tessera.settings.training import LoopSettings
 
-ITEMS = "items.parquet"
 POPULARITY = "popularity.safetensors"
 """Beside the items of a saved run; a dataset has its interactions instead."""
 
@@ -63,8 +65,8 @@ def run_files(folder: str | Path) -> RunFiles:
     """
     folder = find(str(Path(folder).expanduser().absolute()))
     run = _read_run(folder)
-    saved = (folder / ITEMS).is_file()
-    root = folder if saved else folder.parents[3]
+    where = RunFolder(folder)
+    saved, root = where.saved, where.root
     inputs = RunInputs(
         tables={name: str(root / place("table", name)) for name in run.tables},
         codes=next((str(root / place("semantic_ids", name)) for name in named(run.method, "semantic_ids")), None),
@@ -74,7 +76,7 @@ def run_files(folder: str | Path) -> RunFiles:
         inputs = inputs.model_copy(update={"model": str(models[0])})
     elif isinstance(run.model, FolderModel) and saved:
         run = run.model_copy(update={"model": run.model.model_copy(update={"folder": str(models[0])})})
-    files = RunFiles(folder, run, folder / ITEMS if saved else root / "data" / ITEMS, inputs)
+    files = RunFiles(folder, run, where.items, inputs)
     _check(files, saved)
     _check_same(files)
     return files
@@ -90,13 +92,20 @@ def _read_run(folder: Path) -> Run:
     if described is None:
         raise ArtifactError(f"{folder}: is no run of a recommender, but what a run may read: load the run itself")
     try:
-        return Run.model_validate(described)
+        return Run.model_validate(_as_written_today(described))
     except ValidationError as error:
         wrong = error.errors()[0]
         where = ".".join(map(str, wrong["loc"])) or "run"
         raise ArtifactError(
             f"{description}: not a recommender's run that this Tessera reads: {where}: {wrong['msg']}"
         ) from None
+
+
+def _as_written_today(described: Any) -> Any:
+    """A description without keys of loops that have another name today: no result depends on them."""
+    if not isinstance(described, dict):
+        return described
+    return {key: _as_written_today(part) for key, part in described.items() if key not in LoopSettings.RENAMED}
 
 
 def _check(files: RunFiles, saved: bool) -> None:

@@ -160,6 +160,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
+    RENAMED: ClassVar[dict[str, str]] = {}
+    """Keys that had another name once, and what is written today."""
+
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown(cls, data: Any) -> Any:
@@ -167,10 +170,15 @@ class Settings(BaseModel):
             return data
         for key, value in data.items():
             if key not in cls.model_fields:
+                renamed = f"; it is `{cls.RENAMED[key]}` now" if key in cls.RENAMED else None
                 raise PydanticCustomError(
                     "unknown_key",
                     "unknown key '{key}' (value {value}){hint}",
-                    {"key": str(key), "value": shown_value(value), "hint": did_you_mean(key, cls.model_fields)},
+                    {
+                        "key": str(key),
+                        "value": shown_value(value),
+                        "hint": renamed or did_you_mean(key, cls.model_fields),
+                    },
                 )
             text_wanted = _accepts_text(cls.model_fields[key].annotation)
             if isinstance(value, str) and not text_wanted and _EXPONENT_TEXT.fullmatch(value):

@@ -64,6 +64,37 @@ def check_files_of_config(paths: Iterable[str | Path]) -> None:
         raise ConfigError(message(problems))
 
 
+def merged(first: Any, second: Any) -> Any:
+    """One config over another, section by section: what is no section takes the place of what was there."""
+    if not (isinstance(first, Mapping) and isinstance(second, Mapping)):
+        return second
+    return {**first, **{key: merged(first.get(key), value) for key, value in second.items()}}
+
+
+def command_line(entries: Iterable[str]) -> dict[str, Any]:
+    """The sections that `--config KEY=VALUE` gives, their values read as a config file's are.
+
+    Snakemake reads a nested value as texts alone: `training={epochs: 3}` would give the text '3'.
+
+    Raises:
+        ConfigError: a value is no YAML, or says a key twice.
+    """
+    given: dict[str, Any] = {}
+    for entry in entries:
+        key, _, text = entry.partition("=")
+        try:
+            node = _compose(text)
+            if node is not None:
+                _bounded(node)
+                for problem in _repeated(node):
+                    raise _Bad(f": {problem}")
+                _values(node)
+            given = merged(given, {key: yaml.safe_load(text)})
+        except _Bad as bad:
+            raise ConfigError(f"--config {key}{bad} (got {shown_value(text)})") from None
+    return given
+
+
 def _problems(path: Path) -> list[str]:
     try:
         text = _text(path)

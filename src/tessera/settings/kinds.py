@@ -62,6 +62,9 @@ class Kind(Settings):
     `IMPLEMENTATION`: a class that names other code names both anew."""
     HABITS: ClassVar[tuple[str, ...]] = ()
     """Keys that need `PUBLISHED` where they are as the preset `official` has them."""
+    FREE: ClassVar[frozenset[str]] = frozenset()
+    """Keys that say nothing of what weights are or mean: a run may go on from one that had others (`warm_start`).
+    Numbers with a fraction, such as rates and weights of losses, are free everywhere."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

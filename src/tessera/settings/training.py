@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
@@ -38,21 +38,40 @@ class Hardware(Settings):
     """Processes (one a GPU) that share every step."""
 
 
+Tracker = Literal["tensorboard", "mlflow", "trackio", "wandb"]
+
+
+_BESIDE_CONSTRAINTS = ("trackio",)
+"""It asks for another pillow (below 13) than constraints.txt pins."""
+
+
+def missing_tracker(tracker: str) -> str:
+    """What is to be done where the package of a tracker is not installed; its extra has its name."""
+    pinned = "" if tracker in _BESIDE_CONSTRAINTS else " -c constraints.txt"
+    return f"{tracker} is not installed; pip install -e '.[{tracker}]'{pinned}"
+
+
 class LoopSettings(Settings):
     """What a loop leaves behind on its way. No result depends on it, so a change of it re-runs nothing."""
+
+    RENAMED: ClassVar[dict[str, str]] = {"tensorboard": "trackers: [tensorboard]"}
 
     checkpoint_seconds: Annotated[float, ASIDE] = Field(60.0, ge=0)
     """Least time between two checkpoints of the trainer's state; 0 writes one after every epoch, or every step where
     training counts steps."""
-    tensorboard: Annotated[bool, ASIDE] = False
-    """Also write TensorBoard events, to `state/<experiment>/<training>/tensorboard`."""
+    trackers: Annotated[list[Tracker], ASIDE] = Field(default_factory=list)
+    """Programs that are told of the curve while it grows, each in files of its own below `tracking/`: tensorboard,
+    mlflow, trackio or wandb, an extra each."""
+    trackers_online: Annotated[bool, ASIDE] = False
+    """Let them use the network, as their own variables say: `MLFLOW_TRACKING_URI`, the account of W&B, a Space of
+    trackio. Otherwise nothing is sent."""
 
 
 class Training(OptimizerSettings, Hardware, LoopSettings):
     """The training loop that all recommenders share: epochs, with early stopping on validation."""
 
-    epochs: int = Field(200, ge=1)
-    """At most this many passes over the training targets."""
+    epochs: int = Field(200, ge=0)
+    """At most this many passes over the training targets; 0 trains nothing: what the start alone is worth."""
     patience: int = Field(10, ge=1)
     """Validations without a better NDCG@10 before stopping."""
     validate_every: int = Field(1, ge=1)
@@ -63,6 +82,10 @@ class Training(OptimizerSettings, Hardware, LoopSettings):
     """Padded positions a step (128 histories of length 50)."""
     gradient_clip: float | None = Field(5.0, gt=0)
     """Largest gradient norm; null does not clip."""
+    warm_start: str | None = None
+    """A finished run to go on from, items matched by their raw ids: its folder, or one that `save` or `export` wrote;
+    or a folder of runs (`.../runs`), or of datasets with runs, in which the run of the same name is taken. null begins
+    anew; systems that count do so always."""
 
 
 class Steps(OptimizerSettings, Hardware, LoopSettings):

@@ -20,10 +20,10 @@ from tessera.settings.training import LoopSettings
 from tessera.training.checkpoint import Trained, clear, read_checkpoint, restore_moments, save_checkpoint, tidy
 from tessera.training.decay import decayed, groups
 from tessera.training.errors import TrainingError
-from tessera.training.history import event_writer
 from tessera.training.losses import Losses, total
 from tessera.training.machine import Machine, seed_step
 from tessera.training.phases import Epochs, FixedSteps, Optimizer, Phase, Position, Update, schedule
+from tessera.training.trackers import Trackers
 
 ROWS = 200
 """Most rows of the curve of a phase of steps."""
@@ -46,7 +46,7 @@ class Engine:
         Args:
             model: whose parameters are trained; it is moved to the machine's device.
             program: the phases.
-            settings: how often the state is saved, and whether events are written.
+            settings: how often the state is saved, and which trackers are told of the curve.
             seed: of batches, dropout, noise and negatives.
             state: folder of the checkpoint, named by everything that training depends on.
             machine: device and processes.
@@ -58,7 +58,8 @@ class Engine:
         self.modes = [(module, module.training) for module in model.modules()]
         self.trained = Trained(model)
         self.checkpoint = state / "checkpoint.safetensors"
-        self.events = event_writer(state / "tensorboard") if settings.tensorboard and machine.first else None
+        tracked = settings.trackers and machine.first
+        self.trackers = Trackers(settings, f"{label}/seed-{seed}", state.name) if tracked else None
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.moved: dict[str, list[nn.Parameter]] = {}
         self.history: list[dict[str, Any]] = []
@@ -145,6 +146,8 @@ class Engine:
             log.info("%s: asked to stop: saving the state at %s", self.label, self._place())
             self.save()
             raise
+        if self.trackers is not None:
+            self.trackers.finish()
         return self.history
 
     def _begin(self, phase: Phase) -> None:
@@ -221,6 +224,7 @@ class Engine:
 
     def _run_epochs(self, phase: Phase, until: Epochs) -> None:
         assert phase.batches is not None
+        self._weigh_start(phase, until)
         while self.epoch < until.most and self.bad < until.patience:
             self._set_modes(phase)
             plan = phase.batches.plan(self.seed, self.epoch)
@@ -236,6 +240,20 @@ class Engine:
                     if self.step < len(plan) and self.settings.checkpoint_seconds:
                         self._save_if_late()
             self._close_epoch(phase, until)
+
+    def _weigh_start(self, phase: Phase, until: Epochs) -> None:
+        """Validate what the phase begins with, once: a resume finds its row."""
+        row: dict[str, Any] = {**self._named(phase), "epoch": 0}
+        known = any(row.items() <= old.items() for old in self.history)
+        if not until.start or until.validate is None or self.epoch or self.step or known:
+            return
+        metrics = self._validate(until)
+        with unbroken():
+            self._compare(metrics[until.metric])
+            self.history.append(row | metrics)
+            self._tell_events(row | metrics, 0)
+        if self.machine.first:
+            log.info("as it came: %s", ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
     def _save_if_late(self, always: bool = False) -> None:
         if always or time.monotonic() - self.saved_at > self.settings.checkpoint_seconds:
@@ -352,12 +370,8 @@ class Engine:
         self._save_if_late(always=self.settings.checkpoint_seconds == 0)
 
     def _tell_events(self, row: dict[str, Any], number: int) -> None:
-        if self.events is None:
-            return
-        for name, value in row.items():
-            if not isinstance(value, str):
-                self.events.add_scalar(name, value, number)
-        self.events.flush()
+        if self.trackers is not None:
+            self.trackers.log(row, number)
 
     def _validate(self, until: Epochs) -> dict[str, float]:
         assert until.validate is not None

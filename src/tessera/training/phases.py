@@ -86,6 +86,8 @@ class Epochs:
     """Epochs between validations."""
     metric: str = "NDCG@10"
     """What decides."""
+    start: bool = False
+    """Whether the weights that the phase begins with count too, as after epoch 0: they are validated first."""
 
 
 @dataclass(frozen=True)

@@ -137,3 +137,107 @@ def test_vectors(name: str, expected: str, write: Write, tmp_path: Path) -> None
     assert "\n" not in str(caught.value)
     tables["given"]["path"] = str(tmp_path / "good.npy")
     check_first_lines(config({"given": {"items": {"table": "given"}}}, tables, x=made))
+
+
+def test_every_file_of_items_that_does_not_fit_has_its_line(write: Write) -> None:
+    """Files that a source reads beside its log, and keys that no object of a JSON file has."""
+    reviews = write("reviews.json", '{"user_id": "u", "parent_asin": "i", "timestamp": 1, "rating": 5.0}\n')
+    yelp = write("yelp.json", '{"user_id": "u", "business_id": "b", "date": "2020-01-01", "stars": 5}\n')
+    inter = write("x.inter", "user_id:token\titem_id:token\n1\t2\n")
+    histories = write("s.txt", "1 2 3\n")
+    films, film_ids = write("films.txt", "1|a|b\n"), write("ids.txt", "1 2 3\n")
+    items = write("items.json", '{"id": "i", "titel": "a"}\n{"id": "j", "titel": "b", "brand": "c"}\n')
+    sparse = write("sparse.json", '{"id": "i"}\n{"id": "j", "brand": "c"}\n')
+    log = write("log.csv", LOG)
+    wrong = config(
+        amazon={"source": "amazon_2023", "path": reviews, "metadata": write("m.json", '{"parent_asim": "i"}\n')},
+        yelp={"source": "yelp", "path": yelp, "businesses": write("b.json", '{"busines_id": "b"}\n')},
+        atoms={"source": "recbole", "path": inter, "items_file": write("x.item", "item_ids:token\ttitle:token_seq\n")},
+        films={"source": "sequences", "path": histories, "films": films},
+        ids={"source": "sequences", "path": histories, "films": write("movies.dat", "1::a::b\n"), "film_ids": film_ids},
+        own={"source": "columns", "path": log, "items": {"path": items, "id": "id", "title": "title"}},
+        few={"source": "columns", "path": log, "items": {"path": sparse, "id": "id", "title": "title"}},
+    )
+    with pytest.raises(ConfigError) as caught:
+        check_first_lines(wrong, "my.yaml")
+    expected = [
+        ("datasets.amazon.metadata", "m.json: the objects have no key 'parent_asin' (for item); did you mean"),
+        ("datasets.yelp.businesses", "b.json: the objects have no key 'business_id' (for item); did you mean"),
+        ("datasets.atoms.items_file", "x.item: line 1: no column 'item_id'; did you mean 'item_ids'?"),
+        ("datasets.films.films", "films.txt: expected MovieLens' films"),
+        ("datasets.ids.films", "ids.txt: line 1: '1 2 3', expected `item film`"),
+        ("datasets.own.items", "items.json: none of the first objects has the key 'title' (for title); did you mean"),
+    ]
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(expected), lines
+    for line, (key, said) in zip(lines, expected, strict=True):
+        assert line.startswith(f"my.yaml: {key}: ")
+        assert said in line
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"raw": ["a"], "embedding": [[1.0]]}, "expected 'raw_id' or 'item', and 'embedding'"),
+        ({"raw_id": ["a"], "embeddings": [[1.0]]}, "has no column 'embedding', only ['raw_id', 'embeddings']; did you"),
+    ],
+)
+def test_columns_of_vectors(tmp_path: Path, write: Write, columns: dict[str, Any], said: str) -> None:
+    pl.DataFrame(columns).write_parquet(tmp_path / "v.parquet")
+    tables = {"mine": {"recipe": "vectors", "path": str(tmp_path / "v.parquet")}}
+    log = write("log.csv", LOG)
+    wrong = config({"t": {"items": {"table": "mine"}}}, tables, own={"source": "columns", "path": log})
+    with pytest.raises(ConfigError, match=r"tables\.mine\.path: ") as caught:
+        check_first_lines(wrong)
+    assert said in str(caught.value)
+
+
+def extended(write: Write, **more: Any) -> Plan:
+    """A config of an own log, with sections added."""
+    log = write("log.csv", LOG)
+    base = {"datasets": {"own": {"source": "columns", "path": log}}, "experiment": {"datasets": ["own"]}}
+    return Plan(load({**base, **more}))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("item,code\na,1\n", "expected one object of raw item ids to lists of codes, but begins with 'item,code"),
+        ('{"a": "1"}', "id 'a' has \"1\", expected a list of codes"),
+        ('{"a": ["x"]}', "id 'a' has the code 'x', expected a number from 0"),
+        (b"\xff\xfe", "is no JSON"),
+    ],
+)
+def test_first_codes_of_a_file(write: Write, text: str | bytes, said: str) -> None:
+    more = {
+        "semantic_ids": {"mine": {"quantizer": "given", "path": write("codes.json", text)}},
+        "systems": {"t": {"recommender": "tiger", "semantic_ids": "mine"}},
+        "experiment": {"datasets": ["own"], "systems": ["t"]},
+        "significance": {},
+    }
+    with pytest.raises(ConfigError, match=r"semantic_ids\.mine\.path: ") as caught:
+        check_first_lines(extended(write, **more))
+    assert said in str(caught.value)
+    more["semantic_ids"]["mine"]["path"] = write("good.json", '{"a": ["<a_1>", "<b_2>"], "b": ' + "[1, 2]}" + " " * 100)
+    check_first_lines(extended(write, **more))
+
+
+def test_lists_of_ids_and_negatives(write: Write) -> None:
+    more = {
+        "recommend": {"users": write("users.txt", "\n\n"), "items": write("items.txt", b"\xff\n")},
+        "evaluation": {"candidates": {"kind": "file", "path": write("negatives.txt", "u\n")}},
+    }
+    with pytest.raises(ConfigError) as caught:
+        check_first_lines(extended(write, **more), "my.yaml")
+    items, users, negatives = str(caught.value).splitlines()
+    assert items.startswith("my.yaml: recommend.items: ")
+    assert "no UTF-8 text (byte 0); expected one item id a line" in items
+    assert users.startswith("my.yaml: recommend.users: ")
+    assert users.endswith("is empty; expected one user id a line")
+    assert negatives.startswith("my.yaml: evaluation.candidates.path: ")
+    assert "expected `user negative negative ...` a line" in negatives
+    good = {
+        "recommend": {"users": write("u.txt", "u\n"), "items": write("i.txt", "1\n")},
+        "evaluation": {"candidates": {"kind": "file", "path": write("n.txt", "u 1 2\n")}},
+    }
+    check_first_lines(extended(write, **good))

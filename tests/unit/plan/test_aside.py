@@ -17,10 +17,10 @@ from tessera.settings.recipes.hidden import HiddenTable
 
 ROOT = Path(__file__).resolve().parents[3]
 ASIDES = {
-    "captions.looks": {"shard": 7},
+    "captions.looks": {"shard": 7, "jobs": 3},
     "tables.seen": {"shard": 7},
     "models.large": {"offline": True},
-    "models.small.training": {"checkpoint_seconds": 7.0, "tensorboard": True},
+    "models.small.training": {"checkpoint_seconds": 7.0, "trackers": ["tensorboard"], "trackers_online": True},
 }
 
 
@@ -73,7 +73,7 @@ def test_what_is_read_is_no_aside() -> None:
         ("systems.text", {"seeds": [1]}),
         ("systems.dmesr", {"backbones": ["sasrec", "gru4rec"]}),
         ("systems.text", {"training": {"checkpoint_seconds": 7.0}}),
-        ("backbones.gru4rec", {"training": {"tensorboard": True}}),
+        ("backbones.gru4rec", {"training": {"trackers": ["tensorboard"]}}),
     ],
 )
 def test_what_the_runs_of_a_system_are_is_no_part_of_any_of_them(place: str, keys: dict[str, Any]) -> None:
@@ -92,7 +92,9 @@ def asides(model: type[Settings]) -> set[str]:
     return {name for name, field in model.model_fields.items() if any(isinstance(m, Aside) for m in field.metadata)}
 
 
-@pytest.mark.parametrize(("model", "names"), [(Captions, {"shard"}), (HiddenTable, {"shard"}), (HubModel, {"offline"})])
+@pytest.mark.parametrize(
+    ("model", "names"), [(Captions, {"shard", "jobs"}), (HiddenTable, {"shard"}), (HubModel, {"offline"})]
+)
 def test_they_are_marked(model: type[Settings], names: set[str]) -> None:
     assert asides(model) == names
 

@@ -351,13 +351,13 @@ def shop(results: Path, folder: Path, raw_ids: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("page", "name", "ids"),
-    [("docs/use.md", "shop", "SKU{}"), ("README.md", "bazaar", "b{:06}")],
+    [("docs/use.md", "my/shop", "SKU{}"), ("README.md", "demo/bazaar", "b{:06}")],
     ids=["use", "readme"],
 )
 def test_what_the_pages_show_runs(
     page: str, name: str, ids: str, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shift = 10 if name == "bazaar" else 1
+    shift = 10 if page == "README.md" else 1
     shop(results, tmp_path / "results" / name, [ids.format(number + shift) for number in range(ITEMS)])
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
     monkeypatch.chdir(tmp_path)

@@ -238,12 +238,15 @@ def test_bfloat16_trains(data, tmp_path):
     assert judge(run, data, train(run, data, tmp_path))["Hit@5"] > 0.6
 
 
-def test_tensorboard_events_are_written_when_asked_for(data, tmp_path):
+def test_trackers_are_told_of_the_curve(data, tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
-    train(make_run(tensorboard=True, epochs=1), data, tmp_path)
-    events = list(tmp_path.glob("state/*/tensorboard/events*"))
-    assert events
-    assert b"NDCG@10" in events[0].read_bytes()
+    monkeypatch.chdir(tmp_path)
+    run = make_run(trackers=["tensorboard"], epochs=1)
+    told = train(run, data, tmp_path).read_bytes()
+    (events,) = tmp_path.glob(f"tracking/tensorboard/{run.system}/{run.recommender}/seed-{run.seed}/events*")
+    assert b"NDCG@10" in events.read_bytes()
+    silent = train(make_run(epochs=1), data, tmp_path / "silent")
+    assert silent.read_bytes() == told, "no number depends on it"
 
 
 assert os.environ.get("OMP_NUM_THREADS")  # set by tests/conftest.py before torch is loaded

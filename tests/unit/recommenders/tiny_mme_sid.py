@@ -30,10 +30,8 @@ MODEL = BuiltModel(
 
 def write_inputs(folder: Path, code_width: int = WIDTH, levels: int = 2, codes: int = 5) -> RunInputs:
     """A built model of random weights, two tables (one lacks items) and codes of either."""
-    torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    tokenizer = train_tokenizer(["title is Oak lamp; category is lamp"] * 4, MODEL)
-    save_built(folder / "model", make_model(MODEL, tokenizer), tokenizer, make_image_processor(MODEL))
+    write_model_folder(folder / "model")
     rows = np.full((ITEMS + 1, levels * len(TABLES)), ABSENT, np.int64)
     tensors, tables = {}, {}
     for part, (name, width) in enumerate(TABLES.items()):
@@ -48,6 +46,13 @@ def write_inputs(folder: Path, code_width: int = WIDTH, levels: int = 2, codes: 
     write_codes(path, SemanticIds(rows, tuple(Part(name, (codes,) * levels) for name in TABLES)), {}, {})
     write_model(path.with_name("model.safetensors"), tensors, {})
     return RunInputs(tables=tables, codes=str(path), model=str(folder / "model"))
+
+
+def write_model_folder(folder: Path) -> None:
+    """The built model; the same every time."""
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(["title is Oak lamp; category is lamp"] * 4, MODEL)
+    save_built(folder, make_model(MODEL, tokenizer), tokenizer, make_image_processor(MODEL))
 
 
 def make_run(training: dict[str, Any] | None = None, **settings: Any) -> Run:

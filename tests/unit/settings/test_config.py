@@ -56,7 +56,7 @@ BAD = [
     ("trainin", {"epochs": 1}, ["trainin", "did you mean 'training'?"]),
     ("training.epoch", 5, ["training.epoch", "value 5", "did you mean 'epochs'?"]),
     ("training.epochs", "many", ["training.epochs", "integer", "'many'"]),
-    ("training.epochs", 0, ["training.epochs", "greater than or equal to 1", "got 0"]),
+    ("training.epochs", -1, ["training.epochs", "greater than or equal to 0", "got -1"]),
     ("training.learning_rate", "1e-4", ["training.learning_rate", "1e-4", "1.0e-4"]),
     ("training.device", "gpu", ["training.device", "'gpu'", "cuda"]),
     ("datasets.shop.source", "bazar", ["datasets.shop", "unknown source 'bazar'", "did you mean 'bazaar'?"]),

@@ -13,7 +13,7 @@ from typing import Any
 from tessera.data.files import find
 from tessera.data.identifiers import id_text
 from tessera.data.log import Item, RawLog
-from tessera.data.sources.json_lines import json_objects, json_rows, json_schema
+from tessera.data.sources.json_lines import check_keys, first_objects, json_objects, json_rows, json_schema
 from tessera.data.text import as_text, as_title
 from tessera.settings.sources.amazon_base import AmazonSource
 
@@ -44,12 +44,23 @@ def check(settings: AmazonSource) -> None:
     json_schema(find(settings.path, settings.sha256), _columns(settings), settings.encoding)
 
 
+def check_items(settings: AmazonSource) -> None:
+    """Read the first products, and refuse what has no ids."""
+    if settings.metadata is not None:
+        path = find(settings.metadata)
+        check_keys(path, {"item": _product_key(settings)}, first_objects(path, settings.encoding))
+
+
+def _product_key(settings: AmazonSource) -> str:
+    return "parent_asin" if settings.source == "amazon_2023" else "asin"
+
+
 def read_items(settings: AmazonSource, log: RawLog) -> Iterator[Item]:
     """Products of the metadata file; of those that the log does not know only the id."""
     if settings.metadata is None:
         return
     path = find(settings.metadata)
-    key = "parent_asin" if settings.source == "amazon_2023" else "asin"
+    key = _product_key(settings)
     for product in json_objects(path, log, settings.source == "amazon_2014", settings.encoding):
         raw_id = id_text(product.get(key)) or ""
         if not log.knows(raw_id):

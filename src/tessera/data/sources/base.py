@@ -21,6 +21,10 @@ class Source(Protocol):
         """Refuse files whose first lines are not what the settings say; nothing else is read."""
         ...
 
+    def check_items(self, settings: Any) -> None:
+        """Refuse files of items whose first lines are not what the settings say; a source may do without."""
+        ...
+
     def read_items(self, settings: Any, log: RawLog) -> Iterator[Item]:
         """Whatever the source tells of items; ids may repeat (the first wins) and may be unknown to the log."""
         ...

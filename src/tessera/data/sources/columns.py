@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import json
 from collections.abc import Iterator
 from itertools import chain
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from tessera.data.files import find, parts
+from tessera.data.files import DataFileError, find, parts
 from tessera.data.identifiers import id_text
 from tessera.data.log import Item, RawLog
 from tessera.data.packed import open_bytes
@@ -183,12 +184,26 @@ def check_items_file(settings: ItemsFile) -> None:
             check_columns(path, _wanted(settings), read_header(path, settings.separator, settings.encoding).names)
         elif first := first_objects(path, settings.encoding):
             _check_keys(path, settings, first[0])
+            _check_texts(path, settings, first)
 
 
 def _check_keys(path: Path, settings: ItemsFile, first: dict[str, Any]) -> None:
     # objects of JSON may leave keys out, tables may not
     if not _is_by_id(first, settings):
         check_columns(path, {"id": settings.id}, list(first))
+
+
+def _check_texts(path: Path, settings: ItemsFile, first: list[dict[str, Any]]) -> None:
+    """Refuse a title or a text that no object has while they have one of nearly that name: few may have a text."""
+    rows = [row for one in first for row in (one.values() if _is_by_id(one, settings) else [one])]
+    known = dict.fromkeys(key for row in rows for key in row)
+    wanted = {name: key for name, key in _wanted(settings).items() if name != "id"}
+    for name, key in wanted.items():
+        near = difflib.get_close_matches(key, set(known) - {*wanted.values(), settings.id}, n=1, cutoff=0.75)
+        if key not in known and near:
+            raise DataFileError(
+                f"{path}: none of the first objects has the key {key!r} (for {name}); did you mean {near[0]!r}?"
+            )
 
 
 def _is_by_id(value: dict[str, Any], settings: ItemsFile) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,21 @@ def json_schema(path: Path, columns: Mapping[str, str], encoding: str | None = N
         if isinstance(value, list) and name == "item":
             schema[key] = pl.List(pl.String)
     return schema
+
+
+def check_keys(path: Path, wanted: Mapping[str, str], samples: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse objects of which none has a key.
+
+    Args:
+        wanted: what it is for, to the key.
+        samples: the first objects of the file; none says nothing.
+    Raises:
+        DataFileError: none of them has one of the keys.
+    """
+    for name, key in wanted.items():
+        if samples and not any(key in sample for sample in samples):
+            known = dict.fromkeys(other for sample in samples for other in sample)
+            raise DataFileError(f"{path}: the objects have no key {key!r} (for {name}){did_you_mean(key, known)}")
 
 
 def _lone(data: bytes) -> bool:

@@ -7,7 +7,7 @@ column is what. Harper and Konstan, The MovieLens Datasets: History and Context,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -137,17 +137,26 @@ def read_items(settings: MovieLensSource, log: RawLog) -> Iterator[Item]:
         logger.warning("WARNING: %s: no %s beside %s; films have no titles", ratings.parent, name, ratings.name)
 
 
+def film_reader(path: Path) -> _Reader:
+    """What reads a file of films, by its name.
+
+    Raises:
+        DataFileError: the file is named otherwise.
+    """
+    readers: dict[str, _Reader] = {".item": _films_100k, ".dat": _films_dat, ".csv": _films_csv}
+    suffix = Path(_plain(path)).suffix
+    if suffix not in readers:
+        raise DataFileError(f"{path}: expected MovieLens' films: u.item, movies.dat or movies.csv")
+    return readers[suffix]
+
+
 def films(path: Path, log: RawLog, encoding: str | None = None) -> Iterator[Item]:
     """The films of `u.item`, `movies.dat` or `movies.csv`; rows that are none are rejected.
 
     Raises:
         DataFileError: the file is named otherwise, or its header names no film or no title.
     """
-    readers = {".item": _films_100k, ".dat": _films_dat, ".csv": _films_csv}
-    suffix = Path(_plain(path)).suffix
-    if suffix not in readers:
-        raise DataFileError(f"{path}: expected MovieLens' films: u.item, movies.dat or movies.csv")
-    for raw_id, title, genres in readers[suffix](path, log, encoding):
+    for raw_id, title, genres in film_reader(path)(path, log, encoding):
         log.described += 1
         attributes = {"genres": ", ".join(genres)} if genres else {}
         year = _YEAR.search(title)
@@ -157,6 +166,7 @@ def films(path: Path, log: RawLog, encoding: str | None = None) -> Iterator[Item
 
 
 _Films = Iterator[tuple[str, str, list[str]]]
+_Reader = Callable[[Path, RawLog, str | None], _Films]
 
 
 def _films_100k(path: Path, log: RawLog, encoding: str | None) -> _Films:

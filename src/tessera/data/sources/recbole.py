@@ -128,6 +128,25 @@ def _times(path: Path, samples: list[tuple[str, str | None, Sample]], log: RawLo
     return read
 
 
+def check_items(settings: RecBoleSource) -> None:
+    """Read the header of the `.item` file."""
+    if settings.items_file is not None:
+        path = find(settings.items_file)
+        _item_key(path, _plain(read_header(path, "\t", settings.encoding).names))
+
+
+def _item_key(path: Path, plain: list[str]) -> str:
+    """The column of the item id.
+
+    Raises:
+        DataFileError: there is none.
+    """
+    key = next((name for name in _NAMES["item"] if name in plain), None)
+    if key is None:
+        raise DataFileError(f"{path}: line 1: no column 'item_id'{did_you_mean('item_id', plain)}")
+    return key
+
+
 def read_items(settings: RecBoleSource, log: RawLog) -> Iterator[Item]:
     """Every column of the `.item` file but the id; token sequences stay one text."""
     if settings.items_file is None:
@@ -135,9 +154,7 @@ def read_items(settings: RecBoleSource, log: RawLog) -> Iterator[Item]:
     path = find(settings.items_file)
     for names, frame in text_rows(path, "\t", log, encoding=settings.encoding):
         plain = _plain(names)
-        key = next((name for name in _NAMES["item"] if name in plain), None)
-        if key is None:
-            raise DataFileError(f"{path}: line 1: no column 'item_id'{did_you_mean('item_id', plain)}")
+        key = _item_key(path, plain)
         title = next((name for name in _TITLES if name in plain), None)
         for fields in frame["fields"]:
             row = dict(zip(plain, fields, strict=True))

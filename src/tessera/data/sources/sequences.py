@@ -53,6 +53,32 @@ def check(settings: SequencesSource) -> None:
     text_form(find(settings.path, settings.sha256), settings.encoding)
 
 
+def check_items(settings: SequencesSource) -> None:
+    """Look whether the film files are what they should be, by the name of one and the first line of the other."""
+    if settings.films is None:
+        return
+    from tessera.data.sources.movielens import film_reader
+
+    film_reader(find(settings.films))
+    if settings.film_ids is not None:
+        path = find(settings.film_ids)
+        for number, line in lines(path, settings.encoding):
+            _film_id(path, number, line)
+            break
+
+
+def _film_id(path: Path, number: int, line: str) -> list[str]:
+    """The item and the film of a line.
+
+    Raises:
+        DataFileError: they are not two.
+    """
+    words = line.split()
+    if len(words) != 2:
+        raise DataFileError(f"{path}: line {number}: {line!r}, expected `item film`")
+    return words
+
+
 def _last_line(frame: pl.DataFrame) -> int:
     return int(frame["line"][-1]) if frame.height else 0
 
@@ -90,10 +116,8 @@ def read_items(settings: SequencesSource, log: RawLog) -> Iterator[Item]:
     if settings.film_ids is not None:
         path = find(settings.film_ids)
         for number, line in lines(path, settings.encoding):
-            words = line.split()
-            if len(words) != 2:
-                raise DataFileError(f"{path}: line {number}: {line!r}, expected `item film`")
-            named.setdefault(words[1], []).append(words[0])
+            own, film_id = _film_id(path, number, line)
+            named.setdefault(film_id, []).append(own)
     for film in films(find(settings.films), log, settings.encoding):
         for own in named.get(film.raw_id, []) if settings.film_ids is not None else [film.raw_id]:
             yield replace(film, raw_id=own, attributes=dict(film.attributes))

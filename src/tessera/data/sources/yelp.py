@@ -8,7 +8,7 @@ from typing import Any
 from tessera.data.files import find
 from tessera.data.identifiers import id_text
 from tessera.data.log import Item, RawLog
-from tessera.data.sources.json_lines import json_objects, json_rows, json_schema
+from tessera.data.sources.json_lines import check_keys, first_objects, json_objects, json_rows, json_schema
 from tessera.data.text import as_text, as_title
 from tessera.settings.sources.yelp import YelpSource
 
@@ -23,6 +23,13 @@ def read_interactions(settings: YelpSource, log: RawLog) -> None:
 def check(settings: YelpSource) -> None:
     """Read the first reviews or tips, and refuse what has other keys."""
     json_schema(find(settings.path, settings.sha256), _COLUMNS, settings.encoding)
+
+
+def check_items(settings: YelpSource) -> None:
+    """Read the first businesses, and refuse what has no ids."""
+    if settings.businesses is not None:
+        path = find(settings.businesses)
+        check_keys(path, {"item": "business_id"}, first_objects(path, settings.encoding))
 
 
 def read_items(settings: YelpSource, log: RawLog) -> Iterator[Item]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
@@ -43,6 +43,14 @@ class ItemEncoder(nn.Module, ABC):
             ValueError: only training tells it what an item is.
         """
         raise ValueError(f"{type(self).__name__} knows no item but by training on it")
+
+    def item_rows(self) -> Collection[str]:
+        """Names, in `state_dict`, of what has a row an item, (items + 1, ...); empty where nothing has.
+
+        Raises:
+            ValueError: it does not say, so no run can go on from another of other items.
+        """
+        raise ValueError(f"{type(self).__name__} does not say which of its weights have a row an item (`item_rows`)")
 
     def auxiliary_losses(self, vectors: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """Losses of its own, by name, that are added to the mean loss of a step.

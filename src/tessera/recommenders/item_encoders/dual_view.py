@@ -8,7 +8,7 @@ items pass once a step, and a value that many items share (`brand is Oxbow`) is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -106,6 +106,10 @@ class DualViewEncoder(ItemEncoder):
         if settings.axis == "sequence":
             made.fusion = SequenceFusion(made.dim, settings.heads, made.causal)
         return made
+
+    def item_rows(self) -> Collection[str]:
+        """Nothing: an item is what its tables say."""
+        return []
 
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""

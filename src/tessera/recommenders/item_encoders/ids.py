@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,10 @@ class IdItemEncoder(ItemEncoder):
     def build(cls, settings: IdItems, inputs: RunInputs, items: int, dim: int) -> IdItemEncoder:
         """See `ItemEncoder.build`."""
         return cls(items, dim)
+
+    def item_rows(self) -> Collection[str]:
+        """All that it has."""
+        return ["weight"]
 
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""

@@ -6,7 +6,7 @@ learnt of distances is not forgotten on the way (the paper's ablation starts the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +80,10 @@ class SemanticIdEncoder(ItemEncoder):
         beside = inputs.read_table(settings.table, items) if settings.table else None
         lost = inputs.lost(settings.table, items) if settings.table else None
         return cls(settings, *inputs.read_codes(settings.semantic_ids, items), dim, beside, lost)
+
+    def item_rows(self) -> Collection[str]:
+        """The offset an item, where it has one; code vectors belong to codes."""
+        return [] if self.residual is None else ["residual"]
 
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""

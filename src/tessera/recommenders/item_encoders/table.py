@@ -7,7 +7,7 @@ ID run: the second stage of LLMEmb, recommendation adaptation training.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,10 @@ class TableItemEncoder(ItemEncoder):
             self.residual = nn.Parameter(
                 torch.cat([self.residual, self.residual.new_zeros(len(vectors), 1).expand(-1, self.residual.shape[1])])
             )
+
+    def item_rows(self) -> Collection[str]:
+        """The offset an item, where it has one."""
+        return [] if self.residual is None else ["residual"]
 
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""

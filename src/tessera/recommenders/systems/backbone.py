@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -52,6 +52,10 @@ class SequentialRecommender(VectorRecommender):
     def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """See `ItemEncoder.add_items`."""
         self.items.add_items(tables)
+
+    def item_rows(self) -> Collection[str]:
+        """See `ItemEncoder.item_rows`; a backbone knows no items."""
+        return [f"items.{name}" for name in self.items.item_rows()]
 
     def batches(self, run: Run, histories: TrainingHistories) -> WindowBatches:
         """Windows of training histories that lose no target."""

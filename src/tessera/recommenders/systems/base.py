@@ -1,23 +1,26 @@
 """What recommends: the one contract that training, the judge and lists for users know.
 
 A trained system is a `Recommender`, most of them a `VectorRecommender`: vectors of users and items whose inner product
-is the score. A system that is fitted by counting is a `Counted`.
+is the score. A system without training is a `Fixed`, mostly a `Counted`, which is fitted by counting.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tessera.data.dataset import Cases, Dataset
 from tessera.evaluation.histories import Histories
 from tessera.recommenders.inputs import RunInputs
+from tessera.settings.evaluation import Evaluation
 from tessera.settings.kinds import implementation
 from tessera.settings.runs import Run
 from tessera.training.losses import Losses
@@ -37,6 +40,11 @@ class TrainingHistories:
     """(rows,) in time order within a user."""
     times: np.ndarray | None = None
     """(rows,) float64 seconds, NaN where the source has none."""
+
+
+def training_histories(dataset: Dataset, times: bool = False) -> TrainingHistories:
+    """What may be learned from; `times` also gives when it was."""
+    return TrainingHistories(*dataset.train_histories(), dataset.train_times() if times else None)
 
 
 class Recommender(nn.Module, ABC):
@@ -84,7 +92,8 @@ class Recommender(nn.Module, ABC):
             yield Update(partial(self.losses, batch.to(device), at))
 
         training = run.training
-        until = Epochs(training.epochs, validate, training.patience, training.validate_every)
+        warm = training.warm_start is not None
+        until = Epochs(training.epochs, validate, training.patience, training.validate_every, start=warm)
         return Phase(updates, until, {"model": Optimizer(training)}, batches, name, modules=[self])
 
     @property
@@ -101,6 +110,16 @@ class Recommender(nn.Module, ABC):
             ValueError: only training tells it what an item is.
         """
         raise ValueError(f"{type(self).__name__} knows no item but by training on it")
+
+    def item_rows(self) -> Collection[str]:
+        """Names, in `state_dict`, of what has a row an item, (items + 1, ...); empty where nothing has.
+
+        A run that goes on from another takes these rows by item, and all else as it is; nothing may have a row a user.
+
+        Raises:
+            ValueError: it does not say, or has something that means another thing under other items or users.
+        """
+        raise ValueError(f"{type(self).__name__} does not say which of its weights have a row an item (`item_rows`)")
 
     def prepare(self) -> Any:
         """What scoring needs of all items, made once and not once a batch; the weights stand still meanwhile."""
@@ -205,23 +224,49 @@ def as_scorer(model: Recommender, device: torch.device) -> TrainedScorer:
     return (VectorScorer if isinstance(model, VectorRecommender) else TrainedScorer)(model, device)
 
 
-class Counted(ABC):
-    """A system that is fitted by counting, behind the judge's interface."""
+class Fixed(ABC):
+    """A system without training, behind the judge's interface."""
 
     max_history: int | None = None
+
+    @classmethod
+    @abstractmethod
+    def make(cls, run: Run, dataset: Dataset, data: Path, inputs: RunInputs, folder: Path) -> dict[str, Tensor]:
+        """What it scores with.
+
+        Args:
+            run: the resolved run.
+            dataset: the prepared dataset.
+            data: its folder.
+            inputs: the other files that it reads.
+            folder: of the run, for what is set aside, and for work that is too large for memory.
+        """
+
+    @abstractmethod
+    def __init__(self, settings: Any, tensors: Mapping[str, Tensor]) -> None:
+        """From what was made."""
+
+    @abstractmethod
+    def __call__(self, histories: Histories) -> Tensor:
+        """(batch, items) scores."""
+
+    def remarks(self, cases: Cases, evaluation: Evaluation) -> list[str]:
+        """What must be said beside the numbers of these cases."""
+        return []
+
+
+class Counted(Fixed):
+    """A system that is fitted by counting."""
 
     @staticmethod
     @abstractmethod
     def fit(settings: Any, histories: TrainingHistories, items: int) -> dict[str, Tensor]:
         """What is counted in training histories over a catalogue of so many items."""
 
-    @abstractmethod
-    def __init__(self, settings: Any, tensors: Mapping[str, Tensor]) -> None:
-        """From what was counted."""
-
-    @abstractmethod
-    def __call__(self, histories: Histories) -> Tensor:
-        """(batch, items) scores."""
+    @classmethod
+    def make(cls, run: Run, dataset: Dataset, data: Path, inputs: RunInputs, folder: Path) -> dict[str, Tensor]:
+        """See `Fixed.make`."""
+        return cls.fit(run.method, training_histories(dataset), dataset.n_items)
 
 
 def recommender(run: Run) -> type[Recommender]:
@@ -230,7 +275,7 @@ def recommender(run: Run) -> type[Recommender]:
     return kind
 
 
-def counted(run: Run) -> type[Counted]:
-    """The code of a system that is fitted by counting."""
-    kind: type[Counted] = implementation(run.method)
+def fixed(run: Run) -> type[Fixed]:
+    """The code of a system without training."""
+    kind: type[Fixed] = implementation(run.method)
     return kind

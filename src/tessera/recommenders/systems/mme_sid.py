@@ -5,6 +5,7 @@ Semantic IDs are features here and not what is generated: the state after a hist
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,10 @@ class MMESID(VectorRecommender):
         frame = make_frame(language, settings)
         model = cls(settings, language, tokens, heads, frame, at_once)
         return model.to(pick_device(run.training.device))
+
+    def item_rows(self) -> Collection[str]:
+        """The vectors of the ID head."""
+        return ["heads.vectors"]
 
     def batches(self, run: Run, histories: TrainingHistories) -> HistoryBatches:
         """Windows of training histories; `batch_tokens` counts items, each of which is read once and answered once."""

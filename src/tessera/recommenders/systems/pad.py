@@ -10,7 +10,7 @@ item vectors side by side, each times its weight.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -92,6 +92,16 @@ class PAD(VectorRecommender):
         model = cls(settings, towers, Gate(settings, popularity), loss, items)
         model._share_table()
         return model
+
+    def item_rows(self) -> Collection[str]:
+        """None that a run could go on from.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "the phases of PAD begin with untrained towers and hand weights over, which a start would undo"
+        )
 
     # ------------------------------------------------------------ one table for both towers that read it
 

@@ -7,6 +7,7 @@ next item, and the loss the cross-entropy of its tokens.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import pairwise
 
 import numpy as np
@@ -126,6 +127,18 @@ class TIGER(Recommender):
                 inputs.codes, len(absent), len(popularity) - 1, absent[0],
             )  # fmt: skip
         return cls(run.method, ids, popularity)
+
+    def item_rows(self) -> Collection[str]:
+        """Nothing: its vectors are of codes.
+
+        Raises:
+            ValueError: users are hashed by their numbers, or prefixes numbered: both anew with every dataset.
+        """
+        if self.users is not None:
+            raise ValueError("user_tokens: users have other numbers, and so other tokens, in another dataset")
+        if self.settings.tokens == "prefixes":
+            raise ValueError("tokens: prefixes are numbered by the items that there are; codes are not")
+        return []
 
     def batches(self, run: Run, histories: TrainingHistories) -> WindowBatches:
         """Every training item that has codes, but for a history's first, as one target after the items before it.

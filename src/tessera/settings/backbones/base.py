@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class BackboneSettings(Kind):
     """What every backbone may say besides its own shape."""
 
+    FREE: ClassVar[frozenset[str]] = frozenset({"training", "preset"})
     kind: str
     """Which kind it is."""
     dim: int = Field(64, ge=1)

@@ -15,6 +15,7 @@ class GRU4RecSettings(PresetSettings, BackboneSettings):
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.backbones.gru4rec:GRU4Rec"
     OFFICIAL: ClassVar[dict[str, Any]] = {"targets": "last"}
+    FREE: ClassVar[frozenset[str]] = BackboneSettings.FREE | {"targets"}
 
     kind: Literal["gru4rec"] = "gru4rec"
     dim: Width = 64

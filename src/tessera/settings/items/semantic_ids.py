@@ -15,6 +15,7 @@ class SemanticIdItems(ItemSettings):
     """Items as the vectors of their codes, level by level, with or without the raw table beside them."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.item_encoders.semantic_ids:SemanticIdEncoder"
+    FREE: ClassVar[frozenset[str]] = frozenset({"start"})
     kind: Literal["semantic_ids"] = "semantic_ids"
     semantic_ids: CodesName
     """Name under `semantic_ids`."""

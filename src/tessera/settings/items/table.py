@@ -35,6 +35,7 @@ class TableItems(PresetSettings, ItemSettings):
     """A frozen item table behind a trainable adapter."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.item_encoders.table:TableItemEncoder"
+    FREE: ClassVar[frozenset[str]] = frozenset({"align", "preset"})
     OFFICIAL: ClassVar[dict[str, Any]] = {"activation": "none", "standardize": False, "shift_last_item": True}
     kind: Literal["table"] = "table"
     table: TableName

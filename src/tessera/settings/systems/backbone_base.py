@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from tessera.settings.base import ASIDE
 from tessera.settings.losses.base import Loss
@@ -12,6 +12,8 @@ from tessera.settings.systems.base import TrainedSystem
 
 class UnderBackbones(TrainedSystem):
     """A system whose histories are read by a backbone: a run under each of the experiment's, with the one loss."""
+
+    FREE: ClassVar[frozenset[str]] = TrainedSystem.FREE | {"loss", "backbones"}
 
     loss: Annotated[Loss | None, ASIDE] = None
     """Overrides the experiment's `loss`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -20,8 +20,15 @@ if TYPE_CHECKING:
 class SystemSettings(Kind):
     """A system: what is compared with others. One that is fitted by counting runs once, whatever the seed."""
 
+    ONLY_JUDGED: ClassVar[bool] = False
+    """Whether nothing can be asked of it but its ranks of the test users: it reads no histories."""
+
     recommender: str
     """What it is."""
+
+    def source(self, dataset: str, seed: int) -> str | None:
+        """The path of a file that it reads besides what the plan knows; the job that makes it has it as `source`."""
+        return None
 
     @property
     def label(self) -> str:
@@ -35,6 +42,8 @@ class SystemSettings(Kind):
 
 class TrainedSystem(SystemSettings):
     """A system that is trained, once a seed."""
+
+    FREE: ClassVar[frozenset[str]] = frozenset({"training", "seeds", "missing", "preset"})
 
     training: Annotated[dict[str, Any], ASIDE] = Field(default_factory=dict)
     """Keys of `training` that differ for this system."""

@@ -15,6 +15,7 @@ class TIGERSystem(TrainedSystem):
     """Generative retrieval: an encoder-decoder writes the codes of the next item (Rajput et al., NeurIPS 2023)."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.tiger:TIGER"
+    FREE: ClassVar[frozenset[str]] = TrainedSystem.FREE | {"loss", "scoring", "beams", "normalize"}
     recommender: Literal["tiger"] = "tiger"
     semantic_ids: SequenceCodesName
     """Name under `semantic_ids`."""

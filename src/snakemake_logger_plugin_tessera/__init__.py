@@ -1,0 +1,193 @@
+"""Snakemake's events as one line of progress: `snakemake --logger tessera`, which is what `./run` does.
+
+Snakemake finds logger plugins by the names of packages, hence one beside `tessera`, which knows nothing of Snakemake.
+Snakemake goes on writing its full text to its log file. What jobs write to stderr, which is in their own logs too, is
+kept until the end, and added to that file where something failed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from logging import ERROR, INFO, WARNING, LogRecord
+from pathlib import Path
+from typing import Any
+
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from tessera.watch.line import WATCH, Beside, Job, Line, job_name
+
+_NOTHING = "Nothing to be done"
+_STATUS = re.compile(r"returned non-zero exit status (\d+)|died with <Signals\.(\w+)")
+_KILLED = ": the system or a person ended it, often for want of memory"
+_JOBS_FAILED = "At least one job did not complete successfully"
+_TAIL = 20
+
+
+class LogHandler(LogHandlerBase):  # type: ignore[misc]
+    """Draws the line, and says in full what a person must know."""
+
+    def __post_init__(self) -> None:
+        self.began = time.monotonic()
+        self.failed = self.jobs_failed = self.nothing = False
+        self.ended: str | None = None
+        """How the last job ended whose failure has not been told."""
+        self.closed = False
+        self.complete: str | None = None
+        """Snakemake's own log file."""
+        self.dry = bool(self.common_settings.dryrun)
+        self.stream = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
+        self.line = Line(self.stream)
+        self.asked: list[dict[str, Any]] = []
+        """Jobs that a dry run would run."""
+        WATCH.on = True
+        if self.dry:
+            return
+        WATCH.line = self.line
+        # What jobs write goes to a file, for it would break the line; what this process says stands above the line.
+        self.unheard = tempfile.TemporaryFile()  # noqa: SIM115
+        self.stderr, self.beside = sys.stderr, Beside(self.line)
+        sys.stderr = self.beside  # type: ignore[assignment]
+        os.dup2(self.unheard.fileno(), 2)
+
+    # ------------------------------------------------------------ what Snakemake asks of a plugin
+
+    @property
+    def writes_to_stream(self) -> bool:
+        """It takes the place of Snakemake's text."""
+        return True
+
+    @property
+    def writes_to_file(self) -> bool:
+        """Snakemake's log file stays its own."""
+        return False
+
+    @property
+    def has_filter(self) -> bool:
+        """What is shown is chosen here."""
+        return True
+
+    @property
+    def has_formatter(self) -> bool:
+        """Texts of Snakemake are shown in its own form."""
+        return False
+
+    @property
+    def needs_rulegraph(self) -> bool:
+        """No."""
+        return False
+
+    # ------------------------------------------------------------ events
+
+    def emit(self, record: LogRecord) -> None:
+        """One event."""
+        with suppress(BrokenPipeError):
+            try:
+                self._emit(record, getattr(record, "event", None))
+            except BrokenPipeError:
+                raise
+            except Exception:
+                self.handleError(record)
+
+    def _emit(self, record: LogRecord, event: LogEvent | None) -> None:
+        fields = record.__dict__
+        if self.dry and event == LogEvent.JOB_INFO:
+            self.asked.append(fields)
+        elif event == LogEvent.RUN_INFO:
+            self.line.total = int((fields.get("stats") or {}).get("total", 0))
+        elif event == LogEvent.JOB_INFO:
+            name = job_name(fields["rule_name"], fields["log"] or [], dict(fields["wildcards"] or {}))
+            threads = int(fields.get("threads") or 1)
+            self.line.start(fields["jobid"], Job(name, fields["rule_name"], threads))
+        elif event == LogEvent.JOB_FINISHED:
+            self.line.finish(fields["job_id"])
+        elif event == LogEvent.PROGRESS:
+            self.line.total = int(fields.get("total") or self.line.total)
+        elif event == LogEvent.JOB_ERROR:
+            self._job_failed(record)
+        elif record.levelno >= WARNING:
+            self._problem(record, event)
+        elif record.levelno == INFO and event is None:
+            self._aside(str(record.msg or ""))
+
+    def _job_failed(self, record: LogRecord) -> None:
+        fields = record.__dict__
+        logs = list(fields["log"] or [])
+        job = self.line.fail(fields["jobid"])
+        name = job.name if job is not None else job_name(fields["rule_name"], logs, {})
+        ended, self.ended = self.ended, None
+        why = f" ({ended}{_KILLED if ended == 'SIGKILL' else ''})" if ended else ""
+        self.failed = self.jobs_failed = True
+        if self.common_settings.show_failed_logs:
+            self.line.say(self.format(record))
+        self.line.say(f"FAILED: {name}{why}" + (f"; its log: {', '.join(logs)}" if logs else ""))
+
+    def _problem(self, record: LogRecord, event: LogEvent | None) -> None:
+        text = self.format(record) or ""
+        self.failed = self.failed or record.levelno >= ERROR
+        status = _STATUS.search(text)
+        if event == LogEvent.ERROR and status is not None:
+            # the command line of a job: of it, a person needs how it ended
+            self.ended = status[2] or f"exit status {status[1]}"
+        elif text and not (self.jobs_failed and _JOBS_FAILED in text):
+            self.line.say(text)
+
+    def _aside(self, text: str) -> None:
+        """Of what Snakemake tells on its way, where its log is, and that it ends or waits."""
+        if text.startswith("Complete log(s): "):
+            self.complete = text.removeprefix("Complete log(s): ")
+        elif text.startswith(_NOTHING):
+            self.nothing = True
+            if not self.dry:
+                self.line.say(_NOTHING + ".")
+        elif text.startswith(("Will exit after", "Terminating", "Unlocking", "Trying to")):
+            self.line.say(text)
+
+    # ------------------------------------------------------------ the end
+
+    def close(self) -> None:
+        """Give stderr back, and say how the run ended."""
+        if not self.closed:
+            self.closed = True
+            if self.dry:
+                self._plan()
+            else:
+                self._end()
+        super().close()
+
+    def _plan(self) -> None:
+        """What a dry run is asked for: the jobs, and what they will take."""
+        if not self.failed and WATCH.plan is not None:
+            print("\n".join(WATCH.plan(self.asked)), flush=True)
+        self.stream.flush()
+
+    def _end(self) -> None:
+        self.line.close()
+        self.beside.rest()
+        WATCH.line = None
+        sys.stderr.flush()
+        sys.stderr = self.stderr
+        os.dup2(self.stream.fileno(), 2)
+        with suppress(OSError, ValueError):
+            if self.failed:
+                self._tell_failure()
+            elif WATCH.closing is not None and (self.nothing or 0 < self.line.total <= self.line.done):
+                self.stream.write("\n".join(WATCH.closing(time.monotonic() - self.began)) + "\n")
+            self.stream.flush()
+
+    def _tell_failure(self) -> None:
+        self.unheard.seek(0)
+        said = self.unheard.read().decode("utf-8", errors="replace")
+        if self.complete is not None and said:
+            with suppress(OSError), Path(self.complete.split(", ")[0]).open("a", encoding="utf-8") as file:
+                file.write(f"\nWhat jobs wrote to stderr:\n{said}")
+        if not WATCH.explained and said.strip():
+            self.stream.write("\n".join(["What jobs said last:", *said.rstrip().splitlines()[-_TAIL:]]) + "\n")
+        if self.complete is not None:
+            self.stream.write(f"All that was said: {self.complete}\n")
+        self.stream.write(WATCH.explained or "")

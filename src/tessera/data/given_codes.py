@@ -1,0 +1,87 @@
+"""Files of semantic IDs that exist already: JSON of raw item ids to lists of codes, read whole or looked at."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# <a_12>, a_12 or 12
+_CODE = re.compile(r"<?(?:[A-Za-z]+_)?(\d+)>?")
+_EXPECTED = "expected one object of raw item ids to lists of codes"
+_LOOKED_AT = 1 << 16
+"""Characters of a file that are read before anything runs."""
+
+
+class GivenCodesError(ValueError):
+    """A file of codes is not what it should be."""
+
+
+def read_codes(source: Path) -> tuple[list[str], np.ndarray]:
+    """Raw ids and (ids, levels) codes of the file.
+
+    Raises:
+        GivenCodesError: it is no such JSON, or codes are missing or are no numbers.
+    """
+    try:
+        pairs = json.loads(source.read_text(encoding="utf-8"), object_pairs_hook=_Pairs)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise GivenCodesError(f"{source}: is no JSON ({error})") from None
+    if not isinstance(pairs, _Pairs) or not pairs:
+        raise GivenCodesError(f"{source}: {_EXPECTED}")
+    ids = [raw for raw, _ in pairs]
+    if len(set(ids)) < len(ids):
+        twice = next(raw for number, raw in enumerate(ids) if raw in ids[:number])
+        raise GivenCodesError(f"{source}: names the id {twice!r} twice")
+    rows = [_codes(source, raw, value) for raw, value in pairs]
+    for raw, row in zip(ids, rows, strict=True):
+        if len(row) != len(rows[0]):
+            raise GivenCodesError(
+                f"{source}: id {raw!r} has {len(row)} codes, but id {ids[0]!r} has {len(rows[0])}; all need as many"
+            )
+    return ids, np.array(rows, np.int64)
+
+
+def check_codes(source: Path) -> None:
+    """Refuse a file that holds no codes by item, by its first entry.
+
+    Raises:
+        GivenCodesError: so it is.
+    """
+    try:
+        with source.open(encoding="utf-8-sig") as file:
+            start = file.read(_LOOKED_AT).lstrip()
+    except UnicodeDecodeError as error:
+        raise GivenCodesError(f"{source}: is no JSON ({error})") from None
+    if not start.startswith("{"):
+        raise GivenCodesError(f"{source}: {_EXPECTED}, but begins with {start[:20]!r}")
+    decoder = json.JSONDecoder(object_pairs_hook=_Pairs)
+    try:
+        raw, end = decoder.raw_decode(start[1:].lstrip())
+        value, _ = decoder.raw_decode(start[1:].lstrip()[end:].lstrip().removeprefix(":").lstrip())
+    except ValueError:
+        return  # damaged, or longer than what was read: told by the job, with its place
+    if isinstance(raw, str):
+        _codes(source, raw, value)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object of JSON with the keys that it repeats."""
+
+
+def _codes(source: Path, raw: str, value: Any) -> list[int]:
+    if not isinstance(value, list) or isinstance(value, _Pairs) or not value:
+        raise GivenCodesError(f"{source}: id {raw!r} has {json.dumps(value)[:60]}, expected a list of codes")
+    return [_code(source, raw, code) for code in value]
+
+
+def _code(source: Path, raw: str, code: Any) -> int:
+    if isinstance(code, int) and not isinstance(code, bool) and code >= 0:
+        return code
+    matched = _CODE.fullmatch(code) if isinstance(code, str) else None
+    if matched is None:
+        raise GivenCodesError(f"{source}: id {raw!r} has the code {code!r}, expected a number from 0 or '<a_12>'")
+    return int(matched[1])

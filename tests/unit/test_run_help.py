@@ -1,0 +1,50 @@
+"""`./run --help` says what there is before anything is installed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "dash"])
+@pytest.mark.parametrize("arguments", [["--help"], ["--configfile", "config/tiny.yaml", "-h"]])
+def test_help_installs_nothing(tmp_path: Path, shell: str, arguments: list[str]) -> None:
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"no {shell} here")
+    shutil.copy2(ROOT / "run", tmp_path / "run")
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    before = sorted(tmp_path.rglob("*"))
+    # an empty PATH but for what the script itself needs: no Python could be called
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "cat").symlink_to(shutil.which("cat") or "/bin/cat")
+    done = subprocess.run(
+        [program, str(tmp_path / "run"), *arguments],
+        env={"PATH": str(tools)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.startswith("Usage: ./run ")
+    for said in ("--configfile", "--verbose", "--profile slurm", "POSIX shell", "Python 3.11"):
+        assert said in done.stdout
+    assert [path for path in sorted(tmp_path.rglob("*")) if "bin" not in path.parts] == before
+    for page in re.findall(r"(?:docs|config)/[\w.-]+|README\.md", done.stdout):
+        assert (ROOT / page).is_file(), page
+
+
+def test_every_option_that_help_shows_is_one() -> None:
+    shown = subprocess.run(["sh", str(ROOT / "run"), "--help"], capture_output=True, text=True, check=True).stdout
+    from snakemake.cli import get_argument_parser
+
+    known = {name for action in get_argument_parser()._actions for name in action.option_strings}
+    assert set(re.findall(r"(?<!\w)--[a-z-]+", shown)) - {"--help"} <= known
