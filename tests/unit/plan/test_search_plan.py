@@ -126,7 +126,7 @@ def test_values_go_before_what_a_system_says_of_itself_and_can_be_put_in_twice()
         ({"space": {"backbones.sasrec.dropout": {"low": 0.0, "high": 0.5, "log": True}}}, "must be above 0"),
         ({"space": {"backbones.gru4rec.dropout": {"low": 0.0, "high": 0.5}}}, "holds nothing of 'id/sasrec'"),
         ({"space": {"training.patience": {"choices": [3]}}}, "at least 2"),
-        ({"systems": ["popular"]}, "search.systems.0: 'popular' is no trained system"),
+        ({"systems": ["popular"]}, "search.systems.0: 'popular' is no system of the experiment that has settings"),
         ({"trails": 3}, "did you mean 'trials'"),
     ],
 )
