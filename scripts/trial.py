@@ -8,7 +8,7 @@ from tessera.recommenders.inputs import run_inputs
 from tessera.recommenders.trial import try_run
 from tessera.settings.runs import Run
 
-with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt):
+with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt, snakemake.resources.get("gpu", 0)):
     run = Run.model_validate_json(snakemake.params.cfg)
     try_run(
         run,

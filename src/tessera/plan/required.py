@@ -226,8 +226,11 @@ def check_files(plan: Plan, where: str = "config", elsewhere: bool = False) -> N
     Raises:
         ConfigError: one message with every such file, a line each.
     """
-    problems = [*_missing_packages(plan, where, elsewhere), *_missing_trackers(plan, where)]
-    problems += [*_export_problems(plan, where)]
+    problems = [
+        *_missing_packages(plan, where, elsewhere),
+        *_missing_trackers(plan, where),
+        *_export_problems(plan, where),
+    ]
     problems += [f"{where}: {problem}" for problem in warm_start_problems(Jobs(plan))]
     for needed in _needed(plan):
         problem = _problem(needed)

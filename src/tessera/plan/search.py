@@ -39,7 +39,10 @@ def values(search: Search, run: Run, trial: int) -> dict[str, Any]:
     """
     own_loss = not isinstance(run.method, BackboneSystem) or run.method.loss is not None
     paths = [path for path in sorted(search.space) if touches(path, run.system, run.recommender, own_loss)]
-    points = (_random if search.sampler == "random" else _sobol)(len(paths), search.seed, trial)
+    if search.sampler == "random":
+        points = _random(len(paths), search.seed, trial)
+    else:
+        points = _sobol(len(paths), search.seed, trial)
     return {path: search.space[path].value(at) for path, at in zip(paths, points, strict=True)}
 
 
