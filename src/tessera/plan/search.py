@@ -10,7 +10,7 @@ from tessera.plan.graph import Plan
 from tessera.settings.changes import with_values
 from tessera.settings.runs import Run
 from tessera.settings.search import Search, touches
-from tessera.settings.systems.backbone import BackboneSystem
+from tessera.settings.systems.backbone_base import UnderBackbones
 from tessera.settings.systems.base import TrainedSystem
 
 
@@ -37,7 +37,7 @@ def values(search: Search, run: Run, trial: int) -> dict[str, Any]:
 
     Trials do not depend on how many there are; systems with the same paths get the same ones.
     """
-    own_loss = not isinstance(run.method, BackboneSystem) or run.method.loss is not None
+    own_loss = not isinstance(run.method, UnderBackbones) or run.method.loss is not None
     paths = [path for path in sorted(search.space) if touches(path, run.system, run.recommender, own_loss)]
     if search.sampler == "random":
         points = _random(len(paths), search.seed, trial)

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from tessera.settings.base import Seed, Settings, did_you_mean
 from tessera.settings.changes import replaced
 from tessera.settings.references import SystemName, references, walk
-from tessera.settings.systems.backbone import BackboneSystem
+from tessera.settings.systems.backbone_base import UnderBackbones
 from tessera.settings.systems.base import TrainedSystem
 
 if TYPE_CHECKING:
@@ -100,10 +100,10 @@ class Search(Settings):
         for name in self.systems or compared:
             system = config.systems[name]
             under = [""]
-            if isinstance(system, BackboneSystem):
+            if isinstance(system, UnderBackbones):
                 under = [*(system.backbones or config.experiment.backbones)]
             for backbone in under:
-                own_loss = not isinstance(system, BackboneSystem) or system.loss is not None
+                own_loss = not isinstance(system, UnderBackbones) or system.loss is not None
                 if not any(touches(path, name, backbone, own_loss) for path in self.space):
                     row = f"{name}/{backbone}" if backbone else name
                     yield "space", f"holds nothing of {row!r}, which would be trained {self.trials} times alike"
