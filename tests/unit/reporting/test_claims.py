@@ -14,11 +14,12 @@ from reporting_world import EVIL, ORDER, metric_files, representation_files, run
 
 from tessera.artifacts.files import read_json
 from tessera.evaluation.significance import bootstrap_interval, detectable, holm, least_p, randomization, told_p
+from tessera.plan.graph import Plan
 from tessera.reporting import claims
 from tessera.reporting.claims import FAILS, HOLDS, UNDECIDED, judge_claims, verdict
 from tessera.reporting.ranking_page import build
 from tessera.settings.base import ConfigError
-from tessera.settings.claims import Claim
+from tessera.settings.claims import Claim, all_rows, rows_of
 from tessera.settings.config import load
 from tessera.settings.evaluation import Evaluation, Significance
 from tessera.settings.reporting import Report
@@ -172,3 +173,19 @@ def test_a_claim_has_a_name_of_its_own() -> None:
     one = {"name": "a", "better": "id/sasrec", "than": "popular"}
     with pytest.raises(ConfigError, match="two claims have the name 'a'"):
         load({**BASE, "claims": [one, {**one, "metric": "MRR"}]})
+
+
+@pytest.mark.parametrize(
+    "system", [{"recommender": "pad", "table": "text"}, {"recommender": "findrec", "text": "text"}]
+)
+def test_rows_of_every_kind_of_system_under_backbones_can_be_claimed(system: dict[str, Any]) -> None:
+    config = {
+        **BASE,
+        "tables": {"text": {"recipe": "latent", "view": "text"}},
+        "systems": {"mine": system},
+        "experiment": {**BASE["experiment"], "systems": ["popular", "id", "mine"]},
+        "claims": [{"name": "a", "better": "mine/gru4rec", "than": "id/gru4rec"}],
+    }
+    rows = {f"{run.system}/{run.recommender}" for run in Plan(load(config)).runs}
+    assert set(all_rows(load(config))) == rows
+    assert rows_of(load(config), "mine") == ["mine/sasrec", "mine/gru4rec"]
