@@ -10,14 +10,12 @@ from tessera.plan.graph import Plan
 from tessera.settings.changes import with_values
 from tessera.settings.runs import Run
 from tessera.settings.search import Search, touches
-from tessera.settings.systems.backbone_base import UnderBackbones
-from tessera.settings.systems.base import TrainedSystem
 
 
 def is_searched(plan: Plan, run: Run) -> bool:
     """Whether the settings of a run are chosen by a search."""
     search = plan.config.search
-    if search is None or not isinstance(run.method, TrainedSystem):
+    if search is None or run.heuristic:
         return False
     compared = plan.config.experiment.systems
     return run.system in (search.systems if search.systems is not None else compared)
@@ -37,8 +35,7 @@ def values(search: Search, run: Run, trial: int) -> dict[str, Any]:
 
     Trials do not depend on how many there are; systems with the same paths get the same ones.
     """
-    own_loss = not isinstance(run.method, UnderBackbones) or run.method.loss is not None
-    paths = [path for path in sorted(search.space) if touches(path, run.system, run.recommender, own_loss)]
+    paths = [path for path in sorted(search.space) if touches(path, run.system, run.recommender, run.method)]
     if search.sampler == "random":
         points = _random(len(paths), search.seed, trial)
     else:
@@ -79,7 +76,7 @@ def trial_run(plan: Plan, name: str, trial: int) -> Run:
 def remark(plan: Plan, run: Run) -> str | None:
     """What stands beside the numbers of a run where something is searched."""
     search = plan.config.search
-    if search is None or not isinstance(run.method, TrainedSystem):
+    if search is None or run.heuristic:
         return None
     if not is_searched(plan, run):
         return f"settings not searched, where others had {search.trials} trials"
