@@ -80,7 +80,7 @@ def test_more_trials_run_alone_until_one_is_better(project: Project) -> None:
     [
         ({"space": {"training.learning_rat": {"low": 0.1, "high": 0.2}}}, "did you mean 'learning_rate'?"),
         ({"space": {"backbones.sasre.dim": {"choices": [1, 2]}}}, "did you mean 'sasrec'?"),
-        ({"systems": ["popular"]}, "search.systems.0: 'popular' is no trained system of the experiment"),
+        ({"systems": ["popular"]}, "search.systems.0: 'popular' is no system of the experiment that has settings to search"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(project: Project, search: dict[str, Any], told: str) -> None:

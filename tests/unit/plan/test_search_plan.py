@@ -172,7 +172,7 @@ def test_values_go_before_what_a_system_says_of_itself_and_can_be_put_in_twice()
         ({"space": {"systems.mine.seeds": {"choices": [[1], [2]]}}}, "'seeds' is the same for all trials"),
         ({"space": {"systems.mine.training.patienc": {"low": 1, "high": 2}}}, "did you mean 'patience'"),
         ({"space": {"backbones.sasrec.dim": {"low": 16, "high": 64}}}, "17: heads: 2 does not divide dim 17"),
-        ({"systems": ["popular"]}, "search.systems.0: 'popular' is no trained system"),
+        ({"systems": ["popular"]}, "search.systems.0: 'popular' is no system of the experiment that has settings"),
         ({"trails": 3}, "did you mean 'trials'"),
     ],
 )
