@@ -61,6 +61,7 @@ wildcard_constraints:
     recommender=one_of({run.recommender for run in PLAN.trained.values()}),
     seed=r"\d+",
     trial=r"\d+",
+    round=r"\d+",
 
 
 # ---------------------------------------------------------------- nouns that wildcards name

@@ -18,6 +18,9 @@ from tessera.settings.training import LoopSettings
 if TYPE_CHECKING:
     from tessera.settings.config import Config
 
+LEARNING = ("tpe", "gp")
+"""Samplers of Optuna, which learn from the trials of earlier rounds."""
+
 _FIXED = {
     "training": {"warm_start", "device", "processes", *LoopSettings.model_fields},
     "method": {"backbones", "missing", "preset", "seeds"},
@@ -75,19 +78,32 @@ class Dimension(Settings):
         return [self.low, self.high]
 
 
+class Asking(Settings):
+    """What the values of a round of trials depend on, besides the trials before it."""
+
+    space: dict[str, Dimension]
+    sampler: str
+    seed: int
+    round: int
+
+
 class Search(Settings):
     """Settings chosen on validation, with as many trials for every system: trial by trial a job of its own."""
 
     trials: int = Field(20, ge=1, le=100_000)
-    """Trainings of every system under every recommender; more of them later go on where fewer ended."""
+    """Trials of every system under every recommender; more of them later go on where fewer ended."""
     space: dict[str, Dimension] = Field(min_length=1)
     """Paths of settings and what they may be: `backbones.sasrec.dropout: {low: 0.0, high: 0.5}`,
     `training.learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}`, `systems.mine.dim: {choices: [32, 64]}`."""
     systems: list[SystemName] | None = None
-    """The systems that are searched; null takes all of the experiment that are trained. Others say that they were
-    not."""
-    sampler: Literal["random", "sobol"] = "sobol"
-    """Where trials lie: drawn each for itself, or spread evenly (a scrambled Sobol sequence)."""
+    """The systems that are searched; null takes all of the experiment that are trained, and heuristics that the space
+    names. Others say that they were not."""
+    sampler: Literal["random", "sobol", "tpe", "gp"] = "sobol"
+    """Where trials lie: drawn each for itself, spread evenly (a scrambled Sobol sequence), or where a sampler of Optuna
+    expects most after the rounds before: tree-structured Parzen estimators or a Gaussian process (extra `optuna`)."""
+    round: int = Field(5, ge=1)
+    """Trials that run beside one another under `tpe` and `gp`, which learn from all rounds before; the first round is
+    of the Sobol sequence."""
     seed: Seed = 0
     """Seed of the drawing; trials are trained under the first seed of the system."""
 
@@ -96,12 +112,14 @@ class Search(Settings):
         if config.task != "sequential":
             yield "", "click models are not searched"
             return
-        compared = [name for name in config.experiment.systems if isinstance(config.systems.get(name), TrainedSystem)]
+        known = {name: config.systems[name] for name in config.experiment.systems if name in config.systems}
+        compared = [name for name, system in known.items() if searchable(system)]
         for index, name in enumerate(self.systems or []):
             if name not in compared:
                 yield (
                     f"systems.{index}",
-                    f"{name!r} is no trained system of the experiment{did_you_mean(name, compared)}",
+                    f"{name!r} is no system of the experiment that has settings to search"
+                    f"{did_you_mean(name, compared)}",
                 )
         wrong = False
         for path, dimension in self.space.items():
@@ -110,7 +128,7 @@ class Search(Settings):
                 yield f"space.{path}", problem
         if wrong:
             return
-        for name in self.systems or compared:
+        for name in self.systems or [name for name in compared if isinstance(known[name], TrainedSystem)]:
             system = config.systems[name]
             under = [""]
             if isinstance(system, UnderBackbones):
@@ -118,7 +136,7 @@ class Search(Settings):
             for backbone in under:
                 if not any(touches(path, name, backbone, system) for path in self.space):
                     row = f"{name}/{backbone}" if backbone else name
-                    yield "space", f"holds nothing of {row!r}, which would be trained {self.trials} times alike"
+                    yield "space", f"holds nothing of {row!r}, which would be made {self.trials} times alike"
 
 
 def _section(config: Config, path: str) -> tuple[str, Settings | None, list[str], str]:
@@ -173,10 +191,19 @@ def _path_problems(config: Config, path: str, values: Sequence[Any]) -> Iterator
             return
 
 
+def searchable(system: SystemSettings) -> bool:
+    """Whether a system has settings that a search could choose: all that are trained, and heuristics with keys."""
+    own = type(system).model_fields.keys() - SystemSettings.model_fields.keys()
+    return isinstance(system, TrainedSystem) or (bool(own) and not system.ONLY_JUDGED)
+
+
 def touches(path: str, name: str, recommender: str, system: SystemSettings) -> bool:
-    """Whether a path changes the runs of a system of this name under a recommender."""
+    """Whether a path changes the runs of a system (`name`, with its settings) under a recommender."""
     head, *keys = path.split(".")
+    head, *keys = path.split(".")
+    if head == "systems":
+        return keys[:1] == [name]
+    if not isinstance(system, TrainedSystem):
+        return False
     common_loss = isinstance(system, UnderBackbones) and system.loss is None
-    return {
-        "training": True, "loss": common_loss, "backbones": keys[:1] == [recommender], "systems": keys[:1] == [name],
-    }[head]  # fmt: skip
+    return {"training": True, "loss": common_loss, "backbones": keys[:1] == [recommender]}[head]

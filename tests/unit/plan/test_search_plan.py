@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tessera.plan import required
 from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs
+from tessera.plan.required import check_files
 from tessera.plan.search import searched, trial_run, values
 from tessera.settings.base import ConfigError
 from tessera.settings.changes import with_values
@@ -22,6 +24,9 @@ SPACE: dict[str, Any] = {
     "backbones.sasrec.dropout": {"low": 0.0, "high": 0.5},
     "systems.mine.loss.negatives": {"choices": [1, 4]},
 }
+
+
+SPACE_OF_ALL = {"training.learning_rate": SPACE["training.learning_rate"]}
 
 
 def plan(experiment: dict[str, Any] | None = None, **search: Any) -> Plan:
@@ -131,6 +136,86 @@ def test_final_trainings_read_what_was_chosen_and_their_own_settings_stay() -> N
     assert "test" not in str(jobs.inputs(jobs.searched_run("id/sasrec"), "shop"))
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_later_rounds_are_asked_for_from_all_trials_before_them(sampler: str) -> None:
+    made = plan(sampler=sampler, round=3)
+    jobs, sobol = Jobs(made), Jobs(plan())
+    name = "id/sasrec"
+    for trial in range(3):  # those of the first round are as they are without learning
+        assert jobs.asked("shop", name, trial) == {}
+        assert jobs.trial(name, trial) == sobol.trial(name, trial)
+    for trial, number in ((3, 1), (5, 1), (6, 2), (7, 2)):
+        assert jobs.asked("shop", name, trial) == {"asked": jobs.search_file("shop", name, f"round-{number}.json")}
+        assert trial_run(made, name, trial).chosen == {}
+    assert jobs.rounds_before("shop", name, 2) == jobs.trials("shop", name)[:6]
+    # neither the number of trials nor what other rows search changes what is asked
+    space = {path: dimension for path, dimension in SPACE.items() if not path.startswith("systems")}
+    other = Jobs(plan(sampler=sampler, round=3, trials=9, space=space))
+    assert other.asking(name) == jobs.asking(name)
+    assert other.asking("mine/sasrec") != jobs.asking("mine/sasrec")
+    assert Jobs(plan(sampler=sampler, round=3, seed=1)).asking(name) != jobs.asking(name)
+    assert "test" not in str(jobs.inputs(jobs.searched_run(name), "shop")) + jobs.asking(name)
+
+
+def test_a_learning_sampler_is_refused_without_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = required.find_spec
+    monkeypatch.setattr(required, "find_spec", lambda name: None if name == "optuna" else real(name))
+    check_files(plan(), "my.yaml")
+    with pytest.raises(ConfigError) as caught:
+        check_files(plan(sampler="tpe"), "my.yaml")
+    assert str(caught.value) == (
+        "my.yaml: search.sampler: tpe needs the package optuna, which is not installed; "
+        "pip install -e '.[optuna]' -c constraints.txt, or sampler: sobol"
+    )
+
+
+NEIGHBOURS = {"systems.item_knn.neighbours": {"low": 10, "high": 200}}
+
+
+def with_neighbours(search: dict[str, Any], **evaluation: Any) -> Plan:
+    config = {
+        "datasets": {"shop": {"source": "bazaar"}},
+        "search": {"trials": 8, **search},
+        "training": {"validation_users": 50},
+        "evaluation": evaluation,
+        "experiment": {"datasets": ["shop"], "systems": ["popular", "item_knn", "markov", "id"]},
+    }
+    return Plan(load(config))
+
+
+def test_heuristics_that_the_space_names_get_as_many_trials() -> None:
+    made = with_neighbours({"space": SPACE_OF_ALL | NEIGHBOURS}, mask_seen=False)
+    jobs = Jobs(made)
+    assert [*searched(made)] == ["item_knn/item_knn", "id/sasrec"]
+    assert {len(jobs.trials("shop", name)) for name in searched(made)} == {8}
+    run = trial_run(made, "item_knn/item_knn", 3)
+    assert run.chosen.keys() == NEIGHBOURS.keys()
+    assert run.method.neighbours == run.chosen["systems.item_knn.neighbours"]
+    # judged on what trained systems are judged on
+    other = trial_run(made, "id/sasrec", 3)
+    assert (run.mask_seen, run.training.validation_users) == (other.mask_seen, 50) == (False, 50)
+    best = jobs.search_file("shop", "item_knn/item_knn")
+    assert jobs.chosen(Noun("run", "item_knn/item_knn/seed-0"), "shop") == {"chosen": best}
+    assert jobs.chosen(Noun("run", "markov/markov/seed-0"), "shop") == {}
+    told = {name: json.loads(jobs.evaluation(Noun("run", name)))["run"]["remarks"] for name in made.trained}
+    assert told["item_knn/item_knn/seed-0"] == ["settings chosen on validation among 8 quasi-random trials"]
+    assert told["markov/markov/seed-0"] == ["settings not searched, where others had 8 trials"]
+    assert told["popular/popular/seed-0"] == []
+    # a search of others leaves it as it is
+    alone = Jobs(with_neighbours({"space": SPACE_OF_ALL}))
+    knn = Noun("run", "item_knn/item_knn/seed-0")
+    assert alone.chosen(knn, "shop") == {}
+    assert alone.settings(knn, "shop") == jobs.settings(knn, "shop")
+
+
+def test_a_heuristic_that_is_named_needs_a_path() -> None:
+    assert [*searched(with_neighbours({"space": NEIGHBOURS, "systems": ["item_knn"]}))] == ["item_knn/item_knn"]
+    with pytest.raises(ConfigError, match="space: holds nothing of 'item_knn'"):
+        with_neighbours({"space": SPACE_OF_ALL, "systems": ["item_knn", "id"]})
+    with pytest.raises(ConfigError, match="did you mean 'neighbours'"):
+        with_neighbours({"space": {"systems.item_knn.neighbour": {"low": 1, "high": 2}}, "systems": ["item_knn"]})
+
+
 def test_the_budget_is_a_remark() -> None:
     jobs = Jobs(plan(systems=["mine"]))
 
@@ -172,7 +257,7 @@ def test_values_go_before_what_a_system_says_of_itself_and_can_be_put_in_twice()
         ({"space": {"systems.mine.seeds": {"choices": [[1], [2]]}}}, "'seeds' is the same for all trials"),
         ({"space": {"systems.mine.training.patienc": {"low": 1, "high": 2}}}, "did you mean 'patience'"),
         ({"space": {"backbones.sasrec.dim": {"low": 16, "high": 64}}}, "17: heads: 2 does not divide dim 17"),
-        ({"systems": ["popular"]}, "search.systems.0: 'popular' is no trained system"),
+        ({"systems": ["popular"]}, "search.systems.0: 'popular' is no system of the experiment that has settings"),
         ({"trails": 3}, "did you mean 'trials'"),
     ],
 )
