@@ -297,6 +297,57 @@ def test_a_job_of_which_one_output_is_lost_is_taken_whole(records: Kept) -> None
     assert Path("results/a/shop/data/rows.parquet").samefile("results/b/shop/data/rows.parquet")
 
 
+@pytest.fixture
+def parts(records: Kept) -> tuple[Callable[[str], Job], Callable[[str], Job]]:
+    """Two jobs of which results/a has removed what the first made, once the second had read it."""
+
+    def part(root: str) -> Job:
+        inputs, output = (f"{root}/shop/raw/log.parquet",), f"{root}/shop/captions/told.part-0.json"
+        return job(root, "part", inputs=inputs, outputs=(output,), logs=(), temporary=True)
+
+    def whole(root: str) -> Job:
+        inputs = (f"{root}/shop/raw/log.parquet", *part(root).outputs)
+        return job(root, "whole", inputs=inputs, outputs=(f"{root}/shop/captions/told.parquet",), logs=())
+
+    finish(part("results/a"), records)
+    finish(whole("results/a"), records)
+    Path(part("results/a").outputs[0]).unlink()
+    return part, whole
+
+
+def test_what_was_made_of_removed_files_is_taken(
+    records: Kept, parts: tuple[Callable[[str], Job], Callable[[str], Job]]
+) -> None:
+    part, whole = parts
+    (removed,), (output,) = part("results/b").outputs, whole("results/b").outputs
+    taking = Reuse("results/b", ["results/a"], records)
+    assert not taking.take(part("results/b"))
+    assert removed not in records, "nothing is recorded before something is taken"
+    assert taking.take(whole("results/b"))
+    assert Path(output).samefile(whole("results/a").outputs[0])
+    assert not Path(removed).exists()
+    assert records[removed]["input"] == list(part("results/b").inputs)
+    assert taking.taken == {"results/a": 1}
+
+
+@pytest.mark.parametrize("change", ["params", "record", "own"])
+def test_what_was_made_of_other_removed_files_is_not(
+    records: Kept, parts: tuple[Callable[[str], Job], Callable[[str], Job]], change: str
+) -> None:
+    part, whole = parts
+    first = part("results/b")
+    if change == "params":
+        first = job("results/b", "part", ["'b'"], inputs=first.inputs, outputs=first.outputs, temporary=True)
+    elif change == "record":
+        del records[part("results/a").outputs[0]]
+    else:
+        write_text(first.outputs[0], "made here, and not read yet")
+    taking = Reuse("results/b", ["results/a"], records)
+    assert not taking.take(first)
+    assert not taking.take(whole("results/b"))
+    assert not Path(whole("results/b").outputs[0]).exists()
+
+
 def test_where_links_are_impossible_files_are_copied(records: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any, **options: Any) -> None:
         raise OSError(18, "Invalid cross-device link")
