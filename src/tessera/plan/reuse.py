@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from tessera.artifacts.places import PICTURES
+from tessera.data.picture_stamp import look_again
+
 TIMESTAMP = ".snakemake_timestamp"
 """In a folder that a rule made; its time is the folder's."""
 
@@ -124,6 +127,9 @@ class Reuse:
             self.records.write(output, record)
         for output in job.outputs:
             _link(Path(self._there(output, sibling)), Path(output))
+        for output in job.outputs:
+            if output.endswith(f"/{PICTURES}"):  # it tells of pictures as they were when the sibling last looked
+                look_again(Path(output))
         for path in job.logs:
             there = Path(self._there(path, sibling))
             if there.is_file() and not Path(path).exists():

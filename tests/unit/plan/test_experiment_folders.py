@@ -15,6 +15,7 @@ import yaml
 
 from tessera.artifacts.files import read_json, write_text
 from tessera.artifacts.places import far, is_near, near, state_folder
+from tessera.data.picture_stamp import write_stamp
 from tessera.plan import reuse
 from tessera.plan.graph import Plan
 from tessera.plan.jobs import Jobs
@@ -346,6 +347,31 @@ def test_what_was_made_of_other_removed_files_is_not(
     assert not taking.take(first)
     assert not taking.take(whole("results/b"))
     assert not Path(whole("results/b").outputs[0]).exists()
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_pictures_that_changed_since_are_seen(records: Kept, changed: bool) -> None:
+    """The sibling does not know yet that a picture is another one; nothing that it made of pictures is taken then."""
+    write_text("shop/pictures/1.jpg", "a picture")
+
+    def ingest(root: str) -> Job:
+        outputs = (f"{root}/shop/raw/items.parquet", f"{root}/shop/raw/pictures.json")
+        return job(root, "ingest", inputs=("log.csv",), outputs=outputs, logs=())
+
+    def embed(root: str) -> Job:
+        return job(root, "embed", inputs=ingest(root).outputs, outputs=(f"{root}/shop/tables/seen.parquet",), logs=())
+
+    for made in (ingest("results/a"), embed("results/a")):
+        finish(made, records)
+    write_stamp(Path("results/a/shop/raw/pictures.json"), "shop/pictures")
+    if changed:
+        write_text("shop/pictures/1.jpg", "another picture")
+    before = read_json(Path("results/a/shop/raw/pictures.json"))
+    taking = Reuse("results/b", ["results/a"], records)
+    assert taking.take(ingest("results/b"))
+    assert taking.take(embed("results/b")) is not changed
+    assert read_json(Path("results/a/shop/raw/pictures.json")) == before
+    assert (read_json(Path("results/b/shop/raw/pictures.json")) == before) is not changed
 
 
 def test_where_links_are_impossible_files_are_copied(records: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
