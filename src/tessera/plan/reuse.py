@@ -85,7 +85,10 @@ class Reuse:
             if records is None:
                 continue
             if all(Path(self._there(output, sibling)).exists() for output in job.outputs):
-                self._take(job, sibling, records)
+                try:
+                    self._take(job, sibling, records)
+                except (FileNotFoundError, shutil.Error):  # a run beside this one has just removed it
+                    continue
                 return True
             # there is nothing to take, but what was made of it may be
             self._removed |= {(output, sibling): record for output, record in zip(job.outputs, records, strict=True)}

@@ -298,6 +298,24 @@ def test_a_job_of_which_one_output_is_lost_is_taken_whole(records: Kept) -> None
     assert Path("results/a/shop/data/rows.parquet").samefile("results/b/shop/data/rows.parquet")
 
 
+@pytest.mark.parametrize("lost", ["rows.parquet", "weights"])
+def test_what_a_run_beside_this_one_removes_meanwhile_is_not_taken(
+    records: Kept, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    real = os.link
+
+    def link(source: Any, target: Any, **options: Any) -> None:
+        if str(source).endswith(lost):
+            Path(source).unlink()
+        real(source, target, **options)
+
+    monkeypatch.setattr(os, "link", link)
+    taking = Reuse("results/b", ["results/a"], records)
+    assert not taking.take(job("results/b"))
+    assert not job("results/b").there, "it is made here"
+    assert not taking.taken
+
+
 @pytest.fixture
 def parts(records: Kept) -> tuple[Callable[[str], Job], Callable[[str], Job]]:
     """Two jobs of which results/a has removed what the first made, once the second had read it."""
