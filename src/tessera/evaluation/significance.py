@@ -24,6 +24,8 @@ _CHUNK_VALUES = 4_000_000
 """Random signs (a byte each) or counts (8 bytes each) held at once."""
 
 _BLOCK_USERS = 2048
+_PAIR_VALUES = 20_000_000
+"""Differences of pairs of systems held at once."""
 
 
 def _checked(differences: Array) -> Array:
@@ -98,16 +100,55 @@ def bootstrap(differences: Array, resamples: int = 10_000, seed: int = 0) -> Arr
         p (comparisons,)
     """
     values = _checked(differences)
-    users = len(values)
     observed = values.sum(0)
-    generator = np.random.default_rng(seed)
     extreme = np.zeros(values.shape[1], np.int64)
+    for sums in _bootstrap_sums(values, resamples, seed):
+        extreme += _extreme(sums - observed, observed)
+    return (1 + extreme) / (1 + resamples)
+
+
+def _bootstrap_sums(values: Array, resamples: int, seed: int) -> Iterator[Array]:
+    """(chunk, comparisons) sums over users drawn with replacement."""
+    users = len(values)
+    generator = np.random.default_rng(seed)
     for size in _chunks(resamples, users):
         drawn = generator.integers(0, users, (size, users))
         drawn += np.arange(size)[:, None] * users
         counts = np.bincount(drawn.ravel(), minlength=size * users).reshape(size, users)
-        extreme += _extreme(_product(counts, values) - observed, observed)
-    return (1 + extreme) / (1 + resamples)
+        yield _product(counts, values)
+
+
+def bootstrap_interval(differences: Array, level: float, resamples: int = 10_000, seed: int = 0) -> tuple[Array, Array]:
+    """Percentile interval of the mean difference: users drawn with replacement, the two systems of each together.
+
+    Args:
+        differences: (users, comparisons) or (users,), one system minus the other.
+        level: the share of resamples that lie outside.
+    Returns:
+        lower and upper ends, (comparisons,) each.
+    """
+    values = _checked(differences)
+    means = np.concatenate([sums / len(values) for sums in _bootstrap_sums(values, resamples, seed)])
+    low, high = np.quantile(means, [level / 2, 1 - level / 2], axis=0)
+    return np.asarray(low, np.float64), np.asarray(high, np.float64)
+
+
+def detectable(differences: Array, level: float, power: float = 0.8) -> Array:
+    """The smallest mean difference that a two-sided test at `level` sees with so much power.
+
+    (z(1 - level / 2) + z(power)) s / sqrt(users), where s is the standard deviation of the differences over users and z
+    the normal quantile.
+
+    Args:
+        differences: (users, comparisons) or (users,), one system minus the other; at least two users.
+    Returns:
+        (comparisons,)
+    """
+    from scipy.special import ndtri
+
+    values = _checked(differences)
+    error = values.std(0, ddof=1) / math.sqrt(len(values))
+    return np.asarray((ndtri(1 - level / 2) + ndtri(power)) * error, np.float64)
 
 
 def t_test(differences: Array) -> Array:
@@ -161,6 +202,33 @@ def enough_resamples(settings: Significance, comparisons: int) -> int:
     return max(settings.resamples, math.ceil(2 * comparisons / settings.level))
 
 
+def least_p(settings: Significance, comparisons: int, users: int) -> float:
+    """The least p that the resamples can tell, after Holm's correction of so many comparisons; 0 of exact tests.
+
+    A p there says that no resample was as extreme: the true one may be any smaller.
+    """
+    resamples = enough_resamples(settings, comparisons)
+    if settings.method == "t_test" or (settings.method == "randomization" and users < 60 and 2**users <= resamples):
+        return 0.0
+    return min(1.0, comparisons / (1 + resamples))
+
+
+def told_p(p: float, least: float) -> str:
+    """A p as it is printed: `p = 0.031`, or `p ≤ 0.0144` where the resamples can tell no less."""
+    if p > least * (1 + 1e-9):
+        # rounded, it must not seem to be what could not be told
+        return f"p = {max(float(f'{p:.3g}'), _up(least)):.3g}"
+    return f"p ≤ {_up(least):.3g}"
+
+
+def _up(value: float) -> float:
+    """A number in three digits, none below it."""
+    if value <= 0:
+        return 0.0
+    step = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return float(f"{math.ceil(value / step - 1e-9) * step:.3g}")
+
+
 def p_values(differences: Array, settings: Significance, comparisons: int | None = None) -> Array:
     """Uncorrected p-values by the configured method.
 
@@ -174,3 +242,44 @@ def p_values(differences: Array, settings: Significance, comparisons: int | None
     resamples = enough_resamples(settings, comparisons or values.shape[1])
     test = randomization if settings.method == "randomization" else bootstrap
     return test(values, resamples, settings.seed)
+
+
+def bootstrap_ratio_interval(
+    values: Array, others: Array, level: float, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float] | None:
+    """Percentile interval of the relative gain mean(values) / mean(others) - 1; users are drawn with replacement.
+
+    Args:
+        values: (users,) of one system.
+        others: (users,) of the other, of the same users: each is drawn with both of its values.
+        level: the share of resamples that lie outside.
+    Returns:
+        lower and upper end; None where some resample of `others` has the mean 0, so that no ratio is known.
+    """
+    both = _checked(np.stack([values, others], axis=1))
+    sums = np.concatenate(list(_bootstrap_sums(both, resamples, seed)))
+    if (sums[:, 1] <= 0).any():
+        return None
+    low, high = np.quantile(sums[:, 0] / sums[:, 1] - 1, [level / 2, 1 - level / 2])
+    return float(low), float(high)
+
+
+def pairwise(values: Array, settings: Significance) -> Array:
+    """Corrected p-values of every pair of systems, all pairs one family of Holm's correction.
+
+    Args:
+        values: (users, systems), at least two of each.
+    Returns:
+        (systems, systems), symmetric, with ones on the diagonal.
+    """
+    systems = values.shape[1]
+    first, second = np.triu_indices(systems, 1)
+    p = np.ones(len(first))
+    # as many pairs share their resamples as fit into memory
+    size = max(1, _PAIR_VALUES // len(values))
+    for start in range(0, len(first), size):
+        block = slice(start, start + size)
+        p[block] = p_values(values[:, first[block]] - values[:, second[block]], settings, len(first))
+    matrix = np.ones((systems, systems))
+    matrix[first, second] = matrix[second, first] = holm(p)
+    return matrix

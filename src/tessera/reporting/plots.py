@@ -157,8 +157,7 @@ def described(rows: Sequence[dict[str, Any]]) -> str:
 
 def chosen(table: Table[Any], metric: str) -> list[Entry[Any]]:
     """The entries that line plots show: all, or when they are many, each system under its best recommender."""
-    competitors = [entry for entry in table.entries if not entry.is_oracle]
-    oracle = [entry for entry in table.entries if entry.is_oracle]
+    competitors, bounds = table.competitors, [entry for entry in table.entries if table.is_bound(entry)]
 
     if len(competitors) > MOST_SERIES:
         best = {entry.system: entry for entry in sorted(competitors, key=lambda entry: table.mean(entry, metric))}
@@ -166,7 +165,7 @@ def chosen(table: Table[Any], metric: str) -> list[Entry[Any]]:
     if len(competitors) > MOST_SERIES:
         kept = sorted(competitors, key=lambda entry: table.mean(entry, metric), reverse=True)[:MOST_SERIES]
         competitors = [entry for entry in competitors if entry in kept]
-    return [*competitors, *oracle]
+    return [*competitors, *bounds]
 
 
 def by_group(

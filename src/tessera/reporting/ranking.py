@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ from tessera.artifacts.logs import log
 from tessera.artifacts.tables import describe
 from tessera.evaluation.cold import AMONG_ALL, AMONG_COLD, KIND, SHOWN
 from tessera.evaluation.groups import repeat_warning
-from tessera.evaluation.significance import enough_resamples, p_values
+from tessera.evaluation.significance import enough_resamples, least_p, p_values, told_p
 from tessera.reporting.ranking_runs import (
     RankingRun,
     UserMetrics,
@@ -103,11 +103,16 @@ class RankingTable(Table[RankingRun]):
         run = entry.runs[0]
         return {"test users": run.users, "repeated targets": f"{run.repeat_share:.6g}"}
 
+    def least_p(self) -> float:
+        """See `Table.least_p`."""
+        return least_p(self.significance, self.comparisons, self.judged.users) if self.comparisons else 0.0
+
     def settings(self) -> dict[str, Any]:
         """Of judge and tests."""
         return {
             "evaluation": self.evaluation.model_dump(mode="json"),
             "significance": self.significance.model_dump(mode="json"),
+            "bounds": sorted(self.bounds),
         }
 
     def warnings(self) -> list[str]:
@@ -148,7 +153,9 @@ class RankingTable(Table[RankingRun]):
             resamples = enough_resamples(self.significance, self.comparisons)
             one = len(self.baselines) == 1
             against = label(self.baseline) if one else f"{self.baseline.system} under the same recommender"
+            least = self.least_p()
             drawn = "" if self.significance.method == "t_test" else f", {resamples:,} resamples"
+            drawn += f", which tell no {told_p(0.0, least).replace('≤', 'below')}" if least else ""
             conditions.append(
                 f"* better (↑) or worse (↓) than {against}: {test} over users{drawn}, "
                 f"p ≤ {self.significance.level:g} after Holm's correction of {self.comparisons} comparisons"
@@ -177,29 +184,45 @@ class RankingTable(Table[RankingRun]):
 
 
 def _bare(
-    dataset: str, runs: Sequence[str | Path], order: Sequence[str], evaluation: Evaluation, significance: Significance
+    dataset: str,
+    runs: Sequence[str | Path],
+    order: Sequence[str],
+    evaluation: Evaluation,
+    significance: Significance,
+    bounds: Iterable[str],
 ) -> RankingTable:
-    """The rows without their numbers."""
-    rows = entries(runs, order)
+    """The rows without their numbers, the bounds last."""
+    knowing = frozenset(bounds)
+    rows = sorted(entries(runs, order), key=lambda entry: (entry.is_oracle, entry.system in knowing))
     if not rows:
         raise ValueError(f"{dataset}: there is no run to put into a table")
     protocol = rows[0].runs[0].protocol
-    return RankingTable(dataset, rows, [], protocol=protocol, evaluation=evaluation, significance=significance)
+    return RankingTable(
+        dataset, rows, [], bounds=knowing, protocol=protocol, evaluation=evaluation, significance=significance
+    )
 
 
 def collect(
-    dataset: str, runs: Sequence[str | Path], order: Sequence[str], evaluation: Evaluation, significance: Significance
+    dataset: str,
+    runs: Sequence[str | Path],
+    order: Sequence[str],
+    evaluation: Evaluation,
+    significance: Significance,
+    bounds: Iterable[str] = (),
 ) -> RankingTable:
     """Read the runs of a dataset, average over seeds, test against the baseline and mark the best.
 
     Args:
         runs: paths of metrics.json, evaluation.parquet beside each.
         order: names `system/recommender` in the order of the rows.
+        bounds: systems that know the hidden truth, besides the oracle.
     Raises:
         ValueError: no run, an unknown baseline, mixed protocols, different test users, or none that counts.
     """
-    table = _bare(dataset, runs, order, evaluation, significance)
-    table.baselines = baselines_of(table.entries, significance.baseline)
+    table = _bare(dataset, runs, order, evaluation, significance, bounds)
+    # a bound is a baseline only where it is named
+    rows = table.entries if significance.baseline else table.competitors
+    table.baselines = baselines_of(rows, significance.baseline)
     if not table.judged.users:
         raise ValueError(
             f"{dataset}: none of its {table.judged.test_users:,} test users counts: evaluation.repeat_targets: "
@@ -217,7 +240,7 @@ def of_job(runs: Sequence[str | Path], settings: Mapping[str, Any]) -> RankingTa
     """The table of a job, whose settings came as JSON."""
     evaluation = Evaluation.model_validate(settings["evaluation"])
     significance = Significance.model_validate(settings["significance"])
-    return collect(settings["dataset"], runs, settings["order"], evaluation, significance)
+    return collect(settings["dataset"], runs, settings["order"], evaluation, significance, settings["bounds"])
 
 
 def load(path: str | Path, runs: Sequence[str | Path], order: Sequence[str]) -> RankingTable:
@@ -232,7 +255,7 @@ def load(path: str | Path, runs: Sequence[str | Path], order: Sequence[str]) -> 
     made = describe(path)["settings"]
     evaluation = Evaluation.model_validate(made["evaluation"])
     significance = Significance.model_validate(made["significance"])
-    table = _bare(made["dataset"], runs, order, evaluation, significance)
+    table = _bare(made["dataset"], runs, order, evaluation, significance, made["bounds"])
     table.read(path)
     return table
 

@@ -135,8 +135,10 @@ def _section(
 
 def _shown_entries(table: RankingTable, metric: str) -> list[Entry[RankingRun]]:
     """Whose recommendations are shown: the first heuristic, the baseline, and last the best of all."""
-    real = [entry for entry in table.entries if not entry.is_oracle]
-    best = max(real, key=lambda entry: table.mean(entry, metric))
+    real = table.competitors
+    if not real:
+        return []
+    best = table.ranked(metric)[0]
     heuristic = next((entry for entry in real if entry.is_heuristic), None)
     wanted = [entry for entry in (heuristic, table.baseline) if entry is not None and entry is not best]
     return [*dict.fromkeys(wanted), best]

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from tessera.artifacts.tables import ArtifactError, read_table
-from tessera.evaluation.significance import holm
+from tessera.evaluation.significance import holm, told_p
 from tessera.reporting.runs import Entry, Run, best_of, few_users_warning, opponent
 from tessera.settings.base import did_you_mean
 
@@ -83,6 +83,8 @@ class Table(ABC, Generic[R]):
     comparisons: int = 0
     """Tests in the family that was corrected."""
     cells: dict[Key, Cell] = field(default_factory=dict)
+    bounds: frozenset[str] = frozenset()
+    """Systems that know what only the maker of a generated world knows."""
 
     METRICS: ClassVar[tuple[Metric, ...]] = ()
     COUNTED: ClassVar[str] = "users"
@@ -144,6 +146,22 @@ class Table(ABC, Generic[R]):
         """Whether others are compared with an entry."""
         return any(entry is baseline for baseline in self.baselines)
 
+    def is_bound(self, entry: Entry[R]) -> bool:
+        """Whether an entry knows the hidden truth: a bound, which no system has to reach, and never the best."""
+        return entry.is_oracle or entry.system in self.bounds
+
+    @property
+    def competitors(self) -> list[Entry[R]]:
+        """The entries that are no bounds."""
+        return [entry for entry in self.entries if not self.is_bound(entry)]
+
+    def ranked(self, metric: str) -> list[Entry[R]]:
+        """The competitors from best to worst by a metric, then the bounds alike; those without it last of each."""
+        sign = 1.0 if self.metric(Column(metric)).better == "smaller" else -1.0
+        cells = {entry.name: self.cell(entry, Column(metric)) for entry in self.entries}
+        worth = {name: sign * cell.mean if cell else float("inf") for name, cell in cells.items()}
+        return sorted(self.entries, key=lambda entry: (self.is_bound(entry), worth[entry.name]))
+
     @property
     def rivals(self) -> list[tuple[Entry[R], Entry[R]]]:
         """Every entry that is tested, with the baseline that it meets."""
@@ -187,15 +205,26 @@ class Table(ABC, Generic[R]):
         cell = self.cell(entry, Column(metric))
         return cell.mean if cell is not None else float("-inf")
 
+    def least_p(self) -> float:
+        """The least corrected p that the tests of this table can tell; 0 where they are exact."""
+        return 0.0
+
+    def told_p(self, cell: Cell) -> str:
+        """The corrected p of a cell as it is printed."""
+        return told_p(cell.p_holm, self.least_p()) if cell.p_holm is not None else ""
+
     def filled(self, columns: Iterable[Column]) -> list[Column]:
         """Those of the columns that some row has a number in."""
         known = {column for _, column in self.cells}
         return [column for column in columns if column in known]
 
     def notes(self) -> list[str]:
-        """Conditions, warnings and remarks, as they stand under the table."""
+        """Conditions, bounds, warnings and remarks, as they stand under the table."""
+        knowing = dict.fromkeys(entry.system for entry in self.entries if self.is_bound(entry) and not entry.is_oracle)
+        names = ", ".join(knowing)
+        bounds = [f"{names}: made of the hidden truth, a bound rather than a competitor"] if names else []
         remarks = {f"{entry.system}: {remark}": None for entry in self.entries for remark in entry.remarks}
-        return [*self.conditions(), *(f"WARNING: {warning}" for warning in self.warnings()), *remarks]
+        return [*self.conditions(), *bounds, *(f"WARNING: {warning}" for warning in self.warnings()), *remarks]
 
     # ------------------------------------------------------------ how cells are made
 
@@ -208,8 +237,8 @@ class Table(ABC, Generic[R]):
                 self.cells[entry.name, Column(*column)] = Cell(float(values.mean()), sd, count)
 
     def mark_best(self) -> None:
-        """Mark the best of every column; the oracle is a bound, no competitor."""
-        competitors = [entry.name for entry in self.entries if not entry.is_oracle]
+        """Mark the best of every column among the competitors."""
+        competitors = [entry.name for entry in self.competitors]
         for column in {column for _, column in self.cells}:
             better = self.metric(column).better
             if better == "neither":
