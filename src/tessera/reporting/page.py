@@ -6,7 +6,10 @@ A task brings a `Section` a dataset and a template of it. `page.html` is the fra
 from __future__ import annotations
 
 import platform
+import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +22,7 @@ from markupsafe import Markup
 from tessera import __version__
 from tessera.artifacts.files import write_text
 from tessera.artifacts.logs import duration
-from tessera.artifacts.shown import shown_config, visible
+from tessera.artifacts.shown import masked, one_line, shown_config, visible
 from tessera.reporting import plots, rule_graph
 from tessera.reporting.codes import CODE_COLUMNS
 from tessera.reporting.costs import read_costs
@@ -35,10 +38,44 @@ _MOST = 200_000
 """Most characters of anything on the page."""
 _MOST_OF_CONFIG = 2000
 """Most characters of one text of the config."""
+_MOST_OF_COMMAND = 500
+_MOST_OF_SUMMARY = 300
 _PACKAGES = (
     *("torch", "transformers", "peft", "accelerate", "numpy", "pyarrow", "polars", "scipy", "altair"),
     *("snakemake", "pydantic"),
 )
+
+
+@dataclass(frozen=True)
+class Made:
+    """When a page was made, by which code and by which command; empty where it is not known."""
+
+    date: str = ""
+    commit: str = ""
+    command: str = ""
+
+    def lines(self) -> list[tuple[str, str]]:
+        """What is known, by name."""
+        pairs = [(name, one_line(masked(text), _MOST_OF_COMMAND)) for name, text in vars(self).items()]
+        return [(name, text) for name, text in pairs if text]
+
+
+NOT_TOLD = Made()
+
+
+def made_now(command: str) -> Made:
+    """This minute, and the commit of the code that runs, marked where files differ from it.
+
+    Args:
+        command: what the reader of the page would type to make it again.
+    """
+    folder = Path(__file__).parent
+    git = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = ""  # installed as a package, or there is no git
+    return Made(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", commit, command)
 
 
 class Section(Protocol):
@@ -47,6 +84,10 @@ class Section(Protocol):
     @property
     def name(self) -> str:
         """The dataset."""
+
+    @property
+    def summary(self) -> str:
+        """The answer in one sentence, for previews of links; empty where there is none."""
 
     @property
     def drawn(self) -> list[Plot]:
@@ -61,6 +102,7 @@ def write_page(
     config: Mapping[str, Any],
     results: Path,
     known: Mapping[str, Any],
+    made: Made = NOT_TOLD,
 ) -> None:
     """Write the page, and each of its plots to `plots/<dataset>/` beside it.
 
@@ -70,6 +112,7 @@ def write_page(
         config: the whole config, shown as it is but for passwords in URLs and texts of great length.
         results: the folder of all artifacts.
         known: functions and constants that the template uses.
+        made: when, by which code and by which command.
     """
     graph = results / "report" / "rulegraph.mmd"
     html = _render(
@@ -81,6 +124,8 @@ def write_page(
         graph=Markup(rule_graph.svg(graph.read_text(encoding="utf-8"))) if graph.is_file() else "",
         config=config_text(config),
         versions=versions(),
+        made=made.lines(),
+        summary=one_line(" ".join(filter(None, (section.summary for section in sections))), _MOST_OF_SUMMARY),
     )
     for section in sections:
         for plot in section.drawn:

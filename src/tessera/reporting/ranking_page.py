@@ -15,13 +15,14 @@ from tessera.artifacts.tables import ArtifactError
 from tessera.reporting import plots
 from tessera.reporting.codes import SemanticIdSection, semantic_ids
 from tessera.reporting.missing import by_missing
-from tessera.reporting.page import write_page
+from tessera.reporting.page import NOT_TOLD, Made, write_page
 from tessera.reporting.plots import Plot
 from tessera.reporting.ranking import RankingTable, load
 from tessera.reporting.ranking_runs import RankingRun
 from tessera.reporting.representations import COLUMNS, Captioned, Files, Representations, captioned, representations
 from tessera.reporting.runs import Entry, label, read_history
 from tessera.reporting.samples import Catalogue, ItemCard, UserCard, sample_items, sample_users
+from tessera.reporting.verdict import Comparison, Verdict, compare, costs_of, verdict
 from tessera.settings.base import did_you_mean
 from tessera.settings.reporting import Report
 
@@ -32,6 +33,8 @@ class Section:
 
     name: str
     table: RankingTable
+    verdict: Verdict | None
+    compared: Comparison | None
     stats: dict[str, Any]
     plots: list[Plot]
     histograms: list[Plot]
@@ -44,6 +47,11 @@ class Section:
     captions: Captioned | None
     broken_pictures: list[str]
     """`name: reason` of those that would be shown."""
+
+    @property
+    def summary(self) -> str:
+        """The verdict in one sentence."""
+        return self.verdict.summary if self.verdict else ""
 
     @property
     def drawn(self) -> list[Plot]:
@@ -64,6 +72,7 @@ def build(
     embedders: Mapping[str, Files] | None = None,
     codes: Mapping[str, Files] | None = None,
     health: Mapping[str, Files] | None = None,
+    made: Made = NOT_TOLD,
 ) -> None:
     """Write the page, and each of its plots to `plots/<dataset>/` beside it.
 
@@ -76,16 +85,17 @@ def build(
         embedders: dataset -> item table -> history.jsonl of its embedder.
         codes: dataset -> recipe of semantic IDs -> its codes (Parquet).
         health: dataset -> recipe of semantic IDs -> what was measured of them (JSON).
+        made: when, by which code and by which command.
     Raises:
         ValueError: an artifact is missing or is not what it should be.
     """
     results = Path(results)
-    made = [part or {} for part in (tables, captions, embedders, codes, health)]
+    parts = [part or {} for part in (tables, captions, embedders, codes, health)]
     sections = [
-        _section(results, name, paths, report, *(part.get(name, {}) for part in made)) for name, paths in runs.items()
+        _section(results, name, paths, report, *(part.get(name, {}) for part in parts)) for name, paths in runs.items()
     ]
     known = {"facts": _facts, "reasons": _reasons, "text_notes": text_notes, "table_columns": COLUMNS, "inf": math.inf}
-    write_page(output, "ranking.html", report, sections, config, results, known)
+    write_page(output, "ranking.html", report, sections, config, results, known, made)
 
 
 def _section(
@@ -112,6 +122,8 @@ def _section(
     stats = read_json(data / "stats.json")
     catalogue = Catalogue(data)
     shown = _shown_entries(table, report.main_metric)
+    costs = costs_of(table, results)
+    compared = compare(table, report.main_metric)
     made = representations(catalogue, tables, embedders, report.explorer_items)
     explored = made.explored if made else frozenset()
     items = sample_items(catalogue, report.sample_items)
@@ -120,6 +132,8 @@ def _section(
     return Section(
         name=name,
         table=table,
+        verdict=verdict(table, report.main_metric, compared, costs),
+        compared=compared,
         stats=stats,
         plots=_plots(table, report.main_metric),
         histograms=_histograms(stats),
