@@ -81,6 +81,12 @@ class RankingTable(Table[RankingRun]):
         shown += sorted({c for _, c in self.cells if not c.kind and c.metric.startswith("coverage@")}, key=str)
         return self.filled([*shown, *self.cold_columns])
 
+    def leading(self, main: str) -> list[Column]:
+        """The main metric, overall, of head and of tail; hits at its cut-off, MRR, coverage."""
+        beside = (f"Hit@{main.partition('@')[2]}", "MRR", f"coverage@{main.partition('@')[2]}")
+        shown = [Column(main), *(Column(self.main, "popularity", group) for group in ("head", "tail"))]
+        return self.filled(dict.fromkeys([*shown, *map(Column, beside)]))
+
     def header(self, column: Column) -> str:
         """What stands over a column, with the protocol when that is not the full ranking."""
         full = self.protocol == "full" or column.group == AMONG_COLD

@@ -20,6 +20,7 @@ from tessera.reporting.plots import Plot
 from tessera.reporting.ranking import RankingTable, load
 from tessera.reporting.ranking_runs import RankingRun
 from tessera.reporting.representations import COLUMNS, Captioned, Files, Representations, captioned, representations
+from tessera.reporting.run_costs import RunCost
 from tessera.reporting.runs import Entry, label, read_history
 from tessera.reporting.samples import Catalogue, ItemCard, UserCard, sample_items, sample_users
 from tessera.reporting.verdict import Comparison, Verdict, compare, costs_of, verdict
@@ -135,7 +136,7 @@ def _section(
         verdict=verdict(table, report.main_metric, compared, costs),
         compared=compared,
         stats=stats,
-        plots=_plots(table, report.main_metric),
+        plots=_plots(table, report.main_metric, compared, costs),
         histograms=_histograms(stats),
         items=items,
         users=users,
@@ -158,7 +159,7 @@ def _shown_entries(table: RankingTable, metric: str) -> list[Entry[RankingRun]]:
     return [*dict.fromkeys(wanted), best]
 
 
-def _plots(table: RankingTable, metric: str) -> list[Plot]:
+def _plots(table: RankingTable, metric: str, compared: Comparison | None, costs: Mapping[str, RunCost]) -> list[Plot]:
     curves: dict[str, dict[str, list[tuple[int, int, float]]]] = {"loss": {}, f"validation {metric}": {}}
     for entry in table.entries:
         for run in entry.runs:
@@ -169,7 +170,8 @@ def _plots(table: RankingTable, metric: str) -> list[Plot]:
                     if line.get(field) is not None:
                         curves[key].setdefault(entry.name, []).append((run.seed, epoch, line[field]))
     drawn = [
-        plots.by_run(table, metric),
+        plots.by_run(table, metric, compared.intervals if compared else {}),
+        *(plots.by_cost(table, metric, {name: vars(cost) for name, cost in costs.items()}, key) for key in plots.COSTS),
         plots.by_group(
             table,
             metric,

@@ -101,6 +101,12 @@ class Table(ABC, Generic[R]):
     def columns(self) -> list[Column]:
         """The columns of the printed tables, those without any value left out."""
 
+    def leading(self, main: str) -> list[Column]:
+        """The columns that a page shows first: those of the metric that decides, then a few more."""
+        own = [column for column in self.columns if column.metric == main]
+        others = [column for column in self.columns if column.metric != main]
+        return [*sorted(own, key=lambda column: bool(column.kind)), *others][: max(6, len(own))]
+
     @abstractmethod
     def conditions(self) -> list[str]:
         """How the numbers were made: what a reader needs to compare them with others."""

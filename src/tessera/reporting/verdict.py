@@ -63,7 +63,7 @@ class Comparison:
 
     def told_p(self, one: int, other: int) -> str:
         """The corrected p of a pair as it is printed."""
-        return told_p(float(self.p[one, other]), self.least)
+        return told_p(float(self.p[one, other]), self.least).replace(" ", "\u00a0")
 
     def beaten(self, one: int) -> int:
         """How many systems a system is better than."""
@@ -103,7 +103,7 @@ def compare(table: RankingTable, metric: str) -> Comparison | None:
 
 def _intervals(columns: dict[str, Array], table: RankingTable) -> dict[str, tuple[float, float]]:
     """Name of a row -> the interval of its mean; rows of as many users share their resamples."""
-    intervals = {}
+    intervals: dict[str, tuple[float, float]] = {}
     for users in {len(values) for values in columns.values()}:
         names = [name for name, values in columns.items() if len(values) == users]
         stacked = np.stack([columns[name] for name in names], axis=1)

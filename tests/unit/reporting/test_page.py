@@ -108,7 +108,7 @@ def test_the_same_artifacts_give_the_same_page(results: Path, page: str, tmp_pat
 
 def test_plots_for_papers_have_plain_colours(results: Path) -> None:
     files = sorted((results / "report" / "plots" / "bazaar").glob("*.svg"))
-    assert {file.stem for file in files} >= {"by-run", "by-popularity", "by-history-length", "training-loss"}
+    assert {file.stem for file in files} >= {"by-run", "by-history-length", "training-loss"}
     assert all("var(" not in file.read_text() for file in files)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +17,14 @@ from safetensors.numpy import save_file
 from scipy import stats
 
 from tessera.evaluation.significance import holm
+from tessera.reporting import plots
 from tessera.reporting.page import Made, made_now
 from tessera.reporting.ranking import RankingTable, collect
 from tessera.reporting.ranking_page import build
 from tessera.reporting.ranking_runs import user_metrics
 from tessera.reporting.run_costs import parameters, run_cost
+from tessera.reporting.runs import label
+from tessera.reporting.tables import Column
 from tessera.reporting.verdict import Verdict, compare, costs_of, verdict
 from tessera.settings.evaluation import Evaluation, Significance
 from tessera.settings.reporting import Report
@@ -74,7 +79,7 @@ def test_no_p_below_what_resamples_tell(results: Path) -> None:
     said = judged(made(results, tests=Significance(resamples=500)), results)
     assert said is not None
     # 6 pairs, 501 outcomes: the least is 0.012, at most three digits, rounded up
-    assert "p ≤ 0.012" in {name: small for name, _, small in said.facts}["Over id/sasrec"]
+    assert "p\u00a0≤\u00a00.012" in {name: small for name, _, small in said.facts}["Over id/sasrec"]
 
 
 def test_a_bound_is_never_the_best(results: Path) -> None:
@@ -137,3 +142,76 @@ def test_the_page_says_what_made_it(results: Path, tmp_path: Path) -> None:
     assert '<meta property="og:description" content="bazaar: semantic/sasrec has the best NDCG@10' in text
     assert "<title>Tessera report: bazaar</title>" in text
     assert Made().lines() == []
+
+
+def test_groups_of_few_are_drawn_together(results: Path) -> None:
+    assert plots.merged({"1-5": 40, "6-10": 5, "11-20": 90, ">20": 3}) == [["1-5"], ["6-10", "11-20", ">20"]]
+    assert plots.merged({"1": 2, "2": 3}) == [["1", "2"]]
+    assert plots.merged({}) == []
+    table = made(results)
+    drawn = plots.by_group(table, MAIN, "history", "history length", "items", "x")
+    assert drawn is not None
+    counts = {
+        c.group: cell.count or 0 for (n, c), cell in table.cells.items() if n == "id/sasrec" and c.kind == "history"
+    }
+    parts = plots.merged(counts)
+    assert any(len(part) > 1 for part in parts)
+    # 80 users, most of them with a target of the last bin: one group is no line
+    assert plots.by_group(table, MAIN, "popularity_bins", "popularity", "bin", "x") is None
+    for part in parts:
+        cells = [table.cells["id/sasrec", Column(MAIN, "history", group)] for group in part]
+        users = sum(counts[group] for group in part)
+        mean = sum(cell.mean * (cell.count or 0) for cell in cells) / users
+        assert f"id/sasrec, items {', '.join(part)}: {MAIN} {mean:.4f}" in drawn.description
+        assert f"({users} users)" in drawn.description
+
+
+def test_dots_have_the_intervals_of_users(results: Path) -> None:
+    table = made(results)
+    compared = compare(table, MAIN)
+    assert compared is not None
+    drawn = plots.by_run(table, MAIN, compared.intervals)
+    assert drawn is not None
+    low, high = compared.intervals["id/sasrec"]
+    assert f"{low:.4f} to {high:.4f}" in drawn.description
+    assert drawn.description.startswith("semantic/sasrec: ")
+    assert drawn.description.rpartition("; ")[2].startswith("oracle: ")
+    assert "with 95 % intervals" in drawn.title
+
+
+def test_quality_against_cost(results: Path) -> None:
+    table = made(results)
+    costs = {
+        entry.name: {"seconds": None, "parameters": 10.0 * n, "memory": 1.0} for n, entry in enumerate(table.entries)
+    }
+    assert plots.by_cost(table, MAIN, costs, "seconds") is None
+    drawn = plots.by_cost(table, MAIN, costs, "parameters")
+    assert drawn is not None
+    # one is free, and has no place on a logarithmic axis
+    assert drawn.description.count(";") == 3
+    assert drawn.svg.count("semantic/sasrec") >= 2
+
+
+def test_names_of_points_stand_apart() -> None:
+    """Ten points at almost one place: no two names overlap."""
+    rows = [{"run": f"system-{n}", "x": 100 + n / 10, "y": 0.1 + n / 10_000} for n in range(10)] + [
+        {"run": "far", "x": 1e4, "y": 0.2}
+    ]
+    plots._place_names(rows)
+    bottom, top = plots.room_around([row["y"] for row in rows])
+    for side in ("left", "right"):
+        heights = sorted(300 * (top - row["at"]) / (top - bottom) for row in rows if row["side"] == side)
+        assert all(b - a >= 12.9 for a, b in pairwise(heights))
+
+
+def test_the_matrix_of_wins(results: Path) -> None:
+    page = (results / "report" / "index.html").read_text(encoding="utf-8")
+    matrix = re.search(r'<table class="wins">.*?</table>', page, re.DOTALL)
+    assert matrix is not None
+    rows = re.findall(r"<tr><th scope=\"row\">([^<]+)</th><td>(\d+)</td><td>(\d+)</td>", matrix[0])
+    compared = compare(made(results, tests=Significance(resamples=1000)), MAIN)
+    assert compared is not None
+    assert rows == [
+        (label(entry), str(compared.beaten(n)), str(compared.lost(n))) for n, entry in enumerate(compared.ranked)
+    ]
+    assert matrix[0].count('class="win"') == matrix[0].count('class="loss"') == sum(int(won) for _, won, _ in rows) > 0
