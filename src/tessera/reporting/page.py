@@ -6,6 +6,7 @@ A task brings a `Section` a dataset and a template of it. `page.html` is the fra
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -180,8 +181,24 @@ def _render(template: str, known: Mapping[str, Any], **context: Any) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finished,
         loader=DictLoader({name: text for name, text in texts.items() if name.endswith(".html")}),
     )  # fmt: skip
-    environment.globals |= {"label": label, "code_columns": CODE_COLUMNS, **known}
+    environment.globals |= {"contents": _place_of_contents, "label": label, "code_columns": CODE_COLUMNS, **known}
     environment.filters |= {"seconds": seconds_text, "safe_svg": Markup, "safe_json": Markup, "data_uri": _data_uri}
     light = Markup("".join(f"{name}:{colour};" for name, colour in plots.LIGHT.items()))
     css, script = Markup(texts["page.css"]), Markup(texts["page.js"])
-    return environment.get_template(template).render(css=css, light=light, script=script, **context)
+    html = environment.get_template(template).render(css=css, light=light, script=script, **context)
+    return re.sub(_PLACE, lambda place: _contents(html, place[1]), html)
+
+
+_PLACE = r"<!--contents ([\w-]+)-->"
+
+
+def _place_of_contents(section: str) -> Markup:
+    """Where the contents of a section will stand; what it holds is known when all of it is written."""
+    return Markup(f"<!--contents {section}-->")
+
+
+def _contents(html: str, section: str) -> str:
+    """Links to the headings of a section. Texts of data are escaped, so only the templates make headings."""
+    headings = re.findall(rf'<h([34]) id="({re.escape(section)}-[^"]+)">(.*?)</h\1>', html)
+    links = "".join(f'<li class="deep-{deep}"><a href="#{anchor}">{text}</a></li>' for deep, anchor, text in headings)
+    return f'<nav class="contents" aria-label="Contents of this section"><ul>{links}</ul></nav>' if links else ""
