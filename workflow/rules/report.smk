@@ -1,5 +1,5 @@
-# Metric tables, and the page that shows everything, whatever the task.
-# Reads of the config: evaluation, significance, experiment; of clicks: ctr, experiment. Of the rest, who knows the truth.
+# Metric tables, and the page that shows everything, whatever the task. Tables are told which systems know the truth.
+# Reads of the config: evaluation, significance, experiment; of clicks: ctr, experiment.
 rule tables:
     input:
         unpack(lambda wildcards: JOBS.judgements(wildcards.dataset)),
