@@ -61,6 +61,7 @@ if CONFIG.task == "ctr":
 
 else:
 
+    include: "workflow/rules/search.smk"
     include: "workflow/rules/recommend.smk"
     include: "workflow/rules/evaluate.smk"
     include: "workflow/rules/serve.smk"
@@ -76,6 +77,8 @@ report: "workflow/report/workflow.rst"
 
 onstart:
     write_owner(JOBS.root, workflow.configfiles)
+    if WATCH.line is not None:
+        begin_to_watch()
 
 
 from tessera.reporting.old_page import bring_back
@@ -93,6 +96,7 @@ rule all:
     input:
         JOBS.page,
         [JOBS.table_file(dataset, "md") for dataset in DATASETS],
+        [JOBS.claims_file(dataset, "md") for dataset in DATASETS if CONFIG.claims],
         [] if CONFIG.task == "ctr" else [*final(), *recommended(), *exported()],
 
 

@@ -27,7 +27,8 @@ from tessera.artifacts.places import place
 from tessera.artifacts.tables import write_item_table, write_table
 from tessera.data.dataset import Dataset, load_dataset
 from tessera.plan.graph import Plan
-from tessera.recommenders.systems.base import TrainingHistories, counted, recommender
+from tessera.recommenders.inputs import RunInputs
+from tessera.recommenders.systems.base import fixed, recommender
 from tessera.serving.folder import run_files
 from tessera.settings.config import load
 
@@ -80,13 +81,12 @@ def write_world(dataset: Path, items: int) -> None:
     path = dataset / place("semantic_ids", "codes")
     write_codes(path, SemanticIds(codes, (Part("vectors", (CODES,) * LEVELS),)), {}, {})
     write_model(path.with_name("model.safetensors"), {"codebooks.0.0": torch.zeros(CODES, 8)}, {})
-    learned = TrainingHistories(*data.train_histories())
     for run in Plan(load(CONFIG)).runs:
         weights = dataset / place("run", run.path)
         told = {"run": run.model_dump(mode="json"), "items": items}
         write_model(weights, {"none": torch.zeros(1)}, told)  # the files of a run are found by its description
         if run.heuristic:
-            tensors = counted(run).fit(run.method, learned, items)
+            tensors = fixed(run).make(run, data, dataset / "data", RunInputs(), weights.parent)
         else:
             tensors = recommender(run).build(run, run_files(weights.parent).inputs, data.train_counts).state_dict()
         write_model(weights, tensors, told)

@@ -7,7 +7,7 @@ from tessera.artifacts.places import state_folder
 from tessera.embedding.embed import embed
 from tessera.embedding.task import Places, Task
 
-with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt):
+with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt, snakemake.resources.get("gpu", 0)):
     inputs = Places(
         catalogue=snakemake.input.catalogue,
         captions=dict(zip(snakemake.params.captions, snakemake.input.get("captions", []), strict=True)),

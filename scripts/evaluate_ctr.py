@@ -7,7 +7,7 @@ from tessera.artifacts.logs import stage
 from tessera.ctr.evaluate import evaluate_model
 from tessera.settings.ctr import CTREvaluation, CTRRun
 
-with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt):
+with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt, snakemake.resources.get("gpu", 0)):
     cfg = json.loads(snakemake.params.cfg)
     reference = snakemake.input.get("reference")
     evaluate_model(

@@ -12,7 +12,7 @@ from tessera.serving.folder import RunFiles
 from tessera.settings.export import Export
 from tessera.settings.runs import Run
 
-with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt):
+with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt, snakemake.resources.get("gpu", 0)):
     settings = json.loads(snakemake.params.cfg)
     run = Run.model_validate(settings["run"])
     model, items = Path(snakemake.input.model), Path(snakemake.input.catalogue)

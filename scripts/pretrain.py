@@ -6,7 +6,7 @@ from tessera.artifacts.logs import stage
 from tessera.artifacts.places import state_folder
 from tessera.language.pretraining import Pretraining, launch_pretraining
 
-with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt):
+with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt, snakemake.resources.get("gpu", 0)):
     launch_pretraining(
         Pretraining.model_validate_json(snakemake.params.cfg),
         Path(snakemake.input.interactions).parent,

@@ -10,7 +10,7 @@ from tessera.artifacts.places import state_folder
 from tessera.quantization.quantize import quantize
 from tessera.settings.quantizers.base import SemanticIds
 
-with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt):
+with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt, snakemake.resources.get("gpu", 0)):
     settings = TypeAdapter(SemanticIds).validate_python(json.loads(snakemake.params.cfg)["settings"])
     quantize(
         settings,

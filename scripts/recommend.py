@@ -9,7 +9,7 @@ from tessera.serving.everyone import recommend_everyone
 from tessera.settings.recommend import Recommend
 from tessera.settings.runs import Run
 
-with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt):
+with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt, snakemake.resources.get("gpu", 0)):
     settings = json.loads(snakemake.params.cfg)
     run = Run.model_validate(settings["run"])
     recommend_everyone(

@@ -7,7 +7,7 @@ from tessera.artifacts.places import state_folder
 from tessera.ctr.train import train_model
 from tessera.settings.ctr import CTRRun
 
-with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt):
+with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attempt, snakemake.resources.get("gpu", 0)):
     train_model(
         CTRRun.model_validate_json(snakemake.params.cfg),
         Path(snakemake.input.samples).parent,

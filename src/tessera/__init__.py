@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # digits with the number of threads. torch, where the long work is, has threads of its own.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 __all__ = ["__version__", "load"]
 
 

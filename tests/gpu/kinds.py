@@ -85,6 +85,7 @@ ITEMS: dict[str, dict[str, Any]] = {
     "semantic_ids": {"items": {"semantic_ids": "c"}},
     "dual_view": {},
     "pad": {"recommender": "pad", "table": "t", "adapter": [32]},
+    "findrec": {"recommender": "findrec", "text": "t", "width": 32, "dropout": 0.0},
     "dual_view-sequence": {"axis": "sequence"},
 }
 LOSSES = {
@@ -112,7 +113,7 @@ def backbone_run(
     else:
         run = pattern.make_run(backbone, {**ITEMS[items], **({"loss": loss} if loss else {})}, **told)
         inputs = RunInputs()
-        if items in ("table", "pad"):
+        if items in ("table", "pad", "findrec"):
             own = _once(folder.parent / "table", lambda own: test_train.make_table(own, skip=(7, 8)))
             inputs = RunInputs(tables={"t": str(own / "t.parquet")})
         if items == "semantic_ids":
@@ -155,6 +156,7 @@ RECOMMENDERS: dict[str, Recommender] = {
         for backbone in ("sasrec", "gru4rec", "bert4rec", "mamba")
         for items in ITEMS
         if backbone == "sasrec" or items != "dual_view-sequence"
+        if backbone != "bert4rec" or items != "findrec"  # it looks both ways
     },
     **{f"sasrec/ids/{name}": partial(backbone_run, "ids", "sasrec", loss) for name, loss in LOSSES.items()},
     "tiger": partial(tiger_run, "beam"),

@@ -57,6 +57,7 @@ def test_what_pages_of_systems_show_is_valid(page: Path) -> None:
     for shown in blocks("yaml", page.read_text(encoding="utf-8")):
         part = yaml.safe_load(shown)
         run = {"datasets": ["bazaar"], "systems": [*part.get("systems", {}), "id"]}
+        run |= part.pop("experiment", {})
         load({"datasets": {"bazaar": {"source": "bazaar"}}, "experiment": run} | part)
 
 

@@ -1,4 +1,4 @@
-"""The code and the configs that docs/architecture.md shows."""
+"""The code and the configs that pages of the documentation show."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 import yaml
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/architecture.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, page: str = "architecture.md") -> list[str]:
     """What stands in the code blocks of a language, in order."""
-    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
 
 
-def files() -> dict[str, str]:
-    """The files that the page shows, by their place: the first line of each block of Python tells it."""
+def files(page: str = "architecture.md") -> dict[str, str]:
+    """The files that a page shows, by their place: the first line of each block of Python tells it."""
     found = {}
-    for block in blocks("python"):
+    for block in blocks("python", page):
         place, _, text = block.partition("\n")
-        found[place.removeprefix("# ")] = text
+        found[place.removeprefix("# ").partition(":")[0]] = text
     return found
 
 

@@ -22,7 +22,8 @@ try:
     config.update(merged(config, command_line(GIVEN)))
     CONFIG = load(config, WHERE, experiment_name(workflow.configfiles))
     PLAN = Plan(CONFIG)
-    check_files(PLAN, WHERE)
+    # a dry run says nothing of where jobs would run, and a job not of others
+    check_files(PLAN, WHERE, workflow.non_local_exec_or_dryrun or not workflow.is_main_process)
     if workflow.is_main_process:  # not again in every job
         check_owner(Jobs(PLAN).root, workflow.configfiles, WHERE)
         check_first_lines(PLAN, WHERE)
@@ -59,6 +60,7 @@ wildcard_constraints:
     system=one_of(CONFIG.systems),
     recommender=one_of({run.recommender for run in PLAN.trained.values()}),
     seed=r"\d+",
+    trial=r"\d+",
 
 
 # ---------------------------------------------------------------- nouns that wildcards name

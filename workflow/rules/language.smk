@@ -28,10 +28,40 @@ rule pretrain:
         "../../scripts/pretrain.py"
 
 
+# Part of the captions, where several jobs make them.
+# Reads of the config: datasets, models, captions.
+rule caption_part:
+    input:
+        unpack(inputs("captions")),
+        catalogue="<results>/{dataset}/data/items.parquet",
+    output:
+        temp("<results>/{dataset}/captions/{captions}.part-{part}.json"),
+    log:
+        "<results>/logs/caption_part/{dataset}/{captions}-{part}.log",
+    benchmark:
+        "<results>/benchmarks/caption_part/{dataset}/{captions}-{part}.tsv"
+    wildcard_constraints:
+        part=r"\d+",
+    priority: 20
+    retries: CONFIG.resources.caption.retries
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.caption.threads
+    resources:
+        **resources("caption"),
+    params:
+        cfg=settings("captions"),
+        threads=CONFIG.resources.caption.threads,
+        code=code("caption_part.py"),
+    script:
+        "../../scripts/caption_part.py"
+
+
 # Reads of the config: datasets, models, captions.
 rule caption:
     input:
         unpack(inputs("captions")),
+        unpack(lambda wildcards: JOBS.caption_parts(noun("captions", wildcards), wildcards.dataset)),
         catalogue="<results>/{dataset}/data/items.parquet",
     output:
         "<results>/{dataset}/captions/{captions}.parquet",
@@ -80,7 +110,7 @@ rule tune:
         **resources("tune"),
     params:
         cfg=settings("embedder"),
-        captions=lambda wildcards: PLAN.reader(wildcards.table).captions,
+        captions=lambda wildcards: PLAN.captions(wildcards.table),
         threads=CONFIG.resources.tune.threads,
         code=noun_code("tune.py", "embedder"),
     script:
@@ -110,7 +140,7 @@ rule embed:
         **resources("embed"),
     params:
         cfg=settings("table"),
-        captions=lambda wildcards: PLAN.reader(wildcards.table).captions,
+        captions=lambda wildcards: PLAN.captions(wildcards.table),
         threads=CONFIG.resources.embed.threads,
         code=noun_code("embed.py", "table"),
     script:

@@ -1,9 +1,10 @@
 # Training: one job a run. The trainer's resumable state lies in state/, which is no rule's output.
-# Reads of the config: preset, models, semantic_ids, systems, backbones, loss, missing, training, evaluation.
+# Reads of the config: preset, models, semantic_ids, systems, backbones, loss, missing, training, search, evaluation.
 rule train:
     input:
         unpack(inputs("run")),
         unpack(lambda wildcards: JOBS.validated(noun("run", wildcards), wildcards.dataset)),
+        unpack(lambda wildcards: JOBS.chosen(noun("run", wildcards), wildcards.dataset)),
         interactions="<results>/{dataset}/data/interactions.parquet",
         catalogue="<results>/{dataset}/data/items.parquet",
     output:

@@ -32,7 +32,8 @@ def planned(jobs):
     return plan_lines(Costs(JOBS, Path(RESULTS)), asked, cores())
 
 
-onstart:
+def begin_to_watch():
+    """Say how long the run will take; the time left is told by it."""
     begin(WATCH.line, Costs(JOBS, Path(RESULTS)), list(asked_jobs()), cores())
 
 

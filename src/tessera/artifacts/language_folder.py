@@ -1,4 +1,4 @@
-"""What a folder of a language model has to hold, and what in it is refused: known from its files before any is loaded.
+"""What the folder of a model has to hold, and what in it is refused: known from its files before any is loaded.
 
 Whole parts only: a folder without its tokenizer gives an empty one, a cut weight file a riddle. And nothing that leads
 elsewhere: adapters name other weights, some settings name code or weights that would be fetched, and no fingerprint of
@@ -33,8 +33,17 @@ _MOST_LAYERS = 10_000
 _LARGEST_HEADER = 100_000_000
 
 
+PICTURE_ENCODERS = {
+    "clip": ("projection", "pooler", "first", "mean"), "clip_vision_model": ("pooler", "first", "mean"),
+    "siglip": ("pooler", "mean"), "siglip_vision_model": ("pooler", "mean"),
+    "siglip2": ("pooler", "mean"), "siglip2_vision_model": ("pooler", "mean"),
+    "dinov2": ("pooler", "first", "mean"), "dinov2_with_registers": ("pooler", "first", "mean"),
+}  # fmt: skip
+"""`model_type` of the picture encoders that are read, and the ways in which each sums a picture up, the best first."""
+
+
 class FolderError(ValueError):
-    """A folder from which no language model is read."""
+    """A folder from which no model is read."""
 
 
 def check_language_folder(folder: Path) -> dict[str, Any]:
@@ -43,10 +52,56 @@ def check_language_folder(folder: Path) -> dict[str, Any]:
     Raises:
         FolderError: it does not; the message names the file and what to do.
     """
+    config = _check_model_folder(folder, "tokenizer.json")
+    if config.get("model_type") in PICTURE_ENCODERS:
+        raise FolderError(
+            f"{folder}: is a picture encoder ({config['model_type']}), expected a language model; recipe image reads it"
+        )
+    _check_tokenizer(folder)
+    architecture = str((config.get("architectures") or [""])[0])
+    if "vision_config" in config and not architecture.endswith("ForCausalLM"):
+        _need_one(folder, [(name,) for name in _PROCESSORS], "the image processor")
+    return config
+
+
+def check_picture_folder(folder: Path, pooling: str = "auto") -> dict[str, Any]:
+    """The content of config.json of a folder that holds every part of a picture encoder, and leads nowhere else.
+
+    Args:
+        pooling: how a picture is summed up; "auto" takes any.
+    Raises:
+        FolderError: it does not, is another model, or sums nothing up so; the message names the file and what to do.
+    """
+    config = _check_model_folder(folder, "preprocessor_config.json")
+    check_picture_config(folder / "config.json", config, pooling)
+    _need_one(folder, [(name,) for name in _PROCESSORS], "the image processor")
+    return config
+
+
+def check_picture_config(described: Path, config: dict[str, Any], pooling: str = "auto") -> None:
+    """Refuse a config.json that describes no picture encoder, or one that does not sum pictures up as asked.
+
+    Raises:
+        FolderError: so it is.
+    """
+    kind = config.get("model_type")
+    ways = PICTURE_ENCODERS.get(str(kind))
+    if ways is None:
+        hint = "; recipe hidden asks it about pictures" if "vision_config" in config else ""
+        raise FolderError(
+            f"{described}: model_type {kind!r} is no picture encoder that is read here{hint} "
+            f"(known: {', '.join(PICTURE_ENCODERS)})"
+        )
+    if pooling not in ("auto", *ways):
+        raise FolderError(f"{described}: {kind} has no pooling {pooling!r} (it has: {', '.join(ways)})")
+
+
+def _check_model_folder(folder: Path, beside: str) -> dict[str, Any]:
+    """The content of config.json of a folder with whole weights that leads nowhere else."""
     if not (folder / "config.json").is_file():
         raise FolderError(
             f"{folder}: is no model folder: there is no config.json (expected config.json, *.safetensors and "
-            "tokenizer.json, as `save_pretrained` writes them)"
+            f"{beside}, as `save_pretrained` writes them)"
         )
     for name in _DESCRIPTIONS:
         _check_json(folder / name)
@@ -54,10 +109,6 @@ def check_language_folder(folder: Path) -> dict[str, Any]:
     _check_adapter(folder / "adapter_config.json")
     _check_settings(folder / "config.json", config)
     _check_weights(folder)
-    _check_tokenizer(folder)
-    architecture = str((config.get("architectures") or [""])[0])
-    if "vision_config" in config and not architecture.endswith("ForCausalLM"):
-        _need_one(folder, [(name,) for name in _PROCESSORS], "the image processor")
     return config
 
 

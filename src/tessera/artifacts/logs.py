@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tessera.artifacts.files import NO_ROOM
+from tessera.artifacts.gpus import own_gpus
 
 log = logging.getLogger("tessera")
 
@@ -104,7 +105,7 @@ def use_threads(count: int) -> None:
 
 
 @contextmanager
-def stage(path: str | Path | None, threads: int = 1, attempt: int | None = None) -> Iterator[None]:
+def stage(path: str | Path | None, threads: int = 1, attempt: int | None = None, gpus: int = 0) -> Iterator[None]:
     """Run a stage: log to `path` and to stderr; tell expected errors (ValueError, OSError) in one line and exit 1.
 
     The traceback of an unexpected error goes to both, of an expected one to the file alone.
@@ -113,6 +114,7 @@ def stage(path: str | Path | None, threads: int = 1, attempt: int | None = None)
         threads: how many it computes in (`use_threads`).
         attempt: what is wrong with a config or a file stays wrong: after such an error, a second attempt and later ones
             say so in the log and end at once. 0 is a process that takes part in an attempt.
+        gpus: how many it computes on, which other jobs of this machine then do not (`own_gpus`).
     """
     use_threads(threads)
     _Stage.log = path
@@ -135,7 +137,8 @@ def stage(path: str | Path | None, threads: int = 1, attempt: int | None = None)
     log.propagate = False
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        yield
+        with own_gpus(gpus, log.info):
+            yield
     except (ValueError, OSError) as error:
         _write(path, traceback.format_exc())
         log.error("ERROR: %s", _told(error))

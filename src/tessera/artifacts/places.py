@@ -17,6 +17,7 @@ _NEAR = "./"
 
 _FOLDERS = {
     "run": ("runs", "model.safetensors"),
+    "trial": ("trials", "trial.json"),
     "click_run": ("ctr/runs", "model.safetensors"),
     "embedder": ("embedders", "model.safetensors"),
     "semantic_ids": ("semantic_ids", "codes.parquet"),
@@ -30,7 +31,7 @@ def place(kind: str, name: str, file: str = "") -> str:
     """The path of what a job makes, or of another file (`file`) in the folder that it makes.
 
     Args:
-        kind: run, click_run, embedder, semantic_ids, table, captions or model (a folder).
+        kind: run, trial, click_run, embedder, semantic_ids, table, captions or model (a folder).
         name: its name in the config; a run's is its folder.
         file: of what is a file itself, another ending: `finish.safetensors` of a table.
     """

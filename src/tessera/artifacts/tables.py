@@ -68,6 +68,15 @@ RECOMMENDATIONS = pa.schema(
         ("popular", pa.bool_()),
     ]
 )
+CLAIMS = pa.schema(
+    [
+        *((name, pa.string()) for name in ("dataset", "name", "better", "than", "metric")),
+        *((name, pa.float64()) for name in ("at_least", "better_mean", "than_mean", "difference", "low", "high")),
+        *((name, pa.float64()) for name in ("p", "p_holm", "least_p", "detectable")),
+        *((name, pa.int32()) for name in ("users", "better_seeds", "than_seeds")),
+        ("verdict", pa.string()),
+    ]
+)
 CAPTIONS = pa.schema([("item", pa.int32()), ("text", pa.string()), ("status", pa.string())])
 CANDIDATES = pa.schema([("user", pa.int32()), ("items", pa.list_(pa.int32()))])
 
@@ -155,6 +164,7 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "raw_interactions": (2, RAW_INTERACTIONS),
     "raw_items": (1, RAW_ITEMS),
     "metrics": (1, None),
+    "claims": (1, CLAIMS),
     "latents": (1, LATENTS),
     "truth": (2, TRUTH),
     "click_truth": (1, CLICK_TRUTH),

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tessera.artifacts.logs import Progress, log
-from tessera.artifacts.models import read_arrays, write_tensors
 from tessera.embedding.recipe import Recipe, Rows
+from tessera.embedding.sharded import RowShard, sharded_rows
 from tessera.embedding.text import Items, Vectors
 from tessera.language.questions import Question, picture_inputs
 from tessera.language.shown import ShownCatalogue
@@ -21,22 +19,11 @@ from tessera.language.states import pool, read_states
 from tessera.language.tokens import pad_rows
 from tessera.settings.language import ItemPrompt
 from tessera.settings.recipes.hidden import HiddenTable
-from tessera.training.shards import Shards, groups
+from tessera.training.shards import groups
 
 if TYPE_CHECKING:
     from tessera.language.models import LanguageModel
     from tessera.language.questions import Pixels
-
-
-class _Shard(NamedTuple):
-    """Rows of some items."""
-
-    items: Items
-    """(n,) those that could be shown, ascending."""
-    vectors: Vectors
-    """(n, width)."""
-    broken: int
-    """How many pictures cannot be read."""
 
 
 @torch.no_grad()
@@ -58,23 +45,15 @@ def embed_hidden(
     question = Question(model, table.source, prompt.domain, table.instruction)
     shown = ShownCatalogue(question, prompt, catalogue, table.max_pixels)
     model.full.eval()
-    shards = Shards(state, _save, partial(_load, model.width), ".safetensors", "this table")
-    made: list[_Shard] = []
-    with Progress("items", len(shown.items), "items") as progress:
-        for chosen, shard in shards.work(
-            shown.items, table.shard, table.batch, lambda some: _embed(table, shown, some)
-        ):
-            made.append(shard)
-            progress.update(len(chosen))
-    if broken := sum(shard.broken for shard in made):
-        log.info("%s pictures cannot be read; their items have no row", f"{broken:,}")
-    items = np.concatenate([shard.items for shard in made])
+    items, vectors = sharded_rows(
+        shown.items, table, table.batch, model.width, state, lambda some: _embed(table, shown, some)
+    )
     if not len(items):
         raise ValueError(f"{catalogue}: no item could be shown by {table.source}: every picture is broken")
-    return items, np.concatenate([shard.vectors for shard in made])
+    return items, vectors
 
 
-def _embed(table: HiddenTable, shown: ShownCatalogue, items: Sequence[int]) -> _Shard:
+def _embed(table: HiddenTable, shown: ShownCatalogue, items: Sequence[int]) -> RowShard:
     """One shard."""
     asked: list[int] = []
     vectors = np.empty((len(items), shown.question.model.width), np.float32)
@@ -86,20 +65,7 @@ def _embed(table: HiddenTable, shown: ShownCatalogue, items: Sequence[int]) -> _
             vectors[[place[item] for item in batch.items]] = _states(table, shown.question, batch.rows, batch.pixels)
         asked += seen.asked
         broken += len(seen.broken)
-    return _Shard(np.array(asked, np.int64), vectors[: len(asked)], broken)
-
-
-def _save(path: Path, shard: _Shard) -> None:
-    arrays = {"items": shard.items, "vectors": shard.vectors, "broken": np.array([shard.broken])}
-    write_tensors(path, {name: torch.from_numpy(value) for name, value in arrays.items()})
-
-
-def _load(width: int, path: Path, items: Sequence[int]) -> _Shard:
-    arrays = read_arrays(path)
-    kept, vectors, (broken,) = arrays["items"], arrays["vectors"], arrays["broken"]
-    if vectors.shape != (len(kept), width) or not np.isin(kept, items).all():
-        raise ValueError
-    return _Shard(kept, vectors, int(broken))
+    return RowShard(np.array(asked, np.int64), vectors[: len(asked)], broken)
 
 
 def _states(table: HiddenTable, question: Question, rows: list[list[int]], pixels: list[Pixels | None]) -> Vectors:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tessera.language.models import load_model
 from tessera.settings.language import ItemPrompt
 
 if TYPE_CHECKING:
     from torch import nn
 
     from tessera.embedding.embedder import Embedder
-    from tessera.language.models import LanguageModel
     from tessera.training.machine import Machine
     from tessera.training.phases import Phase
 
@@ -43,8 +43,8 @@ class Given:
 
     prompt: ItemPrompt
     """How an item is told."""
-    model: LanguageModel
-    """The language model; a recipe may change it."""
+    model: Any
+    """What `Recipe.open_model` gave: a language model, mostly; a recipe may change it."""
     catalogue: Path
     """items.parquet."""
     captions: Mapping[str, Path] = field(default_factory=dict)
@@ -70,6 +70,19 @@ class Recipe(ABC):
         self.settings = settings
         self.given = given
         self.start = start
+
+    @classmethod
+    def open_model(cls, table: Any, model: Any, folder: Path | None) -> Any:
+        """What reads the items: a language model, unless a recipe says otherwise.
+
+        Args:
+            table: settings of the table.
+            model: settings of its model.
+            folder: where a built model was written.
+        Raises:
+            ValueError: it is not there, or cannot be used so.
+        """
+        return load_model(model, folder)
 
     @abstractmethod
     def rows(self) -> Rows:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tessera.artifacts.files import file_digest
 from tessera.embedding.recipe import Given, Recipe
-from tessera.language.models import fingerprint, load_model
+from tessera.language.models import fingerprint
 from tessera.settings.base import Settings
 from tessera.settings.kinds import implementation
 from tessera.settings.language import ItemPrompt, LanguageModel
@@ -54,9 +54,10 @@ class Task(Settings):
 
     def recipe(self, inputs: Places, state: Path) -> Recipe:
         """The recipe with its model, its files and the folder of its state, and the one that it goes on from."""
+        kind: type[Recipe] = implementation(self.table)
         given = Given(
             prompt=self.prompt,
-            model=load_model(self.model, Path(inputs.model) if inputs.model else None),
+            model=kind.open_model(self.table, self.model, Path(inputs.model) if inputs.model else None),
             catalogue=Path(inputs.catalogue),
             captions={name: Path(path) for name, path in inputs.captions.items()},
             data=Path(inputs.data),
@@ -64,5 +65,4 @@ class Task(Settings):
             state=state,
         )
         start = implementation(self.start)(self.start, given) if self.start is not None else None
-        made: Recipe = implementation(self.table)(self.table, given, start)
-        return made
+        return kind(self.table, given, start)

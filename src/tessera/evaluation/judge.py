@@ -26,7 +26,8 @@ from tessera.settings.evaluation import Evaluation, FullRanking, SampledRanking
 class Scorer(Protocol):
     """Scores of the whole catalogue after a history.
 
-    To one with an attribute `reads_times` that is true, histories are given with times.
+    To one with an attribute `reads_times` that is true, histories are given with times. One with an attribute
+    `unscored` gives this score, its lowest, to items of which it knows nothing: they are ranked, but never recommended.
     """
 
     max_history: int | None
@@ -98,7 +99,7 @@ def rank_cases(
             lost = torch.from_numpy(missed[chosen]).to(device)
             scores[lost, targets[lost] - 1] = -torch.inf
         if recommend:
-            ranking.recommended[chosen] = _top(scores, recommend)
+            ranking.recommended[chosen] = _top(scores, recommend, getattr(scorer, "unscored", -torch.inf))
         if candidates is None:
             ranked, size = scores, torch.isfinite(scores).sum(1) if settings.mask_seen else scores.shape[1]
         else:
@@ -188,9 +189,9 @@ def reads_times(scorer: Scorer) -> bool:
     return bool(getattr(scorer, "reads_times", False))
 
 
-def _top(scores: Tensor, k: int) -> np.ndarray:
+def _top(scores: Tensor, k: int, above: float) -> np.ndarray:
     best = torch.topk(scores, min(k, scores.shape[1]), dim=1)
-    lists = torch.where(best.values > -torch.inf, best.indices + 1, 0).int().cpu().numpy()
+    lists = torch.where(best.values > above, best.indices + 1, 0).int().cpu().numpy()
     return np.pad(lists, ((0, 0), (0, k - lists.shape[1])))
 
 

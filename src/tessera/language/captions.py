@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pyarrow as pa
 
@@ -17,59 +17,96 @@ from tessera.language.models import LanguageModel
 from tessera.language.questions import Question
 from tessera.language.shown import BROKEN_PICTURE, ShownCatalogue
 from tessera.settings.language import Captions, ItemPrompt
-from tessera.training.shards import Shards, forget_shards, groups
+from tessera.training.shards import Shards, forget_shards, groups, share_of_groups
 
 NAMED = 5
 """So many broken pictures are named in the log; the others are counted."""
 
 
-def write_captions(
-    settings: Captions, prompt: ItemPrompt, model: LanguageModel, catalogue: Path, output: Path, state: Path
-) -> None:
-    """Ask the model of every item and write the captions, a row an item, ascending.
+class Said(TypedDict):
+    """What was said of some items."""
+
+    rows: list[list[Any]]
+    """(item, caption or null, status) of each, ascending."""
+    cut: int
+    """How many texts lost their end."""
+    broken: list[str]
+    """Why pictures cannot be read, at most `NAMED` of them."""
+
+
+def ask_of_items(
+    settings: Captions, prompt: ItemPrompt, model: LanguageModel, catalogue: Path, state: Path,
+    part: tuple[int, int] = (0, 1),
+) -> Said:  # fmt: skip
+    """Ask the model of every item, or of one of several equal parts of them.
 
     An item that lacks what the model is to be shown has no caption and a status that says so: with `both`, an item
     without a picture is not described from its text alone. A run that was killed goes on after the last complete shard
-    and writes the same file.
+    and gives the same. So do parts together: they are whole groups, inside of which batches are made.
 
     Args:
         settings: what is shown and asked.
         prompt: how the text is told.
         model: a vision-language model where a picture is shown.
         catalogue: items.parquet of the dataset; `image_root` in its metadata is the folder of pictures.
-        output: Parquet of the kind `captions`.
         state: folder of the shards, named by everything that captions depend on.
+        part: which, from 0, and of how many.
     Raises:
         LanguageModelError: the model cannot be asked so, no item has what it is to be shown, or the folder of pictures
             is not there.
     """
     question = Question(model, settings.source, prompt.domain, settings.instruction)
     shown = ShownCatalogue(question, prompt, catalogue, settings.max_pixels)
-    items = shown.items
-    rows: list[list[Any]] = []
-    cut, named = 0, 0
+    items = share_of_groups(shown.items, settings.batch, *part)
+    said: Said = {"rows": [], "cut": 0, "broken": []}
     shards = Shards(state, write_json, _read_shard, ".json", "these captions")
     with Progress("captions", len(items), "items") as progress:
-        for chosen, said in shards.work(
+        for chosen, shard in shards.work(
             items, settings.shard, settings.batch, lambda some: _caption(settings, shown, some)
         ):
-            rows += said["rows"]
-            for reason in said["broken"][: NAMED - named]:
+            said["rows"] += shard["rows"]
+            for reason in shard["broken"][: NAMED - len(said["broken"])]:
                 log.info("%s", reason)
-                named += 1
-            cut += said["cut"]
-            progress.update(len(chosen), note=_example(said["rows"]))
+                said["broken"].append(reason)
+            said["cut"] += shard["cut"]
+            progress.update(len(chosen), note=_example(shard["rows"]))
+    return said
+
+
+def write_captions(
+    settings: Captions, prompt: ItemPrompt, model: LanguageModel, catalogue: Path, output: Path, state: Path
+) -> None:
+    """Ask the model of every item and write the captions; see `ask_of_items` and `write_said`."""
+    write_said(settings, prompt, [ask_of_items(settings, prompt, model, catalogue, state)], output)
+    forget_shards(state)
+
+
+def write_said(settings: Captions, prompt: ItemPrompt, parts: Sequence[Said], output: Path) -> None:
+    """Write captions, a row an item, ascending, from what was said of all parts.
+
+    Args:
+        settings: what was shown and asked.
+        prompt: how the text was told.
+        parts: in their order.
+        output: Parquet of the kind `captions`.
+    Raises:
+        ValueError: the parts are not those of one catalogue, in their order.
+    """
+    rows = [row for part in parts for row in part["rows"]]
+    items = [item for item, _, _ in rows]
+    if items != sorted(set(items)):
+        raise ValueError(f"{output}: its parts are not of one catalogue: make them again")
+    cut = sum(part["cut"] for part in parts)
     if cut:
-        log.info("%s of %s texts were longer than the model reads and lost their end", f"{cut:,}", f"{len(items):,}")
+        log.info("%s of %s texts were longer than the model reads and lost their end", f"{cut:,}", f"{len(rows):,}")
     counts = Counter(status for _, _, status in rows)
-    if counts[BROKEN_PICTURE] > named:
-        log.info("and %s more pictures that cannot be read", f"{counts[BROKEN_PICTURE] - named:,}")
+    if counts[BROKEN_PICTURE] > NAMED:
+        log.info("and %s more pictures that cannot be read", f"{counts[BROKEN_PICTURE] - NAMED:,}")
     log.info("captions: %s", ", ".join(f"{count:,} {status}" for status, count in counts.most_common()))
     columns = [list(column) for column in zip(*rows, strict=True)]
     made = pa.table({"item": pa.array(columns[0], pa.int32()), "text": pa.array(columns[1], pa.string()),
                      "status": pa.array(columns[2], pa.string())})  # fmt: skip
     write_table(output, made, "captions", settings.identity(), counts=dict(counts), cut=cut, domain=prompt.domain)
-    forget_shards(state)
 
 
 def _read_shard(path: Path, items: Sequence[int]) -> dict[str, Any]:

@@ -303,7 +303,7 @@ def _read(folder: Path, settings: LoadedModel) -> LanguageModel:
         kind=kind,
         width=int(full.get_input_embeddings().weight.shape[1]),
         context=min(longest, int(most)),
-        image_processor=_read_image_processor(folder) if kind == "vision" else None,
+        image_processor=read_image_processor(folder) if kind == "vision" else None,
         device=device,
     )
 
@@ -332,6 +332,23 @@ def _check_vocabulary(folder: Path, tokenizer: Any, full: Any) -> None:
 
 
 def _read_weights(folder: Path, settings: LoadedModel, kind: Kind, device: torch.device) -> Any:
+    classes = {"decoder": "AutoModelForCausalLM", "encoder": "AutoModel", "vision": "AutoModelForImageTextToText"}
+    # a pooler is not used; every other weight that is absent would silently be random
+    return read_weights(folder, settings, classes[kind], kind, device, unused="pooler")
+
+
+def read_weights(
+    folder: Path, settings: LoadedModel, loader: str, what: str, device: torch.device, unused: str | None = None
+) -> Any:
+    """A model of transformers with every weight from the safetensors of its folder, on its device.
+
+    Args:
+        loader: the class of transformers that reads it.
+        what: it is read as, for messages.
+        unused: part of the names of weights that may be absent.
+    Raises:
+        LanguageModelError: it cannot be loaded so, lacks weights, or asks for what this machine has not.
+    """
     import transformers
 
     if settings.attention == "flash_attention_2" and find_spec("flash_attn") is None:
@@ -339,7 +356,6 @@ def _read_weights(folder: Path, settings: LoadedModel, kind: Kind, device: torch
             "models: attention: flash_attention_2 needs the package flash-attn, and no code is fetched in its place; "
             "use sdpa"
         )
-    classes = {"decoder": "AutoModelForCausalLM", "encoder": "AutoModel", "vision": "AutoModelForImageTextToText"}
     arguments: dict[str, Any] = {
         "use_safetensors": True,
         "trust_remote_code": False,
@@ -351,16 +367,15 @@ def _read_weights(folder: Path, settings: LoadedModel, kind: Kind, device: torch
     if settings.quantization != "none":
         arguments |= _quantized(settings, device)
     try:
-        full, loading = getattr(transformers, classes[kind]).from_pretrained(folder, **arguments)
+        full, loading = getattr(transformers, loader).from_pretrained(folder, **arguments)
     except Exception as error:  # whatever the descriptions of a foreign folder make libraries raise
-        raise LanguageModelError(f"{folder}: cannot be loaded as {kind}: {_reason(error)}") from None
-    # a pooler is not used; every other weight that is absent would silently be random
-    absent = sorted(name for name in loading["missing_keys"] if "pooler" not in name)
+        raise LanguageModelError(f"{folder}: cannot be loaded as {what}: {_reason(error)}") from None
     # transformers makes a model without memory and fills it from the files; what stays so would fail later, unnamed
-    absent += [name for name in _unfilled(full) if name not in absent]
+    lacking = [*sorted(loading["missing_keys"]), *_unfilled(full)]
+    absent = [name for name in dict.fromkeys(lacking) if unused is None or unused not in name]
     if absent:
         raise LanguageModelError(
-            f"{folder}: as {kind}, {len(absent)} weights are absent from the safetensors, e.g. {absent[0]}; "
+            f"{folder}: as {what}, {len(absent)} weights are absent from the safetensors, e.g. {absent[0]}; "
             "does `type` fit the model?"
         )
     return full if settings.quantization != "none" else full.to(device)
@@ -369,7 +384,7 @@ def _read_weights(folder: Path, settings: LoadedModel, kind: Kind, device: torch
 def _unfilled(model: nn.Module) -> list[str]:
     """Parameters and buffers that no file filled: they are on the device `meta`."""
     held = (*model.named_parameters(), *model.named_buffers())
-    return sorted(name for name, tensor in held if tensor.is_meta and "pooler" not in name)
+    return sorted(name for name, tensor in held if tensor.is_meta)
 
 
 def _quantized(settings: LoadedModel, device: torch.device) -> dict[str, Any]:
@@ -422,8 +437,12 @@ def _read_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _read_image_processor(folder: Path) -> Any:
-    """The processor that works with Pillow: the same pixels with and without torchvision."""
+def read_image_processor(folder: Path) -> Any:
+    """The processor that works with Pillow: the same pixels with and without torchvision.
+
+    Raises:
+        LanguageModelError: there is none.
+    """
     from transformers import AutoImageProcessor
 
     try:

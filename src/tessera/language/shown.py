@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from tessera.artifacts.tables import image_root, read_table
-from tessera.data.pictures import PictureError, at_most, open_picture
+from tessera.data.catalogue_pictures import CataloguePictures
+from tessera.data.pictures import PictureError, at_most
 from tessera.language.models import LanguageModelError
 from tessera.language.prompts import Attributes, item_attributes
 from tessera.language.questions import Pixels, Question, lengths, read_pixels
@@ -64,20 +64,11 @@ class ShownCatalogue:
         self.question = question
         self.max_pixels = max_pixels
         source = question.source
-        table = read_table(catalogue, "items", ["item", "image"]).sort_by("item")
-        self.items: list[int] = table.column("item").to_pylist()
+        self._pictures = CataloguePictures(catalogue)
+        self.items = self._pictures.items
         self.attributes: dict[int, Attributes] = item_attributes(catalogue, prompt) if question.reads_text else {}
-        root = image_root(catalogue)
-        images = table.column("image").to_pylist()
-        self._images = dict(zip(self.items, images, strict=True)) if root is not None else {}
-        self._root = Path(str(root))
-        if question.pictured and not any(self._images.values()):
-            raise LanguageModelError(
-                f"{catalogue}: no item has a picture (image_root is {root!r}), but they are asked for (source "
-                f"{source!r}); use text"
-            )
-        if question.pictured and not self._root.is_dir():
-            raise LanguageModelError(f"{root}: no such folder; {catalogue} expects its pictures there (image_root)")
+        if question.pictured and (problem := self._pictures.problem()):
+            raise LanguageModelError(f"{problem}; pictures are asked for (source {source!r}): without them, use text")
         if question.reads_text and not self.attributes:
             raise LanguageModelError(f"{catalogue}: no item has a text, but it is asked for (source {source!r})")
 
@@ -87,12 +78,11 @@ class ShownCatalogue:
         for item in items:
             seen.status[item] = CAPTIONED
             if self.question.pictured:
-                name = self._images.get(item)
-                if not name:
+                if item not in self._pictures:
                     seen.status[item] = NO_PICTURE
                     continue
                 try:
-                    seen.pictures[item] = at_most(open_picture(self._root / name), self.max_pixels)
+                    seen.pictures[item] = at_most(self._pictures.open(item), self.max_pixels)
                 except PictureError as error:
                     seen.broken.append(f"item {item}: {error}")
                     seen.status[item] = BROKEN_PICTURE

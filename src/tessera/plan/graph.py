@@ -17,7 +17,7 @@ from tessera.settings.base import PresetSettings, Settings
 from tessera.settings.config import Config
 from tessera.settings.ctr import CTRRun
 from tessera.settings.kinds import Kind
-from tessera.settings.language import BuiltModel, ReadText
+from tessera.settings.language import BuiltModel, ByModel
 from tessera.settings.losses.cross_entropy import CrossEntropy
 from tessera.settings.recipes.base import RecipeSettings
 from tessera.settings.references import TRUTH, RunReference, named, walk
@@ -54,8 +54,8 @@ class Plan:
         for name in config.experiment.systems:
             system = config.systems[name]
             if not isinstance(system, TrainedSystem):
-                counted = {"system": name, "recommender": system.label, "seed": 0, "method": system}
-                runs.append(Run.model_validate({**counted, "remarks": system.remarks()}))
+                fixed = {"system": name, "recommender": system.label, "method": system, "remarks": system.remarks()}
+                runs += [Run.model_validate({**fixed, "seed": seed}) for seed in getattr(system, "seeds", [0])]
                 continue
             seeds = system.seeds or config.experiment.seeds
             under: list[str | None] = [None]
@@ -141,6 +141,16 @@ class Plan:
 
     # ------------------------------------------------------------ what nouns read
 
+    def own(self, noun: Noun) -> Settings:
+        """The settings of a noun as its section has them."""
+        sections = {
+            "run": self.trained, "click_run": self.click_runs, "semantic_ids": self.config.semantic_ids,
+            "model": self.config.models, "captions": self.config.captions, "table": self.config.tables,
+            "embedder": self.config.tables,
+        }  # fmt: skip
+        settings: Settings = sections[noun.kind][noun.name]  # type: ignore[index]
+        return settings
+
     def codes(self, run: Run) -> list[str]:
         """The semantic IDs that a run reads."""
         return named(run.method, "semantic_ids")
@@ -149,9 +159,13 @@ class Plan:
         """The item tables that semantic IDs are made of."""
         return named(self.config.semantic_ids[codes], "tables")
 
-    def reader(self, table: str) -> ReadText | None:
-        """The settings that say which model reads which text for a table; None where no model does."""
+    def reader(self, table: str) -> ByModel | None:
+        """The settings that say which model reads what for a table; None where no model does."""
         return self.config.tables[table].reader(self.config)
+
+    def captions(self, table: str) -> list[str]:
+        """The captions that a model reads for a table."""
+        return named(self.reader(table), "captions")
 
     def start(self, table: str) -> str | None:
         """The table whose embedder another's goes on from."""
@@ -198,7 +212,7 @@ class Plan:
         elif noun.kind == "embedder" and (start := self.start(noun.name)):
             yield Noun("embedder", start)
         if reader is not None:
-            yield from (Noun("captions", name) for name in reader.captions)
+            yield from (Noun("captions", name) for name in self.captions(noun.name))
             yield Noun("model", reader.model)
         else:
             yield from (Noun("run", run.path) for run in self.referred(recipe, 0))

@@ -18,6 +18,7 @@ from tessera.data.downloads import is_url
 from tessera.data.files import find, model_files
 from tessera.data.picture_stamp import look_again
 from tessera.plan.graph import Noun, Plan, kind_modules
+from tessera.plan.search import is_searched, remark, searched, trial_run
 from tessera.plan.truth import knows_the_truth
 from tessera.plan.warm_start import start_folder
 from tessera.settings.base import Settings
@@ -130,7 +131,7 @@ class Jobs:
         """What a noun's job reads besides the dataset, as named inputs.
 
         Args:
-            judged: for the job that judges a run, which reads no other run.
+            judged: for the job that judges a run, which reads no other run, and no file that the system names.
         """
         files: Files = {}
         for read in self.plan.reads(noun):
@@ -147,7 +148,7 @@ class Jobs:
                 files["teacher"] = self.file(read, dataset)
         if noun.kind == "run" and not judged:
             files |= self._start(self.plan.trained[noun.name], dataset)
-        return files | self._source(noun, dataset) | self._pictures(noun, dataset)
+        return files | ({} if judged else self._source(noun, dataset)) | self._pictures(noun, dataset)
 
     def _start(self, run: Run, dataset: str) -> Files:
         """The files of the run that a training goes on from."""
@@ -172,10 +173,15 @@ class Jobs:
         ]
         return [(name, run) for name, run in runs if run.training.warm_start is not None]
 
+    def caption_parts(self, noun: Noun, dataset: str) -> Files:
+        """The parts that captions are put together from, where several jobs make them, as a named input."""
+        jobs = self.config.captions[noun.name].jobs
+        return {"parts": [self.file(noun, dataset, f"part-{part}.json") for part in range(jobs)]} if jobs > 1 else {}
+
     def _pictures(self, noun: Noun, dataset: str) -> Files:
         """The stamp of the dataset's pictures, where the job opens them."""
         source = self.config.datasets[dataset].source
-        reads = any(part.reads_pictures(source) for _, part in walk(self._own(noun)))
+        reads = any(part.reads_pictures(source) for _, part in walk(self.plan.own(noun)))
         return {"pictures": self.pictures(dataset)} if reads else {}
 
     def pictures(self, dataset: str) -> str:
@@ -187,16 +193,6 @@ class Jobs:
         for dataset in self.config.experiment.datasets:
             look_again(Path(self.pictures(dataset)))
 
-    def _own(self, noun: Noun) -> Settings:
-        """The settings of a noun as its section has them."""
-        sections = {
-            "run": self.plan.trained, "click_run": self.plan.click_runs, "semantic_ids": self.config.semantic_ids,
-            "model": self.config.models, "captions": self.config.captions, "table": self.config.tables,
-            "embedder": self.config.tables,
-        }  # fmt: skip
-        settings: Settings = sections[noun.kind][noun.name]  # type: ignore[index]
-        return settings
-
     def _model(self, name: str, dataset: str) -> Files:
         """The folder of a model that is built on the spot, or the files of one that is there already."""
         model = self.config.models[name]
@@ -205,7 +201,11 @@ class Jobs:
         return {"language_model": self.file(Noun("model", name), dataset)} if self.plan.built(name) else {}
 
     def _source(self, noun: Noun, dataset: str) -> Files:
-        """The file that given codes or vectors, or the truth, come from."""
+        """The file that given scores, codes or vectors, or the truth, come from."""
+        if noun.kind == "run":
+            run = self.plan.trained[noun.name]
+            path = run.method.source(dataset, run.seed)
+            return {"source": str(find(path))} if path is not None else {}
         if noun.kind not in ("table", "semantic_ids"):
             return {}
         settings = (self.config.tables if noun.kind == "table" else self.config.semantic_ids)[noun.name]
@@ -231,6 +231,41 @@ class Jobs:
         if dataset not in self.config.finals or self.plan.trained[noun.name].heuristic:
             return {}
         return {"validated": self.file(noun, self.raw(dataset), "model.json")}
+
+    # ------------------------------------------------------------ search
+
+    def trial_file(self, dataset: str, name: str, trial: int | str) -> str:
+        """What a trial of `system/recommender` came to."""
+        return self.file(Noun("trial", f"{name}/trial-{trial}"), dataset)
+
+    def search_file(self, dataset: str, name: str, file: str = "best.json") -> str:
+        """What is chosen for `system/recommender`; `search.json` beside it tells of all trials."""
+        return self.file(Noun("trial", name), dataset, file)
+
+    def trials(self, dataset: str, name: str) -> list[str]:
+        """All trials of `system/recommender`."""
+        assert self.config.search is not None
+        return [self.trial_file(dataset, name, trial) for trial in range(self.config.search.trials)]
+
+    def trial(self, name: str, trial: int) -> str:
+        """What a trial depends on."""
+        return canonical(_told(trial_run(self.plan, name, trial), ["remarks"]))
+
+    def searched_run(self, name: str) -> Noun:
+        """The run whose first seed the trials of `system/recommender` train."""
+        return Noun("run", searched(self.plan)[name].path)
+
+    def chosen(self, noun: Noun, dataset: str) -> Files:
+        """The settings that a search chose for a run, as a named input."""
+        run = self.plan.trained[noun.name]
+        if not is_searched(self.plan, run):
+            return {}
+        return {"chosen": self.search_file(self.raw(dataset), f"{run.system}/{run.recommender}")}
+
+    def searches(self) -> list[str]:
+        """What all searches of the experiment came to."""
+        datasets = self.config.experiment.datasets
+        return [self.search_file(dataset, name, "search.json") for dataset in datasets for name in searched(self.plan)]
 
     # ------------------------------------------------------------ settings
 
@@ -275,6 +310,8 @@ class Jobs:
         """What judging a run depends on; the oracle has no noun."""
         evaluation = _told(self.config.evaluation)
         run = self.plan.trained[noun.name] if noun is not None else None
+        if run is not None and (searched_so := remark(self.plan, run)):
+            run = run.model_copy(update={"remarks": [*run.remarks, searched_so]})
         return canonical({"evaluation": evaluation} | ({"run": _told(run)} if run is not None else {}))
 
     def recommend(self, noun: Noun) -> str:
@@ -411,6 +448,10 @@ class Jobs:
         """A metric table."""
         return f"{self.root}/tables/{dataset}{self.task.suffix}.{ending}"
 
+    def claims_file(self, dataset: str, ending: str) -> str:
+        """The claims of the config, tested on a dataset."""
+        return self.table_file(f"{dataset}-claims", ending)
+
     def shown(self) -> Files:
         """What the page reads, as named inputs."""
         datasets = self.config.experiment.datasets
@@ -434,6 +475,8 @@ class Jobs:
         return files | {
             "stats": [f"{self.root}/{dataset}/data/stats.json" for dataset in datasets],
             "diagnostics": [f"{self.root}/{d}/diagnostics/{name}.json" for d in datasets for name in self.diagnosed()],
+            "searches": self.searches(),
+            "claims": [self.claims_file(dataset, "parquet") for dataset in datasets if self.config.claims],
             "captions": every("captions"),
             "embedders": every("embedder", "history.jsonl"),
         }
@@ -456,13 +499,28 @@ class Jobs:
         if config.ctr is not None and self.task is CLICKS:
             settings |= {"against": config.ctr.against, "evaluation": _told(config.ctr.evaluation)}
         else:
-            order = list(dict.fromkeys(path.rpartition("/")[0] for path in self.judged(dataset)))
             settings |= {
-                "order": order,
+                "order": self._order(dataset),
                 "evaluation": _told(config.evaluation),
                 "significance": _told(config.significance),
             }
         return canonical(settings)
+
+    def _order(self, dataset: str) -> list[str]:
+        """The rows of a metric table, as `system/recommender`."""
+        return list(dict.fromkeys(path.rpartition("/")[0] for path in self.judged(dataset)))
+
+    def claims(self, dataset: str) -> str:
+        """What tested claims depend on besides the evaluations."""
+        return canonical(
+            {
+                "dataset": dataset,
+                "order": self._order(dataset),
+                "claims": [claim.model_dump(mode="json") for claim in self.config.claims],
+                "evaluation": _told(self.config.evaluation),
+                "significance": _told(self.config.significance),
+            }
+        )
 
     def report(self, config: dict[str, Any]) -> str:
         """What the page depends on besides its inputs; what changes no result is not shown: `resources`, `export`, and

@@ -9,14 +9,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tessera.artifacts.language_folder import FolderError, check_language_folder
+from tessera.artifacts.gpus import visible_gpus
+from tessera.artifacts.language_folder import FolderError, check_language_folder, check_picture_folder
 from tessera.artifacts.shown import shown_url
 from tessera.data.downloads import DataFileError, is_url, url_problem
 from tessera.data.files import find
 from tessera.data.hub import token_problem
 from tessera.data.id_list import read_ids
 from tessera.data.picture_stamp import names_fingerprint
-from tessera.plan.graph import Plan
+from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs
 from tessera.plan.warm_start import warm_start_problems
 from tessera.settings.base import ConfigError, Settings, message
@@ -24,7 +25,9 @@ from tessera.settings.config import Config
 from tessera.settings.evaluation import CandidatesFile
 from tessera.settings.export import onnx_problem
 from tessera.settings.language import FolderModel, PackageModel
+from tessera.settings.references import PICTURES, Need, references
 from tessera.settings.sources.base import FileSource
+from tessera.settings.systems.given import GivenSystem
 from tessera.settings.training import LoopSettings, missing_tracker
 
 _NEGATIVES = "expected `user negative negative ...` a line"
@@ -45,6 +48,8 @@ class Needed:
     sha256: str | None = None
     folder: bool | None = None
     """Whether it must be a folder, or must be none; None takes either."""
+    checks: tuple[Callable[[Path], object], ...] = ()
+    """What else is looked at, once it is there."""
 
 
 def _named(settings: Mapping[str, Any], where: str, of_several: bool = False) -> Iterator[Needed]:
@@ -88,17 +93,34 @@ def _own_file(settings: Settings, where: str) -> Iterator[Needed]:
         yield Needed(f"{where}.path", path, folder=False)
 
 
+def _of_model(plan: Plan, name: str) -> Iterator[Callable[[Path], object]]:
+    """What the folder of a model must hold for what reads it: a language model, a picture encoder, or both."""
+    reads = [plan.own(noun) for noun in plan.nouns if Noun("model", name) in plan.reads(noun)]
+    poolings = {getattr(own, "pooling", "auto") for own in reads if _asks_for(own, PICTURES)}
+    yield from (partial(check_picture_folder, pooling=pooling) for pooling in sorted(poolings))
+    if not poolings or not all(_asks_for(own, PICTURES) for own in reads):
+        yield check_language_folder
+
+
+def _asks_for(settings: Settings, need: Need) -> bool:
+    return any(reference.ref.needs is need for reference in references(settings))
+
+
 def _needed(plan: Plan) -> Iterator[Needed]:
     """Everything that the experiment reads."""
     config = plan.config
     for dataset in config.experiment.datasets:
         yield from _of_dataset(config, dataset)
+    for run in plan.runs:
+        for dataset in config.experiment.datasets:
+            if (path := run.method.source(dataset, run.seed)) is not None:
+                yield Needed(f"systems.{run.system}.path", path)
     for name in sorted(plan.needed("table")):
         yield from _own_file(config.tables[name], f"tables.{name}")
     for name in sorted(plan.needed("model")):
         model = config.models[name]
         if isinstance(model, FolderModel):
-            yield Needed(f"models.{name}.folder", model.folder, folder=True)
+            yield Needed(f"models.{name}.folder", model.folder, folder=True, checks=tuple(_of_model(plan, name)))
     for name in sorted(plan.needed("semantic_ids")):
         yield from _own_file(config.semantic_ids[name], f"semantic_ids.{name}")
     if isinstance(config.evaluation.candidates, CandidatesFile):
@@ -110,9 +132,29 @@ def _needed(plan: Plan) -> Iterator[Needed]:
         yield Needed("recommend.new_items.path", new.path, True, new.sha256)
 
 
-def _missing_packages(plan: Plan, where: str) -> Iterator[str]:
+def _missing_for_weights(model: Any, where: str, elsewhere: bool) -> Iterator[str]:
+    """What quantised weights and flash attention lack here; a GPU is not looked for where jobs run `elsewhere`."""
+    needs = (
+        ("quantization", getattr(model, "quantization", "none") != "none", "bitsandbytes", "quantized", "none"),
+        ("attention", getattr(model, "attention", "") == "flash_attention_2", "flash_attn", "flash", "sdpa"),
+    )
+    for key, asked, package, extra, instead in needs:
+        if not asked:
+            continue
+        problem = f"{where}.{key}: {getattr(model, key)} needs"
+        if find_spec(package) is None:
+            install = f"pip install -e '.[{extra}]' -c constraints.txt"
+            yield f"{problem} the package {package}, which is not installed; {install}, or {key}: {instead}"
+        elif model.device == "cpu":
+            yield f"{problem} a GPU, and device is cpu; use {key}: {instead}"
+        elif not elsewhere and not visible_gpus():
+            yield f"{problem} a GPU, and this machine shows none (CUDA_VISIBLE_DEVICES); use {key}: {instead}"
+
+
+def _missing_packages(plan: Plan, where: str, elsewhere: bool) -> Iterator[str]:
     for name in sorted(plan.needed("model")):
         model = plan.config.models[name]
+        yield from _missing_for_weights(model, f"{where}: models.{name}", elsewhere)
         if isinstance(model, PackageModel) and find_spec(model.package.replace("-", "_")) is None:
             yield (
                 f"{where}: models.{name}.package: {model.package} is not installed; "
@@ -168,21 +210,27 @@ def _problem(needed: Needed) -> str | None:
     try:
         path = find(needed.file)
         if needed.folder is None or path.is_dir() == needed.folder:
-            if needed.key.startswith("models."):
-                check_language_folder(path)
+            for check in needed.checks:
+                check(path)
             return None
     except (FileNotFoundError, DataFileError, FolderError) as error:
         return str(error)
     return f"{path}: is {'no' if needed.folder else 'a'} folder, expected {'one' if needed.folder else 'a file'}"
 
 
-def check_files(plan: Plan, where: str = "config") -> None:
+def check_files(plan: Plan, where: str = "config", elsewhere: bool = False) -> None:
     """Refuse a config whose experiment needs files that are not there, or that cannot be what they should be.
 
+    Args:
+        elsewhere: whether jobs may run on other machines, whose GPUs are not known here.
     Raises:
         ConfigError: one message with every such file, a line each.
     """
-    problems = [*_missing_packages(plan, where), *_missing_trackers(plan, where), *_export_problems(plan, where)]
+    problems = [
+        *_missing_packages(plan, where, elsewhere),
+        *_missing_trackers(plan, where),
+        *_export_problems(plan, where),
+    ]
     problems += [f"{where}: {problem}" for problem in warm_start_problems(Jobs(plan))]
     for needed in _needed(plan):
         problem = _problem(needed)
@@ -243,6 +291,13 @@ def check_first_lines(plan: Plan, where: str = "config") -> None:
         from tessera.data.sources.columns import check_items_file
 
         look("recommend.new_items", new.path, partial(check_items_file, new))
+    for run in plan.runs:
+        if isinstance(run.method, GivenSystem):
+            from tessera.data.scores import check_scores
+
+            for name in plan.config.experiment.datasets:
+                source_file = run.method.source(name, run.seed)
+                look(f"systems.{run.system}.path", source_file, partial(check_scores, run.method, find(source_file)))
     for name in plan.needed("table"):
         if (path := getattr(plan.config.tables[name], "path", None)) is not None:
             from tessera.data.vectors import check_vectors

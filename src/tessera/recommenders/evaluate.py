@@ -16,7 +16,8 @@ from tessera.data.dataset import load_dataset
 from tessera.evaluation.candidates import read_candidates
 from tessera.evaluation.judge import Scorer, evaluation_table, protocol_name, rank_cases, reads_times, summarize
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.systems.base import as_scorer, counted, recommender
+from tessera.recommenders.systems.base import Fixed, as_scorer, fixed, recommender
+from tessera.settings.changes import with_values
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
 from tessera.training.machine import pick_device
@@ -31,8 +32,9 @@ def load_scorer(model: Path, run: Run, popularity: np.ndarray, inputs: RunInputs
     tensors, description = read_model(model)
     if description["items"] != len(popularity) - 1:
         raise ArtifactError(f"{model}: trained on {description['items']} items, the dataset has {len(popularity) - 1}")
+    run = with_values(run, description.get("run", {}).get("chosen", {}))
     if run.heuristic:
-        return counted(run)(run.method, tensors)
+        return fixed(run)(run.method, tensors)
     trained = recommender(run).build(run, inputs.under(run), popularity)
     trained.load_state_dict(tensors)
     return as_scorer(trained, pick_device(run.training.device))
@@ -53,6 +55,7 @@ def evaluate_run(
     popularity = dataset.train_counts
     scorer = load_scorer(model, run, popularity, inputs)
     cases = dataset.cases("test", times=reads_times(scorer))
+    remarks = [*run.remarks, *(scorer.remarks(cases, settings) if isinstance(scorer, Fixed) else [])]
     chosen = read_candidates(candidates, cases, len(popularity) - 1) if candidates else None
     started = time.monotonic()
     with Progress("test users", len(cases), "users") as progress:
@@ -66,7 +69,7 @@ def evaluate_run(
     summary = summarize(table, settings, popularity, protocol_name(settings, chosen), **described)
     about = {
         "seconds": round(seconds, 3),
-        "remarks": [*run.remarks, *read_json(model.with_suffix(".json")).get("remarks", [])],
+        "remarks": [*remarks, *read_json(model.with_suffix(".json")).get("remarks", [])],
         "trained": not run.heuristic,
         "missing": run.missing.model_dump(mode="json") if run.missing else None,
         "apart_from_losses": run.apart_from_losses,

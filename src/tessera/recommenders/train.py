@@ -21,7 +21,7 @@ from tessera.evaluation.groups import repeat_warning
 from tessera.evaluation.judge import counted_cases, validation_metrics
 from tessera.language.models import fingerprint
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.systems.base import TrainingHistories, as_scorer, counted, recommender
+from tessera.recommenders.systems.base import as_scorer, fixed, recommender, training_histories
 from tessera.recommenders.warm_start import Begin, begin, latest, trained_on
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
@@ -121,7 +121,7 @@ def train_run(
         "trained_on": trained_on(data, dataset, raw_ids),
     }  # fmt: skip
     if run.heuristic:
-        tensors = _fit_heuristic(run, dataset)
+        tensors = fixed(run).make(run, dataset, data, inputs, output.parent)
         write_history(output.with_name("history.jsonl"), [])
         write_model(output, tensors, description)
         return
@@ -156,15 +156,6 @@ def train_run(
                     f", for none made the run of {validated} better" if validated else "")  # fmt: skip
     else:
         log.info("trained on everything for %d epochs, as many as %s needed", epochs, validated)
-
-
-def _fit_heuristic(run: Run, dataset: Dataset) -> dict[str, torch.Tensor]:
-    return counted(run).fit(run.method, training_histories(dataset), dataset.n_items)
-
-
-def training_histories(dataset: Dataset, times: bool = False) -> TrainingHistories:
-    """What may be learned from; `times` also gives when it was."""
-    return TrainingHistories(*dataset.train_histories(), dataset.train_times() if times else None)
 
 
 def _train_network(

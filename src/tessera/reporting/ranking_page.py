@@ -12,7 +12,7 @@ from typing import Any
 from tessera.artifacts.files import read_json
 from tessera.artifacts.shown import one_line, visible
 from tessera.artifacts.tables import ArtifactError
-from tessera.reporting import plots
+from tessera.reporting import claims, plots
 from tessera.reporting.codes import SemanticIdSection, semantic_ids
 from tessera.reporting.missing import by_missing
 from tessera.reporting.page import NOT_TOLD, Made, write_page
@@ -23,6 +23,8 @@ from tessera.reporting.representations import COLUMNS, Captioned, Files, Represe
 from tessera.reporting.run_costs import RunCost
 from tessera.reporting.runs import Entry, label, read_history
 from tessera.reporting.samples import Catalogue, ItemCard, UserCard, sample_items, sample_users
+from tessera.reporting.search import HEADS as SEARCH_HEADS
+from tessera.reporting.search import SearchSection, search_section
 from tessera.reporting.verdict import Comparison, Verdict, compare, costs_of, verdict
 from tessera.settings.base import did_you_mean
 from tessera.settings.reporting import Report
@@ -36,6 +38,8 @@ class Section:
     table: RankingTable
     verdict: Verdict | None
     compared: Comparison | None
+    claims: claims.ClaimTable | None
+    search: SearchSection | None
     stats: dict[str, Any]
     plots: list[Plot]
     histograms: list[Plot]
@@ -58,7 +62,8 @@ class Section:
     def drawn(self) -> list[Plot]:
         """All of its plots, for files of their own."""
         tables = self.representations.plots if self.representations else []
-        return [*self.plots, *tables, *(self.codes.plots if self.codes else [])]
+        search = [self.search.plot] if self.search and self.search.plot else []
+        return [*self.plots, *search, *tables, *(self.codes.plots if self.codes else [])]
 
 
 def build(
@@ -93,9 +98,13 @@ def build(
     results = Path(results)
     parts = [part or {} for part in (tables, captions, embedders, codes, health)]
     sections = [
-        _section(results, name, paths, report, *(part.get(name, {}) for part in parts)) for name, paths in runs.items()
+        _section(results, name, paths, report, config, *(part.get(name, {}) for part in parts))
+        for name, paths in runs.items()
     ]
-    known = {"facts": _facts, "reasons": _reasons, "text_notes": text_notes, "table_columns": COLUMNS, "inf": math.inf}
+    known = {
+        "facts": _facts, "reasons": _reasons, "text_notes": text_notes, "table_columns": COLUMNS, "inf": math.inf,
+        "search_heads": SEARCH_HEADS, "claim_heads": claims.HEADS, "claim_cells": claims.cells,
+    }  # fmt: skip
     write_page(output, "ranking.html", report, sections, config, results, known, made)
 
 
@@ -104,6 +113,7 @@ def _section(
     name: str,
     paths: Sequence[str],
     report: Report,
+    config: Mapping[str, Any],
     tables: Files,
     captions: Files,
     embedders: Files,
@@ -136,6 +146,8 @@ def _section(
         verdict=verdict(table, report.main_metric, compared, costs),
         compared=compared,
         stats=stats,
+        claims=claims.read(results / "tables" / f"{name}-claims.parquet") if config.get("claims") else None,
+        search=search_section(table, report.main_metric) if config.get("search") else None,
         plots=_plots(table, report.main_metric, compared, costs),
         histograms=_histograms(stats),
         items=items,

@@ -28,8 +28,9 @@ from tessera.evaluation.judge import Scorer
 from tessera.serving.catalogue import Catalogue
 from tessera.serving.folder import RunFiles
 from tessera.settings.kinds import load
-from tessera.settings.language import BuiltModel, ReadText
+from tessera.settings.language import BuiltModel, ByModel
 from tessera.settings.recipes.base import Finish, ItemTable
+from tessera.settings.references import named
 from tessera.settings.sources.base import ItemsFile
 
 MOST_REJECTED = 0.05
@@ -212,11 +213,11 @@ def _made(files: RunFiles, name: str, path: Path, items: pa.Table) -> npt.NDArra
 def _embedded(files: RunFiles, name: str, path: Path, task: Task, items: pa.Table) -> npt.NDArray[np.float32]:
     """Texts read by the language model of a table, with what was trained in it, and finished as its rows were."""
     shape = task.table
-    # what tells which text is read: the recipe itself, or the one that it goes on from
-    reader = shape if isinstance(shape, ReadText) else task.start
-    assert isinstance(reader, ReadText)
+    # what tells what is read: the recipe itself, or the one that it goes on from
+    reader = shape if isinstance(shape, ByModel) else task.start
+    assert isinstance(reader, ByModel)
     assert isinstance(shape, Finish)
-    if reader.captions:
+    if named(reader, "captions"):
         log.warning("table %r was made with captions, too; of new items the texts alone are read", name)
     components = read_components(path.with_suffix(".finish.safetensors"))
     known = {key for pairs in items.column("attributes").to_pylist() for key, _ in pairs or ()} | {"title"}

@@ -274,6 +274,8 @@ def load_from(files: RunFiles, device: str = "auto") -> Recommender:
     """A finished run of these files."""
     catalogue = read_catalogue(files.items, files.popularity())
     run = files.run
+    if run.method.ONLY_JUDGED:
+        raise ValueError(f"{run.path}: is only judged: it is a file of another program, and reads no histories")
     run = run.model_copy(update={"training": run.training.model_copy(update={"device": device})})
     with torch.random.fork_rng():  # a network starts with random weights; the caller's numbers stay as they were
         scorer = load_scorer(files.model, run, catalogue.popularity, files.inputs)

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tessera.settings.backbones.base import Backbone
 from tessera.settings.base import ConfigError, Seed, Settings, check_size, did_you_mean, explain, message
+from tessera.settings.claims import Claim
 from tessera.settings.ctr import CTR
 from tessera.settings.datasets import GivenSplit, NoSplit
 from tessera.settings.evaluation import Evaluation, Significance
@@ -25,6 +26,7 @@ from tessera.settings.recommend import Recommend
 from tessera.settings.references import BackboneName, DatasetName, SystemName
 from tessera.settings.reporting import Report
 from tessera.settings.resources import StageResources
+from tessera.settings.search import Search
 from tessera.settings.sources.base import Dataset
 from tessera.settings.systems.backbone_base import UnderBackbones
 from tessera.settings.systems.base import System
@@ -99,10 +101,15 @@ class Config(Settings):
     """The training loop."""
     missing: Missing | None = None
     """Pictures or texts that all systems go without, the same items for all; a system may say otherwise."""
+    search: Search | None = None
+    """Settings that are chosen on validation, with as many trials for every system (docs/fair.md); null takes all
+    settings as they stand."""
     evaluation: Evaluation = Field(default_factory=Evaluation)
     """How runs are judged."""
     significance: Significance = Field(default_factory=Significance)
     """How differences are tested."""
+    claims: list[Claim] = Field(default_factory=list)
+    """What is said before the run, and tested after it (docs/fair.md)."""
     recommend: Recommend = Field(default_factory=Recommend)
     """What lists for all users hold."""
     export: Export = Field(default_factory=Export)
@@ -115,7 +122,10 @@ class Config(Settings):
     """What is run."""
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """A task without its section, a metric that is not measured."""
+        """A task without its section, a metric that is not measured, a claim that stands twice."""
+        said = [claim.name for claim in self.claims]
+        if twice := [name for number, name in enumerate(said) if name in said[:number]]:
+            yield "claims", f"two claims have the name {twice[0]!r}"
         if self.task == "ctr" and self.ctr is None:
             yield "ctr", "task 'ctr' needs this section, with `models`"
         measured = [f"{name}@{k}" for name in ("Hit", "NDCG") for k in self.evaluation.cutoffs] + ["MRR"]
@@ -130,6 +140,9 @@ class Config(Settings):
                     yield f"experiment.{key}.{index}", f"click models rank no catalogue (got {name!r})"
                 elif not _is_compared(self, name):
                     yield f"experiment.{key}.{index}", f"unknown name {name!r}{did_you_mean(name, compared(self))}"
+                elif self.systems[name.partition("/")[0]].ONLY_JUDGED:
+                    why = "it is a file of another program, and reads no histories"
+                    yield f"experiment.{key}.{index}", f"{name!r} is only judged: {why}"
         for index, name in enumerate(self.experiment.datasets):
             if isinstance(self.datasets[name].split, NoSplit) and self.task == "sequential":
                 reason = "split none has no test user, so nothing can be compared on it; give the dataset another split"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from tessera.settings.base import ASIDE, Settings
-from tessera.settings.references import DECODER, VISION, CaptionsName, ModelName, Need
+from tessera.settings.references import DECODER, PICTURES, VISION, CaptionsName, ModelName, Need
 from tessera.settings.training import Steps
 
 # ---------------------------------------------------------------- models
@@ -83,8 +83,8 @@ class LoadedModel(Settings):
 
     def offers(self) -> frozenset[Need]:
         """What its type says; what it is shows when it is loaded."""
-        known = {"decoder": {DECODER}, "encoder": set(), "vision": {DECODER, VISION}, "auto": {DECODER, VISION}}
-        return frozenset(known[self.type])
+        known = {"decoder": {DECODER}, "encoder": set(), "vision": {DECODER, VISION}}
+        return frozenset(known.get(self.type, {DECODER, VISION, PICTURES}))
 
 
 class HubModel(LoadedModel):
@@ -173,6 +173,9 @@ class Captions(Sharded):
     """Larger pictures are made smaller: memory and tokens go with pixels."""
     batch: int = Field(64, ge=1)
     """Items captioned at once, of like length."""
+    jobs: Annotated[int, ASIDE] = Field(1, ge=1, le=1000)
+    """Jobs among which the items are divided, side by side on as many GPUs. The captions are the same, but an edit
+    makes them again, with what reads them."""
 
     def reads_pictures(self, source: str) -> bool:
         """The model is shown them, unless it is told of the text alone."""
@@ -185,11 +188,16 @@ class Captions(Sharded):
             yield "model", f"{self.model!r} {VISION.refusal}"
 
 
-class ReadText(Settings):
-    """What a recipe reads of each item, and how the text becomes tokens."""
+class ByModel(Settings):
+    """What says that a model makes something of every item."""
 
     model: ModelName
     """Name under `models`."""
+
+
+class ReadText(ByModel):
+    """What a recipe reads of each item, and how the text becomes tokens."""
+
     captions: list[CaptionsName] = Field(default_factory=list)
     """Names under `captions`: told after the attributes, each as one more attribute."""
     states: Literal["last", "first_last"] = "last"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from pydantic import Field
 
@@ -40,6 +41,8 @@ class Run(Settings):
     """Pictures or texts that are lost."""
     modalities: dict[str, list[str]] = Field(default_factory=dict)
     """What the tables are made from, where something is lost."""
+    chosen: dict[str, Any] = Field(default_factory=dict)
+    """Settings that a search chose for it, by their paths in the config."""
     remarks: list[str] = Field(default_factory=list)
     """What every table that shows the run says about it."""
 

@@ -41,9 +41,14 @@ class Hardware(Settings):
 Tracker = Literal["tensorboard", "mlflow", "trackio", "wandb"]
 
 
+_BESIDE_CONSTRAINTS = ("trackio",)
+"""It asks for another pillow (below 13) than constraints.txt pins."""
+
+
 def missing_tracker(tracker: str) -> str:
     """What is to be done where the package of a tracker is not installed; its extra has its name."""
-    return f"{tracker} is not installed; pip install -e '.[{tracker}]' -c constraints.txt"
+    pinned = "" if tracker in _BESIDE_CONSTRAINTS else " -c constraints.txt"
+    return f"{tracker} is not installed; pip install -e '.[{tracker}]'{pinned}"
 
 
 class LoopSettings(Settings):

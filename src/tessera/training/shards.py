@@ -30,6 +30,13 @@ def groups(items: Sequence[int], batch: int) -> Iterator[Sequence[int]]:
         yield items[start : start + GROUP * batch]
 
 
+def share_of_groups(items: Sequence[int], batch: int, part: int, parts: int) -> Sequence[int]:
+    """The items of one of several parts, from 0: whole groups, as many in each as can be."""
+    whole = -(-len(items) // (GROUP * batch))
+    first, end = (whole * number // parts * GROUP * batch for number in (part, part + 1))
+    return items[first:end]
+
+
 @dataclass(frozen=True)
 class Shards(Generic[Made]):
     """Shards of one result.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ def _mlflow(name: str, project: str, identity: str, online: bool) -> Any:
     from accelerate.tracking import MLflowTracker
 
     if not online or not os.environ.get("MLFLOW_TRACKING_URI"):
+        # files are what is asked for: a database would need what the skinny package leaves out
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         folder = (FOLDER / "mlflow").resolve()
         folder.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(folder.as_uri())
@@ -97,12 +100,18 @@ class Trackers:
             TrainingError: the package of a tracker is not installed.
         """
         self._open: dict[str, Any] = {}
+        from accelerate import PartialState
+
+        PartialState()  # which accelerate's own log asks for
         project, self.name = run_name(stage_log(), label)
         for tracker in map(str, settings.trackers):
             try:
                 made = _MAKE[tracker](self.name, project, identity, settings.trackers_online)
             except ImportError as error:
                 raise TrainingError(f"training.trackers: {missing_tracker(tracker)} ({error})") from None
+            except Exception as error:
+                self._warn(tracker, error)
+                continue
             if self._tried(tracker, made.start):
                 self._open[tracker] = made
         hyperparameters = {
@@ -118,16 +127,23 @@ class Trackers:
         try:
             call()
         except Exception as error:
-            log.warning("WARNING: %s: tracking by %s ends here: %s", self.name, tracker, error)
-            self._open.pop(tracker, None)
+            self._warn(tracker, error)
+            if (broken := self._open.pop(tracker, None)) is not None:
+                with suppress(Exception):  # what it has is kept, and the next training may begin another
+                    broken.finish()
             return False
         return True
+
+    def _warn(self, tracker: str, error: Exception) -> None:
+        log.warning("WARNING: %s: tracking by %s ends here: %s", self.name, tracker, error)
 
     def log(self, row: Mapping[str, Any], step: int) -> None:
         """A row of the curve: its numbers under their names."""
         numbers = {name: value for name, value in row.items() if isinstance(value, (int, float))}
         for tracker, made in list(self._open.items()):
-            self._tried(tracker, partial(made.log, numbers, step=step))
+            # MLflow takes no `@` in a name
+            named = {name.replace("@", "_at_"): value for name, value in numbers.items()}
+            self._tried(tracker, partial(made.log, named if tracker == "mlflow" else numbers, step=step))
 
     def finish(self) -> None:
         """The training is done."""

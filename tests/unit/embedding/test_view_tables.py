@@ -18,7 +18,7 @@ from tessera.artifacts.sequences import read_item_sequences
 from tessera.artifacts.tables import ArtifactError, read_item_table, read_table, write_table
 from tessera.data.pictures import open_picture
 from tessera.embedding import hidden as hidden_module
-from tessera.embedding import task as task_module
+from tessera.embedding import recipe as recipe_module
 from tessera.embedding.attributes import embed_attributes
 from tessera.embedding.embed import embed, shuffled
 from tessera.embedding.hidden import embed_hidden
@@ -94,7 +94,7 @@ def test_every_attribute_is_read_alone(tmp_path: Path, batch_tokens: int) -> Non
 
 def test_the_artifact_holds_the_rows_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     catalogue = write_catalogue(tmp_path / "items.parquet", 6, shuffled=True)
-    monkeypatch.setattr(task_module, "load_model", lambda *_: tiny_model())
+    monkeypatch.setattr(recipe_module, "load_model", lambda *_: tiny_model())
     recipe = {"recipe": "attributes", "model": "tiny", "whiten": 0.0}
     output = tmp_path / "rows.parquet"
     for changes in ({}, {"shuffle": 2}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tessera.artifacts.tables import read_table
 from tessera.data.pictures import open_picture
 from tessera.language import captions as captions_module
 from tessera.language.answers import answer
-from tessera.language.captions import NAMED, write_captions
+from tessera.language.captions import NAMED, ask_of_items, write_captions, write_said
 from tessera.language.models import LanguageModel, LanguageModelError, load_model
 from tessera.language.questions import Question, read_pixels
 from tessera.language.shown import ShownCatalogue
@@ -163,6 +164,26 @@ def test_a_killed_run_goes_on_with_the_next_shard(
     assert asked == [*range(1, 17), *range(9, 29)]
     assert (tmp_path / "whole.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
     assert not (tmp_path / "state-2").exists()
+
+
+@pytest.mark.parametrize("jobs", [2, 3, 7])
+def test_parts_put_together_are_the_captions_of_one_job(
+    jobs: int, model: LanguageModel, catalogue: Callable[..., Path], tmp_path: Path
+) -> None:
+    items = catalogue(28, [None if item == 4 else f"{item}.png" for item in range(1, 29)]) / "items.parquet"
+    (tmp_path / "pictures/20.png").write_bytes(b"broken")
+    settings = Captions(model="tiny", source="image", max_new_tokens=4, batch=1, jobs=jobs)
+    write_captions(settings, PROMPT, model, items, tmp_path / "whole.parquet", tmp_path / "state")
+    parts = [
+        json.loads(json.dumps(ask_of_items(settings, PROMPT, model, items, tmp_path / f"state-{part}", (part, jobs))))
+        for part in range(jobs)
+    ]
+    assert [len(part["rows"]) % 8 for part in parts[:-1]] == [0] * (jobs - 1)  # whole groups
+    assert sum(bool(part["rows"]) for part in parts) == min(jobs, 4)
+    write_said(settings, PROMPT, parts, tmp_path / "joined.parquet")
+    assert (tmp_path / "joined.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    with pytest.raises(ValueError, match="its parts are not of one catalogue"):
+        write_said(settings, PROMPT, parts[::-1], tmp_path / "wrong.parquet")
 
 
 def test_pictures_are_not_shown_to_a_model_that_sees_none(

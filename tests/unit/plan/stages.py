@@ -20,7 +20,7 @@ from tessera.settings.config import load
 
 CONFIGS = ("tiny.yaml", "ctr-tiny.yaml")
 SCRIPTS = {
-    "model": ("pretrain.py",), "captions": ("caption.py",), "embedder": ("tune.py",),
+    "model": ("pretrain.py",), "captions": ("caption.py", "caption_part.py"), "embedder": ("tune.py",),
     "semantic_ids": ("quantize.py", "health.py"), "run": ("train.py", "evaluate.py"),
     "click_run": ("train_ctr.py", "evaluate_ctr.py"),
 }  # fmt: skip

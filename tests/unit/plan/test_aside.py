@@ -17,7 +17,7 @@ from tessera.settings.recipes.hidden import HiddenTable
 
 ROOT = Path(__file__).resolve().parents[3]
 ASIDES = {
-    "captions.looks": {"shard": 7},
+    "captions.looks": {"shard": 7, "jobs": 3},
     "tables.seen": {"shard": 7},
     "models.large": {"offline": True},
     "models.small.training": {"checkpoint_seconds": 7.0, "trackers": ["tensorboard"], "trackers_online": True},
@@ -92,7 +92,9 @@ def asides(model: type[Settings]) -> set[str]:
     return {name for name, field in model.model_fields.items() if any(isinstance(m, Aside) for m in field.metadata)}
 
 
-@pytest.mark.parametrize(("model", "names"), [(Captions, {"shard"}), (HiddenTable, {"shard"}), (HubModel, {"offline"})])
+@pytest.mark.parametrize(
+    ("model", "names"), [(Captions, {"shard", "jobs"}), (HiddenTable, {"shard"}), (HubModel, {"offline"})]
+)
 def test_they_are_marked(model: type[Settings], names: set[str]) -> None:
     assert asides(model) == names
 

@@ -15,6 +15,7 @@ import yaml
 from tessera.data.files import find
 from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs, Told
+from tessera.plan.search import searched
 from tessera.settings.base import ConfigError
 from tessera.settings.config import Config, load
 
@@ -40,6 +41,8 @@ EDITS: dict[str, list[tuple[str, Any]]] = {
     "evaluation": [("cutoffs", [5, 10]), ("repeat_targets", "drop"),
                    ("candidates", {"kind": "sampled", "negatives": 9})],
     "significance": [("level", 0.1)],
+    "claims": [("", [{"name": "more", "better": "text/sasrec", "than": "id/sasrec"}])],
+    "search": [("trials", 3), ("systems", ["text"]), ("space", {"training.weight_decay": {"low": 0.0, "high": 0.1}})],
     "report": [("title", "Another title")],
     "recommend": [("k", 7)],
     "export": [("licence", "mit")],
@@ -49,6 +52,12 @@ EDITS: dict[str, list[tuple[str, Any]]] = {
 }  # fmt: skip
 
 
+MORE = {
+    "claims": [{"name": "better", "better": "latent/sasrec", "than": "id/sasrec"}],
+    "search": {"trials": 2, "systems": ["id", "latent", "tiger", "mme_sid"],
+               "space": {"training.beta2": {"low": 0.9, "high": 0.99}}},
+}  # fmt: skip
+"""What the config of rankings is given besides."""
 NAMES = {"datasets", "models", "captions", "tables", "semantic_ids", "systems", "backbones"}
 """Sections that hold settings by name."""
 
@@ -96,7 +105,11 @@ class Workflow:
         """All values of a rule's wildcards."""
         plan: Plan = self.names["PLAN"]
         for dataset in self.config.experiment.datasets:
-            if "system" in names:
+            if "trial" in names:
+                for name in searched(plan):
+                    system, recommender = name.split("/")
+                    yield SimpleNamespace(dataset=dataset, system=system, recommender=recommender, trial="1")
+            elif "system" in names:
                 parts = (run.path.split("/") for run in plan.trained.values())
                 for system, recommender, seed in parts:
                     run = {"system": system, "recommender": recommender, "seed": seed.removeprefix("seed-")}
@@ -175,7 +188,7 @@ def workflows() -> Callable[[Any], Workflow]:
 def read(rule: str, name: str, workflows: Callable[[Any], Workflow]) -> set[str]:
     """The sections that what a rule carries changes with."""
     text = rules()[rule][1]
-    base = yaml.safe_load((ROOT / "config" / name).read_text())
+    base = yaml.safe_load((ROOT / "config" / name).read_text()) | (MORE if name == "tiny.yaml" else {})
     before = carried(text, workflows(base))
     found = set()
     for section, edits in EDITS.items():

@@ -44,6 +44,8 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "table_left_out": {"items": {"table": "t", "adapter": [16]}, "loss": LEFT_OUT},
     "pad_table": {"recommender": "pad", "table": "t", "adapter": [16]},
     "pad_table_left_out": {"recommender": "pad", "table": "t", "adapter": [16], "loss": LEFT_OUT},
+    "findrec_table": {"recommender": "findrec", "text": "t", "width": 16},
+    "findrec_table_left_out": {"recommender": "findrec", "text": "t", "width": 16, "loss": LEFT_OUT},
 }
 
 

@@ -41,12 +41,13 @@ RUNS: dict[str, tuple[str, str]] = {
     "fused": ("fused", "sasrec"),
     "pad": ("pad", "sasrec"),
     "pad_gru4rec": ("pad", "gru4rec"),
+    "findrec": ("findrec", "sasrec"),
     "tiger": ("tiger", "tiger"),
     "markov": ("markov", "markov"),
     "mme_sid": ("mme_sid", "mme_sid"),
 }
 FUSED = {"kind": "dual_view", "text": "t", "fine": "f", "width": 8, "adapter": [8], "axis": "sequence"}
-TOWERS = ["sasrec", "gru4rec", "bert4rec", "codes", "dual_view", "fused", "pad", "pad_gru4rec"]
+TOWERS = ["sasrec", "gru4rec", "bert4rec", "codes", "dual_view", "fused", "pad", "pad_gru4rec", "findrec"]
 BACKBONES = ("sasrec", "gru4rec", "bert4rec")
 
 

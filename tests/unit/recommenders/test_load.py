@@ -56,11 +56,12 @@ SYSTEMS: dict[str, Any] = {
     "codes": {"items": {"semantic_ids": "c", "combine": "concat", "table": "t", "adapter": [8]}},
     "dual_view": {"items": {"kind": "dual_view", "text": "t", "fine": "f", "width": 8, "adapter": [8]}},
     "pad": {"recommender": "pad", "table": "t", "adapter": [8]},
+    "findrec": {"recommender": "findrec", "text": "t", "image": "t", "width": 8},
     "tiger": {**TIGER, "beams": 30},
     "tiger_exact": {**TIGER, "scoring": "exact"},
     "mme_sid": {},
 }
-WITH_VECTORS = ["ids", "table", "codes", "dual_view", "pad", "mme_sid"]
+WITH_VECTORS = ["ids", "table", "codes", "dual_view", "pad", "findrec", "mme_sid"]
 WITHOUT_CODES = 7
 
 

@@ -28,6 +28,7 @@ SYSTEMS: dict[str, Any] = {
     "plain": {"items": {"table": "t", "adapter": [], "standardize": False}},
     "with_offsets": {"items": {"table": "t", "adapter": [8], "id_residual": True}},
     "pad": {"recommender": "pad", "table": "t", "adapter": [8]},
+    "findrec": {"recommender": "findrec", "text": "t", "width": 8},
     "ids": {"items": "ids"},
     "popular": {"recommender": "popular"},
     "markov": {"recommender": "markov"},

@@ -141,14 +141,20 @@ def _stamp(state: Path) -> int | None:
         return None
 
 
-@pytest.mark.parametrize(("device", "system"), [("cpu", "ids"), ("auto", "ids"), ("cpu", "pad")])
+@pytest.mark.parametrize(("device", "system"), [("cpu", "ids"), ("auto", "ids"), ("cpu", "pad"), ("cpu", "findrec")])
 def test_two_processes_give_the_numbers_of_one(data, tmp_path, device, system):
     if device == "auto" and torch.cuda.is_available():
         pytest.skip("auto is a GPU here, and two processes may not share one")
     shape = {"epochs": 2, "gradient_clip": 0.5, "device": device}
-    read = reads(make_table(tmp_path, skip=(7, 8))) if system == "pad" else reads()
-    pad = {"recommender": "pad", "table": "t", "adapter": [8], "align": {"most_items": 20}}
-    one = make_run("sasrec", pad if system == "pad" else None, **shape)
+    systems = {
+        "ids": None,
+        "pad": {"recommender": "pad", "table": "t", "adapter": [8], "align": {"most_items": 20}},
+        "findrec": {
+            "recommender": "findrec", "text": "t", "width": 8, "dropout": 0.0, "alignment": {"most_items": 20}
+        },
+    }  # fmt: skip
+    read = reads(make_table(tmp_path, skip=(7, 8))) if system != "ids" else reads()
+    one = make_run("sasrec", systems[system], **shape)
     backbone = one.backbone.model_copy(update={"dropout": 0.0})
     one = one.model_copy(update={"backbone": backbone})
     two = one.model_copy(update={"training": one.training.model_copy(update={"processes": 2})})

@@ -1,7 +1,7 @@
 """What recommends: the one contract that training, the judge and lists for users know.
 
 A trained system is a `Recommender`, most of them a `VectorRecommender`: vectors of users and items whose inner product
-is the score. A system that is fitted by counting is a `Counted`.
+is the score. A system without training is a `Fixed`, mostly a `Counted`, which is fitted by counting.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tessera.data.dataset import Cases, Dataset
 from tessera.evaluation.histories import Histories
 from tessera.recommenders.inputs import RunInputs
+from tessera.settings.evaluation import Evaluation
 from tessera.settings.kinds import implementation
 from tessera.settings.runs import Run
 from tessera.training.losses import Losses
@@ -37,6 +40,11 @@ class TrainingHistories:
     """(rows,) in time order within a user."""
     times: np.ndarray | None = None
     """(rows,) float64 seconds, NaN where the source has none."""
+
+
+def training_histories(dataset: Dataset, times: bool = False) -> TrainingHistories:
+    """What may be learned from; `times` also gives when it was."""
+    return TrainingHistories(*dataset.train_histories(), dataset.train_times() if times else None)
 
 
 class Recommender(nn.Module, ABC):
@@ -216,23 +224,49 @@ def as_scorer(model: Recommender, device: torch.device) -> TrainedScorer:
     return (VectorScorer if isinstance(model, VectorRecommender) else TrainedScorer)(model, device)
 
 
-class Counted(ABC):
-    """A system that is fitted by counting, behind the judge's interface."""
+class Fixed(ABC):
+    """A system without training, behind the judge's interface."""
 
     max_history: int | None = None
+
+    @classmethod
+    @abstractmethod
+    def make(cls, run: Run, dataset: Dataset, data: Path, inputs: RunInputs, folder: Path) -> dict[str, Tensor]:
+        """What it scores with.
+
+        Args:
+            run: the resolved run.
+            dataset: the prepared dataset.
+            data: its folder.
+            inputs: the other files that it reads.
+            folder: of the run, for what is set aside, and for work that is too large for memory.
+        """
+
+    @abstractmethod
+    def __init__(self, settings: Any, tensors: Mapping[str, Tensor]) -> None:
+        """From what was made."""
+
+    @abstractmethod
+    def __call__(self, histories: Histories) -> Tensor:
+        """(batch, items) scores."""
+
+    def remarks(self, cases: Cases, evaluation: Evaluation) -> list[str]:
+        """What must be said beside the numbers of these cases."""
+        return []
+
+
+class Counted(Fixed):
+    """A system that is fitted by counting."""
 
     @staticmethod
     @abstractmethod
     def fit(settings: Any, histories: TrainingHistories, items: int) -> dict[str, Tensor]:
         """What is counted in training histories over a catalogue of so many items."""
 
-    @abstractmethod
-    def __init__(self, settings: Any, tensors: Mapping[str, Tensor]) -> None:
-        """From what was counted."""
-
-    @abstractmethod
-    def __call__(self, histories: Histories) -> Tensor:
-        """(batch, items) scores."""
+    @classmethod
+    def make(cls, run: Run, dataset: Dataset, data: Path, inputs: RunInputs, folder: Path) -> dict[str, Tensor]:
+        """See `Fixed.make`."""
+        return cls.fit(run.method, training_histories(dataset), dataset.n_items)
 
 
 def recommender(run: Run) -> type[Recommender]:
@@ -241,7 +275,7 @@ def recommender(run: Run) -> type[Recommender]:
     return kind
 
 
-def counted(run: Run) -> type[Counted]:
-    """The code of a system that is fitted by counting."""
-    kind: type[Counted] = implementation(run.method)
+def fixed(run: Run) -> type[Fixed]:
+    """The code of a system without training."""
+    kind: type[Fixed] = implementation(run.method)
     return kind

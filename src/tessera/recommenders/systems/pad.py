@@ -26,7 +26,7 @@ from tessera.objectives.losses.base import CatalogueLoss
 from tessera.objectives.mmd import kernel_mmd
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.ids import IdItemEncoder
-from tessera.recommenders.item_encoders.parts import of_all_processes
+from tessera.recommenders.item_encoders.parts import constant, of_all_processes
 from tessera.recommenders.item_encoders.table import TableItemEncoder
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate, VectorRecommender
 from tessera.recommenders.towers import AlignedItems, Gate, Tower, text_items
@@ -71,7 +71,7 @@ class PAD(VectorRecommender):
         assert run.backbone is not None
         items, dim = len(popularity) - 1, run.backbone.dim
         table, lost = inputs.read_table(settings.table, items), inputs.lost(settings.table, items)
-        if _constant(*table):
+        if constant(*table):
             log.warning(
                 "WARNING: %s: the table %r says the same of every item: the text tower can rank by nothing",
                 run.system, settings.table,
@@ -282,9 +282,3 @@ class PAD(VectorRecommender):
                 part.add_items(tables)
         self._share_table()
         self.gate.add(count)
-
-
-def _constant(vectors: Tensor, present: Tensor) -> bool:
-    """Whether a table of several rows says the same of all of them."""
-    rows = vectors[present]
-    return len(rows) > 1 and bool((rows == rows[0]).all())

@@ -26,6 +26,11 @@ class BackboneSettings(Kind):
     training: Annotated[dict[str, Any], ASIDE] = Field(default_factory=dict)
     """Keys of `training` that differ for this backbone."""
 
+    @property
+    def causal_states(self) -> bool:
+        """Whether the state at a position has seen that position and those before it, and no other."""
+        return True
+
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Keys of `training` that are none, and heads that do not divide the width."""
         yield from override_problems(config.training, self.training)

@@ -33,3 +33,8 @@ class BERT4RecSettings(BackboneSettings):
     """Share of histories in which the last item alone is hidden, as it is when scoring."""
     distance_bias: bool = True
     """Let attention favour near items from the start (the paper has none, and takes far longer to train)."""
+
+    @property
+    def causal_states(self) -> bool:
+        """It looks both ways."""
+        return False

@@ -31,3 +31,8 @@ class SASRecSettings(PresetSettings, BackboneSettings):
     """Longest history read at once; longer ones are trained in windows and scored on their end."""
     causal: bool = True
     """A position sees those before it; false lets it see its own target in training, as LLMEmb's and ReaEmb's code."""
+
+    @property
+    def causal_states(self) -> bool:
+        """As its attention is."""
+        return self.causal

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tessera.settings.base import Settings
 from tessera.settings.kinds import Kind, KindOf
-from tessera.settings.language import ReadText
+from tessera.settings.language import ByModel, ReadText
 from tessera.settings.references import ONE_ROW, Need
 
 if TYPE_CHECKING:
@@ -29,14 +29,14 @@ class RecipeSettings(Kind):
     recipe: str
     """How the table is made."""
 
-    def reader(self, config: Config) -> ReadText | None:
-        """The settings that say which model reads which text; None where no model makes the rows."""
-        return self if isinstance(self, ReadText) else None
+    def reader(self, config: Config) -> ByModel | None:
+        """The settings that say which model reads what; None where no model makes the rows."""
+        return self if isinstance(self, ByModel) else None
 
     def modalities(self, config: Config) -> frozenset[str]:
         """What the rows are made from, `image` and `text`: an item that loses one of them has no row any more."""
         reader = self.reader(config)
-        return frozenset() if reader is None else frozenset({"text"}) | reader.captioned(config)
+        return frozenset({"text"}) | reader.captioned(config) if isinstance(reader, ReadText) else frozenset()
 
     def offers(self) -> frozenset[Need]:
         """One row an item, as most recipes make them."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from tessera.settings.base import PresetSettings
-from tessera.settings.language import ReadText
+from tessera.settings.language import ByModel
 from tessera.settings.recipes.base import Finish, RecipeSettings
 from tessera.settings.recipes.lrcl import LRCLTable
 from tessera.settings.references import CaptionsName, DecoderName, ReasoningTableName
@@ -102,7 +102,7 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
             raise ValueError(f"positives ({self.positives}) must be fewer than candidates ({self.candidates})")
         return self
 
-    def reader(self, config: Config) -> ReadText | None:
+    def reader(self, config: Config) -> ByModel | None:
         """What the table reads that it starts from; where it starts from none, that of a table like it."""
         if self.start is not None:
             return config.tables[self.start].reader(config)

@@ -20,8 +20,15 @@ if TYPE_CHECKING:
 class SystemSettings(Kind):
     """A system: what is compared with others. One that is fitted by counting runs once, whatever the seed."""
 
+    ONLY_JUDGED: ClassVar[bool] = False
+    """Whether nothing can be asked of it but its ranks of the test users: it reads no histories."""
+
     recommender: str
     """What it is."""
+
+    def source(self, dataset: str, seed: int) -> str | None:
+        """The path of a file that it reads besides what the plan knows; the job that makes it has it as `source`."""
+        return None
 
     @property
     def label(self) -> str:

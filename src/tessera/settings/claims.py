@@ -1,0 +1,83 @@
+"""Settings of claims: what is said before the run, and tested after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import Field
+
+from tessera.settings.base import Settings, did_you_mean
+from tessera.settings.systems.backbone import BackboneSystem
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
+
+GROUPS = ("head", "tail", "cold", "cold only")
+"""What may stand before a metric: targets of the head or the tail, cold ones among all items, or among cold ones."""
+
+
+class Measured(NamedTuple):
+    """A metric over all test users, or over those whose target belongs to a group."""
+
+    metric: str
+    group: str = ""
+
+
+class Claim(Settings):
+    """One system is better than another by a metric; tested over users on every dataset of the experiment."""
+
+    name: str = Field(min_length=1)
+    """What tables call it."""
+    better: str
+    """The row that is claimed to be better, as `system/recommender` (`reaemb/sasrec`); the system alone where it has
+    one row."""
+    than: str
+    """The row that it is compared with, named in the same way."""
+    metric: str = "NDCG@10"
+    """A metric of each user: Hit or NDCG at a cut-off of `evaluation`, or MRR; `head`, `tail`, `cold` or `cold only`
+    before it takes the users whose target is such."""
+    at_least: float = Field(0.0, gt=-1, lt=1)
+    """The claimed difference of the means, in units of the metric: 0 claims any advantage, a negative one that it is
+    not much worse."""
+
+    @property
+    def measured(self) -> Measured:
+        """The metric and its group."""
+        group, _, metric = self.metric.rpartition(" ")
+        return Measured(metric, group)
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Rows that are not compared, one row twice, a metric that no user has."""
+        if config.task != "sequential":
+            yield "", "claims are of systems that rank; click models are not tested so"
+            return
+        for key, name in (("better", self.better), ("than", self.than)):
+            rows = rows_of(config, name)
+            if not rows:
+                yield key, f"unknown name {name!r}{did_you_mean(name, all_rows(config))}"
+            elif len(rows) > 1:
+                yield key, f"{name!r} has several rows: {', '.join(rows)}; name one of them"
+        if rows_of(config, self.better) == rows_of(config, self.than):
+            yield "than", f"{self.than!r} is compared with itself"
+        known = [f"{name}@{k}" for k in config.evaluation.cutoffs for name in ("NDCG", "Hit")] + ["MRR"]
+        known += [f"{group} {metric}" for group in GROUPS for metric in known]
+        if self.metric not in known:
+            yield "metric", f"unknown name {self.metric!r}{did_you_mean(self.metric, known)}"
+
+
+def all_rows(config: Config) -> list[str]:
+    """The rows of the tables, as `system/recommender`."""
+    rows = []
+    for name in config.experiment.systems:
+        system = config.systems[name]
+        if isinstance(system, BackboneSystem):
+            rows += [f"{name}/{backbone}" for backbone in system.backbones or config.experiment.backbones]
+        else:
+            rows.append(f"{name}/{system.label}")
+    return rows
+
+
+def rows_of(config: Config, name: str) -> list[str]:
+    """The rows that a name stands for: itself, or those of the system."""
+    return [row for row in all_rows(config) if name in (row, row.rpartition("/")[0])]

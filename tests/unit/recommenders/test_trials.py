@@ -1,0 +1,85 @@
+"""Trials of a search see training and validation rows alone; the best is chosen by validation; failures are told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pattern import make_run, write_dataset
+
+from tessera.artifacts.files import read_json, write_json
+from tessera.data.dataset import load_dataset
+from tessera.recommenders.evaluate import evaluate_run, load_scorer
+from tessera.recommenders.inputs import RunInputs
+from tessera.recommenders.train import train_run
+from tessera.recommenders.trial import try_run
+from tessera.settings.changes import with_values
+from tessera.settings.evaluation import Evaluation
+from tessera.training.search import choose
+
+VALUES = {"training.learning_rate": 0.003, "backbones.sasrec.dim": 24}
+
+
+def test_no_trial_reads_a_test_target(tmp_path: Path) -> None:
+    run = with_values(make_run(), VALUES)
+    outcomes = []
+    for name, swapped in (("a", False), ("b", True)):
+        data = write_dataset(tmp_path / name / "data", swap_targets=swapped)
+        try_run(run, data, RunInputs(), tmp_path / name / "trial.json", tmp_path / name / "state")
+        outcome = read_json(tmp_path / name / "trial.json")
+        curve = [json.loads(row) for row in (tmp_path / name / "history.jsonl").read_text().splitlines()]
+        numbers = [{key: value for key, value in row.items() if "second" not in key} for row in curve]
+        outcomes.append(({**outcome, "seconds": 0}, numbers))
+        assert not list((tmp_path / name).rglob("*.safetensors"))
+    targets = [load_dataset(tmp_path / name / "data").cases("test").targets for name in ("a", "b")]
+    assert (targets[0] != targets[1]).all()
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0][0]["values"] == VALUES
+    assert 0 < outcomes[0][0]["validation"] == max(row["NDCG@10"] for row in outcomes[0][1] if "NDCG@10" in row)
+
+
+def test_what_was_chosen_is_trained_and_read_again(data: Path, tmp_path: Path) -> None:
+    run = make_run()
+    chosen = with_values(run, VALUES)
+    model = tmp_path / "model.safetensors"
+    train_run(chosen, data, RunInputs(), model, tmp_path / "state")
+    try_run(chosen, data, RunInputs(), tmp_path / "trial" / "trial.json", tmp_path / "state")
+    assert read_json(model.with_suffix(".json"))["validation"] == read_json(tmp_path / "trial/trial.json")["validation"]
+    # the job that judges has the settings of the config alone
+    scorer = load_scorer(model, run, load_dataset(data).train_counts, RunInputs())
+    assert scorer.item_vectors.shape[1] == 24
+    evaluate_run(run, Evaluation(), model, data, RunInputs(), None, tmp_path / "e.parquet", tmp_path / "m.json")
+
+
+def test_a_trial_whose_loss_is_no_number_failed(data: Path, tmp_path: Path) -> None:
+    run = with_values(make_run(gradient_clip=None), {"training.learning_rate": 1.0e9})
+    try_run(run, data, RunInputs(), tmp_path / "trial.json", tmp_path / "state")
+    outcome = read_json(tmp_path / "trial.json")
+    if outcome["validation"] is None:
+        assert outcome["failed"]
+    else:
+        pytest.skip("this processor trains on at this rate")
+
+
+def trial(folder: Path, number: int, validation: float | None) -> Path:
+    path = folder / f"trial-{number}" / "trial.json"
+    failed = None if validation is not None else "the loss is not a number"
+    write_json(
+        path, {"values": {"training.epochs": number}, "validation": validation, "failed": failed, "seconds": 1.0}
+    )
+    return path
+
+
+def test_the_best_trial_is_chosen_and_more_of_them_change_nothing_else(tmp_path: Path) -> None:
+    trials = [trial(tmp_path, n, value) for n, value in enumerate([None, 0.2, 0.5, 0.5, 0.1])]
+    best, search = tmp_path / "best.json", tmp_path / "search.json"
+    choose(trials, best, search)
+    assert read_json(best) == {"values": {"training.epochs": 2}}
+    assert read_json(search)["curve"] == [None, 0.2, 0.5, 0.5, 0.5]
+    assert read_json(search)["best"] == 2
+    before = best.read_bytes()
+    choose([*trials, trial(tmp_path, 5, 0.4)], best, search)
+    assert best.read_bytes() == before
+    with pytest.raises(ValueError, match=r"all 1 trials failed; the first: the loss is not a number"):
+        choose(trials[:1], best, search)

@@ -1,0 +1,48 @@
+# Settings chosen on validation: a job a trial, and one that looks at all of them.
+# Reads of the config: preset, models, semantic_ids, systems, backbones, loss, missing, training, search, evaluation.
+rule trial:
+    input:
+        unpack(lambda w: JOBS.inputs(JOBS.searched_run(f"{w.system}/{w.recommender}"), w.dataset)),
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
+    output:
+        trial="<results>/{dataset}/trials/{system}/{recommender}/trial-{trial}/trial.json",
+        history="<results>/{dataset}/trials/{system}/{recommender}/trial-{trial}/history.jsonl",
+    log:
+        "<results>/logs/trial/{dataset}/{system}/{recommender}/trial-{trial}.log",
+    benchmark:
+        "<results>/benchmarks/trial/{dataset}/{system}/{recommender}/trial-{trial}.tsv"
+    retries: CONFIG.resources.train.retries
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.train.threads
+    resources:
+        **resources("train"),
+    params:
+        cfg=lambda w: JOBS.trial(f"{w.system}/{w.recommender}", int(w.trial)),
+        threads=CONFIG.resources.train.threads,
+        code=lambda w: code("trial.py", *JOBS.modules(JOBS.searched_run(f"{w.system}/{w.recommender}"))),
+    script:
+        "../../scripts/trial.py"
+
+
+# Reads of the config: search.
+rule choose:
+    input:
+        trials=lambda w: JOBS.trials(w.dataset, f"{w.system}/{w.recommender}"),
+    output:
+        best="<results>/{dataset}/trials/{system}/{recommender}/best.json",
+        search="<results>/{dataset}/trials/{system}/{recommender}/search.json",
+    log:
+        "<results>/logs/choose/{dataset}/{system}/{recommender}.log",
+    benchmark:
+        "<results>/benchmarks/choose/{dataset}/{system}/{recommender}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.report.threads
+    resources:
+        **resources("report"),
+    params:
+        code=code("choose.py"),
+    script:
+        "../../scripts/choose.py"
