@@ -19,6 +19,7 @@ from tessera.data.files import find, model_files
 from tessera.data.picture_stamp import look_again
 from tessera.plan.graph import Noun, Plan, kind_modules
 from tessera.plan.search import asked_round, asking, is_searched, remark, searched, trial_run
+from tessera.plan.truth import knows_the_truth
 from tessera.plan.warm_start import start_folder
 from tessera.settings.base import Settings
 from tessera.settings.config import final_name
@@ -508,7 +509,8 @@ class Jobs:
     def table(self, dataset: str) -> str:
         """What a metric table depends on besides the evaluations."""
         config = self.config
-        settings: dict[str, Any] = {"dataset": dataset, "task": self.task.module}
+        bounds = sorted(knows_the_truth(self.plan))
+        settings: dict[str, Any] = {"dataset": dataset, "task": self.task.module, "bounds": bounds}
         if config.ctr is not None and self.task is CLICKS:
             settings |= {"against": config.ctr.against, "evaluation": _told(config.ctr.evaluation)}
         else:
