@@ -81,8 +81,8 @@ def second(project: Project, first: dict[str, tuple[str, int, int]]) -> str:
     assert first
     done = project.snakemake("--cores", "1", "--configfile", config)
     assert done.returncode == 0, done.stdout[-6000:]
-    # generate, prepare, table, diagnose, quantize, health, rulegraph, oracle, and three systems trained and judged
-    assert "14 results of other experiments agree and are taken over: 14 from results/first" in done.stdout
+    # generate, prepare, table, diagnose, atlas, quantize, health, rulegraph, oracle, and three runs
+    assert "15 results of other experiments agree and are taken over: 15 from results/first" in done.stdout
     counts = {name: done.stdout.count(f"\nrule {name}:") for name in ("train", "evaluate", "generate", "quantize")}
     assert counts == {"train": 1, "evaluate": 1, "generate": 0, "quantize": 0}
     return config
@@ -133,7 +133,7 @@ def test_an_edit_runs_what_it_would_have_run(
 
 def test_an_edit_of_code_is_seen(project: Project, second: str) -> None:
     with project.edited("src/tessera/quantization/rq_kmeans.py", lambda text: text + "\n_MORE = 1\n"):
-        assert project.stale(second) == {"quantize": 1, "health": 1, "train": 1, "evaluate": 1, **SHOWN}
+        assert project.stale(second) == {"quantize": 1, "health": 1, "atlas": 1, "train": 1, "evaluate": 1, **SHOWN}
 
 
 def test_a_stage_that_runs_again_leaves_the_other_folder_alone(
