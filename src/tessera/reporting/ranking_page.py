@@ -13,6 +13,7 @@ from tessera.artifacts.files import read_json
 from tessera.artifacts.shown import one_line, visible
 from tessera.artifacts.tables import ArtifactError
 from tessera.reporting import claims, plots
+from tessera.reporting.atlas import atlas_data
 from tessera.reporting.codes import SemanticIdSection, semantic_ids
 from tessera.reporting.missing import by_missing
 from tessera.reporting.page import write_page
@@ -46,6 +47,8 @@ class Section:
     representations: Representations | None
     codes: SemanticIdSection | None
     captions: Captioned | None
+    map: str
+    """JSON for the page's script; empty where there are no maps."""
     broken_pictures: list[str]
     """`name: reason` of those that would be shown."""
 
@@ -69,6 +72,7 @@ def build(
     embedders: Mapping[str, Files] | None = None,
     codes: Mapping[str, Files] | None = None,
     health: Mapping[str, Files] | None = None,
+    atlas: Mapping[str, Files] | None = None,
 ) -> None:
     """Write the page, and each of its plots to `plots/<dataset>/` beside it.
 
@@ -81,11 +85,12 @@ def build(
         embedders: dataset -> item table -> history.jsonl of its embedder.
         codes: dataset -> recipe of semantic IDs -> its codes (Parquet).
         health: dataset -> recipe of semantic IDs -> what was measured of them (JSON).
+        atlas: dataset -> item table -> its map (Parquet).
     Raises:
         ValueError: an artifact is missing or is not what it should be.
     """
     results = Path(results)
-    made = [part or {} for part in (tables, captions, embedders, codes, health)]
+    made = [part or {} for part in (tables, captions, embedders, codes, health, atlas)]
     sections = [
         _section(results, name, paths, report, config, *(part.get(name, {}) for part in made))
         for name, paths in runs.items()
@@ -108,6 +113,7 @@ def _section(
     embedders: Files,
     codes: Files,
     health: Files,
+    atlas: Files,
 ) -> Section:
     data = results / name / "data"
     order = list(dict.fromkeys(path.rpartition("/")[0] for path in paths))
@@ -141,6 +147,7 @@ def _section(
         representations=made,
         codes=ids,
         captions=captioned(catalogue, captions, report.sample_items),
+        map=atlas_data(catalogue, atlas, explored),
         broken_pictures=catalogue.pictures.tell_broken(),  # after all that shows pictures
     )
 
