@@ -1,6 +1,8 @@
 """Snakemake's events as one line of progress: `snakemake --logger tessera`, which is what `./run` does.
 
 Snakemake finds logger plugins by the names of packages, hence one beside `tessera`, which knows nothing of Snakemake.
+It imports every plugin when it starts, before the Snakefile says which `tessera` is meant (that of its own folder):
+so the library is imported when the handler is made, and not with this module.
 Snakemake goes on writing its full text to its log file. What jobs write to stderr, which is in their own logs too, is
 kept until the end, and added to that file where something failed.
 """
@@ -20,11 +22,8 @@ from typing import Any
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from tessera.watch.line import WATCH, Beside, Job, Line, job_name
-
 _NOTHING = "Nothing to be done"
 _STATUS = re.compile(r"returned non-zero exit status (\d+)|died with <Signals\.(\w+)")
-_KILLED = ": the system or a person ended it, often for want of memory"
 _JOBS_FAILED = "At least one job did not complete successfully"
 _TAIL = 20
 
@@ -33,25 +32,31 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]
     """Draws the line, and says in full what a person must know."""
 
     def __post_init__(self) -> None:
+        from tessera.artifacts.failures import ended_by
+        from tessera.watch import line as watch
+
+        self.watch, self.ended_by = watch, ended_by
         self.began = time.monotonic()
         self.failed = self.jobs_failed = self.nothing = False
         self.ended: str | None = None
         """How the last job ended whose failure has not been told."""
+        self.untold = ""
+        """The text in which it stood: whether a job's failure follows is not known yet."""
         self.closed = False
         self.complete: str | None = None
         """Snakemake's own log file."""
         self.dry = bool(self.common_settings.dryrun)
         self.stream = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
-        self.line = Line(self.stream)
+        self.line = watch.Line(self.stream)
         self.asked: list[dict[str, Any]] = []
         """Jobs that a dry run would run."""
-        WATCH.on = True
+        watch.WATCH.on = True
         if self.dry:
             return
-        WATCH.line = self.line
+        watch.WATCH.line = self.line
         # What jobs write goes to a file, for it would break the line; what this process says stands above the line.
         self.unheard = tempfile.TemporaryFile()  # noqa: SIM115
-        self.stderr, self.beside = sys.stderr, Beside(self.line)
+        self.stderr, self.beside = sys.stderr, watch.Beside(self.line)
         sys.stderr = self.beside  # type: ignore[assignment]
         os.dup2(self.unheard.fileno(), 2)
 
@@ -101,9 +106,9 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]
         elif event == LogEvent.RUN_INFO:
             self.line.total = int((fields.get("stats") or {}).get("total", 0))
         elif event == LogEvent.JOB_INFO:
-            name = job_name(fields["rule_name"], fields["log"] or [], dict(fields["wildcards"] or {}))
+            name = self.watch.job_name(fields["rule_name"], fields["log"] or [], dict(fields["wildcards"] or {}))
             threads = int(fields.get("threads") or 1)
-            self.line.start(fields["jobid"], Job(name, fields["rule_name"], threads))
+            self.line.start(fields["jobid"], self.watch.Job(name, fields["rule_name"], threads))
         elif event == LogEvent.JOB_FINISHED:
             self.line.finish(fields["job_id"])
         elif event == LogEvent.PROGRESS:
@@ -119,9 +124,9 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]
         fields = record.__dict__
         logs = list(fields["log"] or [])
         job = self.line.fail(fields["jobid"])
-        name = job.name if job is not None else job_name(fields["rule_name"], logs, {})
+        name = job.name if job is not None else self.watch.job_name(fields["rule_name"], logs, {})
         ended, self.ended = self.ended, None
-        why = f" ({ended}{_KILLED if ended == 'SIGKILL' else ''})" if ended else ""
+        why = f" ({self.ended_by(ended)})" if ended else ""
         self.failed = self.jobs_failed = True
         if self.common_settings.show_failed_logs:
             self.line.say(self.format(record))
@@ -133,7 +138,7 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]
         status = _STATUS.search(text)
         if event == LogEvent.ERROR and status is not None:
             # the command line of a job: of it, a person needs how it ended
-            self.ended = status[2] or f"exit status {status[1]}"
+            self.ended, self.untold = status[2] or f"exit status {status[1]}", text
         elif text and not (self.jobs_failed and _JOBS_FAILED in text):
             self.line.say(text)
 
@@ -162,32 +167,34 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]
 
     def _plan(self) -> None:
         """What a dry run is asked for: the jobs, and what they will take."""
-        if not self.failed and WATCH.plan is not None:
-            print("\n".join(WATCH.plan(self.asked)), flush=True)
+        if not self.failed and self.watch.WATCH.plan is not None:
+            print("\n".join(self.watch.WATCH.plan(self.asked)), flush=True)
         self.stream.flush()
 
     def _end(self) -> None:
         self.line.close()
         self.beside.rest()
-        WATCH.line = None
+        self.watch.WATCH.line = None
         sys.stderr.flush()
         sys.stderr = self.stderr
         os.dup2(self.stream.fileno(), 2)
         with suppress(OSError, ValueError):
             if self.failed:
                 self._tell_failure()
-            elif WATCH.closing is not None and (self.nothing or 0 < self.line.total <= self.line.done):
-                self.stream.write("\n".join(WATCH.closing(time.monotonic() - self.began)) + "\n")
+            elif self.watch.WATCH.closing is not None and (self.nothing or 0 < self.line.total <= self.line.done):
+                self.stream.write("\n".join(self.watch.WATCH.closing(time.monotonic() - self.began)) + "\n")
             self.stream.flush()
 
     def _tell_failure(self) -> None:
+        if self.untold and not self.jobs_failed:  # a program failed that was no job's
+            self.stream.write(self.untold.rstrip("\n") + "\n")
         self.unheard.seek(0)
         said = self.unheard.read().decode("utf-8", errors="replace")
         if self.complete is not None and said:
             with suppress(OSError), Path(self.complete.split(", ")[0]).open("a", encoding="utf-8") as file:
                 file.write(f"\nWhat jobs wrote to stderr:\n{said}")
-        if not WATCH.explained and said.strip():
+        if not self.watch.WATCH.explained and said.strip():
             self.stream.write("\n".join(["What jobs said last:", *said.rstrip().splitlines()[-_TAIL:]]) + "\n")
         if self.complete is not None:
             self.stream.write(f"All that was said: {self.complete}\n")
-        self.stream.write(WATCH.explained or "")
+        self.stream.write(self.watch.WATCH.explained or "")

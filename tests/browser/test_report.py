@@ -51,7 +51,7 @@ def _visit(browser: Browser, report: Path) -> Iterator[Opener]:
 
 
 def _local(url: str, report: Path) -> bool:
-    return url.startswith("data:") or url.partition("#")[0] == report.as_uri()
+    return url.startswith(("data:", "blob:")) or url.partition("#")[0] == report.as_uri()
 
 
 def column(page: Page, number: int) -> list[float]:
@@ -92,7 +92,61 @@ def test_tables_sort_by_numbers_and_by_names(visit: Opener) -> None:
     names = page.locator("#d-1 table.metrics tbody th").all_inner_texts()
     assert names == sorted(names)
     # the other dataset's table is left alone
-    assert page.locator('#d-2 table.metrics th[aria-sort="none"]').count() == 11
+    assert page.locator('#d-2 table.metrics th[aria-sort="none"]').count() == 10
+    assert page.locator('#d-2 table.metrics th[aria-sort="descending"]').inner_text().startswith("NDCG@10")
+
+
+def test_tables_begin_with_few_columns_sorted_by_the_main_metric(visit: Opener) -> None:
+    page = visit()
+    table = page.locator("#d-1 table.metrics")
+    heads = [text.strip(" ↓↕") for text in table.locator("thead th:visible").all_inner_texts()]
+    assert heads == ["Run", "NDCG@10", "head NDCG@10", "tail NDCG@10", "Hit@10", "MRR", "coverage@10"]
+    values = column(page, 2)
+    assert values[:-1] == sorted(values[:-1], reverse=True)
+    assert table.locator("tbody th").last.inner_text() == "oracle bound"  # a bound comes last, whatever it reaches
+    assert values[-1] > values[0]
+    button = page.locator("#d-1").get_by_role("button", name="All columns").first
+    button.click()
+    assert table.locator("thead th:visible").count() == 11
+    page.locator("#d-1").get_by_role("button", name="Fewer columns").first.click()
+    assert table.locator("thead th:visible").count() == 7
+
+
+def test_tables_and_figures_can_be_taken_away(visit: Opener) -> None:
+    """Copied as shown, saved whole, without a request to any network."""
+    page = visit()
+    section = page.locator("#d-1")
+    section.get_by_role("button", name="Copy").first.click()
+    section.get_by_role("button", name="Copied").first.wait_for()
+    with page.expect_download() as saved:
+        section.get_by_role("button", name="CSV").first.click()
+    assert saved.value.suggested_filename == "metrics-on-bazaar.csv"
+    lines = Path(saved.value.path()).read_text().splitlines()
+    assert lines[0].startswith("Run,NDCG@10,head NDCG@10")
+    assert len(lines[0].split(",")) == 11
+    assert len(lines) == 6
+    assert float(lines[1].split(",")[1]) == column(page, 2)[0]
+    with page.expect_download() as saved:
+        section.locator("figure").first.get_by_role("button", name="SVG").click()
+    drawing = Path(saved.value.path()).read_text()
+    assert drawing.startswith("<svg")
+    assert "var(" not in drawing
+    assert "#1d2330" in drawing
+
+
+@pytest.mark.parametrize("width", [400, 1280, 2560])
+def test_text_of_plots_can_be_read_and_nothing_is_cut(visit: Opener, width: int) -> None:
+    page = visit(width=width)
+    sizes = page.locator("figure svg").evaluate_all(
+        "nodes => nodes.map(n => n.getBoundingClientRect().width / n.viewBox.baseVal.width * "
+        "Math.min(...[...n.querySelectorAll('text')].map(t => parseFloat(getComputedStyle(t).fontSize))))"
+    )
+    assert len(sizes) > 5
+    assert min(sizes) >= 11.9
+    cut = page.locator("#d-1 .scroll").evaluate_all(
+        "nodes => nodes.filter(n => n.scrollWidth > n.clientWidth && getComputedStyle(n).overflowX != 'auto').length"
+    )
+    assert cut == 0
 
 
 def test_the_theme_follows_the_reader_and_the_button(visit: Opener) -> None:
@@ -161,12 +215,13 @@ def test_pictures_are_shown(visit: Opener) -> None:
 
 def test_plots_tell_their_values(visit: Opener) -> None:
     page = visit()
-    bar = page.locator('figure svg [aria-label^="semantic/sasrec: NDCG@10"]').first
-    bar.scroll_into_view_if_needed()
-    bar.hover()
+    dot = page.locator('figure svg path[aria-label^="semantic/sasrec: NDCG@10"]').first
+    dot.scroll_into_view_if_needed()
+    dot.hover()
     tip = page.locator("#tip")
     assert tip.is_visible()
-    assert re.fullmatch(r"semantic/sasrec: NDCG@10 0\.\d{4} ± 0\.\d{4}", tip.inner_text())
+    said = r"semantic/sasrec: NDCG@10 0\.\d{4} ± 0\.\d{4}, 0\.\d{4} to 0\.\d{4}"
+    assert re.fullmatch(said, tip.inner_text())
     page.locator("h1").hover()
     assert tip.is_hidden()
 
@@ -343,3 +398,103 @@ def test_the_tree_of_codes_has_contrast_and_fits_a_phone(visit: Opener, scheme: 
     assert page.evaluate("document.documentElement.scrollWidth") <= 380
     assert box.evaluate("node => node.scrollWidth <= node.clientWidth")
     assert box.locator("summary").first.evaluate("node => node.offsetHeight") >= 44
+
+
+def point(page: Page, table: str, item: int) -> tuple[float, float]:
+    """Where an item stands on the screen, by the data of the map."""
+    import json
+
+    box = page.locator("#d-1 .atlas")
+    data = json.loads(box.locator("script").evaluate("node => node.textContent"))
+    (made,) = [one for one in data["tables"] if one["name"] == table]
+    (place,) = [number for number, (_, id, _) in enumerate(data["items"]) if id == f"{item:03d}"]
+    where = """node => {
+      const { left, top } = node.getBoundingClientRect();
+      return [left, top, node.clientWidth, node.clientHeight];
+    }"""
+    left, top, width, height = box.locator("canvas").evaluate(where)
+    side = min(width, height) - 28
+    x, y = made["x"][place] / 1000, made["y"][place] / 1000
+    return left + (width - side) / 2 + x * side, top + (height - side) / 2 + (1 - y) * side
+
+
+def painted(page: Page, x: float, y: float) -> list[int]:
+    """The colour of the map at a point of the screen; no opacity where nothing is drawn."""
+    return page.locator("#d-1 .atlas canvas").evaluate(
+        """(canvas, [x, y]) => {
+          const { left, top } = canvas.getBoundingClientRect();
+          const copy = document.createElement("canvas");
+          [copy.width, copy.height] = [canvas.width, canvas.height];
+          const pen = copy.getContext("2d", { willReadFrequently: true });
+          pen.drawImage(canvas, 0, 0);
+          return [...pen.getImageData(Math.round(x - left), Math.round(y - top), 1, 1).data];
+        }""",
+        [x, y],
+    )
+
+
+def test_the_map_of_the_items_leads_to_them(visit: Opener) -> None:
+    page = visit()
+    box = page.locator("#d-1 .atlas")
+    box.scroll_into_view_if_needed()
+    assert box.get_by_role("status").inner_text().startswith("40 items; the first two principal components")
+    assert box.get_by_label("Table").locator("option").all_inner_texts() == ["text", "tuned"]
+    names = box.get_by_label("Colour").locator("option").all_inner_texts()
+    assert names == ["popularity", "description", "first code of plain", "first code of modal"]
+    x, y = point(page, "text", 12)
+    assert painted(page, x, y)[3] > 150
+    counts = [int(text) for text in box.locator(".legend .meta").all_inner_texts()]
+    assert sum(counts) == 40
+
+    page.mouse.move(x, y)
+    hover = box.locator(".hover")
+    assert hover.locator(".title").inner_text() == "Thing 12 – größer"
+    assert hover.locator(".meta").inner_text().startswith("012 · ")
+    assert hover.locator("img").evaluate("node => node.naturalWidth") > 0
+    page.mouse.click(x, y)
+    name = box.locator(".chosen .title").inner_text()
+    assert name == hover.locator(".title").inner_text()
+
+    # on to the neighbours, and to the codes
+    box.get_by_role("button", name="Nearest items").click()
+    assert page.locator("#d-1 .explorer .chosen .title").inner_text() == name
+    box.get_by_role("button", name="Tree of codes").click()
+    assert page.evaluate("document.activeElement.closest('.codes') !== null")
+    assert page.locator("#d-1 .codes details[open] .tile .name", has_text=name).count() == 1
+
+    # other colours, another table, where an item has no vector
+    x, y = point(page, "text", 12)
+    before = painted(page, x + 1, y)
+    box.get_by_label("Colour").select_option(label="first code of plain")
+    assert painted(page, x + 1, y) != before
+    assert box.locator(".legend li").count() == 4, "three codes, and an item that has none"
+    box.get_by_label("Table").select_option(label="tuned")
+    assert box.get_by_role("status").inner_text().startswith("39 items; t-SNE")
+    assert box.get_by_label("Colour").locator("option").last.inner_text() == "first code of modal"
+    assert painted(page, *point(page, "tuned", 12))[3] > 150
+
+
+def test_the_map_of_the_items_is_read_by_the_keyboard(visit: Opener) -> None:
+    page = visit()
+    box = page.locator("#d-1 .atlas")
+    box.locator("canvas").focus()
+    page.keyboard.press("ArrowRight")
+    first = box.locator(".hover .meta").inner_text()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    assert box.locator(".hover .meta").inner_text() != first
+    page.keyboard.press("Enter")
+    assert box.locator(".chosen .meta").inner_text() == box.locator(".hover .meta").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_map_of_the_items_has_contrast_and_fits_every_screen(visit: Opener, scheme: str) -> None:
+    for width in (400, 2560):
+        page = visit(scheme, width=width)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for selector in (".atlas .notes", ".atlas .legend .meta", ".atlas .legend li", ".atlas select"):
+            assert contrast(page, selector) >= 4.5, selector
+        page.locator("#d-1 .atlas canvas").scroll_into_view_if_needed()
+        assert painted(page, *point(page, "text", 12))[3] > 150
+    ground = brightness(page, ".atlas canvas", "backgroundColor")
+    assert ground > 0.8 if scheme == "light" else ground < 0.05

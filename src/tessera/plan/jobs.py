@@ -19,6 +19,7 @@ from tessera.data.files import find, model_files
 from tessera.data.picture_stamp import look_again
 from tessera.plan.graph import Noun, Plan, kind_modules
 from tessera.plan.search import asked_round, asking, is_searched, remark, searched, trial_run
+from tessera.plan.truth import knows_the_truth
 from tessera.plan.warm_start import start_folder
 from tessera.settings.base import Settings
 from tessera.settings.config import final_name
@@ -489,6 +490,7 @@ class Jobs:
         return files | {
             "stats": [f"{self.root}/{dataset}/data/stats.json" for dataset in datasets],
             "diagnostics": [f"{self.root}/{d}/diagnostics/{name}.json" for d in datasets for name in self.diagnosed()],
+            "atlas": [f"{self.root}/{d}/atlas/{name}.parquet" for d in datasets for name in self.mapped()],
             "searches": self.searches(),
             "claims": [self.claims_file(dataset, "parquet") for dataset in datasets if self.config.claims],
             "captions": every("captions"),
@@ -505,10 +507,21 @@ class Jobs:
         """Item tables with one row an item, which can be judged before a recommender learns from them."""
         return [name for name in self.plan.needed("table") if ONE_ROW in self.config.tables[name].offers()]
 
+    def mapped(self) -> list[str]:
+        """Item tables that a map is drawn of: those that are judged, where the report has maps at all."""
+        return self.diagnosed() if self.config.report.map else []
+
+    def codes_of(self, table: str, dataset: str) -> Files:
+        """The semantic IDs of the experiment that are made of a table, as a named input."""
+        nouns = [Noun("semantic_ids", name) for name in self.plan.needed("semantic_ids")]
+        made = [self.file(noun, dataset) for noun in nouns if Noun("table", table) in self.plan.reads(noun)]
+        return {"codes": made} if made else {}
+
     def table(self, dataset: str) -> str:
         """What a metric table depends on besides the evaluations."""
         config = self.config
-        settings: dict[str, Any] = {"dataset": dataset, "task": self.task.module}
+        bounds = sorted(knows_the_truth(self.plan))
+        settings: dict[str, Any] = {"dataset": dataset, "task": self.task.module, "bounds": bounds}
         if config.ctr is not None and self.task is CLICKS:
             settings |= {"against": config.ctr.against, "evaluation": _told(config.ctr.evaluation)}
         else:

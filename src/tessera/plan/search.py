@@ -10,7 +10,6 @@ from tessera.plan.graph import Plan
 from tessera.settings.changes import with_values
 from tessera.settings.runs import Run
 from tessera.settings.search import LEARNING, Asking, Search, searchable, touches
-from tessera.settings.systems.base import TrainedSystem
 
 
 def is_searched(plan: Plan, run: Run) -> bool:
@@ -19,7 +18,7 @@ def is_searched(plan: Plan, run: Run) -> bool:
     if search is None or not searchable(run.method):
         return False
     compared = search.systems if search.systems is not None else plan.config.experiment.systems
-    return run.system in compared and (isinstance(run.method, TrainedSystem) or bool(_paths(search, run)))
+    return run.system in compared and (not run.heuristic or bool(_paths(search, run)))
 
 
 def searched(plan: Plan) -> dict[str, Run]:

@@ -8,18 +8,28 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from tessera.settings.base import Seed, Settings, did_you_mean
-from tessera.settings.changes import replaced
+from tessera.settings.changes import HEADS, below, replaced
+from tessera.settings.kinds import Kind
 from tessera.settings.references import SystemName, references, walk
-from tessera.settings.systems.backbone import BackboneSystem
+from tessera.settings.systems.backbone_base import UnderBackbones
 from tessera.settings.systems.base import SystemSettings, TrainedSystem
+from tessera.settings.training import LoopSettings
 
 if TYPE_CHECKING:
     from tessera.settings.config import Config
 
 LEARNING = ("tpe", "gp")
 """Samplers of Optuna, which learn from the trials of earlier rounds."""
-HEADS = ("training", "loss", "backbones", "systems")
-"""What a path of the space may begin with; behind the last two stands a name."""
+
+_FIXED = {
+    "training": {"warm_start", "device", "processes", *LoopSettings.model_fields},
+    "method": {"backbones", "missing", "preset", "seeds"},
+    "backbone": {"preset"},
+}
+"""Keys that no trial may change: what a job reads, where it runs, which runs there are, or what changes no result."""
+
+_MOST_CHECKED = 1000
+"""Whole numbers of a dimension that are all tried on the settings before the run."""
 
 
 class Dimension(Settings):
@@ -59,9 +69,13 @@ class Dimension(Settings):
         drawn = low * (high / low) ** at if self.log else low + (high - low) * at
         return min(int(drawn), int(self.high)) if whole else float(f"{drawn:.6g}")
 
-    def ends(self) -> list[Any]:
-        """Values that must fit for all to fit."""
-        return [self.low, self.high] if self.choices is None else self.choices
+    def checked(self) -> Sequence[Any]:
+        """Values that are tried on the settings before the run: all choices and whole numbers, else the two ends."""
+        if self.choices is not None:
+            return self.choices
+        if isinstance(self.low, int) and isinstance(self.high, int) and self.high - self.low < _MOST_CHECKED:
+            return range(self.low, self.high + 1)
+        return [self.low, self.high]
 
 
 class Asking(Settings):
@@ -109,7 +123,7 @@ class Search(Settings):
                 )
         wrong = False
         for path, dimension in self.space.items():
-            for problem in _path_problems(config, path, dimension.ends()):
+            for problem in _path_problems(config, path, dimension.checked()):
                 wrong = True
                 yield f"space.{path}", problem
         if wrong:
@@ -117,7 +131,7 @@ class Search(Settings):
         for name in self.systems or [name for name in compared if isinstance(known[name], TrainedSystem)]:
             system = config.systems[name]
             under = [""]
-            if isinstance(system, BackboneSystem):
+            if isinstance(system, UnderBackbones):
                 under = [*(system.backbones or config.experiment.backbones)]
             for backbone in under:
                 if not any(touches(path, name, backbone, system) for path in self.space):
@@ -125,24 +139,35 @@ class Search(Settings):
                     yield "space", f"holds nothing of {row!r}, which would be made {self.trials} times alike"
 
 
-def _section(config: Config, path: str) -> tuple[Settings | None, list[str], str]:
-    """The settings that a path leads into, the keys behind them, and what is wrong with its beginning."""
+def _section(config: Config, path: str) -> tuple[str, Settings | None, list[str], str]:
+    """The field of a run that a path leads into, its settings, the keys behind them, and what is wrong with its
+    beginning."""
     head, *keys = path.split(".")
     if head not in HEADS:
-        return None, keys, f"unknown beginning {head!r}{did_you_mean(head, HEADS)}"
+        return head, None, keys, f"unknown beginning {head!r}{did_you_mean(head, HEADS)}"
     section = getattr(config, head)
-    if head in ("training", "loss"):
-        return section, keys, ""
     name = keys[0] if keys else ""
-    if name not in section:
-        return None, keys, f"unknown name {name!r}{did_you_mean(name, section)}"
-    return section[name], keys[1:], ""
+    if head in ("training", "loss"):
+        own = section
+    elif name not in section:
+        return head, None, keys, f"unknown name {name!r}{did_you_mean(name, section)}"
+    else:
+        own = section[name]
+    field, keys = below(path, own)
+    if field == "training":
+        own = config.training
+    elif field == "loss":
+        own = getattr(own, "loss", None) or config.loss
+    return field, own, keys, ""
 
 
 def _path_problems(config: Config, path: str, values: Sequence[Any]) -> Iterator[str]:
-    settings, keys, wrong = _section(config, path)
+    field, settings, keys, wrong = _section(config, path)
     if settings is None or not keys:
         yield wrong or "leads to no key"
+        return
+    if keys[0] in _FIXED.get(field, ()):
+        yield f"{keys[0]!r} is the same for all trials; make a system of each value"
         return
     for value in values:
         try:
@@ -160,6 +185,10 @@ def _path_problems(config: Config, path: str, values: Sequence[Any]) -> Iterator
         if [type(part) for _, part in walk(changed)] != [type(part) for _, part in walk(settings)]:
             yield f"{value!r} is of another kind; make a system of it"
             return
+        misfits = changed.problems(config) if isinstance(changed, Kind) else ()
+        for key, problem in misfits:
+            yield f"{value!r}: {key}: {problem}"
+            return
 
 
 def searchable(system: SystemSettings) -> bool:
@@ -171,9 +200,10 @@ def searchable(system: SystemSettings) -> bool:
 def touches(path: str, name: str, recommender: str, system: SystemSettings) -> bool:
     """Whether a path changes the runs of a system (`name`, with its settings) under a recommender."""
     head, *keys = path.split(".")
+    head, *keys = path.split(".")
     if head == "systems":
         return keys[:1] == [name]
     if not isinstance(system, TrainedSystem):
         return False
-    own_loss = not isinstance(system, BackboneSystem) or system.loss is not None
-    return {"training": True, "loss": not own_loss, "backbones": keys[:1] == [recommender]}[head]
+    common_loss = isinstance(system, UnderBackbones) and system.loss is None
+    return {"training": True, "loss": common_loss, "backbones": keys[:1] == [recommender]}[head]

@@ -44,7 +44,7 @@ EDITS: dict[str, list[tuple[str, Any]]] = {
     "claims": [("", [{"name": "more", "better": "text/sasrec", "than": "id/sasrec"}])],
     "search": [("trials", 3), ("sampler", "tpe"), ("systems", ["text"]),
                ("space", {"training.weight_decay": {"low": 0.0, "high": 0.1}})],
-    "report": [("title", "Another title")],
+    "report": [("title", "Another title"), ("map", "tsne")],
     "recommend": [("k", 7)],
     "export": [("licence", "mit")],
     "ctr": [("samples.per_user", 9), ("training.learning_rate", 0.01), ("models.sim_hard.k", 4), ("baseline", "r2led"),
@@ -152,7 +152,7 @@ def fits(rule: str, wildcards: SimpleNamespace, workflow: Workflow) -> bool:
     recipe, plan = workflow.config.tables[wildcards.table], workflow.names["PLAN"]
     if rule.startswith("rule tune"):
         return bool(recipe.TRAINS)
-    if rule.startswith("rule diagnose"):
+    if rule.startswith(("rule diagnose", "rule atlas")):
         return wildcards.table in workflow.names["JOBS"].diagnosed()
     return (plan.reader(wildcards.table) is not None) == rule.startswith("rule embed")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,17 @@ SPACE: dict[str, Any] = {
 SPACE_OF_ALL = {"training.learning_rate": SPACE["training.learning_rate"]}
 
 
-def plan(**search: Any) -> Plan:
-    config = {
+def plan(experiment: dict[str, Any] | None = None, **search: Any) -> Plan:
+    config: dict[str, Any] = {
         "datasets": {"shop": {"source": "bazaar"}},
-        "systems": {"mine": {"items": "ids", "loss": {"kind": "bce"}, "training": {"learning_rate": 0.5}}},
+        "tables": {"text": {"recipe": "latent", "view": "text"}},
+        "systems": {
+            "mine": {"items": "ids", "loss": {"kind": "bce"}, "training": {"learning_rate": 0.5}},
+            "pad": {"recommender": "pad", "table": "text"},
+        },
         "search": {"trials": 8, "space": SPACE, **search},
         "experiment": {"datasets": ["shop"], "systems": ["popular", "id", "mine"], "backbones": ["sasrec", "gru4rec"],
-                       "final": "id/sasrec"},
+                       "final": "id/sasrec", **(experiment or {})},
     }  # fmt: skip
     return Plan(load(config))
 
@@ -77,7 +82,43 @@ def test_every_row_has_as_many_trials_of_what_it_reads() -> None:
     assert run.training.learning_rate == run.chosen["training.learning_rate"] != 0.5
     assert run.backbone is not None
     assert run.backbone.dropout == run.chosen["backbones.sasrec.dropout"]
-    assert run.method.loss.negatives == run.chosen["systems.mine.loss.negatives"]
+    assert run.loss.negatives == run.chosen["systems.mine.loss.negatives"]
+
+
+def compared(*systems: str, backbones: Sequence[str] = ("sasrec",), **space: Any) -> Plan:
+    return plan({"systems": [*systems], "backbones": [*backbones]}, trials=4, space=space)
+
+
+def test_each_path_changes_what_is_trained() -> None:
+    space = {
+        "training.learning_rate": {"low": 0.1, "high": 0.2}, "systems.mine.training.learning_rate": {"choices": [7, 8]},
+        "backbones.sasrec.training.patience": {"choices": [70, 80]}, "systems.mine.loss.negatives": {"choices": [5, 6]},
+        "systems.pad.align.weight": {"choices": [0.5, 0.6]}, "loss.cold_items": {"choices": ["left_out", "negatives"]},
+    }  # fmt: skip
+    made = compared("id", "mine", "pad", **space)
+    for trial in range(4):
+        mine = trial_run(made, "mine/sasrec", trial)
+        assert mine.training.learning_rate == mine.chosen["systems.mine.training.learning_rate"] >= 7
+        assert mine.training.patience == mine.chosen["backbones.sasrec.training.patience"] >= 70
+        assert mine.loss.negatives == mine.chosen["systems.mine.loss.negatives"] >= 5
+        assert "loss.cold_items" not in mine.chosen  # it has a loss of its own
+        pad = trial_run(made, "pad/sasrec", trial)
+        assert pad.method.align.weight == pad.chosen["systems.pad.align.weight"]
+        assert pad.loss.cold_items == pad.chosen["loss.cold_items"]
+        assert pad.training.learning_rate == pad.chosen["training.learning_rate"] < 7
+        for run in (mine, pad):
+            assert with_values(run, run.chosen) == run
+
+
+def test_every_kind_of_system_under_backbones_is_searched_under_each() -> None:
+    backbones = ("sasrec", "gru4rec")
+    space = {f"backbones.{name}.dropout": {"low": 0.1, "high": 0.5} for name in backbones}
+    made = compared("id", "pad", backbones=backbones, **space)
+    assert list(searched(made)) == ["id/sasrec", "id/gru4rec", "pad/sasrec", "pad/gru4rec"]
+    for name in searched(made):
+        run = trial_run(made, name, 1)
+        assert run.backbone is not None
+        assert [run.backbone.dropout] == list(run.chosen.values())
 
 
 def test_final_trainings_read_what_was_chosen_and_their_own_settings_stay() -> None:
@@ -211,6 +252,11 @@ def test_values_go_before_what_a_system_says_of_itself_and_can_be_put_in_twice()
         ({"space": {"backbones.sasrec.dropout": {"low": 0.0, "high": 0.5, "log": True}}}, "must be above 0"),
         ({"space": {"backbones.gru4rec.dropout": {"low": 0.0, "high": 0.5}}}, "holds nothing of 'id/sasrec'"),
         ({"space": {"training.patience": {"choices": [3]}}}, "at least 2"),
+        ({"space": {"training.warm_start": {"choices": ["a", "b"]}}}, "'warm_start' is the same for all trials"),
+        ({"space": {"systems.mine.training.processes": {"choices": [1, 2]}}}, "'processes' is the same for all trials"),
+        ({"space": {"systems.mine.seeds": {"choices": [[1], [2]]}}}, "'seeds' is the same for all trials"),
+        ({"space": {"systems.mine.training.patienc": {"low": 1, "high": 2}}}, "did you mean 'patience'"),
+        ({"space": {"backbones.sasrec.dim": {"low": 16, "high": 64}}}, "17: heads: 2 does not divide dim 17"),
         ({"systems": ["popular"]}, "search.systems.0: 'popular' is no system of the experiment that has settings"),
         ({"trails": 3}, "did you mean 'trials'"),
     ],

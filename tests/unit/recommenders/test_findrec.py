@@ -196,6 +196,22 @@ def test_what_is_trained_is_what_is_scored(backbone: str, inputs: RunInputs) -> 
     assert loss.targets == count
 
 
+def test_items_are_compared_as_ids_plus_what_is_said_of_them(inputs: RunInputs) -> None:
+    model = learned(build(inputs))
+    vectors, available = model.modalities(torch.arange(ITEMS + 1)).vectors, model.modalities.available()
+    scored = model.catalogue().scored
+    torch.testing.assert_close(scored[0], model.items.weight[0])
+    for item in (1, WITHOUT_TEXT, WITHOUT_IMAGE, WITHOUT_BOTH):
+        said = [
+            layer(torch.nn.functional.normalize(vectors[item, number], dim=0) * 12**0.5)
+            for number, layer in enumerate(model.content)
+            if available[item, number]
+        ]
+        torch.testing.assert_close(scored[item], model.items.weight[item] + torch.stack(said).mean(0))
+    plain = build(inputs, scoring="ids")
+    assert torch.equal(plain.catalogue().scored, plain.items.weight)
+
+
 def test_a_history_is_read_alike_beside_longer_ones(inputs: RunInputs) -> None:
     scorer = as_scorer(learned(build(inputs)), CPU)
     together = ask(scorer, HISTORIES.numpy(), (HISTORIES > 0).sum(1).numpy())
@@ -368,6 +384,7 @@ def test_the_score_network_learns_the_states_while_the_rest_trains(
         ({"gate": "mean"}, {"balance", "use_entropy"}),
         ({"balance": 0.0}, {"balance"}),
         ({"heads": 1}, set()),
+        ({"scoring": "ids"}, set()),
         ({"experts": 1}, {"balance", "use_entropy"}),
         ({"alignment": None, "bottleneck": None}, {"alignment", "bottleneck", "divergence", "score_matching"}),
     ],
@@ -440,7 +457,7 @@ def test_a_batch_of_one_item_has_nothing_to_compare(inputs: RunInputs) -> None:
     model = build(inputs).train()
     losses = model.losses(Histories.of(np.array([[WITHOUT_BOTH, WITHOUT_BOTH]])), START)
     losses["alignment"].value.backward()
-    assert float(losses["alignment"].value) == 0
+    assert float(losses["alignment"].value.detach()) == 0
     assert torch.isfinite(model._score_losses()["score"].value)
 
 

@@ -3,14 +3,14 @@
 A reconstruction: of the paper the abstract was known here, and code of others (docs/systems/findrec.md). A backbone
 reads the ID stream. Each modality passes an information bottleneck and is drawn to the law of the ID states by a
 kernelised Stein discrepancy. Along the history the modalities read each other, in subspaces; in each subspace a gate
-that knows the ID state weighs experts. What they make is fused with the ID state, which scores the ID vectors.
+that knows the ID state weighs experts. What they make is fused with the ID state, and compared with the items.
 
 Every position is trained: nothing here sees a later item.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -81,6 +81,11 @@ class FindRec(VectorRecommender):
         self.alignment = (
             None if settings.alignment is None else Alignment(settings.alignment, dim, settings.width, number)
         )
+        self.content: nn.ModuleList | None = None
+        if settings.scoring == "streams":
+            self.content = nn.ModuleList(nn.Linear(settings.width, dim, bias=False) for _ in range(number))
+            for layer in self.content.children():  # at the scale of the ID vectors
+                nn.init.normal_(layer.get_parameter("weight"), std=0.02 / settings.width**0.5)
         self.max_history = backbone.max_length
         self.fitted: _Targets | None = None
         """Of the step that is going on."""
@@ -110,6 +115,10 @@ class FindRec(VectorRecommender):
         lost = {name: inputs.lost(table, items) for name, table in settings.modalities.items()}
         loss = catalogue_loss(run.loss, torch.from_numpy(popularity))
         return cls(settings, ids, backbone, Modalities(settings, tables, lost), loss, run.seed)
+
+    def item_rows(self) -> Collection[str]:
+        """The ID vectors; what modalities say of an item is read from the tables."""
+        return ["items.weight"]
 
     # ------------------------------------------------------------ training
 
@@ -170,7 +179,7 @@ class FindRec(VectorRecommender):
             of_ids, exchanged.flatten(0, 1)[positions], available.flatten(0, 1)[positions]
         )  # fmt: skip
         chosen, owners = targets.flatten()[positions], positions // length
-        total = self.loss(states, ids, chosen, owners, histories.items)
+        total = self.loss(states, self._scored(ids), chosen, owners, histories.items)
         count = torch.full((), len(chosen), device=total.device)
         return {
             "recommendation": Term(total, count),
@@ -258,11 +267,26 @@ class FindRec(VectorRecommender):
         """(batch, length, modalities, width) of what lies side by side (batch, length, modalities width)."""
         return vectors.view(*vectors.shape[:2], len(self.modalities.names), self.settings.width)
 
+    def _scored(self, ids: Tensor, drawn: Drawn | None = None) -> Tensor:
+        """(items + 1, dim) what states are compared with; `drawn` are the means of all items, where they are known."""
+        if self.content is None:
+            return ids
+        drawn = self._means(len(ids)) if drawn is None else drawn
+        vectors = unit(drawn.vectors)
+        made = torch.stack([layer(vectors[:, number]) for number, layer in enumerate(self.content)], 1)
+        counts = drawn.available.sum(1, keepdim=True).clamp(min=1)
+        return ids + made.masked_fill(~drawn.available[..., None], 0).sum(1) / counts
+
+    def _means(self, count: int) -> Drawn:
+        """What the modalities say of all items, without a draw."""
+        means: Drawn = self.modalities(torch.arange(count, device=self.items.weight.device))
+        return means
+
     def catalogue(self) -> Catalogue:
-        """Histories read ID vectors and modalities side by side; ID vectors are scored."""
+        """Histories read ID vectors and modalities side by side."""
         ids: Tensor = self.items()
-        drawn = self.modalities(torch.arange(len(ids), device=ids.device))
-        return Catalogue(torch.cat([ids, unit(drawn.vectors).flatten(1)], 1), ids)
+        drawn = self._means(len(ids))
+        return Catalogue(torch.cat([ids, unit(drawn.vectors).flatten(1)], 1), self._scored(ids, drawn))
 
     def users(self, histories: Histories, catalogue: Catalogue) -> Tensor:
         """(batch, 1, dim) the state after the last item; modalities are read from there alone."""

@@ -74,8 +74,11 @@ class FindRecSystem(UnderBackbones):
     """Of the gate; below 1 it chooses more sharply."""
     balance: float = Field(0.01, ge=0)
     """Weight of the loss that keeps all experts in use."""
-    dropout: float = Field(0.2, ge=0, lt=1)
+    dropout: float = Field(0.5, ge=0, lt=1)
     """Dropout in bottlenecks, gate and experts."""
+    scoring: Literal["streams", "ids"] = "streams"
+    """What a state is compared with: ID vectors plus a linear map of what the modalities say of the item, or ID vectors
+    alone, as in third-party code."""
     standardize: bool = True
     """Centre each table and scale it to unit mean square."""
 
