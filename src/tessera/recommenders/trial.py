@@ -45,8 +45,8 @@ def try_run(
     try:
         if not description.is_file():  # it is written last
             launch(run, data, inputs, weights, state, code, logfile)
-        told = read_json(description)
-        outcome |= {key: told.get(key) for key in ("validation", "best_epoch", "epochs")}
+        ended = read_json(description)
+        outcome |= {key: ended.get(key) for key in ("validation", "best_epoch", "epochs")}
         if run.heuristic:
             outcome["validation"] = _validation(run, data, inputs, weights)
         write_text(output.with_name("history.jsonl"), history.read_text(encoding="utf-8"))
