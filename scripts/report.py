@@ -17,6 +17,7 @@ SHOWN = {
     "embedders": ("embedders", lambda path: path.parent.name),
     "codes": ("codes", lambda path: path.parent.name),
     "health": ("health", lambda path: path.parent.name),
+    "atlas": ("atlas", lambda path: path.stem),
 }
 
 

@@ -398,3 +398,103 @@ def test_the_tree_of_codes_has_contrast_and_fits_a_phone(visit: Opener, scheme: 
     assert page.evaluate("document.documentElement.scrollWidth") <= 380
     assert box.evaluate("node => node.scrollWidth <= node.clientWidth")
     assert box.locator("summary").first.evaluate("node => node.offsetHeight") >= 44
+
+
+def point(page: Page, table: str, item: int) -> tuple[float, float]:
+    """Where an item stands on the screen, by the data of the map."""
+    import json
+
+    box = page.locator("#d-1 .atlas")
+    data = json.loads(box.locator("script").evaluate("node => node.textContent"))
+    (made,) = [one for one in data["tables"] if one["name"] == table]
+    (place,) = [number for number, (_, id, _) in enumerate(data["items"]) if id == f"{item:03d}"]
+    where = """node => {
+      const { left, top } = node.getBoundingClientRect();
+      return [left, top, node.clientWidth, node.clientHeight];
+    }"""
+    left, top, width, height = box.locator("canvas").evaluate(where)
+    side = min(width, height) - 28
+    x, y = made["x"][place] / 1000, made["y"][place] / 1000
+    return left + (width - side) / 2 + x * side, top + (height - side) / 2 + (1 - y) * side
+
+
+def painted(page: Page, x: float, y: float) -> list[int]:
+    """The colour of the map at a point of the screen; no opacity where nothing is drawn."""
+    return page.locator("#d-1 .atlas canvas").evaluate(
+        """(canvas, [x, y]) => {
+          const { left, top } = canvas.getBoundingClientRect();
+          const copy = document.createElement("canvas");
+          [copy.width, copy.height] = [canvas.width, canvas.height];
+          const pen = copy.getContext("2d", { willReadFrequently: true });
+          pen.drawImage(canvas, 0, 0);
+          return [...pen.getImageData(Math.round(x - left), Math.round(y - top), 1, 1).data];
+        }""",
+        [x, y],
+    )
+
+
+def test_the_map_of_the_items_leads_to_them(visit: Opener) -> None:
+    page = visit()
+    box = page.locator("#d-1 .atlas")
+    box.scroll_into_view_if_needed()
+    assert box.get_by_role("status").inner_text().startswith("40 items; the first two principal components")
+    assert box.get_by_label("Table").locator("option").all_inner_texts() == ["text", "tuned"]
+    names = box.get_by_label("Colour").locator("option").all_inner_texts()
+    assert names == ["popularity", "description", "first code of plain", "first code of modal"]
+    x, y = point(page, "text", 12)
+    assert painted(page, x, y)[3] > 150
+    counts = [int(text) for text in box.locator(".legend .meta").all_inner_texts()]
+    assert sum(counts) == 40
+
+    page.mouse.move(x, y)
+    hover = box.locator(".hover")
+    assert hover.locator(".title").inner_text() == "Thing 12 – größer"
+    assert hover.locator(".meta").inner_text().startswith("012 · ")
+    assert hover.locator("img").evaluate("node => node.naturalWidth") > 0
+    page.mouse.click(x, y)
+    name = box.locator(".chosen .title").inner_text()
+    assert name == hover.locator(".title").inner_text()
+
+    # on to the neighbours, and to the codes
+    box.get_by_role("button", name="Nearest items").click()
+    assert page.locator("#d-1 .explorer .chosen .title").inner_text() == name
+    box.get_by_role("button", name="Tree of codes").click()
+    assert page.evaluate("document.activeElement.closest('.codes') !== null")
+    assert page.locator("#d-1 .codes details[open] .tile .name", has_text=name).count() == 1
+
+    # other colours, another table, where an item has no vector
+    x, y = point(page, "text", 12)
+    before = painted(page, x + 1, y)
+    box.get_by_label("Colour").select_option(label="first code of plain")
+    assert painted(page, x + 1, y) != before
+    assert box.locator(".legend li").count() == 4, "three codes, and an item that has none"
+    box.get_by_label("Table").select_option(label="tuned")
+    assert box.get_by_role("status").inner_text().startswith("39 items; t-SNE")
+    assert box.get_by_label("Colour").locator("option").last.inner_text() == "first code of modal"
+    assert painted(page, *point(page, "tuned", 12))[3] > 150
+
+
+def test_the_map_of_the_items_is_read_by_the_keyboard(visit: Opener) -> None:
+    page = visit()
+    box = page.locator("#d-1 .atlas")
+    box.locator("canvas").focus()
+    page.keyboard.press("ArrowRight")
+    first = box.locator(".hover .meta").inner_text()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    assert box.locator(".hover .meta").inner_text() != first
+    page.keyboard.press("Enter")
+    assert box.locator(".chosen .meta").inner_text() == box.locator(".hover .meta").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_map_of_the_items_has_contrast_and_fits_every_screen(visit: Opener, scheme: str) -> None:
+    for width in (400, 2560):
+        page = visit(scheme, width=width)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for selector in (".atlas .notes", ".atlas .legend .meta", ".atlas .legend li", ".atlas select"):
+            assert contrast(page, selector) >= 4.5, selector
+        page.locator("#d-1 .atlas canvas").scroll_into_view_if_needed()
+        assert painted(page, *point(page, "text", 12))[3] > 150
+    ground = brightness(page, ".atlas canvas", "backgroundColor")
+    assert ground > 0.8 if scheme == "light" else ground < 0.05

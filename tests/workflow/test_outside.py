@@ -24,8 +24,8 @@ pytestmark = pytest.mark.workflow
 
 FILES = Path(__file__).parent / "outside"
 SHOWN = {"tables": 1, "report": 1}
-JUDGED_CODES = {"quantize": 1, "health": 1, "train": 1, "evaluate": 1, **SHOWN}
-TABLE = {"table": 1, "diagnose": 1, "quantize": 1, "health": 1, "train": 3, "evaluate": 3, **SHOWN}
+JUDGED_CODES = {"quantize": 1, "health": 1, "atlas": 1, "train": 1, "evaluate": 1, **SHOWN}
+TABLE = {"table": 1, "diagnose": 1, "atlas": 1, "quantize": 1, "health": 1, "train": 3, "evaluate": 3, **SHOWN}
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ def runs(count: int) -> dict[str, int]:
 
 
 # of the three systems that look: by a table of its own, by captions, and by the model that learned from the pictures
-LOOK = {"pretrain": 1, "caption": 1, "embed": 3, "diagnose": 3, **runs(3)}
+LOOK = {"pretrain": 1, "caption": 1, "embed": 3, "diagnose": 3, "atlas": 3, **runs(3)}
 
 
 def test_what_looks_is_made_again_and_nothing_else(lamps: Project) -> None:

@@ -36,7 +36,7 @@ def test_everything_is_there(finished: Project) -> None:
 def test_every_rule_has_a_log_and_a_benchmark(finished: Project) -> None:
     results = finished.folder / "results/tiny"
     rules = ("generate", "prepare", "pretrain", "caption", "tune", "embed", "table", "diagnose", "train", "evaluate")
-    for rule in (*rules, "quantize", "health", "oracle", "tables"):
+    for rule in (*rules, "atlas", "quantize", "health", "oracle", "tables"):
         assert list((results / "logs" / rule).rglob("*.log")), rule
         assert list((results / "benchmarks" / rule).rglob("*.tsv")), rule
     assert (results / "benchmarks/report.tsv").is_file()

@@ -29,15 +29,23 @@ def codes(count: int) -> dict[str, int]:
     return {"quantize": count, "health": count}
 
 
+def atlas(*names: str) -> dict[str, int]:
+    """Maps of these tables, and of those that semantic IDs of these names are made of, are drawn again."""
+    made_of = {"plain": {"llmemb"}, "learned": {"text", "llmemb"}, "views": {"collaborative", "text", "reaemb"}}
+    return {"atlas": len(set().union(*(made_of.get(name, {name}) for name in names)))}
+
+
 # what reads items through a language model, and what reads it in turn
-READ = {"caption": 1, "tune": 3, "embed": 5, "diagnose": 4, **ALL_CODES, **runs(12)}
-PREPARED = {"prepare": 1, "table": 2, "pretrain": 1, **READ, "diagnose": 6, "train": 21, **JUDGED}
+READ = {"caption": 1, "tune": 3, "embed": 5, "diagnose": 4, "atlas": 5, **ALL_CODES, **runs(12)}
+PREPARED = {"prepare": 1, "table": 2, "pretrain": 1, **READ, "diagnose": 6, "atlas": 6, "train": 21, **JUDGED}
 # the ID run of the first seed is a table, which is part of the codes of `codes` and `mme_sid`
-COLLABORATIVE = {"table": 1, "diagnose": 1, **codes(1)}
+COLLABORATIVE = {"table": 1, "diagnose": 1, **codes(1), **atlas("views")}
 TRAINED = {**COLLABORATIVE, **runs(18)}
 ONE_TABLE = {"embed": 1, "diagnose": 1}
-REFINISHED = {"embed": 5, "diagnose": 4, **ALL_CODES, **runs(12)}
-REAEMB = {**ONE_TABLE, **codes(1), **runs(4)}
+REFINISHED = {"embed": 5, "diagnose": 4, "atlas": 5, **ALL_CODES, **runs(12)}
+REAEMB = {**ONE_TABLE, **codes(1), **atlas("views"), **runs(4)}
+# `reaemb` learns from captions, which `said` holds
+CAPTIONED = {"tune": 2, "embed": 2, "diagnose": 2, **codes(1), **atlas("said", "views"), **runs(5)}
 
 CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("task", "sequential", {"report": 1}),
@@ -49,19 +57,19 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("datasets__bazaar__split", {"kind": "global_temporal"}, PREPARED),
     ("datasets__bazaar__prompt__domain", "thing", {"pretrain": 1, **READ}),
     ("models__small__training__steps", 7, {"pretrain": 1, **READ}),
-    ("captions__looks__max_new_tokens", 9, {"caption": 1, "tune": 2, "embed": 2, "diagnose": 2, **codes(1), **runs(5)}),
+    ("captions__looks__max_new_tokens", 9, {"caption": 1, **CAPTIONED}),
     # how the work is cut changes no result
     ("captions__looks__shard", 7, {"report": 1}),
-    ("tables__latent__view", "text", {"table": 1, "diagnose": 1, **runs(2)}),
-    ("tables__text__pooling", "last", {**ONE_TABLE, **codes(2), **runs(6)}),
-    ("tables__llmemb__pca", 7, {**ONE_TABLE, **codes(2), **runs(4)}),
-    ("tables__llmemb__drop", 0.3, {"tune": 1, **ONE_TABLE, **codes(2), **runs(4)}),
+    ("tables__latent__view", "text", {"table": 1, "diagnose": 1, **atlas("latent"), **runs(2)}),
+    ("tables__text__pooling", "last", {**ONE_TABLE, **codes(2), **atlas("learned", "views"), **runs(6)}),
+    ("tables__llmemb__pca", 7, {**ONE_TABLE, **codes(2), **atlas("plain", "learned"), **runs(4)}),
+    ("tables__llmemb__drop", 0.3, {"tune": 1, **ONE_TABLE, **codes(2), **atlas("plain", "learned"), **runs(4)}),
     ("tables__lrcl__drop", 0.3, {"tune": 2, **REAEMB}),
     ("tables__reaemb__noise_std", 0.2, {"tune": 1, **REAEMB}),
     ("tables__collaborative__seed", 2, {**COLLABORATIVE, **runs(2)}),
-    ("semantic_ids__plain__codes", 9, {**codes(1), **runs(1)}),
-    ("semantic_ids__learned__conflicts", "none", {**codes(1), **runs(1)}),
-    ("semantic_ids__views__commitment", 0.1, {**codes(1), **runs(2)}),
+    ("semantic_ids__plain__codes", 9, {**codes(1), **atlas("plain"), **runs(1)}),
+    ("semantic_ids__learned__conflicts", "none", {**codes(1), **atlas("learned"), **runs(1)}),
+    ("semantic_ids__views__commitment", 0.1, {**codes(1), **atlas("views"), **runs(2)}),
     ("systems__latent__items__adapter", [16], runs(2)),
     ("systems__llmemb__items__align__weight", 0.1, runs(2)),
     ("systems__codes__items__combine", "sum", runs(1)),
@@ -71,7 +79,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("systems__mme_sid__gate", False, runs(1)),
     ("systems__item_knn", {"recommender": "item_knn", "neighbours": 5}, runs(1)),
     ("backbones__gru4rec__hidden_dim", 8, runs(2)),
-    ("preset", "official", {**TRAINED, "tune": 3, "embed": 2, "diagnose": 3, **ALL_CODES}),
+    ("preset", "official", {**TRAINED, "tune": 3, "embed": 2, "diagnose": 3, "atlas": 4, **ALL_CODES}),
     ("loss", {"kind": "bce"}, {**COLLABORATIVE, **runs(16)}),
     # what reads a table that is made from pictures
     ("missing", {"image": 0.5}, runs(6)),
@@ -84,6 +92,8 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     # nothing has asked for lists yet: the page shows the config
     ("recommend__k", 3, {"report": 1}),
     ("report__title", "Another title", {"report": 1}),
+    ("report__map", "tsne", {"atlas": 6, "report": 1}),
+    ("report__map", None, {"report": 1}),
     ("resources__train__mem_mb", 700, {}),
     ("resources__train__threads", 2, TRAINED),
     ("resources__prepare__threads", 2, {}),
@@ -120,7 +130,7 @@ def test_another_picture_under_an_old_name(finished: Project) -> None:
     kept = {path: (path.read_bytes(), path.stat()) for path in (picture, stamp)}
     Image.new("RGB", (40, 40), "red").save(picture)
     try:
-        assert finished.stale() == {"caption": 1, "tune": 2, "embed": 2, "diagnose": 2, **codes(1), **runs(5)}
+        assert finished.stale() == {"caption": 1, **CAPTIONED}
     finally:
         for path, (data, status) in kept.items():
             path.write_bytes(data)
@@ -147,8 +157,8 @@ CODE = [
     (f"{LIBRARY}/recommenders/systems/tiger.py", "\n_MORE = 1\n", runs(2)),
     (f"{LIBRARY}/recommenders/systems/pad.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/systems/pad_published.py", "\n_MORE = 1\n", {}),
-    (f"{LIBRARY}/objectives/mmd.py", "\n_MORE = 1\n", {**codes(1), **runs(3)}),
-    (f"{LIBRARY}/quantization/rq_kmeans.py", "\n_MORE = 1\n", {**codes(1), **runs(1)}),
+    (f"{LIBRARY}/objectives/mmd.py", "\n_MORE = 1\n", {**codes(1), **atlas("views"), **runs(3)}),
+    (f"{LIBRARY}/quantization/rq_kmeans.py", "\n_MORE = 1\n", {**codes(1), **atlas("plain"), **runs(1)}),
     (f"{LIBRARY}/quantization/health.py", "\n_MORE = 1\n", {"health": 3, "report": 1}),
     (f"{LIBRARY}/embedding/embed.py", "\n_MORE = 1\n", REFINISHED),
     (f"{LIBRARY}/embedding/crrl.py", "\n_MORE = 1\n", {"tune": 1, **REAEMB}),
@@ -156,6 +166,7 @@ CODE = [
     (f"{LIBRARY}/embedding/finish.py", "\n_MORE = 1\n", REFINISHED),
     (f"{LIBRARY}/language/pretrain.py", "\n_MORE = 1\n", {"pretrain": 1, **READ}),
     (f"{LIBRARY}/evaluation/representations.py", "\n_MORE = 1\n", {"diagnose": 6, "report": 1}),
+    (f"{LIBRARY}/evaluation/atlas.py", "\n_MORE = 1\n", {"atlas": 6, "report": 1}),
     (f"{LIBRARY}/data/prepare.py", "\n_MORE = 1\n", PREPARED),
 ]
 

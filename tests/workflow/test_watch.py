@@ -57,9 +57,9 @@ def first(project: Project) -> str:
 
 def test_lines_of_finished_jobs_and_the_last_five(first: str, project: Project) -> None:
     *lines, best, table, report, logs, took = first.splitlines()
-    progress = [line for line in lines if re.match(r"\d+ of 13 jobs", line)]
+    progress = [line for line in lines if re.match(r"\d+ of 14 jobs", line)]
     assert len(progress) >= 5
-    assert progress[-1].startswith("13 of 13 jobs")
+    assert progress[-1].startswith("14 of 14 jobs")
     finished = " ".join(progress)
     for job in ("generate bazaar", "train bazaar/latent/sasrec/seed-1", "evaluate bazaar/popular/popular/seed-0"):
         assert job in finished

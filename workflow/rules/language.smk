@@ -75,7 +75,8 @@ rule caption:
         ENVIRONMENT
     threads: CONFIG.resources.caption.threads
     resources:
-        **resources("caption"),
+        # parts are only put together
+        **resources("caption", lambda wildcards: CONFIG.captions[wildcards.captions].jobs == 1),
     params:
         cfg=settings("captions"),
         threads=CONFIG.resources.caption.threads,
@@ -170,3 +171,29 @@ rule diagnose:
         code=code("diagnose.py"),
     script:
         "../../scripts/diagnose.py"
+
+
+# Reads of the config: semantic_ids, report.
+rule atlas:
+    input:
+        unpack(lambda wildcards: JOBS.codes_of(wildcards.table, wildcards.dataset)),
+        table="<results>/{dataset}/tables/{table}.parquet",
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
+        users="<results>/{dataset}/data/users.parquet",
+    output:
+        "<results>/{dataset}/atlas/{table}.parquet",
+    log:
+        "<results>/logs/atlas/{dataset}/{table}.log",
+    benchmark:
+        "<results>/benchmarks/atlas/{dataset}/{table}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.prepare.threads
+    resources:
+        **resources("prepare"),
+    params:
+        method=CONFIG.report.map,
+        code=code("atlas.py"),
+    script:
+        "../../scripts/atlas.py"

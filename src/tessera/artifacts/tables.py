@@ -161,6 +161,7 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "recommendations": (1, RECOMMENDATIONS),
     "captions": (1, CAPTIONS),
     "semantic_ids": (1, None),
+    "atlas": (1, None),
     "raw_interactions": (2, RAW_INTERACTIONS),
     "raw_items": (1, RAW_ITEMS),
     "metrics": (1, None),

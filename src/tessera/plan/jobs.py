@@ -18,7 +18,7 @@ from tessera.data.downloads import is_url
 from tessera.data.files import find, model_files
 from tessera.data.picture_stamp import look_again
 from tessera.plan.graph import Noun, Plan, kind_modules
-from tessera.plan.search import is_searched, remark, searched, trial_run
+from tessera.plan.search import asked_round, asking, is_searched, remark, searched, trial_run
 from tessera.plan.truth import knows_the_truth
 from tessera.plan.warm_start import start_folder
 from tessera.settings.base import Settings
@@ -251,6 +251,21 @@ class Jobs:
         """What a trial depends on."""
         return canonical(_told(trial_run(self.plan, name, trial), ["remarks"]))
 
+    def asked(self, dataset: str, name: str, trial: int) -> Files:
+        """The file that says what a trial sets, where it learns from earlier ones, as a named input."""
+        assert self.config.search is not None
+        number = asked_round(self.config.search, trial)
+        return {"asked": self.search_file(dataset, name, f"round-{number}.json")} if number else {}
+
+    def rounds_before(self, dataset: str, name: str, number: int) -> list[str]:
+        """The trials of `system/recommender` that a round learns from."""
+        assert self.config.search is not None
+        return [self.trial_file(dataset, name, trial) for trial in range(number * self.config.search.round)]
+
+    def asking(self, name: str) -> str:
+        """What the values of a round depend on besides those trials."""
+        return canonical(_told(asking(self.plan, name)))
+
     def searched_run(self, name: str) -> Noun:
         """The run whose first seed the trials of `system/recommender` train."""
         return Noun("run", searched(self.plan)[name].path)
@@ -475,6 +490,7 @@ class Jobs:
         return files | {
             "stats": [f"{self.root}/{dataset}/data/stats.json" for dataset in datasets],
             "diagnostics": [f"{self.root}/{d}/diagnostics/{name}.json" for d in datasets for name in self.diagnosed()],
+            "atlas": [f"{self.root}/{d}/atlas/{name}.parquet" for d in datasets for name in self.mapped()],
             "searches": self.searches(),
             "claims": [self.claims_file(dataset, "parquet") for dataset in datasets if self.config.claims],
             "captions": every("captions"),
@@ -490,6 +506,16 @@ class Jobs:
     def diagnosed(self) -> list[str]:
         """Item tables with one row an item, which can be judged before a recommender learns from them."""
         return [name for name in self.plan.needed("table") if ONE_ROW in self.config.tables[name].offers()]
+
+    def mapped(self) -> list[str]:
+        """Item tables that a map is drawn of: those that are judged, where the report has maps at all."""
+        return self.diagnosed() if self.config.report.map else []
+
+    def codes_of(self, table: str, dataset: str) -> Files:
+        """The semantic IDs of the experiment that are made of a table, as a named input."""
+        nouns = [Noun("semantic_ids", name) for name in self.plan.needed("semantic_ids")]
+        made = [self.file(noun, dataset) for noun in nouns if Noun("table", table) in self.plan.reads(noun)]
+        return {"codes": made} if made else {}
 
     def table(self, dataset: str) -> str:
         """What a metric table depends on besides the evaluations."""

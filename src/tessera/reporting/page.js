@@ -142,6 +142,14 @@
     return pictures.get(section);
   };
 
+  // ways from another part of a section to an item here: name of the part -> raw id -> opens it, or undefined
+  const doors = new Map();
+  const ways = (box) => {
+    const section = box.closest("section");
+    if (!doors.has(section)) doors.set(section, new Map());
+    return doors.get(section);
+  };
+
   const explore = (box) => {
     const { tables, items, near, catalogue } = JSON.parse(box.querySelector("script").textContent);
     for (const [, id, , uri] of items) held(box).set(id, uri);
@@ -236,6 +244,11 @@
     filter();
     seen.push(items.reduce((best, item, place) => (item[2] > items[best][2] ? place : best), 0));
     show(seen[0]);
+    const placeOf = new Map(items.map(([, id], place) => [id, place]));
+    ways(box).set("Nearest items", (id) => (placeOf.has(id) ? () => {
+      go(placeOf.get(id));
+      chosen.scrollIntoView({ block: "center" });
+    } : undefined));
   };
   document.querySelectorAll(".explorer").forEach(explore);
 
@@ -244,7 +257,10 @@
     const { trees, items, catalogue } = JSON.parse(box.querySelector("script").textContent);
     const page = 24;
     const peeked = 6;
-    for (const item of items) if (item[3] === 0) item[3] = held(box).get(item[1]);
+    for (const item of items) {
+      if (item[3] === 0) item[3] = held(box).get(item[1]);
+      else held(box).set(item[1], item[3]);
+    }
 
     const several = (count, one, many) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
     const firstBelow = (node, level, most) => {
@@ -283,6 +299,10 @@
         return made[0];
       };
       next();
+      inside.reach = (number) => {
+        while (shown <= number) next();
+        return list.children[number];
+      };
       more.addEventListener("click", () => {
         const first = next();
         (first.querySelector("summary") || first).focus();
@@ -308,7 +328,7 @@
       summary.append(name, sizes, peek);
       const inside = make("div", "inside");
       details.append(summary, inside);
-      details.addEventListener("toggle", () => {
+      details.unfold = () => {
         if (!details.open || inside.childElementCount) return;
         // a single item needs no more doors
         let [last, rest, codes] = [node, deep - 1, ""];
@@ -321,7 +341,8 @@
           list.append(tile(last[2][0], `then ${codes}`));
           inside.append(list);
         } else fill(inside, node, deep - 1, level + 1);
-      });
+      };
+      details.addEventListener("toggle", details.unfold);
       return details;
     };
 
@@ -348,8 +369,245 @@
     select.addEventListener("change", show);
     box.append(pick, about, root);
     show();
+
+    // which child to open at each level to come to an item; undefined where it is not below the node
+    const route = ([, , children], level, place) => {
+      if (!level) return children.includes(place) ? [children.indexOf(place)] : undefined;
+      for (const [number, [, child]] of children.entries()) {
+        const rest = route(child, level - 1, place);
+        if (rest) return [number, ...rest];
+      }
+      return undefined;
+    };
+    const reveal = (number, steps) => {
+      if (Number(select.value) !== number) {
+        select.value = number;
+        show();
+      }
+      let inside = root;
+      let last = root;
+      for (const step of steps) {
+        if (!inside?.reach) break; // a single item: its tile is shown at once
+        last = inside.reach(step);
+        if (!last.unfold) break;
+        last.open = true;
+        last.unfold();
+        inside = last.lastElementChild;
+      }
+      if (last.unfold) last = inside.querySelector(".tile") || last;
+      last.tabIndex = -1;
+      last.focus({ preventScroll: true });
+      last.scrollIntoView({ block: "center" });
+    };
+    const placeOf = new Map(items.map(([, id], place) => [id, place]));
+    ways(box).set("Tree of codes", (id) => {
+      if (!placeOf.has(id)) return undefined;
+      const order = trees.map((_, number) => number).sort((a) => (a === Number(select.value) ? -1 : 0));
+      for (const number of order) {
+        const steps = route(trees[number].root, trees[number].sizes.length, placeOf.get(id));
+        if (steps) return () => reveal(number, steps);
+      }
+      return undefined;
+    });
   };
   document.querySelectorAll(".codes").forEach(walk);
+
+  // ---- map of the items: points on a canvas, of which one is looked at
+  const chart = (box) => {
+    const { items, tables, colours, catalogue } = JSON.parse(box.querySelector("script").textContent);
+    const near = 14; // pixels from a point that still mean it
+    const margin = 14;
+    const choice = (text, names) => {
+      const label = make("label", "", text);
+      const select = make("select");
+      select.append(...names.map((name, number) => Object.assign(make("option", "", name), { value: number })));
+      label.append(select);
+      return [label, select];
+    };
+    const [tableLabel, table] = choice("Table", tables.map(({ name }) => name));
+    const [colourLabel, colour] = choice("Colour", []);
+    const pick = make("div", "pick");
+    pick.append(tableLabel, colourLabel);
+    const about = make("p", "notes");
+    about.setAttribute("role", "status");
+    const canvas = make("canvas");
+    canvas.tabIndex = 0;
+    canvas.setAttribute("role", "img");
+    const hover = make("div", "hover");
+    hover.hidden = true;
+    const frame = make("div", "frame");
+    frame.append(canvas, hover);
+    const legend = make("ul", "legend");
+    const chosen = make("div", "chosen");
+    chosen.setAttribute("aria-live", "polite");
+    box.append(pick, about, frame, legend, chosen);
+
+    let shown = []; // [place in items, x, y] in pixels
+    let looked = -1;
+    let opened = -1;
+
+    const channels = (name) => {
+      const hex = getComputedStyle(root).getPropertyValue(name).trim();
+      return [1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16));
+    };
+    const shade = (share) => {
+      const [low, high] = [channels("--c0"), channels("--c1")];
+      return `rgb(${low.map((part, number) => Math.round(part + (high[number] - part) * share)).join(" ")})`;
+    };
+    const colourings = () => [...colours, ...tables[table.value].colours];
+    const paints = ({ values, ordered }) => {
+      const style = getComputedStyle(root);
+      const own = values.map((_, number) =>
+        ordered ? shade(number / Math.max(1, values.length - 1)) : style.getPropertyValue(`--c${number}`));
+      return [...own, style.getPropertyValue("--muted")];
+    };
+    const draw = () => {
+      const ratio = devicePixelRatio || 1;
+      const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+      canvas.width = Math.round(width * ratio);
+      canvas.height = Math.round(height * ratio);
+      const pen = canvas.getContext("2d");
+      pen.scale(ratio, ratio);
+      const { x, y } = tables[table.value];
+      const side = Math.min(width, height) - 2 * margin;
+      const [left, top] = [(width - side) / 2, (height - side) / 2];
+      shown = [];
+      x.forEach((across, place) => {
+        if (across >= 0) shown.push([place, left + (across / 1000) * side, top + (1 - y[place] / 1000) * side]);
+      });
+      const colouring = colourings()[colour.value];
+      const paint = paints(colouring);
+      pen.globalAlpha = 0.8;
+      for (const [place, across, down] of shown) {
+        const number = colouring.of[place];
+        pen.fillStyle = number < 0 ? paint[paint.length - 1] : paint[number];
+        pen.beginPath();
+        pen.arc(across, down, number < 0 ? 1.5 : 3.5, 0, 2 * Math.PI);
+        pen.fill();
+      }
+      pen.globalAlpha = 1;
+      pen.strokeStyle = getComputedStyle(root).getPropertyValue("--ink");
+      for (const [place, across, down] of shown) {
+        if (place !== looked && place !== opened) continue;
+        pen.lineWidth = place === opened ? 2.5 : 1.5;
+        pen.beginPath();
+        pen.arc(across, down, 6, 0, 2 * Math.PI);
+        pen.stroke();
+      }
+    };
+    const explain = () => {
+      const colouring = colourings()[colour.value];
+      const paint = paints(colouring);
+      const counts = new Map();
+      for (const [place] of shown) counts.set(colouring.of[place], (counts.get(colouring.of[place]) || 0) + 1);
+      const names = [...colouring.values, "other values"];
+      const rows = names.flatMap((name, number) => (counts.has(number) ? [[paint[number], name, counts.get(number)]] : []));
+      if (counts.has(-1)) rows.push([paint[paint.length - 1], "no value", counts.get(-1)]);
+      legend.replaceChildren(...rows.map(([fill, name, count]) => {
+        const row = make("li", "", `${name} `);
+        const dot = make("span", "dot");
+        dot.style.background = fill;
+        row.prepend(dot);
+        row.append(make("span", "meta", count.toLocaleString("en")));
+        return row;
+      }));
+    };
+    const card = (place) => {
+      const [title, id, count] = items[place];
+      const text = make("div");
+      text.append(make("p", "title", title || "(no title)"));
+      text.append(make("p", "meta", `${id} · ${count.toLocaleString("en")} in train`));
+      const uri = held(box).get(id);
+      return uri ? [picture([title, id, count, uri]), text] : [text];
+    };
+    const look = (place) => {
+      if (place === looked) return;
+      looked = place;
+      draw();
+      canvas.style.cursor = place < 0 ? "" : "pointer";
+      hover.hidden = place < 0;
+      if (hover.hidden) return;
+      hover.replaceChildren(...card(place));
+      const [, across, down] = shown.find(([other]) => other === place);
+      hover.style.left = `${Math.max(0, Math.min(across + 12, canvas.clientWidth - hover.offsetWidth))}px`;
+      const above = down - hover.offsetHeight - 12;
+      hover.style.top = `${above < 0 ? down + 14 : above}px`;
+    };
+    const open = (place) => {
+      opened = place;
+      draw();
+      const buttons = make("div", "doors");
+      for (const [name, door] of ways(box)) {
+        const way = door(items[place][1]);
+        if (!way) continue;
+        const button = make("button", "", name);
+        button.type = "button";
+        button.addEventListener("click", way);
+        buttons.append(button);
+      }
+      chosen.replaceChildren(...card(place), buttons);
+    };
+    const at = (event) => {
+      const { left, top } = canvas.getBoundingClientRect();
+      let [best, least] = [-1, near ** 2];
+      for (const [place, across, down] of shown) {
+        const distance = (event.clientX - left - across) ** 2 + (event.clientY - top - down) ** 2;
+        if (distance < least) [best, least] = [place, distance];
+      }
+      return best;
+    };
+    // the nearest point in the direction of an arrow key
+    const step = (right, down) => {
+      const from = shown.find(([place]) => place === looked);
+      if (!from) return shown.length ? shown[0][0] : -1;
+      let [best, least] = [looked, Infinity];
+      for (const [place, x, y] of shown) {
+        const along = (x - from[1]) * right + (y - from[2]) * down;
+        const aside = Math.abs((x - from[1]) * down) + Math.abs((y - from[2]) * right);
+        if (along > 0 && along + 2 * aside < least) [best, least] = [place, along + 2 * aside];
+      }
+      return best;
+    };
+    const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    canvas.addEventListener("pointermove", (event) => look(at(event)));
+    canvas.addEventListener("pointerleave", () => look(-1));
+    canvas.addEventListener("click", (event) => {
+      const place = at(event);
+      if (place >= 0) open(place);
+    });
+    canvas.addEventListener("keydown", (event) => {
+      if (arrows[event.key]) look(step(...arrows[event.key]));
+      else if (event.key === "Enter" && looked >= 0) open(looked);
+      else return;
+      event.preventDefault();
+    });
+
+    const recolour = () => {
+      draw();
+      explain();
+    };
+    const show = () => {
+      const { name, method, colours: own } = tables[table.value];
+      const before = colour.selectedOptions[0]?.textContent;
+      const names = [...colours.map((one) => one.name), ...own.map((one) => `first code of ${one.name}`)];
+      colour.replaceChildren(...names.map((text, number) => Object.assign(make("option", "", text), { value: number })));
+      colour.value = Math.max(0, names.indexOf(before));
+      looked = -1;
+      hover.hidden = true;
+      recolour();
+      const how = method === "tsne" ? "t-SNE of the first 50 principal components" : "the first two principal components";
+      const part = items.length < catalogue ? `, ${items.length.toLocaleString("en")} of ${catalogue.toLocaleString("en")} on this page` : "";
+      about.textContent = `${shown.length.toLocaleString("en")} items${part}; ${how}, of rows scaled to length one. `
+        + "Near points are like items; the axes mean nothing else.";
+      canvas.setAttribute("aria-label", `Map of the items of ${name}; arrow keys go from item to item, Enter opens one`);
+    };
+    table.addEventListener("change", show);
+    colour.addEventListener("change", recolour);
+    new ResizeObserver(draw).observe(frame);
+    new MutationObserver(recolour).observe(root, { attributes: true, attributeFilter: ["data-theme"] });
+    show();
+  };
+  document.querySelectorAll(".atlas").forEach(chart);
 
   const tip = document.getElementById("tip");
   const marks = "figure svg [aria-roledescription][aria-label]";

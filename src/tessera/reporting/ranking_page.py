@@ -13,6 +13,7 @@ from tessera.artifacts.files import read_json
 from tessera.artifacts.shown import one_line, visible
 from tessera.artifacts.tables import ArtifactError
 from tessera.reporting import claims, plots
+from tessera.reporting.atlas import atlas_data
 from tessera.reporting.codes import SemanticIdSection, semantic_ids
 from tessera.reporting.missing import by_missing
 from tessera.reporting.page import NOT_TOLD, Made, write_page
@@ -50,6 +51,8 @@ class Section:
     representations: Representations | None
     codes: SemanticIdSection | None
     captions: Captioned | None
+    map: str
+    """JSON for the page's script; empty where there are no maps."""
     broken_pictures: list[str]
     """`name: reason` of those that would be shown."""
 
@@ -78,6 +81,7 @@ def build(
     embedders: Mapping[str, Files] | None = None,
     codes: Mapping[str, Files] | None = None,
     health: Mapping[str, Files] | None = None,
+    atlas: Mapping[str, Files] | None = None,
     made: Made = NOT_TOLD,
 ) -> None:
     """Write the page, and each of its plots to `plots/<dataset>/` beside it.
@@ -91,12 +95,13 @@ def build(
         embedders: dataset -> item table -> history.jsonl of its embedder.
         codes: dataset -> recipe of semantic IDs -> its codes (Parquet).
         health: dataset -> recipe of semantic IDs -> what was measured of them (JSON).
+        atlas: dataset -> item table -> its map (Parquet).
         made: when, by which code and by which command.
     Raises:
         ValueError: an artifact is missing or is not what it should be.
     """
     results = Path(results)
-    parts = [part or {} for part in (tables, captions, embedders, codes, health)]
+    parts = [part or {} for part in (tables, captions, embedders, codes, health, atlas)]
     sections = [
         _section(results, name, paths, report, config, *(part.get(name, {}) for part in parts))
         for name, paths in runs.items()
@@ -119,6 +124,7 @@ def _section(
     embedders: Files,
     codes: Files,
     health: Files,
+    atlas: Files,
 ) -> Section:
     data = results / name / "data"
     order = list(dict.fromkeys(path.rpartition("/")[0] for path in paths))
@@ -156,6 +162,7 @@ def _section(
         representations=made,
         codes=ids,
         captions=captioned(catalogue, captions, report.sample_items),
+        map=atlas_data(catalogue, atlas, explored),
         broken_pictures=catalogue.pictures.tell_broken(),  # after all that shows pictures
     )
 

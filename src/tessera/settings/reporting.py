@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from tessera.settings.base import Settings
@@ -18,5 +20,8 @@ class Report(Settings):
     """Test users whose history and recommendations are shown, a dataset."""
     explorer_items: int = Field(1500, ge=0)
     """Items in the explorer of item tables, a dataset; of larger catalogues random ones, their neighbours and so on."""
+    map: Literal["pca", "tsne"] | None = "pca"
+    """How item tables become maps, `atlas/<table>.parquet` and on the page; `tsne` shows groups better and takes some
+    seconds a table; tables of more than 5,000 items are always laid out by `pca`. null: no maps."""
     main_metric: str = "NDCG@10"
     """The metric of the plots."""

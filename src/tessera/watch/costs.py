@@ -160,7 +160,8 @@ class Work:
             return float(training.steps * training.batch)
         if isinstance(training, Training):
             return rows * training.epochs
-        return items if rule in ("caption", "embed", "table", "diagnose", "quantize", "health", "export") else rows
+        by_item = ("caption", "embed", "table", "diagnose", "atlas", "quantize", "health", "export")
+        return items if rule in by_item else rows
 
     def training(self, rule: str, name: str) -> Training | Steps | None:
         """The settings by which a job trains."""

@@ -13,6 +13,7 @@ from PIL import Image
 from tessera.artifacts.codes import Part, SemanticIds, write_codes
 from tessera.artifacts.files import read_json, write_json, write_text
 from tessera.artifacts.tables import INTERACTIONS, write_item_table, write_table
+from tessera.evaluation.atlas import make_atlas
 from tessera.evaluation.judge import summarize
 from tessera.evaluation.representations import diagnose
 from tessera.evaluation.spectrum import describe_spectrum
@@ -227,6 +228,16 @@ def _codes(results: Path, name: str) -> None:
     write_json(path, found)
 
 
+def _maps(results: Path, name: str) -> None:
+    """Maps of both tables, by the two methods, with the codes that are made of them."""
+    codes = [results / name / "semantic_ids" / recipe / "codes.parquet" for recipe in ("plain", "modal")]
+    for table, method, of in (("text", "pca", codes), ("tuned", "tsne", codes[1:])):
+        file = f"{table}.parquet"
+        make_atlas(
+            results / name / "tables" / file, results / name / "data", results / name / "atlas" / file, method, of
+        )
+
+
 def representation_files(results: Path, names: tuple[str, ...] = ("bazaar",)) -> dict[str, dict[str, dict[str, Path]]]:
     """Diagnostics, captions, curves of embedders and semantic IDs, as `build` takes them."""
     return {
@@ -243,6 +254,7 @@ def representation_files(results: Path, names: tuple[str, ...] = ("bazaar",)) ->
         "health": {
             name: {r: results / name / "semantic_ids" / r / "health.json" for r in ("plain", "modal")} for name in names
         },
+        "atlas": {name: {t: results / name / "atlas" / f"{t}.parquet" for t in ("text", "tuned")} for name in names},
         "embedders": {name: {"tuned": results / name / "embedders" / "tuned" / "history.jsonl"} for name in names},
     }
 
@@ -272,6 +284,7 @@ def make(
                 _run(folder, system, recommender, seed, lift, settings or Evaluation(), repeats)
         _tables(results, name)
         _codes(results, name)
+        _maps(results, name)
         _benchmarks(results, name)
     graph = "graph LR\n  ingest --> prepare\n  prepare --> train\n  train --> evaluate\n  prepare --> evaluate\n"
     write_text(results / "report" / "rulegraph.mmd", graph + "  evaluate --> tables\n  tables --> report\n")
