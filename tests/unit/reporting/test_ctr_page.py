@@ -179,7 +179,7 @@ def test_the_page(results, table):
     page = output.read_text()
     assert "Clicks &amp; more" in page
     assert "good_&lt;one&gt;" in page
-    assert page.count("After calibration") == 1
+    assert page.count("After calibration</h4>") == 1  # and a link to it in the contents
     assert page.count('<button type="button">Platt log loss</button>') == 1
     assert "<one>" not in page.replace("&lt;one&gt;", "")
     assert "://" not in page.replace("http://www.w3.org", "")
