@@ -1,10 +1,12 @@
 """The report page of an experiment."""
 
 import json
+import os
 from pathlib import Path
 
 from tessera.artifacts.logs import stage
 from tessera.reporting.old_page import old_page_kept
+from tessera.reporting.page import made_now
 from tessera.settings.kinds import load
 from tessera.settings.reporting import Report
 
@@ -34,4 +36,6 @@ with stage(snakemake.log[0]), old_page_kept(snakemake.output[0]):
     given = dict(snakemake.input.items())
     files = {argument: by_dataset(given[key], name) for key, (argument, name) in SHOWN.items() if key in given}
     root = Path(snakemake.output[0]).parents[1]
-    task.build(snakemake.output[0], Report.model_validate(cfg["report"]), runs, cfg["config"], root, **files)
+    made = made_now(os.environ.get("TESSERA_COMMAND", ""))
+    report = Report.model_validate(cfg["report"])
+    task.build(snakemake.output[0], report, runs, cfg["config"], root, made=made, **files)

@@ -20,7 +20,7 @@ from pathlib import Path
 import unlock
 import yaml
 
-from tessera.artifacts.failures import framed
+from tessera.artifacts.failures import ended_by, framed
 from tessera.artifacts.places import REPORT, experiment_folder
 from tessera.settings.base import ConfigError
 from tessera.settings.files import check_files_of_config, name_of_experiment
@@ -106,6 +106,9 @@ def main(given: list[str]) -> int:
         signal.signal(number, lambda number, _: process.send_signal(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to Snakemake, too
     code = process.wait()
+    if code < 0 and -code != signal.SIGINT:  # it could not say so itself
+        ended = ended_by(signal.Signals(-code).name)
+        print(f"\nERROR: Snakemake did not end by itself ({ended}); the same command goes on", file=sys.stderr)
     if code == 0 and not line and not asked and (page := report(arguments, configs)).is_file():
         print(f"The report: {page.resolve()}")
     return code if code >= 0 else 128 - code

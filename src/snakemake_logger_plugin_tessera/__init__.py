@@ -24,7 +24,6 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 _NOTHING = "Nothing to be done"
 _STATUS = re.compile(r"returned non-zero exit status (\d+)|died with <Signals\.(\w+)")
-_KILLED = ": the system or a person ended it, often for want of memory"
 _JOBS_FAILED = "At least one job did not complete successfully"
 _TAIL = 20
 
@@ -33,13 +32,16 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]
     """Draws the line, and says in full what a person must know."""
 
     def __post_init__(self) -> None:
+        from tessera.artifacts.failures import ended_by
         from tessera.watch import line as watch
 
-        self.watch = watch
+        self.watch, self.ended_by = watch, ended_by
         self.began = time.monotonic()
         self.failed = self.jobs_failed = self.nothing = False
         self.ended: str | None = None
         """How the last job ended whose failure has not been told."""
+        self.untold = ""
+        """The text in which it stood: whether a job's failure follows is not known yet."""
         self.closed = False
         self.complete: str | None = None
         """Snakemake's own log file."""
@@ -124,7 +126,7 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]
         job = self.line.fail(fields["jobid"])
         name = job.name if job is not None else self.watch.job_name(fields["rule_name"], logs, {})
         ended, self.ended = self.ended, None
-        why = f" ({ended}{_KILLED if ended == 'SIGKILL' else ''})" if ended else ""
+        why = f" ({self.ended_by(ended)})" if ended else ""
         self.failed = self.jobs_failed = True
         if self.common_settings.show_failed_logs:
             self.line.say(self.format(record))
@@ -136,7 +138,7 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]
         status = _STATUS.search(text)
         if event == LogEvent.ERROR and status is not None:
             # the command line of a job: of it, a person needs how it ended
-            self.ended = status[2] or f"exit status {status[1]}"
+            self.ended, self.untold = status[2] or f"exit status {status[1]}", text
         elif text and not (self.jobs_failed and _JOBS_FAILED in text):
             self.line.say(text)
 
@@ -184,6 +186,8 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]
             self.stream.flush()
 
     def _tell_failure(self) -> None:
+        if self.untold and not self.jobs_failed:  # a program failed that was no job's
+            self.stream.write(self.untold.rstrip("\n") + "\n")
         self.unheard.seek(0)
         said = self.unheard.read().decode("utf-8", errors="replace")
         if self.complete is not None and said:

@@ -51,7 +51,7 @@ def _visit(browser: Browser, report: Path) -> Iterator[Opener]:
 
 
 def _local(url: str, report: Path) -> bool:
-    return url.startswith("data:") or url.partition("#")[0] == report.as_uri()
+    return url.startswith(("data:", "blob:")) or url.partition("#")[0] == report.as_uri()
 
 
 def column(page: Page, number: int) -> list[float]:
@@ -92,7 +92,61 @@ def test_tables_sort_by_numbers_and_by_names(visit: Opener) -> None:
     names = page.locator("#d-1 table.metrics tbody th").all_inner_texts()
     assert names == sorted(names)
     # the other dataset's table is left alone
-    assert page.locator('#d-2 table.metrics th[aria-sort="none"]').count() == 11
+    assert page.locator('#d-2 table.metrics th[aria-sort="none"]').count() == 10
+    assert page.locator('#d-2 table.metrics th[aria-sort="descending"]').inner_text().startswith("NDCG@10")
+
+
+def test_tables_begin_with_few_columns_sorted_by_the_main_metric(visit: Opener) -> None:
+    page = visit()
+    table = page.locator("#d-1 table.metrics")
+    heads = [text.strip(" ↓↕") for text in table.locator("thead th:visible").all_inner_texts()]
+    assert heads == ["Run", "NDCG@10", "head NDCG@10", "tail NDCG@10", "Hit@10", "MRR", "coverage@10"]
+    values = column(page, 2)
+    assert values[:-1] == sorted(values[:-1], reverse=True)
+    assert table.locator("tbody th").last.inner_text() == "oracle bound"  # a bound comes last, whatever it reaches
+    assert values[-1] > values[0]
+    button = page.locator("#d-1").get_by_role("button", name="All columns").first
+    button.click()
+    assert table.locator("thead th:visible").count() == 11
+    page.locator("#d-1").get_by_role("button", name="Fewer columns").first.click()
+    assert table.locator("thead th:visible").count() == 7
+
+
+def test_tables_and_figures_can_be_taken_away(visit: Opener) -> None:
+    """Copied as shown, saved whole, without a request to any network."""
+    page = visit()
+    section = page.locator("#d-1")
+    section.get_by_role("button", name="Copy").first.click()
+    section.get_by_role("button", name="Copied").first.wait_for()
+    with page.expect_download() as saved:
+        section.get_by_role("button", name="CSV").first.click()
+    assert saved.value.suggested_filename == "metrics-on-bazaar.csv"
+    lines = Path(saved.value.path()).read_text().splitlines()
+    assert lines[0].startswith("Run,NDCG@10,head NDCG@10")
+    assert len(lines[0].split(",")) == 11
+    assert len(lines) == 6
+    assert float(lines[1].split(",")[1]) == column(page, 2)[0]
+    with page.expect_download() as saved:
+        section.locator("figure").first.get_by_role("button", name="SVG").click()
+    drawing = Path(saved.value.path()).read_text()
+    assert drawing.startswith("<svg")
+    assert "var(" not in drawing
+    assert "#1d2330" in drawing
+
+
+@pytest.mark.parametrize("width", [400, 1280, 2560])
+def test_text_of_plots_can_be_read_and_nothing_is_cut(visit: Opener, width: int) -> None:
+    page = visit(width=width)
+    sizes = page.locator("figure svg").evaluate_all(
+        "nodes => nodes.map(n => n.getBoundingClientRect().width / n.viewBox.baseVal.width * "
+        "Math.min(...[...n.querySelectorAll('text')].map(t => parseFloat(getComputedStyle(t).fontSize))))"
+    )
+    assert len(sizes) > 5
+    assert min(sizes) >= 11.9
+    cut = page.locator("#d-1 .scroll").evaluate_all(
+        "nodes => nodes.filter(n => n.scrollWidth > n.clientWidth && getComputedStyle(n).overflowX != 'auto').length"
+    )
+    assert cut == 0
 
 
 def test_the_theme_follows_the_reader_and_the_button(visit: Opener) -> None:
@@ -161,12 +215,13 @@ def test_pictures_are_shown(visit: Opener) -> None:
 
 def test_plots_tell_their_values(visit: Opener) -> None:
     page = visit()
-    bar = page.locator('figure svg [aria-label^="semantic/sasrec: NDCG@10"]').first
-    bar.scroll_into_view_if_needed()
-    bar.hover()
+    dot = page.locator('figure svg path[aria-label^="semantic/sasrec: NDCG@10"]').first
+    dot.scroll_into_view_if_needed()
+    dot.hover()
     tip = page.locator("#tip")
     assert tip.is_visible()
-    assert re.fullmatch(r"semantic/sasrec: NDCG@10 0\.\d{4} ± 0\.\d{4}", tip.inner_text())
+    said = r"semantic/sasrec: NDCG@10 0\.\d{4} ± 0\.\d{4}, 0\.\d{4} to 0\.\d{4}"
+    assert re.fullmatch(said, tip.inner_text())
     page.locator("h1").hover()
     assert tip.is_hidden()
 

@@ -1,10 +1,12 @@
-"""`./run --help` says what there is before anything is installed."""
+"""`./run --help` says what there is before anything is installed; and `./run` says what nobody else can."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,24 @@ def test_every_option_that_help_shows_is_one() -> None:
 
     known = {name for action in get_argument_parser()._actions for name in action.option_strings}
     assert set(re.findall(r"(?<!\w)--[a-z-]+", shown)) - {"--help"} <= known
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(9, "(SIGKILL: the system or a person ended it, often for want of memory)"), (11, "(SIGSEGV)"), (2, None)],
+)
+def test_an_end_of_snakemake_that_it_cannot_tell_is_told(tmp_path: Path, number: int, said: str | None) -> None:
+    (tmp_path / "snakemake").mkdir()
+    (tmp_path / "snakemake/__init__.py").write_text("")
+    ending = f"import os, signal\nsignal.signal(2, signal.SIG_DFL)\nos.kill(os.getpid(), {number})\n"
+    (tmp_path / "snakemake/__main__.py").write_text(ending)
+    (tmp_path / "my.yaml").write_text("experiment: {name: mine}\n")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools/run.py"), "--configfile", "my.yaml"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT / 'src'}"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 128 + number
+    assert done.stderr.strip() == (
+        f"ERROR: Snakemake did not end by itself {said}; the same command goes on" if said else ""
+    )

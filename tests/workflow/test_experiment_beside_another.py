@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,10 @@ def second(project: Project, first: dict[str, tuple[str, int, int]]) -> str:
     assert done.returncode == 0, done.stdout[-6000:]
     # generate, prepare, table, diagnose, atlas, quantize, health, rulegraph, oracle, and three runs
     assert "15 results of other experiments agree and are taken over: 15 from results/first" in done.stdout
-    counts = {name: done.stdout.count(f"\nrule {name}:") for name in ("train", "evaluate", "generate", "quantize")}
+    counts = {
+        name: len(re.findall(rf"^(?:local)?rule {name}:", done.stdout, re.MULTILINE))
+        for name in ("train", "evaluate", "generate", "quantize")
+    }
     assert counts == {"train": 1, "evaluate": 1, "generate": 0, "quantize": 0}
     return config
 

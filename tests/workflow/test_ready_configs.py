@@ -92,6 +92,15 @@ def test_captions_and_tables_are_made_a_job_a_gpu(name: str, project: Project) -
     assert set(devices) <= {"7", "9"}
 
 
+def test_joining_parts_asks_for_no_gpu(project: Project) -> None:
+    shown = project.snakemake("-n", "--configfile", "config/reaemb-qwen.yaml").stdout
+    asked = [
+        (rule, gpu) for rule, gpu in re.findall(r"^rule (\w+):\n(?:    .*\n)*?    resources: .*gpu=(\d)", shown, re.M)
+    ]
+    assert {gpu for rule, gpu in asked if rule == "caption"} == {"0"}
+    assert {gpu for rule, gpu in asked if rule in ("caption_part", "embed", "train")} == {"1"}
+
+
 LACKING: dict[str, tuple[dict[str, Any], str]] = {
     "4 bit": ({"quantization": "4bit"}, r"models\.sees\.quantization: 4bit needs the package bitsandbytes.*quantized"),
     "flash": ({"attention": "flash_attention_2"}, r"models\.sees\.attention: flash_attention_2 needs the package"),

@@ -10,6 +10,8 @@ from tiny_project import Project, copy_repository
 
 pytestmark = pytest.mark.workflow
 
+NEIGHBOURS = "systems.item_knn.neighbours"
+
 CONFIG: dict[str, Any] = {
     "datasets": {"shop": {"source": "bazaar", "users": 120, "items": 60, "mean_history": 12.0}},
     "systems": {"plain": {"items": "ids", "loss": {"kind": "bce"}}},
@@ -80,10 +82,78 @@ def test_more_trials_run_alone_until_one_is_better(project: Project) -> None:
     [
         ({"space": {"training.learning_rat": {"low": 0.1, "high": 0.2}}}, "did you mean 'learning_rate'?"),
         ({"space": {"backbones.sasre.dim": {"choices": [1, 2]}}}, "did you mean 'sasrec'?"),
-        ({"systems": ["popular"]}, "search.systems.0: 'popular' is no trained system of the experiment"),
+        (
+            {"systems": ["popular"]},
+            "search.systems.0: 'popular' is no system of the experiment that has settings to search",
+        ),
     ],
 )
 def test_what_cannot_be_searched_is_refused(project: Project, search: dict[str, Any], told: str) -> None:
     done = project.snakemake("-n", "--configfile", project.write_config(CONFIG | {"search": CONFIG["search"] | search}))
     assert done.returncode != 0
     assert told in done.stdout
+
+
+LEARNS: dict[str, Any] = CONFIG | {
+    "search": {
+        "trials": 4, "sampler": "tpe", "round": 2, "systems": ["id", "item_knn"],
+        "space": CONFIG["search"]["space"] | {NEIGHBOURS: {"low": 1, "high": 50}},
+    },
+    "experiment": {"datasets": ["shop"], "systems": ["popular", "item_knn", "id"], "seeds": [1]},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def learning(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
+    project = Project(tmp_path_factory.mktemp("learning") / "tessera")
+    copy_repository(project.folder)
+    done = project.snakemake("--cores", "2", "--configfile", project.write_config(LEARNS, "own.yaml"))
+    assert done.returncode == 0, done.stdout[-6000:]
+    return project
+
+
+def test_a_later_round_is_what_the_sampler_asks_for(learning: Project) -> None:
+    for row, paths in (("id/sasrec", set(CONFIG["search"]["space"])), ("item_knn/item_knn", {NEIGHBOURS})):
+        trials = read(learning, f"trials/{row}/trial-*/trial.json")
+        (asked,) = read(learning, f"trials/{row}/round-*.json")  # the first round asks nobody
+        assert len(trials) == 4
+        assert {*asked["values"]} == {"2", "3"}
+        assert [trial["values"] for trial in trials[2:]] == [asked["values"]["2"], asked["values"]["3"]]
+        assert all(trial["values"].keys() == paths for trial in trials)
+        best = max(trials, key=lambda trial: trial["validation"])
+        assert read(learning, f"trials/{row}/best.json") == [{"values": best["values"]}]
+        (run,) = read(learning, f"runs/{row}/seed-*/model.json")
+        assert run["run"]["chosen"] == best["values"]
+    text = next(learning.folder.glob("results/**/tables/shop.md")).read_text()
+    assert "id: settings chosen on validation among 4 TPE trials" in text
+    assert "item_knn: settings chosen on validation among 4 TPE trials" in text
+    assert not list(learning.folder.glob("state/**/*.safetensors"))
+
+
+def test_rounds_are_jobs_that_are_stale_alone(learning: Project) -> None:
+    assert learning.stale("own.yaml") == {}
+    more = learning.write_config(LEARNS | {"search": LEARNS["search"] | {"trials": 5}}, "more.yaml")
+    stale = learning.stale(more)
+    assert (stale["trial"], stale["ask"], stale["choose"]) == (2, 2, 2)  # one of each row
+    other = learning.write_config(LEARNS | {"search": LEARNS["search"] | {"seed": 1}}, "other.yaml")
+    assert learning.stale(other)["trial"] == 8
+    space = LEARNS["search"]["space"] | {NEIGHBOURS: {"low": 1, "high": 40}}
+    heuristic = learning.write_config(LEARNS | {"search": LEARNS["search"] | {"space": space}}, "space.yaml")
+    stale = learning.stale(heuristic)
+    assert (stale["trial"], stale["ask"], stale["choose"]) == (4, 1, 1)
+
+
+def test_a_trial_that_is_lost_comes_back_and_asks_for_the_same(learning: Project) -> None:
+    before = {path: path.read_bytes() for path in learning.folder.glob("results/**/trials/**/round-*.json")}
+    curves = learning.folder.glob("results/**/trials/id/sasrec/trial-*/history.jsonl")
+    validation = [trial["validation"] for trial in read(learning, "trials/id/sasrec/trial-*/trial.json")]
+    assert before
+    assert list(curves)
+    next(learning.folder.glob("results/**/trials/id/sasrec/trial-0/trial.json")).unlink()
+    done = learning.snakemake("--cores", "2", "--configfile", "own.yaml")
+    assert done.returncode == 0, done.stdout[-6000:]
+    print(done.stdout[-8000:])
+    assert {path: path.read_bytes() for path in before} == before
+    assert [trial["validation"] for trial in read(learning, "trials/id/sasrec/trial-*/trial.json")] == validation
+    assert learning.stale("own.yaml") == {}

@@ -61,6 +61,7 @@ wildcard_constraints:
     recommender=one_of({run.recommender for run in PLAN.trained.values()}),
     seed=r"\d+",
     trial=r"\d+",
+    round=r"\d+",
 
 
 # ---------------------------------------------------------------- nouns that wildcards name
@@ -101,13 +102,17 @@ def noun_code(script, kind):
     return lambda wildcards: code(script, *JOBS.modules(noun(kind, wildcards)))
 
 
-def resources(stage):
-    """A stage's resources; memory doubles at every attempt, and `gpu` is asked for only where it is wanted."""
+def resources(stage, needs_gpu=None):
+    """A stage's resources; memory doubles at every attempt, and `gpu` is asked for only where it is wanted.
+
+    `needs_gpu` says of wildcards whether their job computes on one; without it all do.
+    """
     wanted = getattr(CONFIG.resources, stage)
     needs = {"mem_mb": lambda wildcards, attempt: wanted.mem_mb * 2 ** (attempt - 1), "runtime": wanted.runtime}
     # no resource, but the way to tell a script which attempt it is
     needs |= {"attempt": lambda wildcards, attempt: attempt}
-    return needs | ({"gpu": wanted.gpu} if wanted.gpu else {})
+    gpu = wanted.gpu if needs_gpu is None else lambda wildcards: wanted.gpu if needs_gpu(wildcards) else 0
+    return needs | ({"gpu": gpu} if wanted.gpu else {})
 
 
 # ---------------------------------------------------------------- files that only some configs have

@@ -75,7 +75,8 @@ rule caption:
         ENVIRONMENT
     threads: CONFIG.resources.caption.threads
     resources:
-        **resources("caption"),
+        # parts are only put together
+        **resources("caption", lambda wildcards: CONFIG.captions[wildcards.captions].jobs == 1),
     params:
         cfg=settings("captions"),
         threads=CONFIG.resources.caption.threads,

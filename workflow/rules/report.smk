@@ -1,4 +1,4 @@
-# Metric tables, and the page that shows everything, whatever the task.
+# Metric tables, and the page that shows everything, whatever the task. Tables are told which systems know the truth.
 # Reads of the config: evaluation, significance, experiment; of clicks: ctr, experiment.
 rule tables:
     input:

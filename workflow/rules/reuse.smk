@@ -26,6 +26,7 @@ class Records:
 
     def write(self, output, record):
         self.store._write_record(output, MetadataRecord.model_validate(record))
+        self.store._unmark_incomplete(output)  # of a job that was killed here before
 
 
 def producer(path):
@@ -43,6 +44,7 @@ def job_of(maker, wildcards):
         tuple(map(str, output)),
         lambda: frozenset(map(repr, maker.expand_params(wildcards, read, output, None)[1])),
         tuple(map(str, filter(None, [*maker.expand_log(wildcards), maker.expand_benchmark(wildcards)]))),
+        all(is_flagged(file, "temp") for file in maker.output),
     )
 
 

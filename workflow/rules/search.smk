@@ -1,8 +1,9 @@
-# Settings chosen on validation: a job a trial, and one that looks at all of them.
+# Settings chosen on validation: a job a trial, one a round that learns from earlier ones, and one that looks at all.
 # Reads of the config: preset, models, semantic_ids, systems, backbones, loss, missing, training, search, evaluation.
 rule trial:
     input:
         unpack(lambda w: JOBS.inputs(JOBS.searched_run(f"{w.system}/{w.recommender}"), w.dataset)),
+        unpack(lambda w: JOBS.asked(w.dataset, f"{w.system}/{w.recommender}", int(w.trial))),
         interactions="<results>/{dataset}/data/interactions.parquet",
         catalogue="<results>/{dataset}/data/items.parquet",
     output:
@@ -24,6 +25,28 @@ rule trial:
         code=lambda w: code("trial.py", *JOBS.modules(JOBS.searched_run(f"{w.system}/{w.recommender}"))),
     script:
         "../../scripts/trial.py"
+
+
+# Reads of the config: search.
+rule ask:
+    input:
+        trials=lambda w: JOBS.rounds_before(w.dataset, f"{w.system}/{w.recommender}", int(w.round)),
+    output:
+        asked="<results>/{dataset}/trials/{system}/{recommender}/round-{round}.json",
+    log:
+        "<results>/logs/ask/{dataset}/{system}/{recommender}/round-{round}.log",
+    benchmark:
+        "<results>/benchmarks/ask/{dataset}/{system}/{recommender}/round-{round}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.report.threads
+    resources:
+        **resources("report"),
+    params:
+        cfg=lambda w: JOBS.asking(f"{w.system}/{w.recommender}"),
+        code=code("ask.py"),
+    script:
+        "../../scripts/ask.py"
 
 
 # Reads of the config: search.

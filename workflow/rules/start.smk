@@ -8,6 +8,9 @@ if shlex.quote(sys.executable) != sys.executable:
     os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]))
     sys.executable = os.path.basename(sys.executable)
 
+# The page tells what it was made by; jobs run under commands of Snakemake's own.
+os.environ.setdefault("TESSERA_COMMAND", shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]))
+
 
 def refuse(error):
     """End before anything runs, with what is wrong with the config."""

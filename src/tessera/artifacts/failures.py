@@ -21,6 +21,11 @@ def framed(text: str) -> str:
     return f"{rule}\n{text}\n{rule}"
 
 
+def ended_by(signal: str) -> str:
+    """How a process ended that a signal (`SIGKILL`) ended, and could not say it itself."""
+    return signal + (": the system or a person ended it, often for want of memory" if signal == "SIGKILL" else "")
+
+
 def failures(logs: Path, since: float) -> list[str]:
     """What the stages below a folder of logs said went wrong since a time (unix seconds), the newest first."""
     messages: list[tuple[float, str]] = []

@@ -44,7 +44,7 @@ def own_gpus(count: int, tell: Callable[[str], object]) -> Iterator[list[str]]:
         count: how many.
         tell: gets a line where it waits, and which devices it has.
     Raises:
-        ValueError: more are asked for than there are.
+        ValueError: more are asked for than there are, or the folder of locks is another user's.
     """
     devices = visible_gpus()
     if not count or not devices or os.environ.get("SLURM_JOB_ID"):
@@ -74,6 +74,10 @@ def _take(devices: list[str], count: int, held: ExitStack) -> list[str] | None:
     """Locks on so many devices, or on none: jobs that hold some and wait for more could wait for each other."""
     folder = Path(tempfile.gettempdir(), f"tessera-gpus-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():  # others may write below /tmp, too
+        raise ValueError(
+            f"{folder}: is not a folder of your own, expected one for the locks of GPUs; set TMPDIR to another"
+        )
     with ExitStack() as tried:
         taken: list[str] = []
         for device in devices:

@@ -24,6 +24,8 @@ _CHUNK_VALUES = 4_000_000
 """Random signs (a byte each) or counts (8 bytes each) held at once."""
 
 _BLOCK_USERS = 2048
+_PAIR_VALUES = 20_000_000
+"""Differences of pairs of systems held at once."""
 
 
 def _checked(differences: Array) -> Array:
@@ -240,3 +242,44 @@ def p_values(differences: Array, settings: Significance, comparisons: int | None
     resamples = enough_resamples(settings, comparisons or values.shape[1])
     test = randomization if settings.method == "randomization" else bootstrap
     return test(values, resamples, settings.seed)
+
+
+def bootstrap_ratio_interval(
+    values: Array, others: Array, level: float, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float] | None:
+    """Percentile interval of the relative gain mean(values) / mean(others) - 1; users are drawn with replacement.
+
+    Args:
+        values: (users,) of one system.
+        others: (users,) of the other, of the same users: each is drawn with both of its values.
+        level: the share of resamples that lie outside.
+    Returns:
+        lower and upper end; None where some resample of `others` has the mean 0, so that no ratio is known.
+    """
+    both = _checked(np.stack([values, others], axis=1))
+    sums = np.concatenate(list(_bootstrap_sums(both, resamples, seed)))
+    if (sums[:, 1] <= 0).any():
+        return None
+    low, high = np.quantile(sums[:, 0] / sums[:, 1] - 1, [level / 2, 1 - level / 2])
+    return float(low), float(high)
+
+
+def pairwise(values: Array, settings: Significance) -> Array:
+    """Corrected p-values of every pair of systems, all pairs one family of Holm's correction.
+
+    Args:
+        values: (users, systems), at least two of each.
+    Returns:
+        (systems, systems), symmetric, with ones on the diagonal.
+    """
+    systems = values.shape[1]
+    first, second = np.triu_indices(systems, 1)
+    p = np.ones(len(first))
+    # as many pairs share their resamples as fit into memory
+    size = max(1, _PAIR_VALUES // len(values))
+    for start in range(0, len(first), size):
+        block = slice(start, start + size)
+        p[block] = p_values(values[:, first[block]] - values[:, second[block]], settings, len(first))
+    matrix = np.ones((systems, systems))
+    matrix[first, second] = matrix[second, first] = holm(p)
+    return matrix

@@ -32,7 +32,7 @@ class Noun:
     """Something that a job makes for a dataset."""
 
     kind: str
-    """model, captions, embedder, table, semantic_ids, run or click_run."""
+    """model, captions, embedder, table, semantic_ids, run, trial or click_run."""
     name: str
     """Its name in the config; a run's is its folder."""
 

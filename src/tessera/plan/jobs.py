@@ -18,7 +18,8 @@ from tessera.data.downloads import is_url
 from tessera.data.files import find, model_files
 from tessera.data.picture_stamp import look_again
 from tessera.plan.graph import Noun, Plan, kind_modules
-from tessera.plan.search import is_searched, remark, searched, trial_run
+from tessera.plan.search import asked_round, asking, is_searched, remark, searched, trial_run
+from tessera.plan.truth import knows_the_truth
 from tessera.plan.warm_start import start_folder
 from tessera.settings.base import Settings
 from tessera.settings.config import final_name
@@ -249,6 +250,21 @@ class Jobs:
     def trial(self, name: str, trial: int) -> str:
         """What a trial depends on."""
         return canonical(_told(trial_run(self.plan, name, trial), ["remarks"]))
+
+    def asked(self, dataset: str, name: str, trial: int) -> Files:
+        """The file that says what a trial sets, where it learns from earlier ones, as a named input."""
+        assert self.config.search is not None
+        number = asked_round(self.config.search, trial)
+        return {"asked": self.search_file(dataset, name, f"round-{number}.json")} if number else {}
+
+    def rounds_before(self, dataset: str, name: str, number: int) -> list[str]:
+        """The trials of `system/recommender` that a round learns from."""
+        assert self.config.search is not None
+        return [self.trial_file(dataset, name, trial) for trial in range(number * self.config.search.round)]
+
+    def asking(self, name: str) -> str:
+        """What the values of a round depend on besides those trials."""
+        return canonical(_told(asking(self.plan, name)))
 
     def searched_run(self, name: str) -> Noun:
         """The run whose first seed the trials of `system/recommender` train."""
@@ -504,7 +520,8 @@ class Jobs:
     def table(self, dataset: str) -> str:
         """What a metric table depends on besides the evaluations."""
         config = self.config
-        settings: dict[str, Any] = {"dataset": dataset, "task": self.task.module}
+        bounds = sorted(knows_the_truth(self.plan))
+        settings: dict[str, Any] = {"dataset": dataset, "task": self.task.module, "bounds": bounds}
         if config.ctr is not None and self.task is CLICKS:
             settings |= {"against": config.ctr.against, "evaluation": _told(config.ctr.evaluation)}
         else:

@@ -26,6 +26,7 @@ from tessera.settings.evaluation import CandidatesFile
 from tessera.settings.export import onnx_problem
 from tessera.settings.language import FolderModel, PackageModel
 from tessera.settings.references import PICTURES, Need, references
+from tessera.settings.search import LEARNING
 from tessera.settings.sources.base import FileSource
 from tessera.settings.systems.given import GivenSystem
 from tessera.settings.training import LoopSettings, missing_tracker
@@ -165,6 +166,10 @@ def _missing_packages(plan: Plan, where: str, elsewhere: bool) -> Iterator[str]:
         if getattr(plan.config.semantic_ids[name], "engine", None) == "faiss" and find_spec("faiss") is None:
             mend = "pip install faiss-cpu -c constraints.txt, or engine: torch"
             yield f"{where}: semantic_ids.{name}.engine: faiss is not installed; {mend}"
+    search = plan.config.search
+    if search is not None and search.sampler in LEARNING and find_spec("optuna") is None:
+        mend = "pip install -e '.[optuna]' -c constraints.txt, or sampler: sobol"
+        yield f"{where}: search.sampler: {search.sampler} needs the package optuna, which is not installed; {mend}"
 
 
 def _missing_trackers(plan: Plan, where: str) -> Iterator[str]:

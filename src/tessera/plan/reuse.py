@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from tessera.artifacts.places import PICTURES
+from tessera.data.picture_stamp import look_again
+
 TIMESTAMP = ".snakemake_timestamp"
 """In a folder that a rule made; its time is the folder's."""
 
@@ -35,6 +38,8 @@ class Job:
     """As the workflow records them; code is hashed for them, so that they are asked for late."""
     logs: tuple[str, ...] = ()
     """Log and benchmark: written on in place, so that they are copied."""
+    temporary: bool = False
+    """Whether its outputs are removed once they were read."""
 
     @property
     def there(self) -> bool:
@@ -64,6 +69,8 @@ class Reuse:
         self.root, self.siblings, self.records = root, [str(sibling) for sibling in siblings], records
         self.taken: Counter[str] = Counter()
         """Folder -> results that were taken from it."""
+        self._removed: dict[tuple[str, str], Record] = {}
+        """Outputs that a sibling made in the same way, and removed once they were read, with their records."""
 
     def take(self, job: Job) -> bool:
         """Take the outputs of a job where one is missing and a sibling has all; whether it was so.
@@ -75,15 +82,27 @@ class Reuse:
             return False
         for sibling in self._agreeing(job.inputs, self.siblings):
             records = self._records(job, sibling)
-            if records is not None:
-                self._take(job, sibling, records)
+            if records is None:
+                continue
+            if all(Path(self._there(output, sibling)).exists() for output in job.outputs):
+                try:
+                    self._take(job, sibling, records)
+                except (FileNotFoundError, shutil.Error):  # a run beside this one has just removed it
+                    continue
                 return True
+            # there is nothing to take, but what was made of it may be
+            self._removed |= {(output, sibling): record for output, record in zip(job.outputs, records, strict=True)}
         return False
 
     def _agreeing(self, inputs: Iterable[str], siblings: Sequence[str]) -> list[str]:
-        """Siblings whose files are those that a job reads here."""
+        """Siblings whose files are those that a job reads here, or were."""
         own = [path for path in inputs if path.startswith(f"{self.root}/")]
-        return [sibling for sibling in siblings if all(same(path, self._there(path, sibling)) for path in own)]
+        return [sibling for sibling in siblings if all(self._agrees(path, sibling) for path in own)]
+
+    def _agrees(self, path: str, sibling: str) -> bool:
+        if (path, sibling) in self._removed and not Path(path).exists():
+            return True
+        return same(path, self._there(path, sibling))
 
     def _there(self, path: str, sibling: str) -> str:
         return f"{sibling}{path.removeprefix(self.root)}" if path.startswith(f"{self.root}/") else path
@@ -93,7 +112,7 @@ class Reuse:
         moved_records = []
         for output in job.outputs:
             there = self._there(output, sibling)
-            record = self.records.read(there) if Path(there).exists() else None
+            record = self.records.read(there) if job.temporary or Path(there).exists() else None
             if record is None:
                 return None
             moved = _moved(record, sibling, self.root)
@@ -106,10 +125,14 @@ class Reuse:
 
     def _take(self, job: Job, sibling: str, records: list[Record]) -> None:
         # a file without its record would pass for up to date; a record without its file is nothing
-        for output, record in zip(job.outputs, records, strict=True):
+        removed = [(path, self._removed[path, sibling]) for path in job.inputs if (path, sibling) in self._removed]
+        for output, record in [*removed, *zip(job.outputs, records, strict=True)]:
             self.records.write(output, record)
         for output in job.outputs:
             _link(Path(self._there(output, sibling)), Path(output))
+        for output in job.outputs:
+            if output.endswith(f"/{PICTURES}"):  # it tells of pictures as they were when the sibling last looked
+                look_again(Path(output))
         for path in job.logs:
             there = Path(self._there(path, sibling))
             if there.is_file() and not Path(path).exists():

@@ -9,18 +9,16 @@ from typing import Any
 from tessera.plan.graph import Plan
 from tessera.settings.changes import with_values
 from tessera.settings.runs import Run
-from tessera.settings.search import Search, touches
-from tessera.settings.systems.backbone import BackboneSystem
-from tessera.settings.systems.base import TrainedSystem
+from tessera.settings.search import LEARNING, Asking, Search, searchable, touches
 
 
 def is_searched(plan: Plan, run: Run) -> bool:
     """Whether the settings of a run are chosen by a search."""
     search = plan.config.search
-    if search is None or not isinstance(run.method, TrainedSystem):
+    if search is None or not searchable(run.method):
         return False
-    compared = plan.config.experiment.systems
-    return run.system in (search.systems if search.systems is not None else compared)
+    compared = search.systems if search.systems is not None else plan.config.experiment.systems
+    return run.system in compared and (not run.heuristic or bool(_paths(search, run)))
 
 
 def searched(plan: Plan) -> dict[str, Run]:
@@ -32,13 +30,17 @@ def searched(plan: Plan) -> dict[str, Run]:
     return runs
 
 
+def _paths(search: Search, run: Run) -> list[str]:
+    """The paths of the space that a run reads."""
+    return [path for path in sorted(search.space) if touches(path, run.system, run.recommender, run.method)]
+
+
 def values(search: Search, run: Run, trial: int) -> dict[str, Any]:
-    """What a trial sets, by path.
+    """What a trial that learns from no other sets, by path.
 
     Trials do not depend on how many there are; systems with the same paths get the same ones.
     """
-    own_loss = not isinstance(run.method, BackboneSystem) or run.method.loss is not None
-    paths = [path for path in sorted(search.space) if touches(path, run.system, run.recommender, own_loss)]
+    paths = _paths(search, run)
     if search.sampler == "random":
         points = _random(len(paths), search.seed, trial)
     else:
@@ -66,22 +68,44 @@ def _sobol(dimensions: int, seed: int, trial: int) -> Sequence[float]:
 
 
 def trial_run(plan: Plan, name: str, trial: int) -> Run:
-    """The run that a trial trains: that of the first seed, with the trial's values.
+    """The run that a trial trains: that of the first seed, with the trial's values unless its round says them.
 
     Args:
         name: `system/recommender`.
     """
     run = searched(plan)[name]
-    assert plan.config.search is not None
-    return with_values(run, values(plan.config.search, run, trial))
+    config = plan.config
+    assert config.search is not None
+    if run.heuristic:  # validated as trained systems are, whose runs say how
+        training = run.training.model_copy(update={"validation_users": config.training.validation_users})
+        judged = {"mask_seen": config.evaluation.mask_seen, "repeat_targets": config.evaluation.repeat_targets}
+        run = run.model_copy(update={"training": training, **judged})
+    return run if asked_round(config.search, trial) else with_values(run, values(config.search, run, trial))
+
+
+def asked_round(search: Search, trial: int) -> int:
+    """The round whose file says what a trial sets; 0 where the trial learns from no other."""
+    return trial // search.round if search.sampler in LEARNING else 0
+
+
+def asking(plan: Plan, name: str) -> Asking:
+    """What the values of a round depend on besides the trials of the rounds before.
+
+    Args:
+        name: `system/recommender`.
+    """
+    search = plan.config.search
+    assert search is not None
+    space = {path: search.space[path] for path in _paths(search, searched(plan)[name])}
+    return Asking(space=space, sampler=search.sampler, seed=search.seed, round=search.round)
 
 
 def remark(plan: Plan, run: Run) -> str | None:
     """What stands beside the numbers of a run where something is searched."""
     search = plan.config.search
-    if search is None or not isinstance(run.method, TrainedSystem):
+    if search is None or not searchable(run.method):
         return None
     if not is_searched(plan, run):
         return f"settings not searched, where others had {search.trials} trials"
-    how = {"random": "random", "sobol": "quasi-random"}[search.sampler]
+    how = {"random": "random", "sobol": "quasi-random", "tpe": "TPE", "gp": "Gaussian-process"}[search.sampler]
     return f"settings chosen on validation among {search.trials} {how} trials"

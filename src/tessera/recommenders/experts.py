@@ -103,4 +103,5 @@ def use_of(gates: Tensor) -> Use:
 
 def entropy_of(shares: Tensor) -> Tensor:
     """(...) entropy in nats of shares (..., n) that sum to one."""
-    return torch.special.entr(shares).sum(-1)
+    entropy: Tensor = torch.special.entr(shares).sum(-1)
+    return entropy

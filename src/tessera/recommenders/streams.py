@@ -147,11 +147,13 @@ class Exchange(nn.Module):
             # a softmax needs something; what it then gives is not taken
             among = attention(asking[:, :, number], read[:, :, other], seen | nothing)
             streams[number] = streams[number] + among.masked_fill(nothing, 0)
-        apart = torch.stack(streams, 2).unflatten(3, (self.heads, -1))
+        together = torch.stack(streams, 2)
+        apart = together.view(*together.shape[:3], self.heads, -1)
         normed: Tensor = self.norm(apart)
         return normed
 
 
 def unit(vectors: Tensor) -> Tensor:
     """Vectors (..., width) at unit mean square, each for itself."""
-    return F.normalize(vectors, dim=-1) * vectors.shape[-1] ** 0.5
+    scaled: Tensor = F.normalize(vectors, dim=-1) * vectors.shape[-1] ** 0.5
+    return scaled

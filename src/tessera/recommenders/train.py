@@ -171,10 +171,10 @@ def _train_network(
     model = recommender(run).build(run, inputs.under(run), dataset.train_counts)
     if warm is not None:
         warm.into(model)
-    judged = Evaluation(batch_users=512, mask_seen=run.mask_seen, repeat_targets=run.repeat_targets)
+    judged = validation_settings(run)
     cases = dataset.cases("valid", model.reads_times)
     if needed is None:
-        cases = _validation_cases(run, cases, judged)
+        cases = validation_cases(run, cases, judged)
 
     def validate() -> dict[str, float]:
         return validation_metrics(as_scorer(model, machine.device), cases, judged)
@@ -193,7 +193,12 @@ def _train_network(
     return engine.fit(), model.state_dict()
 
 
-def _validation_cases(run: Run, cases: Cases, judged: Evaluation) -> Cases:
+def validation_settings(run: Run) -> Evaluation:
+    """How validation cases are judged: masks and repeats as the test has them."""
+    return Evaluation(batch_users=512, mask_seen=run.mask_seen, repeat_targets=run.repeat_targets)
+
+
+def validation_cases(run: Run, cases: Cases, judged: Evaluation) -> Cases:
     """The cases that decide when to stop: the same for every run.
 
     Raises:

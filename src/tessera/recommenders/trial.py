@@ -1,15 +1,19 @@
-"""One trial of a search: a training whose weights are thrown away, and what validation says of it."""
+"""One trial of a search: a run whose weights are thrown away, and what validation says of it."""
 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tessera.artifacts.files import read_json, write_json
+from tessera.artifacts.files import read_json, write_json, write_text
 from tessera.artifacts.logs import log
+from tessera.data.dataset import load_dataset
+from tessera.evaluation.judge import reads_times, validation_metrics
+from tessera.recommenders.evaluate import load_scorer
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.train import launch
+from tessera.recommenders.train import launch, run_identity, validation_cases, validation_settings
 from tessera.settings.runs import Run
 from tessera.training.errors import TrainingError
 from tessera.training.history import write_history
@@ -20,7 +24,8 @@ def try_run(
 ) -> None:
     """Train a run and write `output` (trial.json) and the curve, history.jsonl, beside it. No test target is read.
 
-    A training that cannot go on, because its loss is no number, is a trial that failed, with `validation` null.
+    A training that cannot go on, because its loss is no number, is a trial that failed, with `validation` null. One
+    that ended before the job was killed is not done again.
 
     Args:
         run: with the values of the trial.
@@ -31,19 +36,37 @@ def try_run(
         code: fingerprint of the code that trains.
         logfile: of the job.
     """
-    weights = output.with_name("model.safetensors")
+    # trials may have the same values, and run beside one another: none shares its state
+    state = state / output.parent.name
+    weights = state / run_identity(run, data, inputs, code) / "ended" / "model.safetensors"
+    description, history = weights.with_suffix(".json"), weights.with_name("history.jsonl")
     started = time.monotonic()
     outcome: dict[str, Any] = {"validation": None, "best_epoch": None, "epochs": None, "failed": None}
     try:
-        launch(run, data, inputs, weights, state, code, logfile)
-        description = read_json(weights.with_suffix(".json"))
-        outcome |= {key: description[key] for key in ("validation", "best_epoch", "epochs")}
+        if not description.is_file():  # it is written last
+            launch(run, data, inputs, weights, state, code, logfile)
+        told = read_json(description)
+        outcome |= {key: told.get(key) for key in ("validation", "best_epoch", "epochs")}
+        if run.heuristic:
+            outcome["validation"] = _validation(run, data, inputs, weights)
+        write_text(output.with_name("history.jsonl"), history.read_text(encoding="utf-8"))
     except TrainingError as error:
         log.warning("WARNING: this trial failed: %s", error)
         write_history(output.with_name("history.jsonl"), [])
         outcome["failed"] = str(error)
-    finally:
-        for path in (weights, weights.with_suffix(".json")):
-            path.unlink(missing_ok=True)
     seconds = round(time.monotonic() - started, 1)
     write_json(output, {"values": run.chosen, "seed": run.seed, "seconds": seconds, **outcome})
+    for path in (description, history, weights):
+        path.unlink(missing_ok=True)
+    for folder in weights.parents[:3]:  # the root of a trial's states may hold those of other rows
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _validation(run: Run, data: Path, inputs: RunInputs, weights: Path) -> float:
+    """What decides among trained systems, of one that is not trained: NDCG@10 of the same validation cases."""
+    dataset = load_dataset(data)
+    scorer = load_scorer(weights, run, dataset.train_counts, inputs)
+    judged = validation_settings(run)
+    cases = validation_cases(run, dataset.cases("valid", reads_times(scorer)), judged)
+    return validation_metrics(scorer, cases, judged)["NDCG@10"]

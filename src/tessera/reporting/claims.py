@@ -101,8 +101,8 @@ class ClaimTable:
         return [
             f"paired {test} over users{drawn} of the difference less what is claimed; p after Holm's correction of "
             f"{count} claim{'' if count == 1 else 's'}; seeds averaged for each user",
-            f"holds: above what is claimed with p ≤ {rule.level:g}; does not hold: below it with such a p, or its "
-            "interval lies below; undecided: else",
+            f"holds: above what is claimed with p ≤ {rule.level:g}; does not hold: below it with such a p; "
+            "undecided: else",
             f"interval: {1 - rule.level:.0%} paired bootstrap over users, of each claim alone",
             f"smallest effect: (z(1 - {rule.level:g} / {2 * count}) + z({POWER:g})) s / √users, with s the standard "
             f"deviation of the differences over users: what this test would have seen four times in five",
@@ -180,25 +180,22 @@ def _tested(
     return Tested(
         dataset, claim.name, one.name, other.name, claim.metric, claim.at_least, mean_one, mean_other, difference, low,
         high, p, corrected, least_p(significance, count, users), seen, users, len(one.runs), len(other.runs),
-        verdict(difference, high, corrected, claim.at_least, level),
+        verdict(difference, corrected, claim.at_least, level),
     )  # fmt: skip
 
 
-def verdict(difference: float | None, high: float | None, p: float, at_least: float, level: float) -> str:
+def verdict(difference: float | None, p: float, at_least: float, level: float) -> str:
     """What becomes of a claim: `holds`, `does not hold` or `undecided`.
+
+    Both ways by the corrected p alone: the interval is of one claim, and of many some lie below by chance.
 
     Args:
         difference: of the means; None where there is no user.
-        high: upper end of its interval.
         p: corrected, that the difference is `at_least`.
     """
-    if difference is None:
+    if difference is None or p > level or difference == at_least:
         return UNDECIDED
-    if p <= level and difference > at_least:
-        return HOLDS
-    if (p <= level and difference < at_least) or (high is not None and high < at_least):
-        return FAILS
-    return UNDECIDED
+    return HOLDS if difference > at_least else FAILS
 
 
 def of_job(runs: Sequence[str | Path], settings: Mapping[str, Any]) -> ClaimTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,14 @@ def _number(row: dict[str, str], key: str) -> float | None:
         return float(row[key])
     except (KeyError, ValueError, TypeError):
         return None  # Snakemake writes NA or - where a job was too short to measure
+
+
+def numbers_of(path: Path, keys: Sequence[str]) -> list[dict[str, float | None]]:
+    """The rows of one benchmark file, those of the keys that are numbers; none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{key: _number(row, key) for key in keys} for row in csv.DictReader(file, delimiter="\t")]
 
 
 def read_costs(folder: Path, datasets: list[str]) -> list[Cost]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -141,7 +141,8 @@ class ClickTable(Table[ClickRun]):
     def settings(self) -> dict[str, Any]:
         """Of judge and tests."""
         against = self.baseline.system if self.baseline is not None else None
-        return {"evaluation": self.evaluation.model_dump(mode="json"), "against": against}
+        evaluation = self.evaluation.model_dump(mode="json")
+        return {"evaluation": evaluation, "against": against, "bounds": sorted(self.bounds)}
 
     def conditions(self) -> list[str]:
         """Impressions, seeds, tests, and what the columns mean."""
@@ -176,26 +177,35 @@ def _significance(evaluation: CTREvaluation) -> Significance:
     return Significance(method="bootstrap", resamples=evaluation.resamples, level=evaluation.level)
 
 
-def _bare(dataset: str, metric_files: Sequence[str | Path], evaluation: CTREvaluation) -> ClickTable:
+def _bare(
+    dataset: str, metric_files: Sequence[str | Path], evaluation: CTREvaluation, bounds: Iterable[str]
+) -> ClickTable:
     """The rows without their numbers, in the order of the files."""
     runs = [read_run(path) for path in metric_files]
     if not runs:
         raise ValueError(f"{dataset}: there is no run to put into a table")
     rows = grouped(runs, list(dict.fromkeys(run.name for run in runs)))
-    return ClickTable(dataset, rows, [], evaluation=evaluation)
+    return ClickTable(dataset, rows, [], bounds=frozenset(bounds), evaluation=evaluation)
 
 
-def collect(dataset: str, metric_files: Sequence[str | Path], against: str, evaluation: CTREvaluation) -> ClickTable:
+def collect(
+    dataset: str,
+    metric_files: Sequence[str | Path],
+    against: str,
+    evaluation: CTREvaluation,
+    bounds: Iterable[str] = (),
+) -> ClickTable:
     """Read the runs of a dataset, average over seeds, test against the baseline and mark the best.
 
     Args:
         metric_files: paths of metrics.json, predictions.parquet beside each.
         against: the baseline.
+        bounds: models that know the hidden truth, besides the oracle.
     Raises:
         ValueError: no run, or the baseline has none.
         ArtifactError: two runs predict different samples.
     """
-    table = _bare(dataset, metric_files, evaluation)
+    table = _bare(dataset, metric_files, evaluation, bounds)
     table.baselines = baselines_of(table.entries, against, "ctr.baseline")
     for warning in table.warnings():
         log.warning("WARNING: %s: %s", dataset, warning)
@@ -208,7 +218,7 @@ def collect(dataset: str, metric_files: Sequence[str | Path], against: str, eval
 def of_job(runs: Sequence[str | Path], settings: Mapping[str, Any]) -> ClickTable:
     """The table of a job, whose settings came as JSON."""
     evaluation = CTREvaluation.model_validate(settings["evaluation"])
-    return collect(settings["dataset"], runs, settings["against"], evaluation)
+    return collect(settings["dataset"], runs, settings["against"], evaluation, settings["bounds"])
 
 
 def load(path: str | Path, metric_files: Sequence[str | Path]) -> ClickTable:
@@ -218,7 +228,8 @@ def load(path: str | Path, metric_files: Sequence[str | Path]) -> ClickTable:
         ArtifactError: the file is missing, is of another kind, or tells of runs that are not given.
     """
     made = describe(path)["settings"]
-    table = _bare(made["dataset"], metric_files, CTREvaluation.model_validate(made["evaluation"]))
+    evaluation = CTREvaluation.model_validate(made["evaluation"])
+    table = _bare(made["dataset"], metric_files, evaluation, made["bounds"])
     table.read(path)
     return table
 

@@ -11,11 +11,12 @@ from tessera.artifacts.files import read_json
 from tessera.reporting.codes import SemanticIdSection, semantic_ids
 from tessera.reporting.ctr import ClickTable, load
 from tessera.reporting.ctr_plots import all_plots
-from tessera.reporting.page import write_page
+from tessera.reporting.page import NOT_TOLD, Made, write_page
 from tessera.reporting.plots import Plot
 from tessera.reporting.representations import Files
 from tessera.reporting.runs import read_history
 from tessera.reporting.samples import Catalogue
+from tessera.reporting.tables import Column
 from tessera.settings.reporting import Report
 
 
@@ -33,6 +34,15 @@ class Section:
     """`name: reason` of those that would be shown."""
 
     @property
+    def summary(self) -> str:
+        """The best model in one sentence."""
+        best = self.table.ranked("AUC")[0]
+        cell = self.table.cell(best, Column("AUC"))
+        if cell is None or self.table.is_bound(best):
+            return ""
+        return f"{self.name}: {best.name} has the best AUC, {self.table.text(Column('AUC'), cell.mean)}."
+
+    @property
     def drawn(self) -> list[Plot]:
         """All of its plots, for files of their own."""
         return [*self.plots, *(self.codes.plots if self.codes else [])]
@@ -47,6 +57,7 @@ def build(
     *,
     codes: Mapping[str, Files] | None = None,
     health: Mapping[str, Files] | None = None,
+    made: Made = NOT_TOLD,
 ) -> None:
     """Write the page, and each of its plots to `plots/<dataset>/` beside it.
 
@@ -56,15 +67,16 @@ def build(
         results: the folder of all artifacts.
         codes: dataset -> recipe of semantic IDs -> its codes (Parquet).
         health: dataset -> recipe of semantic IDs -> what was measured of them (JSON).
+        made: when, by which code and by which command.
     Raises:
         ValueError: an artifact is missing or is not what it should be.
     """
     results = Path(results)
-    made = [part or {} for part in (codes, health)]
+    parts = [part or {} for part in (codes, health)]
     sections = [
-        _section(results, name, paths, report, *(part.get(name, {}) for part in made)) for name, paths in runs.items()
+        _section(results, name, paths, report, *(part.get(name, {}) for part in parts)) for name, paths in runs.items()
     ]
-    write_page(output, "ctr.html", report, sections, config, results, {})
+    write_page(output, "ctr.html", report, sections, config, results, {}, made)
 
 
 def _section(results: Path, name: str, paths: Sequence[str], report: Report, codes: Files, health: Files) -> Section:

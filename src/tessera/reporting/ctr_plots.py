@@ -8,8 +8,7 @@ from typing import Any
 import altair as alt
 
 from tessera.reporting.ctr import ClickTable
-from tessera.reporting.plots import Plot, by_group, chosen, colours, described, inline, render, run_lines, run_points
-from tessera.reporting.runs import ORACLE
+from tessera.reporting.plots import Plot, around, by_group, by_run, chosen, described, render, run_lines, run_points
 from tessera.reporting.tables import Column
 
 
@@ -20,9 +19,9 @@ def all_plots(table: ClickTable, curves: Mapping[str, Sequence[Mapping[str, Any]
         curves: model -> rows of a history.jsonl: step, loss.
     """
     plots = [
-        by_model(table),
-        by_group(table, "AUC", "history", "history length", "events before the impression", "ctr-by-history", False),
-        by_group(table, "AUC", "popularity", "popularity", "the item's training events", "ctr-by-popularity", False),
+        by_run(table, "AUC", {}, "ctr-auc"),
+        _by_group(table, "history", "history length", "events before the impression", "ctr-by-history"),
+        _by_group(table, "popularity", "popularity", "the item's training events", "ctr-by-popularity"),
         accuracy_and_time(table),
         calibration(table),
         training(table, curves),
@@ -30,37 +29,9 @@ def all_plots(table: ClickTable, curves: Mapping[str, Sequence[Mapping[str, Any]
     return [plot for plot in plots if plot is not None]
 
 
-def _bounds(values: Sequence[float]) -> alt.Scale:
-    low, high = min(values), max(values)
-    room = 0.06 * (high - low) or 0.02
-    return alt.Scale(domain=[low - room, high + room], zero=False)
-
-
-def by_model(table: ClickTable) -> Plot | None:
-    """AUC of every model, with its interval."""
-    rows: list[dict[str, Any]] = []
-    for entry in table.entries:
-        cell = table.cell(entry, Column("AUC"))
-        if cell is not None:
-            low, high = cell.low or cell.mean, cell.high or cell.mean
-            says = f"{entry.name}: AUC {cell.mean:.4f}, {low:.4f} to {high:.4f}"
-            kind = ORACLE if entry.is_oracle else "model"
-            rows.append({"run": entry.name, "value": cell.mean, "low": low, "high": high, "kind": kind, "says": says})
-    if not rows:
-        return None
-    names = [row["run"] for row in rows]
-    scale = _bounds([row[key] for row in rows for key in ("low", "high")])
-    base = alt.Chart(inline(rows)).encode(
-        y=alt.Y("run:N", sort=names, title=None, axis=alt.Axis(minExtent=min(200, 8 * max(map(len, names))))),
-        description="says:N",
-    )
-    colour = alt.Color("kind:N", scale=colours(["model", ORACLE], [ORACLE]), title=None, legend=None)
-    points = base.mark_point(size=70, filled=True, opacity=1).encode(
-        x=alt.X("value:Q", title="AUC", scale=scale), color=colour
-    )
-    whiskers = base.mark_rule(color="var(--ink)", strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
-    chart = (whiskers + points).properties(width=460, height=alt.Step(26))
-    return Plot("ctr-auc", "AUC by model, with intervals", described(rows), render(chart))
+def _by_group(table: ClickTable, kind: str, name: str, axis: str, file: str) -> Plot | None:
+    """Lines of AUC over groups; an AUC of several groups is no mean of theirs, so none are put together."""
+    return by_group(table, "AUC", kind, name, axis, file, zero=False, averaged=False)
 
 
 def accuracy_and_time(table: ClickTable) -> Plot | None:
@@ -75,7 +46,7 @@ def accuracy_and_time(table: ClickTable) -> Plot | None:
         return None
     times = alt.Scale(type="log", nice=False, domain=_around([row["x"] for row in rows]))
     x = alt.X("x:Q", title="milliseconds of a request (median, log)", scale=times)
-    y = alt.Y("y:Q", title="AUC", scale=_bounds([row["y"] for row in rows]))
+    y = alt.Y("y:Q", title="AUC", scale=around([row["y"] for row in rows]))
     chart = run_points(rows, x, y, [row["run"] for row in rows])
     return Plot("ctr-time", "AUC against the time of a request", described(rows), render(chart))
 

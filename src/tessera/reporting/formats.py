@@ -120,7 +120,7 @@ def _latex_cell(table: Table[Any], column: Column, cell: Cell | None) -> str:
 
 
 def latex(table: Table[Any]) -> str:
-    """A booktabs table, ready for \\input; the oracle stands under a rule of its own."""
+    """A booktabs table, ready for \\input; bounds stand under a rule of their own."""
     columns, labels = table.columns, table.labels(table.entries[0])
     heads = [*(label[:1].upper() + label[1:] for label in labels), *(table.header(column) for column in columns)]
     lines = [
@@ -134,8 +134,9 @@ def latex(table: Table[Any]) -> str:
         " & ".join(map(escape_latex, heads)) + r" \\",
         r"\midrule",
     ]
+    first_bound = next((entry for entry in table.entries if table.is_bound(entry)), None)
     for position, entry in enumerate(table.entries):
-        if entry.is_oracle and position:
+        if entry is first_bound and position:
             lines.append(r"\midrule")
         names = map(escape_latex, table.labels(entry).values())
         cells = [_latex_cell(table, column, table.cell(entry, column)) for column in columns]

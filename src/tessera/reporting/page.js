@@ -46,6 +46,75 @@
     head.querySelector("button").addEventListener("click", () => sort(head));
   }
 
+  // ---- tables and figures to take away: made here, nothing is fetched
+  const tool = (text, press) => {
+    const node = document.createElement("button");
+    Object.assign(node, { type: "button", textContent: text });
+    node.addEventListener("click", () => press(node));
+    return node;
+  };
+  const tools = (...buttons) => {
+    const node = document.createElement("div");
+    node.className = "tools";
+    node.append(...buttons);
+    return node;
+  };
+  const save = (text, type, name) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+  const fileName = (text) => text.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "") || "table";
+  const cellText = (cell) => (cell.dataset.value ?? (cell.querySelector("button") ?? cell).textContent).trim().replace(/\s+/g, " ");
+  const rowsOf = (table, shown) =>
+    [...table.rows].map((row) => [...row.cells].filter((cell) => !shown || cell.offsetParent).map(cellText));
+  const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  const copied = async (text) => {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      const area = document.createElement("textarea"); // where a page of a file may not use the clipboard
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    }
+  };
+
+  for (const table of document.querySelectorAll(".box > table")) {
+    const box = table.parentElement;
+    const name = fileName(box.getAttribute("aria-label") || "table");
+    const copy = tool("Copy", async (node) => {
+      await copied(rowsOf(table, true).map((row) => row.join("\t")).join("\n"));
+      node.textContent = "Copied";
+      setTimeout(() => (node.textContent = "Copy"), 1500);
+    });
+    copy.title = "Copy what is shown, as tab-separated values";
+    const all = () => rowsOf(table, false).map((row) => row.map(quoted).join(",")).join("\n");
+    const csv = tool("CSV", () => save(`${all()}\n`, "text/csv", `${name}.csv`));
+    csv.title = "Download all columns as CSV";
+    const more = tool("All columns", (node) => {
+      const few = table.classList.toggle("few");
+      node.textContent = few ? "All columns" : "Fewer columns";
+      node.setAttribute("aria-pressed", String(!few));
+    });
+    box.before(tools(...(table.classList.contains("few") ? [more] : []), copy, csv));
+  }
+  for (const figure of document.querySelectorAll("figure")) {
+    const name = fileName(figure.querySelector("figcaption").textContent);
+    const svg = tool("SVG", () => {
+      const style = getComputedStyle(root);
+      const text = new XMLSerializer().serializeToString(figure.querySelector("svg"));
+      const coloured = text.replace(/var\((--\w+)\)/g, (_, key) => style.getPropertyValue(key).trim());
+      save(coloured, "image/svg+xml", `${name}.svg`);
+    });
+    svg.title = "Download this figure as SVG, in the colours shown";
+    figure.append(tools(svg));
+  }
+
   // ---- explorer of item tables: everything is made from text, nothing of the data is ever read as markup
   const make = (tag, name, text) => {
     const node = document.createElement(tag);

@@ -6,7 +6,11 @@ A task brings a `Section` a dataset and a template of it. `page.html` is the fra
 from __future__ import annotations
 
 import platform
+import re
+import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +23,7 @@ from markupsafe import Markup
 from tessera import __version__
 from tessera.artifacts.files import write_text
 from tessera.artifacts.logs import duration
-from tessera.artifacts.shown import shown_config, visible
+from tessera.artifacts.shown import masked, one_line, shown_config, visible
 from tessera.reporting import plots, rule_graph
 from tessera.reporting.codes import CODE_COLUMNS
 from tessera.reporting.costs import read_costs
@@ -35,10 +39,44 @@ _MOST = 200_000
 """Most characters of anything on the page."""
 _MOST_OF_CONFIG = 2000
 """Most characters of one text of the config."""
+_MOST_OF_COMMAND = 500
+_MOST_OF_SUMMARY = 300
 _PACKAGES = (
     *("torch", "transformers", "peft", "accelerate", "numpy", "pyarrow", "polars", "scipy", "altair"),
     *("snakemake", "pydantic"),
 )
+
+
+@dataclass(frozen=True)
+class Made:
+    """When a page was made, by which code and by which command; empty where it is not known."""
+
+    date: str = ""
+    commit: str = ""
+    command: str = ""
+
+    def lines(self) -> list[tuple[str, str]]:
+        """What is known, by name."""
+        pairs = [(name, one_line(masked(text), _MOST_OF_COMMAND)) for name, text in vars(self).items()]
+        return [(name, text) for name, text in pairs if text]
+
+
+NOT_TOLD = Made()
+
+
+def made_now(command: str) -> Made:
+    """This minute, and the commit of the code that runs, marked where files differ from it.
+
+    Args:
+        command: what the reader of the page would type to make it again.
+    """
+    folder = Path(__file__).parent
+    git = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = ""  # installed as a package, or there is no git
+    return Made(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", commit, command)
 
 
 class Section(Protocol):
@@ -47,6 +85,10 @@ class Section(Protocol):
     @property
     def name(self) -> str:
         """The dataset."""
+
+    @property
+    def summary(self) -> str:
+        """The answer in one sentence, for previews of links; empty where there is none."""
 
     @property
     def drawn(self) -> list[Plot]:
@@ -61,6 +103,7 @@ def write_page(
     config: Mapping[str, Any],
     results: Path,
     known: Mapping[str, Any],
+    made: Made = NOT_TOLD,
 ) -> None:
     """Write the page, and each of its plots to `plots/<dataset>/` beside it.
 
@@ -70,6 +113,7 @@ def write_page(
         config: the whole config, shown as it is but for passwords in URLs and texts of great length.
         results: the folder of all artifacts.
         known: functions and constants that the template uses.
+        made: when, by which code and by which command.
     """
     graph = results / "report" / "rulegraph.mmd"
     html = _render(
@@ -81,6 +125,8 @@ def write_page(
         graph=Markup(rule_graph.svg(graph.read_text(encoding="utf-8"))) if graph.is_file() else "",
         config=config_text(config),
         versions=versions(),
+        made=made.lines(),
+        summary=one_line(" ".join(filter(None, (section.summary for section in sections))), _MOST_OF_SUMMARY),
     )
     for section in sections:
         for plot in section.drawn:
@@ -135,8 +181,24 @@ def _render(template: str, known: Mapping[str, Any], **context: Any) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finished,
         loader=DictLoader({name: text for name, text in texts.items() if name.endswith(".html")}),
     )  # fmt: skip
-    environment.globals |= {"label": label, "code_columns": CODE_COLUMNS, **known}
+    environment.globals |= {"contents": _place_of_contents, "label": label, "code_columns": CODE_COLUMNS, **known}
     environment.filters |= {"seconds": seconds_text, "safe_svg": Markup, "safe_json": Markup, "data_uri": _data_uri}
     light = Markup("".join(f"{name}:{colour};" for name, colour in plots.LIGHT.items()))
     css, script = Markup(texts["page.css"]), Markup(texts["page.js"])
-    return environment.get_template(template).render(css=css, light=light, script=script, **context)
+    html = environment.get_template(template).render(css=css, light=light, script=script, **context)
+    return re.sub(_PLACE, lambda place: _contents(html, place[1]), html)
+
+
+_PLACE = r"<!--contents ([\w-]+)-->"
+
+
+def _place_of_contents(section: str) -> Markup:
+    """Where the contents of a section will stand; what it holds is known when all of it is written."""
+    return Markup(f"<!--contents {section}-->")
+
+
+def _contents(html: str, section: str) -> str:
+    """Links to the headings of a section. Texts of data are escaped, so only the templates make headings."""
+    headings = re.findall(rf'<h([34]) id="({re.escape(section)}-[^"]+)">(.*?)</h\1>', html)
+    links = "".join(f'<li class="deep-{deep}"><a href="#{anchor}">{text}</a></li>' for deep, anchor, text in headings)
+    return f'<nav class="contents" aria-label="Contents of this section"><ul>{links}</ul></nav>' if links else ""

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 
 from tessera.reporting.runs import Entry, label
-from tessera.reporting.tables import Column, Table
+from tessera.reporting.tables import Cell, Column, Table
 
 LIGHT = {
     "--ink": "#1d2330",
@@ -39,6 +40,10 @@ _SERIES = [f"var(--c{number})" for number in range(8)]
 _ORACLE = "var(--c8)"
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left"]
 MOST_SERIES = len(_SERIES)
+
+
+_TEXT, _LEAST_TEXT = 13, 12
+"""Pixels of the text of plots: as drawn, and at least where the page has less room."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +76,14 @@ def render(chart: alt.TopLevelMixin) -> str:
     font = "system-ui, sans-serif"
     axis = {
         "labelColor": muted, "titleColor": ink, "gridColor": line, "domainColor": line, "tickColor": line,
-        "labelFont": font, "titleFont": font, "titleFontWeight": "normal", "labelFontSize": 12, "titleFontSize": 12,
-        "labelLimit": 190,
+        "labelFont": font, "titleFont": font, "titleFontWeight": "normal",
+        "labelFontSize": _TEXT, "titleFontSize": _TEXT, "labelLimit": 190,
     }  # fmt: skip
     # widths are measured in another font than the reader's, which may be wider: leave room
     axis_left = {"titlePadding": 16}
     legend = {
-        "labelColor": ink, "titleColor": muted, "labelFont": font, "titleFont": font, "labelFontSize": 12,
-        "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 190, "symbolStrokeWidth": 2,
+        "labelColor": ink, "titleColor": muted, "labelFont": font, "titleFont": font, "labelFontSize": _TEXT,
+        "titleFontSize": _TEXT, "titleFontWeight": "normal", "labelLimit": 190, "symbolStrokeWidth": 2,
         "columnPadding": 36, "rowPadding": 5,
     }  # fmt: skip
     specification = chart.to_dict()
@@ -104,7 +109,9 @@ def _scalable(svg: str) -> str:
     plain = re.sub(r'(id="|url\(#)clip(\d+)', lambda hit: f"{hit[1]}clip{numbers[hit[2]]}", rest)
     own = hashlib.sha256(plain.encode()).hexdigest()[:8]
     plain = re.sub(r'(id="|url\(#)clip(\d+)', rf"\g<1>clip-{own}-\2", plain)
-    return f'{head} width="{width:g}" role="img">{plain}'
+    # where there is less room, the text becomes no smaller than 12 pixels: then the plot scrolls in its box
+    least = f"min-width:{width * _LEAST_TEXT / _TEXT:.0f}px"
+    return f'{head} width="{width:g}" style="{least}" role="img">{plain}'
 
 
 def colours(names: Sequence[str], oracle: Sequence[str] = ()) -> alt.Scale:
@@ -114,40 +121,149 @@ def colours(names: Sequence[str], oracle: Sequence[str] = ()) -> alt.Scale:
     return alt.Scale(domain=list(names), range=[series.get(name, _ORACLE) for name in names])
 
 
-def by_run(table: Table[Any], metric: str) -> Plot | None:
-    """Bars of the main metric, the standard deviation over seeds as a whisker."""
+def by_run(
+    table: Table[Any], metric: str, intervals: Mapping[str, tuple[float, float]], file: str = "by-run"
+) -> Plot | None:
+    """A dot a row with its interval, the best first; the baselines and the bounds are told apart by colour.
+
+    Args:
+        intervals: name of a row -> the interval of its mean; without one, its cell's own or the sd over seeds is drawn.
+        file: name of the file without its ending.
+    """
     rows: list[dict[str, Any]] = []
-    for entry in table.entries:
-        cell = table.cells.get((entry.name, Column(metric)))
-        if cell is not None:
-            sd = cell.sd or 0.0
-            spread = f" ± {sd:.4f}" if cell.sd is not None else ""
-            rows.append(
-                {
-                    "run": label(entry),
-                    "value": cell.mean,
-                    "low": cell.mean - sd,
-                    "high": cell.mean + sd,
-                    "kind": "oracle" if entry.is_oracle else entry.recommender,
-                    "says": f"{label(entry)}: {metric} {cell.mean:.4f}{spread}",
-                }
-            )
+    column = Column(metric)
+    for entry in table.ranked(metric):
+        cell = table.cell(entry, column)
+        if cell is None:
+            continue
+        low, high = intervals.get(entry.name, (cell.low, cell.high))
+        ends = [table.text(column, end) for end in (low, high) if end is not None]
+        drawn = f", {' to '.join(ends)}" if ends else ""
+        spread = f" ± {table.text(column, cell.sd)}" if cell.sd is not None else ""
+        sd = cell.sd or 0.0
+        rows.append(
+            {
+                "run": label(entry),
+                "value": cell.mean,
+                "low": cell.mean - sd if low is None else low,
+                "high": cell.mean + sd if high is None else high,
+                "kind": _kind(table, entry),
+                "says": f"{label(entry)}: {metric} {table.text(column, cell.mean)}{spread}{drawn}",
+            }
+        )
     if not rows:
         return None
     names = [row["run"] for row in rows]
-    room = min(200, 8 * max(map(len, names)))
-    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    known = bool(intervals) or any(table.interval(column, cell) for (_, c), cell in table.cells.items() if c == column)
+    title = table.header(column)
+    axis = alt.Axis(minExtent=min(200, 8 * max(map(len, names))), grid=True)
     base = alt.Chart(inline(rows)).encode(
-        y=alt.Y("run:N", sort=names, title=None, axis=alt.Axis(minExtent=room)), description="says:N"
+        y=alt.Y("run:N", sort=names, title=None, axis=axis), description="says:N", color=kind_colour(rows)
     )
-    title = table.header(Column(metric))
-    bars = base.mark_bar(cornerRadiusEnd=2).encode(
-        x=alt.X("value:Q", title=title, axis=alt.Axis(tickCount=6)),
-        color=alt.Color("kind:N", scale=colours(kinds, ["oracle"]), title=None, legend=alt.Legend(orient="top")),
+    scale = around([row[end] for row in rows for end in ("low", "high")])
+    points = base.mark_point(size=80, filled=True, opacity=1).encode(x=alt.X("value:Q", title=title, scale=scale))
+    whiskers = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
+    chart = (whiskers + points).properties(width=380, height=alt.Step(26))
+    what = "95 % intervals" if known else "deviations over seeds"
+    return Plot(file, f"{title} by {table.ROW}, with {what}", described(rows), render(chart))
+
+
+_KINDS = {"system": "var(--c0)", "baseline": "var(--c1)", "bound": _ORACLE}
+
+
+def _kind(table: Table[Any], entry: Entry[Any]) -> str:
+    return "bound" if table.is_bound(entry) else "baseline" if table.is_baseline(entry) else "system"
+
+
+def kind_colour(rows: Sequence[Mapping[str, Any]]) -> alt.Color:
+    """Systems, baselines and bounds in colours of their own."""
+    kinds = [kind for kind in _KINDS if any(row["kind"] == kind for row in rows)]
+    scale = alt.Scale(domain=kinds, range=[_KINDS[kind] for kind in kinds])
+    return alt.Color("kind:N", scale=scale, title=None, legend=alt.Legend(orient="top"))
+
+
+def around(values: Sequence[float]) -> alt.Scale:
+    """A scale with some room around values."""
+    return alt.Scale(domain=[*room_around(values)], zero=False)
+
+
+def room_around(values: Sequence[float]) -> tuple[float, float]:
+    """The ends of a scale with some room around values."""
+    low, high = min(values), max(values)
+    room = 0.06 * (high - low) or 0.02
+    return low - room, high + room
+
+
+COSTS = {
+    "seconds": "seconds of training, a seed (log)",
+    "parameters": "trained parameters (log)",
+    "memory": "peak memory of training, MiB (log)",
+}
+_COST_NAMES = {"seconds": "training time", "parameters": "parameters", "memory": "memory"}
+_WIDTH, _HEIGHT = 420, 300
+"""Pixels of the plots of costs."""
+
+
+def by_cost(table: Table[Any], metric: str, costs: Mapping[str, Mapping[str, float | None]], key: str) -> Plot | None:
+    """The metric against a cost, a named point a row; rows whose cost is not known are left out.
+
+    Args:
+        costs: name of a row -> its costs by the keys of `COSTS`.
+        key: which cost.
+    """
+    rows: list[dict[str, Any]] = []
+    column = Column(metric)
+    for entry in table.ranked(metric):
+        cost, cell = costs[entry.name][key], table.cell(entry, column)
+        if cost and cell is not None:
+            says = f"{label(entry)}: {metric} {table.text(column, cell.mean)}, {key} {cost:,.0f}"
+            rows.append({"run": label(entry), "x": cost, "y": cell.mean, "kind": _kind(table, entry), "says": says})
+    if len(rows) < 2:
+        return None
+    _place_names(rows)
+    low, high = min(row["x"] for row in rows) / 1.3, max(row["x"] for row in rows) * 1.3
+    scale = alt.Scale(type="log", domain=[low, high], nice=False)
+    heights = around([row["y"] for row in rows])
+    base = alt.Chart(inline(rows)).encode(
+        x=alt.X("x:Q", title=COSTS[key], scale=scale, axis=alt.Axis(format="~s", tickCount=5)), color=kind_colour(rows)
     )
-    whiskers = base.mark_rule(color="var(--ink)", strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
-    chart = (bars + whiskers).properties(width=460, height=alt.Step(max(24, min(40, 240 // len(rows)))))
-    return Plot("by-run", f"{title} by run", described(rows), render(chart))
+    points = base.mark_point(size=80, filled=True, opacity=1).encode(
+        y=alt.Y("y:Q", title=table.header(column), scale=heights), description="says:N"
+    )
+    chart: alt.LayerChart = points
+    sides: tuple[tuple[Literal["left", "right"], int], ...] = (("left", 9), ("right", -9))
+    for side, shift in sides:
+        names = base.mark_text(align=side, dx=shift, baseline="middle", fontSize=_TEXT, fill="var(--ink)")
+        chart += names.transform_filter(f"datum.side == '{side}'").encode(y=alt.Y("at:Q", scale=heights), text="run:N")
+    drawn = chart.properties(width=_WIDTH, height=_HEIGHT)
+    return Plot(f"by-{key}", f"{table.header(column)} against {_COST_NAMES[key]}", described(rows), render(drawn))
+
+
+def _place_names(rows: list[dict[str, Any]]) -> None:
+    """Where the names of points stand: beside them on either side, pushed down where another name or point is."""
+    low, high = math.log(min(row["x"] for row in rows) / 1.3), math.log(max(row["x"] for row in rows) * 1.3)
+    bottom, top = room_around([row["y"] for row in rows])
+    where = [
+        (_WIDTH * (math.log(row["x"]) - low) / (high - low), _HEIGHT * (top - row["y"]) / (top - bottom))
+        for row in rows
+    ]
+    taken = [(x - 6, x + 6, y) for x, y in where]
+    for row, (x, y) in sorted(zip(rows, where, strict=True), key=lambda pair: pair[1][1]):
+        wide = 7.5 * len(row["run"])
+        sides = {"left": (x + 8, x + 8 + wide), "right": (x - 8 - wide, x - 8)}
+        fitting = {side: ends for side, ends in sides.items() if ends[0] >= 0 and ends[1] <= _WIDTH} or sides
+        heights = {side: _free_height(ends, y, taken) for side, ends in fitting.items()}
+        row["side"] = min(heights, key=lambda side: heights[side])
+        taken.append((*sides[row["side"]], heights[row["side"]]))
+        row["at"] = top - heights[row["side"]] * (top - bottom) / _HEIGHT
+
+
+def _free_height(ends: tuple[float, float], y: float, taken: Sequence[tuple[float, float, float]]) -> float:
+    """The first height from `y` downwards where a name between two ends lies on nothing."""
+    for left, right, height in sorted(taken, key=lambda place: place[2]):
+        if ends[0] < right and left < ends[1] and abs(y - height) < _TEXT:
+            y = height + _TEXT
+    return y
 
 
 def described(rows: Sequence[dict[str, Any]]) -> str:
@@ -157,8 +273,7 @@ def described(rows: Sequence[dict[str, Any]]) -> str:
 
 def chosen(table: Table[Any], metric: str) -> list[Entry[Any]]:
     """The entries that line plots show: all, or when they are many, each system under its best recommender."""
-    competitors = [entry for entry in table.entries if not entry.is_oracle]
-    oracle = [entry for entry in table.entries if entry.is_oracle]
+    competitors, bounds = table.competitors, [entry for entry in table.entries if table.is_bound(entry)]
 
     if len(competitors) > MOST_SERIES:
         best = {entry.system: entry for entry in sorted(competitors, key=lambda entry: table.mean(entry, metric))}
@@ -166,11 +281,18 @@ def chosen(table: Table[Any], metric: str) -> list[Entry[Any]]:
     if len(competitors) > MOST_SERIES:
         kept = sorted(competitors, key=lambda entry: table.mean(entry, metric), reverse=True)[:MOST_SERIES]
         competitors = [entry for entry in competitors if entry in kept]
-    return [*competitors, *oracle]
+    return [*competitors, *bounds]
 
 
 def by_group(
-    table: Table[Any], metric: str, kind: str, name: str, axis: str, file: str, zero: bool = True
+    table: Table[Any],
+    metric: str,
+    kind: str,
+    name: str,
+    axis: str,
+    file: str,
+    zero: bool = True,
+    averaged: bool = True,
 ) -> Plot | None:
     """Lines of a metric over the groups of one kind, for the chosen entries.
 
@@ -180,28 +302,58 @@ def by_group(
         axis: what the groups are, for the axis.
         file: name of the file without its ending.
         zero: whether the axis of the metric begins at 0.
+        averaged: whether the metric is a mean over what is counted: then groups of few are drawn with a neighbour.
     """
     rows: list[dict[str, Any]] = []
-    groups: list[str] = []
     shown = chosen(table, metric)
+    cells: dict[str, dict[str, Cell]] = {entry.name: {} for entry in shown}
+    for (row, column), cell in table.cells.items():
+        if row in cells and (column.kind, column.metric) == (kind, metric):
+            cells[row][column.group] = cell
+    counts: dict[str, int] = {}
     for entry in shown:
-        for column, cell in ((c, cell) for (n, c), cell in table.cells.items() if n == entry.name):
-            if column.kind != kind or column.metric != metric:
+        if not entry.is_oracle:
+            counts |= {group: cell.count or 0 for group, cell in cells[entry.name].items()}
+    together = merged(counts) if averaged else [[group] for group in sorted(counts, key=group_order)]
+    groups = [f"{', '.join(part)} ({sum(counts[group] for group in part):,})" for part in together]
+    for entry in shown:
+        for part, group in zip(together, groups, strict=True):
+            own = [cells[entry.name][one] for one in part if one in cells[entry.name]]
+            users = sum(cell.count or 0 for cell in own)
+            if not own or (len(own) > 1 and not users):
                 continue
-            count = f"{cell.count or 0:,}"
-            group = f"{column.group} ({count})"
-            groups += [group] if group not in groups and not entry.is_oracle else []
-            sd = f" ± {cell.sd:.4f}" if cell.sd is not None else ""
-            says = f"{label(entry)}, {axis} {column.group}: {metric} {cell.mean:.4f}{sd} ({count} {table.COUNTED})"
-            rows.append({"run": label(entry), "group": group, "value": cell.mean, "says": says})
-    rows = [row for row in rows if row["group"] in groups]
-    groups.sort(key=group_order)
+            value = own[0].mean if len(own) == 1 else sum(cell.mean * (cell.count or 0) for cell in own) / users
+            sd = f" ± {own[0].sd:.4f}" if len(own) == 1 and own[0].sd is not None else ""
+            said = f"{axis} {', '.join(part)}: {metric} {value:.4f}{sd} ({users:,} {table.COUNTED})"
+            rows.append({"run": label(entry), "group": group, "value": value, "says": f"{label(entry)}, {said}"})
     if len(groups) < 2:
         return None
     title = f"{table.header(Column(metric))} by {name}"
     x = alt.X("group:N", sort=groups, title=f"{axis} ({table.COUNTED})", axis=alt.Axis(labelAngle=0))
     chart = run_lines(rows, x, metric, [label(entry) for entry in shown], zero)
     return Plot(file, title, described(rows), render(chart))
+
+
+FEW_IN_GROUP = 30
+"""Groups of fewer are drawn together with a neighbour: a mean of so few says little."""
+
+
+def merged(counts: Mapping[str, int]) -> list[list[str]]:
+    """Groups in their order, those of few together with the next, the last ones with the one before.
+
+    Args:
+        counts: group -> how many it has.
+    """
+    parts: list[list[str]] = []
+    waiting: list[str] = []
+    for group in sorted(counts, key=group_order):
+        waiting.append(group)
+        if sum(counts[one] for one in waiting) >= FEW_IN_GROUP:
+            parts.append(waiting)
+            waiting = []
+    if waiting:
+        parts[-1:] = [[*(parts[-1] if parts else []), *waiting]]
+    return parts
 
 
 def group_order(name: str) -> tuple[bool, float]:

@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 
 from tessera.artifacts.shown import one_line
 from tessera.artifacts.tables import ArtifactError
+from tessera.evaluation.probes import MOST_ITEMS
 
 _NAME = 60
 """Most characters of an attribute's name."""
 _UNPROBED = 12
 """Most attributes that are named as not probed."""
+KEYS = ("probes", "hidden_probes")
+"""Of diagnostics: the catalogue's own attributes, and those that a generated world hides."""
 NEEDED = ("accuracy", "balanced", "majority", "values", "judged")
 
 
@@ -77,7 +80,7 @@ def probe_table(diagnostics: Mapping[str, Mapping[str, Any]], paths: Mapping[str
 
 def _probes(diagnostics: Mapping[str, Any], path: object) -> dict[str, Mapping[str, float]]:
     """All probes of a table, those of the catalogue's own attributes first."""
-    own = {**diagnostics.get("probes", {}), **diagnostics.get("hidden_probes", {})}
+    own = {name: probe for key in KEYS for name, probe in diagnostics.get(key, {}).items()}
     for attribute, probe in own.items():
         for key in NEEDED:
             if key not in probe:
@@ -135,10 +138,8 @@ def _notes(diagnostics: Mapping[str, Mapping[str, Any]], columns: list[ProbedAtt
         named = [one_line(name, _NAME) for name in unprobed[:_UNPROBED]]
         more = f" and {len(unprobed) - len(named)} more" if len(unprobed) > len(named) else ""
         notes.append(f"not probed (texts, numbers, or too few items): {', '.join(named)}{more}")
-    left_out = max(
-        (p["left_out"] for read in diagnostics.values() for p in read.get("probes", {}).values() if "left_out" in p),
-        default=0,
-    )
+    every = [probe for read in diagnostics.values() for key in KEYS for probe in read.get(key, {}).values()]
+    left_out = max((probe.get("left_out", 0) for probe in every), default=0)
     if left_out:
-        notes.append(f"up to {left_out:,} items of rare values or beyond a sample of 20,000 are left out")
+        notes.append(f"up to {left_out:,} items of rare values or beyond a sample of {MOST_ITEMS:,} are left out")
     return notes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -81,6 +81,12 @@ class RankingTable(Table[RankingRun]):
         shown += sorted({c for _, c in self.cells if not c.kind and c.metric.startswith("coverage@")}, key=str)
         return self.filled([*shown, *self.cold_columns])
 
+    def leading(self, main: str) -> list[Column]:
+        """The main metric, overall, of head and of tail; hits at its cut-off, MRR, coverage."""
+        beside = (f"Hit@{main.partition('@')[2]}", "MRR", f"coverage@{main.partition('@')[2]}")
+        shown = [Column(main), *(Column(self.main, "popularity", group) for group in ("head", "tail"))]
+        return self.filled(dict.fromkeys([*shown, *map(Column, beside)]))
+
     def header(self, column: Column) -> str:
         """What stands over a column, with the protocol when that is not the full ranking."""
         full = self.protocol == "full" or column.group == AMONG_COLD
@@ -112,6 +118,7 @@ class RankingTable(Table[RankingRun]):
         return {
             "evaluation": self.evaluation.model_dump(mode="json"),
             "significance": self.significance.model_dump(mode="json"),
+            "bounds": sorted(self.bounds),
         }
 
     def warnings(self) -> list[str]:
@@ -183,29 +190,45 @@ class RankingTable(Table[RankingRun]):
 
 
 def _bare(
-    dataset: str, runs: Sequence[str | Path], order: Sequence[str], evaluation: Evaluation, significance: Significance
+    dataset: str,
+    runs: Sequence[str | Path],
+    order: Sequence[str],
+    evaluation: Evaluation,
+    significance: Significance,
+    bounds: Iterable[str],
 ) -> RankingTable:
-    """The rows without their numbers."""
-    rows = entries(runs, order)
+    """The rows without their numbers, the bounds last."""
+    knowing = frozenset(bounds)
+    rows = sorted(entries(runs, order), key=lambda entry: (entry.is_oracle, entry.system in knowing))
     if not rows:
         raise ValueError(f"{dataset}: there is no run to put into a table")
     protocol = rows[0].runs[0].protocol
-    return RankingTable(dataset, rows, [], protocol=protocol, evaluation=evaluation, significance=significance)
+    return RankingTable(
+        dataset, rows, [], bounds=knowing, protocol=protocol, evaluation=evaluation, significance=significance
+    )
 
 
 def collect(
-    dataset: str, runs: Sequence[str | Path], order: Sequence[str], evaluation: Evaluation, significance: Significance
+    dataset: str,
+    runs: Sequence[str | Path],
+    order: Sequence[str],
+    evaluation: Evaluation,
+    significance: Significance,
+    bounds: Iterable[str] = (),
 ) -> RankingTable:
     """Read the runs of a dataset, average over seeds, test against the baseline and mark the best.
 
     Args:
         runs: paths of metrics.json, evaluation.parquet beside each.
         order: names `system/recommender` in the order of the rows.
+        bounds: systems that know the hidden truth, besides the oracle.
     Raises:
         ValueError: no run, an unknown baseline, mixed protocols, different test users, or none that counts.
     """
-    table = _bare(dataset, runs, order, evaluation, significance)
-    table.baselines = baselines_of(table.entries, significance.baseline)
+    table = _bare(dataset, runs, order, evaluation, significance, bounds)
+    # a bound is a baseline only where it is named
+    rows = table.entries if significance.baseline else table.competitors
+    table.baselines = baselines_of(rows, significance.baseline)
     if not table.judged.users:
         raise ValueError(
             f"{dataset}: none of its {table.judged.test_users:,} test users counts: evaluation.repeat_targets: "
@@ -223,7 +246,7 @@ def of_job(runs: Sequence[str | Path], settings: Mapping[str, Any]) -> RankingTa
     """The table of a job, whose settings came as JSON."""
     evaluation = Evaluation.model_validate(settings["evaluation"])
     significance = Significance.model_validate(settings["significance"])
-    return collect(settings["dataset"], runs, settings["order"], evaluation, significance)
+    return collect(settings["dataset"], runs, settings["order"], evaluation, significance, settings["bounds"])
 
 
 def load(path: str | Path, runs: Sequence[str | Path], order: Sequence[str]) -> RankingTable:
@@ -238,7 +261,7 @@ def load(path: str | Path, runs: Sequence[str | Path], order: Sequence[str]) -> 
     made = describe(path)["settings"]
     evaluation = Evaluation.model_validate(made["evaluation"])
     significance = Significance.model_validate(made["significance"])
-    table = _bare(made["dataset"], runs, order, evaluation, significance)
+    table = _bare(made["dataset"], runs, order, evaluation, significance, made["bounds"])
     table.read(path)
     return table
 

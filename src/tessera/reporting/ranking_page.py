@@ -16,15 +16,17 @@ from tessera.reporting import claims, plots
 from tessera.reporting.atlas import atlas_data
 from tessera.reporting.codes import SemanticIdSection, semantic_ids
 from tessera.reporting.missing import by_missing
-from tessera.reporting.page import write_page
+from tessera.reporting.page import NOT_TOLD, Made, write_page
 from tessera.reporting.plots import Plot
 from tessera.reporting.ranking import RankingTable, load
 from tessera.reporting.ranking_runs import RankingRun
 from tessera.reporting.representations import COLUMNS, Captioned, Files, Representations, captioned, representations
+from tessera.reporting.run_costs import RunCost
 from tessera.reporting.runs import Entry, label, read_history
 from tessera.reporting.samples import Catalogue, ItemCard, UserCard, sample_items, sample_users
 from tessera.reporting.search import HEADS as SEARCH_HEADS
 from tessera.reporting.search import SearchSection, search_section
+from tessera.reporting.verdict import Comparison, Verdict, compare, costs_of, verdict
 from tessera.settings.base import did_you_mean
 from tessera.settings.reporting import Report
 
@@ -35,6 +37,8 @@ class Section:
 
     name: str
     table: RankingTable
+    verdict: Verdict | None
+    compared: Comparison | None
     claims: claims.ClaimTable | None
     search: SearchSection | None
     stats: dict[str, Any]
@@ -51,6 +55,11 @@ class Section:
     """JSON for the page's script; empty where there are no maps."""
     broken_pictures: list[str]
     """`name: reason` of those that would be shown."""
+
+    @property
+    def summary(self) -> str:
+        """The verdict in one sentence."""
+        return self.verdict.summary if self.verdict else ""
 
     @property
     def drawn(self) -> list[Plot]:
@@ -73,6 +82,7 @@ def build(
     codes: Mapping[str, Files] | None = None,
     health: Mapping[str, Files] | None = None,
     atlas: Mapping[str, Files] | None = None,
+    made: Made = NOT_TOLD,
 ) -> None:
     """Write the page, and each of its plots to `plots/<dataset>/` beside it.
 
@@ -86,20 +96,21 @@ def build(
         codes: dataset -> recipe of semantic IDs -> its codes (Parquet).
         health: dataset -> recipe of semantic IDs -> what was measured of them (JSON).
         atlas: dataset -> item table -> its map (Parquet).
+        made: when, by which code and by which command.
     Raises:
         ValueError: an artifact is missing or is not what it should be.
     """
     results = Path(results)
-    made = [part or {} for part in (tables, captions, embedders, codes, health, atlas)]
+    parts = [part or {} for part in (tables, captions, embedders, codes, health, atlas)]
     sections = [
-        _section(results, name, paths, report, config, *(part.get(name, {}) for part in made))
+        _section(results, name, paths, report, config, *(part.get(name, {}) for part in parts))
         for name, paths in runs.items()
     ]
     known = {
         "facts": _facts, "reasons": _reasons, "text_notes": text_notes, "table_columns": COLUMNS, "inf": math.inf,
         "search_heads": SEARCH_HEADS, "claim_heads": claims.HEADS, "claim_cells": claims.cells,
     }  # fmt: skip
-    write_page(output, "ranking.html", report, sections, config, results, known)
+    write_page(output, "ranking.html", report, sections, config, results, known, made)
 
 
 def _section(
@@ -128,6 +139,8 @@ def _section(
     stats = read_json(data / "stats.json")
     catalogue = Catalogue(data)
     shown = _shown_entries(table, report.main_metric)
+    costs = costs_of(table, results)
+    compared = compare(table, report.main_metric)
     made = representations(catalogue, tables, embedders, report.explorer_items)
     explored = made.explored if made else frozenset()
     items = sample_items(catalogue, report.sample_items)
@@ -136,10 +149,12 @@ def _section(
     return Section(
         name=name,
         table=table,
+        verdict=verdict(table, report.main_metric, compared, costs),
+        compared=compared,
         stats=stats,
         claims=claims.read(results / "tables" / f"{name}-claims.parquet") if config.get("claims") else None,
         search=search_section(table, report.main_metric) if config.get("search") else None,
-        plots=_plots(table, report.main_metric),
+        plots=_plots(table, report.main_metric, compared, costs),
         histograms=_histograms(stats),
         items=items,
         users=users,
@@ -154,14 +169,16 @@ def _section(
 
 def _shown_entries(table: RankingTable, metric: str) -> list[Entry[RankingRun]]:
     """Whose recommendations are shown: the first heuristic, the baseline, and last the best of all."""
-    real = [entry for entry in table.entries if not entry.is_oracle]
-    best = max(real, key=lambda entry: table.mean(entry, metric))
+    real = table.competitors
+    if not real:
+        return []
+    best = table.ranked(metric)[0]
     heuristic = next((entry for entry in real if entry.is_heuristic), None)
     wanted = [entry for entry in (heuristic, table.baseline) if entry is not None and entry is not best]
     return [*dict.fromkeys(wanted), best]
 
 
-def _plots(table: RankingTable, metric: str) -> list[Plot]:
+def _plots(table: RankingTable, metric: str, compared: Comparison | None, costs: Mapping[str, RunCost]) -> list[Plot]:
     curves: dict[str, dict[str, list[tuple[int, int, float]]]] = {"loss": {}, f"validation {metric}": {}}
     for entry in table.entries:
         for run in entry.runs:
@@ -172,7 +189,8 @@ def _plots(table: RankingTable, metric: str) -> list[Plot]:
                     if line.get(field) is not None:
                         curves[key].setdefault(entry.name, []).append((run.seed, epoch, line[field]))
     drawn = [
-        plots.by_run(table, metric),
+        plots.by_run(table, metric, compared.intervals if compared else {}),
+        *(plots.by_cost(table, metric, {name: vars(cost) for name, cost in costs.items()}, key) for key in plots.COSTS),
         plots.by_group(
             table,
             metric,

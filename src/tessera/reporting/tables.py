@@ -83,6 +83,8 @@ class Table(ABC, Generic[R]):
     comparisons: int = 0
     """Tests in the family that was corrected."""
     cells: dict[Key, Cell] = field(default_factory=dict)
+    bounds: frozenset[str] = frozenset()
+    """Systems that know what only the maker of a generated world knows."""
 
     METRICS: ClassVar[tuple[Metric, ...]] = ()
     COUNTED: ClassVar[str] = "users"
@@ -98,6 +100,12 @@ class Table(ABC, Generic[R]):
     @abstractmethod
     def columns(self) -> list[Column]:
         """The columns of the printed tables, those without any value left out."""
+
+    def leading(self, main: str) -> list[Column]:
+        """The columns that a page shows first: those of the metric that decides, then a few more."""
+        own = [column for column in self.columns if column.metric == main]
+        others = [column for column in self.columns if column.metric != main]
+        return [*sorted(own, key=lambda column: bool(column.kind)), *others][: max(6, len(own))]
 
     @abstractmethod
     def conditions(self) -> list[str]:
@@ -143,6 +151,22 @@ class Table(ABC, Generic[R]):
     def is_baseline(self, entry: Entry[R]) -> bool:
         """Whether others are compared with an entry."""
         return any(entry is baseline for baseline in self.baselines)
+
+    def is_bound(self, entry: Entry[R]) -> bool:
+        """Whether an entry knows the hidden truth: a bound, which no system has to reach, and never the best."""
+        return entry.is_oracle or entry.system in self.bounds
+
+    @property
+    def competitors(self) -> list[Entry[R]]:
+        """The entries that are no bounds."""
+        return [entry for entry in self.entries if not self.is_bound(entry)]
+
+    def ranked(self, metric: str) -> list[Entry[R]]:
+        """The competitors from best to worst by a metric, then the bounds alike; those without it last of each."""
+        sign = 1.0 if self.metric(Column(metric)).better == "smaller" else -1.0
+        cells = {entry.name: self.cell(entry, Column(metric)) for entry in self.entries}
+        worth = {name: sign * cell.mean if cell else float("inf") for name, cell in cells.items()}
+        return sorted(self.entries, key=lambda entry: (self.is_bound(entry), worth[entry.name]))
 
     @property
     def rivals(self) -> list[tuple[Entry[R], Entry[R]]]:
@@ -201,9 +225,12 @@ class Table(ABC, Generic[R]):
         return [column for column in columns if column in known]
 
     def notes(self) -> list[str]:
-        """Conditions, warnings and remarks, as they stand under the table."""
+        """Conditions, bounds, warnings and remarks, as they stand under the table."""
+        knowing = dict.fromkeys(entry.system for entry in self.entries if self.is_bound(entry) and not entry.is_oracle)
+        names = ", ".join(knowing)
+        bounds = [f"{names}: made of the hidden truth, a bound rather than a competitor"] if names else []
         remarks = {f"{entry.system}: {remark}": None for entry in self.entries for remark in entry.remarks}
-        return [*self.conditions(), *(f"WARNING: {warning}" for warning in self.warnings()), *remarks]
+        return [*self.conditions(), *bounds, *(f"WARNING: {warning}" for warning in self.warnings()), *remarks]
 
     # ------------------------------------------------------------ how cells are made
 
@@ -216,8 +243,8 @@ class Table(ABC, Generic[R]):
                 self.cells[entry.name, Column(*column)] = Cell(float(values.mean()), sd, count)
 
     def mark_best(self) -> None:
-        """Mark the best of every column; the oracle is a bound, no competitor."""
-        competitors = [entry.name for entry in self.entries if not entry.is_oracle]
+        """Mark the best of every column among the competitors."""
+        competitors = [entry.name for entry in self.competitors]
         for column in {column for _, column in self.cells}:
             better = self.metric(column).better
             if better == "neither":

@@ -7,6 +7,10 @@ from typing import Any
 
 from tessera.settings.base import Settings, did_you_mean
 from tessera.settings.runs import Run
+from tessera.settings.systems.backbone_base import UnderBackbones
+
+HEADS = ("training", "loss", "backbones", "systems")
+"""What a path may begin with; behind the last two stands a name. Of two that lead to one key the later one counts."""
 
 
 def replaced(settings: Settings, keys: Sequence[str], value: Any) -> Settings:
@@ -32,15 +36,32 @@ def _below(part: Any, key: str, last: bool = False) -> Any:
     return part[key]
 
 
+def below(path: str, settings: Settings) -> tuple[str, list[str]]:
+    """The field of a run that a path leads into, and the keys behind it.
+
+    What a system or a backbone says of `training`, and a system of its loss, is resolved in a run: there it is changed.
+
+    Args:
+        settings: those of the name in the path.
+    """
+    head, *keys = path.split(".")
+    if head in ("training", "loss"):
+        return head, keys
+    keys = keys[1:]
+    if keys[:1] == ["training"] or (
+        head == "systems" and keys[:1] == ["loss"] and isinstance(settings, UnderBackbones)
+    ):
+        return keys[0], keys[1:]
+    return {"backbones": "backbone", "systems": "method"}[head], keys
+
+
 def with_values(run: Run, values: Mapping[str, Any]) -> Run:
     """A run with chosen settings: the values of paths, which go before whatever a system or a backbone says of itself.
 
     Raises:
         ValueError: a path leads to no key of the run.
     """
-    for path, value in values.items():
-        head, *keys = path.split(".")
-        field = {"backbones": "backbone", "systems": "method"}.get(head, head)
-        keys = keys[1:] if head in ("backbones", "systems") else keys
-        run = run.model_copy(update={field: replaced(getattr(run, field), keys, value)})
+    for path in sorted(values, key=lambda path: HEADS.index(path.partition(".")[0])):
+        field, keys = below(path, run.method)
+        run = run.model_copy(update={field: replaced(getattr(run, field), keys, values[path])})
     return run.model_copy(update={"chosen": {**run.chosen, **values}})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import Field
 
 from tessera.settings.base import Settings, did_you_mean
-from tessera.settings.systems.backbone import BackboneSystem
+from tessera.settings.systems.backbone_base import UnderBackbones
 
 if TYPE_CHECKING:
     from tessera.settings.config import Config
@@ -71,7 +71,7 @@ def all_rows(config: Config) -> list[str]:
     rows = []
     for name in config.experiment.systems:
         system = config.systems[name]
-        if isinstance(system, BackboneSystem):
+        if isinstance(system, UnderBackbones):
             rows += [f"{name}/{backbone}" for backbone in system.backbones or config.experiment.backbones]
         else:
             rows.append(f"{name}/{system.label}")

@@ -8,16 +8,28 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from tessera.settings.base import Seed, Settings, did_you_mean
-from tessera.settings.changes import replaced
+from tessera.settings.changes import HEADS, below, replaced
+from tessera.settings.kinds import Kind
 from tessera.settings.references import SystemName, references, walk
-from tessera.settings.systems.backbone import BackboneSystem
-from tessera.settings.systems.base import TrainedSystem
+from tessera.settings.systems.backbone_base import UnderBackbones
+from tessera.settings.systems.base import SystemSettings, TrainedSystem
+from tessera.settings.training import LoopSettings
 
 if TYPE_CHECKING:
     from tessera.settings.config import Config
 
-HEADS = ("training", "loss", "backbones", "systems")
-"""What a path of the space may begin with; behind the last two stands a name."""
+LEARNING = ("tpe", "gp")
+"""Samplers of Optuna, which learn from the trials of earlier rounds."""
+
+_FIXED = {
+    "training": {"warm_start", "device", "processes", *LoopSettings.model_fields},
+    "method": {"backbones", "missing", "preset", "seeds"},
+    "backbone": {"preset"},
+}
+"""Keys that no trial may change: what a job reads, where it runs, which runs there are, or what changes no result."""
+
+_MOST_CHECKED = 1000
+"""Whole numbers of a dimension that are all tried on the settings before the run."""
 
 
 class Dimension(Settings):
@@ -57,24 +69,41 @@ class Dimension(Settings):
         drawn = low * (high / low) ** at if self.log else low + (high - low) * at
         return min(int(drawn), int(self.high)) if whole else float(f"{drawn:.6g}")
 
-    def ends(self) -> list[Any]:
-        """Values that must fit for all to fit."""
-        return [self.low, self.high] if self.choices is None else self.choices
+    def checked(self) -> Sequence[Any]:
+        """Values that are tried on the settings before the run: all choices and whole numbers, else the two ends."""
+        if self.choices is not None:
+            return self.choices
+        if isinstance(self.low, int) and isinstance(self.high, int) and self.high - self.low < _MOST_CHECKED:
+            return range(self.low, self.high + 1)
+        return [self.low, self.high]
+
+
+class Asking(Settings):
+    """What the values of a round of trials depend on, besides the trials before it."""
+
+    space: dict[str, Dimension]
+    sampler: str
+    seed: int
+    round: int
 
 
 class Search(Settings):
     """Settings chosen on validation, with as many trials for every system: trial by trial a job of its own."""
 
     trials: int = Field(20, ge=1, le=100_000)
-    """Trainings of every system under every recommender; more of them later go on where fewer ended."""
+    """Trials of every system under every recommender; more of them later go on where fewer ended."""
     space: dict[str, Dimension] = Field(min_length=1)
     """Paths of settings and what they may be: `backbones.sasrec.dropout: {low: 0.0, high: 0.5}`,
     `training.learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}`, `systems.mine.dim: {choices: [32, 64]}`."""
     systems: list[SystemName] | None = None
-    """The systems that are searched; null takes all of the experiment that are trained. Others say that they were
-    not."""
-    sampler: Literal["random", "sobol"] = "sobol"
-    """Where trials lie: drawn each for itself, or spread evenly (a scrambled Sobol sequence)."""
+    """The systems that are searched; null takes all of the experiment that are trained, and heuristics that the space
+    names. Others say that they were not."""
+    sampler: Literal["random", "sobol", "tpe", "gp"] = "sobol"
+    """Where trials lie: drawn each for itself, spread evenly (a scrambled Sobol sequence), or where a sampler of Optuna
+    expects most after the rounds before: tree-structured Parzen estimators or a Gaussian process (extra `optuna`)."""
+    round: int = Field(5, ge=1)
+    """Trials that run beside one another under `tpe` and `gp`, which learn from all rounds before; the first round is
+    of the Sobol sequence."""
     seed: Seed = 0
     """Seed of the drawing; trials are trained under the first seed of the system."""
 
@@ -83,50 +112,62 @@ class Search(Settings):
         if config.task != "sequential":
             yield "", "click models are not searched"
             return
-        compared = [name for name in config.experiment.systems if isinstance(config.systems.get(name), TrainedSystem)]
+        known = {name: config.systems[name] for name in config.experiment.systems if name in config.systems}
+        compared = [name for name, system in known.items() if searchable(system)]
         for index, name in enumerate(self.systems or []):
             if name not in compared:
                 yield (
                     f"systems.{index}",
-                    f"{name!r} is no trained system of the experiment{did_you_mean(name, compared)}",
+                    f"{name!r} is no system of the experiment that has settings to search"
+                    f"{did_you_mean(name, compared)}",
                 )
         wrong = False
         for path, dimension in self.space.items():
-            for problem in _path_problems(config, path, dimension.ends()):
+            for problem in _path_problems(config, path, dimension.checked()):
                 wrong = True
                 yield f"space.{path}", problem
         if wrong:
             return
-        for name in self.systems or compared:
+        for name in self.systems or [name for name in compared if isinstance(known[name], TrainedSystem)]:
             system = config.systems[name]
             under = [""]
-            if isinstance(system, BackboneSystem):
+            if isinstance(system, UnderBackbones):
                 under = [*(system.backbones or config.experiment.backbones)]
             for backbone in under:
-                own_loss = not isinstance(system, BackboneSystem) or system.loss is not None
-                if not any(touches(path, name, backbone, own_loss) for path in self.space):
+                if not any(touches(path, name, backbone, system) for path in self.space):
                     row = f"{name}/{backbone}" if backbone else name
-                    yield "space", f"holds nothing of {row!r}, which would be trained {self.trials} times alike"
+                    yield "space", f"holds nothing of {row!r}, which would be made {self.trials} times alike"
 
 
-def _section(config: Config, path: str) -> tuple[Settings | None, list[str], str]:
-    """The settings that a path leads into, the keys behind them, and what is wrong with its beginning."""
+def _section(config: Config, path: str) -> tuple[str, Settings | None, list[str], str]:
+    """The field of a run that a path leads into, its settings, the keys behind them, and what is wrong with its
+    beginning."""
     head, *keys = path.split(".")
     if head not in HEADS:
-        return None, keys, f"unknown beginning {head!r}{did_you_mean(head, HEADS)}"
+        return head, None, keys, f"unknown beginning {head!r}{did_you_mean(head, HEADS)}"
     section = getattr(config, head)
-    if head in ("training", "loss"):
-        return section, keys, ""
     name = keys[0] if keys else ""
-    if name not in section:
-        return None, keys, f"unknown name {name!r}{did_you_mean(name, section)}"
-    return section[name], keys[1:], ""
+    if head in ("training", "loss"):
+        own = section
+    elif name not in section:
+        return head, None, keys, f"unknown name {name!r}{did_you_mean(name, section)}"
+    else:
+        own = section[name]
+    field, keys = below(path, own)
+    if field == "training":
+        own = config.training
+    elif field == "loss":
+        own = getattr(own, "loss", None) or config.loss
+    return field, own, keys, ""
 
 
 def _path_problems(config: Config, path: str, values: Sequence[Any]) -> Iterator[str]:
-    settings, keys, wrong = _section(config, path)
+    field, settings, keys, wrong = _section(config, path)
     if settings is None or not keys:
         yield wrong or "leads to no key"
+        return
+    if keys[0] in _FIXED.get(field, ()):
+        yield f"{keys[0]!r} is the same for all trials; make a system of each value"
         return
     for value in values:
         try:
@@ -144,11 +185,25 @@ def _path_problems(config: Config, path: str, values: Sequence[Any]) -> Iterator
         if [type(part) for _, part in walk(changed)] != [type(part) for _, part in walk(settings)]:
             yield f"{value!r} is of another kind; make a system of it"
             return
+        misfits = changed.problems(config) if isinstance(changed, Kind) else ()
+        for key, problem in misfits:
+            yield f"{value!r}: {key}: {problem}"
+            return
 
 
-def touches(path: str, system: str, recommender: str, own_loss: bool) -> bool:
-    """Whether a path changes the runs of a system under a recommender."""
+def searchable(system: SystemSettings) -> bool:
+    """Whether a system has settings that a search could choose: all that are trained, and heuristics with keys."""
+    own = type(system).model_fields.keys() - SystemSettings.model_fields.keys()
+    return isinstance(system, TrainedSystem) or (bool(own) and not system.ONLY_JUDGED)
+
+
+def touches(path: str, name: str, recommender: str, system: SystemSettings) -> bool:
+    """Whether a path changes the runs of a system (`name`, with its settings) under a recommender."""
     head, *keys = path.split(".")
-    return {
-        "training": True, "loss": not own_loss, "backbones": keys[:1] == [recommender], "systems": keys[:1] == [system],
-    }[head]  # fmt: skip
+    head, *keys = path.split(".")
+    if head == "systems":
+        return keys[:1] == [name]
+    if not isinstance(system, TrainedSystem):
+        return False
+    common_loss = isinstance(system, UnderBackbones) and system.loss is None
+    return {"training": True, "loss": common_loss, "backbones": keys[:1] == [recommender]}[head]

@@ -16,6 +16,12 @@ from tessera.training.errors import TrainingError
 
 FOLDER = Path("tracking")
 """Below the working directory, a folder a tracker: what was tracked outlives `state/`."""
+OFFLINE: dict[str, dict[str, str | None]] = {
+    "mlflow": {"MLFLOW_DISABLE_TELEMETRY": "true"},
+    "trackio": dict.fromkeys(["TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID"]),
+    "wandb": {"WANDB_ERROR_REPORTING": "false"},
+}
+"""Variables of the trackers that send something whatever else they are told: as they stand without the network."""
 PROJECT = "tessera"
 """What runs are gathered under, where results have no folder of their experiment."""
 
@@ -36,6 +42,15 @@ def run_name(logfile: str | Path | None, label: str) -> tuple[str, str]:
     named = [dataset, *([] if rule in ("train", "train_ctr") else [rule]), *of]
     experiment = above if above not in ("", "results", os.sep) else None
     return experiment or PROJECT, "/".join(filter(None, [experiment, *named]))
+
+
+def _keep_offline(tracker: str) -> None:
+    """Set what a tracker reads when it is imported and when it starts, so that nothing is sent."""
+    for name, value in OFFLINE.get(tracker, {}).items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _tensorboard(name: str, project: str, identity: str, online: bool) -> Any:
@@ -105,6 +120,8 @@ class Trackers:
         PartialState()  # which accelerate's own log asks for
         project, self.name = run_name(stage_log(), label)
         for tracker in map(str, settings.trackers):
+            if not settings.trackers_online:
+                _keep_offline(tracker)
             try:
                 made = _MAKE[tracker](self.name, project, identity, settings.trackers_online)
             except ImportError as error:

@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from tessera.artifacts.logs import duration
-from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs
+from tessera.plan.truth import knows_the_truth
 from tessera.settings.config import Config
-
-_TRUTH = {"raw/latents.parquet", "raw/truth.parquet"}
-
-
-def knows_the_truth(plan: Plan) -> set[str]:
-    """Systems that read what only the maker of a generated world knows, and the oracle: bounds, and never the best."""
-    truth = {run.system for run in plan.runs if any(_is_truth(plan.config, table) for table in _tables(plan, run.path))}
-    return truth | {"oracle"}
-
-
-def _tables(plan: Plan, run: str) -> Iterator[str]:
-    """Item tables that a run reads, itself or through codes, starts and other runs."""
-    for noun in plan.closure([Noun("run", run)]):
-        if noun.kind == "table":
-            yield noun.name
-
-
-def _is_truth(config: Config, table: str) -> bool:
-    """Whether a table is made of a file that only a generated world has."""
-    return bool(_TRUTH.intersection(config.tables[table].READS_OF_DATASET.values()))
 
 
 def best(table: Path, metric: str, without: set[str]) -> tuple[str, float] | None:

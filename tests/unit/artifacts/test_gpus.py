@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -122,3 +123,15 @@ def test_every_stage_that_may_ask_for_a_gpu_says_so() -> None:
         text = path.read_text()
         if "params.threads, snakemake.resources.attempt" in text:
             assert 'snakemake.resources.get("gpu", 0)' in text, path
+
+
+def test_locks_lie_in_no_folder_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VISIBLE, "0")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"tessera-gpus-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    with (
+        pytest.raises(ValueError, match=r"tessera-gpus-\d+: is not a folder of your own, .*; set TMPDIR"),
+        own_gpus(1, print),
+    ):
+        pass
+    assert not list((tmp_path / "elsewhere").iterdir())

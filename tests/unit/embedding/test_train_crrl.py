@@ -151,7 +151,7 @@ def full_log_probability(training: CollaborativeTraining, rollouts: Rollouts, pl
     model = training.reasoner.model
     length = int(rollouts.prefix.lengths[place])
     # the ids of this text, found again by its place in the batch
-    row = training.prefixes.rows[training._places(training.batches(0))[place]]
+    row = training.prefixes.rows[training._rows(training.batches(0))[place]]
     assert len(row) == length
     tokens = torch.tensor([*row, thought_token(model), model.end_token])
     before, end = model.embed(torch.tensor([row])), model.embed(torch.tensor([[model.end_token]]))

@@ -122,3 +122,39 @@ def test_bad_input_is_named() -> None:
         t_test(np.ones(1))
     with pytest.raises(ValueError, match=r"lie in \[0, 1\]"):
         holm(np.array([0.5, 1.5]))
+
+
+def test_the_interval_of_a_relative_gain_is_that_of_scipy() -> None:
+    generator = np.random.default_rng(4)
+    base = generator.random(300)
+    better = 1.1 * base + generator.normal(0, 0.2, 300)
+    expected = stats.bootstrap(
+        (better, base), lambda a, b, axis: a.mean(axis) / b.mean(axis) - 1, paired=True, method="percentile",
+        n_resamples=20_000, vectorized=True, random_state=1,
+    ).confidence_interval  # fmt: skip
+    made = significance.bootstrap_ratio_interval(better, base, 0.05, 20_000)
+    assert made == pytest.approx((expected.low, expected.high), abs=2e-3)
+
+
+def test_no_relative_gain_over_what_may_be_zero() -> None:
+    assert significance.bootstrap_ratio_interval(np.ones(5), np.array([0.0, 0, 0, 0, 1]), 0.05) is None
+
+
+def test_pairs_are_tested_as_one_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pair by the test of one pair, corrected over all; the same from blocks of pairs."""
+    values = noisy(60, 0.0, seed=7, comparisons=4) + np.array([0.0, 0.1, 0.4, 1.2])
+    settings = Significance(method="t_test")
+    matrix = significance.pairwise(values, settings)
+    pairs = [(i, j) for i in range(4) for j in range(i + 1, 4)]
+    corrected = holm(np.array([stats.ttest_rel(values[:, i], values[:, j]).pvalue for i, j in pairs]))
+    assert [matrix[pair] for pair in pairs] == pytest.approx(corrected.tolist())
+    assert (matrix == matrix.T).all()
+    assert (np.diag(matrix) == 1).all()
+    monkeypatch.setattr(significance, "_PAIR_VALUES", 60)
+    assert significance.pairwise(values, settings) == pytest.approx(matrix)
+
+
+def test_resampled_pairs_agree_with_the_t_test() -> None:
+    values = noisy(400, 0.0, seed=8, comparisons=3) + np.array([0.0, 0.05, 0.16])
+    by_resamples = significance.pairwise(values, Significance(resamples=20_000))
+    assert by_resamples == pytest.approx(significance.pairwise(values, Significance(method="t_test")), abs=0.02)

@@ -15,6 +15,7 @@ import yaml
 
 from tessera.artifacts.files import read_json, write_text
 from tessera.artifacts.places import far, is_near, near, state_folder
+from tessera.data.picture_stamp import write_stamp
 from tessera.plan import reuse
 from tessera.plan.graph import Plan
 from tessera.plan.jobs import Jobs
@@ -295,6 +296,100 @@ def test_a_job_of_which_one_output_is_lost_is_taken_whole(records: Kept) -> None
     assert Reuse("results/b", ["results/a"], records).take(job("results/b"))
     assert Path("results/b/shop/data/rows.parquet").read_text() == "rows"
     assert Path("results/a/shop/data/rows.parquet").samefile("results/b/shop/data/rows.parquet")
+
+
+@pytest.mark.parametrize("lost", ["rows.parquet", "weights"])
+def test_what_a_run_beside_this_one_removes_meanwhile_is_not_taken(
+    records: Kept, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    real = os.link
+
+    def link(source: Any, target: Any, **options: Any) -> None:
+        if str(source).endswith(lost):
+            Path(source).unlink()
+        real(source, target, **options)
+
+    monkeypatch.setattr(os, "link", link)
+    taking = Reuse("results/b", ["results/a"], records)
+    assert not taking.take(job("results/b"))
+    assert not job("results/b").there, "it is made here"
+    assert not taking.taken
+
+
+@pytest.fixture
+def parts(records: Kept) -> tuple[Callable[[str], Job], Callable[[str], Job]]:
+    """Two jobs of which results/a has removed what the first made, once the second had read it."""
+
+    def part(root: str) -> Job:
+        inputs, output = (f"{root}/shop/raw/log.parquet",), f"{root}/shop/captions/told.part-0.json"
+        return job(root, "part", inputs=inputs, outputs=(output,), logs=(), temporary=True)
+
+    def whole(root: str) -> Job:
+        inputs = (f"{root}/shop/raw/log.parquet", *part(root).outputs)
+        return job(root, "whole", inputs=inputs, outputs=(f"{root}/shop/captions/told.parquet",), logs=())
+
+    finish(part("results/a"), records)
+    finish(whole("results/a"), records)
+    Path(part("results/a").outputs[0]).unlink()
+    return part, whole
+
+
+def test_what_was_made_of_removed_files_is_taken(
+    records: Kept, parts: tuple[Callable[[str], Job], Callable[[str], Job]]
+) -> None:
+    part, whole = parts
+    (removed,), (output,) = part("results/b").outputs, whole("results/b").outputs
+    taking = Reuse("results/b", ["results/a"], records)
+    assert not taking.take(part("results/b"))
+    assert removed not in records, "nothing is recorded before something is taken"
+    assert taking.take(whole("results/b"))
+    assert Path(output).samefile(whole("results/a").outputs[0])
+    assert not Path(removed).exists()
+    assert records[removed]["input"] == list(part("results/b").inputs)
+    assert taking.taken == {"results/a": 1}
+
+
+@pytest.mark.parametrize("change", ["params", "record", "own"])
+def test_what_was_made_of_other_removed_files_is_not(
+    records: Kept, parts: tuple[Callable[[str], Job], Callable[[str], Job]], change: str
+) -> None:
+    part, whole = parts
+    first = part("results/b")
+    if change == "params":
+        first = job("results/b", "part", ["'b'"], inputs=first.inputs, outputs=first.outputs, temporary=True)
+    elif change == "record":
+        del records[part("results/a").outputs[0]]
+    else:
+        write_text(first.outputs[0], "made here, and not read yet")
+    taking = Reuse("results/b", ["results/a"], records)
+    assert not taking.take(first)
+    assert not taking.take(whole("results/b"))
+    assert not Path(whole("results/b").outputs[0]).exists()
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_pictures_that_changed_since_are_seen(records: Kept, changed: bool) -> None:
+    """The sibling does not know yet that a picture is another one; nothing that it made of pictures is taken then."""
+    write_text("shop/pictures/1.jpg", "a picture")
+
+    def ingest(root: str) -> Job:
+        outputs = (f"{root}/shop/raw/items.parquet", f"{root}/shop/raw/pictures.json")
+        return job(root, "ingest", inputs=("log.csv",), outputs=outputs, logs=())
+
+    def embed(root: str) -> Job:
+        return job(root, "embed", inputs=ingest(root).outputs, outputs=(f"{root}/shop/tables/seen.parquet",), logs=())
+
+    for made in (ingest("results/a"), embed("results/a")):
+        finish(made, records)
+    write_stamp(Path("results/a/shop/raw/pictures.json"), "shop/pictures")
+    if changed:
+        write_text("shop/pictures/1.jpg", "another picture")
+    before = read_json(Path("results/a/shop/raw/pictures.json"))
+    taking = Reuse("results/b", ["results/a"], records)
+    assert taking.take(ingest("results/b"))
+    assert taking.take(embed("results/b")) is not changed
+    assert read_json(Path("results/a/shop/raw/pictures.json")) == before
+    assert (read_json(Path("results/b/shop/raw/pictures.json")) == before) is not changed
 
 
 def test_where_links_are_impossible_files_are_copied(records: Kept, monkeypatch: pytest.MonkeyPatch) -> None:

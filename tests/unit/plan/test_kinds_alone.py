@@ -240,10 +240,12 @@ BY_TYPE = {
     ("plan/graph.py", "BuiltModel"), ("plan/graph.py", "Kind"), ("plan/graph.py", "PresetSettings"),
     ("plan/graph.py", "RunReference"), ("plan/graph.py", "TrainedSystem"), ("plan/graph.py", "UnderBackbones"),
     ("plan/jobs.py", "FolderModel"), ("plan/required.py", "CandidatesFile"), ("plan/required.py", "FileSource"),
-    ("plan/required.py", "FolderModel"),
-    ("plan/required.py", "PackageModel"), ("quantization/quantize.py", "CodeSettings"),
+    ("plan/required.py", "FolderModel"), ("plan/required.py", "GivenSystem"), ("plan/required.py", "LoopSettings"),
+    ("plan/required.py", "PackageModel"), ("plan/warm_start.py", "Kind"), ("plan/warm_start.py", "Settings"),
+    ("quantization/quantize.py", "CodeSettings"),
     ("serving/folder.py", "BuiltModel"), ("serving/folder.py", "FolderModel"), ("serving/new_items.py", "BuiltModel"),
     ("serving/new_items.py", "Finish"), ("serving/new_items.py", "ByModel"),
+    ("watch/costs.py", "Steps"), ("watch/costs.py", "Training"),
 }  # fmt: skip
 
 

@@ -42,7 +42,8 @@ EDITS: dict[str, list[tuple[str, Any]]] = {
                    ("candidates", {"kind": "sampled", "negatives": 9})],
     "significance": [("level", 0.1)],
     "claims": [("", [{"name": "more", "better": "text/sasrec", "than": "id/sasrec"}])],
-    "search": [("trials", 3), ("systems", ["text"]), ("space", {"training.weight_decay": {"low": 0.0, "high": 0.1}})],
+    "search": [("trials", 3), ("sampler", "tpe"), ("systems", ["text"]),
+               ("space", {"training.weight_decay": {"low": 0.0, "high": 0.1}})],
     "report": [("title", "Another title"), ("map", "tsne")],
     "recommend": [("k", 7)],
     "export": [("licence", "mit")],
@@ -105,10 +106,10 @@ class Workflow:
         """All values of a rule's wildcards."""
         plan: Plan = self.names["PLAN"]
         for dataset in self.config.experiment.datasets:
-            if "trial" in names:
+            if names & {"trial", "round"}:
                 for name in searched(plan):
                     system, recommender = name.split("/")
-                    yield SimpleNamespace(dataset=dataset, system=system, recommender=recommender, trial="1")
+                    yield SimpleNamespace(dataset=dataset, system=system, recommender=recommender, trial="1", round="1")
             elif "system" in names:
                 parts = (run.path.split("/") for run in plan.trained.values())
                 for system, recommender, seed in parts:

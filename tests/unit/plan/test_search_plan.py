@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tessera.plan import required
 from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs
+from tessera.plan.required import check_files
 from tessera.plan.search import searched, trial_run, values
 from tessera.settings.base import ConfigError
 from tessera.settings.changes import with_values
@@ -23,13 +26,20 @@ SPACE: dict[str, Any] = {
 }
 
 
-def plan(**search: Any) -> Plan:
-    config = {
+SPACE_OF_ALL = {"training.learning_rate": SPACE["training.learning_rate"]}
+
+
+def plan(experiment: dict[str, Any] | None = None, **search: Any) -> Plan:
+    config: dict[str, Any] = {
         "datasets": {"shop": {"source": "bazaar"}},
-        "systems": {"mine": {"items": "ids", "loss": {"kind": "bce"}, "training": {"learning_rate": 0.5}}},
+        "tables": {"text": {"recipe": "latent", "view": "text"}},
+        "systems": {
+            "mine": {"items": "ids", "loss": {"kind": "bce"}, "training": {"learning_rate": 0.5}},
+            "pad": {"recommender": "pad", "table": "text"},
+        },
         "search": {"trials": 8, "space": SPACE, **search},
         "experiment": {"datasets": ["shop"], "systems": ["popular", "id", "mine"], "backbones": ["sasrec", "gru4rec"],
-                       "final": "id/sasrec"},
+                       "final": "id/sasrec", **(experiment or {})},
     }  # fmt: skip
     return Plan(load(config))
 
@@ -72,7 +82,43 @@ def test_every_row_has_as_many_trials_of_what_it_reads() -> None:
     assert run.training.learning_rate == run.chosen["training.learning_rate"] != 0.5
     assert run.backbone is not None
     assert run.backbone.dropout == run.chosen["backbones.sasrec.dropout"]
-    assert run.method.loss.negatives == run.chosen["systems.mine.loss.negatives"]
+    assert run.loss.negatives == run.chosen["systems.mine.loss.negatives"]
+
+
+def compared(*systems: str, backbones: Sequence[str] = ("sasrec",), **space: Any) -> Plan:
+    return plan({"systems": [*systems], "backbones": [*backbones]}, trials=4, space=space)
+
+
+def test_each_path_changes_what_is_trained() -> None:
+    space = {
+        "training.learning_rate": {"low": 0.1, "high": 0.2}, "systems.mine.training.learning_rate": {"choices": [7, 8]},
+        "backbones.sasrec.training.patience": {"choices": [70, 80]}, "systems.mine.loss.negatives": {"choices": [5, 6]},
+        "systems.pad.align.weight": {"choices": [0.5, 0.6]}, "loss.cold_items": {"choices": ["left_out", "negatives"]},
+    }  # fmt: skip
+    made = compared("id", "mine", "pad", **space)
+    for trial in range(4):
+        mine = trial_run(made, "mine/sasrec", trial)
+        assert mine.training.learning_rate == mine.chosen["systems.mine.training.learning_rate"] >= 7
+        assert mine.training.patience == mine.chosen["backbones.sasrec.training.patience"] >= 70
+        assert mine.loss.negatives == mine.chosen["systems.mine.loss.negatives"] >= 5
+        assert "loss.cold_items" not in mine.chosen  # it has a loss of its own
+        pad = trial_run(made, "pad/sasrec", trial)
+        assert pad.method.align.weight == pad.chosen["systems.pad.align.weight"]
+        assert pad.loss.cold_items == pad.chosen["loss.cold_items"]
+        assert pad.training.learning_rate == pad.chosen["training.learning_rate"] < 7
+        for run in (mine, pad):
+            assert with_values(run, run.chosen) == run
+
+
+def test_every_kind_of_system_under_backbones_is_searched_under_each() -> None:
+    backbones = ("sasrec", "gru4rec")
+    space = {f"backbones.{name}.dropout": {"low": 0.1, "high": 0.5} for name in backbones}
+    made = compared("id", "pad", backbones=backbones, **space)
+    assert list(searched(made)) == ["id/sasrec", "id/gru4rec", "pad/sasrec", "pad/gru4rec"]
+    for name in searched(made):
+        run = trial_run(made, name, 1)
+        assert run.backbone is not None
+        assert [run.backbone.dropout] == list(run.chosen.values())
 
 
 def test_final_trainings_read_what_was_chosen_and_their_own_settings_stay() -> None:
@@ -88,6 +134,86 @@ def test_final_trainings_read_what_was_chosen_and_their_own_settings_stay() -> N
         assert jobs.settings(noun, "shop") == other.settings(noun, "shop")
     assert jobs.trial("id/sasrec", 3) == other.trial("id/sasrec", 3)
     assert "test" not in str(jobs.inputs(jobs.searched_run("id/sasrec"), "shop"))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_later_rounds_are_asked_for_from_all_trials_before_them(sampler: str) -> None:
+    made = plan(sampler=sampler, round=3)
+    jobs, sobol = Jobs(made), Jobs(plan())
+    name = "id/sasrec"
+    for trial in range(3):  # those of the first round are as they are without learning
+        assert jobs.asked("shop", name, trial) == {}
+        assert jobs.trial(name, trial) == sobol.trial(name, trial)
+    for trial, number in ((3, 1), (5, 1), (6, 2), (7, 2)):
+        assert jobs.asked("shop", name, trial) == {"asked": jobs.search_file("shop", name, f"round-{number}.json")}
+        assert trial_run(made, name, trial).chosen == {}
+    assert jobs.rounds_before("shop", name, 2) == jobs.trials("shop", name)[:6]
+    # neither the number of trials nor what other rows search changes what is asked
+    space = {path: dimension for path, dimension in SPACE.items() if not path.startswith("systems")}
+    other = Jobs(plan(sampler=sampler, round=3, trials=9, space=space))
+    assert other.asking(name) == jobs.asking(name)
+    assert other.asking("mine/sasrec") != jobs.asking("mine/sasrec")
+    assert Jobs(plan(sampler=sampler, round=3, seed=1)).asking(name) != jobs.asking(name)
+    assert "test" not in str(jobs.inputs(jobs.searched_run(name), "shop")) + jobs.asking(name)
+
+
+def test_a_learning_sampler_is_refused_without_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = required.find_spec
+    monkeypatch.setattr(required, "find_spec", lambda name: None if name == "optuna" else real(name))
+    check_files(plan(), "my.yaml")
+    with pytest.raises(ConfigError) as caught:
+        check_files(plan(sampler="tpe"), "my.yaml")
+    assert str(caught.value) == (
+        "my.yaml: search.sampler: tpe needs the package optuna, which is not installed; "
+        "pip install -e '.[optuna]' -c constraints.txt, or sampler: sobol"
+    )
+
+
+NEIGHBOURS = {"systems.item_knn.neighbours": {"low": 10, "high": 200}}
+
+
+def with_neighbours(search: dict[str, Any], **evaluation: Any) -> Plan:
+    config = {
+        "datasets": {"shop": {"source": "bazaar"}},
+        "search": {"trials": 8, **search},
+        "training": {"validation_users": 50},
+        "evaluation": evaluation,
+        "experiment": {"datasets": ["shop"], "systems": ["popular", "item_knn", "markov", "id"]},
+    }
+    return Plan(load(config))
+
+
+def test_heuristics_that_the_space_names_get_as_many_trials() -> None:
+    made = with_neighbours({"space": SPACE_OF_ALL | NEIGHBOURS}, mask_seen=False)
+    jobs = Jobs(made)
+    assert [*searched(made)] == ["item_knn/item_knn", "id/sasrec"]
+    assert {len(jobs.trials("shop", name)) for name in searched(made)} == {8}
+    run = trial_run(made, "item_knn/item_knn", 3)
+    assert run.chosen.keys() == NEIGHBOURS.keys()
+    assert run.method.neighbours == run.chosen["systems.item_knn.neighbours"]
+    # judged on what trained systems are judged on
+    other = trial_run(made, "id/sasrec", 3)
+    assert (run.mask_seen, run.training.validation_users) == (other.mask_seen, 50) == (False, 50)
+    best = jobs.search_file("shop", "item_knn/item_knn")
+    assert jobs.chosen(Noun("run", "item_knn/item_knn/seed-0"), "shop") == {"chosen": best}
+    assert jobs.chosen(Noun("run", "markov/markov/seed-0"), "shop") == {}
+    told = {name: json.loads(jobs.evaluation(Noun("run", name)))["run"]["remarks"] for name in made.trained}
+    assert told["item_knn/item_knn/seed-0"] == ["settings chosen on validation among 8 quasi-random trials"]
+    assert told["markov/markov/seed-0"] == ["settings not searched, where others had 8 trials"]
+    assert told["popular/popular/seed-0"] == []
+    # a search of others leaves it as it is
+    alone = Jobs(with_neighbours({"space": SPACE_OF_ALL}))
+    knn = Noun("run", "item_knn/item_knn/seed-0")
+    assert alone.chosen(knn, "shop") == {}
+    assert alone.settings(knn, "shop") == jobs.settings(knn, "shop")
+
+
+def test_a_heuristic_that_is_named_needs_a_path() -> None:
+    assert [*searched(with_neighbours({"space": NEIGHBOURS, "systems": ["item_knn"]}))] == ["item_knn/item_knn"]
+    with pytest.raises(ConfigError, match="space: holds nothing of 'item_knn'"):
+        with_neighbours({"space": SPACE_OF_ALL, "systems": ["item_knn", "id"]})
+    with pytest.raises(ConfigError, match="did you mean 'neighbours'"):
+        with_neighbours({"space": {"systems.item_knn.neighbour": {"low": 1, "high": 2}}, "systems": ["item_knn"]})
 
 
 def test_the_budget_is_a_remark() -> None:
@@ -126,7 +252,12 @@ def test_values_go_before_what_a_system_says_of_itself_and_can_be_put_in_twice()
         ({"space": {"backbones.sasrec.dropout": {"low": 0.0, "high": 0.5, "log": True}}}, "must be above 0"),
         ({"space": {"backbones.gru4rec.dropout": {"low": 0.0, "high": 0.5}}}, "holds nothing of 'id/sasrec'"),
         ({"space": {"training.patience": {"choices": [3]}}}, "at least 2"),
-        ({"systems": ["popular"]}, "search.systems.0: 'popular' is no trained system"),
+        ({"space": {"training.warm_start": {"choices": ["a", "b"]}}}, "'warm_start' is the same for all trials"),
+        ({"space": {"systems.mine.training.processes": {"choices": [1, 2]}}}, "'processes' is the same for all trials"),
+        ({"space": {"systems.mine.seeds": {"choices": [[1], [2]]}}}, "'seeds' is the same for all trials"),
+        ({"space": {"systems.mine.training.patienc": {"low": 1, "high": 2}}}, "did you mean 'patience'"),
+        ({"space": {"backbones.sasrec.dim": {"low": 16, "high": 64}}}, "17: heads: 2 does not divide dim 17"),
+        ({"systems": ["popular"]}, "search.systems.0: 'popular' is no system of the experiment that has settings"),
         ({"trails": 3}, "did you mean 'trials'"),
     ],
 )

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from pattern import make_run, write_dataset
 
 from tessera.artifacts.files import read_json, write_json
 from tessera.data.dataset import load_dataset
+from tessera.evaluation.histories import Histories
+from tessera.recommenders import trial as trial_module
 from tessera.recommenders.evaluate import evaluate_run, load_scorer
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.train import train_run
@@ -60,6 +64,72 @@ def test_a_trial_whose_loss_is_no_number_failed(data: Path, tmp_path: Path) -> N
         assert outcome["failed"]
     else:
         pytest.skip("this processor trains on at this rate")
+
+
+HEURISTICS = {
+    "item_knn": {"systems.s.neighbours": 7, "systems.s.decay": 0.6},
+    "markov": {"systems.s.smoothing": 3.0},
+}
+
+
+@pytest.mark.parametrize("kind", HEURISTICS)
+def test_a_heuristic_is_tried_without_a_test_target(kind: str, tmp_path: Path) -> None:
+    run = with_values(make_run(system={"recommender": kind}), HEURISTICS[kind])
+    outcomes = []
+    for swapped in (False, True):
+        folder = tmp_path / str(swapped)
+        data = write_dataset(folder / "data", swap_targets=swapped)
+        try_run(run, data, RunInputs(), folder / "trial.json", folder / "state")
+        outcomes.append(read_json(folder / "trial.json") | {"seconds": 0})
+        assert not list(folder.rglob("*.safetensors"))
+        assert (folder / "history.jsonl").read_text() == ""
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0]["values"] == HEURISTICS[kind]
+    # what is counted by hand: the ranks of the validation targets after the rows before them
+    dataset = load_dataset(data)
+    model = tmp_path / "model.safetensors"
+    train_run(run, data, RunInputs(), model, tmp_path / "state")
+    scorer = load_scorer(model, run, dataset.train_counts, RunInputs())
+    cases = dataset.cases("valid")
+    gains = []
+    for case, target in enumerate(cases.targets):
+        history = cases.items[cases.offsets[case] : cases.offsets[case + 1]]
+        scores = scorer(Histories.of(history[None]))[0].clone()
+        own = scores[target - 1].item()
+        scores[[item - 1 for item in history if item != target]] = -torch.inf
+        repeated = target in history
+        ahead = (scores > own).sum().item() + ((scores == own).sum().item() - 1) / 2
+        gains.append(0.0 if repeated or ahead > 9 else 1 / np.log2(ahead + 2))
+    assert outcomes[0]["validation"] == pytest.approx(np.mean(gains), abs=1e-6)
+
+
+def test_a_training_that_ended_before_the_kill_is_not_done_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = with_values(make_run(), VALUES)
+    whole = tmp_path / "whole/trial-0/trial.json"
+    try_run(run, data, RunInputs(), whole, tmp_path / "state-whole")
+    assert not list((tmp_path / "state-whole").rglob("*"))
+    output = tmp_path / "killed/trial-0/trial.json"
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trial_module, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            try_run(run, data, RunInputs(), output, tmp_path / "state")
+    output.with_name("history.jsonl").unlink()  # as Snakemake does of a job that did not end
+    with monkeypatch.context() as patched:
+        patched.setattr(trial_module, "launch", killed)
+        try_run(run, data, RunInputs(), output, tmp_path / "state")
+        # nothing is left of it
+        with pytest.raises(KeyboardInterrupt):
+            try_run(run, data, RunInputs(), output, tmp_path / "state")
+    assert read_json(output) | {"seconds": 0} == read_json(whole) | {"seconds": 0}
+    curves = [path.with_name("history.jsonl").read_text().splitlines() for path in (output, whole)]
+    assert [json.loads(row)["loss"] for row in curves[0]] == [json.loads(row)["loss"] for row in curves[1]]
+    assert not list((tmp_path / "state").rglob("*"))
 
 
 def trial(folder: Path, number: int, validation: float | None) -> Path:

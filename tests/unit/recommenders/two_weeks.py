@@ -131,11 +131,12 @@ SYSTEMS: dict[str, Any] = {
     "table": {"items": {"table": "t", "adapter": [8], "id_residual": True}},
     "codes": {"items": {"semantic_ids": "c", "combine": "concat", "table": "t", "adapter": [8], "id_residual": True}},
     "dual_view": {"items": {"kind": "dual_view", "text": "t", "fine": "f", "width": 8, "adapter": [8]}},
+    "findrec": {"recommender": "findrec", "text": "t", "width": 8, "alignment": {"dim": 4}},
     "tiger": TIGER,
     "mme_sid": {},
 }
 BY_ITEM = {"ids": ["items.weight"], "table": ["items.residual"], "codes": ["items.residual"],
-           "mme_sid": ["heads.vectors"]}  # fmt: skip
+           "findrec": ["items.weight"], "mme_sid": ["heads.vectors"]}  # fmt: skip
 """What has a row an item, said here anew."""
 
 

@@ -99,6 +99,16 @@ def test_accessible_names(read: Reader) -> None:
     assert len(ids) == len(set(ids))
 
 
+def test_contents_lead_to_every_heading_of_a_section(page: str, read: Reader) -> None:
+    ids = {a["id"] for _, a in read.found if "id" in a}
+    links = {(a["href"] or "")[1:] for tag, a in read.found if tag == "a"}
+    assert links - {"content"} <= ids
+    headings = {a.get("id") for tag, a in read.found if tag in ("h3", "h4")} - {"rules", "versions"}
+    assert {heading for heading in headings if heading} <= links
+    assert {"d-1-verdict", "d-1-results", "d-1-wins", "d-1-tables", "d-1-data"} <= links
+    assert "<!--contents" not in page
+
+
 def test_the_same_artifacts_give_the_same_page(results: Path, page: str, tmp_path: Path) -> None:
     tree = tmp_path / "results"
     shutil.copytree(results, tree)
@@ -108,7 +118,7 @@ def test_the_same_artifacts_give_the_same_page(results: Path, page: str, tmp_pat
 
 def test_plots_for_papers_have_plain_colours(results: Path) -> None:
     files = sorted((results / "report" / "plots" / "bazaar").glob("*.svg"))
-    assert {file.stem for file in files} >= {"by-run", "by-popularity", "by-history-length", "training-loss"}
+    assert {file.stem for file in files} >= {"by-run", "by-history-length", "training-loss"}
     assert all("var(" not in file.read_text() for file in files)
 
 

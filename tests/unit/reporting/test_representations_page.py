@@ -148,7 +148,11 @@ def said(accuracy: float, majority: float = 0.2, **more: Any) -> dict[str, Any]:
 
 PROBED: dict[str, dict[str, Any]] = {
     "text": {"probes": {"brand": said(0.5, left_out=3)}, "hidden_probes": {"material": said(0.44)}, "bound": False},
-    "tuned": {"probes": {"brand": said(0.15)}, "hidden_probes": {"material": said(0.97)}, "bound": False},
+    "tuned": {
+        "probes": {"brand": said(0.15)},
+        "hidden_probes": {"material": said(0.97, left_out=1_200)},
+        "bound": False,
+    },
     "latent": {"probes": {"brand": said(1.0)}, "hidden_probes": {"material": said(1.0)}, "bound": True},
     "bare": {"probes": {}, "unprobed": ["description", EVIL]},
 }
@@ -169,7 +173,7 @@ def test_probes_are_a_table_with_the_best_that_is_no_bound() -> None:
     notes = "; ".join(made.notes)
     assert "no column of its items: material" in notes
     assert "not probed (texts, numbers, or too few items): description" in notes
-    assert "up to 3 items of rare values" in notes
+    assert "up to 1,200 items of rare values or beyond a sample of 20,000 are left out" in notes
     chance = probe_table({"text": {"probes": {"brand": said(0.2)}}}, {"text": "x.json"})
     assert chance is not None
     assert not chance.rows[0][2][0].best  # what the most frequent value gets is no knowledge

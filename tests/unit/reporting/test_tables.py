@@ -30,6 +30,30 @@ def table(results: Path) -> RankingTable:
     return collect("bazaar", metric_files(results), ORDER, Evaluation(), Significance(resamples=1000))
 
 
+def test_who_knows_the_truth_is_a_bound(results: Path, table: RankingTable) -> None:
+    """Never bold, never first, never the baseline unless named; and the tests of others stay what they were."""
+    truth = ("semantic", "popular")
+    bound = collect("bazaar", metric_files(results), ORDER, Evaluation(), Significance(resamples=1000), truth)
+    assert [entry.system for entry in bound.entries] == ["id", "id", "popular", "semantic", "oracle"]
+    assert {name.partition("/")[0] for (name, _), cell in bound.cells.items() if cell.best} == {"id"}
+    assert [entry.system for entry in bound.ranked("NDCG@10")] == ["id", "id", "oracle", "semantic", "popular"]
+    assert any(note.startswith("popular, semantic: made of the hidden truth") for note in bound.notes())
+    assert not any("hidden truth" in note for note in table.notes())
+    column = Column("NDCG@10")
+    assert bound.cells["id/gru4rec", column].p_holm == table.cells["id/gru4rec", column].p_holm
+    only = collect("bazaar", metric_files(results), ORDER, Evaluation(), Significance(resamples=100), ("id", "popular"))
+    assert [entry.name for entry in only.baselines] == ["semantic/sasrec"]
+    named = Significance(resamples=100, baseline="semantic")
+    assert collect("bazaar", metric_files(results), ORDER, Evaluation(), named, truth).baselines[0].system == "semantic"
+
+
+def test_a_table_of_bounds_alone(results: Path) -> None:
+    systems = {"id", "popular", "semantic"}
+    bound = collect("bazaar", metric_files(results), ORDER, Evaluation(), Significance(), systems)
+    assert bound.baseline is None
+    assert not any(cell.best for cell in bound.cells.values())
+
+
 def copy(results: Path, tmp_path: Path) -> Path:
     target = tmp_path / "results"
     shutil.copytree(results / "bazaar" / "runs", target / "bazaar" / "runs")

@@ -99,6 +99,35 @@ def test_wandb_offline() -> None:
     assert list(run.glob("*.wandb"))
 
 
+@pytest.mark.parametrize("online", [False, True])
+@pytest.mark.parametrize(
+    ("tracker", "name", "given", "offline"),
+    [
+        ("trackio", "TRACKIO_SPACE_ID", "somebody/else", None),
+        ("trackio", "TRACKIO_SERVER_URL", "https://somewhere", None),
+        ("mlflow", "MLFLOW_DISABLE_TELEMETRY", None, "true"),
+        ("wandb", "WANDB_ERROR_REPORTING", None, "false"),
+    ],
+)
+def test_a_variable_sends_nothing_unless_the_config_says_so(
+    monkeypatch: pytest.MonkeyPatch, tracker: str, name: str, given: str | None, offline: str | None, online: bool
+) -> None:
+    """Whoever makes the tracker sees the variables as they are when the package is imported."""
+    from tessera.training import trackers
+
+    monkeypatch.delenv(name, raising=False) if given is None else monkeypatch.setenv(name, given)
+    seen: list[str | None] = []
+
+    def make(*_: Any) -> Any:
+        seen.append(os.environ.get(name))
+        raise OSError("it is not needed")
+
+    monkeypatch.setitem(trackers._MAKE, tracker, make)
+    with stage(LOG):
+        Trackers(LoopSettings(trackers=[tracker], trackers_online=online), "id/seed-1", "abc123")
+    assert seen == [given if online else offline]
+
+
 class Broken:
     """A tracker whose disk is full from its second row on."""
 

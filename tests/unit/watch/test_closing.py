@@ -9,8 +9,9 @@ import pytest
 
 from tessera.plan.graph import Plan
 from tessera.plan.jobs import Jobs
+from tessera.plan.truth import knows_the_truth
 from tessera.settings.config import load
-from tessera.watch.closing import best, closing_lines, knows_the_truth
+from tessera.watch.closing import best, closing_lines
 
 TABLE = """system,recommender,seeds,NDCG@10,NDCG@10 sd
 popular,popular,1,0.1,

@@ -10,7 +10,7 @@ Every position is trained: nothing here sees a later item.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -115,6 +115,10 @@ class FindRec(VectorRecommender):
         lost = {name: inputs.lost(table, items) for name, table in settings.modalities.items()}
         loss = catalogue_loss(run.loss, torch.from_numpy(popularity))
         return cls(settings, ids, backbone, Modalities(settings, tables, lost), loss, run.seed)
+
+    def item_rows(self) -> Collection[str]:
+        """The ID vectors; what modalities say of an item is read from the tables."""
+        return ["items.weight"]
 
     # ------------------------------------------------------------ training
 
