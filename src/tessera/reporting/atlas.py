@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ def _table(name: str, table: pa.Table, about: dict[str, Any], chosen: Sequence[i
     }
 
 
-def _colouring(name: str, values: dict[int, str | None], chosen: Sequence[int]) -> dict[str, Any]:
+def _colouring(name: str, values: Mapping[int, str | None], chosen: Sequence[int]) -> dict[str, Any]:
     """Each item's place among the most frequent values."""
     counts = Counter(value for item in chosen if (value := values.get(item)) is not None)
     frequent = sorted(counts, key=lambda value: (-counts[value], value))[:COLOURS]
