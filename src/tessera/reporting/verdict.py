@@ -150,12 +150,12 @@ def verdict(table: RankingTable, main: str, compared: Comparison | None, costs: 
         headline = f"No system is better than the baseline, {label(best)}."
         summary = f"{table.dataset}: no system is better than the baseline {label(best)}, {main} {number}"
     elif base is not None and compared is not None:
-        gains, told = _gains(table, compared, best, base)
+        gains, chance = _gains(table, compared, best, base)
         facts += gains
         won = compared.better(_place(compared, best), _place(compared, base))
         if not won:
             headline = f"{label(best)} has the best {main}, but is not told apart from the baseline."
-        summary += f", {gains[0][1]} over {label(base)} ({told})" if gains else ""
+        summary += f", {gains[0][1]} over {label(base)} ({chance})" if gains else ""
     if costs[best.name].text:
         facts.append(("Training of a seed", *_first_and_rest(costs[best.name].text)))
     return Verdict(headline, facts, _sentences(table, main, best, compared), _method(table, compared), f"{summary}.")
@@ -195,9 +195,13 @@ def _gains(table: RankingTable, compared: Comparison, best: Row, base: Row) -> t
     if base.name not in {entry.name for entry in compared.ranked}:
         return [], ""
     other = _place(compared, base)
-    told = compared.told_p(one, other)
+    chance = compared.told_p(one, other)
     everyone = np.ones(len(compared.values), bool)
-    groups = [(f"Over {label(base)}", everyone, f", {told}"), ("Head", compared.head, ""), ("Tail", ~compared.head, "")]
+    groups = [
+        (f"Over {label(base)}", everyone, f", {chance}"),
+        ("Head", compared.head, ""),
+        ("Tail", ~compared.head, ""),
+    ]
     gains = []
     for name, members, more in groups:
         first, second = compared.values[members, one], compared.values[members, other]
@@ -207,7 +211,7 @@ def _gains(table: RankingTable, compared: Comparison, best: Row, base: Row) -> t
         ends = bootstrap_ratio_interval(first, second, INTERVAL, settings.resamples, settings.seed)
         interval = f"{ends[0]:+.1%} to {ends[1]:+.1%}" if ends is not None else "interval not known"
         gains.append((name, f"{first.mean() / second.mean() - 1:+.1%}", f"{interval}{more}"))
-    return gains, told
+    return gains, chance
 
 
 def _sentences(table: RankingTable, main: str, best: Row, compared: Comparison | None) -> list[str]:
@@ -219,8 +223,8 @@ def _sentences(table: RankingTable, main: str, best: Row, compared: Comparison |
             for place, entry in enumerate(compared.ranked)
             if entry is not best and not compared.better(one, place)
         ]
-        told = f"cannot be told apart from {_listed(alike)}" if alike else "is better than all others"
-        sentences.append(f"{label(best)} {told}.")
+        standing = f"cannot be told apart from {_listed(alike)}" if alike else "is better than all others"
+        sentences.append(f"{label(best)} {standing}.")
     bounds = [
         f"{label(entry)} ({table.text(Column(main), table.mean(entry, main))})"
         for entry in table.entries

@@ -195,8 +195,8 @@ class FindRec(VectorRecommender):
             return {}
         counts = drawn.known.sum(0).clamp(min=1)
         divergence = ((drawn.divergence * drawn.known).sum(0) / counts).mean()
-        told = {"divergence": reported(divergence.detach())}
-        return {**told, "bottleneck": Term(settings.weight * divergence)} if settings.weight else told
+        curves = {"divergence": reported(divergence.detach())}
+        return {**curves, "bottleneck": Term(settings.weight * divergence)} if settings.weight else curves
 
     def _alignment_losses(
         self, drawn: Drawn, states: Tensor, histories: Histories, positions: Tensor, generator: torch.Generator
@@ -222,14 +222,14 @@ class FindRec(VectorRecommender):
             return {}
         use = use_of(gates)
         count = torch.full((), len(gates), device=gates.device)
-        told = {
+        curves = {
             "gate_entropy": Term(use.entropy, count, trained=False),
             "use_entropy": reported(entropy_of(use.shares)),
             **{f"expert_{number}": reported(share) for number, share in enumerate(use.shares, 1)},
         }
         if not self.settings.balance:
-            return told
-        return {**told, "balance": Term(self.settings.balance * use.balance, count)}
+            return curves
+        return {**curves, "balance": Term(self.settings.balance * use.balance, count)}
 
     def _generator(self, at: Position) -> torch.Generator:
         """Random numbers of a step that are the same in all its processes."""
