@@ -159,7 +159,7 @@ def test_a_page_without_codes_has_no_such_section(results: Path, tmp_path: Path,
         runs,
         {},
         results,
-        **reporting_world.representation_files(results),
+        **(reporting_world.representation_files(results) | {"atlas": {}}),
     )
     text = (tmp_path / "x.html").read_text()
     assert "Semantic IDs</h3>" in text
