@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import unlock
@@ -67,11 +69,11 @@ def _is_config(argument: str) -> bool:
     return Path(argument).suffix in (".yaml", ".yml", ".json") and Path(argument).parts[:1] != ("results",)
 
 
-def environment() -> dict[str, str]:
-    """With the library of this folder, where Snakemake finds the logger plugin."""
+def environment(given: Sequence[str] = ()) -> dict[str, str]:
+    """With the library of this folder, where Snakemake finds the logger plugin, and with the command as it was given."""
     source = Path(__file__).resolve().parents[1] / "src"
     kept = [str(source)] * source.is_dir() + [os.environ[name] for name in ("PYTHONPATH",) if os.environ.get(name)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(kept)}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(kept), "TESSERA_COMMAND": shlex.join(["./run", *given])}
 
 
 def report(arguments: list[str], configs: list[str]) -> Path:
@@ -101,7 +103,7 @@ def main(given: list[str]) -> int:
     if line:
         arguments = ["--logger=tessera", *arguments]
     # as a module: the program `snakemake` of an environment knows the folder that it was made in, by its path
-    process = subprocess.Popen([sys.executable, "-m", "snakemake", *arguments], env=environment())
+    process = subprocess.Popen([sys.executable, "-m", "snakemake", *arguments], env=environment(given))
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: process.send_signal(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to Snakemake, too

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -71,3 +72,9 @@ def test_an_end_of_snakemake_that_it_cannot_tell_is_told(tmp_path: Path, number:
     assert done.stderr.strip() == (
         f"ERROR: Snakemake did not end by itself {said}; the same command goes on" if said else ""
     )
+
+
+def test_the_page_will_tell_the_command_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    run = importlib.import_module("run")
+    assert run.environment(["--configfile", "my own.yaml"])["TESSERA_COMMAND"] == "./run --configfile 'my own.yaml'"
