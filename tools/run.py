@@ -70,7 +70,7 @@ def _is_config(argument: str) -> bool:
 
 
 def environment(given: Sequence[str] = ()) -> dict[str, str]:
-    """With the library of this folder, where Snakemake finds the logger plugin, and with the command as it was given."""
+    """With the library of this folder, where Snakemake finds the logger plugin, and the command as it was given."""
     source = Path(__file__).resolve().parents[1] / "src"
     kept = [str(source)] * source.is_dir() + [os.environ[name] for name in ("PYTHONPATH",) if os.environ.get(name)]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(kept), "TESSERA_COMMAND": shlex.join(["./run", *given])}
