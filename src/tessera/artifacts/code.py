@@ -19,7 +19,8 @@ SOURCE = Path(__file__).resolve().parents[2]
 _LEFT_OUT = {"tessera.__version__"}
 
 
-def _module_file(name: str, roots: Iterable[Path]) -> Path | None:
+@cache
+def _module_file(name: str, roots: tuple[Path, ...]) -> Path | None:
     for root in roots:
         base = root.joinpath(*name.split("."))
         for candidate in (base.with_suffix(".py"), base / "__init__.py"):
@@ -50,10 +51,13 @@ def _for_types_alone(node: ast.AST) -> bool:
 
 def _statements(tree: ast.AST) -> Iterator[ast.AST]:
     """All nodes but those that are there for type checkers alone."""
-    for node in ast.iter_child_nodes(tree):
-        if not _for_types_alone(node):
-            yield node
-            yield from _statements(node)
+    waiting = [tree]
+    while waiting:
+        for node in ast.iter_child_nodes(waiting.pop()):
+            if not _for_types_alone(node):
+                yield node
+                if not isinstance(node, ast.expr):  # no expression holds a statement
+                    waiting.append(node)
 
 
 def _package(path: Path, level: int) -> str:
