@@ -15,6 +15,7 @@ import torch
 from tessera.artifacts.codes import ABSENT, Part, SemanticIds, write_codes
 from tessera.artifacts.models import write_model
 from tessera.artifacts.tables import ArtifactError, write_item_table, write_table
+from tessera.data import principal
 from tessera.evaluation import spectrum
 from tessera.quantization import health as module
 from tessera.quantization.base import PartQuantizer, Quantizer
@@ -265,7 +266,7 @@ def test_a_few_rows_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     whole = module.describe_reconstruction(vectors, decoded), spectrum.describe_spectrum(vectors)
     assert whole[0]["mse"] == pytest.approx(np.square(vectors - decoded).mean(), rel=1e-5)
     monkeypatch.setattr(module, "_CHUNK", 7)
-    monkeypatch.setattr(spectrum, "_CHUNK", 7)
+    monkeypatch.setattr(principal, "_ROWS", 7)
     assert module.describe_reconstruction(vectors, decoded) == pytest.approx(whole[0])
     for kind in ("raw", "centred"):
         found, expected = spectrum.describe_spectrum(vectors)[kind], whole[1][kind]

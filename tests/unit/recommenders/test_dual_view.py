@@ -470,7 +470,7 @@ def test_no_picture_at_all_says_so(tmp_path: Path) -> None:
     inputs = write_views(tmp_path)
     empty = np.zeros(0, np.int64)
     write_item_table(tmp_path / "image.parquet", empty, np.zeros((0, 3)))
-    with pytest.raises(ValueError, match=r"items.image: the table 'image' has no row"):
+    with pytest.raises(ValueError, match=r"image.parquet: has no vector of any item"):
         SequentialRecommender.build(run_of({}), inputs, np.ones(ITEMS + 1, np.int64))
     write_item_sequences(tmp_path / "fine.parquet", empty, [], np.zeros((0, 11)))
     with pytest.raises(ValueError, match=r"items.fine: the table has no row"):
