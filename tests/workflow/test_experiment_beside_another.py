@@ -147,7 +147,7 @@ def test_a_stage_that_runs_again_leaves_the_other_folder_alone(
     text = (project.folder / second).read_text()
     changes: dict[str, Any] = {"systems__latent__items__adapter": [8], "training__epochs": 1}
     try:
-        write(project, second, **changes, semantic_ids__plain__codes=7)
+        write(project, second, **changes, semantic_ids__plain__codes=9)
         done = project.snakemake("--cores", "1", "--configfile", second)
         assert done.returncode == 0, done.stdout[-6000:]
         ours = files(project.folder / "results/second")

@@ -89,7 +89,7 @@ def test_other_weights_make_it_again(project: Project) -> None:
     save_file({name: weight * 2 for name, weight in load_file(weights).items()}, weights)
     stale = project.stale("own.yaml")
     assert stale == {"embed": 1, "diagnose": 1, "atlas": 1, "train": 2, "evaluate": 2, "tables": 1, "report": 1}
-    edited = project.config() | CONFIG | {"tables": {"seen": {**CONFIG["tables"]["seen"], "pooling": "projection"}}}
+    edited = CONFIG | {"tables": {"seen": {**CONFIG["tables"]["seen"], "pooling": "projection"}}}
     done = project.snakemake("-n", "--configfile", project.write_config(edited, "wrong.yaml"))
     assert done.returncode != 0
     assert "siglip has no pooling 'projection' (it has: pooler, mean)" in done.stdout

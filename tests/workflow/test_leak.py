@@ -60,6 +60,8 @@ def again(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = load(yaml.safe_load((finished.folder / "config/tiny.yaml").read_text()))
     folder = tmp_path_factory.mktemp("leak")
     permuted(finished.folder / "results/tiny/bazaar/data", folder / "data")
+    # pictures are named from the dataset's folder
+    (folder / "raw").symlink_to(finished.folder / "results/tiny/bazaar/raw")
     catalogue, model, state = folder / "data/items.parquet", folder / "model", folder / "state"
     small, prompt = config.models["small"], config.datasets["bazaar"].prompt
     with pytest.MonkeyPatch.context() as patched:

@@ -304,6 +304,7 @@ def test_nothing_is_sent_unless_asked(results: Path, tmp_path: Path, monkeypatch
         raise OSError("no network in this test")
 
     monkeypatch.setenv("HF_TOKEN", "hf_nothing")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # tests of language models set it for all
     monkeypatch.setattr(socket.socket, "connect", connect)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: connect(None, a))  # type: ignore[arg-type]
     run = load(results, "sasrec")
