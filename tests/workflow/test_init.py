@@ -57,10 +57,10 @@ def test_init_and_run_in_a_fresh_environment(wheel: Path, tmp_path: Path) -> Non
         text=True,
         check=True,
     ).stdout.strip()
-    subprocess.run(
+    subprocess.run(  # without PYTHONPATH, by which pip would find the repository and call the wheel installed
         [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", "--no-index", str(wheel)],
-        check=True,
-    )
+        check=True, env=environment(),
+    )  # fmt: skip
     import snakemake
 
     shared = Path(snakemake.__file__).parents[1]

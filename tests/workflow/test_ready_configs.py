@@ -93,7 +93,7 @@ def test_captions_and_tables_are_made_a_job_a_gpu(name: str, project: Project) -
 
 
 def test_joining_parts_asks_for_no_gpu(project: Project) -> None:
-    shown = project.snakemake("-n", "--configfile", "config/reaemb-qwen.yaml").stdout
+    shown = project.snakemake("-n", "--forceall", "--configfile", "config/reaemb-qwen.yaml").stdout
     asked = [
         (rule, gpu) for rule, gpu in re.findall(r"^rule (\w+):\n(?:    .*\n)*?    resources: .*gpu=(\d)", shown, re.M)
     ]

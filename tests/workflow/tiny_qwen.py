@@ -20,7 +20,12 @@ def write_qwen_vl(folder: Path) -> Path:
     """Qwen2.5-VL of one layer, with a tokenizer, a chat template and an image processor."""
     settings = BuiltModel(built="qwen2.5-vl", hidden=32, layers=1, vision_layers=1, heads=2, vocabulary=500)
     tokenizer = train_tokenizer(WORDS, settings)
-    make_model(settings, tokenizer).save_pretrained(folder)
+    model = make_model(settings, tokenizer)
+    weights = model.get_output_embeddings().weight.data
+    for token in range(len(weights)):  # random weights as they come may answer nothing
+        if not tokenizer.decode([token], skip_special_tokens=True).strip().isalpha():
+            weights[token] = 0.0
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     make_image_processor(settings).save_pretrained(folder)
     return folder

@@ -15,7 +15,7 @@ from tessera.artifacts.tables import write_table
 from tessera.language.answers import answer
 from tessera.language.models import LanguageModel
 from tessera.language.questions import Question
-from tessera.language.shown import BROKEN_PICTURE, ShownCatalogue
+from tessera.language.shown import BROKEN_PICTURE, NO_ANSWER, ShownCatalogue
 from tessera.settings.language import Captions, ItemPrompt
 from tessera.training.shards import Shards, forget_shards, groups, share_of_groups
 
@@ -102,6 +102,8 @@ def write_said(settings: Captions, prompt: ItemPrompt, parts: Sequence[Said], ou
     counts = Counter(status for _, _, status in rows)
     if counts[BROKEN_PICTURE] > NAMED:
         log.info("and %s more pictures that cannot be read", f"{counts[BROKEN_PICTURE] - NAMED:,}")
+    if counts[NO_ANSWER]:
+        log.warning("of %s items the model was shown, it said nothing", f"{counts[NO_ANSWER]:,}")
     log.info("captions: %s", ", ".join(f"{count:,} {status}" for status, count in counts.most_common()))
     columns = [list(column) for column in zip(*rows, strict=True)]
     made = pa.table({"item": pa.array(columns[0], pa.int32()), "text": pa.array(columns[1], pa.string()),
@@ -132,7 +134,10 @@ def _caption(settings: Captions, shown: ShownCatalogue, items: Sequence[int]) ->
             pictures = [pixels for pixels in batch.pixels if pixels is not None]
             texts = answer(shown.question, batch.rows, pictures, settings.max_new_tokens)
             said.update(zip(batch.items, texts, strict=True))
-        made["rows"] += [[item, said.get(item), seen.status[item]] for item in group]
+        silent = {item for item, text in said.items() if not text.strip()}
+        made["rows"] += [
+            [item, None, NO_ANSWER] if item in silent else [item, said.get(item), seen.status[item]] for item in group
+        ]
         made["cut"] += cut
         made["broken"] = [*made["broken"], *seen.broken][:NAMED]
     return made

@@ -19,6 +19,8 @@ from tessera.settings.language import ItemPrompt
 
 CAPTIONED, NO_PICTURE, BROKEN_PICTURE, NO_TEXT = "captioned", "no picture", "broken picture", "no text"
 """What became of an item: it is shown (and captioned), or lacks what the model is to be shown."""
+NO_ANSWER = "no answer"
+"""It was shown, and the model said nothing."""
 
 
 @dataclass

@@ -57,6 +57,28 @@ def test_an_item_without_what_is_shown_is_marked_and_not_captioned(
         assert list(rows) == [1, 2, 3, 4, 5]
 
 
+def test_an_empty_answer_is_no_caption(
+    model: LanguageModel, catalogue: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """An item that the model said nothing of is counted, not told to the next stage as captioned."""
+    data = catalogue(4, ["1.png", "2.png", None, "4.png"], ["Oak", "Elm", "Ash", "Fir"])
+
+    def some(question: Question, rows: list[list[int]], *others: object) -> list[str]:
+        return ["", " \n", "a lamp"][: len(rows)]
+
+    monkeypatch.setattr(captions_module, "answer", some)
+    output = tmp_path / "captions.parquet"
+    settings = Captions(model="tiny", source="both", max_new_tokens=4)
+    write_captions(settings, PROMPT, model, data / "items.parquet", output, tmp_path / "state")
+    rows = said(output)
+    assert rows[3] == (None, "no picture")
+    assert sorted((rows[1], rows[2], rows[4]), key=str) == sorted(
+        [(None, "no answer"), (None, "no answer"), ("a lamp", "captioned")], key=str
+    )
+    assert "of 2 items the model was shown, it said nothing" in caplog.text
+
+
 def test_many_broken_pictures_are_counted_and_a_few_named(
     model: LanguageModel, catalogue: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
