@@ -41,6 +41,7 @@ rule evaluate:
         "<results>/logs/evaluate/{dataset}/{system}/{recommender}/seed-{seed}.log",
     benchmark:
         "<results>/benchmarks/evaluate/{dataset}/{system}/{recommender}/seed-{seed}.tsv"
+    priority: 6
     retries: CONFIG.resources.evaluate.retries
     conda:
         ENVIRONMENT
