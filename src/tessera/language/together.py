@@ -17,22 +17,22 @@ class TogetherAttention(qwen.Qwen2_5_VLVisionAttention):
         hidden_states: Tensor,
         cu_seqlens: Tensor,
         position_embeddings: tuple[Tensor, Tensor] | None = None,
+        *args: Any,
         **more: Any,
     ) -> Tensor:
         """(patches, width) what patches give; pictures of several sizes go the library's own way."""
         sizes = cu_seqlens.diff()
         size = int(sizes[0])
-        plain = self.config._attn_implementation == "sdpa" and position_embeddings is not None
-        if not plain or len(sizes) == 1 or not bool((sizes == size).all()):
-            attended: Tensor = super().forward(
-                hidden_states, cu_seqlens=cu_seqlens, position_embeddings=position_embeddings, **more
-            )
+        other = self.config._attn_implementation != "sdpa"
+        if other or position_embeddings is None or len(sizes) == 1 or not bool((sizes == size).all()):
+            attended: Tensor = super().forward(hidden_states, cu_seqlens, position_embeddings, *args, **more)
             return attended
         patches = len(hidden_states)
         heads = self.qkv(hidden_states).reshape(patches, 3, self.num_heads, -1).permute(1, 0, 2, 3).unbind(0)
-        query, key = qwen.apply_rotary_pos_emb_vision(heads[0], heads[1], *position_embeddings)
-        parts = (part.view(-1, size, *part.shape[1:]).transpose(1, 2) for part in (query, key, heads[2]))
-        states = F.scaled_dot_product_attention(*parts, scale=self.scaling)
+        cos, sin = position_embeddings
+        turned = qwen.apply_rotary_pos_emb_vision(heads[0], heads[1], cos, sin)
+        query, key, value = (part.view(-1, size, *part.shape[1:]).transpose(1, 2) for part in (*turned, heads[2]))
+        states = F.scaled_dot_product_attention(query, key, value, scale=self.scaling)
         given: Tensor = self.proj(states.transpose(1, 2).reshape(patches, -1))
         return given
 
