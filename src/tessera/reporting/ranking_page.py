@@ -26,6 +26,7 @@ from tessera.reporting.runs import Entry, label, read_history
 from tessera.reporting.samples import Catalogue, ItemCard, UserCard, sample_items, sample_users
 from tessera.reporting.search import HEADS as SEARCH_HEADS
 from tessera.reporting.search import SearchSection, search_section
+from tessera.reporting.side_by_side import side_by_side
 from tessera.reporting.verdict import Comparison, Verdict, compare, costs_of, verdict
 from tessera.settings.base import did_you_mean
 from tessera.settings.reporting import Report
@@ -48,6 +49,8 @@ class Section:
     users: list[UserCard]
     leader: str
     """The run whose ranks chose the sample users."""
+    pairs: str
+    """JSON for the page's script: test users under two systems side by side; empty where there is none."""
     representations: Representations | None
     codes: SemanticIdSection | None
     captions: Captioned | None
@@ -159,6 +162,9 @@ def _section(
         items=items,
         users=users,
         leader=label(shown[-1]) if shown else "",
+        pairs=side_by_side(
+            catalogue, data / "users.parquet", table, report.main_metric, report.explorer_users, explored
+        ),
         representations=made,
         codes=ids,
         captions=captioned(catalogue, captions, report.sample_items),
