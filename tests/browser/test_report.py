@@ -526,7 +526,7 @@ def test_two_systems_side_by_side(visit: Opener, report: Path) -> None:
         "both hit": [user for user in one if one[user] <= 10 and other[user] <= 10],
         "both miss": [user for user in one if one[user] > 10 and other[user] > 10],
     }
-    show, users = box.get_by_label("Show"), box.get_by_label("User", exact=True)
+    show, users = box.get_by_label("Show"), box.get_by_role("combobox", name="User", exact=True)
     assert show.locator("option").all_inner_texts() == [f"{kind} ({len(own)})" for kind, own in kinds.items()]
     raw = {user: EVIL_USER if user == 1 else f"user-{user}" for user in range(1, USERS + 1)}
     for number, (kind, own) in enumerate(kinds.items()):
@@ -625,5 +625,5 @@ def test_two_systems_side_by_side_have_contrast_and_fit_every_screen(visit: Open
 def test_hostile_users_stay_in_their_places(visit_hostile: Opener) -> None:
     page = visit_hostile(width=400)
     box = page.locator(".pairs")
-    assert "\\u202egpj.exe" in box.get_by_label("User", exact=True).locator("option").first.inner_text()
+    assert "\\u202egpj.exe" in box.get_by_role("combobox", name="User", exact=True).locator("option").first.inner_text()
     assert box.evaluate("node => node.scrollWidth <= node.clientWidth")

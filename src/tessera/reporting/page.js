@@ -672,7 +672,7 @@
     };
     const head = (text, more) => {
       const node = make("h5", "", text);
-      if (more) node.append(make("span", "", more));
+      if (more) node.append(" ", make("span", "", more));
       return node;
     };
     const recommended = (user, letter, system, letterOther, systemOther) => {
@@ -681,7 +681,7 @@
       const hit = hits(user, system);
       const title = head(`${letter}: ${systems[system]}`);
       const where = rank === null ? "cannot hit the target" : `target at rank ${rankText(rank)}`;
-      title.append(make("b", hit ? "won" : "lost", hit ? "hit" : "miss"), make("span", "", where));
+      title.append(" ", make("b", hit ? "won" : "lost", hit ? "hit" : "miss"), " ", make("span", "", where));
       const list = make("ol", "tiles");
       const theirs = new Set(user[lists][systemOther]);
       list.append(...user[lists][system].map((place, number) =>
