@@ -100,7 +100,7 @@ class ClickTable(Table[ClickRun]):
 
     @property
     def columns(self) -> list[Column]:
-        """Metrics of all impressions, AUC of head, tail and the longest histories, costs."""
+        """Metrics of all impressions, AUC of head, tail and the longest histories, costs, metrics after calibration."""
         lengths = {column.group for _, column in self.cells if (column.kind, column.metric) == ("history", "AUC")}
         last = max(lengths - {"empty"}, key=lambda name: int(name.lstrip(">").split("-")[0]), default="")
         shown = [Column(metric) for metric in clicks.METRICS]
@@ -110,14 +110,20 @@ class ClickTable(Table[ClickRun]):
             Column("AUC", "history", last),
         ]
         shown += [Column(metric, "cost") for metric in ("recall", "p50_ms", "p99_ms", "parameters")]
-        return self.filled(shown)
+        return self.filled([*shown, *self.apart])
+
+    @property
+    def apart(self) -> list[Column]:
+        """Log loss and calibration error after each calibration, which the page shows in a table of their own."""
+        ways = [Column(metric, "calibrated", method) for metric in ("log loss", "ECE") for method in METHODS]
+        return self.filled(ways)
 
     @property
     def calibrated(self) -> list[Column]:
         """Log loss and calibration error as models predict, and after each calibration; empty where there is none."""
-        ways = [("", ""), *(("calibrated", method) for method in METHODS)]
-        columns = self.filled(Column(metric, *way) for metric in ("log loss", "ECE") for way in ways)
-        return columns if any(column.kind for column in columns) else []
+        if not self.apart:
+            return []
+        return self.filled([c for m in ("log loss", "ECE") for c in (Column(m), *self.apart) if c.metric == m])
 
     @property
     def title(self) -> str:
@@ -167,6 +173,8 @@ class ClickTable(Table[ClickRun]):
                 f"p50 and p99: milliseconds of a request of {latency['candidates']} candidates after "
                 f"{latency['mean_history']:,.0f} events on the machine of the run"
             )
+        if self.apart:
+            conditions.append("Platt, isotonic: of probabilities put right by validation impressions alone")
         if any(entry.is_oracle for entry in self.entries):
             conditions.append("oracle: the true chance of a click, a bound")
         return conditions

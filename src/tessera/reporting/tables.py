@@ -101,10 +101,15 @@ class Table(ABC, Generic[R]):
     def columns(self) -> list[Column]:
         """The columns of the printed tables, those without any value left out."""
 
+    @property
+    def apart(self) -> list[Column]:
+        """Those of the columns that the page shows in a table of their own."""
+        return []
+
     def leading(self, main: str) -> list[Column]:
         """The columns that a page shows first: those of the metric that decides, then a few more."""
         own = [column for column in self.columns if column.metric == main]
-        others = [column for column in self.columns if column.metric != main]
+        others = [column for column in self.columns if column.metric != main and column not in self.apart]
         return [*sorted(own, key=lambda column: bool(column.kind)), *others][: max(6, len(own))]
 
     @abstractmethod

@@ -122,12 +122,22 @@ def test_files(table, tmp_path):
     assert [row["mean"] for row in mine] == [0.2]
 
 
-def test_calibration_has_a_table_of_its_own(results, table):
+def test_calibration_has_columns_in_files_and_a_table_of_its_own_on_the_page(results, table):
     shown = [
         Column(m, *w) for m in ("log loss", "ECE") for w in ((), ("calibrated", "Platt"), ("calibrated", "isotonic"))
     ]
     assert table.calibrated == shown
-    assert not set(table.columns) & set(shown[1:3])
+    after = [column for column in shown if column.kind]
+    assert table.apart == [column for column in table.columns if column.kind == "calibrated"] == after
+    (base, *_) = csv.DictReader(io.StringIO(csv_text(table)))
+    assert float(base["isotonic ECE"]) == pytest.approx(
+        cell(table, "base", "ECE", "calibrated", "isotonic").mean, rel=1e-5
+    )
+    assert float(base["Platt log loss sd"]) > 0
+    heads = next(line for line in markdown(table).splitlines() if line.startswith("| model"))
+    assert heads.endswith("| Platt log loss | isotonic log loss | Platt ECE | isotonic ECE |")
+    assert latex(table).count("Platt log loss") == 1
+    assert "put right by validation impressions alone" in markdown(table)
     told = [read_json(results / f"shop/ctr/runs/base/seed-{seed}/metrics.json")["calibrated"] for seed in (1, 2)]
     mean = np.mean([one["Platt"]["metrics"]["log loss"] for one in told])
     assert cell(table, "base", "log loss", "calibrated", "Platt").mean == pytest.approx(mean)
@@ -145,7 +155,8 @@ def test_results_of_before_calibration_are_shown_without_it(results, tmp_path):
     for path in files:
         write_json(path, {key: value for key, value in read_json(path).items() if key != "calibrated"})
     table = collect("shop", files, "base", SETTINGS)
-    assert table.calibrated == []
+    assert table.calibrated == table.apart == []
+    assert "Platt" not in markdown(table) + csv_text(table) + latex(table)
     write(table, {kind: tree / f"tables/shop-ctr.{kind}" for kind in ("parquet", "csv", "md", "tex")})
     build(tree / "report/index.html", Report(title="x"), {"shop": RUNS}, {"task": "ctr"}, tree)
     assert "After calibration" not in (tree / "report/index.html").read_text()
