@@ -96,6 +96,8 @@ class ClickTable(Table[ClickRun]):
     )
     COUNTED: ClassVar[str] = "samples"
     ROW: ClassVar[str] = "model"
+    COMPETES: ClassVar[str] = "model"
+    TRAINED_BY: ClassVar[str] = "train_ctr"
     INTERVALS: ClassVar[bool] = True
 
     @property
@@ -142,7 +144,7 @@ class ClickTable(Table[ClickRun]):
     def least_p(self) -> float:
         """See `Table.least_p`."""
         most = max(1, len(self.rivals) * len(TESTED))
-        return min(1.0, self.comparisons / (1 + enough_resamples(_significance(self.evaluation), most)))
+        return min(1.0, self.comparisons / (1 + enough_resamples(significance(self.evaluation), most)))
 
     def settings(self) -> dict[str, Any]:
         """Of judge and tests."""
@@ -180,13 +182,15 @@ class ClickTable(Table[ClickRun]):
         return conditions
 
 
-def _significance(evaluation: CTREvaluation) -> Significance:
-    """The tests of a table of click models."""
-    return Significance(method="bootstrap", resamples=evaluation.resamples, level=evaluation.level)
+def significance(evaluation: CTREvaluation) -> Significance:
+    """The tests of click models."""
+    return Significance(
+        method="bootstrap", resamples=evaluation.resamples, level=evaluation.level, seed=evaluation.seed
+    )
 
 
-def _bare(
-    dataset: str, metric_files: Sequence[str | Path], evaluation: CTREvaluation, bounds: Iterable[str]
+def bare(
+    dataset: str, metric_files: Sequence[str | Path], evaluation: CTREvaluation, bounds: Iterable[str] = ()
 ) -> ClickTable:
     """The rows without their numbers, in the order of the files."""
     runs = [read_run(path) for path in metric_files]
@@ -213,7 +217,7 @@ def collect(
         ValueError: no run, or the baseline has none.
         ArtifactError: two runs predict different samples.
     """
-    table = _bare(dataset, metric_files, evaluation, bounds)
+    table = bare(dataset, metric_files, evaluation, bounds)
     table.baselines = baselines_of(table.entries, against, "ctr.baseline")
     for warning in table.warnings():
         log.warning("WARNING: %s: %s", dataset, warning)
@@ -237,17 +241,23 @@ def load(path: str | Path, metric_files: Sequence[str | Path]) -> ClickTable:
     """
     made = describe(path)["settings"]
     evaluation = CTREvaluation.model_validate(made["evaluation"])
-    table = _bare(made["dataset"], metric_files, evaluation, made["bounds"])
+    table = bare(made["dataset"], metric_files, evaluation, made["bounds"])
     table.read(path)
     return table
 
 
-def _resampled(table: ClickTable, resamples: int) -> dict[str, dict[str, np.ndarray]]:
-    """Row -> metric -> (resamples,) mean over its seeds; all rows draw the same users."""
+def resampled(
+    table: ClickTable, resamples: int, entries: Sequence[Entry[ClickRun]]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Row -> metric -> (resamples,) mean over its seeds; all rows draw the same users.
+
+    Raises:
+        ArtifactError: two runs predict different samples.
+    """
     first = table.judged
     samples = first.predictions().select(["user", "item", "label"])
     draws: dict[str, dict[str, np.ndarray]] = {}
-    for entry in table.entries:
+    for entry in entries:
         seeds = []
         for run in entry.runs:
             predictions = run.predictions()
@@ -264,7 +274,7 @@ def _compare(table: ClickTable) -> None:
     """Intervals of every model, and paired tests against the baseline, from the same resamples of users."""
     rivals, evaluation = table.rivals, table.evaluation
     most = max(1, len(rivals) * len(TESTED))
-    draws = _resampled(table, enough_resamples(_significance(evaluation), most))
+    draws = resampled(table, enough_resamples(significance(evaluation), most), table.entries)
     for entry in table.entries:
         for metric in TESTED:
             cell, bounds = (

@@ -91,6 +91,10 @@ class Table(ABC, Generic[R]):
     """What a cell counts."""
     ROW: ClassVar[str] = "run"
     """What a row is."""
+    COMPETES: ClassVar[str] = "system"
+    """What competes in it."""
+    TRAINED_BY: ClassVar[str] = "train"
+    """The rule whose benchmark files tell the cost of training."""
     INTERVALS: ClassVar[bool] = False
     """Whether cells may have intervals."""
 
