@@ -205,7 +205,9 @@ def read(path: str | Path) -> ClaimTable:
     """Written claims; nothing is tested again."""
     made = describe(path)["settings"]
     claims = [Tested(**row) for row in read_table(path, "claims").to_pylist()]
-    return ClaimTable(made["dataset"], claims, Significance.model_validate(made["significance"]), made["of_users"])
+    return ClaimTable(
+        made["dataset"], claims, Significance.model_validate(made["significance"]), made.get("of_users", True)
+    )
 
 
 HEADS = ("claim", "verdict", "what is claimed", "difference", "p", "smallest effect", "users")
