@@ -544,7 +544,7 @@ def test_two_systems_side_by_side(visit: Opener, report: Path) -> None:
     for place, (letter, name, word, rank) in enumerate(
         (("A", names[0], "hit", one[user]), ("B", names[1], "miss", other[user])), 1
     ):
-        said = "cannot hit the target" if rank == float("inf") else f"target at rank {rank:g}"
+        said = "counts as a miss" if rank == float("inf") else f"target at rank {rank:g}"
         assert lists.nth(place).locator("h5").inner_text().split() == f"{letter}: {name} {word} {said}".split()
         assert lists.nth(place).locator(".tile").count() == 10
     assert lists.nth(1).locator(".tile.hit").count() == 1

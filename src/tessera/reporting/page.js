@@ -680,7 +680,7 @@
       const rank = user[ranks][system];
       const hit = hits(user, system);
       const title = head(`${letter}: ${systems[system]}`);
-      const where = rank === null ? "cannot hit the target" : `target at rank ${rankText(rank)}`;
+      const where = rank === null ? "counts as a miss" : `target at rank ${rankText(rank)}`;
       title.append(" ", make("b", hit ? "won" : "lost", hit ? "hit" : "miss"), " ", make("span", "", where));
       const list = make("ol", "tiles");
       const theirs = new Set(user[lists][systemOther]);
