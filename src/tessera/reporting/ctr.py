@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,12 +15,14 @@ from tessera.artifacts.logs import log
 from tessera.artifacts.tables import ArtifactError, describe, read_table
 from tessera.evaluation import clicks
 from tessera.evaluation.calibration import METHODS
-from tessera.evaluation.significance import enough_resamples
+from tessera.evaluation.significance import enough_resamples, holm
 from tessera.reporting.runs import Entry, Run, baselines_of, grouped, read_metrics
 from tessera.reporting.tables import Column, Metric, Table
 from tessera.settings.ctr import CTREvaluation
 from tessera.settings.evaluation import Significance
 
+MAIN = "AUC"
+"""The metric that decides."""
 TESTED = ("AUC", "GAUC", "log loss")
 _NEEDED = ("model", "kind", "seed", "samples", "users", "clicks", "metrics", "groups", "calibration")
 _COSTS = {
@@ -74,11 +77,27 @@ def read_run(path: str | Path) -> ClickRun:
     )
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """Every pair of competitors, from the resamples of the table; kept, since drawing them takes long."""
+
+    names: list[str]
+    """Of the competitors that have the main metric."""
+    p: list[list[float]]
+    """(names, names) of the main metric, corrected over all pairs."""
+    least: float
+    """The least of them that the resamples can tell."""
+    intervals: dict[str, list[list[list[float] | None]]]
+    """Metric -> (names, names) ends of the interval of the first less the second; None where it is not known."""
+
+
 @dataclass(kw_only=True)
 class ClickTable(Table[ClickRun]):
     """The results of click-through models."""
 
     evaluation: CTREvaluation
+    pairs: Pairs | None = None
+    """None where there is none, and in tables that were written without."""
 
     METRICS: ClassVar[tuple[Metric, ...]] = (
         Metric("AUC"),
@@ -151,6 +170,10 @@ class ClickTable(Table[ClickRun]):
         against = self.baseline.system if self.baseline is not None else None
         evaluation = self.evaluation.model_dump(mode="json")
         return {"evaluation": evaluation, "against": against, "bounds": sorted(self.bounds)}
+
+    def kept(self) -> dict[str, Any]:
+        """The pairs."""
+        return {"pairs": asdict(self.pairs)} if self.pairs is not None else {}
 
     def conditions(self) -> list[str]:
         """Impressions, seeds, tests, and what the columns mean."""
@@ -239,10 +262,12 @@ def load(path: str | Path, metric_files: Sequence[str | Path]) -> ClickTable:
     Raises:
         ArtifactError: the file is missing, is of another kind, or tells of runs that are not given.
     """
-    made = describe(path)["settings"]
-    evaluation = CTREvaluation.model_validate(made["evaluation"])
-    table = bare(made["dataset"], metric_files, evaluation, made["bounds"])
+    made = describe(path)
+    settings = made["settings"]
+    evaluation = CTREvaluation.model_validate(settings["evaluation"])
+    table = bare(settings["dataset"], metric_files, evaluation, settings["bounds"])
     table.read(path)
+    table.pairs = Pairs(**made["pairs"]) if "pairs" in made else None
     return table
 
 
@@ -270,11 +295,47 @@ def resampled(
     return draws
 
 
+def _pairs(
+    table: ClickTable,
+    competing: Sequence[Entry[ClickRun]],
+    pairs: Sequence[tuple[int, int]],
+    draws: Mapping[str, Mapping[str, np.ndarray]],
+    resamples: int,
+) -> Pairs | None:
+    """Every pair of competitors on the first of the resamples."""
+    if not competing:
+        return None
+    count = len(competing)
+    p = np.ones((count, count))
+    intervals: dict[str, list[list[list[float] | None]]] = {m: [[None] * count for _ in competing] for m in TESTED}
+    tested = []
+    for one, other in pairs:
+        first, second = competing[one], competing[other]
+        for metric in TESTED:
+            drawn = (draws[first.name][metric] - draws[second.name][metric])[:resamples]
+            if metric == MAIN:
+                tested.append(clicks.paired_p(drawn, table.mean(first, metric) - table.mean(second, metric)))
+            if ends := clicks.interval(drawn, table.evaluation.level):
+                intervals[metric][one][other], intervals[metric][other][one] = [*ends], [-ends[1], -ends[0]]
+    if pairs:
+        first_places, second_places = zip(*pairs, strict=True)
+        p[first_places, second_places] = p[second_places, first_places] = holm(np.array(tested))
+    least = min(1.0, len(pairs) / (1 + resamples))
+    return Pairs([entry.name for entry in competing], p.tolist(), least, intervals)
+
+
 def _compare(table: ClickTable) -> None:
     """Intervals of every model, and paired tests against the baseline, from the same resamples of users."""
     rivals, evaluation = table.rivals, table.evaluation
     most = max(1, len(rivals) * len(TESTED))
-    draws = resampled(table, enough_resamples(significance(evaluation), most), table.entries)
+    own = enough_resamples(significance(evaluation), most)
+    competing = [entry for entry in table.competitors if table.cell(entry, Column(MAIN)) is not None]
+    pairs = list(combinations(range(len(competing)), 2))
+    of_pairs = enough_resamples(significance(evaluation), max(1, len(pairs)))
+    # the first resamples are the same, however many follow
+    every = resampled(table, max(own, of_pairs), table.entries)
+    draws = {name: {metric: drawn[:own] for metric, drawn in by.items()} for name, by in every.items()}
+    table.pairs = _pairs(table, competing, pairs, every, of_pairs)
     for entry in table.entries:
         for metric in TESTED:
             cell, bounds = (

@@ -10,7 +10,7 @@ from typing import Any
 from tessera.artifacts.files import read_json
 from tessera.reporting import claims
 from tessera.reporting.codes import SemanticIdSection, semantic_ids
-from tessera.reporting.ctr import ClickTable, load
+from tessera.reporting.ctr import MAIN, ClickTable, load
 from tessera.reporting.ctr_comparison import ClickComparison, compare
 from tessera.reporting.ctr_plots import all_plots
 from tessera.reporting.page import NOT_TOLD, Made, write_page
@@ -20,9 +20,6 @@ from tessera.reporting.runs import read_history
 from tessera.reporting.samples import Catalogue
 from tessera.reporting.verdict import Verdict, costs_of, verdict
 from tessera.settings.reporting import Report
-
-MAIN = "AUC"
-"""The metric that decides."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ def _section(
     # of several seeds the first
     curves = {entry.name: read_history(entry.runs[0].path.with_name("history.jsonl")) for entry in table.entries}
     samples = read_json(folder / "samples" / "samples.json")
-    compared = compare(table, MAIN)
+    compared = compare(table)
     said = results / "tables" / f"{name}-claims-ctr.parquet"
     of_codes, broken = None, []
     if codes:

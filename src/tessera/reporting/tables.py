@@ -289,6 +289,10 @@ class Table(ABC, Generic[R]):
             rows.append({**names, **vars(column), **vars(cell), **counted, "remarks": "; ".join(entry.remarks)})
         return pa.Table.from_pylist(rows, self._schema())
 
+    def kept(self) -> dict[str, Any]:
+        """What else is written with the long form, as JSON of its metadata."""
+        return {}
+
     def _schema(self) -> pa.Schema:
         names = ["dataset", *self.shared(), *self.identity(self.entries[0])]
         text, real, count, flag = pa.string(), pa.float64(), pa.int32(), pa.bool_()

@@ -20,6 +20,7 @@ from tessera.evaluation.significance import holm
 from tessera.reporting import claims
 from tessera.reporting.claims import FAILS, HOLDS, UNDECIDED
 from tessera.reporting.ctr import TESTED, ClickTable, collect
+from tessera.reporting.ctr import load as load_table
 from tessera.reporting.ctr_claims import judge_claims
 from tessera.reporting.ctr_comparison import compare
 from tessera.reporting.ctr_page import build
@@ -92,6 +93,28 @@ def test_p_is_of_all_pairs_of_competitors_on_the_same_resamples(results: Path) -
     gain = compared.gains(0, 1)[0]
     low, high = np.quantile(draws[0] - draws[1], [0.025, 0.975])
     assert (gain.name, gain.number, gain.interval) == ("", f"{means[0] - means[1]:+.4f}", f"{low:+.4f} to {high:+.4f}")
+
+
+def test_a_written_table_keeps_its_pairs(results: Path, tmp_path: Path) -> None:
+    table = collected(results)
+    paths = {kind: tmp_path / f"t.{kind}" for kind in ("parquet", "csv", "md", "tex")}
+    write(table, paths)
+    again = load_table(paths["parquet"], metric_files(results))
+    assert again.pairs == table.pairs
+    assert said(again, results) == said(table, results)
+
+
+def test_the_first_resamples_are_the_same_however_many_follow(results: Path) -> None:
+    """So the table and its pairs may take as many as each needs of one series."""
+    users, labels, predicted = predictions(results, "base/seed-1")
+    few, many = (clicks.resampled(users, labels, predicted, count, 3) for count in (240, 999))
+    for metric in TESTED:
+        np.testing.assert_allclose(few[metric], many[metric][:240], rtol=1e-12)
+    table = collected(results)
+    # 6 comparisons at 0.05 need 240, 3 pairs the 200 of the settings
+    drawn = drawn_auc(results, "base", 240)
+    cell = table.cells["base", COLUMN]
+    assert (cell.low, cell.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
 
 
 def test_the_verdict_of_clicks(results: Path) -> None:
