@@ -30,13 +30,13 @@ class ClickComparison(Comparison[ClickRun]):
         """Differences of the main metric, and of the others that are tested; not relative, since 0.5 is chance."""
         gains = []
         first, second = self.ranked[one], self.ranked[other]
-        places = [self.tested.names.index(entry.name) for entry in (first, second)]
+        mine_at, theirs_at = (self.tested.names.index(entry.name) for entry in (first, second))
         for metric in (self.metric, *(metric for metric in TESTED if metric != self.metric)):
             column = Column(metric)
             mine, theirs = self.table.cell(first, column), self.table.cell(second, column)
             if mine is None or theirs is None:
                 continue
-            ends = self.tested.intervals[metric][places[0]][places[1]]
+            ends = self.tested.intervals[metric][mine_at][theirs_at]
             interval = f"{ends[0]:+.4f} to {ends[1]:+.4f}" if ends is not None else "interval not known"
             lower = " (lower is better)" if self.table.metric(column).better == "smaller" else ""
             name = f"{metric[:1].upper()}{metric[1:]} over {label(second)}{lower}"
@@ -51,7 +51,7 @@ def compare(table: ClickTable) -> ClickComparison | None:
     if tested is None:
         return None
     ranked = [entry for entry in table.ranked(MAIN) if entry.name in tested.names]
-    places = [tested.names.index(entry.name) for entry in ranked]
+    order = [tested.names.index(entry.name) for entry in ranked]
     cells = {entry.name: table.cell(entry, Column(MAIN)) for entry in table.entries}
     intervals = {name: (c.low, c.high) for name, c in cells.items() if c and c.low is not None and c.high is not None}
     return ClickComparison(
@@ -60,7 +60,7 @@ def compare(table: ClickTable) -> ClickComparison | None:
         intervals=intervals,
         means=np.array([table.mean(entry, MAIN) for entry in ranked]),
         users=table.judged.users,
-        p=np.array(tested.p)[np.ix_(places, places)],
+        p=np.array(tested.p)[np.ix_(order, order)],
         least=tested.least,
         level=table.evaluation.level,
         outside=table.evaluation.level,
