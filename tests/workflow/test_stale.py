@@ -90,7 +90,14 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("evaluation__repeat_targets", "drop", {**TRAINED, **JUDGED}),
     ("evaluation__candidates", {"kind": "sampled", "negatives": 9}, {"candidates": 1, **JUDGED}),
     ("significance__level", 0.1, SHOWN),
-    # nothing has asked for lists yet: the page shows the config
+    # of a system that one table's vectors are not made of: its runs are those of the best trial
+    ("search",
+     {"trials": 2, "systems": ["text"], "space": {"training.learning_rate": {"low": 1.0e-4, "high": 0.01}}},
+     {"trial": 2, "choose": 1, "rulegraph": 1, **runs(2)}),
+    ("claims", [{"name": "text pays", "better": "text/sasrec", "than": "id/sasrec", "metric": "NDCG@10"}],
+     {"claims": 1, "rulegraph": 1, "report": 1}),
+    # nothing has asked for lists or folders yet: the page shows the config
+    ("export__onnx", False, {"report": 1}),
     ("recommend__k", 3, {"report": 1}),
     ("report__title", "Another title", {"report": 1}),
     ("report__map", "tsne", {"atlas": 6, "report": 1}),
