@@ -1,5 +1,5 @@
 # Metric tables, claims, and the page that shows everything, whatever the task. Tables are told which systems know the truth.
-# Reads of the config: evaluation, significance, experiment; of clicks: ctr, experiment.
+# Reads of the config: evaluation, significance, search, experiment; of clicks: ctr, experiment.
 rule tables:
     input:
         unpack(lambda wildcards: JOBS.judgements(wildcards.dataset)),

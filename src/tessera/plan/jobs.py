@@ -18,7 +18,7 @@ from tessera.data.downloads import is_url
 from tessera.data.files import find, model_files
 from tessera.data.picture_stamp import look_again
 from tessera.plan.graph import Noun, Plan, kind_modules
-from tessera.plan.search import asked_round, asking, is_searched, remark, searched, trial_run
+from tessera.plan.search import asked_round, asking, is_searched, remark, searched, trial_run, unsearched
 from tessera.plan.truth import knows_the_truth
 from tessera.plan.warm_start import start_folder
 from tessera.settings.base import Settings
@@ -528,6 +528,8 @@ class Jobs:
         settings = {"dataset": dataset, "task": self.task.module, "bounds": bounds, **self._judged_by(dataset)}
         if self.config.ctr is not None and self.task is CLICKS:
             settings["against"] = self.config.ctr.against
+        elif remarks := unsearched(self.plan):
+            settings["remarks"] = remarks
         return canonical(settings)
 
     def _judged_by(self, dataset: str) -> dict[str, Any]:

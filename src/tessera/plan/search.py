@@ -101,11 +101,22 @@ def asking(plan: Plan, name: str) -> Asking:
 
 
 def remark(plan: Plan, run: Run) -> str | None:
-    """What stands beside the numbers of a run where something is searched."""
+    """What stands beside the numbers of a run that is searched."""
     search = plan.config.search
-    if search is None or not searchable(run.method):
+    if search is None or not is_searched(plan, run):
         return None
-    if not is_searched(plan, run):
-        return f"settings not searched, where others had {search.trials} trials"
     how = {"random": "random", "sobol": "quasi-random", "tpe": "TPE", "gp": "Gaussian-process"}[search.sampler]
     return f"settings chosen on validation among {search.trials} {how} trials"
+
+
+def unsearched(plan: Plan) -> dict[str, str]:
+    """What stands beside systems that might have been searched and were not, by `system/recommender`.
+
+    Tables say it: a search, or another number of its trials, judges nothing of them again.
+    """
+    search = plan.config.search
+    if search is None:
+        return {}
+    left = (run for run in plan.runs if searchable(run.method) and not is_searched(plan, run))
+    said = f"settings not searched, where others had {search.trials} trials"
+    return {run.path.rpartition("/")[0]: said for run in left}

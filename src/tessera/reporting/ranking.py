@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -119,6 +120,7 @@ class RankingTable(Table[RankingRun]):
             "evaluation": self.evaluation.model_dump(mode="json"),
             "significance": self.significance.model_dump(mode="json"),
             "bounds": sorted(self.bounds),
+            "remarks": {entry.name: list(entry.more) for entry in self.entries if entry.more},
         }
 
     def warnings(self) -> list[str]:
@@ -196,10 +198,12 @@ def _bare(
     evaluation: Evaluation,
     significance: Significance,
     bounds: Iterable[str],
+    remarks: Mapping[str, Sequence[str]],
 ) -> RankingTable:
     """The rows without their numbers, the bounds last."""
     knowing = frozenset(bounds)
     rows = sorted(entries(runs, order), key=lambda entry: (entry.is_oracle, entry.system in knowing))
+    rows = [replace(entry, more=tuple(remarks.get(entry.name, ()))) for entry in rows]
     if not rows:
         raise ValueError(f"{dataset}: there is no run to put into a table")
     protocol = rows[0].runs[0].protocol
@@ -215,6 +219,7 @@ def collect(
     evaluation: Evaluation,
     significance: Significance,
     bounds: Iterable[str] = (),
+    remarks: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> RankingTable:
     """Read the runs of a dataset, average over seeds, test against the baseline and mark the best.
 
@@ -222,10 +227,11 @@ def collect(
         runs: paths of metrics.json, evaluation.parquet beside each.
         order: names `system/recommender` in the order of the rows.
         bounds: systems that know the hidden truth, besides the oracle.
+        remarks: what is to be said of rows beside what their runs say, by `system/recommender`.
     Raises:
         ValueError: no run, an unknown baseline, mixed protocols, different test users, or none that counts.
     """
-    table = _bare(dataset, runs, order, evaluation, significance, bounds)
+    table = _bare(dataset, runs, order, evaluation, significance, bounds, remarks)
     # a bound is a baseline only where it is named
     rows = table.entries if significance.baseline else table.competitors
     table.baselines = baselines_of(rows, significance.baseline)
@@ -246,7 +252,8 @@ def of_job(runs: Sequence[str | Path], settings: Mapping[str, Any]) -> RankingTa
     """The table of a job, whose settings came as JSON."""
     evaluation = Evaluation.model_validate(settings["evaluation"])
     significance = Significance.model_validate(settings["significance"])
-    return collect(settings["dataset"], runs, settings["order"], evaluation, significance, settings["bounds"])
+    remarks = {name: [remark] for name, remark in settings.get("remarks", {}).items()}
+    return collect(settings["dataset"], runs, settings["order"], evaluation, significance, settings["bounds"], remarks)
 
 
 def load(path: str | Path, runs: Sequence[str | Path], order: Sequence[str]) -> RankingTable:
@@ -261,7 +268,7 @@ def load(path: str | Path, runs: Sequence[str | Path], order: Sequence[str]) -> 
     made = describe(path)["settings"]
     evaluation = Evaluation.model_validate(made["evaluation"])
     significance = Significance.model_validate(made["significance"])
-    table = _bare(made["dataset"], runs, order, evaluation, significance, made["bounds"])
+    table = _bare(made["dataset"], runs, order, evaluation, significance, made["bounds"], made["remarks"])
     table.read(path)
     return table
 

@@ -72,6 +72,8 @@ class Entry(Generic[R]):
     system: str
     recommender: str
     runs: tuple[R, ...]
+    more: tuple[str, ...] = ()
+    """What is to be said of it beside what its runs say."""
 
     @property
     def name(self) -> str:
@@ -90,8 +92,8 @@ class Entry(Generic[R]):
 
     @property
     def remarks(self) -> list[str]:
-        """The remarks of its runs, each once."""
-        return list(dict.fromkeys(remark for run in self.runs for remark in run.remarks))
+        """The remarks of its runs and those of its own, each once."""
+        return list(dict.fromkeys([*(remark for run in self.runs for remark in run.remarks), *self.more]))
 
     def values(self, metric: str, kind: str = "", group: str = "") -> Array:
         """(seeds,) a metric overall, or within a group of `kind`; empty where it is not known."""

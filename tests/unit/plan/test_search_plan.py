@@ -199,8 +199,10 @@ def test_heuristics_that_the_space_names_get_as_many_trials() -> None:
     assert jobs.chosen(Noun("run", "markov/markov/seed-0"), "shop") == {}
     told = {name: json.loads(jobs.evaluation(Noun("run", name)))["run"]["remarks"] for name in made.trained}
     assert told["item_knn/item_knn/seed-0"] == ["settings chosen on validation among 8 quasi-random trials"]
-    assert told["markov/markov/seed-0"] == ["settings not searched, where others had 8 trials"]
-    assert told["popular/popular/seed-0"] == []
+    assert told["markov/markov/seed-0"] == told["popular/popular/seed-0"] == []
+    assert json.loads(jobs.table("shop"))["remarks"] == {
+        "markov/markov": "settings not searched, where others had 8 trials"
+    }
     # a search of others leaves it as it is
     alone = Jobs(with_neighbours({"space": SPACE_OF_ALL}))
     knn = Noun("run", "item_knn/item_knn/seed-0")
@@ -224,8 +226,15 @@ def test_the_budget_is_a_remark() -> None:
         return told
 
     assert remarks("mine/sasrec/seed-1") == ["settings chosen on validation among 8 quasi-random trials"]
-    assert remarks("id/sasrec/seed-1") == ["settings not searched, where others had 8 trials"]
-    assert remarks("popular/popular/seed-0") == []
+    # the table says it of the others: a search judges nothing of them again
+    assert remarks("id/sasrec/seed-1") == remarks("popular/popular/seed-0") == []
+    bare = Jobs(Plan(plan().config.model_copy(update={"search": None})))
+    run = Noun("run", "id/sasrec/seed-1")
+    assert jobs.evaluation(run) == bare.evaluation(run)
+    beside = json.loads(jobs.table("shop"))["remarks"]
+    said = "settings not searched, where others had 8 trials"
+    assert beside == {"id/sasrec": said, "id/gru4rec": said}
+    assert "remarks" not in json.loads(bare.table("shop"))
 
 
 def test_values_go_before_what_a_system_says_of_itself_and_can_be_put_in_twice() -> None:
