@@ -23,33 +23,45 @@ from tessera.recommenders.backbones.dropout import Dropout
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.base import ItemEncoder
 from tessera.recommenders.multi_interest import multi_interest, nearest
-from tessera.recommenders.systems.base import Catalogue, TrainingHistories, VectorRecommender
+from tessera.recommenders.semantic_module import SemanticModule
+from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate, VectorRecommender
 from tessera.settings.kinds import implementation
 from tessera.settings.runs import Run
 from tessera.settings.systems.eimf import EIMFSystem
 from tessera.training.batches import WindowBatches
 from tessera.training.losses import Losses, Term
-from tessera.training.phases import Position
+from tessera.training.phases import Phase, Position
 
 
 class EIMF(VectorRecommender):
     """An item encoder, a network with K vectors a user, and the semantic module of training."""
 
-    def __init__(self, settings: EIMFSystem, items: ItemEncoder, loss: CatalogueLoss) -> None:
+    def __init__(
+        self, settings: EIMFSystem, items: ItemEncoder, loss: CatalogueLoss, semantic: SemanticModule | None = None
+    ) -> None:
         super().__init__()
         self.settings, self.items, self.loss = settings, items, loss
         self.dropout = Dropout(settings.dropout)
         self.network = multi_interest(settings)
+        self.semantic = semantic
+        """What is learned of written interests; None after training loses nothing."""
         self.max_history = settings.max_length
 
     @classmethod
     def build(cls, run: Run, inputs: RunInputs, popularity: np.ndarray) -> EIMF:
-        """See `Recommender.build`."""
+        """See `Recommender.build`.
+
+        Raises:
+            ValueError: the table of interests was not given.
+        """
         settings = run.method
         assert isinstance(settings, EIMFSystem)
         encoder: type[ItemEncoder] = implementation(settings.items)
         items = encoder.build(settings.items, inputs, len(popularity) - 1, settings.dim)
-        return cls(settings, items, catalogue_loss(run.loss, torch.from_numpy(popularity)))
+        semantic = None
+        if settings.interests is not None:
+            semantic = SemanticModule(settings, inputs.read_interests(settings.interests), run.seed)
+        return cls(settings, items, catalogue_loss(run.loss, torch.from_numpy(popularity)), semantic)
 
     @property
     def takes_new(self) -> bool:
@@ -71,6 +83,16 @@ class EIMF(VectorRecommender):
         size = self.settings.max_length + 1
         return WindowBatches(histories.offsets, histories.items, size, 1, run.training.batch_tokens)
 
+    def program(self, run: Run, histories: TrainingHistories, validate: Validate) -> list[Phase]:
+        """One phase of epochs; see `Recommender.program`.
+
+        Raises:
+            ValueError: the interests are not those of users of this dataset.
+        """
+        if self.semantic is not None:
+            self.semantic.meet(histories, self.settings.max_length)
+        return super().program(run, histories, validate)
+
     def losses(self, histories: Histories, at: Position) -> Losses:
         """The loss of the targets of windows, by the user's vector nearest to each, and that of the semantic module."""
         inputs, targets = histories.items[:, :-1], histories.items[:, 1:]
@@ -86,7 +108,13 @@ class EIMF(VectorRecommender):
         return {
             "recommendation": Term(total, torch.full((), len(chosen), device=total.device)),
             **{name: Term(loss) for name, loss in auxiliary.items()},
+            **({} if self.semantic is None else self._semantic_losses(self.semantic, vectors, at)),
         }
+
+    def _semantic_losses(self, semantic: SemanticModule, vectors: Tensor, at: Position) -> Losses:
+        """What is learned from some typical users, the same in all processes of a step."""
+        met = semantic.draw(at, vectors.device)
+        return semantic.losses(met, self._last(met.histories.items, met.histories.lengths, vectors), vectors)
 
     # ------------------------------------------------------------ scores
 
@@ -102,6 +130,9 @@ class EIMF(VectorRecommender):
 
     def users(self, histories: Histories, catalogue: Catalogue) -> Tensor:
         """(batch, K, dim) a user's vectors after the last item."""
-        places = torch.arange(histories.items.shape[1], device=histories.items.device)
-        visible = (places < histories.lengths[:, None])[:, None]
-        return self._interests(histories.items, visible, catalogue.read)[:, 0]
+        return self._last(histories.items, histories.lengths, catalogue.read)
+
+    def _last(self, items: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
+        """(batch, K, dim) after the last of items (batch, length)."""
+        places = torch.arange(items.shape[1], device=items.device)
+        return self._interests(items, (places < lengths[:, None])[:, None], vectors)[:, 0]
