@@ -18,6 +18,10 @@ from tessera.language.prompts import Attributes, attribute_text
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _SHOWN = 3
 """Titles in the description of what was counted."""
+_SHORT = 3
+"""Words of an attribute that is compared as a whole."""
+_RARE, _COMMON = 0.01, 1 / 3
+"""Shares of the catalogue that a feature is held by, two items at least."""
 
 
 class Writer(ABC):
@@ -41,45 +45,49 @@ def title_of(attributes: Attributes) -> str:
 
 
 class Counts(Writer):
-    """Interests are the attributes and words of titles that set most items of a history apart from the catalogue.
+    """Interests are the attributes and words that most items of a history share and few of the catalogue.
 
     One after the other: of the items that no interest explains yet, the feature that tells most of them from others,
-    by count times the logarithm of its rarity.
+    by count times the logarithm of its rarity; one that two of them share goes before one that a single item has. What
+    hardly any item has, or every third, is no feature.
     """
 
     def __init__(self, attributes: Mapping[int, Attributes], most: int) -> None:
         super().__init__()
         self.attributes, self.most = attributes, most
-        self.features = {item: _features(pairs) for item, pairs in attributes.items()}
-        self.holders = Counter(feature for features in self.features.values() for feature in features)
+        features = {item: _features(pairs) for item, pairs in attributes.items()}
+        self.holders = Counter(feature for own in features.values() for feature in own)
+        rare, common = max(2.0, _RARE * len(features)), _COMMON * len(features)
+        self.features = {
+            item: [feature for feature in own if rare <= self.holders[feature] <= common]
+            for item, own in features.items()
+        }
 
     def write(self, history: Sequence[int]) -> list[Interest] | None:
         """See `Writer.write`."""
-        told = [item for item in dict.fromkeys(history) if item in self.features]
+        told = [item for item in dict.fromkeys(history) if self.features.get(item)]
         interests: list[Interest] = []
         left = set(told)
         while left and len(interests) < self.most:
             counts = Counter(feature for item in left for feature in self.features[item])
-            best = min(counts, key=lambda feature: (-self._worth(feature, counts[feature]), feature), default=None)
-            if best is None:
-                break
+            best = min(counts, key=lambda feature: (counts[feature] < 2, -self._worth(feature, counts), feature))
             shown = [item for item in told if best in self.features[item]]
             titles = dict.fromkeys(title_of(self.attributes[item]) for item in reversed(shown))
             interests.append(Interest(best, "; ".join(list(titles)[:_SHOWN]), shown))
             left -= set(shown)
         if not interests:
-            self.reasons["no text"] += 1
+            self.reasons["no text that other items share"] += 1
         return interests or None
 
-    def _worth(self, feature: str, count: int) -> float:
-        return count * math.log(len(self.features) / self.holders[feature])
+    def _worth(self, feature: str, counts: Mapping[str, int]) -> float:
+        return counts[feature] * math.log(len(self.features) / self.holders[feature])
 
 
 def _features(attributes: Attributes) -> list[str]:
-    """`kind lamp`, and the words of the title."""
-    pairs = [f"{name} {value}" for name, value in attributes if name != "title"]
-    words = _WORD.findall(dict(attributes).get("title", "").lower())
-    return list(dict.fromkeys([*pairs, *words]))
+    """`kind lamp` of short attributes, and the words of the title and of long ones."""
+    texts = [value for name, value in attributes if name == "title" or len(value.split()) > _SHORT]
+    pairs = [f"{name} {value}" for name, value in attributes if name != "title" and value not in texts]
+    return list(dict.fromkeys([*pairs, *_WORD.findall(" ".join(texts).lower())]))
 
 
 # ---------------------------------------------------------------- a language model
