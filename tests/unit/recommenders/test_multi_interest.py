@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from tessera.recommenders.multi_interest import Capsules, MultiInterest, SelfAttentive, multi_interest, nearest, squash
+from tessera.recommenders import multi_interest as several
+from tessera.recommenders.multi_interest import (
+    Capsules,
+    MultiInterest,
+    SelfAttentive,
+    best_of_all,
+    multi_interest,
+    nearest,
+    squash,
+)
 from tessera.settings.systems.eimf import EIMFSystem
 
 DIM, LENGTH, NUMBER = 5, 7, 3
@@ -37,6 +46,14 @@ def softmax(x: Floats) -> Floats:
     return shown / shown.sum()
 
 
+def normed(made: MultiInterest, vectors: Floats) -> Floats:
+    """A layer norm of (K, dim), as its paper writes it."""
+    assert made.norm is not None
+    centred = vectors - vectors.mean(1, keepdims=True)
+    sizes = np.sqrt((centred**2).mean(1, keepdims=True) + 1e-5)
+    return centred / sizes * made.norm.weight.detach().numpy() + made.norm.bias.detach().numpy()
+
+
 def by_attention(made: SelfAttentive, seen: Floats) -> Floats:
     """(K, dim) of one history (n, dim), number by number."""
     weights = {name: value.detach().numpy() for name, value in made.state_dict().items()}
@@ -44,35 +61,44 @@ def by_attention(made: SelfAttentive, seen: Floats) -> Floats:
     for k in range(NUMBER):
         logits = []
         for place, item in enumerate(seen):
-            told = item * np.sqrt(DIM) + weights["positions"][place]
+            told = item * np.sqrt(DIM)
+            if "positions" in weights:
+                told = told + weights["positions"][place]
             hidden = np.tanh(weights["hidden.weight"] @ told + weights["hidden.bias"])
-            logits.append(weights["attend.weight"][k] @ hidden)
-        mean = sum(share * item for share, item in zip(softmax(np.array(logits)), seen, strict=True))
+            later = len(seen) - 1 - place
+            logits.append(
+                weights["attend.weight"][k] @ hidden + (weights["ages"][k, later] if "ages" in weights else 0)
+            )
+        mean = sum(share * item * np.sqrt(DIM) for share, item in zip(softmax(np.array(logits)), seen, strict=True))
         vectors.append(weights["readout.weight"] @ mean)
-    return np.array(vectors)
+    return normed(made, np.array(vectors))
 
 
 def by_routing(made: Capsules, seen: Floats, rounds: int) -> Floats:
     """(K, dim) of one history (n, dim): dynamic routing as Sabour et al. write it, capsule by capsule."""
     maps = made.maps.detach().numpy()
+    counted = np.ones((len(seen), NUMBER))
+    if made.ages is not None:
+        counted = np.exp(made.ages.detach().numpy()[:, : len(seen)][:, ::-1].T)
+    seen = seen * np.sqrt(DIM)
     agreement = np.zeros((len(seen), NUMBER))
     for number in range(rounds):
         capsules = np.zeros((NUMBER, DIM))
         for k in range(NUMBER):
             for place, item in enumerate(seen):
-                capsules[k] += softmax(agreement[place])[k] * (item @ maps[k])
+                capsules[k] += softmax(agreement[place])[k] * counted[place, k] * (item @ maps[k])
             size = np.linalg.norm(capsules[k])
             capsules[k] *= size / (1 + size**2)
         if number < rounds - 1:
             for k in range(NUMBER):
                 for place, item in enumerate(seen):
                     agreement[place, k] += capsules[k] @ (item @ maps[k])
-    return capsules
+    return normed(made, capsules)
 
 
-@pytest.mark.parametrize("rounds", [1, 2, 3])
-def test_routing_is_that_of_loops(rounds: int) -> None:
-    made = network("capsules", iterations=rounds)
+@pytest.mark.parametrize(("rounds", "order"), [(1, "ages"), (2, "none"), (3, "ages")])
+def test_routing_is_that_of_loops(rounds: int, order: str) -> None:
+    made = network("capsules", iterations=rounds, order=order)
     assert isinstance(made, Capsules)
     inputs = torch.randn(2, LENGTH, DIM, dtype=torch.float64)
     vectors = made(inputs, causal(LENGTH).expand(2, -1, -1)).detach().numpy()
@@ -82,8 +108,9 @@ def test_routing_is_that_of_loops(rounds: int) -> None:
             np.testing.assert_allclose(vectors[row, end], wanted, rtol=1e-6)
 
 
-def test_attention_is_that_of_loops() -> None:
-    made = network("attention")
+@pytest.mark.parametrize("order", ["ages", "positions", "none"])
+def test_attention_is_that_of_loops(order: str) -> None:
+    made = network("attention", order=order)
     assert isinstance(made, SelfAttentive)
     inputs = torch.randn(2, LENGTH, DIM, dtype=torch.float64)
     vectors = made(inputs, causal(LENGTH).expand(2, -1, -1)).detach().numpy()
@@ -141,3 +168,30 @@ def test_the_nearest_vector_is_that_of_the_largest_product() -> None:
     for row, got in enumerate(nearest(vectors, targets)):
         products = [float(vector @ targets[row]) for vector in vectors[row]]
         assert torch.equal(got, vectors[row, int(np.argmax(products))])
+
+
+def test_each_vector_starts_from_a_horizon_of_its_own() -> None:
+    settings = EIMFSystem.model_validate({"recommender": "eimf", "dim": DIM, "vectors": NUMBER, "max_length": LENGTH})
+    made = multi_interest(settings)
+    assert made.ages is not None
+    for k, horizon in enumerate((1, 2, 4)):
+        assert made.ages[k].tolist() == [-age / horizon for age in range(LENGTH)]
+
+
+@pytest.mark.parametrize("chunk", [1, 40, 2**23])
+def test_the_loss_over_scores_is_that_of_the_plain_form(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(several, "_CHUNK", chunk)
+    torch.manual_seed(0)
+    vectors = torch.randn(6, NUMBER, DIM, requires_grad=True)
+    items, targets = torch.randn(9, DIM, requires_grad=True), torch.randint(9, (6,))
+    best_of_all(vectors, items, targets).backward()
+    got = [vectors.grad, items.grad]
+    vectors.grad = items.grad = None
+    plain = torch.zeros(())
+    for row in range(6):
+        scores = torch.stack([torch.stack([v @ e for v in vectors[row]]).max() for e in items])
+        plain = plain - scores.log_softmax(0)[targets[row]]
+    torch.testing.assert_close(best_of_all(vectors, items, targets).detach(), plain.detach())
+    plain.backward()
+    for one, two in zip(got, [vectors.grad, items.grad], strict=True):
+        torch.testing.assert_close(one, two)

@@ -22,7 +22,7 @@ from tessera.recommenders.backbones.base import at_places
 from tessera.recommenders.backbones.dropout import Dropout
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.base import ItemEncoder
-from tessera.recommenders.multi_interest import multi_interest, nearest
+from tessera.recommenders.multi_interest import best_of_all, multi_interest, nearest
 from tessera.recommenders.semantic_module import SemanticModule
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate, VectorRecommender
 from tessera.settings.kinds import implementation
@@ -94,7 +94,7 @@ class EIMF(VectorRecommender):
         return super().program(run, histories, validate)
 
     def losses(self, histories: Histories, at: Position) -> Losses:
-        """The loss of the targets of windows, by the user's vector nearest to each, and that of the semantic module."""
+        """The loss of the targets of windows, that of the item encoder, and those of the semantic module."""
         inputs, targets = histories.items[:, :-1], histories.items[:, 1:]
         vectors = self.items()
         length = inputs.shape[1]
@@ -102,8 +102,12 @@ class EIMF(VectorRecommender):
         interests = self._interests(inputs, causal & (inputs > 0)[:, None], vectors)
         positions = (targets > 0).flatten().nonzero().squeeze(1)
         chosen, owners = targets.flatten()[positions], positions // length
-        states = nearest(at_places(interests, positions), F.embedding(chosen, vectors))
-        total = self.loss(states, vectors, chosen, owners, histories.items)
+        states = at_places(interests, positions)
+        if self.settings.loss_over == "nearest" or states.shape[1] == 1:
+            near = nearest(states, F.embedding(chosen, vectors))
+            total = self.loss(near, vectors, chosen, owners, histories.items)
+        else:
+            total = best_of_all(states, vectors[1:], chosen - 1)
         auxiliary = self.items.auxiliary_losses(vectors, chosen)
         return {
             "recommendation": Term(total, torch.full((), len(chosen), device=total.device)),

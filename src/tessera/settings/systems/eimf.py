@@ -55,9 +55,18 @@ class EIMFSystem(TrainedSystem):
     """Width of the hidden layer of the attention."""
     iterations: int = Field(3, ge=1, le=20)
     """Rounds of the routing."""
+    order: Literal["ages", "positions", "none"] = "ages"
+    """What tells when an item was met: a learned weight by how many items came after it, each vector from a horizon of
+    its own on (1, 2, 4, ... items); a learned vector by its place from the start of what is read, as in ComiRec-SA
+    (attention alone); or nothing."""
     readout: Literal["linear", "none"] = "linear"
     """After the attention: one linear map that starts as the identity, or nothing, so that a user's vectors are
     weighted means of item vectors, as in ComiRec-SA. Capsules have a map an interest of their own."""
+    norm: bool = True
+    """Bring a user's vectors to one size, by a layer norm; false leaves them as they are, as in ComiRec."""
+    loss_over: Literal["scores", "nearest"] = "scores"
+    """The cross-entropy of the scores as they are served, for each item those of the best vector; or of the one vector
+    that is nearest to the target, as in ComiRec: the others then learn nothing of items for which they are best."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout on the item vectors of a history."""
     max_length: int = Field(50, ge=1)
@@ -77,6 +86,12 @@ class EIMFSystem(TrainedSystem):
         if isinstance(data, Mapping) and "items" in data:
             return {**data, "items": written_out(data["items"])}
         return data
+
+    @model_validator(mode="after")
+    def _capsules_have_no_places(self) -> EIMFSystem:
+        if self.network == "capsules" and self.order == "positions":
+            raise ValueError("order: positions are those of network: attention; expected 'ages' or 'none'")
+        return self
 
     @model_validator(mode="after")
     def _interests_are_read(self) -> EIMFSystem:
