@@ -144,6 +144,7 @@ def best_of_all(vectors: Tensor, items: Tensor, targets: Tensor) -> Tensor:
 
     rows = max(1, _CHUNK // (vectors.shape[1] * len(items)))
     total = vectors.new_zeros((), dtype=torch.float32)
-    for own, wanted in zip(vectors.split(rows), targets.split(rows), strict=True):
+    for start in range(0, len(vectors), rows):
+        own, wanted = vectors[start : start + rows], targets[start : start + rows]
         total = total + checkpoint(some, own, items, wanted, use_reentrant=False, preserve_rng_state=False)
     return total
