@@ -8,6 +8,7 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
@@ -18,6 +19,8 @@ from tessera.language.prompts import Attributes, attribute_text
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _SHOWN = 3
 """Titles in the description of what was counted."""
+_BRACKETS = 64
+"""Places in an answer where its JSON may begin."""
 _SHORT = 3
 """Words of an attribute that is compared as a whole."""
 _RARE, _COMMON = 0.01, 1 / 3
@@ -139,15 +142,20 @@ def read_answer(answer: str, history: Sequence[int], most: int) -> list[Interest
 
 
 def _json_in(answer: str) -> Any:
-    """The first list of objects, or object that holds interests, in a text."""
-    decoder = json.JSONDecoder()
-    for match in re.finditer(r"[\[{]", answer):
+    """The first list of objects, or object that holds interests, in a text; where there is neither, an empty list."""
+    decoder, empty = json.JSONDecoder(), False
+    for match in islice(re.finditer(r"[\[{]", answer), _BRACKETS):
         try:
             said, _ = decoder.raw_decode(answer, match.start())
         except (ValueError, RecursionError):
             continue
-        if isinstance(said, list) or "interests" in said:
+        if isinstance(said, dict) and "interests" in said:
             return said
+        if isinstance(said, list) and any(isinstance(part, dict) for part in said):
+            return said
+        empty |= said == []
+    if empty:
+        return []
     raise NoInterestsError("the answer holds no JSON list of interests")
 
 
