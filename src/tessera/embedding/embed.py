@@ -74,8 +74,8 @@ def write(output: Path, rows: Rows, settings: Mapping[str, Any], digests: Mappin
     items, vectors, names, interests, counts = rows
     if interests is not None:
         order = np.argsort(items, kind="stable")
-        told = [interests[row] for row in order]
-        write_interests(output, items[order], told, vectors[order], settings, digests, counts=dict(counts or {}))
+        ordered = [interests[row] for row in order]
+        write_interests(output, items[order], ordered, vectors[order], settings, digests, counts=dict(counts or {}))
     elif names is None:
         write_item_table(output, items, vectors, settings, digests)
     else:

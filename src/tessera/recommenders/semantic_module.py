@@ -58,7 +58,7 @@ class SemanticModule(nn.Module):
         width, dim = interests.vectors.shape[2], settings.dim
         prediction = settings.prediction
         back = prediction is not None and prediction.mode == "semantics_from_behaviour"
-        forth = settings.alignment is not None or (prediction is not None and not back)
+        forth = settings.matching is not None or (prediction is not None and not back)
         self.to_items = make_adapter([width, *settings.adapter], dim, 0.0) if forth else None
         self.to_words = make_adapter([dim, *settings.adapter[::-1]], width, 0.0) if back else None
         self.items = self.starts = self.ends = np.zeros(0, np.int64)
@@ -94,10 +94,10 @@ class SemanticModule(nn.Module):
         """The auxiliary tasks on users with vectors (n, K, dim), over item vectors (items + 1, dim)."""
         settings, terms = self.settings, dict[str, Term]()
         mapped = None if self.to_items is None else self.to_items(met.written)
-        if settings.alignment is not None:
+        if settings.matching is not None:
             assert mapped is not None
-            loss = alignment_loss(vectors, mapped, met.present, settings.alignment.temperature)
-            terms["alignment"] = Term(settings.alignment.weight * loss)
+            loss = alignment_loss(vectors, mapped, met.present, settings.matching.temperature)
+            terms["alignment"] = Term(settings.matching.weight * loss)
         if settings.prediction is not None:
             loss = self._forth(met, vectors, mapped, items) if self.to_words is None else self._back(met, vectors)
             terms["semantic"] = Term(settings.prediction.weight * loss)

@@ -308,10 +308,10 @@ def test_it_learns_a_pattern_and_is_judged(network: str, data: Path, inputs: Run
 @pytest.mark.parametrize(
     ("settings", "gone"),
     [
-        ({"alignment": None}, {"alignment"}),
+        ({"matching": None}, {"alignment"}),
         ({"prediction": None}, {"semantic"}),
         (ALONE, {"alignment", "semantic"}),
-        ({"prediction": {"mode": "semantics_from_behaviour"}, "alignment": None}, {"alignment"}),
+        ({"prediction": {"mode": "semantics_from_behaviour"}, "matching": None}, {"alignment"}),
         ({"items": {"table": "t", "adapter": [8]}}, set()),
     ],
 )
@@ -387,7 +387,7 @@ def test_interests_that_cannot_be_read(inputs: RunInputs, tmp_path: Path) -> Non
         ({"interests": "ww"}, "did you mean 'w'"),
         ({"interests": "t"}, "'t' is no table of recipe interests"),
         ({"items": {"table": "w"}}, "'w' has several rows an item"),
-        ({"alignment": None, "prediction": None}, "neither alignment nor prediction reads them"),
+        ({"matching": None, "prediction": None}, "neither matching nor prediction reads them"),
         ({"items": {"kind": "dual_view", "text": "t", "fine": "f"}}, "enters a backbone, which this system has not"),
         ({"vectors": 0}, "vectors"),
         ({"network": "capsules", "order": "positions"}, "order: positions are those of network: attention"),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tessera.settings.config import Config
 
 
-class InterestAlignment(Settings):
+class InterestMatching(Settings):
     """A user's vectors are matched with their written interests one to one, and drawn to them by contrast."""
 
     weight: float = Field(0.1, gt=0)
@@ -71,8 +71,8 @@ class EIMFSystem(TrainedSystem):
     """Dropout on the item vectors of a history."""
     max_length: int = Field(50, ge=1)
     """Longest history read at once; longer ones are trained in windows and scored on their end."""
-    alignment: InterestAlignment | None = Field(default_factory=InterestAlignment)
-    """Modality alignment; null goes without."""
+    matching: InterestMatching | None = Field(default_factory=InterestMatching)
+    """Modality alignment, by matching; null goes without."""
     prediction: SemanticPrediction | None = Field(default_factory=SemanticPrediction)
     """Semantic prediction; null goes without."""
     adapter: list[Width] = Field(default_factory=lambda: [256])
@@ -95,8 +95,8 @@ class EIMFSystem(TrainedSystem):
 
     @model_validator(mode="after")
     def _interests_are_read(self) -> EIMFSystem:
-        if self.interests is not None and self.alignment is None and self.prediction is None:
-            raise ValueError("interests: neither alignment nor prediction reads them; leave them out, too")
+        if self.interests is not None and self.matching is None and self.prediction is None:
+            raise ValueError("interests: neither matching nor prediction reads them; leave them out, too")
         return self
 
     def offers(self) -> frozenset[Need]:
