@@ -68,13 +68,13 @@ class Counts(Writer):
 
     def write(self, history: Sequence[int]) -> list[Interest] | None:
         """See `Writer.write`."""
-        told = [item for item in dict.fromkeys(history) if self.features.get(item)]
+        known = [item for item in dict.fromkeys(history) if self.features.get(item)]
         interests: list[Interest] = []
-        left = set(told)
+        left = set(known)
         while left and len(interests) < self.most:
             counts = Counter(feature for item in left for feature in self.features[item])
             best = min(counts, key=lambda feature: (counts[feature] < 2, -self._worth(feature, counts), feature))
-            shown = [item for item in told if best in self.features[item]]
+            shown = [item for item in known if best in self.features[item]]
             titles = dict.fromkeys(title_of(self.attributes[item]) for item in reversed(shown))
             interests.append(Interest(best, "; ".join(list(titles)[:_SHOWN]), shown))
             left -= set(shown)
@@ -197,17 +197,17 @@ class Written(Writer):
 
     def write(self, history: Sequence[int]) -> list[Interest] | None:
         """See `Writer.write`."""
-        told = [item for item in history if item in self.attributes]
-        while told and not self.fits(again(self._ask(told), "x" * 300)):
-            told = told[1:]
-        if not told:
+        known = [item for item in history if item in self.attributes]
+        while known and not self.fits(again(self._ask(known), "x" * 300)):
+            known = known[1:]
+        if not known:
             self.reasons["no text, or none that fits"] += 1
             return None
-        asked = self._ask(told)
+        asked = self._ask(known)
         prompt = asked
         for _ in range(self.attempts):
             try:
-                return read_answer(self.say(prompt), told, self.most)
+                return read_answer(self.say(prompt), known, self.most)
             except NoInterestsError as error:
                 self.reasons[re.sub(r"\d+", "N", str(error))] += 1
                 prompt = again(asked, str(error))

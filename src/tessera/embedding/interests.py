@@ -47,7 +47,7 @@ class InterestsRecipe(Recipe):
         dropped = 0
         with Progress("typical users", len(chosen), "users") as progress:
             for user in chosen.tolist():
-                history = items[offsets[user] : offsets[user + 1] - 1][-self.settings.told :].tolist()
+                history = items[offsets[user] : offsets[user + 1] - 1][-self.settings.longest :].tolist()
                 written = writer.write(history)
                 if written is None:
                     dropped += 1

@@ -71,8 +71,8 @@ class SelfAttentive(MultiInterest):
 
     def read(self, inputs: Tensor, visible: Tensor) -> Tensor:
         """See `MultiInterest.forward`."""
-        told = inputs if self.positions is None else inputs + self.positions[: inputs.shape[1]]
-        logits: Tensor = self.attend(torch.tanh(self.hidden(told))).transpose(1, 2)[:, None]
+        placed = inputs if self.positions is None else inputs + self.positions[: inputs.shape[1]]
+        logits: Tensor = self.attend(torch.tanh(self.hidden(placed))).transpose(1, 2)[:, None]
         if (aged := self.aged(visible)) is not None:
             logits = logits + aged
         weights = logits.masked_fill(~visible[:, :, None], torch.finfo(logits.dtype).min).softmax(3)

@@ -278,7 +278,7 @@ def test_a_model_is_asked_each_question_once(talker: LanguageModel, tmp_path: Pa
 def test_a_model_writes_the_interests_of_all_and_is_not_asked_again(
     talker: LanguageModel, histories: Path, tmp_path: Path
 ) -> None:
-    settings = {"writer": "tiny", "share": 0.1, "told": 3, "max_new_tokens": 64}
+    settings = {"writer": "tiny", "share": 0.1, "longest": 3, "max_new_tokens": 64}
     rows = made(histories, talker, tmp_path, **settings)
     assert rows.counts == {"typical": 3, "dropped": 0}
     assert rows.interests is not None
@@ -298,7 +298,7 @@ def test_a_model_that_answers_no_json_leaves_nobody(histories: Path, tmp_path: P
     silent = tiny_model()
     silent.context = 4000
     with pytest.raises(ValueError, match="nothing that was written of 3 typical users could be read; use a writer"):
-        made(histories, silent, tmp_path, writer="tiny", share=0.1, told=2, max_new_tokens=16, attempts=1)
+        made(histories, silent, tmp_path, writer="tiny", share=0.1, longest=2, max_new_tokens=16, attempts=1)
 
 
 # ---------------------------------------------------------------- the table

@@ -40,7 +40,7 @@ class InterestsTable(ReadText, Finish, RecipeSettings):
     least: int = Field(3, ge=1)
     """Items that a history must have to say anything of interests; its last training item, which is predicted from
     them, is not counted and not told."""
-    told: int = Field(30, ge=1)
+    longest: int = Field(30, ge=1)
     """Items of a history that are told, the latest ones."""
     attempts: int = Field(3, ge=1, le=10)
     """Times that a writer is asked, each time told what was wrong; then the user is dropped, and counted."""
