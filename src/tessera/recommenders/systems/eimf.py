@@ -138,5 +138,5 @@ class EIMF(VectorRecommender):
 
     def _last(self, items: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
         """(batch, K, dim) after the last of items (batch, length)."""
-        places = torch.arange(items.shape[1], device=items.device)
-        return self._interests(items, (places < lengths[:, None])[:, None], vectors)[:, 0]
+        positions = torch.arange(items.shape[1], device=items.device)
+        return self._interests(items, (positions < lengths[:, None])[:, None], vectors)[:, 0]
