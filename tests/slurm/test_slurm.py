@@ -67,7 +67,7 @@ def test_jobs_go_through_slurm(project: Project, cluster: Cluster, through_slurm
     assert through_slurm.count("submitted with SLURM jobid") == 4
     for rule in ("generate", "prepare", "train", "evaluate"):
         assert len(cluster.jobs_of(rule)) == 1
-        assert list((project.folder / "results/logs" / rule).rglob("*.log"))
+        assert list((project.folder / "results/tiny/logs" / rule).rglob("*.log"))
 
 
 def test_jobs_ask_for_what_the_config_says(cluster: Cluster, through_slurm: str) -> None:

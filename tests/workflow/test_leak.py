@@ -145,6 +145,7 @@ def test_semantic_ids(name: str, finished: Project, codes_again: Path) -> None:
         "dmesr/sasrec/seed-1",
         "tiger/tiger/seed-1",
         "pad/sasrec/seed-1",
+        "findrec/gru4rec/seed-1",
         "mme_sid/mme_sid/seed-1",
     ],
 )

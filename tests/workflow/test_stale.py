@@ -15,7 +15,7 @@ from tessera.settings.sources.base import DatasetSettings
 pytestmark = pytest.mark.workflow
 
 SHOWN = {"tables": 1, "report": 1}
-JUDGED = {"evaluate": 21, "oracle": 1, **SHOWN}
+JUDGED = {"evaluate": 22, "oracle": 1, **SHOWN}
 ALL_CODES = {"quantize": 3, "health": 3}
 
 
@@ -36,16 +36,16 @@ def atlas(*names: str) -> dict[str, int]:
 
 
 # what reads items through a language model, and what reads it in turn
-READ = {"caption": 1, "tune": 3, "embed": 5, "diagnose": 4, "atlas": 5, **ALL_CODES, **runs(12)}
-PREPARED = {"prepare": 1, "table": 2, "pretrain": 1, **READ, "diagnose": 6, "atlas": 6, "train": 21, **JUDGED}
+READ = {"caption": 1, "tune": 3, "embed": 5, "diagnose": 4, "atlas": 5, **ALL_CODES, **runs(13)}
+PREPARED = {"prepare": 1, "table": 2, "pretrain": 1, **READ, "diagnose": 6, "atlas": 6, "train": 22, **JUDGED}
 # the ID run of the first seed is a table, which is part of the codes of `codes` and `mme_sid`
 COLLABORATIVE = {"table": 1, "diagnose": 1, **codes(1), **atlas("views")}
-TRAINED = {**COLLABORATIVE, **runs(18)}
+TRAINED = {**COLLABORATIVE, **runs(19)}
 ONE_TABLE = {"embed": 1, "diagnose": 1}
-REFINISHED = {"embed": 5, "diagnose": 4, "atlas": 5, **ALL_CODES, **runs(12)}
+REFINISHED = {"embed": 5, "diagnose": 4, "atlas": 5, **ALL_CODES, **runs(13)}
 REAEMB = {**ONE_TABLE, **codes(1), **atlas("views"), **runs(4)}
 # `reaemb` learns from captions, which `said` holds
-CAPTIONED = {"tune": 2, "embed": 2, "diagnose": 2, **codes(1), **atlas("said", "views"), **runs(5)}
+CAPTIONED = {"tune": 2, "embed": 2, "diagnose": 2, **codes(1), **atlas("said", "views"), **runs(6)}
 
 CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("task", "sequential", {"report": 1}),
@@ -76,20 +76,28 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("systems__tiger__beams", 10, runs(1)),
     ("systems__dmesr__items__direction", "fine", runs(1)),
     ("systems__pad__align", None, runs(1)),
+    ("systems__findrec__gate", "mean", runs(1)),
     ("systems__mme_sid__gate", False, runs(1)),
     ("systems__item_knn", {"recommender": "item_knn", "neighbours": 5}, runs(1)),
-    ("backbones__gru4rec__hidden_dim", 8, runs(2)),
+    ("backbones__gru4rec__hidden_dim", 8, runs(3)),
     ("preset", "official", {**TRAINED, "tune": 3, "embed": 2, "diagnose": 3, "atlas": 4, **ALL_CODES}),
-    ("loss", {"kind": "bce"}, {**COLLABORATIVE, **runs(16)}),
+    ("loss", {"kind": "bce"}, {**COLLABORATIVE, **runs(17)}),
     # what reads a table that is made from pictures
-    ("missing", {"image": 0.5}, runs(6)),
+    ("missing", {"image": 0.5}, runs(7)),
     ("training__learning_rate", 0.01, TRAINED),
     ("evaluation__cutoffs", [5, 10], JUDGED),
     # validation, which stops training, asks what the test asks
     ("evaluation__repeat_targets", "drop", {**TRAINED, **JUDGED}),
     ("evaluation__candidates", {"kind": "sampled", "negatives": 9}, {"candidates": 1, **JUDGED}),
     ("significance__level", 0.1, SHOWN),
-    # nothing has asked for lists yet: the page shows the config
+    # of a system that one table's vectors are not made of: its runs are those of the best trial
+    ("search",
+     {"trials": 2, "systems": ["text"], "space": {"training.learning_rate": {"low": 1.0e-4, "high": 0.01}}},
+     {"trial": 2, "choose": 1, "rulegraph": 1, **runs(2)}),
+    ("claims", [{"name": "text pays", "better": "text/sasrec", "than": "id/sasrec", "metric": "NDCG@10"}],
+     {"claims": 1, "rulegraph": 1, "report": 1}),
+    # nothing has asked for lists or folders yet: the page shows the config
+    ("export__onnx", False, {"report": 1}),
     ("recommend__k", 3, {"report": 1}),
     ("report__title", "Another title", {"report": 1}),
     ("report__map", "tsne", {"atlas": 6, "report": 1}),
@@ -103,7 +111,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     (
         "experiment__systems",
         ["id", "popular", "item_knn", "markov", "latent", "text", "llmemb", "reaemb", "codes", "tiger", "tiger_exact",
-         "dmesr", "pad", "mme_sid"],
+         "dmesr", "pad", "findrec", "mme_sid"],
         {"rulegraph": 1, **SHOWN},
     ),
 ]  # fmt: skip
@@ -150,14 +158,15 @@ CODE = [
     (f"{LIBRARY}/recommenders/backbones/gru4rec.py", "\n# a comment\n", {}),
     (f"{LIBRARY}/settings/reporting.py", "\n_MORE = 1\n", {"report": 1}),
     (f"{LIBRARY}/reporting/plots.py", "\n_MORE = 1\n", {"report": 1}),
-    (f"{LIBRARY}/recommenders/backbones/gru4rec.py", "\n_MORE = 1\n", runs(2)),
+    (f"{LIBRARY}/recommenders/backbones/gru4rec.py", "\n_MORE = 1\n", runs(3)),
     (f"{LIBRARY}/recommenders/item_encoders/table.py", "\n_MORE = 1\n", runs(9)),
     (f"{LIBRARY}/recommenders/item_encoders/semantic_ids.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/systems/markov.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/systems/tiger.py", "\n_MORE = 1\n", runs(2)),
     (f"{LIBRARY}/recommenders/systems/pad.py", "\n_MORE = 1\n", runs(1)),
+    (f"{LIBRARY}/recommenders/systems/findrec.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/systems/pad_published.py", "\n_MORE = 1\n", {}),
-    (f"{LIBRARY}/objectives/mmd.py", "\n_MORE = 1\n", {**codes(1), **atlas("views"), **runs(3)}),
+    (f"{LIBRARY}/objectives/mmd.py", "\n_MORE = 1\n", {**codes(1), **atlas("views"), **runs(4)}),
     (f"{LIBRARY}/quantization/rq_kmeans.py", "\n_MORE = 1\n", {**codes(1), **atlas("plain"), **runs(1)}),
     (f"{LIBRARY}/quantization/health.py", "\n_MORE = 1\n", {"health": 3, "report": 1}),
     (f"{LIBRARY}/embedding/embed.py", "\n_MORE = 1\n", REFINISHED),

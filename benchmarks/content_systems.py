@@ -1,6 +1,6 @@
-"""PAD beside SASRec: a training step of each phase, and the scores of a batch, as one product and as the sum of three.
+"""Systems that join texts and pictures with IDs, beside SASRec: training steps of each phase, and scores of a batch.
 
-    OMP_NUM_THREADS=1 python benchmarks/pad.py [--items 8347] [--width 384] [--repeats 7]
+    OMP_NUM_THREADS=1 python benchmarks/content_systems.py [--items 8347] [--width 384] [--repeats 7]
 
 Histories have the lengths of Amazon Prime Pantry (5 to 23 items, 9 on average) and its skew; a step holds `--tokens`
 padded positions, as the ready configs do. Times are CPU seconds, every side in a process of its own, medians.
@@ -31,12 +31,15 @@ from tessera.recommenders.systems.base import Recommender, TrainingHistories, re
 from tessera.recommenders.systems.pad import PAD
 from tessera.settings.config import load
 from tessera.settings.runs import Run
-from tessera.training.phases import Position
+from tessera.training.engine import Engine
+from tessera.training.machine import Machine
 
 SYSTEMS: dict[str, dict[str, Any]] = {
     "id": {"items": "ids"},
     "text": {"items": {"table": "t"}},
     "pad": {"recommender": "pad", "table": "t"},
+    "findrec": {"recommender": "findrec", "text": "t", "image": "p"},
+    "findrec_plain": {"recommender": "findrec", "text": "t", "image": "p", "bottleneck": None, "alignment": None},
 }
 STEPS = {
     "SASRec": ("id", None),
@@ -44,8 +47,15 @@ STEPS = {
     "PAD, pre-train": ("pad", "pretrain"),
     "PAD, align": ("pad", "align"),
     "PAD, disentangle": ("pad", "disentangle"),
+    "FindRec, no bottleneck, no alignment": ("findrec_plain", None),
+    "FindRec": ("findrec", None),
 }
-SCORES = ("SASRec", "PAD, one product", "PAD, a product a tower, summed")
+SCORES = {
+    "SASRec": "id",
+    "PAD, one product": "pad",
+    "PAD, a product a tower, summed": "pad",
+    "FindRec": "findrec",
+}
 USERS = 512
 
 
@@ -53,7 +63,7 @@ def run_of(system: str, tokens: int) -> Run:
     """The run of a system, defaults resolved."""
     config = {
         "datasets": {"x": {"source": "bazaar"}},
-        "tables": {"t": {"recipe": "vectors", "path": "t.npy"}},
+        "tables": {name: {"recipe": "vectors", "path": f"{name}.npy"} for name in ("t", "p")},
         "systems": {"s": SYSTEMS[system]},
         "backbones": {"sasrec": {"dropout": 0.5}},
         "training": {"batch_tokens": tokens, "device": "cpu"},
@@ -72,51 +82,43 @@ def histories(items: int, users: int = 4000) -> TrainingHistories:
 
 
 def built(system: str, items: int, width: int, tokens: int) -> tuple[Run, Recommender, TrainingHistories]:
-    """An untrained system over a random table."""
+    """An untrained system over random tables: `t` of texts, `p` of pictures."""
     run, learned = run_of(system, tokens), histories(items)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "t.parquet"
-        rows = np.random.default_rng(1).standard_normal((items, width)).astype(np.float32)
-        write_item_table(path, np.arange(1, items + 1), rows)
+        tables = {}
+        for number, name in enumerate(run.tables, 1):
+            tables[name] = str(Path(folder) / f"{name}.parquet")
+            rows = np.random.default_rng(number).standard_normal((items, width)).astype(np.float32)
+            write_item_table(Path(tables[name]), np.arange(1, items + 1), rows)
         popularity = np.bincount(learned.items, minlength=items + 1)
         torch.manual_seed(0)
-        model = recommender(run).build(run, RunInputs(tables={"t": str(path)}), popularity)
+        model = recommender(run).build(run, RunInputs(tables=tables), popularity)
     return run, model, learned
 
 
 def step(name: str, arguments: argparse.Namespace) -> Callable[[], object]:
-    """A whole training step: batch, losses, gradients, optimiser."""
-    system, phase = STEPS[name]
+    """A whole training step: batch, losses, gradients and all optimisers, as the engine of every system takes it."""
+    system, wanted = STEPS[name]
     run, model, learned = built(system, arguments.items, arguments.width, arguments.tokens)
     program = model.program(run, learned, None)
-    chosen = next(part for part in program if phase in (None, part.name))
-    if chosen.begin is not None:
-        chosen.begin()
-    model.train()
-    given = chosen.optimizers["model"].parameters
-    parameters = [*model.parameters()] if given is None else [*given]
-    for parameter in model.parameters():
-        parameter.requires_grad_(any(parameter is one for one in parameters))
-    optimizer = torch.optim.AdamW(parameters, fused=True)
-    assert chosen.batches is not None
-    plan, number = chosen.batches.plan(1, 0), iter(range(10**9))
+    number, phase = next((n, part) for n, part in enumerate(program) if wanted in (None, part.name))
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine(model, program, run.training, run.seed, Path(folder), Machine(run.training))
+        engine.phase = number
+        engine._begin(phase)
+    assert phase.batches is not None
+    plan = phase.batches.plan(1, 0)
 
     def side() -> None:
-        at = next(number)
-        batch = chosen.batches.batch(plan[at % len(plan)])
-        losses = model.losses(batch, Position(0, at, at, 0.0, {}))
-        loss = losses["recommendation"].value / max(1, int(losses["recommendation"].targets))
-        loss = loss + sum(term.value for name, term in losses.items() if name != "recommendation")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        assert phase.batches is not None
+        engine._step(phase, phase.batches.batch(plan[engine.step % len(plan)]), 10**6)
 
     return side
 
 
 def scores(name: str, arguments: argparse.Namespace) -> Callable[[], object]:
     """Scores of a batch of users, what depends on items alone made before."""
-    _, model, learned = built("id" if name == "SASRec" else "pad", arguments.items, arguments.width, arguments.tokens)
+    _, model, learned = built(SCORES[name], arguments.items, arguments.width, arguments.tokens)
     if isinstance(model, PAD):
         model.stage.fill_(2)
     model.eval()
