@@ -40,6 +40,7 @@ class EIMFSystem(TrainedSystem):
     """Several vectors a user, taught by interests that a language model wrote for typical users (EIMF-style)."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.eimf:EIMF"
+    FREE: ClassVar[frozenset[str]] = TrainedSystem.FREE | {"loss_over", "typical"}
     recommender: Literal["eimf"] = "eimf"
     items: ItemEncoder = Field(default_factory=IdItems)
     """`ids`, `{table: NAME, adapter: [256]}`, or `{semantic_ids: NAME}`."""
