@@ -242,10 +242,10 @@ def _embedded(files: RunFiles, name: str, path: Path, task: Task, items: pa.Tabl
                     f"{needed}: is not there, and table {name!r} cannot read new items without it; "
                     f"load the run where it was trained, or give vectors={{{name!r}: rows}}"
                 )
-        chosen, vectors, names = task.recipe(inputs, Path(folder) / "state").rows()
-    if names is not None:
+        made = task.recipe(inputs, Path(folder) / "state").rows()
+    if made.names is not None:
         raise ValueError(f"table {name!r} has several rows an item: no new ones are put beside them")
-    finished = finish(vectors, shape, components)
+    finished = finish(made.vectors, shape, components)
     rows = np.full((items.num_rows, finished.shape[1]), np.nan, np.float32)
-    rows[chosen - 1] = finished
+    rows[made.items - 1] = finished
     return rows
