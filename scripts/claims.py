@@ -3,9 +3,11 @@
 import json
 
 from tessera.artifacts.logs import stage
-from tessera.reporting.claims import of_job, write
+from tessera.reporting.claims import write
+from tessera.settings.kinds import load
 
 with stage(snakemake.log[0]):
-    runs = list(snakemake.input.runs)
-    table = of_job(runs, json.loads(snakemake.params.cfg))
-    write(table, runs, {kind: snakemake.output[kind] for kind in ("parquet", "csv", "md")})
+    cfg = json.loads(snakemake.params.cfg)
+    task = load(f"tessera.reporting.{cfg['task']}_claims")
+    table = task.of_job(list(snakemake.input.runs), cfg)
+    write(table, list(snakemake.input.cases), {kind: snakemake.output[kind] for kind in ("parquet", "csv", "md")})

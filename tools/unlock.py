@@ -22,7 +22,7 @@ import psutil
 
 from tessera.artifacts.files import half_written
 
-_PLACES = ("state", "results", "data/downloads")
+_PLACES = ("state", "results", "data/downloads", ".snakemake/tessera")
 _QUIET_SECONDS = 600
 """A job on another machine may be writing: a file that grew a moment ago is left alone."""
 

@@ -498,3 +498,132 @@ def test_the_map_of_the_items_has_contrast_and_fits_every_screen(visit: Opener, 
         assert painted(page, *point(page, "text", 12))[3] > 150
     ground = brightness(page, ".atlas canvas", "backgroundColor")
     assert ground > 0.8 if scheme == "light" else ground < 0.05
+
+
+def judged_by(report: Path, run: str) -> dict[int, float]:
+    """User -> rank of the target, a cold one infinite."""
+    from tessera.artifacts.tables import read_table
+
+    rows = read_table(report.parents[1] / "bazaar" / "runs" / run / "evaluation.parquet", "evaluation").to_pylist()
+    return {row["user"]: row["rank"] if row["popularity"] else float("inf") for row in rows}
+
+
+def test_two_systems_side_by_side(visit: Opener, report: Path) -> None:
+    from reporting_world import EVIL_USER, USERS
+
+    page = visit()
+    box = page.locator("#d-1 .pairs")
+    names = ["semantic/sasrec", "id/sasrec", "id/gru4rec", "popular", "oracle"]
+    assert box.get_by_label("System A").locator("option").all_inner_texts() == names
+    chosen = [box.get_by_label(f"System {letter}").evaluate("node => node.selectedOptions[0].text") for letter in "AB"]
+    assert chosen == ["semantic/sasrec", "id/sasrec"], "the best, and the baseline"
+
+    one, other = (judged_by(report, f"{name}/seed-1") for name in chosen)
+    kinds = {
+        "all users": list(one),
+        "A hits, B misses": [user for user in one if one[user] <= 10 < other[user]],
+        "B hits, A misses": [user for user in one if other[user] <= 10 < one[user]],
+        "both hit": [user for user in one if one[user] <= 10 and other[user] <= 10],
+        "both miss": [user for user in one if one[user] > 10 and other[user] > 10],
+    }
+    show, users = box.get_by_label("Show"), box.get_by_role("combobox", name="User", exact=True)
+    assert show.locator("option").all_inner_texts() == [f"{kind} ({len(own)})" for kind, own in kinds.items()]
+    raw = {user: EVIL_USER if user == 1 else f"user-{user}" for user in range(1, USERS + 1)}
+    for number, (kind, own) in enumerate(kinds.items()):
+        show.select_option(index=number)
+        texts = users.locator("option").all_inner_texts()
+        assert [text.rpartition(": A ")[0] for text in texts] == [raw[user] for user in sorted(own)], kind
+        assert box.get_by_role("status").inner_text().startswith(f"{kind}: {len(own)} of 80 test users; ")
+
+    # one of them, whose target stands in one list and not in the other
+    show.select_option(index=1)
+    user = min(kinds["A hits, B misses"])
+    lists = box.locator(".list")
+    assert lists.nth(0).locator("h5").inner_text().startswith(f"User {raw[user]}")
+    assert lists.nth(0).locator(".tile").last.locator(".mark").inner_text() == "target"
+    for place, (letter, name, word, rank) in enumerate(
+        (("A", names[0], "hit", one[user]), ("B", names[1], "miss", other[user])), 1
+    ):
+        said = "counts as a miss" if rank == float("inf") else f"target at rank {rank:g}"
+        assert lists.nth(place).locator("h5").inner_text().split() == f"{letter}: {name} {word} {said}".split()
+        assert lists.nth(place).locator(".tile").count() == 10
+    assert lists.nth(1).locator(".tile.hit").count() == 1
+    assert lists.nth(2).locator(".tile.hit").count() == 0
+    assert box.locator("img").first.evaluate("node => node.naturalWidth") > 0, "the explorer's picture"
+
+    # the lists change places
+    left = lists.nth(1).locator(".name").all_inner_texts()
+    box.get_by_role("button", name="Swap A and B").click()
+    assert (
+        show.evaluate("node => node.selectedOptions[0].text") == f"A hits, B misses ({len(kinds['B hits, A misses'])})"
+    )
+    show.select_option(index=2)
+    users.select_option(index=0)
+    assert lists.nth(2).locator(".name").all_inner_texts() == left
+
+    # a user by id, and one that is not there
+    show.select_option(index=0)
+    box.get_by_label("Find a user").fill("USER-17")
+    assert users.locator("option").count() == 1
+    assert lists.nth(0).locator("h5").inner_text().startswith("User user-17")
+    box.get_by_label("Find a user").fill("nobody")
+    assert users.is_disabled()
+    assert lists.count() == 0
+    assert box.get_by_role("status").inner_text().endswith("No such user to choose from.")
+    box.get_by_label("Find a user").fill("</script>")
+    assert lists.nth(0).locator("h5").inner_text().startswith(f"User {EVIL_USER}")
+
+
+def test_two_systems_side_by_side_by_the_keyboard(visit: Opener) -> None:
+    page = visit()
+    box = page.locator("#d-1 .pairs")
+    head = box.locator(".list h5").first
+    box.get_by_label("System A").focus()
+    page.keyboard.press("ArrowDown")
+    assert box.locator(".list h5").nth(1).inner_text().startswith("A: id/sasrec")
+    for key, expected in (("Tab", "System B"), ("Tab", "Swap A and B")):
+        page.keyboard.press(key)
+        assert expected in page.evaluate("(document.activeElement.labels?.[0] ?? document.activeElement).textContent")
+    before = head.inner_text()
+    panel = box.locator(".panel")
+    panel.focus()
+    page.keyboard.press("ArrowRight")
+    second = head.inner_text()
+    assert second != before
+    page.keyboard.press("ArrowLeft")
+    assert head.inner_text() == before
+    page.keyboard.press("ArrowLeft")
+    assert head.inner_text() == before, "there is none before the first"
+    assert box.get_by_role("button", name="Previous").is_disabled()
+    box.get_by_role("button", name="Next").focus()
+    page.keyboard.press("Enter")
+    assert head.inner_text() == second
+    assert second.startswith((panel.get_attribute("aria-label") or "").partition(";")[0])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_two_systems_side_by_side_have_contrast_and_fit_every_screen(visit: Opener, scheme: str) -> None:
+    for width in (400, 2560):
+        page = visit(scheme, width=width)
+        box = page.locator("#d-1 .pairs")
+        box.get_by_label("Show").select_option(index=1)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert box.evaluate("node => node.scrollWidth <= node.clientWidth")
+        for selector in (
+            ".pairs .notes",
+            ".pairs .meta",
+            ".pairs .won",
+            ".pairs .lost",
+            ".pairs select",
+            ".pairs h5 span",
+        ):
+            assert contrast(page, selector) >= 4.5, selector
+        tops = [box.locator(".two .list").nth(n).evaluate("node => node.getBoundingClientRect().top") for n in (0, 1)]
+        assert (tops[0] == tops[1]) == (width == 2560)
+
+
+def test_hostile_users_stay_in_their_places(visit_hostile: Opener) -> None:
+    page = visit_hostile(width=400)
+    box = page.locator(".pairs")
+    assert "\\u202egpj.exe" in box.get_by_role("combobox", name="User", exact=True).locator("option").first.inner_text()
+    assert box.evaluate("node => node.scrollWidth <= node.clientWidth")

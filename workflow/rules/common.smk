@@ -6,7 +6,7 @@ import re
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH")])))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from tessera.artifacts.code import code_fingerprint
+from tessera.artifacts.code import code_fingerprint, keep_parses
 from tessera.data.files import find
 from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs, Told
@@ -15,6 +15,8 @@ from tessera.plan.picture import flow_chart
 from tessera.plan.required import check_files, check_first_lines, dataset_files, picture_names
 from tessera.settings.config import load
 from tessera.settings.files import command_line, experiment_name, merged
+
+keep_parses(Path(".snakemake/tessera/parses.json"))
 
 GIVEN = workflow.config_settings.config_args or []
 WHERE = ", ".join([*map(str, workflow.configfiles), *["--config"] * bool(GIVEN)]) or "config"

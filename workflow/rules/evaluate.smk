@@ -41,6 +41,7 @@ rule evaluate:
         "<results>/logs/evaluate/{dataset}/{system}/{recommender}/seed-{seed}.log",
     benchmark:
         "<results>/benchmarks/evaluate/{dataset}/{system}/{recommender}/seed-{seed}.tsv"
+    priority: 6
     retries: CONFIG.resources.evaluate.retries
     conda:
         ENVIRONMENT
@@ -82,27 +83,3 @@ rule oracle:
         code=code("oracle.py"),
     script:
         "../../scripts/oracle.py"
-
-
-# Reads of the config: claims, evaluation, significance, experiment.
-rule claims:
-    input:
-        unpack(lambda wildcards: JOBS.judgements(wildcards.dataset)),
-    output:
-        parquet=JOBS.claims_file("{dataset}", "parquet"),
-        csv=JOBS.claims_file("{dataset}", "csv"),
-        md=JOBS.claims_file("{dataset}", "md"),
-    log:
-        "<results>/logs/claims/{dataset}.log",
-    benchmark:
-        "<results>/benchmarks/claims/{dataset}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: CONFIG.resources.report.threads
-    resources:
-        **resources("report"),
-    params:
-        cfg=lambda wildcards: JOBS.claims(wildcards.dataset),
-        code=code("claims.py"),
-    script:
-        "../../scripts/claims.py"

@@ -1,5 +1,6 @@
 # Language models: built on the spot, describing items, trained to embed them.
-# What most of the rest waits for goes first, so that no core is left idle at its end: hence the priorities.
+# What most of the rest waits for goes first, so that no core is left idle at its end: hence the priorities. Long jobs
+# (training) go before short ones that nothing waits for (diagnostics, maps), which fill the cores at the end.
 # Reads of the config: datasets, models.
 rule pretrain:
     input:

@@ -15,6 +15,7 @@ rule train:
         "<results>/logs/train/{dataset}/{system}/{recommender}/seed-{seed}.log",
     benchmark:
         "<results>/benchmarks/train/{dataset}/{system}/{recommender}/seed-{seed}.tsv"
+    priority: 5
     retries: CONFIG.resources.train.retries
     conda:
         ENVIRONMENT

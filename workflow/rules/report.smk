@@ -1,4 +1,4 @@
-# Metric tables, and the page that shows everything, whatever the task. Tables are told which systems know the truth.
+# Metric tables, claims, and the page that shows everything, whatever the task. Tables are told which systems know the truth.
 # Reads of the config: evaluation, significance, experiment; of clicks: ctr, experiment.
 rule tables:
     input:
@@ -27,6 +27,30 @@ rule tables:
         code=code("tables.py", JOBS.task.table_module),
     script:
         "../../scripts/tables.py"
+
+
+# Reads of the config: claims, evaluation, significance, experiment; of clicks: claims, ctr, experiment.
+rule claims:
+    input:
+        unpack(lambda wildcards: JOBS.judgements(wildcards.dataset)),
+    output:
+        parquet=JOBS.claims_file("{dataset}", "parquet"),
+        csv=JOBS.claims_file("{dataset}", "csv"),
+        md=JOBS.claims_file("{dataset}", "md"),
+    log:
+        "<results>/logs/claims/{dataset}.log",
+    benchmark:
+        "<results>/benchmarks/claims/{dataset}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.report.threads
+    resources:
+        **resources("report"),
+    params:
+        cfg=lambda wildcards: JOBS.claims(wildcards.dataset),
+        code=code("claims.py", JOBS.task.claims_module),
+    script:
+        "../../scripts/claims.py"
 
 
 # Reads of the config: every section but resources and export.

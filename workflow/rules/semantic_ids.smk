@@ -15,6 +15,7 @@ rule quantize:
         "<results>/logs/quantize/{dataset}/{codes}.log",
     benchmark:
         "<results>/benchmarks/quantize/{dataset}/{codes}.tsv"
+    priority: 10
     retries: CONFIG.resources.quantize.retries
     conda:
         ENVIRONMENT

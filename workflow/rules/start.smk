@@ -11,6 +11,16 @@ if shlex.quote(sys.executable) != sys.executable:
 # The page tells what it was made by; jobs run under commands of Snakemake's own.
 os.environ.setdefault("TESSERA_COMMAND", shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]))
 
+# At every start Snakemake would load pandas, to tell tables among params from other values; these rules have texts and
+# numbers alone, which are recorded the same either way.
+try:
+    from snakemake.persistence import PersistenceBase
+
+    if isinstance(vars(PersistenceBase).get("_serialize_param"), property):
+        PersistenceBase._serialize_param = property(lambda store: store._serialize_param_builtin)
+except ImportError:  # a Snakemake that keeps its records elsewhere
+    pass
+
 
 def refuse(error):
     """End before anything runs, with what is wrong with the config."""

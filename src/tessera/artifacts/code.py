@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
+import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+
+from tessera.artifacts.parses import Parse, Parses
 
 SOURCE = Path(__file__).resolve().parents[2]
 
@@ -67,10 +71,33 @@ def _package(path: Path, level: int) -> str:
     return ".".join(parts[: len(parts) - level + 1])
 
 
+_kept: Parses | None = None
+
+
+def keep_parses(path: Path) -> None:
+    """From now on parses are looked for in a file, and kept there for later runs in this folder."""
+    global _kept
+    # what syntax means depends on how it is read, on Python, and on where imports are looked for
+    version = json.dumps(
+        [hashlib.sha256(Path(__file__).read_bytes()).hexdigest(), sys.version, str(SOURCE), str(Path.cwd())]
+    )
+    _kept = Parses(path, version)
+
+
 @cache
-def _parse(path: Path) -> tuple[str, tuple[str, ...]]:
+def _parse(path: Path) -> Parse:
     """Hash of a file's meaning, and the modules that it imports (at the top or inside a function)."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    data = path.read_bytes()
+    parse = _kept.get(path, data) if _kept else None
+    if parse is None:
+        parse = _read_syntax(path, data)
+        if _kept:
+            _kept.add(path, data, parse)
+    return parse
+
+
+def _read_syntax(path: Path, data: bytes) -> Parse:
+    tree = ast.parse(data)
     imported: list[str] = []
     for node in _statements(tree):
         if isinstance(node, ast.Import):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import polars as pl
 
 from tessera.artifacts.files import file_digest
 from tessera.artifacts.tables import describe
 from tessera.data.clock import UNITS
 from tessera.data.dataset import TRAIN, Dataset, load_dataset, read_raw_ids
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 class Moment(NamedTuple):
@@ -62,6 +64,9 @@ def data_digest(data: Path) -> str:
 
 def _rows(data: Path, dataset: Dataset, part: Literal["train", "held out"], ticks: int) -> pl.DataFrame:
     """Interactions of a part by raw ids: user, item and time (-1 where there is none), and how often each stands."""
+    # here, for every training and judging reads this file, and few need it
+    import polars as pl
+
     kept = (dataset.split == TRAIN) == (part == "train")
     users, items = (pl.Series(read_raw_ids(data, kind), dtype=pl.String) for kind in ("users", "items"))
     times = dataset.timestamps[kept]
@@ -97,6 +102,8 @@ def seen_before(now: Path, earlier: Path) -> Seen | None:
     Returns:
         None where times cannot be compared: one has none, or they are dates in one and an order in the other.
     """
+    import polars as pl
+
     ours, theirs = load_dataset(now), load_dataset(earlier)
     timed = [bool((dataset.timestamps >= 0).any()) for dataset in (ours, theirs)]
     if timed[0] != timed[1] or (timed[0] and ours.clock.dated != theirs.clock.dated):

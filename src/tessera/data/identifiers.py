@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
+
+if TYPE_CHECKING:
+    import polars as pl
+
 
 MISSING = ("NaN", "nan", "null", "NULL", "None", "<NA>", "\\N")
 """What programs write where there is no id."""
@@ -35,6 +38,9 @@ def id_text(value: Any) -> str | None:
 
 def id_texts(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """The ids of a column of any type, null where they are missing. Whole numbers among floats keep a `.0`."""
+    # here, for every training and judging reads this file, and few need it
+    import polars as pl
+
     if dtype.is_float():
         whole = (column == column.floor()) & (column.abs() < 2.0**63)
         number = column.cast(pl.Int64, strict=False).cast(pl.String) + ".0"
@@ -49,6 +55,8 @@ def id_texts(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 def id_series(column: pl.Series) -> pl.Series:
     """`id_texts` of a column that is at hand as a whole, by the rule of whole columns."""
+    import polars as pl
+
     ids = column.alias("id").to_frame().select(id_texts(pl.col("id"), column.dtype)).to_series()
     return ids.str.strip_suffix(".0") if whole_numbers(ids.drop_nulls().unique()) else ids
 

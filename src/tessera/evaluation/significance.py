@@ -136,19 +136,26 @@ def bootstrap_interval(differences: Array, level: float, resamples: int = 10_000
 def detectable(differences: Array, level: float, power: float = 0.8) -> Array:
     """The smallest mean difference that a two-sided test at `level` sees with so much power.
 
-    (z(1 - level / 2) + z(power)) s / sqrt(users), where s is the standard deviation of the differences over users and z
-    the normal quantile.
+    With s the standard deviation of the differences over users, the standard error is s / sqrt(users).
 
     Args:
         differences: (users, comparisons) or (users,), one system minus the other; at least two users.
     Returns:
         (comparisons,)
     """
-    from scipy.special import ndtri
-
     values = _checked(differences)
     error = values.std(0, ddof=1) / math.sqrt(len(values))
-    return np.asarray((ndtri(1 - level / 2) + ndtri(power)) * error, np.float64)
+    return np.asarray(error * smallest_effect(1.0, level, power), np.float64)
+
+
+def smallest_effect(error: float, level: float, power: float = 0.8) -> float:
+    """The smallest difference of this standard error that a two-sided test at `level` sees with so much power.
+
+    (z(1 - level / 2) + z(power)) error, where z is the normal quantile.
+    """
+    from scipy.special import ndtri
+
+    return float(ndtri(1 - level / 2) + ndtri(power)) * error
 
 
 def t_test(differences: Array) -> Array:

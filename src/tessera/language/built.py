@@ -140,8 +140,12 @@ def make_model(settings: BuiltModel, tokenizer: Any) -> Any:
     """The model with random weights of `training.seed`, in float32."""
     from transformers import Qwen2_5_VLForConditionalGeneration
 
+    from tessera.language.together import attend_together
+
     seed_step(settings.training.seed)
-    return Qwen2_5_VLForConditionalGeneration(make_config(settings, tokenizer))
+    model = Qwen2_5_VLForConditionalGeneration(make_config(settings, tokenizer))
+    attend_together(model)
+    return model
 
 
 def save_built(folder: str | Path, model: Any, tokenizer: Any, image_processor: Any) -> None:

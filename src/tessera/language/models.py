@@ -289,6 +289,10 @@ def _read(folder: Path, settings: LoadedModel) -> LanguageModel:
     kind = model_kind(config, folder) if settings.type == "auto" else settings.type
     device = pick_device(settings.device)
     full = _read_weights(folder, settings, kind, device)
+    if config["model_type"] == "qwen2_5_vl":
+        from tessera.language.together import attend_together
+
+        attend_together(full)
     full.requires_grad_(False)
     full.eval()
     tokenizer = _read_tokenizer(folder)

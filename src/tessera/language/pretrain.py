@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from tessera.language.colours import colour_words
 from tessera.language.drawn import draw, read_caption
 from tessera.language.models import LanguageModel, LanguageModelError, quiet
 from tessera.language.prompts import REQUEST, Attributes, attribute_text, domain_sentence, item_attributes
-from tessera.language.questions import INSTRUCTIONS, Pixels, Question, Source, picture_inputs
+from tessera.language.questions import INSTRUCTIONS, Pixels, Question, Source, picture_inputs, picture_positions
 from tessera.language.tokens import SYSTEM, Frame, chat_frame, pad_rows, plain_frame
 from tessera.settings.language import BuiltModel, ItemPrompt
 from tessera.training.engine import Engine
@@ -53,6 +54,8 @@ ALIKE = ("circle", "hexagon")
 """Shapes that are shown twice as often: nearly all mistakes are between these two."""
 ANSWER = 48
 """Longest description in tokens."""
+KEPT_ANSWERS = 50_000
+"""Descriptions whose tokens are kept: pictures of few shapes and colours are said in the same words."""
 SHORT = 24
 """An attribute's value of at most so many characters, without digits, is a short one."""
 LONGEST_SUMMARY = 120
@@ -248,6 +251,9 @@ class Teacher:
         wanted = [source for source in sources if source in self.tasks]
         self.questions = {source: Question(model, source, domain) for source in wanted}
         sentence = f"{domain_sentence(domain)}\n"
+        self.said_tokens = lru_cache(KEPT_ANSWERS)(self._said_tokens)
+        self.asked: dict[int, list[int]] = {}
+        """The question about a picture alone, by how many tokens stand for the picture."""
         self.frames = [chat_frame(model, f"{REQUEST}\n{sentence}"), plain_frame(model, sentence)]
 
     def example(self, step: int, row: int) -> Example:
@@ -288,12 +294,23 @@ class Teacher:
     def _describe(
         self, source: Source, pairs: Attributes, number: int | None, said: str, random: np.random.Generator
     ) -> Example:
-        tokenizer = self.model.tokenizer
-        answered = tokenizer(said, add_special_tokens=False)["input_ids"][: ANSWER - 1]
-        answered.append(tokenizer.convert_tokens_to_ids(END))
         seen = None if number is None else self.shown.pixels(number, mirrored=bool(random.integers(2)))
-        rows, _ = self.questions[source].rows([pairs], [seen], ANSWER)
-        return Example([*rows[0], *answered], len(rows[0]), seen)
+        asked = self._asked(source, pairs, seen)
+        return Example([*asked, *self.said_tokens(said)], len(asked), seen)
+
+    def _said_tokens(self, said: str) -> tuple[int, ...]:
+        tokenizer = self.model.tokenizer
+        tokens = tokenizer(said, add_special_tokens=False)["input_ids"][: ANSWER - 1]
+        return (*tokens, tokenizer.convert_tokens_to_ids(END))
+
+    def _asked(self, source: Source, pairs: Attributes, seen: Pixels | None) -> list[int]:
+        question = self.questions[source]
+        if source != "image" or seen is None:
+            return question.rows([pairs], [seen], ANSWER)[0][0]
+        size = seen.tokens(int(self.shown.processor.merge_size))
+        if size not in self.asked:
+            self.asked[size] = question.rows([pairs], [seen], ANSWER)[0][0]
+        return self.asked[size]
 
     # ------------------------------------------------------------ at the end
 
@@ -363,7 +380,11 @@ def row_losses(model: LanguageModel, examples: Sequence[Example]) -> Tensor:
     ids, mask = pad_rows([example.ids for example in examples], model.pad_token)
     ids, mask = ids.to(model.device), mask.to(model.device)
     pixels = [example.pixels for example in examples if example.pixels is not None]
-    inputs = picture_inputs(ids, pixels, int(full.config.image_token_id), model.device)
+    image_token = int(full.config.image_token_id)
+    inputs = picture_inputs(ids, pixels, image_token, model.device)
+    if pixels:
+        merge = int(full.config.vision_config.spatial_merge_size)
+        inputs["position_ids"] = picture_positions(ids, mask, inputs["image_grid_thw"], image_token, merge)
     states = full.model(input_ids=ids, attention_mask=mask, use_cache=False, **inputs).last_hidden_state
     # the state before a token says it; only rows x places that are asked about meet the vocabulary
     starts = torch.tensor([example.start for example in examples], device=model.device)

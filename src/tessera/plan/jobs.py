@@ -56,6 +56,11 @@ class Task:
         return f"tessera.reporting.{self.module}"
 
     @property
+    def claims_module(self) -> str:
+        """Loaded by the job of the claims."""
+        return f"tessera.reporting.{self.module}_claims"
+
+    @property
     def page_module(self) -> str:
         """Loaded by the job of the page."""
         return f"tessera.reporting.{self.module}_page"
@@ -489,6 +494,7 @@ class Jobs:
             "health": every("semantic_ids", "health.json"),
             "pictures": [self.pictures(dataset) for dataset in datasets],
         }
+        files["claims"] = [self.claims_file(dataset, "parquet") for dataset in datasets if self.config.claims]
         if self.task is CLICKS:
             return files | {"samples": [f"{self.root}/{dataset}/ctr/samples/samples.json" for dataset in datasets]}
         return files | {
@@ -496,7 +502,6 @@ class Jobs:
             "diagnostics": [f"{self.root}/{d}/diagnostics/{name}.json" for d in datasets for name in self.diagnosed()],
             "atlas": [f"{self.root}/{d}/atlas/{name}.parquet" for d in datasets for name in self.mapped()],
             "searches": self.searches(),
-            "claims": [self.claims_file(dataset, "parquet") for dataset in datasets if self.config.claims],
             "captions": every("captions"),
             "embedders": every("embedder", "history.jsonl"),
         }
@@ -523,18 +528,22 @@ class Jobs:
 
     def table(self, dataset: str) -> str:
         """What a metric table depends on besides the evaluations."""
-        config = self.config
         bounds = sorted(knows_the_truth(self.plan))
-        settings: dict[str, Any] = {"dataset": dataset, "task": self.task.module, "bounds": bounds}
-        if config.ctr is not None and self.task is CLICKS:
-            settings |= {"against": config.ctr.against, "evaluation": _told(config.ctr.evaluation)}
-        else:
-            settings |= {
-                "order": self._order(dataset),
-                "evaluation": _told(config.evaluation),
-                "significance": _told(config.significance),
-            }
+        settings = {"dataset": dataset, "task": self.task.module, "bounds": bounds, **self._judged_by(dataset)}
+        if self.config.ctr is not None and self.task is CLICKS:
+            settings["against"] = self.config.ctr.against
         return canonical(settings)
+
+    def _judged_by(self, dataset: str) -> dict[str, Any]:
+        """Judge and tests of the task; of rankings the rows as well, which clicks have in the order of their files."""
+        config = self.config
+        if config.ctr is not None and self.task is CLICKS:
+            return {"evaluation": _told(config.ctr.evaluation)}
+        return {
+            "order": self._order(dataset),
+            "evaluation": _told(config.evaluation),
+            "significance": _told(config.significance),
+        }
 
     def _order(self, dataset: str) -> list[str]:
         """The rows of a metric table, as `system/recommender`."""
@@ -545,10 +554,9 @@ class Jobs:
         return canonical(
             {
                 "dataset": dataset,
-                "order": self._order(dataset),
+                "task": self.task.module,
                 "claims": [claim.model_dump(mode="json") for claim in self.config.claims],
-                "evaluation": _told(self.config.evaluation),
-                "significance": _told(self.config.significance),
+                **self._judged_by(dataset),
             }
         )
 

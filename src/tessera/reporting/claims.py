@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,20 +15,13 @@ import pyarrow as pa
 from tessera.artifacts.files import file_digest, write_text
 from tessera.artifacts.shown import one_line
 from tessera.artifacts.tables import CLAIMS, describe, read_table, write_table
-from tessera.evaluation.significance import (
-    bootstrap_interval,
-    detectable,
-    enough_resamples,
-    holm,
-    least_p,
-    p_values,
-    told_p,
-)
+from tessera.evaluation.significance import enough_resamples, holm, least_p, smallest_effect, told_p
 from tessera.reporting.formats import MOST, escape_markdown
-from tessera.reporting.ranking_runs import RankingRun, check_same_users, cold_metrics, entries, user_metrics
-from tessera.reporting.runs import Array, Entry
+from tessera.reporting.runs import Entry, Run
 from tessera.settings.claims import Claim
-from tessera.settings.evaluation import Evaluation, Significance
+from tessera.settings.evaluation import Significance
+
+R = TypeVar("R", bound=Run)
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 POWER = 0.8
@@ -91,6 +84,8 @@ class ClaimTable:
     dataset: str
     claims: list[Tested]
     significance: Significance
+    of_users: bool = True
+    """Whether metrics are means over users; of others, such as an AUC, whole resamples of users are compared."""
 
     def notes(self) -> list[str]:
         """How the claims were tested: what a reader needs to judge the verdicts."""
@@ -98,89 +93,76 @@ class ClaimTable:
         test = {"randomization": "randomisation", "bootstrap": "bootstrap", "t_test": "t-test"}[rule.method]
         resamples = enough_resamples(rule, count)
         drawn = "" if rule.method == "t_test" else f" ({resamples:,} resamples)"
+        averaged = "seeds averaged for each user" if self.of_users else "seeds averaged in every resample"
+        error, spread = "s / √users", "s the standard deviation of the differences over users"
+        if not self.of_users:
+            error, spread = "e", "e the standard deviation of the difference over the resamples"
         return [
             f"paired {test} over users{drawn} of the difference less what is claimed; p after Holm's correction of "
-            f"{count} claim{'' if count == 1 else 's'}; seeds averaged for each user",
+            f"{count} claim{'' if count == 1 else 's'}; {averaged}",
             f"holds: above what is claimed with p ≤ {rule.level:g}; does not hold: below it with such a p; "
             "undecided: else",
             f"interval: {1 - rule.level:.0%} paired bootstrap over users, of each claim alone",
-            f"smallest effect: (z(1 - {rule.level:g} / {2 * count}) + z({POWER:g})) s / √users, with s the standard "
-            f"deviation of the differences over users: what this test would have seen four times in five",
+            f"smallest effect: (z(1 - {rule.level:g} / {2 * count}) + z({POWER:g})) {error}, with {spread}: what this "
+            "test would have seen four times in five",
         ]
 
 
-def _row(rows: Sequence[Entry[RankingRun]], name: str) -> Entry[RankingRun]:
+@dataclass(frozen=True)
+class Measure:
+    """What the runs say of a claim, before it is one of several."""
+
+    better: Entry[Any]
+    than: Entry[Any]
+    better_mean: float | None
+    """None where it is not known."""
+    than_mean: float | None
+    difference: float | None
+    """How much better the first is: of a metric of which less is better, how much less."""
+    users: int
+    interval: tuple[float, float] | None = None
+    """Of the difference, over users."""
+    p: float = 1.0
+    """That the difference is what is claimed."""
+    error: float | None = None
+    """Standard error of the difference."""
+
+
+def row_of(rows: Sequence[Entry[R]], name: str) -> Entry[R]:
     """The row of a name; settings have made sure that there is one."""
     return next(entry for entry in rows if name in (entry.name, entry.system))
 
 
-def _of_users(entry: Entry[RankingRun], claim: Claim, evaluation: Evaluation) -> Array:
-    """(users,) the metric of each user that the claim asks for, averaged over the seeds."""
-    metric, group = claim.measured
-    if group.startswith("cold"):
-        return cold_metrics(entry, evaluation)[group][metric]
-    judged = user_metrics(entry, evaluation)
-    values = judged.values[metric]
-    return values[judged.head] if group == "head" else values[~judged.head] if group == "tail" else values
-
-
-def judge_claims(
+def judged(
     dataset: str,
-    runs: Sequence[str | Path],
-    order: Sequence[str],
     claims: Sequence[Claim],
-    evaluation: Evaluation,
+    measures: Sequence[Measure],
     significance: Significance,
+    *,
+    of_users: bool = True,
 ) -> ClaimTable:
-    """Test every claim on the runs of a dataset; one Holm family.
+    """The verdicts on measured claims, which are one Holm family.
 
     Args:
-        runs: paths of metrics.json, evaluation.parquet beside each.
-        order: names `system/recommender` in the order of the rows.
-    Raises:
-        ArtifactError: two rows were judged on different users.
+        of_users: whether metrics are means over users.
     """
-    rows = entries(runs, order)
-    parts: list[tuple[Claim, Entry[RankingRun], Entry[RankingRun], Array, Array]] = []
-    for claim in claims:
-        one, other = _row(rows, claim.better), _row(rows, claim.than)
-        check_same_users(one, user_metrics(one, evaluation), other, user_metrics(other, evaluation))
-        parts.append((claim, one, other, _of_users(one, claim, evaluation), _of_users(other, claim, evaluation)))
-    count = len(parts)
-    p = np.ones(count)
-    for number, (claim, _, _, mine, theirs) in enumerate(parts):
-        if len(mine) > 1:
-            p[number] = p_values(mine - theirs - claim.at_least, significance, count)[0]
-    tested = [_tested(dataset, *part, p=one, corrected=both, significance=significance, count=count)
-              for part, one, both in zip(parts, p.tolist(), holm(p).tolist(), strict=True)]  # fmt: skip
-    return ClaimTable(dataset, tested, significance)
+    count = len(claims)
+    corrected = holm(np.array([measure.p for measure in measures])).tolist()
+    tested = [_tested(dataset, claim, measure, p, significance, count)
+              for claim, measure, p in zip(claims, measures, corrected, strict=True)]  # fmt: skip
+    return ClaimTable(dataset, tested, significance, of_users)
 
 
 def _tested(
-    dataset: str,
-    claim: Claim,
-    one: Entry[RankingRun],
-    other: Entry[RankingRun],
-    mine: Array,
-    theirs: Array,
-    p: float,
-    corrected: float,
-    significance: Significance,
-    count: int,
+    dataset: str, claim: Claim, measure: Measure, corrected: float, significance: Significance, count: int
 ) -> Tested:
-    users, level = len(mine), significance.level
-    mean_one = float(mine.mean()) if users else None
-    mean_other = float(theirs.mean()) if users else None
-    difference = float((mine - theirs).mean()) if users else None
-    low = high = seen = None
-    if users > 1:
-        lows, highs = bootstrap_interval(mine - theirs, level, enough_resamples(significance, count), significance.seed)
-        low, high = float(lows[0]), float(highs[0])
-        seen = float(detectable(mine - theirs, level / count, POWER)[0])
+    low, high = measure.interval or (None, None)
+    seen = None if measure.error is None else smallest_effect(measure.error, significance.level / count, POWER)
     return Tested(
-        dataset, claim.name, one.name, other.name, claim.metric, claim.at_least, mean_one, mean_other, difference, low,
-        high, p, corrected, least_p(significance, count, users), seen, users, len(one.runs), len(other.runs),
-        verdict(difference, corrected, claim.at_least, level),
+        dataset, claim.name, measure.better.name, measure.than.name, claim.metric, claim.at_least, measure.better_mean,
+        measure.than_mean, measure.difference, low, high, measure.p, corrected,
+        least_p(significance, count, measure.users), seen, measure.users, len(measure.better.runs),
+        len(measure.than.runs), verdict(measure.difference, corrected, claim.at_least, significance.level),
     )  # fmt: skip
 
 
@@ -198,19 +180,16 @@ def verdict(difference: float | None, p: float, at_least: float, level: float) -
     return HOLDS if difference > at_least else FAILS
 
 
-def of_job(runs: Sequence[str | Path], settings: Mapping[str, Any]) -> ClaimTable:
-    """The claims of a job, whose settings came as JSON."""
-    claims = [Claim.model_validate(claim) for claim in settings["claims"]]
-    evaluation = Evaluation.model_validate(settings["evaluation"])
-    significance = Significance.model_validate(settings["significance"])
-    return judge_claims(settings["dataset"], runs, settings["order"], claims, evaluation, significance)
+def write(table: ClaimTable, cases: Sequence[str | Path], paths: Mapping[str, str | Path]) -> None:
+    """Write the claims as `parquet`, `csv` and `md`.
 
-
-def write(table: ClaimTable, runs: Sequence[str | Path], paths: Mapping[str, str | Path]) -> None:
-    """Write the claims as `parquet`, `csv` and `md`."""
+    Args:
+        cases: the files of all runs that hold what each test case got.
+    """
     long = pa.Table.from_pylist([vars(claim) for claim in table.claims], CLAIMS)
-    inputs = {str(Path(run).parent): file_digest(Path(run).with_name(RankingRun.JUDGED)) for run in runs}
-    settings = {"dataset": table.dataset, "significance": table.significance.model_dump(mode="json")}
+    inputs = {str(Path(case).parent): file_digest(case) for case in cases}
+    tests = {"significance": table.significance.model_dump(mode="json"), "of_users": table.of_users}
+    settings = {"dataset": table.dataset, **tests}
     write_table(paths["parquet"], long, "claims", settings, inputs)
     out = io.StringIO()
     writer = csv.DictWriter(out, CLAIMS.names, lineterminator="\n")
@@ -226,7 +205,9 @@ def read(path: str | Path) -> ClaimTable:
     """Written claims; nothing is tested again."""
     made = describe(path)["settings"]
     claims = [Tested(**row) for row in read_table(path, "claims").to_pylist()]
-    return ClaimTable(made["dataset"], claims, Significance.model_validate(made["significance"]))
+    return ClaimTable(
+        made["dataset"], claims, Significance.model_validate(made["significance"]), made.get("of_users", True)
+    )
 
 
 HEADS = ("claim", "verdict", "what is claimed", "difference", "p", "smallest effect", "users")

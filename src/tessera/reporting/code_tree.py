@@ -11,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera.artifacts.codes import SemanticIds
-from tessera.reporting.explorer import THUMBNAIL, short_id, short_title
+from tessera.reporting.explorer import ELSEWHERE, THUMBNAIL, short_id, short_title
 from tessera.reporting.samples import Catalogue
 
 Ints = NDArray[np.int64]
-_ELSEWHERE = 0
-"""Stands for a picture that the explorer of item tables already holds."""
 
 
 def chosen_rows(rows: Ints, most: int, seed: int = 0) -> list[int]:
@@ -122,7 +120,7 @@ def _items(catalogue: Catalogue, place: Mapping[int, int], elsewhere: Container[
             short_title(known[item]["title"]),
             short_id(known[item]["raw_id"]),
             int(catalogue.counts[item]),
-            _ELSEWHERE if item in elsewhere else pictures.uri(known[item]["image"]),
+            ELSEWHERE if item in elsewhere else pictures.uri(known[item]["image"]),
         ]
         for item in place
     ]

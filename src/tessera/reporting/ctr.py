@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,12 +15,14 @@ from tessera.artifacts.logs import log
 from tessera.artifacts.tables import ArtifactError, describe, read_table
 from tessera.evaluation import clicks
 from tessera.evaluation.calibration import METHODS
-from tessera.evaluation.significance import enough_resamples
+from tessera.evaluation.significance import enough_resamples, holm
 from tessera.reporting.runs import Entry, Run, baselines_of, grouped, read_metrics
 from tessera.reporting.tables import Column, Metric, Table
 from tessera.settings.ctr import CTREvaluation
 from tessera.settings.evaluation import Significance
 
+MAIN = "AUC"
+"""The metric that decides."""
 TESTED = ("AUC", "GAUC", "log loss")
 _NEEDED = ("model", "kind", "seed", "samples", "users", "clicks", "metrics", "groups", "calibration")
 _COSTS = {
@@ -74,11 +77,27 @@ def read_run(path: str | Path) -> ClickRun:
     )
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """Every pair of competitors, from the resamples of the table; kept, since drawing them takes long."""
+
+    names: list[str]
+    """Of the competitors that have the main metric."""
+    p: list[list[float]]
+    """(names, names) of the main metric, corrected over all pairs."""
+    least: float
+    """The least of them that the resamples can tell."""
+    intervals: dict[str, list[list[list[float] | None]]]
+    """Metric -> (names, names) ends of the interval of the first less the second; None where it is not known."""
+
+
 @dataclass(kw_only=True)
 class ClickTable(Table[ClickRun]):
     """The results of click-through models."""
 
     evaluation: CTREvaluation
+    pairs: Pairs | None = None
+    """None where there is none, and in tables that were written without."""
 
     METRICS: ClassVar[tuple[Metric, ...]] = (
         Metric("AUC"),
@@ -96,11 +115,13 @@ class ClickTable(Table[ClickRun]):
     )
     COUNTED: ClassVar[str] = "samples"
     ROW: ClassVar[str] = "model"
+    COMPETES: ClassVar[str] = "model"
+    TRAINED_BY: ClassVar[str] = "train_ctr"
     INTERVALS: ClassVar[bool] = True
 
     @property
     def columns(self) -> list[Column]:
-        """Metrics of all impressions, AUC of head, tail and the longest histories, costs."""
+        """Metrics of all impressions, AUC of head, tail and the longest histories, costs, metrics after calibration."""
         lengths = {column.group for _, column in self.cells if (column.kind, column.metric) == ("history", "AUC")}
         last = max(lengths - {"empty"}, key=lambda name: int(name.lstrip(">").split("-")[0]), default="")
         shown = [Column(metric) for metric in clicks.METRICS]
@@ -110,14 +131,20 @@ class ClickTable(Table[ClickRun]):
             Column("AUC", "history", last),
         ]
         shown += [Column(metric, "cost") for metric in ("recall", "p50_ms", "p99_ms", "parameters")]
-        return self.filled(shown)
+        return self.filled([*shown, *self.apart])
+
+    @property
+    def apart(self) -> list[Column]:
+        """Log loss and calibration error after each calibration, which the page shows in a table of their own."""
+        ways = [Column(metric, "calibrated", method) for metric in ("log loss", "ECE") for method in METHODS]
+        return self.filled(ways)
 
     @property
     def calibrated(self) -> list[Column]:
         """Log loss and calibration error as models predict, and after each calibration; empty where there is none."""
-        ways = [("", ""), *(("calibrated", method) for method in METHODS)]
-        columns = self.filled(Column(metric, *way) for metric in ("log loss", "ECE") for way in ways)
-        return columns if any(column.kind for column in columns) else []
+        if not self.apart:
+            return []
+        return self.filled([c for m in ("log loss", "ECE") for c in (Column(m), *self.apart) if c.metric == m])
 
     @property
     def title(self) -> str:
@@ -136,13 +163,17 @@ class ClickTable(Table[ClickRun]):
     def least_p(self) -> float:
         """See `Table.least_p`."""
         most = max(1, len(self.rivals) * len(TESTED))
-        return min(1.0, self.comparisons / (1 + enough_resamples(_significance(self.evaluation), most)))
+        return min(1.0, self.comparisons / (1 + enough_resamples(significance(self.evaluation), most)))
 
     def settings(self) -> dict[str, Any]:
         """Of judge and tests."""
         against = self.baseline.system if self.baseline is not None else None
         evaluation = self.evaluation.model_dump(mode="json")
         return {"evaluation": evaluation, "against": against, "bounds": sorted(self.bounds)}
+
+    def kept(self) -> dict[str, Any]:
+        """The pairs."""
+        return {"pairs": asdict(self.pairs)} if self.pairs is not None else {}
 
     def conditions(self) -> list[str]:
         """Impressions, seeds, tests, and what the columns mean."""
@@ -167,18 +198,22 @@ class ClickTable(Table[ClickRun]):
                 f"p50 and p99: milliseconds of a request of {latency['candidates']} candidates after "
                 f"{latency['mean_history']:,.0f} events on the machine of the run"
             )
+        if self.apart:
+            conditions.append("Platt, isotonic: of probabilities put right by validation impressions alone")
         if any(entry.is_oracle for entry in self.entries):
             conditions.append("oracle: the true chance of a click, a bound")
         return conditions
 
 
-def _significance(evaluation: CTREvaluation) -> Significance:
-    """The tests of a table of click models."""
-    return Significance(method="bootstrap", resamples=evaluation.resamples, level=evaluation.level)
+def significance(evaluation: CTREvaluation) -> Significance:
+    """The tests of click models."""
+    return Significance(
+        method="bootstrap", resamples=evaluation.resamples, level=evaluation.level, seed=evaluation.seed
+    )
 
 
-def _bare(
-    dataset: str, metric_files: Sequence[str | Path], evaluation: CTREvaluation, bounds: Iterable[str]
+def bare(
+    dataset: str, metric_files: Sequence[str | Path], evaluation: CTREvaluation, bounds: Iterable[str] = ()
 ) -> ClickTable:
     """The rows without their numbers, in the order of the files."""
     runs = [read_run(path) for path in metric_files]
@@ -205,7 +240,7 @@ def collect(
         ValueError: no run, or the baseline has none.
         ArtifactError: two runs predict different samples.
     """
-    table = _bare(dataset, metric_files, evaluation, bounds)
+    table = bare(dataset, metric_files, evaluation, bounds)
     table.baselines = baselines_of(table.entries, against, "ctr.baseline")
     for warning in table.warnings():
         log.warning("WARNING: %s: %s", dataset, warning)
@@ -227,19 +262,27 @@ def load(path: str | Path, metric_files: Sequence[str | Path]) -> ClickTable:
     Raises:
         ArtifactError: the file is missing, is of another kind, or tells of runs that are not given.
     """
-    made = describe(path)["settings"]
-    evaluation = CTREvaluation.model_validate(made["evaluation"])
-    table = _bare(made["dataset"], metric_files, evaluation, made["bounds"])
+    made = describe(path)
+    settings = made["settings"]
+    evaluation = CTREvaluation.model_validate(settings["evaluation"])
+    table = bare(settings["dataset"], metric_files, evaluation, settings["bounds"])
     table.read(path)
+    table.pairs = Pairs(**made["pairs"]) if "pairs" in made else None
     return table
 
 
-def _resampled(table: ClickTable, resamples: int) -> dict[str, dict[str, np.ndarray]]:
-    """Row -> metric -> (resamples,) mean over its seeds; all rows draw the same users."""
+def resampled(
+    table: ClickTable, resamples: int, entries: Sequence[Entry[ClickRun]]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Row -> metric -> (resamples,) mean over its seeds; all rows draw the same users.
+
+    Raises:
+        ArtifactError: two runs predict different samples.
+    """
     first = table.judged
     samples = first.predictions().select(["user", "item", "label"])
     draws: dict[str, dict[str, np.ndarray]] = {}
-    for entry in table.entries:
+    for entry in entries:
         seeds = []
         for run in entry.runs:
             predictions = run.predictions()
@@ -252,11 +295,47 @@ def _resampled(table: ClickTable, resamples: int) -> dict[str, dict[str, np.ndar
     return draws
 
 
+def _pairs(
+    table: ClickTable,
+    competing: Sequence[Entry[ClickRun]],
+    pairs: Sequence[tuple[int, int]],
+    draws: Mapping[str, Mapping[str, np.ndarray]],
+    resamples: int,
+) -> Pairs | None:
+    """Every pair of competitors on the first of the resamples."""
+    if not competing:
+        return None
+    count = len(competing)
+    p = np.ones((count, count))
+    intervals: dict[str, list[list[list[float] | None]]] = {m: [[None] * count for _ in competing] for m in TESTED}
+    tested = []
+    for one, other in pairs:
+        first, second = competing[one], competing[other]
+        for metric in TESTED:
+            drawn = (draws[first.name][metric] - draws[second.name][metric])[:resamples]
+            if metric == MAIN:
+                tested.append(clicks.paired_p(drawn, table.mean(first, metric) - table.mean(second, metric)))
+            if ends := clicks.interval(drawn, table.evaluation.level):
+                intervals[metric][one][other], intervals[metric][other][one] = [*ends], [-ends[1], -ends[0]]
+    if pairs:
+        first_places, second_places = zip(*pairs, strict=True)
+        p[first_places, second_places] = p[second_places, first_places] = holm(np.array(tested))
+    least = min(1.0, len(pairs) / (1 + resamples))
+    return Pairs([entry.name for entry in competing], p.tolist(), least, intervals)
+
+
 def _compare(table: ClickTable) -> None:
     """Intervals of every model, and paired tests against the baseline, from the same resamples of users."""
     rivals, evaluation = table.rivals, table.evaluation
     most = max(1, len(rivals) * len(TESTED))
-    draws = _resampled(table, enough_resamples(_significance(evaluation), most))
+    own = enough_resamples(significance(evaluation), most)
+    competing = [entry for entry in table.competitors if table.cell(entry, Column(MAIN)) is not None]
+    pairs = list(combinations(range(len(competing)), 2))
+    of_pairs = enough_resamples(significance(evaluation), max(1, len(pairs)))
+    # the first resamples are the same, however many follow
+    every = resampled(table, max(own, of_pairs), table.entries)
+    draws = {name: {metric: drawn[:own] for metric, drawn in by.items()} for name, by in every.items()}
+    table.pairs = _pairs(table, competing, pairs, every, of_pairs)
     for entry in table.entries:
         for metric in TESTED:
             cell, bounds = (

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from tessera.artifacts.files import read_json
+from tessera.reporting import claims
 from tessera.reporting.codes import SemanticIdSection, semantic_ids
-from tessera.reporting.ctr import ClickTable, load
+from tessera.reporting.ctr import MAIN, ClickTable, load
+from tessera.reporting.ctr_comparison import ClickComparison, compare
 from tessera.reporting.ctr_plots import all_plots
 from tessera.reporting.page import NOT_TOLD, Made, write_page
 from tessera.reporting.plots import Plot
 from tessera.reporting.representations import Files
 from tessera.reporting.runs import read_history
 from tessera.reporting.samples import Catalogue
-from tessera.reporting.tables import Column
+from tessera.reporting.verdict import Verdict, costs_of, verdict
 from tessera.settings.reporting import Report
 
 
@@ -26,6 +28,9 @@ class Section:
 
     name: str
     table: ClickTable
+    verdict: Verdict | None
+    compared: ClickComparison | None
+    claims: claims.ClaimTable | None
     samples: dict[str, Any]
     """samples.json."""
     codes: SemanticIdSection | None
@@ -35,12 +40,8 @@ class Section:
 
     @property
     def summary(self) -> str:
-        """The best model in one sentence."""
-        best = self.table.ranked("AUC")[0]
-        cell = self.table.cell(best, Column("AUC"))
-        if cell is None or self.table.is_bound(best):
-            return ""
-        return f"{self.name}: {best.name} has the best AUC, {self.table.text(Column('AUC'), cell.mean)}."
+        """The verdict in one sentence."""
+        return self.verdict.summary if self.verdict else ""
 
     @property
     def drawn(self) -> list[Plot]:
@@ -74,21 +75,43 @@ def build(
     results = Path(results)
     parts = [part or {} for part in (codes, health)]
     sections = [
-        _section(results, name, paths, report, *(part.get(name, {}) for part in parts)) for name, paths in runs.items()
+        _section(results, name, paths, report, config, *(part.get(name, {}) for part in parts))
+        for name, paths in runs.items()
     ]
-    write_page(output, "ctr.html", report, sections, config, results, {}, made)
+    known = {"claim_heads": claims.HEADS, "claim_cells": claims.cells, "main": MAIN}
+    write_page(output, "ctr.html", report, sections, config, results, known, made)
 
 
-def _section(results: Path, name: str, paths: Sequence[str], report: Report, codes: Files, health: Files) -> Section:
+def _section(
+    results: Path,
+    name: str,
+    paths: Sequence[str],
+    report: Report,
+    config: Mapping[str, Any],
+    codes: Files,
+    health: Files,
+) -> Section:
     folder = results / name / "ctr"
     metric_files = [folder / "runs" / path / "metrics.json" for path in paths]
     table = load(results / "tables" / f"{name}-ctr.parquet", metric_files)
     # of several seeds the first
     curves = {entry.name: read_history(entry.runs[0].path.with_name("history.jsonl")) for entry in table.entries}
     samples = read_json(folder / "samples" / "samples.json")
-    plots = all_plots(table, curves)
-    if not codes:
-        return Section(name, table, samples, None, plots, [])
-    catalogue = Catalogue(results / name / "data")
-    of_codes = semantic_ids(catalogue, codes, health, report.explorer_items)
-    return Section(name, table, samples, of_codes, plots, catalogue.pictures.tell_broken())
+    compared = compare(table)
+    said = results / "tables" / f"{name}-claims-ctr.parquet"
+    of_codes, broken = None, []
+    if codes:
+        catalogue = Catalogue(results / name / "data")
+        of_codes = semantic_ids(catalogue, codes, health, report.explorer_items)
+        broken = catalogue.pictures.tell_broken()
+    return Section(
+        name=name,
+        table=table,
+        verdict=verdict(table, MAIN, compared, costs_of(table, results)),
+        compared=compared,
+        claims=claims.read(said) if config.get("claims") else None,
+        samples=samples,
+        codes=of_codes,
+        plots=all_plots(table, curves),
+        broken_pictures=broken,
+    )

@@ -13,6 +13,8 @@ from tessera.artifacts.tables import ArtifactError
 from tessera.reporting.samples import Catalogue
 
 THUMBNAIL = 64
+ELSEWHERE = 0
+"""Stands for a picture that the explorer of item tables already holds."""
 _TITLE = 110
 # one item in so many is where the way begins
 _SPREAD = 150

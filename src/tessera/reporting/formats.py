@@ -40,7 +40,8 @@ def write(table: Table[Any], paths: Mapping[str, str | Path]) -> None:
     runs = [run for entry in table.entries for run in entry.runs]
     inputs = {f"{run.name}/seed-{run.seed}": file_digest(run.path.with_name(run.JUDGED)) for run in runs}
     settings = {"dataset": table.dataset, **table.settings()}
-    write_table(paths["parquet"], table.long_form(), "metrics", settings, inputs, judged=table.judged.judged_on())
+    more = {"judged": table.judged.judged_on(), **table.kept()}
+    write_table(paths["parquet"], table.long_form(), "metrics", settings, inputs, **more)
     write_text(paths["csv"], csv_text(table))
     write_text(paths["md"], markdown(table))
     write_text(paths["tex"], latex(table))

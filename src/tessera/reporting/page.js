@@ -134,6 +134,15 @@
     return image;
   };
 
+  const options = (names) => names.map((name, number) => Object.assign(make("option", "", name), { value: number }));
+  const choice = (text, names) => {
+    const label = make("label", "", text);
+    const select = make("select");
+    select.append(...options(names));
+    label.append(select);
+    return [label, select];
+  };
+
   // pictures of a dataset's items that another part of the page shows as well, by raw id
   const pictures = new Map();
   const held = (box) => {
@@ -417,13 +426,6 @@
     const { items, tables, colours, catalogue } = JSON.parse(box.querySelector("script").textContent);
     const near = 14; // pixels from a point that still mean it
     const margin = 14;
-    const choice = (text, names) => {
-      const label = make("label", "", text);
-      const select = make("select");
-      select.append(...names.map((name, number) => Object.assign(make("option", "", name), { value: number })));
-      label.append(select);
-      return [label, select];
-    };
     const [tableLabel, table] = choice("Table", tables.map(({ name }) => name));
     const [colourLabel, colour] = choice("Colour", []);
     const pick = make("div", "pick");
@@ -590,7 +592,7 @@
       const { name, method, colours: own } = tables[table.value];
       const before = colour.selectedOptions[0]?.textContent;
       const names = [...colours.map((one) => one.name), ...own.map((one) => `first code of ${one.name}`)];
-      colour.replaceChildren(...names.map((text, number) => Object.assign(make("option", "", text), { value: number })));
+      colour.replaceChildren(...options(names));
       colour.value = Math.max(0, names.indexOf(before));
       looked = -1;
       hover.hidden = true;
@@ -608,6 +610,143 @@
     show();
   };
   document.querySelectorAll(".atlas").forEach(chart);
+
+  // ---- test users under two systems side by side
+  const pair = (box) => {
+    const { cutoff, systems, first, second, items, users, both, alone, judged, several_seeds: seeds } =
+      JSON.parse(box.querySelector("script").textContent);
+    for (const item of items) if (item[3] === 0) item[3] = held(box).get(item[1]);
+    const [id, length, history, target, ranks, lists] = [0, 1, 2, 3, 4, 5];
+    const hits = (user, system) => user[ranks][system] !== null && user[ranks][system] <= cutoff;
+    const kinds = [
+      ["all users", () => true, (a, b) => judged[a][b]],
+      ["A hits, B misses", (user, a, b) => hits(user, a) && !hits(user, b), (a, b) => alone[a][b]],
+      ["B hits, A misses", (user, a, b) => hits(user, b) && !hits(user, a), (a, b) => alone[b][a]],
+      ["both hit", (user, a, b) => hits(user, a) && hits(user, b), (a, b) => both[a][b]],
+      ["both miss", (user, a, b) => !hits(user, a) && !hits(user, b), (a, b) => judged[a][b] - both[a][b] - alone[a][b] - alone[b][a]],
+    ];
+
+    const [labelA, one] = choice("System A", systems);
+    const [labelB, other] = choice("System B", systems);
+    const [labelKind, kind] = choice("Show", kinds.map(([name]) => name));
+    const labelSearch = make("label", "", "Find a user by id");
+    const search = Object.assign(make("input"), { type: "search" });
+    labelSearch.append(search);
+    const [labelUser, user] = choice("User", []);
+    const button = (text, press) => {
+      const node = Object.assign(make("button", "", text), { type: "button" });
+      node.addEventListener("click", press);
+      return node;
+    };
+    const swap = button("Swap A and B", () => {
+      [one.value, other.value] = [other.value, one.value];
+      fill();
+    });
+    const before = button("Previous", () => move(-1));
+    const after = button("Next", () => move(1));
+    const random = button("Random user", () => go(Math.floor(Math.random() * matching.length)));
+    const rows = [[labelA, labelB, swap], [labelKind, labelSearch, labelUser], [before, after, random]];
+    const picks = rows.map((row) => {
+      const pick = make("div", "pick");
+      pick.append(...row);
+      return pick;
+    });
+    const count = make("p", "notes");
+    count.setAttribute("role", "status");
+    const panel = make("div", "panel");
+    panel.tabIndex = 0;
+    panel.setAttribute("role", "group");
+    box.append(...picks, count, panel);
+
+    let matching = [];
+    const rankText = (rank) => (rank === null ? "missed" : rank.toLocaleString("en"));
+    const tile = (place, note, mark, again) => {
+      const item = items[place];
+      const node = make("li", mark ? "tile hit" : "tile");
+      const name = make("span", "name", item[0] || item[1]);
+      name.title = `${item[0] || item[1]}, ${item[2].toLocaleString("en")} in train`;
+      node.append(picture(item), name);
+      if (note || again) node.append(make("span", "meta", [note, again].filter(Boolean).join(" · ")));
+      if (mark) node.append(make("span", "mark", mark));
+      return node;
+    };
+    const head = (text, more) => {
+      const node = make("h5", "", text);
+      if (more) node.append(" ", make("span", "", more));
+      return node;
+    };
+    const recommended = (user, letter, system, letterOther, systemOther) => {
+      const node = make("div", "list");
+      const rank = user[ranks][system];
+      const hit = hits(user, system);
+      const title = head(`${letter}: ${systems[system]}`);
+      const where = rank === null ? "counts as a miss" : `target at rank ${rankText(rank)}`;
+      title.append(" ", make("b", hit ? "won" : "lost", hit ? "hit" : "miss"), " ", make("span", "", where));
+      const list = make("ol", "tiles");
+      const theirs = new Set(user[lists][systemOther]);
+      list.append(...user[lists][system].map((place, number) =>
+        tile(place, String(number + 1), place === user[target] ? "target" : "", theirs.has(place) ? `also ${letterOther}` : "")));
+      node.append(title, user[lists][system].length ? list : make("p", "notes", "no list"));
+      return node;
+    };
+    const show = () => {
+      const [a, b] = [Number(one.value), Number(other.value)];
+      const place = Number(user.value);
+      const chosen = matching[place];
+      const all = kinds[kind.value][2](a, b);
+      before.disabled = !chosen || place === 0;
+      after.disabled = !chosen || place === matching.length - 1;
+      random.disabled = matching.length < 2;
+      const on = users.length < judged[a][b] ? ` (on this page: ${users.length.toLocaleString("en")})` : "";
+      count.textContent = `${kinds[kind.value][0]}: ${all.toLocaleString("en")} of ${judged[a][b].toLocaleString("en")} test users${on}; `
+        + `a hit is a target within the first ${cutoff}${seeds ? ", by the first seed of each" : ""}. `
+        + (chosen ? `User ${(place + 1).toLocaleString("en")} of ${matching.length.toLocaleString("en")} to choose from.` : "No such user to choose from.");
+      if (!chosen) {
+        panel.replaceChildren();
+        panel.removeAttribute("aria-label");
+        return;
+      }
+      panel.setAttribute("aria-label", `User ${chosen[id]}; the left and right arrow keys go to others`);
+      const past = make("div", "list");
+      const strip = make("ul", "tiles");
+      strip.append(...chosen[history].map((item) => tile(item)), tile(chosen[target], "", "target"));
+      past.append(head(`User ${chosen[id]}`, `last ${chosen[history].length} of ${chosen[length].toLocaleString("en")} items, and the target`), strip);
+      const two = make("div", "two");
+      two.append(recommended(chosen, "A", a, "B", b), recommended(chosen, "B", b, "A", a));
+      panel.replaceChildren(past, two);
+    };
+    const go = (place) => {
+      user.value = place;
+      show();
+    };
+    const move = (step) => go(Math.max(0, Math.min(matching.length - 1, Number(user.value) + step)));
+    const fill = () => {
+      const [a, b] = [Number(one.value), Number(other.value)];
+      const words = search.value.toLowerCase().trim();
+      const kept = matching[user.value];
+      const known = (person) => person[ranks][a] !== -1 && person[ranks][b] !== -1;
+      matching = users.filter((person) =>
+        known(person) && kinds[kind.value][1](person, a, b) && person[id].toLowerCase().includes(words));
+      user.replaceChildren(...options(matching.map((person) =>
+        `${person[id]}: A ${rankText(person[ranks][a])}, B ${rankText(person[ranks][b])}`)));
+      kinds.forEach(([name, , all], number) => {
+        kind.options[number].textContent = `${name} (${all(a, b).toLocaleString("en")})`;
+      });
+      user.disabled = !matching.length;
+      go(Math.max(0, matching.indexOf(kept)));
+    };
+    for (const select of [one, other, kind]) select.addEventListener("change", fill);
+    search.addEventListener("input", fill);
+    user.addEventListener("change", show);
+    panel.addEventListener("keydown", (event) => {
+      if (event.target !== panel || !["ArrowLeft", "ArrowRight"].includes(event.key)) return;
+      event.preventDefault();
+      move(event.key === "ArrowLeft" ? -1 : 1);
+    });
+    [one.value, other.value] = [first, second];
+    fill();
+  };
+  document.querySelectorAll(".pairs").forEach(pair);
 
   const tip = document.getElementById("tip");
   const marks = "figure svg [aria-roledescription][aria-label]";

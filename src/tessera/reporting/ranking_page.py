@@ -19,6 +19,7 @@ from tessera.reporting.missing import by_missing
 from tessera.reporting.page import NOT_TOLD, Made, write_page
 from tessera.reporting.plots import Plot
 from tessera.reporting.ranking import RankingTable, load
+from tessera.reporting.ranking_comparison import RankingComparison, compare
 from tessera.reporting.ranking_runs import RankingRun
 from tessera.reporting.representations import COLUMNS, Captioned, Files, Representations, captioned, representations
 from tessera.reporting.run_costs import RunCost
@@ -26,7 +27,8 @@ from tessera.reporting.runs import Entry, label, read_history
 from tessera.reporting.samples import Catalogue, ItemCard, UserCard, sample_items, sample_users
 from tessera.reporting.search import HEADS as SEARCH_HEADS
 from tessera.reporting.search import SearchSection, search_section
-from tessera.reporting.verdict import Comparison, Verdict, compare, costs_of, verdict
+from tessera.reporting.side_by_side import side_by_side
+from tessera.reporting.verdict import Verdict, costs_of, verdict
 from tessera.settings.base import did_you_mean
 from tessera.settings.reporting import Report
 
@@ -38,7 +40,7 @@ class Section:
     name: str
     table: RankingTable
     verdict: Verdict | None
-    compared: Comparison | None
+    compared: RankingComparison | None
     claims: claims.ClaimTable | None
     search: SearchSection | None
     stats: dict[str, Any]
@@ -48,6 +50,8 @@ class Section:
     users: list[UserCard]
     leader: str
     """The run whose ranks chose the sample users."""
+    pairs: str
+    """JSON for the page's script: test users under two systems side by side; empty where there is none."""
     representations: Representations | None
     codes: SemanticIdSection | None
     captions: Captioned | None
@@ -159,6 +163,9 @@ def _section(
         items=items,
         users=users,
         leader=label(shown[-1]) if shown else "",
+        pairs=side_by_side(
+            catalogue, data / "users.parquet", table, report.main_metric, report.explorer_users, explored
+        ),
         representations=made,
         codes=ids,
         captions=captioned(catalogue, captions, report.sample_items),
@@ -178,7 +185,9 @@ def _shown_entries(table: RankingTable, metric: str) -> list[Entry[RankingRun]]:
     return [*dict.fromkeys(wanted), best]
 
 
-def _plots(table: RankingTable, metric: str, compared: Comparison | None, costs: Mapping[str, RunCost]) -> list[Plot]:
+def _plots(
+    table: RankingTable, metric: str, compared: RankingComparison | None, costs: Mapping[str, RunCost]
+) -> list[Plot]:
     curves: dict[str, dict[str, list[tuple[int, int, float]]]] = {"loss": {}, f"validation {metric}": {}}
     for entry in table.entries:
         for run in entry.runs:

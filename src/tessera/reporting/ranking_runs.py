@@ -85,13 +85,17 @@ def entries(paths: Iterable[str | Path], order: Sequence[str] = ()) -> list[Entr
     return grouped(runs, order)
 
 
-def _counted(run: RankingRun, settings: Evaluation) -> tuple[pa.Table, Array]:
-    """The users that count and their ranks as the metrics take them, by the policies for cold and repeated targets."""
-    table = run.evaluation("user", "item", "rank", "popularity", "repeat")
-    ranks, counted = effective_ranks(
+def counted(run: RankingRun, settings: Evaluation, *more: str) -> tuple[pa.Table, Array]:
+    """The users that count and their ranks as the metrics take them, by the policies for cold and repeated targets.
+
+    Args:
+        more: columns besides those of user, target and rank.
+    """
+    table = run.evaluation("user", "item", "rank", "popularity", "repeat", *more)
+    ranks, members = effective_ranks(
         table.column("rank").to_numpy(), table.column("popularity").to_numpy(), settings, repeated(table)
     )
-    return table.filter(pa.array(counted)), ranks[counted].astype(np.float64)
+    return table.filter(pa.array(members)), ranks[members].astype(np.float64)
 
 
 def _head(run: RankingRun, table: pa.Table) -> NDArray[np.bool_]:
@@ -125,12 +129,12 @@ def user_metrics(entry: Entry[RankingRun], settings: Evaluation) -> UserMetrics:
     Raises:
         ArtifactError: seeds judged different users, or an evaluation does not belong to its metrics.json.
     """
-    first, ranks = _counted(entry.runs[0], settings)
+    first, ranks = counted(entry.runs[0], settings)
     users = first.column("user").to_numpy()
     totals: dict[str, Array] = {}
     for number, run in enumerate(entry.runs):
         if number:
-            table, ranks = _counted(run, settings)
+            table, ranks = counted(run, settings)
             _same_users(run, table.column("user").to_numpy(), entry.runs[0], users)
         for name, values in metrics.per_user(ranks, settings.cutoffs).items():
             stated = run.metrics.get(name)

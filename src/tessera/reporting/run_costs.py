@@ -37,12 +37,15 @@ class RunCost:
         return ", ".join(filter(None, parts))
 
 
-def run_cost(results: Path, dataset: str, entry: Entry[Any]) -> RunCost:
+def run_cost(benchmarks: Path, dataset: str, entry: Entry[Any]) -> RunCost:
     """The cost of training a row, from the benchmark files of its seeds and the headers of their weights.
 
     What its item table, captions or codes cost is not in it.
+
+    Args:
+        benchmarks: the folder of the stage that trains.
     """
-    folder = results / "benchmarks" / "train" / dataset / entry.system / entry.recommender
+    folder = benchmarks / dataset / entry.system / entry.recommender
     rows = [row for run in entry.runs for row in numbers_of(folder / f"seed-{run.seed}.tsv", ("s", "max_rss"))]
     weights = [run.path.with_name("model.safetensors") for run in entry.runs]
     return RunCost(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,7 +99,7 @@ class Catalogue:
         return self._cards[item]
 
 
-def _spread(count: int, wanted: int) -> list[int]:
+def spread(count: int, wanted: int) -> list[int]:
     """`wanted` positions spread evenly over `count`."""
     wanted = min(count, wanted)
     return [int((number + 0.5) * count / wanted) for number in range(wanted)]
@@ -109,7 +109,7 @@ def sample_items(catalogue: Catalogue, wanted: int) -> list[ItemCard]:
     """Items spread evenly over the popularity order, so that head and tail show in their true shares."""
     ids: NDArray[np.int32] = catalogue.table.column("item").to_numpy()
     order = ids[np.lexsort((ids, -catalogue.counts[ids]))]
-    return [catalogue.card(int(order[place])) for place in _spread(len(order), wanted)]
+    return [catalogue.card(int(order[place])) for place in spread(len(order), wanted)]
 
 
 def sample_users(catalogue: Catalogue, users: Path, shown: Sequence[Entry[RankingRun]], wanted: int) -> list[UserCard]:
@@ -126,22 +126,44 @@ def sample_users(catalogue: Catalogue, users: Path, shown: Sequence[Entry[Rankin
     leader = tables[label(shown[-1])]
     leader = leader.filter(pc.is_in(leader.column("user"), pa.array(sorted(common), pa.int32())))
     order = leader.sort_by([("rank", "ascending"), ("user", "ascending")])
-    chosen = [order.slice(place, 1).to_pylist()[0] for place in _spread(len(order), wanted)]
-    raw = _raw_ids(users, [row["user"] for row in chosen])
-    return [_user_card(catalogue, raw[row["user"]], row["user"], row["item"], tables) for row in chosen]
+    chosen = [order.slice(place, 1).to_pylist()[0] for place in spread(len(order), wanted)]
+    raw = raw_ids(users, [row["user"] for row in chosen])
+    past = histories(catalogue, [row["user"] for row in chosen])
+    return [_user_card(catalogue, raw[row["user"]], row["user"], past, row["item"], tables) for row in chosen]
 
 
-def _raw_ids(path: Path, users: list[int]) -> dict[int, str]:
+def raw_ids(path: Path, users: Sequence[int]) -> dict[int, str]:
+    """User -> raw id, as it may be shown."""
     table = read_table(path, "users")
     table = table.filter(pc.is_in(table.column("user"), pa.array(users, pa.int32())))
-    raw_ids = (one_line(raw_id, _ID_SHOWN) for raw_id in table.column("raw_id").to_pylist())
-    return dict(zip(table.column("user").to_pylist(), raw_ids, strict=True))
+    shown = (one_line(raw_id, _ID_SHOWN) for raw_id in table.column("raw_id").to_pylist())
+    return dict(zip(table.column("user").to_pylist(), shown, strict=True))
 
 
-def _user_card(catalogue: Catalogue, raw_id: str, user: int, target: int, tables: dict[str, pa.Table]) -> UserCard:
-    rows = catalogue.interactions.filter(pc.equal(catalogue.interactions.column("user"), user)).sort_by("position")
-    test = pc.index(rows.column("split"), "test").as_py()
-    history = rows.column("item").to_pylist()[: test if test >= 0 else None]
+def histories(catalogue: Catalogue, users: Sequence[int]) -> dict[int, list[int]]:
+    """User -> the items before the test interaction, oldest first; an empty list for a user without any."""
+    rows = catalogue.interactions.filter(
+        pc.is_in(catalogue.interactions.column("user"), pa.array(users, pa.int32()))
+    ).sort_by([("user", "ascending"), ("position", "ascending")])
+    past: dict[int, list[int]] = {user: [] for user in users}
+    ended: set[int] = set()
+    for user, item, split in zip(*(rows.column(name).to_pylist() for name in ("user", "item", "split")), strict=True):
+        if split == "test":
+            ended.add(user)
+        if user not in ended:
+            past[user].append(item)
+    return past
+
+
+def _user_card(
+    catalogue: Catalogue,
+    raw_id: str,
+    user: int,
+    past: Mapping[int, list[int]],
+    target: int,
+    tables: dict[str, pa.Table],
+) -> UserCard:
+    history = past[user]
     lists = []
     for name, table in tables.items():
         row = table.filter(pc.equal(table.column("user"), user)).to_pylist()[0]

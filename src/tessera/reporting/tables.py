@@ -91,6 +91,10 @@ class Table(ABC, Generic[R]):
     """What a cell counts."""
     ROW: ClassVar[str] = "run"
     """What a row is."""
+    COMPETES: ClassVar[str] = "system"
+    """What competes in it."""
+    TRAINED_BY: ClassVar[str] = "train"
+    """The rule whose benchmark files tell the cost of training."""
     INTERVALS: ClassVar[bool] = False
     """Whether cells may have intervals."""
 
@@ -101,10 +105,15 @@ class Table(ABC, Generic[R]):
     def columns(self) -> list[Column]:
         """The columns of the printed tables, those without any value left out."""
 
+    @property
+    def apart(self) -> list[Column]:
+        """Those of the columns that the page shows in a table of their own."""
+        return []
+
     def leading(self, main: str) -> list[Column]:
         """The columns that a page shows first: those of the metric that decides, then a few more."""
         own = [column for column in self.columns if column.metric == main]
-        others = [column for column in self.columns if column.metric != main]
+        others = [column for column in self.columns if column.metric != main and column not in self.apart]
         return [*sorted(own, key=lambda column: bool(column.kind)), *others][: max(6, len(own))]
 
     @abstractmethod
@@ -279,6 +288,10 @@ class Table(ABC, Generic[R]):
             counted = {self.COUNTED: cell.count, "seeds": len(entry.runs), "baseline": self.is_baseline(entry)}
             rows.append({**names, **vars(column), **vars(cell), **counted, "remarks": "; ".join(entry.remarks)})
         return pa.Table.from_pylist(rows, self._schema())
+
+    def kept(self) -> dict[str, Any]:
+        """What else is written with the long form, as JSON of its metadata."""
+        return {}
 
     def _schema(self) -> pa.Schema:
         names = ["dataset", *self.shared(), *self.identity(self.entries[0])]

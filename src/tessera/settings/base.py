@@ -6,12 +6,17 @@ the value, what was expected and the nearest valid name.
 
 from __future__ import annotations
 
+import ast
 import difflib
+import inspect
 import json
 import math
 import re
 import reprlib
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from itertools import pairwise
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
@@ -19,6 +24,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -155,13 +161,48 @@ def _identity(value: Any, dumped: Any) -> Any:
     return dumped
 
 
+@cache
+def meanings(model: type[BaseModel]) -> dict[str, str]:
+    """What a model's keys mean: the texts that stand under its fields.
+
+    They are read when they are asked for, by who writes the reference and the schema: pydantic's own way reads the
+    source of every model at every start.
+    """
+    texts: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        if not issubclass(base, BaseModel) or base is BaseModel:
+            continue
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(tree, ast.ClassDef)
+        for field, text in pairwise(tree.body):
+            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+                continue
+            texts.pop(field.target.id, None)
+            if (
+                isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+                and isinstance(text.value.value, str)
+            ):
+                texts[field.target.id] = inspect.cleandoc(text.value.value)
+    return texts
+
+
 class Settings(BaseModel):
     """A strict, frozen settings model: unknown keys and silent conversions are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     RENAMED: ClassVar[dict[str, str]] = {}
     """Keys that had another name once, and what is written today."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core)
+        keys = handler.resolve_ref_schema(schema).get("properties", {})
+        for name, text in meanings(cls).items():
+            if name in keys:
+                keys[name].setdefault("description", text)
+        return schema
 
     @model_validator(mode="before")
     @classmethod

@@ -17,6 +17,10 @@ GROUPS = ("head", "tail", "cold", "cold only")
 """What may stand before a metric: targets of the head or the tail, cold ones among all items, or among cold ones."""
 
 
+OF_CLICKS = ("AUC", "GAUC", "log loss")
+"""Metrics of click models that claims may name."""
+
+
 class Measured(NamedTuple):
     """A metric over all test users, or over those whose target belongs to a group."""
 
@@ -31,15 +35,15 @@ class Claim(Settings):
     """What tables call it."""
     better: str
     """The row that is claimed to be better, as `system/recommender` (`reaemb/sasrec`); the system alone where it has
-    one row."""
+    one row. Of clicks, a model."""
     than: str
     """The row that it is compared with, named in the same way."""
     metric: str = "NDCG@10"
     """A metric of each user: Hit or NDCG at a cut-off of `evaluation`, or MRR; `head`, `tail`, `cold` or `cold only`
-    before it takes the users whose target is such."""
+    before it takes the users whose target is such. Of clicks: AUC, GAUC or log loss."""
     at_least: float = Field(0.0, gt=-1, lt=1)
-    """The claimed difference of the means, in units of the metric: 0 claims any advantage, a negative one that it is
-    not much worse."""
+    """The claimed difference, in units of the metric: 0 claims any advantage, a negative one that it is not much worse.
+    Of log loss, how much lower it is."""
 
     @property
     def measured(self) -> Measured:
@@ -49,9 +53,6 @@ class Claim(Settings):
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Rows that are not compared, one row twice, a metric that no user has."""
-        if config.task != "sequential":
-            yield "", "claims are of systems that rank; click models are not tested so"
-            return
         for key, name in (("better", self.better), ("than", self.than)):
             rows = rows_of(config, name)
             if not rows:
@@ -60,14 +61,23 @@ class Claim(Settings):
                 yield key, f"{name!r} has several rows: {', '.join(rows)}; name one of them"
         if rows_of(config, self.better) == rows_of(config, self.than):
             yield "than", f"{self.than!r} is compared with itself"
-        known = [f"{name}@{k}" for k in config.evaluation.cutoffs for name in ("NDCG", "Hit")] + ["MRR"]
-        known += [f"{group} {metric}" for group in GROUPS for metric in known]
+        known = measured_by(config)
         if self.metric not in known:
             yield "metric", f"unknown name {self.metric!r}{did_you_mean(self.metric, known)}"
 
 
+def measured_by(config: Config) -> list[str]:
+    """The metrics that a claim may name."""
+    if config.task == "ctr":
+        return list(OF_CLICKS)
+    metrics = [f"{name}@{k}" for k in config.evaluation.cutoffs for name in ("NDCG", "Hit")] + ["MRR"]
+    return metrics + [f"{group} {metric}" for group in GROUPS for metric in metrics]
+
+
 def all_rows(config: Config) -> list[str]:
-    """The rows of the tables, as `system/recommender`."""
+    """The rows of the tables, as `system/recommender`, or the click models."""
+    if config.task == "ctr":
+        return list(config.ctr.models) if config.ctr is not None else []
     rows = []
     for name in config.experiment.systems:
         system = config.systems[name]
@@ -80,4 +90,4 @@ def all_rows(config: Config) -> list[str]:
 
 def rows_of(config: Config, name: str) -> list[str]:
     """The rows that a name stands for: itself, or those of the system."""
-    return [row for row in all_rows(config) if name in (row, row.rpartition("/")[0])]
+    return [row for row in all_rows(config) if name in (row, row.partition("/")[0])]

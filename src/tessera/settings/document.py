@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tessera.artifacts.files import write_text
+from tessera.settings.base import meanings
 from tessera.settings.config import Config
 from tessera.settings.kinds import KindOf, members
 
@@ -171,8 +172,9 @@ def _anchor(model: type[BaseModel]) -> str:
 def _section(title: str, model: type[BaseModel]) -> str:
     lines = [f"## {title}", "", " ".join((model.__doc__ or "").split()), ""]
     lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+    texts = meanings(model)
     for name, field in model.model_fields.items():
-        meaning = " ".join((field.description or TAG_MEANING.get(name, "")).split())
+        meaning = " ".join((texts.get(name) or TAG_MEANING.get(name, "")).split())
         cells = (f"`{name}`", _type(field), _default(field), meaning)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"

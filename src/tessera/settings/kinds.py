@@ -258,6 +258,8 @@ class KindOf:
     def json_schema(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Any of the family's own kinds, or one from outside, of which an editor knows nothing."""
         place = FAMILIES[self.family]
-        inner: list[JsonSchemaValue] = [handler(kind.__pydantic_core_schema__) for kind in members(self.family)]
+        inner: list[JsonSchemaValue] = [
+            kind.__get_pydantic_json_schema__(kind.__pydantic_core_schema__, handler) for kind in members(self.family)
+        ]
         outside = {"type": "object", "properties": {place.key: {"type": "string", "pattern": ":"}}}
         return {"anyOf": [*inner, {**outside, "required": [place.key]}]}

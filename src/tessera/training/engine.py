@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tessera.artifacts.logs import Progress, Terminated, duration, log, unbroken
 from tessera.settings.training import LoopSettings
+from tessera.training.adamw import AdamW
 from tessera.training.checkpoint import Trained, clear, read_checkpoint, restore_moments, save_checkpoint, tidy
 from tessera.training.decay import decayed, groups
 from tessera.training.errors import TrainingError
@@ -168,7 +169,7 @@ class Engine:
         for parameter in self.trained.parameters():
             parameter.requires_grad_(id(parameter) in asked)
         self.optimizers = {
-            name: torch.optim.AdamW(
+            name: AdamW(
                 groups(self.moved[name], self.shrunk, optimizer.settings.weight_decay),
                 lr=optimizer.settings.learning_rate,
                 betas=(0.9, optimizer.settings.beta2),

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tessera.artifacts import code
+from tessera.artifacts import code, parses
 
 
 @pytest.fixture
@@ -77,3 +83,116 @@ def test_plugins_count(library: Path) -> None:
 def test_an_unknown_plugin_is_named(library: Path) -> None:
     with pytest.raises(ValueError, match=r"no module 'tessera\.d'"):
         fingerprint(library, "tessera.d")
+
+
+# ---------------------------------------------------------------- parses that are kept between runs
+
+
+@pytest.fixture
+def kept(library: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where parses of the small library are kept; `run` fills it."""
+    monkeypatch.setattr(code, "_kept", None)
+    monkeypatch.setattr(parses.atexit, "register", lambda function: None)
+    return library / "kept" / "parses.json"
+
+
+def run(library: Path, kept: Path, *plugins: str) -> tuple[str, list[str]]:
+    """The fingerprint as a new process finds it, and the names of files whose syntax it reads."""
+    read: list[str] = []
+    with pytest.MonkeyPatch.context() as patched:
+        real = code._read_syntax
+        patched.setattr(code, "_read_syntax", lambda path, data: read.append(path.name) or real(path, data))
+        code.keep_parses(kept)
+        digest = fingerprint(library, *plugins)
+        assert code._kept is not None
+        if code._kept.changed:
+            code._kept.write()
+    return digest, sorted(read)
+
+
+def test_kept_parses_give_the_same_fingerprint_and_are_not_read_again(library: Path, kept: Path) -> None:
+    alone = fingerprint(library)
+    assert run(library, kept) == (alone, ["a.py", "b.py", "stage.py"])
+    assert run(library, kept) == (alone, [])
+
+
+def test_an_edit_of_the_same_size_and_time_is_read(library: Path, kept: Path) -> None:
+    before, _ = run(library, kept)
+    path = library / "src/tessera/b.py"
+    times = path.stat()
+    edit(library, "src/tessera/b.py", "return 2", "return 3")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    after, read = run(library, kept)
+    assert after != before
+    assert read == ["b.py"]
+    code._kept = None
+    assert fingerprint(library) == after
+
+
+def test_an_import_that_was_added_is_followed(library: Path, kept: Path) -> None:
+    run(library, kept)
+    edit(library, "src/tessera/b.py", "LIMIT", "from . import c\nLIMIT")
+    after, read = run(library, kept)
+    assert read == ["b.py", "c.py"]
+    code._kept = None
+    assert fingerprint(library) == after
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "[]",
+        lambda text: "null",
+        lambda text: '{"version": 1}',
+        lambda text: text.replace('"version": "', '"version": "of another '),
+        lambda text: text.replace('"tessera.b"', "7"),
+        lambda text: re.sub(r'"files": \{.*\}\}', '"files": {"a": 3}}', text),
+        lambda text: "[" * 100_000,
+    ],
+)
+def test_a_damaged_or_foreign_file_is_done_without(library: Path, kept: Path, damage: Callable[[str], str]) -> None:
+    alone, _ = run(library, kept)
+    text = damage(kept.read_text())
+    assert text != kept.read_text()
+    kept.write_text(text)
+    assert run(library, kept) == (alone, ["a.py", "b.py", "stage.py"])
+    assert run(library, kept) == (alone, [])
+
+
+def test_another_way_of_reading_syntax_forgets_all(library: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, _ = run(library, kept)
+    monkeypatch.setattr(sys, "version", "another Python")
+    assert run(library, kept) == (alone, ["a.py", "b.py", "stage.py"])
+
+
+def test_what_cannot_be_written_is_done_without(library: Path, kept: Path) -> None:
+    kept.parent.write_text("no folder")
+    alone = fingerprint(library)
+    assert run(library, kept)[0] == alone
+    assert run(library, kept)[0] == alone
+
+
+def test_files_that_are_gone_are_forgotten(library: Path, kept: Path) -> None:
+    run(library, kept, "tessera.c")
+    (library / "src/tessera/c.py").unlink()
+    edit(library, "src/tessera/b.py", "return 2", "return 3")
+    run(library, kept)
+    assert sorted(Path(path).name for path in json.loads(kept.read_text())["files"]) == ["a.py", "b.py", "stage.py"]
+
+
+def test_processes_write_at_once(library: Path, kept: Path) -> None:
+    alone, _ = run(library, kept)
+    program = (
+        "import sys; from pathlib import Path; from tessera.artifacts.parses import Parses\n"
+        "for n in range(40):\n"
+        "    mine = Parses(Path(sys.argv[1]), sys.argv[2])\n"
+        "    assert mine.entries, 'half a file was read'\n"
+        "    mine.add(Path(sys.argv[1]), b'%d' % n, ('x', ())); mine.write()\n"
+    )
+    assert code._kept is not None
+    command = [sys.executable, "-c", program, str(kept), code._kept.version]
+    processes = [subprocess.Popen(command) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert run(library, kept) == (alone, [])
+    assert [path.name for path in kept.parent.iterdir()] == ["parses.json"]

@@ -69,7 +69,11 @@ def stages(root: Path) -> Iterator[Stage]:
                 yield Stage(f"{config} {script} {noun.name}", root / "scripts" / script, modules, told)
         ingest = tuple(jobs.source_modules(dataset))
         yield Stage(f"{config} ingest.py", root / "scripts/ingest.py", ingest, jobs.ingest(dataset))
-        for script, module in (("tables.py", jobs.task.table_module), ("report.py", jobs.task.page_module)):
+        for script, module in (
+            ("tables.py", jobs.task.table_module),
+            ("claims.py", jobs.task.claims_module),
+            ("report.py", jobs.task.page_module),
+        ):
             yield Stage(f"{config} {script}", root / "scripts" / script, (module,), jobs.table(dataset))
         for script in OTHERS:
             yield Stage(f"{config} {script}", root / "scripts" / script, (), jobs.table(dataset))

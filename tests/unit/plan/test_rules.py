@@ -41,7 +41,8 @@ EDITS: dict[str, list[tuple[str, Any]]] = {
     "evaluation": [("cutoffs", [5, 10]), ("repeat_targets", "drop"),
                    ("candidates", {"kind": "sampled", "negatives": 9})],
     "significance": [("level", 0.1)],
-    "claims": [("", [{"name": "more", "better": "text/sasrec", "than": "id/sasrec"}])],
+    "claims": [("", [{"name": "more", "better": "text/sasrec", "than": "id/sasrec"}]),
+               ("", [{"name": "more", "better": "r2led", "than": "din", "metric": "GAUC"}])],
     "search": [("trials", 3), ("sampler", "tpe"), ("systems", ["text"]),
                ("space", {"training.weight_decay": {"low": 0.0, "high": 0.1}})],
     "report": [("title", "Another title"), ("map", "tsne")],
@@ -59,6 +60,8 @@ MORE = {
                "space": {"training.beta2": {"low": 0.9, "high": 0.99}}},
 }  # fmt: skip
 """What the config of rankings is given besides."""
+OF_CLICKS = {"claims": [{"name": "better", "better": "r2led", "than": "din", "metric": "AUC"}]}
+"""What the config of clicks is given besides."""
 NAMES = {"datasets", "models", "captions", "tables", "semantic_ids", "systems", "backbones"}
 """Sections that hold settings by name."""
 
@@ -189,7 +192,7 @@ def workflows() -> Callable[[Any], Workflow]:
 def read(rule: str, name: str, workflows: Callable[[Any], Workflow]) -> set[str]:
     """The sections that what a rule carries changes with."""
     text = rules()[rule][1]
-    base = yaml.safe_load((ROOT / "config" / name).read_text()) | (MORE if name == "tiny.yaml" else {})
+    base = yaml.safe_load((ROOT / "config" / name).read_text()) | (MORE if name == "tiny.yaml" else OF_CLICKS)
     before = carried(text, workflows(base))
     found = set()
     for section, edits in EDITS.items():

@@ -16,7 +16,8 @@ from tessera.artifacts.files import read_json
 from tessera.evaluation.significance import bootstrap_interval, detectable, holm, least_p, randomization, told_p
 from tessera.plan.graph import Plan
 from tessera.reporting import claims
-from tessera.reporting.claims import FAILS, HOLDS, UNDECIDED, judge_claims, verdict
+from tessera.reporting.claims import FAILS, HOLDS, UNDECIDED, verdict
+from tessera.reporting.ranking_claims import judge_claims
 from tessera.reporting.ranking_page import build
 from tessera.settings.base import ConfigError
 from tessera.settings.claims import Claim, all_rows, rows_of
@@ -128,7 +129,7 @@ def test_claims_are_tested_on_the_runs(results: Path, tmp_path: Path) -> None:
     assert tail.users == groups[0]["users"]
     assert tail.better_mean == pytest.approx(np.mean([group["metrics"]["Hit@5"] for group in groups]))
     paths = {ending: tmp_path / f"claims.{ending}" for ending in ("parquet", "csv", "md")}
-    claims.write(table, runs, paths)
+    claims.write(table, [run.with_name("evaluation.parquet") for run in runs], paths)
     assert claims.read(paths["parquet"]) == table
     text = paths["md"].read_text()
     assert "| semantic wins | holds | semantic/sasrec is better than id/sasrec in NDCG@10 |" in text
@@ -148,7 +149,7 @@ def test_the_page_shows_claims_as_texts(results: Path, tmp_path: Path) -> None:
     ]
     table = judge_claims("bazaar", runs, ORDER, said, Evaluation(), Significance(resamples=200))
     files = {ending: tree / "tables" / f"bazaar-claims.{ending}" for ending in ("parquet", "csv", "md")}
-    claims.write(table, runs, files)
+    claims.write(table, [run.with_name("evaluation.parquet") for run in runs], files)
     page = tree / "report" / "index.html"
     config = {"datasets": {"bazaar": {"source": "bazaar"}}, "claims": [one.model_dump() for one in said]}
     build(page, Report(), {"bazaar": run_paths(tree)}, config, tree, **representation_files(tree))

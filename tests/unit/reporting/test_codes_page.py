@@ -155,7 +155,7 @@ def test_a_page_without_codes_has_no_such_section(results: Path, tmp_path: Path,
     assert "Semantic IDs</h3>" not in (tmp_path / "x.html").read_text()
     build(
         tmp_path / "x.html",
-        Report(explorer_items=0),
+        Report(explorer_items=0, explorer_users=0),
         runs,
         {},
         results,

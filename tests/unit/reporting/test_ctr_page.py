@@ -8,66 +8,23 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from click_world import RUNS, SETTINGS, make
 
 from tessera.artifacts.files import read_json, write_json, write_text
 from tessera.artifacts.tables import ArtifactError, read_table, write_table
 from tessera.evaluation import clicks
-from tessera.evaluation.calibration import calibrated
 from tessera.reporting.ctr import collect
 from tessera.reporting.ctr_page import build
 from tessera.reporting.formats import csv_text, latex, markdown, write
 from tessera.reporting.tables import Column
 from tessera.settings.clicks.r2led import R2LEDSettings
-from tessera.settings.ctr import CTREvaluation
 from tessera.settings.reporting import Report
-
-SETTINGS = CTREvaluation(resamples=200)
-RUNS = ["base/seed-1", "base/seed-2", "good_<one>/seed-1", "good_<one>/seed-2", "same/seed-1", "oracle/seed-0"]
-SKILL = {"base": 0.2, "good_<one>": 0.6, "same": 0.2, "oracle": 1.5}
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("ctr") / "results"
-    rng = np.random.default_rng(0)
-    users, labels = np.repeat(np.arange(1, 61), 20), (rng.random(1200) < 0.4).astype(np.int8)
-    parts = {name: {"samples": 10, "clicks": 0.4, "users": 3, "mean_history": 7.5, "longest_history": 9,
-                    "empty_histories": 0.0, "unknown_items": 0.1} for name in ("train", "valid", "test")}  # fmt: skip
-    told = {"events": 100, "users": 60, "items": 9, "categories": 2, "unit": "seconds", "parts": parts}
-    write_json(root / "shop/ctr/samples/samples.json", told)
-    base_noise = rng.normal(size=1200)
-    for path in RUNS:
-        name, seed = path.split("/")
-        noise = base_noise + 0.01 * rng.normal(size=1200) if name == "same" else rng.normal(size=1200)
-        noise = base_noise if path == "base/seed-1" else noise
-        found = (1 / (1 + np.exp(-(SKILL[name] * 2 * (labels - 0.5) + 0.5 * noise)))).astype(np.float32)
-        folder = root / "shop/ctr/runs" / path
-        table = pa.table({"user": users, "item": users, "label": labels, "history_length": users, "probability": found})
-        write_table(folder / "predictions.parquet", table, "ctr_predictions")
-        half = np.arange(1200) < 600
-        groups = {
-            "popularity": {"head": half, "tail": ~half},
-            "history": {"1-50": half, ">50": ~half},
-        }
-        summary = {
-            "model": name, "seed": int(seed[-1]), "kind": "din", "samples": 1200, "users": 60, "clicks": 0.4,
-            "metrics": clicks.summarize(users, labels, found, 15), "calibration": clicks.calibration(labels, found, 15),
-            "groups": {k: {n: {"samples": 600, "metrics": clicks.summarize(users[m], labels[m], found[m], 15)}
-                           for n, m in g.items()} for k, g in groups.items()},
-        }  # fmt: skip
-        if name != "oracle":
-            summary |= {
-                "parameters": 1234,
-                "latency": {"p50_ms": SKILL[name], "p99_ms": 2.0, "candidates": 7, "mean_history": 30.0},
-            }
-            summary |= {"retrieval": {"recall": 0.5}} if name == "same" else {}
-            summary |= {"calibrated": calibrated((labels[half], found[half]), (labels, found), 15)}
-            rows = "".join(f'{{"step": {n}, "loss": 1.0, "cross-entropy": {1 / n}}}\n' for n in range(1, 100))
-            write_text(folder / "history.jsonl", rows)
-        write_json(folder / "metrics.json", summary)
-    return root
+    return make(tmp_path_factory.mktemp("ctr") / "results")
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +79,22 @@ def test_files(table, tmp_path):
     assert [row["mean"] for row in mine] == [0.2]
 
 
-def test_calibration_has_a_table_of_its_own(results, table):
+def test_calibration_has_columns_in_files_and_a_table_of_its_own_on_the_page(results, table):
     shown = [
         Column(m, *w) for m in ("log loss", "ECE") for w in ((), ("calibrated", "Platt"), ("calibrated", "isotonic"))
     ]
     assert table.calibrated == shown
-    assert not set(table.columns) & set(shown[1:3])
+    after = [column for column in shown if column.kind]
+    assert table.apart == [column for column in table.columns if column.kind == "calibrated"] == after
+    (base, *_) = csv.DictReader(io.StringIO(csv_text(table)))
+    assert float(base["isotonic ECE"]) == pytest.approx(
+        cell(table, "base", "ECE", "calibrated", "isotonic").mean, rel=1e-5
+    )
+    assert float(base["Platt log loss sd"]) > 0
+    heads = next(line for line in markdown(table).splitlines() if line.startswith("| model"))
+    assert heads.endswith("| Platt log loss | isotonic log loss | Platt ECE | isotonic ECE |")
+    assert latex(table).count("Platt log loss") == 1
+    assert "put right by validation impressions alone" in markdown(table)
     told = [read_json(results / f"shop/ctr/runs/base/seed-{seed}/metrics.json")["calibrated"] for seed in (1, 2)]
     mean = np.mean([one["Platt"]["metrics"]["log loss"] for one in told])
     assert cell(table, "base", "log loss", "calibrated", "Platt").mean == pytest.approx(mean)
@@ -145,7 +112,8 @@ def test_results_of_before_calibration_are_shown_without_it(results, tmp_path):
     for path in files:
         write_json(path, {key: value for key, value in read_json(path).items() if key != "calibrated"})
     table = collect("shop", files, "base", SETTINGS)
-    assert table.calibrated == []
+    assert table.calibrated == table.apart == []
+    assert "Platt" not in markdown(table) + csv_text(table) + latex(table)
     write(table, {kind: tree / f"tables/shop-ctr.{kind}" for kind in ("parquet", "csv", "md", "tex")})
     build(tree / "report/index.html", Report(title="x"), {"shop": RUNS}, {"task": "ctr"}, tree)
     assert "After calibration" not in (tree / "report/index.html").read_text()

@@ -52,7 +52,7 @@ def read(page: str) -> Reader:
 
 def test_data_is_text_never_markup(page: str, read: Reader) -> None:
     scripts = [attributes.get("type") for tag, attributes in read.found if tag == "script"]
-    assert scripts == ["application/json"] * 3 + [None]  # what explorer, tree and map show, and the one program
+    assert scripts == ["application/json"] * 4 + [None]  # explorer, tree, pairs of systems, map; and the one program
     assert not any(name.startswith("on") for _, attributes in read.found for name in attributes)
     assert EVIL in read.text
     assert EVIL not in page

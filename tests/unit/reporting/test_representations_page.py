@@ -255,7 +255,7 @@ def test_remarks_stand_beside_the_numbers(results: Path, tmp_path: Path) -> None
 
 def test_the_page_works_without_tables_and_captions(results: Path, tmp_path: Path) -> None:
     runs = {"bazaar": reporting_world.run_paths(results)}
-    build(tmp_path / "x.html", Report(), runs, {}, results, tables={"bazaar": {}}, embedders={})
+    build(tmp_path / "x.html", Report(explorer_users=0), runs, {}, results, tables={"bazaar": {}}, embedders={})
     text = (tmp_path / "x.html").read_text()
     assert "Item tables" not in text
     assert "Captions" not in text

@@ -20,12 +20,13 @@ from tessera.evaluation.significance import holm
 from tessera.reporting import plots
 from tessera.reporting.page import Made, made_now
 from tessera.reporting.ranking import RankingTable, collect
+from tessera.reporting.ranking_comparison import compare
 from tessera.reporting.ranking_page import build
 from tessera.reporting.ranking_runs import user_metrics
 from tessera.reporting.run_costs import parameters, run_cost
 from tessera.reporting.runs import label
 from tessera.reporting.tables import Column
-from tessera.reporting.verdict import Verdict, compare, costs_of, verdict
+from tessera.reporting.verdict import Verdict, costs_of, verdict
 from tessera.settings.evaluation import Evaluation, Significance
 from tessera.settings.reporting import Report
 
@@ -121,11 +122,13 @@ def test_costs_are_those_of_training(results: Path, tmp_path: Path) -> None:
         weights = {"a": np.zeros((3, 4), np.float32), "b": np.zeros(5, np.float16)}
         save_file(weights, run.path.with_name("model.safetensors"), {"about": "x"})
     assert parameters(entry.runs[0].path.with_name("model.safetensors")) == 17
-    cost = run_cost(tree, "bazaar", entry)
+    cost = run_cost(tree / "benchmarks" / "train", "bazaar", entry)
     # two of three seeds have benchmark files: 31 s and 29 s, 640 and 660.5 MiB
     assert (cost.seconds, cost.memory, cost.parameters) == (30.0, 650.25, 17)
     assert cost.text == "30 s, 17 parameters, 650 MiB of memory"
-    others = run_cost(tree, "bazaar", next(entry for entry in table.entries if entry.system == "popular"))
+    others = run_cost(
+        tree / "benchmarks" / "train", "bazaar", next(entry for entry in table.entries if entry.system == "popular")
+    )
     assert others.text == ""
 
 
