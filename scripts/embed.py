@@ -12,6 +12,8 @@ with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attem
         catalogue=snakemake.input.catalogue,
         captions=dict(zip(snakemake.params.captions, snakemake.input.get("captions", []), strict=True)),
         model=snakemake.input.get("language_model"),
+        writer=snakemake.input.get("writer_language_model"),
+        data=str(Path(snakemake.input.interactions).parent) if snakemake.input.get("interactions") else "",
         embedder=snakemake.input.get("embedder"),
         pictures=snakemake.input.get("pictures"),
     )

@@ -148,6 +148,15 @@ def mme_sid_run(place: Place, folder: Path) -> tuple[Run, RunInputs]:
     return tiny_mme_sid.make_run(told, lora=lora), inputs
 
 
+def eimf_run(network: str, place: Place, folder: Path) -> tuple[Run, RunInputs]:
+    """A run of EIMF-style learning, and its inputs."""
+    told = {"epochs": 4, "patience": 100, "validate_every": 4, "learning_rate": 0.01, **place.training}
+    method = {"dim": 16, "max_length": 12, "dropout": 0.1 if place.drop else 0.0, "typical": 9, "network": network}
+    run = pattern.make_run(system={"recommender": "eimf", "interests": "w", **method}, **told)
+    own = _once(folder.parent / "interests", lambda own: pattern.write_interests_of(own / "w.parquet", range(2, 80, 3)))
+    return run, RunInputs(tables={"w": str(own / "w.parquet")})
+
+
 Recommender = Callable[[Place, Path], tuple[Run, RunInputs]]
 
 RECOMMENDERS: dict[str, Recommender] = {
@@ -159,6 +168,7 @@ RECOMMENDERS: dict[str, Recommender] = {
         if backbone != "bert4rec" or items != "findrec"  # it looks both ways
     },
     **{f"sasrec/ids/{name}": partial(backbone_run, "ids", "sasrec", loss) for name, loss in LOSSES.items()},
+    **{f"eimf/{network}": partial(eimf_run, network) for network in ("attention", "capsules")},
     "tiger": partial(tiger_run, "beam"),
     "mme_sid": mme_sid_run,
 }  # fmt: skip

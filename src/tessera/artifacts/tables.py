@@ -156,6 +156,7 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "rejected": (1, REJECTED),
     "item_table": (1, None),
     "item_sequences": (1, None),
+    "user_interests": (1, None),
     "evaluation": (3, EVALUATION),
     "candidates": (1, CANDIDATES),
     "recommendations": (1, RECOMMENDATIONS),

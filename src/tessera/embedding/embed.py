@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tessera.artifacts.interests import write_interests
 from tessera.artifacts.logs import log
 from tessera.artifacts.sequences import write_item_sequences
 from tessera.artifacts.tables import ArtifactError, check_rows_differ, write_item_table
@@ -35,7 +36,10 @@ def embed(task: Task, inputs: Places, output: Path, state: Path, code: str) -> N
     components = fit(made.vectors, recipe.settings)
     rows = finished(made, recipe.settings, components)
     distinct, width = len(np.unique(rows.items)), made.vectors.shape[1]
-    log.info("%d items have %d vectors of width %d (from %d)", distinct, len(rows.items), rows.vectors.shape[1], width)
+    whose = "items" if rows.interests is None else "users"
+    log.info(
+        "%d %s have %d vectors of width %d (from %d)", distinct, whose, len(rows.items), rows.vectors.shape[1], width
+    )
     write_components(output.with_suffix(".finish.safetensors"), components)
     digests = {str(number): digest for number, digest in enumerate(inputs.digests())}
     write(output, rows, task.identity(), digests)
@@ -51,7 +55,8 @@ def check(output: Path, rows: Rows) -> None:
     bad = ~np.isfinite(rows.vectors).all(1)
     if bad.any():
         raise ArtifactError(
-            f"{output}: the model gives NaN or infinity for item {rows.items[bad][0]}; nothing was written"
+            f"{output}: the model gives NaN or infinity for {'item' if rows.interests is None else 'user'} "
+            f"{rows.items[bad][0]}; nothing was written"
         )
     if len(np.unique(rows.items)) > 1:
         why = "look at what is told of the items (prompt.attributes, captions) and at the model's tokenizer"
@@ -61,13 +66,17 @@ def check(output: Path, rows: Rows) -> None:
 def finished(rows: Rows, settings: Finish, components: Components | None) -> Rows:
     """Rows as the table has them; `components` is what `fit` found."""
     items = rows.items if settings.shuffle is None else shuffled(rows.items, settings.shuffle)
-    return Rows(items, finish(rows.vectors, settings, components), rows.names)
+    return rows._replace(items=items, vectors=finish(rows.vectors, settings, components))
 
 
 def write(output: Path, rows: Rows, settings: Mapping[str, Any], digests: Mapping[str, str]) -> None:
-    """Write a table of one row an item, or of several."""
-    items, vectors, names = rows
-    if names is None:
+    """Write a table of one row an item, of several, or of several a user."""
+    items, vectors, names, interests, counts = rows
+    if interests is not None:
+        order = np.argsort(items, kind="stable")
+        ordered = [interests[row] for row in order]
+        write_interests(output, items[order], ordered, vectors[order], settings, digests, counts=dict(counts or {}))
+    elif names is None:
         write_item_table(output, items, vectors, settings, digests)
     else:
         order = np.argsort(items, kind="stable")

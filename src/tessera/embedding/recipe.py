@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tessera.artifacts.interests import Interest
 from tessera.language.models import load_model
 from tessera.settings.language import ItemPrompt
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tessera.embedding.embedder import Embedder
+    from tessera.language.models import LanguageModel
     from tessera.training.machine import Machine
     from tessera.training.phases import Phase
 
@@ -35,6 +37,10 @@ class Rows(NamedTuple):
     """(n, width)."""
     names: list[str] | None = None
     """(n,) what each row is called, where an item has several."""
+    interests: Sequence[Interest] | None = None
+    """(n,) what each row is of, where the rows are of users: `items` are then their ids."""
+    counts: Mapping[str, int] | None = None
+    """What is told beside such rows."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +56,15 @@ class Given:
     captions: Mapping[str, Path] = field(default_factory=dict)
     """Captions by name."""
     data: Path = Path()
-    """Folder of the prepared dataset; training alone reads it."""
+    """Folder of the prepared dataset, for recipes that learn from histories."""
     embedder: Path | None = None
     """Weights of a trained recipe: what embeds, or what a training starts from."""
     state: Path = Path("state")
     """Folder of what a killed run of `rows` goes on from, named by everything that the rows depend on."""
+    writer: LanguageModel | None = None
+    """A second model, which writes what the first reads; None where the first does both, or nothing is written."""
+    answers: Path = Path("state/answers")
+    """Folder of what was answered so far, named by everything that answers depend on but the question."""
 
 
 class Recipe(ABC):

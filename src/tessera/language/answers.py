@@ -13,7 +13,6 @@ from tessera.language.questions import Pixels, Question, picture_inputs
 from tessera.language.tokens import pad_rows
 
 
-@torch.no_grad()
 def answer(
     question: Question, rows: Sequence[Sequence[int]], pixels: Sequence[Pixels], max_new_tokens: int
 ) -> list[str]:
@@ -25,11 +24,22 @@ def answer(
         pixels: the pictures of all rows, in order; none where the question shows none.
         max_new_tokens: longest answer.
     """
-    model = question.model
+    image = question.image_token if question.pictured else -1
+    return greedy(question.model, rows, max_new_tokens, pixels, image)
+
+
+@torch.no_grad()
+def greedy(
+    model: LanguageModel,
+    rows: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    pixels: Sequence[Pixels] = (),
+    image_token: int = -1,
+) -> list[str]:
+    """The model's greedy answers to token rows; see `answer`. `image_token` stands for a piece of a picture."""
     full: Any = model.full
     ids, mask = pad_rows(rows, model.pad_token, side="left")
-    image = question.image_token if question.pictured else -1
-    inputs = picture_inputs(ids, pixels, image, model.device)
+    inputs = picture_inputs(ids, pixels, image_token, model.device)
     with _greedy(full, model, max_new_tokens) as rules:
         made = full.generate(
             input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=rules, **inputs

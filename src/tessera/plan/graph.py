@@ -163,6 +163,12 @@ class Plan:
         """The settings that say which model reads what for a table; None where no model does."""
         return self.config.tables[table].reader(self.config)
 
+    def writer(self, table: str) -> str | None:
+        """The second model of a table, which writes what the one that reads reads; None where there is none."""
+        reader = self.reader(table)
+        others = [name for name in named(self.config.tables[table], "models") if reader is None or name != reader.model]
+        return others[0] if others else None
+
     def captions(self, table: str) -> list[str]:
         """The captions that a model reads for a table."""
         return named(self.reader(table), "captions")
@@ -214,6 +220,8 @@ class Plan:
         if reader is not None:
             yield from (Noun("captions", name) for name in self.captions(noun.name))
             yield Noun("model", reader.model)
+            if (writer := self.writer(noun.name)) is not None:
+                yield Noun("model", writer)
         else:
             yield from (Noun("run", run.path) for run in self.referred(recipe, 0))
 

@@ -141,7 +141,9 @@ class Jobs:
         files: Files = {}
         for read in self.plan.reads(noun):
             if read.kind == "model":
-                files |= self._model(read.name, dataset)
+                second = noun.kind == "table" and read.name == self.plan.writer(noun.name)
+                own = self._model(read.name, dataset)
+                files |= {f"writer_{key}": file for key, file in own.items()} if second else own
             elif read.kind == "semantic_ids":
                 files |= {"codes": self.file(read, dataset), "codebooks": self.file(read, dataset, "model.safetensors")}
             elif read.kind in ("table", "captions"):
@@ -323,6 +325,8 @@ class Jobs:
             return canonical(_told(recipe))
         without = FINISH if noun.kind == "embedder" else ()
         task = {"table": _told(recipe, without), "model": _told(self.config.models[reader.model]), "prompt": prompt}
+        if (writer := self.plan.writer(noun.name)) is not None:
+            task["writer"] = _told(self.config.models[writer])
         begun = self.plan.begun(noun.name)
         return canonical(task | ({"start": _told(begun, without)} if begun is not None else {}))
 

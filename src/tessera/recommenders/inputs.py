@@ -10,6 +10,7 @@ from pydantic import Field
 
 from tessera.artifacts.codes import SemanticIds, read_codebooks, read_codes
 from tessera.artifacts.files import file_digest
+from tessera.artifacts.interests import UserInterests, read_interests
 from tessera.artifacts.models import read_tensors
 from tessera.artifacts.run_folder import RunFolder
 from tessera.artifacts.sequences import ItemSequences, read_item_sequences
@@ -85,6 +86,10 @@ class RunInputs(Settings):
     def read_sequences(self, name: str, items: int) -> ItemSequences:
         """An item table of several rows an item; raises as `read_table`."""
         return read_item_sequences(self._table(name), items)
+
+    def read_interests(self, name: str) -> UserInterests:
+        """What typical users are interested in; raises as `read_table`."""
+        return read_interests(self._table(name))
 
     def _table(self, name: str) -> str:
         if name not in self.tables:

@@ -15,6 +15,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from tessera.artifacts.interests import KIND
 from tessera.artifacts.logs import log
 from tessera.artifacts.places import place
 from tessera.artifacts.tables import ArtifactError, describe, write_table
@@ -173,6 +174,8 @@ def rows_of(files: RunFiles, items: pa.Table, vectors: Mapping[str, npt.ArrayLik
         raise ValueError(f"vectors: the run reads no table {unknown[0]!r} (it reads: {', '.join(files.inputs.tables)})")
     by_table: dict[str, Rows] = {}
     for name, path in files.inputs.tables.items():
+        if describe(path).get("kind") == KIND:
+            continue  # rows of users: no item is read there
         rows = np.asarray(given[name], np.float32) if name in given else _made(files, name, Path(path), items)
         width = describe_width(path)
         if rows.shape != (items.num_rows, width):
@@ -239,10 +242,10 @@ def _embedded(files: RunFiles, name: str, path: Path, task: Task, items: pa.Tabl
                     f"{needed}: is not there, and table {name!r} cannot read new items without it; "
                     f"load the run where it was trained, or give vectors={{{name!r}: rows}}"
                 )
-        chosen, vectors, names = task.recipe(inputs, Path(folder) / "state").rows()
-    if names is not None:
+        made = task.recipe(inputs, Path(folder) / "state").rows()
+    if made.names is not None:
         raise ValueError(f"table {name!r} has several rows an item: no new ones are put beside them")
-    finished = finish(vectors, shape, components)
+    finished = finish(made.vectors, shape, components)
     rows = np.full((items.num_rows, finished.shape[1]), np.nan, np.float32)
-    rows[chosen - 1] = finished
+    rows[made.items - 1] = finished
     return rows

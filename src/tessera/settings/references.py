@@ -26,6 +26,7 @@ class Need:
 
 ONE_ROW = Need("one row an item", "has several rows an item; only one is read here")
 SEVERAL_ROWS = Need("several rows an item", "is no table of recipe attributes")
+INTERESTS = Need("interests of users", "is no table of recipe interests")
 REASONING = Need("latent reasoning", "is no lrcl table with thoughts")
 DECODER = Need("a decoder", "is an encoder; a decoder is needed")
 VISION = Need("sight", "is a sentence encoder, which sees no pictures")
@@ -46,6 +47,7 @@ class Ref:
 
 TableName = Annotated[str, Ref("tables", ONE_ROW)]
 SeveralRowsTableName = Annotated[str, Ref("tables", SEVERAL_ROWS)]
+InterestsTableName = Annotated[str, Ref("tables", INTERESTS)]
 ReasoningTableName = Annotated[str, Ref("tables", REASONING)]
 CodesName = Annotated[str, Ref("semantic_ids")]
 SequenceCodesName = Annotated[str, Ref("semantic_ids", ONE_SEQUENCE)]

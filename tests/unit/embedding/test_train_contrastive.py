@@ -73,7 +73,7 @@ def embed(
     settings: SCFTTable | LRCLTable, catalogue: Path, embedder: Path, model: LanguageModel | None = None
 ) -> tuple[Items, Vectors]:
     """Ids and vectors of what is embedded."""
-    items, vectors, _ = made(settings, catalogue, embedder, model=model).rows()
+    items, vectors = made(settings, catalogue, embedder, model=model).rows()[:2]
     return items, vectors
 
 

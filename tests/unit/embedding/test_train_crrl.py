@@ -103,7 +103,7 @@ def embed(
     settings: CRRLTable, start: LRCLTable, catalogue: Path, embedder: Path, model: LanguageModel | None = None
 ) -> tuple[Items, Vectors]:
     """Ids and vectors of what is embedded."""
-    items, vectors, _ = made(settings, start, catalogue, embedder, model=model).rows()
+    items, vectors = made(settings, start, catalogue, embedder, model=model).rows()[:2]
     return items, vectors
 
 

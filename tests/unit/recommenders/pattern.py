@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from tessera.artifacts.interests import Interest, write_interests
 from tessera.artifacts.tables import write_table
 from tessera.plan.graph import Plan
 from tessera.recommenders.inputs import RunInputs
@@ -48,6 +50,15 @@ def write_dataset(folder: Path, users: int = 80, swap_targets: bool = False, tim
     return folder
 
 
+def write_interests_of(path: Path, users: Sequence[int], width: int = 6, most: int = 3) -> Path:
+    """What some users of the dataset are interested in: one interest, two, three, one ..., each a random vector."""
+    counts = np.arange(len(users)) % most + 1
+    told = [Interest(f"interest {number}", "", [1]) for number in range(counts.sum())]
+    rows = np.random.default_rng(2).normal(size=(len(told), width)).astype(np.float32)
+    write_interests(path, np.repeat(users, counts), told, rows)
+    return path
+
+
 def reads(table: Path | None = None, teacher: Path | None = None) -> RunInputs:
     """The inputs of a run that reads the table `t`, or is aligned, or does neither."""
     return RunInputs(tables={"t": str(table)} if table else {}, teacher=str(teacher) if teacher else None)
@@ -59,7 +70,11 @@ def make_run(recommender: str = "sasrec", system: dict | None = None, **training
     config = {
         "datasets": {"x": {"source": "bazaar"}},
         "backbones": dict.fromkeys(("sasrec", "gru4rec", "bert4rec"), shape),
-        "tables": {"t": {"recipe": "vectors", "path": "t.npy"}, "f": {"recipe": "attributes", "model": "small"}},
+        "tables": {
+            "t": {"recipe": "vectors", "path": "t.npy"},
+            "f": {"recipe": "attributes", "model": "small"},
+            "w": {"recipe": "interests", "model": "small"},
+        },
         "semantic_ids": {"c": {"quantizer": "rq_kmeans", "tables": "t"}},
         "systems": {"s": system or {"items": "ids"}},
         "training": {"epochs": 4, "batch_tokens": 200, "learning_rate": 0.01, "device": "cpu", **training},

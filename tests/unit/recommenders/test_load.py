@@ -17,7 +17,7 @@ import pytest
 import tiny_mme_sid
 import torch
 import yaml
-from pattern import ITEMS, make_run, write_dataset
+from pattern import ITEMS, make_run, write_dataset, write_interests_of
 
 import tessera
 from tessera.artifacts.codes import ABSENT, Part, SemanticIds, write_codes
@@ -57,11 +57,12 @@ SYSTEMS: dict[str, Any] = {
     "dual_view": {"items": {"kind": "dual_view", "text": "t", "fine": "f", "width": 8, "adapter": [8]}},
     "pad": {"recommender": "pad", "table": "t", "adapter": [8]},
     "findrec": {"recommender": "findrec", "text": "t", "image": "t", "width": 8},
+    "eimf": {"recommender": "eimf", "interests": "w", "dim": 16, "max_length": 12, "adapter": [8]},
     "tiger": {**TIGER, "beams": 30},
     "tiger_exact": {**TIGER, "scoring": "exact"},
     "mme_sid": {},
 }
-WITH_VECTORS = ["ids", "table", "codes", "dual_view", "pad", "findrec", "mme_sid"]
+WITH_VECTORS = ["ids", "table", "codes", "dual_view", "pad", "findrec", "eimf", "mme_sid"]
 WITHOUT_CODES = 7
 
 
@@ -74,6 +75,7 @@ def write_inputs(root: Path) -> None:
     write_item_sequences(
         root / "tables/f.parquet", owners, ["a", "b"] * ITEMS, rng.normal(size=(2 * ITEMS, 5)).astype(np.float32)
     )
+    write_interests_of(root / "tables/w.parquet", range(2, 60, 3))
     codes = np.full((ITEMS + 1, 2), ABSENT, np.int64)
     codes[1:] = np.stack([(numbers - 1) // 6, (numbers - 1) % 6], 1)
     codes[WITHOUT_CODES] = ABSENT
@@ -200,7 +202,7 @@ def test_vectors_are_those_that_score(name: str, results: Path) -> None:
     for number, state in enumerate(states):
         rows = found[found.history == number]
         places = [recommender.catalogue.numbers[item] - 1 for item in rows.item]
-        np.testing.assert_allclose(rows.score, (vectors @ state)[places], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(rows.score, (vectors @ np.atleast_2d(state).T).max(1)[places], rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"unknown item 'i99' \(near: 'i9'"):
         recommender.similar("i99")
     near = recommender.similar("i3", 4)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pattern import ITEMS, make_run, write_dataset
+from pattern import ITEMS, make_run, write_dataset, write_interests_of
 
 import tessera
 from tessera.artifacts.files import read_json, write_json
@@ -29,11 +29,12 @@ SYSTEMS: dict[str, Any] = {
     "with_offsets": {"items": {"table": "t", "adapter": [8], "id_residual": True}},
     "pad": {"recommender": "pad", "table": "t", "adapter": [8]},
     "findrec": {"recommender": "findrec", "text": "t", "width": 8},
+    "eimf": {"recommender": "eimf", "interests": "w", "items": {"table": "t", "adapter": [8]}, "dim": 16},
     "ids": {"items": "ids"},
     "popular": {"recommender": "popular"},
     "markov": {"recommender": "markov"},
 }
-CAN = ["table", "plain", "with_offsets", "pad"]
+CAN = ["table", "plain", "with_offsets", "pad", "eimf"]
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     numbers = np.arange(1, ITEMS + 1)
     rows = np.random.default_rng(1).normal(size=(ITEMS, 6)).astype(np.float32) * 3 + 1
     write_item_table(root / "tables/t.parquet", numbers, rows, {"recipe": "collaborative"})
+    write_interests_of(root / "tables/w.parquet", range(2, 60, 3))
     for name, system in SYSTEMS.items():
         run = make_run(system=system, epochs=2)
         folder = root / "runs" / name / run.recommender / "seed-1"

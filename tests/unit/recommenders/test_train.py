@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pattern import ITEMS, make_run, reads, write_dataset
+from pattern import ITEMS, make_run, reads, write_dataset, write_interests_of
 
 from tessera.artifacts.models import read_tensors
 from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.recommenders.evaluate import evaluate_run
+from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.systems.backbone import SequentialRecommender
 from tessera.recommenders.train import launch, train_run
 from tessera.settings.evaluation import Evaluation
@@ -141,7 +142,9 @@ def _stamp(state: Path) -> int | None:
         return None
 
 
-@pytest.mark.parametrize(("device", "system"), [("cpu", "ids"), ("auto", "ids"), ("cpu", "pad"), ("cpu", "findrec")])
+@pytest.mark.parametrize(
+    ("device", "system"), [("cpu", "ids"), ("auto", "ids"), ("cpu", "pad"), ("cpu", "findrec"), ("cpu", "eimf")]
+)
 def test_two_processes_give_the_numbers_of_one(data, tmp_path, device, system):
     if device == "auto" and torch.cuda.is_available():
         pytest.skip("auto is a GPU here, and two processes may not share one")
@@ -152,11 +155,15 @@ def test_two_processes_give_the_numbers_of_one(data, tmp_path, device, system):
         "findrec": {
             "recommender": "findrec", "text": "t", "width": 8, "dropout": 0.0, "alignment": {"most_items": 20}
         },
+        "eimf": {"recommender": "eimf", "interests": "w", "dim": 16, "max_length": 12, "dropout": 0.0, "typical": 9},
     }  # fmt: skip
-    read = reads(make_table(tmp_path, skip=(7, 8))) if system != "ids" else reads()
+    read = reads(make_table(tmp_path, skip=(7, 8))) if system in ("pad", "findrec") else reads()
+    if system == "eimf":
+        read = RunInputs(tables={"w": str(write_interests_of(tmp_path / "w.parquet", range(2, 80, 3)))})
     one = make_run("sasrec", systems[system], **shape)
-    backbone = one.backbone.model_copy(update={"dropout": 0.0})
-    one = one.model_copy(update={"backbone": backbone})
+    if one.backbone is not None:
+        backbone = one.backbone.model_copy(update={"dropout": 0.0})
+        one = one.model_copy(update={"backbone": backbone})
     two = one.model_copy(update={"training": one.training.model_copy(update={"processes": 2})})
     train_run(one, data, read, tmp_path / "one/model.safetensors", tmp_path / "state")
     single = read_tensors(tmp_path / "one/model.safetensors")

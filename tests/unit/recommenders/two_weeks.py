@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import tiny_mme_sid
 import torch
-from pattern import make_run
+from pattern import make_run, write_interests_of
 
 from tessera.artifacts.codes import Part, SemanticIds, write_codes
 from tessera.artifacts.models import write_model
@@ -106,6 +106,7 @@ def write_reads(root: Path, catalogue: Sequence[str], shift: int = 0) -> None:
         write_item_table(root / f"tables/{name}.parquet", numbers, np.stack([vector(raw, width) for raw in catalogue]))
     each = np.stack([vector(raw + part, 5) for raw in catalogue for part in "ab"])
     write_item_sequences(root / "tables/f.parquet", np.repeat(numbers, 2), ["a", "b"] * len(catalogue), each)
+    write_interests_of(root / "tables/w.parquet", [1, 2, 3])
     everything = sorted({*FIRST, *SECOND})
     place = np.array([everything.index(raw) + shift for raw in catalogue])
     codes = np.stack([place // 6, place % 6], 1) % 6
@@ -132,11 +133,12 @@ SYSTEMS: dict[str, Any] = {
     "codes": {"items": {"semantic_ids": "c", "combine": "concat", "table": "t", "adapter": [8], "id_residual": True}},
     "dual_view": {"items": {"kind": "dual_view", "text": "t", "fine": "f", "width": 8, "adapter": [8]}},
     "findrec": {"recommender": "findrec", "text": "t", "width": 8, "alignment": {"dim": 4}},
+    "eimf": {"recommender": "eimf", "interests": "w", "dim": 16, "max_length": 12, "adapter": [8]},
     "tiger": TIGER,
     "mme_sid": {},
 }
 BY_ITEM = {"ids": ["items.weight"], "table": ["items.residual"], "codes": ["items.residual"],
-           "findrec": ["items.weight"], "mme_sid": ["heads.vectors"]}  # fmt: skip
+           "findrec": ["items.weight"], "eimf": ["items.weight"], "mme_sid": ["heads.vectors"]}  # fmt: skip
 """What has a row an item, said here anew."""
 
 

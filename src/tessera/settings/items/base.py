@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tessera.settings.kinds import Kind, KindOf
 
@@ -15,12 +15,25 @@ if TYPE_CHECKING:
 class ItemSettings(Kind):
     """How items enter a backbone."""
 
+    CHANGES_BACKBONE: ClassVar[bool] = False
+    """Whether more than vectors of items enters: what has no backbone cannot read them."""
+
     kind: str
     """Which kind it is."""
 
     def misfits(self, backbones: Mapping[str, BackboneSettings], config: Config) -> Iterator[tuple[str, str]]:
         """What does not fit the backbones that read the items, as (key, what is wrong)."""
         yield from ()
+
+
+def written_out(items: Any) -> Any:
+    """Short forms of a config, as they are written out: `ids`, `{table: NAME}`, `{semantic_ids: NAME}`."""
+    if isinstance(items, str):
+        return {"kind": items}
+    if isinstance(items, Mapping) and "kind" not in items:
+        kind = next((kind for kind in ("semantic_ids", "table") if kind in items), None)
+        return {"kind": kind, **items} if kind else items
+    return items
 
 
 ItemEncoder = Annotated[ItemSettings, KindOf("items")]

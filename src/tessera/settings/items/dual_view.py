@@ -34,6 +34,7 @@ class DualViewItems(ItemSettings):
     """Two views of an item, fused by cross-attention: what a multimodal model says of it, and its text (DMESR)."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.item_encoders.dual_view:DualViewEncoder"
+    CHANGES_BACKBONE: ClassVar[bool] = True
     kind: Literal["dual_view"] = "dual_view"
     image: TableName | None = None
     """Name under `tables`: what a model says of the picture alone."""

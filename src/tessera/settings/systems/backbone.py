@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tessera.settings.items.base import ItemEncoder
+from tessera.settings.items.base import ItemEncoder, written_out
 from tessera.settings.items.ids import IdItems
 from tessera.settings.references import Need
 from tessera.settings.systems.backbone_base import UnderBackbones
@@ -28,13 +28,7 @@ class BackboneSystem(UnderBackbones):
     @classmethod
     def _short_forms(cls, data: Any) -> Any:
         if isinstance(data, Mapping) and "items" in data:
-            items = data["items"]
-            if isinstance(items, str):
-                items = {"kind": items}
-            elif isinstance(items, Mapping) and "kind" not in items:
-                kind = next((kind for kind in ("semantic_ids", "table") if kind in items), None)
-                items = {"kind": kind, **items} if kind else items
-            return {**data, "items": items}
+            return {**data, "items": written_out(data["items"])}
         return data
 
     def offers(self) -> frozenset[Need]:
