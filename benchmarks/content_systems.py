@@ -40,6 +40,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "pad": {"recommender": "pad", "table": "t"},
     "findrec": {"recommender": "findrec", "text": "t", "image": "p"},
     "findrec_plain": {"recommender": "findrec", "text": "t", "image": "p", "bottleneck": None, "alignment": None},
+    "eimf": {"recommender": "eimf"},
 }
 STEPS = {
     "SASRec": ("id", None),
@@ -49,12 +50,14 @@ STEPS = {
     "PAD, disentangle": ("pad", "disentangle"),
     "FindRec, no bottleneck, no alignment": ("findrec_plain", None),
     "FindRec": ("findrec", None),
+    "EIMF, four vectors, nothing written": ("eimf", None),
 }
 SCORES = {
     "SASRec": "id",
     "PAD, one product": "pad",
     "PAD, a product a tower, summed": "pad",
     "FindRec": "findrec",
+    "EIMF, four vectors": "eimf",
 }
 USERS = 512
 

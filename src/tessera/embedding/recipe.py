@@ -63,7 +63,7 @@ class Given:
     """Folder of what a killed run of `rows` goes on from, named by everything that the rows depend on."""
     writer: LanguageModel | None = None
     """A second model, which writes what the first reads; None where the first does both, or nothing is written."""
-    answers: Path = Path("state/answers")
+    answers: Path = Path("answers")
     """Folder of what was answered so far, named by everything that answers depend on but the question."""
 
 

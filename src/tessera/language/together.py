@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as qwen
+
+from tessera.training.attend import attend
 
 
 class TogetherAttention(qwen.Qwen2_5_VLVisionAttention):
@@ -32,7 +33,7 @@ class TogetherAttention(qwen.Qwen2_5_VLVisionAttention):
         cos, sin = position_embeddings
         turned = qwen.apply_rotary_pos_emb_vision(heads[0], heads[1], cos, sin)
         query, key, value = (part.view(-1, size, *part.shape[1:]).transpose(1, 2) for part in (*turned, heads[2]))
-        states = F.scaled_dot_product_attention(query, key, value, scale=self.scaling)
+        states = attend(query, key, value, scale=self.scaling)
         given: Tensor = self.proj(states.transpose(1, 2).reshape(patches, -1))
         return given
 

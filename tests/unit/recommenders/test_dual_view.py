@@ -21,7 +21,6 @@ from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import Scorer
 from tessera.plan.graph import Plan
-from tessera.recommenders import attend
 from tessera.recommenders.evaluate import evaluate_run, load_scorer
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.dual_view import DualViewEncoder
@@ -39,6 +38,7 @@ from tessera.settings.items.dual_view import DualViewItems
 from tessera.settings.kinds import implementation
 from tessera.settings.missing import Missing
 from tessera.settings.runs import Run
+from tessera.training import attend
 from tessera.training.losses import Losses
 from tessera.training.phases import Position
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tessera.artifacts.logs import Terminated, stage, unbroken
 from tessera.settings.training import Training
+from tessera.training.adamw import AdamW
 from tessera.training.engine import Engine
 from tessera.training.losses import Term
 from tessera.training.machine import Machine
@@ -62,7 +63,7 @@ def _stop_in(moment: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Engine],
     """SIGTERM right after the second time that the moment comes."""
 
     def wrap(engine: Engine) -> None:
-        holder: Any = torch.optim.AdamW if moment == "step" else engine
+        holder: Any = AdamW if moment == "step" else engine
         plain, calls = getattr(holder, moment), []
 
         def stopped(*args: Any) -> Any:

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 import tessera
-from tessera.recommenders import attend
 from tessera.settings.training import Training
+from tessera.training import attend
 from tessera.training.machine import Machine, pick_device
 
 SOURCES = sorted(Path(tessera.__file__).parent.rglob("*.py"))

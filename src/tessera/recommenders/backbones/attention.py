@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tessera.recommenders.attend import attend
 from tessera.recommenders.backbones.dropout import Dropout
+from tessera.training.attend import attend
 
 
 class Block(nn.Module):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tessera.recommenders.attend import attend
+from tessera.training.attend import attend
 
 
 class CrossAttention(nn.Module):

@@ -10,7 +10,14 @@ ROWS = 32768
 """Rows attended at once: a dimension of CUDA's grids holds 65,535, and not all kernels divide more among several."""
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
     """(batch, heads, queries, width) what queries found, by scaled dot products.
 
     Args:
@@ -20,12 +27,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
         mask: broadcast to (batch, heads, queries, keys), of four dimensions: true where there is something to see, or
             numbers that are added to the logits.
         causal: a query sees the keys up to its own place.
+        scale: of the logits; None for one over the root of the width.
     """
     if query.shape[0] <= ROWS:
-        return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal)
+        return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, scale=scale)
     blocks = []
     for start in range(0, len(query), ROWS):
         rows = slice(start, start + ROWS)
         shown = mask if mask is None or len(mask) == 1 else mask[rows]
-        blocks.append(F.scaled_dot_product_attention(query[rows], key[rows], value[rows], shown, is_causal=causal))
+        part = query[rows], key[rows], value[rows]
+        blocks.append(F.scaled_dot_product_attention(*part, shown, is_causal=causal, scale=scale))
     return torch.cat(blocks)
