@@ -61,8 +61,8 @@ def test_it_is_kept_as_executed(kept: Any) -> None:
     assert not [out for cell in cells for out in cell.outputs if out.output_type == "error"]
     assert sum(bool(cell.outputs) for cell in cells) > len(cells) / 2
     text = NOTEBOOK.read_text()
-    assert str(Path.home()) not in text
-    assert "/work/" not in text
+    paths = r"(?<![\w.:/])/(?:home|root|tmp|mnt|work)/"  # of the machine that it was executed on
+    assert not re.search(paths, text)
     assert NOTEBOOK.stat().st_size < 200_000
 
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from asking import CPU, START, ask, scorer
 from pattern import ITEMS, make_run, write_dataset, write_interests_of
+from stopped_training import stopped_after
 from torch import Tensor
 from torch.nn import functional as F
 
 from tessera.artifacts.interests import Interest, write_interests
-from tessera.artifacts.logs import Terminated
 from tessera.artifacts.models import read_tensors
 from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.data.dataset import load_dataset
@@ -32,7 +32,6 @@ from tessera.settings.base import ConfigError
 from tessera.settings.config import load
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
-from tessera.training.engine import Engine
 from tessera.training.machine import seed_step
 from tessera.training.phases import Position
 
@@ -333,24 +332,11 @@ def test_held_out_targets_change_no_weight(data: Path, inputs: RunInputs, tmp_pa
 
 
 @pytest.mark.parametrize("after", [1, 9])
-def test_a_stop_changes_nothing(
-    after: int, data: Path, inputs: RunInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stop_changes_nothing(after: int, data: Path, inputs: RunInputs, tmp_path: Path) -> None:
     run = run_of({"epochs": 2, "checkpoint_seconds": 0.0})
     expected = trained(run, data, inputs, tmp_path / "whole")
-    step, taken = Engine._step, 0
-
-    def stopping(self: Engine, *arguments: Any) -> None:
-        nonlocal taken
-        if taken == after:
-            raise Terminated
-        taken += 1
-        step(self, *arguments)
-
-    monkeypatch.setattr(Engine, "_step", stopping)
-    with pytest.raises(Terminated):
+    with stopped_after(after):
         trained(run, data, inputs, tmp_path / "stopped")
-    monkeypatch.setattr(Engine, "_step", step)
     assert list((tmp_path / "stopped/state").rglob("checkpoint.safetensors"))
     again = trained(run, data, inputs, tmp_path / "stopped")
     assert again.read_bytes() == expected.read_bytes()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pattern import make_run, reads, write_dataset
+from stopped_training import stopped_after
 
-from tessera.artifacts.logs import Terminated
 from tessera.recommenders.train import train_run
 from tessera.settings.runs import Run
-from tessera.training.engine import Engine
 
 
 def trained(run: Run, data: Path, folder: Path, validated: Path | None = None) -> Path:
@@ -60,25 +58,12 @@ def test_heuristics_count_and_need_nobody(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("after", [1, 7, 16])
-def test_a_final_run_that_was_stopped_goes_on_to_the_same_weights(
-    after: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_final_run_that_was_stopped_goes_on_to_the_same_weights(after: int, data: Path, tmp_path: Path) -> None:
     validated = tmp_path / "model.json"
     validated.write_text(json.dumps({"best_epoch": 4}))
     run = make_run("sasrec", checkpoint_seconds=0.0, batch_tokens=200)
     expected = trained(run, data, tmp_path / "whole", validated).read_bytes()
-    step, taken = Engine._step, 0
-
-    def stopping(self: Engine, *arguments: Any) -> None:
-        nonlocal taken
-        if taken == after:
-            raise Terminated
-        taken += 1
-        step(self, *arguments)
-
-    monkeypatch.setattr(Engine, "_step", stopping)
-    with pytest.raises(Terminated):
+    with stopped_after(after):
         trained(run, data, tmp_path / "stopped", validated)
-    monkeypatch.setattr(Engine, "_step", step)
     assert list((tmp_path / "stopped/state").rglob("checkpoint.safetensors"))
     assert trained(run, data, tmp_path / "stopped", validated).read_bytes() == expected

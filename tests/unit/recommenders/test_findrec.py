@@ -11,9 +11,9 @@ import pytest
 import torch
 from asking import CPU, START, ask
 from pattern import ITEMS
+from stopped_training import stopped_after
 from torch import Tensor
 
-from tessera.artifacts.logs import Terminated
 from tessera.artifacts.models import read_tensors
 from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.data.dataset import load_dataset
@@ -409,24 +409,11 @@ def test_it_learns_a_pattern_and_is_judged(backbone: str, data: Path, inputs: Ru
 
 
 @pytest.mark.parametrize("after", [1, 9])
-def test_a_stop_changes_nothing(
-    after: int, data: Path, inputs: RunInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stop_changes_nothing(after: int, data: Path, inputs: RunInputs, tmp_path: Path) -> None:
     run = run_of(training={"epochs": 2, "batch_tokens": 250, "checkpoint_seconds": 0.0})
     expected = trained(run, data, inputs, tmp_path / "whole")
-    step, taken = Engine._step, 0
-
-    def stopping(self: Engine, *arguments: Any) -> None:
-        nonlocal taken
-        if taken == after:
-            raise Terminated
-        taken += 1
-        step(self, *arguments)
-
-    monkeypatch.setattr(Engine, "_step", stopping)
-    with pytest.raises(Terminated):
+    with stopped_after(after):
         trained(run, data, inputs, tmp_path / "stopped")
-    monkeypatch.setattr(Engine, "_step", step)
     assert list((tmp_path / "stopped/state").rglob("checkpoint.safetensors"))
     again = trained(run, data, inputs, tmp_path / "stopped")
     assert again.read_bytes() == expected.read_bytes()

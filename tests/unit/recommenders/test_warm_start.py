@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stopped_training import stopped_after
 from two_weeks import (
     BY_ITEM,
     FIRST,
@@ -173,24 +174,11 @@ def test_a_training_that_spoils_its_start_keeps_it(weeks: dict[str, Path]) -> No
 
 @pytest.mark.parametrize("after", [0, 1, 9])
 @pytest.mark.parametrize("name", ["ids", "tiger"])
-def test_one_that_was_stopped_goes_on_to_the_same_bytes(
-    name: str, after: int, weeks: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_was_stopped_goes_on_to_the_same_bytes(name: str, after: int, weeks: dict[str, Path]) -> None:
     now, run = weeks["now"], resolved(name, epochs=2, checkpoint_seconds=0.0)
     whole = train(now, run, weeks[name], name="whole")
-    step, taken = Engine._step, 0
-
-    def stopping(self: Engine, *arguments: Any) -> None:
-        nonlocal taken
-        if taken == after:
-            raise Terminated
-        taken += 1
-        step(self, *arguments)
-
-    monkeypatch.setattr(Engine, "_step", stopping)
-    with pytest.raises(Terminated):
+    with stopped_after(after):
         train(now, run, weeks[name], name=f"stopped-{after}")
-    monkeypatch.setattr(Engine, "_step", step)
     assert list((now / "state").rglob("checkpoint.safetensors"))
     stopped = train(now, run, weeks[name], name=f"stopped-{after}")
     assert (stopped / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()

@@ -46,7 +46,7 @@ def track(*names: str, identity: str = "abc123", rows: Any = ROWS) -> None:
     [
         (LOG, ("shop", NAME)),
         ("results/logs/train/bazaar/id/sasrec/seed-1.log", ("tessera", "bazaar/id/sasrec/seed-1")),
-        ("/work/mine/results/logs/train_ctr/bazaar/din/seed-1.log", ("tessera", "bazaar/din/seed-1")),
+        ("/shops/mine/results/logs/train_ctr/bazaar/din/seed-1.log", ("tessera", "bazaar/din/seed-1")),
         ("results/shop/logs/tune/bazaar/llmemb.log", ("shop", "shop/bazaar/tune/llmemb")),
         ("results/logs/quantize/bazaar/plain.log", ("tessera", "bazaar/quantize/plain")),
         (None, ("tessera", "id/seed-1")),

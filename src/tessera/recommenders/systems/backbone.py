@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,7 +12,8 @@ from tessera.objectives.losses.base import CatalogueLoss
 from tessera.recommenders.backbones.base import Backbone
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.base import ItemEncoder
-from tessera.recommenders.systems.base import Catalogue, TrainingHistories, VectorRecommender
+from tessera.recommenders.systems.base import Catalogue, TrainingHistories
+from tessera.recommenders.systems.encoded_items import EncodedItems
 from tessera.settings.kinds import implementation
 from tessera.settings.runs import Run
 from tessera.settings.systems.backbone import BackboneSystem
@@ -23,7 +22,7 @@ from tessera.training.losses import Losses, Term
 from tessera.training.phases import Position
 
 
-class SequentialRecommender(VectorRecommender):
+class SequentialRecommender(EncodedItems):
     """An item encoder, a backbone and a loss."""
 
     def __init__(self, items: ItemEncoder, backbone: Backbone, loss: CatalogueLoss) -> None:
@@ -44,19 +43,6 @@ class SequentialRecommender(VectorRecommender):
         backbone = encoder.backbone(run.method.items, run.backbone, implementation(run.backbone))
         return cls(items, backbone, loss)
 
-    @property
-    def takes_new(self) -> bool:
-        """Where an item's content alone says what it is."""
-        return self.items.TAKES_NEW
-
-    def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """See `ItemEncoder.add_items`."""
-        self.items.add_items(tables)
-
-    def item_rows(self) -> Collection[str]:
-        """See `ItemEncoder.item_rows`; a backbone knows no items."""
-        return [f"items.{name}" for name in self.items.item_rows()]
-
     def batches(self, run: Run, histories: TrainingHistories) -> WindowBatches:
         """Windows of training histories that lose no target."""
         size, overlap = self.backbone.window, self.backbone.overlap
@@ -70,11 +56,6 @@ class SequentialRecommender(VectorRecommender):
         count = torch.full((), len(targets), device=total.device)
         auxiliary = self.items.auxiliary_losses(vectors, targets)
         return {"recommendation": Term(total, count), **{name: Term(loss) for name, loss in auxiliary.items()}}
-
-    def catalogue(self) -> Catalogue:
-        """Histories read items as targets are scored."""
-        vectors: Tensor = self.items()
-        return Catalogue(vectors, vectors)
 
     def users(self, histories: Histories, catalogue: Catalogue) -> Tensor:
         """(batch, 1, dim) the backbone's state after the last item."""

@@ -8,8 +8,6 @@ those of the behavioural module, whether the other is there or not.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,7 +22,8 @@ from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.base import ItemEncoder
 from tessera.recommenders.multi_interest import best_of_all, multi_interest, nearest
 from tessera.recommenders.semantic_module import SemanticModule
-from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate, VectorRecommender
+from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate
+from tessera.recommenders.systems.encoded_items import EncodedItems
 from tessera.settings.kinds import implementation
 from tessera.settings.runs import Run
 from tessera.settings.systems.eimf import EIMFSystem
@@ -33,7 +32,7 @@ from tessera.training.losses import Losses, Term
 from tessera.training.phases import Phase, Position
 
 
-class EIMF(VectorRecommender):
+class EIMF(EncodedItems):
     """An item encoder, a network with K vectors a user, and the semantic module of training."""
 
     def __init__(
@@ -62,19 +61,6 @@ class EIMF(VectorRecommender):
         if settings.interests is not None:
             semantic = SemanticModule(settings, inputs.read_interests(settings.interests), run.seed)
         return cls(settings, items, catalogue_loss(run.loss, torch.from_numpy(popularity)), semantic)
-
-    @property
-    def takes_new(self) -> bool:
-        """Where an item's content alone says what it is."""
-        return self.items.TAKES_NEW
-
-    def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """See `ItemEncoder.add_items`."""
-        self.items.add_items(tables)
-
-    def item_rows(self) -> Collection[str]:
-        """See `ItemEncoder.item_rows`; nothing else knows items, and nothing has a row a user."""
-        return [f"items.{name}" for name in self.items.item_rows()]
 
     # ------------------------------------------------------------ training
 
@@ -126,11 +112,6 @@ class EIMF(VectorRecommender):
         """(batch, ends, K, dim) of histories (batch, length), of which each end sees a part."""
         interests: Tensor = self.network(self.dropout(F.embedding(items, vectors)), visible)
         return interests
-
-    def catalogue(self) -> Catalogue:
-        """Histories read items as targets are scored."""
-        vectors: Tensor = self.items()
-        return Catalogue(vectors, vectors)
 
     def users(self, histories: Histories, catalogue: Catalogue) -> Tensor:
         """(batch, K, dim) a user's vectors after the last item."""
