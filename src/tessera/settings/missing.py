@@ -10,6 +10,16 @@ from pydantic import Field
 from tessera.settings.base import Settings
 
 Modality = Literal["image", "text"]
+MODALITIES: tuple[Modality, ...] = ("image", "text")
+"""In the order of their random numbers: one that comes new comes last."""
+
+Pattern = Literal["item_consistent", "one_modality", "feature", "same_rate", "whole_modality", "same_steps", "block"]
+"""How losses are drawn. Of items, the same in every history: `item_consistent` (each modality for itself), and
+`one_modality` (an affected item loses exactly one of them, uniformly drawn: I3-MRec). Of histories: `feature` (every
+position and modality for itself), `same_rate` (the same, at one rate for all modalities), `whole_modality` (a history
+loses all of a modality), `same_steps` (all modalities at the same positions) and `block` (all modalities over a
+contiguous stretch): CIDer."""
+ITEM_PATTERNS: frozenset[Pattern] = frozenset({"item_consistent", "one_modality"})
 
 
 class Missing(Settings):
