@@ -92,7 +92,7 @@ class Modalities(nn.Module):
 
     def _stand_in(self, number: int, name: str) -> Tensor:
         """(width,) what stands for a modality of an item without any: the mean of all rows if nothing was learned."""
-        present = self._present(name)()
+        present = self._present(name).averaged()
         if not self.any.unlearned(self.absent) or not bool(present.any()):
             return self.absent[number]
         mean: Tensor = self.bottlenecks[name](self.get_buffer(f"table_{name}")[present])[0].mean(0)
@@ -107,11 +107,16 @@ class Modalities(nn.Module):
 def _any(tables: Mapping[str, Table], lost: Mapping[str, Lost | None]) -> Present:
     """Which items have anything, and which have lost all that they had."""
     present = torch.stack([rows for _, rows in tables.values()]).any(0)
-    kept = torch.stack(
-        [rows if (gone := lost.get(name)) is None else rows & ~gone.rows for name, (_, rows) in tables.items()]
-    ).any(0)
-    when = next((gone.when for gone in lost.values() if gone is not None), "both")
-    return Present(present, Lost(present & ~kept, when) if bool((present & ~kept).any()) else None)
+
+    def gone(training: bool) -> Tensor:
+        missed = {name: one.at(training) for name, one in lost.items() if one is not None}
+        kept = [
+            rows if (own := missed.get(name)) is None else rows & ~own for name, (_, rows) in tables.items()
+        ]  # fmt: skip
+        return present & ~torch.stack(kept).any(0)
+
+    trained, judged = gone(True), gone(False)
+    return Present(present, Lost(trained, "both" if bool(trained.any()) else "test", judged))
 
 
 class _SubspaceAttention(CrossAttention):
