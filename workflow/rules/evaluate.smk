@@ -117,7 +117,7 @@ rule oracle:
 
 
 # What every system comes to at the missing rates; whoever reads nothing that is lost is as it was judged.
-# Reads of the config: tables, systems, robustness, evaluation, significance, experiment.
+# Reads of the config: robustness, evaluation, significance, experiment.
 rule robustness:
     input:
         unpack(lambda wildcards: JOBS.robustness_inputs(wildcards.dataset)),
