@@ -250,7 +250,7 @@ def _values(run: RankingRun, table: RobustnessTable, is_corrupted: bool) -> tupl
 
 def _point(path: Path, curve: pa.Table, rate: float, judge: Evaluation) -> tuple[NDArray[np.int32], dict[str, Array]]:
     """The users that count, and their metrics, at a rate."""
-    part = curve.filter(pc.field("rate") == rate)
+    part = curve.filter(pc.field("rate") == rate).sort_by("user")
     if not len(part):
         raise ArtifactError(f"{path}: has no ranks at the missing rate {rate:g}; judge the run again at the rates")
     ranks, members = effective_ranks(
