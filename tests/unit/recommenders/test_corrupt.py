@@ -7,10 +7,12 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+import tiny_mme_sid
 import torch
 from pattern import ITEMS, write_dataset
 
 from tessera.artifacts.files import read_json
+from tessera.artifacts.sequences import write_item_sequences
 from tessera.artifacts.tables import ArtifactError, read_table, write_item_table
 from tessera.data.dataset import load_dataset
 from tessera.evaluation.histories import Histories
@@ -55,7 +57,10 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> RunInputs:
         rows = np.eye(ITEMS, dtype=np.float32)[items - 1] + RNG.normal(0, 0.1, (len(items), ITEMS))
         paths[name] = str(folder / f"{name}.parquet")
         write_item_table(paths[name], items, rows.astype(np.float32))
-    return RunInputs(tables=paths, modalities=made)
+    paths["pieces"] = str(folder / "pieces.parquet")
+    owners = np.repeat(np.arange(1, ITEMS + 1), 2)
+    write_item_sequences(paths["pieces"], owners, ["units", "kind"] * ITEMS, RNG.normal(size=(2 * ITEMS, 11)))
+    return RunInputs(tables=paths, modalities={**made, "pieces": ["text"]})
 
 
 def config(systems: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -67,6 +72,7 @@ def config(systems: dict[str, Any], **more: Any) -> dict[str, Any]:
             "pictures": {"recipe": "vectors", "path": "p.npy", "made_from": ["image"]},
             "texts": {"recipe": "vectors", "path": "t.npy", "made_from": ["text"]},
             "told": {"recipe": "vectors", "path": "b.npy", "made_from": ["image", "text"]},
+            "pieces": {"recipe": "attributes", "model": "small"},
         },
         "systems": systems,
         "training": {"epochs": 2, "batch_tokens": 400, "learning_rate": 0.01, "device": "cpu"},
@@ -90,6 +96,19 @@ SYSTEMS: dict[str, tuple[dict[str, Any], str]] = {
     "pad": ({"recommender": "pad", "table": "texts", "adapter": [16]}, "sasrec"),
     "findrec": (
         {"recommender": "findrec", "text": "texts", "image": "pictures", "width": 16, "experts": 2, "alignment": None},
+        "sasrec",
+    ),
+    "along": (
+        {
+            "items": {
+                "kind": "dual_view",
+                "image": "pictures",
+                "text": "texts",
+                "fine": "pieces",
+                "axis": "sequence",
+                "width": 16,
+            }
+        },
         "sasrec",
     ),
     "eimf": ({"recommender": "eimf", "items": {"table": "told"}, "dim": 16, "interests": None}, "sasrec"),
@@ -126,11 +145,8 @@ def histories(data: Path) -> Histories:
     return Histories.of(items, users=np.arange(1, 13))
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
-def test_a_position_reads_the_vector_of_an_item_that_lost_it(name: str, data: Path, tables: RunInputs) -> None:
+def check_positions(run: Run, inputs: RunInputs, data: Path) -> None:
     """Where positions lose what their items lose everywhere, histories are read as those of items without it."""
-    run = run_of(*SYSTEMS[name])
-    inputs = inputs_of(run, tables)
     lost = sorted({modality for made in inputs.modalities.values() for modality in made})
     states = [
         built(run, inputs.model_copy(update={"judged": Missing.model_validate(dict.fromkeys(gone, 1.0))}))
@@ -143,17 +159,29 @@ def test_a_position_reads_the_vector_of_an_item_that_lost_it(name: str, data: Pa
         shares = dict.fromkeys(lost, rate)
         without = built(run, inputs.model_copy(update={"judged": Missing.model_validate({**shares, "seed": 3})}))
         moved = scorer.at(rate).moved(asked)
-        mine = whole.model.users(moved, scorer.catalogue)
-        theirs = without.model.users(asked, without.prepared)
-        torch.testing.assert_close(mine, theirs)
-        assert not torch.allclose(mine, whole.model.users(asked, whole.prepared))
         assert torch.equal(moved.items == 0, asked.items == 0)
+        with torch.no_grad():
+            mine = whole.model.users(moved, scorer.catalogue)
+            theirs = without.model.users(asked, without.prepared)
+            unmoved = whole.model.users(asked, whole.prepared)
+        torch.testing.assert_close(mine, theirs)
+        assert not torch.allclose(mine, unmoved)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_position_reads_the_vector_of_an_item_that_lost_it(name: str, data: Path, tables: RunInputs) -> None:
+    run = run_of(*SYSTEMS[name])
+    check_positions(run, inputs_of(run, tables), data)
+
+
+def test_so_it_does_of_items_that_a_language_model_reads(data: Path, tmp_path: Path) -> None:
+    inputs = tiny_mme_sid.write_inputs(tmp_path).model_copy(update={"modalities": {"text": ["text"]}})
+    check_positions(tiny_mme_sid.make_run(), inputs, data)
 
 
 def test_every_system_that_says_so_is_tried() -> None:
     saying = {tag for tag in tags("systems") if settings_class("systems", tag).HISTORY_LOSSES}
-    tried = {system.get("recommender", "backbone") for system, _ in SYSTEMS.values()}
-    assert saying - tried == {"mme_sid"}  # in its own tests
+    assert saying == {system.get("recommender", "backbone") for system, _ in SYSTEMS.values()} | {"mme_sid"}
 
 
 # ---------------------------------------------------------------- the stage
