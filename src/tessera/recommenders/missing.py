@@ -6,7 +6,7 @@ is trained and judged under the same losses (`settings/missing.py`).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tessera.recommenders.availability import lost_items
+from tessera.recommenders.inputs import Table
 from tessera.settings.missing import Missing
 
 
@@ -132,3 +133,21 @@ class Present(nn.Module):
             filled = torch.where(present[:, None], vectors, stand_in)
             return torch.cat([torch.where(present[:1, None], vectors[:1], absent), filled[1:]])
         return torch.where(present[:, None], vectors, absent)
+
+
+def present_in_any(tables: Mapping[str, Table], lost: Mapping[str, Lost | None]) -> Present:
+    """Which items have a row in any of several tables, and which have lost all that they had.
+
+    Args:
+        tables: by name, vectors (items + 1, width) and present (items + 1,).
+        lost: by name, what is lost of them.
+    """
+    present = torch.stack([rows for _, rows in tables.values()]).any(0)
+
+    def gone(training: bool) -> Tensor:
+        missed = {name: one.at(training) for name, one in lost.items() if one is not None}
+        kept = [rows if (own := missed.get(name)) is None else rows & ~own for name, (_, rows) in tables.items()]
+        return present & ~torch.stack(kept).any(0)
+
+    trained = gone(training=True)
+    return Present(present, Lost(trained, "training" if bool(trained.any()) else "test", gone(training=False)))

@@ -17,7 +17,7 @@ from tessera.recommenders.bottleneck import Bottleneck
 from tessera.recommenders.inputs import Table
 from tessera.recommenders.item_encoders.fusion import CrossAttention
 from tessera.recommenders.item_encoders.parts import standardized
-from tessera.recommenders.missing import Lost, Present
+from tessera.recommenders.missing import Lost, Present, present_in_any
 from tessera.settings.systems.findrec import FindRecSystem
 
 
@@ -61,7 +61,7 @@ class Modalities(nn.Module):
             }
         )
         self.absent = nn.Parameter(torch.randn(len(tables), settings.width) * 0.02)
-        self.any = _any(tables, lost)
+        self.any = present_in_any(tables, lost)
         self.any.watch(self.absent)
 
     def known(self) -> Tensor:
@@ -102,21 +102,6 @@ class Modalities(nn.Module):
         present = self.present[name]
         assert isinstance(present, Present)
         return present
-
-
-def _any(tables: Mapping[str, Table], lost: Mapping[str, Lost | None]) -> Present:
-    """Which items have anything, and which have lost all that they had."""
-    present = torch.stack([rows for _, rows in tables.values()]).any(0)
-
-    def gone(training: bool) -> Tensor:
-        missed = {name: one.at(training) for name, one in lost.items() if one is not None}
-        kept = [
-            rows if (own := missed.get(name)) is None else rows & ~own for name, (_, rows) in tables.items()
-        ]  # fmt: skip
-        return present & ~torch.stack(kept).any(0)
-
-    trained, judged = gone(True), gone(False)
-    return Present(present, Lost(trained, "both" if bool(trained.any()) else "test", judged))
 
 
 class _SubspaceAttention(CrossAttention):

@@ -17,7 +17,8 @@ from tessera.artifacts.tables import ArtifactError, read_table, write_item_table
 from tessera.data.dataset import load_dataset
 from tessera.evaluation.histories import Histories
 from tessera.evaluation.metrics import ndcg
-from tessera.plan.graph import Plan
+from tessera.plan.graph import Noun, Plan
+from tessera.plan.jobs import Jobs
 from tessera.recommenders.availability import lost_items
 from tessera.recommenders.corrupt import HistoryLosses, _subsets, corrupt_run
 from tessera.recommenders.evaluate import evaluate_run
@@ -293,6 +294,30 @@ def test_all_lost_takes_the_mean_of_what_there_was() -> None:
     vectors = torch.tensor([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0], [7.0, 7.0]])
     filled = there.fill(vectors, absent)
     assert torch.equal(filled[1:], torch.tensor([[2.0, 3.0]] * 3))
+
+
+def test_nothing_else_depends_on_the_rates() -> None:
+    """Training and the plain evaluation carry nothing of it, and its ranks nothing of cut-offs."""
+    systems = {"s": {"items": {"table": "texts"}}, "i": {"items": "ids"}, "p": {"items": {"table": "pictures"}}}
+
+    def jobs(**more: Any) -> Jobs:
+        return Jobs(Plan(load(config(systems, **more))))
+
+    noun = Noun("run", "s/sasrec/seed-1")
+    plain, first, second = jobs(), jobs(robustness={}), jobs(robustness={"rates": [0, 1]})
+    for before, after in ((plain, first), (first, second)):
+        assert before.settings(noun, "x") == after.settings(noun, "x")
+        assert before.evaluation(noun) == after.evaluation(noun)
+        assert before.table("x") == after.table("x")
+        assert before.corruption(noun) != after.corruption(noun)
+        assert before.robustness("x") != after.robustness("x")
+    cut = jobs(robustness={}, evaluation={"cutoffs": [5, 10], "cold_targets": "drop"})
+    assert cut.corruption(noun) == first.corruption(noun)
+    assert cut.robustness("x") != first.robustness("x")
+    assert jobs(robustness={}, evaluation={"ties": "pessimistic"}).corruption(noun) != first.corruption(noun)
+    readers = {lose: jobs(robustness={"lose": [lose]}).corrupted("x") for lose in ("image", "text", "both")}
+    assert [[path.split("/")[4] for path in paths] for paths in readers.values()] == [["p"], ["s"], ["s", "p"]]
+    assert plain.corrupted("x") == []
 
 
 # ---------------------------------------------------------------- what is refused, and what is said
