@@ -16,6 +16,7 @@ pytestmark = pytest.mark.workflow
 
 SHOWN = {"tables": 1, "report": 1}
 JUDGED = {"evaluate": 22, "oracle": 1, **SHOWN}
+SHIFT = {"shift": 1, **SHOWN}
 ALL_CODES = {"quantize": 3, "health": 3}
 
 
@@ -37,7 +38,7 @@ def atlas(*names: str) -> dict[str, int]:
 
 # what reads items through a language model, and what reads it in turn
 READ = {"caption": 1, "tune": 3, "embed": 5, "diagnose": 4, "atlas": 5, **ALL_CODES, **runs(13)}
-PREPARED = {"prepare": 1, "table": 2, "pretrain": 1, **READ, "diagnose": 6, "atlas": 6, "train": 22, **JUDGED}
+PREPARED = {"prepare": 1, "table": 2, "pretrain": 1, **READ, "diagnose": 6, "atlas": 6, "train": 22, **JUDGED, "shift": 1}
 # the ID run of the first seed is a table, which is part of the codes of `codes` and `mme_sid`
 COLLABORATIVE = {"table": 1, "diagnose": 1, **codes(1), **atlas("views")}
 TRAINED = {**COLLABORATIVE, **runs(19)}
@@ -87,7 +88,13 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("training__learning_rate", 0.01, TRAINED),
     ("evaluation__cutoffs", [5, 10], JUDGED),
     # validation, which stops training, asks what the test asks
-    ("evaluation__repeat_targets", "drop", {**TRAINED, **JUDGED}),
+    ("evaluation__repeat_targets", "drop", {**TRAINED, **JUDGED, **SHIFT}),
+    # who is left out of the averages is in no test set that differs from training
+    ("evaluation__cold_targets", "drop", {**JUDGED, **SHIFT}),
+    ("evaluation__cold_targets", "rank", JUDGED),
+    ("evaluation__shift__late__after", 0.3, SHIFT),
+    ("evaluation__shift", {"even": {"kind": "popularity", "draw": "bins"}}, SHIFT),
+    ("evaluation__shift", {}, SHOWN),
     ("evaluation__candidates", {"kind": "sampled", "negatives": 9}, {"candidates": 1, **JUDGED}),
     ("significance__level", 0.1, SHOWN),
     # of a system that one table's vectors are not made of: its runs are those of the best trial
@@ -176,6 +183,8 @@ CODE = [
     (f"{LIBRARY}/language/pretrain.py", "\n_MORE = 1\n", {"pretrain": 1, **READ}),
     (f"{LIBRARY}/evaluation/representations.py", "\n_MORE = 1\n", {"diagnose": 6, "report": 1}),
     (f"{LIBRARY}/evaluation/atlas.py", "\n_MORE = 1\n", {"atlas": 6, "report": 1}),
+    (f"{LIBRARY}/evaluation/shift.py", "\n_MORE = 1\n", SHIFT),
+    (f"{LIBRARY}/evaluation/shifted.py", "\n_MORE = 1\n", SHOWN),
     (f"{LIBRARY}/data/prepare.py", "\n_MORE = 1\n", PREPARED),
 ]
 
