@@ -300,6 +300,9 @@ def test_it_learns_a_pattern_and_is_judged(network: str, data: Path, inputs: Run
     output = trained(run, data, inputs, tmp_path)
     judged = evaluate_run(run, Evaluation(), output, data, inputs, None, tmp_path / "e", tmp_path / "m.json")
     assert judged["metrics"]["Hit@5"] > 0.4  # by chance a sixth
+    told = json.loads((tmp_path / "m.json").read_text())["user_vectors"]
+    assert all(len(user["vectors"]) == SMALL["vectors"] for user in told)
+    assert sum(vector["recommended"] > 0 for vector in told[-1]["vectors"]) >= 1
     assert {"recommendation", "alignment", "semantic", "loss"} <= set(rows_of(output)[0])
     assert run.remarks == ["a reconstruction: its method section was not to be had"]
 
