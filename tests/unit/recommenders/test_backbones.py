@@ -2,17 +2,22 @@ import pytest
 import torch
 
 from tessera.settings.backbones.bert4rec import BERT4RecSettings
+from tessera.settings.backbones.filter import FilterSettings
 from tessera.settings.backbones.gru4rec import GRU4RecSettings
+from tessera.settings.backbones.hstu import HSTUSettings
 from tessera.settings.backbones.mamba import MambaSettings
 from tessera.settings.backbones.sasrec import SASRecSettings
-from tessera.settings.kinds import implementation
+from tessera.settings.kinds import implementation, tags
 
 SETTINGS = {
     "sasrec": SASRecSettings(dim=16, max_length=8, dropout=0.0),
     "gru4rec": GRU4RecSettings(dim=16, max_length=8, dropout=0.0),
     "bert4rec": BERT4RecSettings(dim=16, max_length=8, dropout=0.0),
     "mamba": MambaSettings(dim=16, max_length=8, dropout=0.0),
+    "filter": FilterSettings(dim=16, max_length=8, dropout=0.0),
+    "hstu": HSTUSettings(dim=16, max_length=8, dropout=0.0),
 }
+CAUSAL = sorted(kind for kind, settings in SETTINGS.items() if settings.causal_states)
 
 
 @pytest.fixture(params=sorted(SETTINGS))
@@ -24,6 +29,10 @@ def backbone(request):
 VECTORS = torch.randn(21, 16, generator=torch.Generator().manual_seed(5))
 HISTORIES = torch.tensor([[3, 7, 1, 0, 0], [4, 4, 9, 20, 2], [5, 0, 0, 0, 0]])
 LENGTHS = torch.tensor([3, 5, 1])
+
+
+def test_no_backbone_is_left_out():
+    assert set(SETTINGS) == set(tags("backbones"))
 
 
 def test_padding_changes_nothing(backbone):
@@ -41,21 +50,37 @@ def test_the_padding_vector_is_never_read(backbone):
     )
 
 
-@pytest.mark.parametrize("kind", ["sasrec", "gru4rec", "mamba"])
+@pytest.mark.parametrize("kind", CAUSAL)
 def test_a_causal_state_does_not_see_later_items(kind):
+    """To the bit: what comes later is not small in what was before, it is not there."""
     torch.manual_seed(0)
     model = implementation(SETTINGS[kind])(SETTINGS[kind]).eval()
     inputs = torch.randn(1, 6, 16)
-    changed = inputs.clone()
-    changed[:, 4:] = torch.randn(1, 2, 16)
-    before, after = (model.hidden(x, torch.tensor([6])) for x in (inputs, changed))
-    torch.testing.assert_close(before[:, :4], after[:, :4])
-    assert not torch.allclose(before[:, 4:], after[:, 4:])
+    for change in (torch.randn(1, 2, 16), torch.full((1, 2, 16), 1e4)):
+        changed = torch.cat([inputs[:, :4], change], 1)
+        before, after = (model.hidden(x, torch.tensor([6])) for x in (inputs, changed))
+        assert torch.equal(before[:, :4], after[:, :4])
+        assert not torch.allclose(before[:, 4:], after[:, 4:])
 
 
-def test_sasrec_encode_is_the_last_state_of_the_full_pass():
+@pytest.mark.parametrize("kind", CAUSAL)
+def test_a_window_predicts_as_every_prefix_alone(kind):
+    """Training at all positions at once is what scoring does, one prefix after the other."""
     torch.manual_seed(0)
-    model = implementation(SETTINGS["sasrec"])(SETTINGS["sasrec"]).double().eval()
+    model = implementation(SETTINGS[kind])(SETTINGS[kind]).double().eval()
+    vectors = VECTORS.double()
+    history = torch.tensor([[4, 4, 9, 20, 2, 17, 1, 3, 8]])
+    examples = model.examples(history, vectors)
+    for end, state in enumerate(examples.states, 1):
+        alone = model.encode(history[:, :end], torch.tensor([end]), vectors)
+        torch.testing.assert_close(alone[0], state, atol=1e-12, rtol=1e-10)
+    assert len(examples.states) == 8
+
+
+@pytest.mark.parametrize("kind", ["sasrec", "filter"])
+def test_encode_is_the_last_state_of_the_full_pass(kind):
+    torch.manual_seed(0)
+    model = implementation(SETTINGS[kind])(SETTINGS[kind]).double().eval()
     vectors = VECTORS.double()
     full = model.hidden(vectors[HISTORIES], LENGTHS)[torch.arange(3), LENGTHS - 1]
     torch.testing.assert_close(model.encode(HISTORIES, LENGTHS, vectors), full, atol=1e-12, rtol=1e-12)
@@ -137,3 +162,10 @@ def test_a_batch_without_rows_teaches_nothing_and_breaks_nothing(backbone):
     assert len(examples.targets) == 0
     examples.states.sum().backward()
     assert vectors.grad is None or vectors.grad.abs().sum() == 0
+
+
+def test_prefixes_without_rows_break_nothing(backbone):
+    vectors = VECTORS.clone().requires_grad_()
+    states = backbone.encode(torch.zeros(0, 2, dtype=torch.long), torch.zeros(0, dtype=torch.long), vectors)
+    assert states.shape == (0, 16)
+    states.sum().backward()

@@ -96,7 +96,9 @@ class BERT4Rec(Backbone):
         hidden[rows, fallback] |= ~hidden.any(1)
         return hidden
 
-    def examples(self, histories: Tensor, vectors: Tensor, drawn: Tensor | None = None) -> Examples:
+    def examples(
+        self, histories: Tensor, vectors: Tensor, drawn: Tensor | None = None, times: Tensor | None = None
+    ) -> Examples:
         """The hidden items are predicted from the rest of their history."""
         hidden = self.draw(histories) if drawn is None else drawn
         x = self._start(histories, hidden, vectors)
@@ -107,7 +109,7 @@ class BERT4Rec(Backbone):
         states = self.head(self.norm(at_places(x, positions)))
         return Examples(states, histories.flatten()[positions], positions // histories.shape[1])
 
-    def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
+    def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor, times: Tensor | None = None) -> Tensor:
         """(batch, dim) state of a mask put after the last item."""
         rows = torch.arange(histories.shape[0], device=histories.device)
         histories = F.pad(histories, (0, 1))
