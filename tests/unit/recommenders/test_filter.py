@@ -1,5 +1,7 @@
 """The causal low-pass: its averages against their definition, what it lets through, and what it may not see."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -68,9 +70,9 @@ def test_fast_changes_pass_less_than_slow_ones_in_every_channel():
             (1 - decay) / (1 - decay * torch.polar(torch.ones(()).double(), torch.tensor(-frequency).double())).abs(),
             atol=1e-8,
             rtol=1e-6,
-        )  # noqa: E501
+        )
         gains.append(gain)
-    assert all(bool((later < earlier).all()) for earlier, later in zip(gains, gains[1:], strict=False))
+    assert all(bool((later < earlier).all()) for earlier, later in itertools.pairwise(gains))
 
 
 def test_channels_average_over_two_items_up_to_the_span_at_the_start():

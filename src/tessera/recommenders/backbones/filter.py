@@ -47,10 +47,11 @@ class LowPass(nn.Module):
         # under autocast a power of a decay near one would lose what is far back
         with torch.autocast(x.device.type, enabled=False):
             log_decay = F.logsigmoid(self.decay)
+            x = x.to(log_decay.dtype)
             # a graph that is exported has any length, which no loop can follow
-            size = x.shape[1] if torch.compiler.is_exporting() else _CHUNK
+            parts = [x] if torch.compiler.is_exporting() else torch.split(x, _CHUNK, dim=1)
             sums: list[Tensor] = []
-            for part in torch.split(x.to(log_decay.dtype), size, dim=1):
+            for part in parts:
                 steps = torch.arange(part.shape[1], device=x.device)
                 lags = steps[:, None] - steps
                 taps = (log_decay[:, None, None] * lags.clamp(min=0)).exp() * (lags >= 0)
