@@ -24,6 +24,7 @@ class BackboneSystem(UnderBackbones):
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.backbone:SequentialRecommender"
     FREE: ClassVar[frozenset[str]] = UnderBackbones.FREE | {"samples"}
+    HISTORY_LOSSES: ClassVar[bool] = True
 
     recommender: Literal["backbone"] = "backbone"
     items: ItemEncoder = Field(default_factory=IdItems)
