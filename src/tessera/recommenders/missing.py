@@ -6,13 +6,14 @@ is trained and judged under the same losses (`settings/missing.py`).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tessera.recommenders.inputs import Table
 from tessera.settings.missing import Missing
 
 
@@ -105,3 +106,18 @@ class Present(nn.Module):
             filled = torch.where(present[:, None], vectors, stand_in)
             return torch.cat([torch.where(present[:1, None], vectors[:1], absent), filled[1:]])
         return torch.where(present[:, None], vectors, absent)
+
+
+def present_in_any(tables: Mapping[str, Table], lost: Mapping[str, Lost | None]) -> Present:
+    """Which items have a row in any of several tables, and which have lost all that they had.
+
+    Args:
+        tables: by name, vectors (items + 1, width) and present (items + 1,).
+        lost: by name, what is lost of them.
+    """
+    present = torch.stack([rows for _, rows in tables.values()]).any(0)
+    kept = torch.stack(
+        [rows if (gone := lost.get(name)) is None else rows & ~gone.rows for name, (_, rows) in tables.items()]
+    ).any(0)
+    when = next((gone.when for gone in lost.values() if gone is not None), "both")
+    return Present(present, Lost(present & ~kept, when) if bool((present & ~kept).any()) else None)

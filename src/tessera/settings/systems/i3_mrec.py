@@ -1,0 +1,28 @@
+"""Settings of I3-MRec in sequential form."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from tessera.settings.base import Width
+from tessera.settings.systems.backbone_base import UnderBackbones
+from tessera.settings.systems.i3_mrec_base import InvariantModalities
+
+
+class I3MRecSystem(InvariantModalities, UnderBackbones):
+    """Texts and pictures as environments of one preference, under any backbone (after I3-MRec, ACM MM 2025)."""
+
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.i3_mrec:I3MRec"
+    PUBLISHED: ClassVar[str] = "tessera.recommenders.systems.i3_mrec_published:PublishedI3MRec"
+    FREE: ClassVar[frozenset[str]] = UnderBackbones.FREE | {"detach", "pairs", "fitted_on", "divide"}
+    recommender: Literal["i3_mrec"] = "i3_mrec"
+    ids: Literal["residual", "environment", "none"] = "residual"
+    """Where ID vectors enter: added to the fused ones; as one more environment, which every item has; or nowhere."""
+    adapter: list[Width] = Field(default_factory=lambda: [256])
+    """Hidden widths between each table and item vectors; [] is one linear map, as published."""
+
+    def remarks(self) -> list[str]:
+        """The published system has no order in time."""
+        return ["the sequential form of a system published for unordered histories"]
