@@ -13,9 +13,7 @@ from tessera.recommenders.backbones.dropout import Dropout
 from tessera.recommenders.inputs import Table
 from tessera.recommenders.item_encoders.parts import make_adapter, standard
 from tessera.recommenders.missing import Lost, Present, present_in_any
-from tessera.settings.systems.i3_mrec import I3MRecSystem
 from tessera.settings.systems.i3_mrec_base import InvariantModalities
-from tessera.settings.systems.i3_mrec_graph import I3MRecGraphSystem
 
 
 class Views(NamedTuple):
@@ -32,7 +30,7 @@ class Environments(nn.Module):
 
     def __init__(
         self,
-        settings: I3MRecSystem | I3MRecGraphSystem,
+        settings: InvariantModalities,
         tables: Mapping[str, Table],
         lost: Mapping[str, Lost | None],
         dim: int,

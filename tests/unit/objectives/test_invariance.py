@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tessera.objectives import invariance
+from tessera.objectives import scale_gradient
 from tessera.objectives.catalogue import catalogue_loss
 from tessera.objectives.invariance import RiskAndGradient, gradient_penalty, variance_of_risks
 from tessera.settings.losses.base import LossSettings
@@ -55,7 +55,7 @@ def test_the_gradient_of_the_cross_entropy_is_that_of_a_scale(
     cold: Any, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And its square has the gradients of a penalty that autograd differentiates twice."""
-    monkeypatch.setattr(invariance, "_CHUNK", chunk)
+    monkeypatch.setattr(scale_gradient, "_CHUNK", chunk)
     states, vectors = drawn()
     risk, gradient = made(CrossEntropy(cold_items=cold))(states, vectors, TARGETS, OWNERS, HISTORIES)
     scale = torch.ones((), dtype=torch.float64, requires_grad=True)

@@ -24,7 +24,7 @@ from tessera.recommenders.evaluate import evaluate_run
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.systems.base import TrainingHistories, as_scorer
 from tessera.recommenders.systems.i3_mrec_graph import I3MRecGraph
-from tessera.recommenders.systems.i3_mrec_published import PublishedI3MRecGraph
+from tessera.recommenders.systems.i3_mrec_graph_published import PublishedI3MRecGraph
 from tessera.recommenders.train import training_histories
 from tessera.recommenders.user_item_graph import EdgeBatches, Negatives, Pairs, UserItemGraph
 from tessera.serving.tower import CLOSE, write_tower

@@ -21,8 +21,7 @@ from tessera.recommenders.missing import Lost
 from tessera.recommenders.risks import means_of_all
 from tessera.recommenders.systems.base import TrainingHistories, Validate, VectorRecommender
 from tessera.settings.runs import Run
-from tessera.settings.systems.i3_mrec import I3MRecSystem
-from tessera.settings.systems.i3_mrec_graph import I3MRecGraphSystem
+from tessera.settings.systems.i3_mrec_base import InvariantModalities
 from tessera.training.losses import Losses, Term, reported
 from tessera.training.phases import Optimizer, Phase, Position, Update
 
@@ -36,7 +35,7 @@ class Modalities:
             ValueError: a table was not given or says nothing of any item.
         """
         settings = run.method
-        assert isinstance(settings, (I3MRecSystem, I3MRecGraphSystem))
+        assert isinstance(settings, InvariantModalities)
         self.tables: dict[str, Table] = {n: inputs.read_table(t, items) for n, t in settings.modalities.items()}
         self.lost: dict[str, Lost | None] = {n: inputs.lost(t, items) for n, t in settings.modalities.items()}
         for name, table in self.tables.items():
@@ -63,7 +62,7 @@ class InvariantRecommender(VectorRecommender):
     COMPRESSED: ClassVar[type[CompressedInformation]] = CompressedInformation
 
     def __init__(
-        self, settings: I3MRecSystem | I3MRecGraphSystem, modalities: Modalities, dim: int, seed: int, ids: bool = False
+        self, settings: InvariantModalities, modalities: Modalities, dim: int, seed: int, ids: bool = False
     ) -> None:
         """
         Args:

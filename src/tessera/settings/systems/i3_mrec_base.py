@@ -72,6 +72,8 @@ class InvariantModalities(PresetSettings, TrainedSystem):
     detach: bool = True
     """Keep the fused vectors' losses from the modalities, which then learn from the environments alone, as
     published."""
+    adapter: list[Width] = Field(default_factory=list)
+    """Hidden widths between each table and item vectors; [] is one linear map, as published."""
     dropout: float = Field(0.5, ge=0, lt=1)
     """Dropout on the fused vectors."""
     standardize: bool = True

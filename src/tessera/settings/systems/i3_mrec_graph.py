@@ -14,7 +14,7 @@ class I3MRecGraphSystem(InvariantModalities):
     """Texts and pictures as environments of one preference, a graph convolution each (I3-MRec, ACM MM 2025)."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.i3_mrec_graph:I3MRecGraph"
-    PUBLISHED: ClassVar[str] = "tessera.recommenders.systems.i3_mrec_published:PublishedI3MRecGraph"
+    PUBLISHED: ClassVar[str] = "tessera.recommenders.systems.i3_mrec_graph_published:PublishedI3MRecGraph"
     OFFICIAL: ClassVar[dict[str, Any]] = {**InvariantModalities.OFFICIAL, "regularize": "first"}
     HABITS: ClassVar[tuple[str, ...]] = (*InvariantModalities.HABITS, "regularize")
     recommender: Literal["i3_mrec_graph"] = "i3_mrec_graph"
@@ -22,8 +22,6 @@ class I3MRecGraphSystem(InvariantModalities):
     """Width of the vectors of users and items."""
     layers: int = Field(3, ge=1, le=100)
     """Graph convolutions; the mean of their outputs and of what enters the first is read."""
-    adapter: list[Width] = Field(default_factory=list)
-    """Hidden widths between each table and item vectors; [] is one linear map, as published."""
     regularization: float = Field(1.0e-3, ge=0)
     """Weight of half the squared lengths of the vectors that a pair of items reads."""
     regularize: Literal["all", "first"] = "all"
