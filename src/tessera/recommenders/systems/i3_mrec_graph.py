@@ -86,6 +86,7 @@ class I3MRecGraph(InvariantRecommender):
         """See `InvariantRecommender.program`; the graph is that of the training interactions, and of no other."""
         self.graph.meet(histories)
         self.vectors.meet(self.graph.users)
+        self.negatives = None
         return super().program(run, histories, validate)
 
     def batches(self, run: Run, histories: TrainingHistories) -> EdgeBatches:

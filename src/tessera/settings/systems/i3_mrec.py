@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tessera.settings.base import Width
 from tessera.settings.systems.backbone_base import UnderBackbones
@@ -22,6 +22,14 @@ class I3MRecSystem(InvariantModalities, UnderBackbones):
     """Where ID vectors enter: added to the fused ones; as one more environment, which every item has; or nowhere."""
     adapter: list[Width] = Field(default_factory=lambda: [256])
     """Hidden widths between each table and item vectors; [] is one linear map, as published."""
+
+    @model_validator(mode="after")
+    def _modalities_learn(self) -> I3MRecSystem:
+        if self.detach and not self.environment_weight and self.invariance is None:
+            raise ValueError(
+                "detach: without environment_weight and invariance nothing would train the modalities; set detach: false"
+            )
+        return self
 
     def remarks(self) -> list[str]:
         """The published system has no order in time."""
