@@ -27,7 +27,7 @@ class I3MRecSystem(InvariantModalities, UnderBackbones):
     def _modalities_learn(self) -> I3MRecSystem:
         if self.detach and not self.environment_weight and self.invariance is None:
             raise ValueError(
-                "detach: without environment_weight and invariance nothing would train the modalities; set detach: false"
+                "detach: without environment_weight and invariance nothing would train the modalities; set it to false"
             )
         return self
 
