@@ -17,7 +17,7 @@ from tessera.artifacts.tables import ArtifactError, describe, read_table
 from tessera.evaluation import metrics
 from tessera.evaluation.groups import effective_ranks, repeated
 from tessera.evaluation.significance import p_values
-from tessera.reporting.plots import Plot, inline, render, run_lines
+from tessera.reporting.plots import Plot, colours, inline, render, run_lines
 from tessera.reporting.ranking import RankingTable, bare_table
 from tessera.reporting.ranking_runs import RankingRun, counted, same_users
 from tessera.reporting.runs import Array, Entry, baselines_of, label
@@ -291,12 +291,18 @@ def by_rate(table: RobustnessTable, metric: str) -> list[Plot]:
             continue
         names = list(dict.fromkeys(row["run"] for row in rows))
         x = alt.X("rate:Q", title=f"missing rate of {LOST[lose]}, {pattern}", axis=alt.Axis(format="%"))
-        lines = run_lines(rows, x, metric, names)
-        band = alt.Chart(inline(rows)).mark_area(opacity=0.15, aria=False).encode(
-            x=x, y=alt.Y("low:Q", title=metric), y2="high:Q", color=lines.layer[0].encoding.color
-        )  # fmt: skip
-        chart = (band + lines).properties(width=460, height=250)
+        # of one colour each: an encoded colour would take that of the lines from the legend
+        shades = zip(names, colours(names, ["oracle"]).range, strict=True)
+        bands = [_band([row for row in rows if row["run"] == name], x, colour) for name, colour in shades]
+        chart = alt.layer(*bands, run_lines(rows, x, metric, names)).properties(width=460, height=250)
         described = "; ".join(str(row["says"]) for row in rows)
         title = f"{metric} as {LOST[lose]} go missing at test ({pattern})"
         plots.append(Plot(f"by-missing-rate-{pattern}-{lose}", title, described, render(chart)))
     return plots
+
+
+def _band(rows: list[dict[str, Any]], x: alt.X, colour: str) -> alt.Chart:
+    """From `low` to `high` along x."""
+    area = alt.Chart(inline(rows)).mark_area(opacity=0.15, color=colour, aria=False)
+    band: alt.Chart = area.encode(x=x, y=alt.Y("low:Q"), y2="high:Q")
+    return band
