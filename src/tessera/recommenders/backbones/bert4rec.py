@@ -91,7 +91,7 @@ class BERT4Rec(Backbone):
         bias = torch.zeros((), device=visible.device)
         if self.distance_bias:
             numbers = torch.arange(self.heads, device=visible.device)[:, None, None]
-            ahead = torch.where(numbers % 2 == 0, offsets[:, None] > 0, offsets[:, None] < 0)
+            ahead = offsets[:, None] * (1 - 2 * (numbers % 2)) > 0  # of the other side than the head's
             slopes = 0.25 ** (numbers // 2)
             bias = -slopes * offsets[:, None].abs() - _OTHER_SIDE * ahead
         itself = (offsets == 0)[:, None] & ~visible[:, None, None]
