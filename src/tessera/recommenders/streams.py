@@ -92,7 +92,7 @@ class Modalities(nn.Module):
 
     def _stand_in(self, number: int, name: str) -> Tensor:
         """(width,) what stands for a modality of an item without any: the mean of all rows if nothing was learned."""
-        present = self._present(name)()
+        present = self._present(name).averaged()
         if not self.any.unlearned(self.absent) or not bool(present.any()):
             return self.absent[number]
         mean: Tensor = self.bottlenecks[name](self.get_buffer(f"table_{name}")[present])[0].mean(0)

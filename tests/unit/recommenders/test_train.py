@@ -40,9 +40,9 @@ def judge(run, data, model, table=None):
     )["metrics"]
 
 
-@pytest.mark.parametrize("recommender", ["sasrec", "gru4rec", "bert4rec"])
+@pytest.mark.parametrize("recommender", ["sasrec", "gru4rec", "bert4rec", "filter", "hstu"])
 def test_every_backbone_learns_the_pattern(recommender, data, tmp_path):
-    epochs = 100 if recommender == "bert4rec" else 15
+    epochs = 30 if recommender == "bert4rec" else 15
     rate = 0.003 if recommender == "bert4rec" else 0.01
     run = make_run(recommender, epochs=epochs, patience=100, learning_rate=rate)
     found = judge(run, data, train(run, data, tmp_path))
