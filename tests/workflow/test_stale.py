@@ -89,6 +89,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     # validation, which stops training, asks what the test asks
     ("evaluation__repeat_targets", "drop", {**TRAINED, **JUDGED}),
     ("evaluation__candidates", {"kind": "sampled", "negatives": 9}, {"candidates": 1, **JUDGED}),
+    ("evaluation__test_users", 40, {"test_users": 1, **JUDGED}),
     ("significance__level", 0.1, SHOWN),
     # of a system that one table's vectors are not made of: its runs are those of the best trial
     ("search",

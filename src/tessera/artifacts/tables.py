@@ -79,6 +79,7 @@ CLAIMS = pa.schema(
 )
 CAPTIONS = pa.schema([("item", pa.int32()), ("text", pa.string()), ("status", pa.string())])
 CANDIDATES = pa.schema([("user", pa.int32()), ("items", pa.list_(pa.int32()))])
+TEST_USERS = pa.schema([("user", pa.int32())])
 
 RAW_INTERACTIONS = pa.schema(
     [
@@ -159,6 +160,7 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "user_interests": (1, None),
     "evaluation": (3, EVALUATION),
     "candidates": (1, CANDIDATES),
+    "test_users": (1, TEST_USERS),
     "recommendations": (1, RECOMMENDATIONS),
     "captions": (1, CAPTIONS),
     "semantic_ids": (1, None),

@@ -338,6 +338,10 @@ class Jobs:
             run = run.model_copy(update={"remarks": [*run.remarks, searched_so]})
         return canonical({"evaluation": evaluation} | ({"run": _told(run)} if run is not None else {}))
 
+    def drawn_users(self) -> str:
+        """What the drawing of test users depends on."""
+        return canonical(self.config.evaluation.model_dump(mode="json", include={"test_users", "test_users_seed"}))
+
     def recommend(self, noun: Noun) -> str:
         """What lists for all users depend on."""
         run = _told(self.plan.trained[noun.name], ["remarks"])

@@ -24,8 +24,8 @@ SCRIPTS = {
     "semantic_ids": ("quantize.py", "health.py"), "run": ("train.py", "evaluate.py"),
     "click_run": ("train_ctr.py", "evaluate_ctr.py"),
 }  # fmt: skip
-OTHERS = ("prepare.py", "diagnose.py", "atlas.py", "candidates.py", "oracle.py", "samples.py", "oracle_ctr.py",
-          "generate.py")  # fmt: skip
+OTHERS = ("prepare.py", "diagnose.py", "atlas.py", "candidates.py", "test_users.py", "oracle.py", "samples.py",
+          "oracle_ctr.py", "generate.py")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ EDITS: dict[str, list[tuple[str, Any]]] = {
     "missing": [("text", 0.5)],
     "training": [("learning_rate", 0.01)],
     "evaluation": [("cutoffs", [5, 10]), ("repeat_targets", "drop"),
-                   ("candidates", {"kind": "sampled", "negatives": 9})],
+                   ("candidates", {"kind": "sampled", "negatives": 9}), ("test_users", 9)],
     "significance": [("level", 0.1)],
     "claims": [("", [{"name": "more", "better": "text/sasrec", "than": "id/sasrec"}]),
                ("", [{"name": "more", "better": "r2led", "than": "din", "metric": "GAUC"}])],
