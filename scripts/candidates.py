@@ -8,6 +8,7 @@ from tessera.artifacts.logs import stage
 from tessera.artifacts.tables import write_table
 from tessera.data.dataset import load_dataset, read_raw_ids
 from tessera.evaluation.candidates import parse_candidates, sample_candidates
+from tessera.evaluation.drawn_users import of_drawn_users
 from tessera.settings.evaluation import SampledRanking
 
 with stage(snakemake.log[0]):
@@ -15,7 +16,8 @@ with stage(snakemake.log[0]):
     data = Path(snakemake.input.interactions).parent
     if settings["kind"] == "sampled":
         dataset = load_dataset(data)
-        table = sample_candidates(dataset.cases("test"), SampledRanking.model_validate(settings), dataset.train_counts)
+        cases = of_drawn_users(snakemake.input.get("drawn"), dataset.cases("test"))
+        table = sample_candidates(cases, SampledRanking.model_validate(settings), dataset.train_counts)
     else:
         table = parse_candidates(snakemake.input.published, read_raw_ids(data, "users"), read_raw_ids(data, "items"))
     inputs = {"interactions": file_digest(snakemake.input.interactions)}

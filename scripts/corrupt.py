@@ -22,4 +22,5 @@ with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attem
         run_inputs(run, snakemake.input).model_copy(update={"modalities": settings["modalities"]}),
         Path(snakemake.input.candidates) if snakemake.input.get("candidates") else None,
         Path(snakemake.output[0]),
+        Path(snakemake.input.drawn) if snakemake.input.get("drawn") else None,
     )

@@ -21,4 +21,5 @@ with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attem
         Path(snakemake.input.candidates) if snakemake.input.get("candidates") else None,
         Path(snakemake.output.evaluation),
         Path(snakemake.output.metrics),
+        Path(snakemake.input.drawn) if snakemake.input.get("drawn") else None,
     )

@@ -15,4 +15,5 @@ with stage(snakemake.log[0]):
         Path(snakemake.input.candidates) if snakemake.input.get("candidates") else None,
         Path(snakemake.output.evaluation),
         Path(snakemake.output.metrics),
+        Path(snakemake.input.drawn) if snakemake.input.get("drawn") else None,
     )

@@ -125,6 +125,18 @@ def stored_candidates(wildcards):
     return {"candidates": f"{JOBS.root}/{wildcards.dataset}/data/candidates.parquet"}
 
 
+def drawn_users(wildcards):
+    """The file of the test users that are judged, where the config names a part of them."""
+    if CONFIG.evaluation.test_users is None:
+        return {}
+    return {"drawn": f"{JOBS.root}/{wildcards.dataset}/data/test_users.parquet"}
+
+
+def candidates_for(wildcards):
+    """Whom negatives are drawn for; a published file has its own."""
+    return drawn_users(wildcards) if CANDIDATES.kind == "sampled" else {}
+
+
 def published_candidates(wildcards):
     """The published negatives, where the config names a file."""
     return {"published": str(find(CANDIDATES.path))} if CANDIDATES.kind == "file" else {}

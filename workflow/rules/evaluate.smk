@@ -1,8 +1,34 @@
-# Judging: every run ranks every test target, among the catalogue or among stored candidates.
+# Judging: every run ranks the target of every test user, or of a drawn part of them, among the catalogue or among stored
+# candidates.
+# Reads of the config: evaluation.
+rule test_users:
+    input:
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
+        users="<results>/{dataset}/data/users.parquet",
+    output:
+        "<results>/{dataset}/data/test_users.parquet",
+    log:
+        "<results>/logs/test_users/{dataset}.log",
+    benchmark:
+        "<results>/benchmarks/test_users/{dataset}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.evaluate.threads
+    resources:
+        **resources("evaluate"),
+    params:
+        cfg=lambda wildcards: JOBS.drawn_users(),
+        code=code("test_users.py"),
+    script:
+        "../../scripts/test_users.py"
+
+
 # Reads of the config: evaluation.
 rule candidates:
     input:
         unpack(published_candidates),
+        unpack(candidates_for),
         interactions="<results>/{dataset}/data/interactions.parquet",
         catalogue="<results>/{dataset}/data/items.parquet",
         users="<results>/{dataset}/data/users.parquet",
@@ -28,6 +54,7 @@ rule candidates:
 # Reads of the config: evaluation.
 rule shift:
     input:
+        unpack(drawn_users),
         interactions="<results>/{dataset}/data/interactions.parquet",
         catalogue="<results>/{dataset}/data/items.parquet",
         users="<results>/{dataset}/data/users.parquet",
@@ -55,6 +82,7 @@ rule evaluate:
     input:
         unpack(inputs("run", judged=True)),
         unpack(stored_candidates),
+        unpack(drawn_users),
         model="<results>/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.safetensors",
         description="<results>/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.json",
         interactions="<results>/{dataset}/data/interactions.parquet",
@@ -88,6 +116,7 @@ rule corrupt:
     input:
         unpack(inputs("run", judged=True)),
         unpack(stored_candidates),
+        unpack(drawn_users),
         model="<results>/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.safetensors",
         description="<results>/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.json",
         interactions="<results>/{dataset}/data/interactions.parquet",
@@ -117,6 +146,7 @@ rule corrupt:
 rule oracle:
     input:
         unpack(stored_candidates),
+        unpack(drawn_users),
         interactions="<results>/{dataset}/data/interactions.parquet",
         catalogue="<results>/{dataset}/data/items.parquet",
         users="<results>/{dataset}/data/users.parquet",

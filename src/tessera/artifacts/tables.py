@@ -92,6 +92,7 @@ CLAIMS = pa.schema(
 CAPTIONS = pa.schema([("item", pa.int32()), ("text", pa.string()), ("status", pa.string())])
 CANDIDATES = pa.schema([("user", pa.int32()), ("items", pa.list_(pa.int32()))])
 SHIFTS = pa.schema([("shift", pa.string()), ("user", pa.int32()), ("shifted", pa.bool_()), ("natural", pa.bool_())])
+TEST_USERS = pa.schema([("user", pa.int32())])
 
 RAW_INTERACTIONS = pa.schema(
     [
@@ -174,6 +175,7 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "corruption": (1, CORRUPTION),
     "candidates": (1, CANDIDATES),
     "shifts": (1, SHIFTS),
+    "test_users": (1, TEST_USERS),
     "recommendations": (1, RECOMMENDATIONS),
     "captions": (1, CAPTIONS),
     "semantic_ids": (1, None),

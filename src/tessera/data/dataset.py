@@ -63,14 +63,9 @@ class Cases:
 
     def take(self, chosen: npt.NDArray[np.integer]) -> Cases:
         """Some of the cases, in the order of their numbers `chosen`."""
-        histories = [self.history(int(case)) for case in chosen]
-        offsets = np.cumsum([0, *map(len, histories)], dtype=np.int64)
-        items = np.concatenate([np.zeros(0, np.int32), *histories])
-        times = None
-        if self.times is not None:
-            parts = [self.times[self.offsets[case] : self.offsets[case + 1]] for case in chosen]
-            times = np.concatenate([np.zeros(0), *parts])
-        return Cases(self.users[chosen], self.targets[chosen], offsets, items, times)
+        flat, offsets = _slices(self.offsets[:-1][chosen], self.lengths[chosen])
+        times = None if self.times is None else self.times[flat]
+        return Cases(self.users[chosen], self.targets[chosen], offsets, self.items[flat], times)
 
 
 @dataclass(frozen=True)
@@ -122,11 +117,14 @@ class Dataset:
         rows = np.flatnonzero(self.split == SPLITS.index(part))
         users = self.users[rows]
         starts = self.offsets[users - 1]
-        lengths = rows - starts
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        # flat positions start_i, start_i + 1, ..., row_i - 1 of every case in turn
-        flat = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        flat, offsets = _slices(starts, rows - starts)
         return Cases(users, self.items[rows], offsets, self.items[flat], self.seconds[flat] if times else None)
+
+
+def _slices(starts: Longs, lengths: Longs) -> tuple[Longs, Longs]:
+    """Flat positions start, ..., start + length - 1 of every slice in turn, and (slices + 1,) where each begins."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths), offsets
 
 
 def _offsets(users: Ints, n_users: int) -> Longs:

@@ -19,7 +19,7 @@ from tessera.evaluation import metrics
 from tessera.evaluation.cold import KIND, cold_groups
 from tessera.evaluation.groups import effective_ranks, history_groups, item_groups, repeated
 from tessera.evaluation.histories import Histories, slices
-from tessera.evaluation.ranking import check_scores, mask_seen, ranks
+from tessera.evaluation.ranking import check_scores, mask_seen, ranks, tiles, top
 from tessera.settings.evaluation import Evaluation, FullRanking, SampledRanking
 
 
@@ -89,24 +89,31 @@ def rank_cases(
     for begin in range(0, count, settings.batch_users):
         chosen = order[begin : begin + settings.batch_users]
         scores = score(scorer, cases.items, starts[chosen], lengths[chosen], cases.users[chosen], cases.times)
-        device = scores.device
+        device, items = scores.device, scores.shape[1]
         targets = torch.from_numpy(cases.targets[chosen]).long().to(device)
-        check_scores(scores, torch.from_numpy(cases.users[chosen]))
         target_scores = scores.gather(1, targets[:, None] - 1)
-        if settings.mask_seen:
-            seen = padded(cases.items, starts[chosen], np.where(masked[chosen], lengths[chosen], 0))
-            mask_seen(scores, torch.from_numpy(seen).to(device), targets)
-            lost = torch.from_numpy(missed[chosen]).to(device)
-            scores[lost, targets[lost] - 1] = -torch.inf
-        if recommend:
-            ranking.recommended[chosen] = _top(scores, recommend, getattr(scorer, "unscored", -torch.inf))
-        if candidates is None:
-            ranked, size = scores, torch.isfinite(scores).sum(1) if settings.mask_seen else scores.shape[1]
-        else:
-            among = _with_seen(candidates[chosen], cases, chosen, masked[chosen], settings)
-            ranked, size = _among(scores, torch.from_numpy(among).long().to(device), target_scores)
-        place = ranks(ranked, target_scores[:, 0], settings.ties).cpu().numpy()
-        ranking.ranks[chosen] = np.where(missed[chosen], np.inf, place)
+        seen = padded(cases.items, starts[chosen], np.where(masked[chosen], lengths[chosen], 0))
+        among = None if candidates is None else _with_seen(candidates[chosen], cases, chosen, masked[chosen], settings)
+        left = items - _different(seen)
+        work = scores.new_empty(max(scores[tile].numel() for tile in tiles(scores)))
+        for tile in tiles(scores):
+            own, part, target_score = chosen[tile], scores[tile], target_scores[tile]
+            finite = check_scores(part, torch.from_numpy(cases.users[own]))
+            if settings.mask_seen:
+                mask_seen(part, torch.from_numpy(seen[tile]).to(device), targets[tile])
+                lost = torch.from_numpy(missed[own]).to(device)
+                part[lost, targets[tile][lost] - 1] = -torch.inf
+            if recommend:
+                ranking.recommended[own] = _top(part, recommend, getattr(scorer, "unscored", -torch.inf))
+            if among is not None:
+                part, size = _among(part, torch.from_numpy(among[tile]).long().to(device), target_score)
+                ranking.candidates[own] = size.cpu().numpy()
+            elif settings.mask_seen and not finite:
+                ranking.candidates[own] = torch.isfinite(part).sum(1).cpu().numpy()
+            else:
+                ranking.candidates[own] = left[tile]
+            place = ranks(part, target_score[:, 0], settings.ties, work if among is None else None).cpu().numpy()
+            ranking.ranks[own] = np.where(missed[own], np.inf, place)
         if cold is not None and (own := np.flatnonzero(cold[cases.targets[chosen]])).size:
             columns = torch.from_numpy(np.flatnonzero(cold[1:])).to(device)
             rows = torch.from_numpy(own).to(device)
@@ -116,7 +123,6 @@ def rank_cases(
                 len(columns) - _hidden(cases, case, cold) * masked[case] for case in chosen[own].tolist()
             ]
         ranking.scores[chosen] = target_scores[:, 0].cpu().numpy()
-        ranking.candidates[chosen] = size.cpu().numpy() if isinstance(size, Tensor) else size
         if progress is not None:
             progress(len(chosen))
     return ranking
@@ -131,6 +137,11 @@ def masked_cases(cases: Cases, settings: Evaluation) -> np.ndarray:
     if not settings.mask_seen:
         return np.zeros(len(cases), bool)
     return ~cases.repeats if settings.repeat_targets == "unmasked" else np.ones(len(cases), bool)
+
+
+def _different(histories: np.ndarray) -> np.ndarray:
+    """(rows,) how many different items histories (rows, length) have, 0 where there is none."""
+    return np.asarray((np.diff(np.sort(histories, axis=1), axis=1, prepend=0) > 0).sum(1))
 
 
 def _hidden(cases: Cases, case: int, among: np.ndarray) -> int:
@@ -190,8 +201,8 @@ def reads_times(scorer: Scorer) -> bool:
 
 
 def _top(scores: Tensor, k: int, above: float) -> np.ndarray:
-    best = torch.topk(scores, min(k, scores.shape[1]), dim=1)
-    lists = torch.where(best.values > above, best.indices + 1, 0).int().cpu().numpy()
+    values, places = top(scores, min(k, scores.shape[1]))
+    lists = torch.where(values > above, places + 1, 0).int().cpu().numpy()
     return np.pad(lists, ((0, 0), (0, k - lists.shape[1])))
 
 
@@ -208,7 +219,8 @@ def evaluation_table(cases: Cases, ranked: Ranked, popularity: np.ndarray) -> pa
         popularity: (items + 1,) training interactions an item.
     """
     order = np.argsort(cases.users, kind="stable")
-    lists = [row[row > 0] for row in ranked.recommended[order]]
+    lists = ranked.recommended[order]
+    ends = np.concatenate([[0], np.cumsum((lists > 0).sum(1))]).astype(np.int32)
     columns = {
         "user": cases.users[order],
         "item": cases.targets[order],
@@ -220,7 +232,7 @@ def evaluation_table(cases: Cases, ranked: Ranked, popularity: np.ndarray) -> pa
         "repeat": cases.repeats[order],
         "cold_rank": pa.array(ranked.cold_ranks[order], from_pandas=True),
         "cold_candidates": ranked.cold_candidates[order],
-        "recommended": pa.array(lists, pa.list_(pa.int32())),
+        "recommended": pa.ListArray.from_arrays(ends, pa.array(lists[lists > 0], pa.int32())),
     }
     return pa.table(columns).select(EVALUATION.names).cast(EVALUATION)
 

@@ -17,6 +17,7 @@ from tessera.artifacts.tables import write_table
 from tessera.data.bazaar.oracle import Oracle
 from tessera.data.dataset import Cases, load_dataset, read_raw_ids
 from tessera.evaluation.candidates import read_candidates
+from tessera.evaluation.drawn_users import of_drawn_users
 from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import Ranked, evaluation_table, protocol_name, rank_cases, summarize
 from tessera.settings.evaluation import Evaluation
@@ -56,11 +57,18 @@ def rank_by_oracle(
 
 
 def judge_oracle(
-    settings: Evaluation, data: Path, truth: Path, candidates: Path | None, output: Path, metrics: Path
+    settings: Evaluation,
+    data: Path,
+    truth: Path,
+    candidates: Path | None,
+    output: Path,
+    metrics: Path,
+    test_users: Path | None = None,
 ) -> dict[str, Any]:
     """Rank the test targets by their true probabilities, write the evaluation table and the metrics.
 
-    Only users whose truth was kept are judged (`oracle_users` of the source).
+    Only users whose truth was kept are judged (`oracle_users` of the source), and of them those of the file
+    `test_users` where there is one.
 
     Raises:
         ValueError: no test user's truth was kept.
@@ -68,7 +76,8 @@ def judge_oracle(
     started = time.monotonic()
     dataset = load_dataset(data)
     oracle = Oracle(truth, read_raw_ids(data, "users"), read_raw_ids(data, "items"))
-    cases = dataset.cases("test")
+    everyone = dataset.cases("test")
+    cases = of_drawn_users(test_users, everyone)
     among = read_candidates(candidates, cases, dataset.n_items) if candidates else None
     known = np.flatnonzero(oracle.knows(cases.users))
     if not len(known):
@@ -80,8 +89,10 @@ def judge_oracle(
     ranked = rank_by_oracle(oracle, cases, settings, among, popularity == 0)
     table = evaluation_table(cases, ranked, popularity)
     described = {"system": "oracle", "recommender": "oracle", "seed": 0}
-    inputs = {"truth": file_digest(truth)} | ({"candidates": file_digest(candidates)} if candidates else {})
+    read = {"truth": truth, "candidates": candidates, "test_users": test_users}
+    inputs = {name: file_digest(path) for name, path in read.items() if path}
     write_table(output, table, "evaluation", {**described, "evaluation": settings.model_dump(mode="json")}, inputs)
     summary = summarize(table, settings, popularity, protocol_name(settings, among), **described)
-    write_json(metrics, {**summary, "seconds": round(time.monotonic() - started, 3)})
+    drawn = {"drawn_from": len(everyone) if test_users else None}
+    write_json(metrics, {**summary, **drawn, "seconds": round(time.monotonic() - started, 3)})
     return summary

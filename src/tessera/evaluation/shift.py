@@ -29,7 +29,7 @@ class Drawn(NamedTuple):
 
 
 def members(
-    dataset: Dataset, shifts: Mapping[str, Shift], cold: bool, repeats: bool
+    dataset: Dataset, shifts: Mapping[str, Shift], cold: bool, repeats: bool, judged: np.ndarray | None = None
 ) -> tuple[pa.Table, dict[str, Any]]:
     """The rows of the artifact `shifts`, and what is told of each set, by name.
 
@@ -37,12 +37,14 @@ def members(
         shifts: the sets, by name.
         cold: whether users with a cold target count at all (not under `cold_targets: drop`).
         repeats: whether users count whose target stands in their history (not under `repeat_targets: drop`).
+        judged: the users that are judged; None where all are.
     Raises:
         ValueError: a set cannot be made of this dataset; names its key.
     """
     cases = dataset.cases("test")
+    among = np.ones(len(cases), bool) if judged is None else np.isin(cases.users, judged)
     popularity = dataset.train_counts[cases.targets]
-    counted = (cold | (popularity > 0)) & (repeats | ~cases.repeats)
+    counted = among & (cold | (popularity > 0)) & (repeats | ~cases.repeats)
     parts, facts = [], {}
     for name, shift in shifts.items():
         try:
@@ -58,8 +60,8 @@ def members(
             "median_popularity": _of_both(drawn, lambda chosen: float(np.median(popularity[chosen]))),
             "cold_share": _of_both(drawn, lambda chosen: float((popularity[chosen] == 0).mean())),
         }
-        columns = {"user": cases.users, "shifted": drawn.shifted, "natural": drawn.natural}
-        parts.append(pa.table({"shift": pa.array([name] * len(cases), pa.string()), **columns}))
+        columns = {"user": cases.users[among], "shifted": drawn.shifted[among], "natural": drawn.natural[among]}
+        parts.append(pa.table({"shift": pa.array([name] * int(among.sum()), pa.string()), **columns}))
     return pa.concat_tables(parts), facts
 
 

@@ -391,6 +391,10 @@ class Jobs:
         counted = {"cold": evaluation.cold_targets != "drop", "repeats": evaluation.repeat_targets != "drop"}
         return canonical({"shift": evaluation.model_dump(mode="json")["shift"], **counted})
 
+    def drawn_users(self) -> str:
+        """What the drawing of test users depends on."""
+        return canonical(self.config.evaluation.model_dump(mode="json", include={"test_users", "test_users_seed"}))
+
     def recommend(self, noun: Noun) -> str:
         """What lists for all users depend on."""
         run = _told(self.plan.trained[noun.name], ["remarks"])

@@ -24,6 +24,7 @@ from tessera.artifacts.logs import Progress, log
 from tessera.artifacts.tables import CORRUPTION, write_table
 from tessera.data.dataset import Cases, load_dataset
 from tessera.evaluation.candidates import read_candidates
+from tessera.evaluation.drawn_users import of_drawn_users
 from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import Scorer, rank_cases
 from tessera.recommenders.availability import drawn
@@ -155,11 +156,13 @@ def corrupt_run(
     inputs: RunInputs,
     candidates: Path | None,
     output: Path,
+    test_users: Path | None = None,
 ) -> None:
     """Rank every test target at every missing rate, and write the ranks.
 
     Args:
         inputs: with `modalities`, what every table is made from.
+        test_users: whose targets are ranked; None for everybody's.
     Raises:
         ArtifactError: the weights were trained on another catalogue, or a table says nothing of any item.
         ValueError: a pattern of histories, and a system that does not read them by item vectors.
@@ -168,7 +171,7 @@ def corrupt_run(
     popularity = dataset.train_counts
     for name in inputs.modalities:
         _tell_lacking(inputs, name, len(popularity) - 1)
-    cases = dataset.cases("test", times=True)  # given to those that read them
+    cases = of_drawn_users(test_users, dataset.cases("test", times=True))  # times are given to those that read them
     chosen = read_candidates(candidates, cases, len(popularity) - 1) if candidates else None
     judge = _Judge(run, settings, evaluation, model, popularity, inputs, cases, chosen)
     order, users = judge.order, len(cases)

@@ -14,6 +14,7 @@ from tessera.artifacts.models import read_model
 from tessera.artifacts.tables import ArtifactError, write_table
 from tessera.data.dataset import load_dataset
 from tessera.evaluation.candidates import read_candidates
+from tessera.evaluation.drawn_users import of_drawn_users
 from tessera.evaluation.judge import Scorer, evaluation_table, protocol_name, rank_cases, reads_times, summarize
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.systems.base import Fixed, as_scorer, fixed, recommender
@@ -50,12 +51,19 @@ def evaluate_run(
     candidates: Path | None,
     output: Path,
     metrics: Path,
+    test_users: Path | None = None,
 ) -> dict[str, Any]:
-    """Rank every test target, write the evaluation table and the metrics, and give the metrics back."""
+    """Rank every test target, write the evaluation table and the metrics, and give the metrics back.
+
+    Args:
+        candidates: what targets are ranked among; None ranks the catalogue.
+        test_users: whose targets are ranked; None for everybody's.
+    """
     dataset = load_dataset(data)
     popularity = dataset.train_counts
     scorer = load_scorer(model, run, popularity, inputs)
-    cases = dataset.cases("test", times=reads_times(scorer))
+    everyone = dataset.cases("test", times=reads_times(scorer))
+    cases = of_drawn_users(test_users, everyone)
     remarks = [*run.remarks, *(scorer.remarks(cases, settings) if isinstance(scorer, Fixed) else [])]
     chosen = read_candidates(candidates, cases, len(popularity) - 1) if candidates else None
     started = time.monotonic()
@@ -64,11 +72,14 @@ def evaluate_run(
         ranked = rank_cases(scorer, cases, settings, chosen, settings.recommendations, progress.update, cold)
     seconds = time.monotonic() - started
     table = evaluation_table(cases, ranked, popularity)
-    digests = {"candidates": file_digest(candidates)} if candidates else {}
+    digests = {
+        name: file_digest(path) for name, path in (("candidates", candidates), ("test_users", test_users)) if path
+    }
     described = {"system": run.system, "recommender": run.recommender, "seed": run.seed}
     write_table(output, table, "evaluation", {**described, "evaluation": settings.model_dump(mode="json")}, digests)
     summary = summarize(table, settings, popularity, protocol_name(settings, chosen), **described)
     about = {
+        "drawn_from": len(everyone) if test_users else None,
         "seconds": round(seconds, 3),
         "remarks": [*remarks, *read_json(model.with_suffix(".json")).get("remarks", [])],
         "trained": not run.heuristic,

@@ -169,8 +169,9 @@ class RankingTable(Table[RankingRun]):
         with_seen = rule.candidates.kind == "sampled" and not rule.mask_seen
         target = "the target, the user's own history" if with_seen else "the target"
         ranking = "full catalogue" if self.protocol == "full" else f"{target} and {self.protocol} negatives"
+        counted = f"{users:,} test users" if users == everyone else f"{users:,} of {everyone:,} test users"
         conditions = [
-            f"{users:,} test users" if users == everyone else f"{users:,} of {everyone:,} test users",
+            counted + self._drawn(),
             f"ranked: {ranking}",
             "items of the user's own history masked" if rule.mask_seen else "seen items not masked",
             f"ties: {'middle rank' if rule.ties == 'mean' else 'worst rank'}",
@@ -206,6 +207,14 @@ class RankingTable(Table[RankingRun]):
             part = f", known for {judged:,} of {everyone:,} users" if judged < everyone else ""
             conditions.append(f"oracle: the process that made the data, a bound rather than a competitor{part}")
         return conditions
+
+    def _drawn(self) -> str:
+        """From how many test users those of the table were drawn."""
+        everyone = self.judged.drawn_from
+        if everyone is None or everyone == self.judged.test_users:
+            return ""
+        seed = self.evaluation.test_users_seed
+        return f", drawn at random from {everyone:,} (seed {seed}), the same for every system"
 
     def _cold_conditions(self) -> list[str]:
         """How many cold targets there are, and what an order by chance would give them."""

@@ -28,10 +28,12 @@ class RankingRun(Run):
 
     protocol: str
     test_users: int
-    """All of them, those that a policy leaves out too."""
+    """All that were judged, those that a policy leaves out too."""
     cold_share: float
     repeat_share: float
     """Share of the test users whose target stands in their own history."""
+    drawn_from: int | None = None
+    """How many test users there are, where a part of them was drawn."""
     missing: Missing | None = None
     """What it lost."""
     apart_from_losses: str = ""
@@ -43,7 +45,8 @@ class RankingRun(Run):
 
     def judged_on(self) -> dict[str, Any]:
         """Counts and shares of what it was judged on."""
-        return {name: getattr(self, name) for name in ("users", "test_users", "cold_share", "repeat_share")}
+        counts = {name: getattr(self, name) for name in ("users", "test_users", "cold_share", "repeat_share")}
+        return counts | ({"drawn_from": self.drawn_from} if self.drawn_from is not None else {})
 
     def evaluation(self, *columns: str) -> pa.Table:
         """One row a test user, sorted by user; all columns unless some are named."""
@@ -63,6 +66,7 @@ def read_run(path: str | Path) -> RankingRun:
         test_users=content.get("test_users", content["users"]),
         cold_share=content.get("cold_share", 0.0),
         repeat_share=content.get("repeat_share", 0.0),
+        drawn_from=content.get("drawn_from"),
         missing=Missing.model_validate(content["missing"]) if content.get("missing") else None,
         apart_from_losses=content.get("apart_from_losses", ""),
         user_vectors=tuple(content.get("user_vectors", ())),

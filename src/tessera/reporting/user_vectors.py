@@ -66,13 +66,13 @@ def user_vectors(catalogue: Catalogue, users: Path, table: RankingTable, main: s
 
 
 def _users(catalogue: Catalogue, users: Path, run: RankingRun, most: int) -> list[ManyVectors]:
-    told = [run.user_vectors[number] for number in spread(len(run.user_vectors), most)]
-    chosen = [one["user"] for one in told]
+    shown = [run.user_vectors[number] for number in spread(len(run.user_vectors), most)]
+    chosen = [one["user"] for one in shown]
     raw, past = raw_ids(users, chosen), histories(catalogue, chosen)
     judged = run.evaluation("user", "item")
     targets = dict(zip(*(judged.column(name).to_pylist() for name in ("user", "item")), strict=True))
     made = []
-    for one in told:
+    for one in shown:
         user = one["user"]
         if user not in targets or user not in raw:
             raise ArtifactError(f"{run.path}: tells of the vectors of user {user}, who was not judged")

@@ -48,6 +48,10 @@ class Evaluation(Settings):
 
     candidates: Candidates = Field(default_factory=FullRanking)
     """What the target is ranked among: `{kind: full}`, `{kind: sampled, ...}` or `{kind: file, path: ...}`."""
+    test_users: int | None = Field(None, ge=1)
+    """Judge a fixed random sample of test users of this size, the same for every system and seed; null takes all."""
+    test_users_seed: Seed = 0
+    """Seed of its drawing."""
     mask_seen: bool = True
     """Take the items of the user's own history out of the ranking, at the test and in the validation that stops
     training. Set it to false where users come back to items."""

@@ -57,6 +57,16 @@ def rows(made: Dataset, cold: bool = True, repeats: bool = True, **shift: Any) -
     return (*chosen, facts["one"])
 
 
+def test_sets_are_of_the_users_that_are_judged() -> None:
+    """With a part of the test users the sets have no other, as if the others had no test case."""
+    made, judged = dataset(), np.arange(2, USERS + 1, 3)
+    for shift in ({"kind": "popularity"}, {"kind": "temporal"}):
+        table, facts = members(made, sets(one=shift), True, True, judged)
+        assert table.column("user").to_pylist() == judged.tolist()
+        shifted, natural = (table.column(name).to_numpy(zero_copy_only=False) for name in ("shifted", "natural"))
+        assert 0 < shifted.sum() < natural.sum() <= len(judged)
+
+
 def draw(counts: np.ndarray, targets: np.ndarray, **keys: Any) -> np.ndarray:
     """Which of as many users as there are targets are drawn."""
     users = np.arange(1, len(targets) + 1)
