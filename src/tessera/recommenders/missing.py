@@ -54,6 +54,8 @@ class Present(nn.Module):
         self.register_buffer("present", present, persistent=False)
         self.register_buffer("lost", None if lost is None else lost.rows, persistent=False)
         self.when = "both" if lost is None else lost.when
+        self.away = False
+        """Whether all rows are taken away for now, as a training step asks that also learns without them."""
         whole = present if present.ndim == 1 else present.flatten(1).any(1)
         met = whole if lost is None or lost.when == "test" else whole & ~lost.rows
         self.learns = not bool(met[1:].all())
@@ -76,6 +78,8 @@ class Present(nn.Module):
 
     def missed(self) -> Tensor | None:
         """(items + 1,) which items have lost the row for now; None where none has."""
+        if self.away:
+            return torch.ones(len(self.present), dtype=torch.bool, device=self.present.device)
         if self.lost is None or self.when == ("test" if self.training else "training"):
             return None
         return self.lost

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 
 from tessera.recommenders.backbones.base import Backbone
 from tessera.recommenders.inputs import RunInputs
+from tessera.recommenders.missing import Present
 from tessera.settings.backbones.base import BackboneSettings
+
+
+class View(NamedTuple):
+    """A table as an encoder reads it."""
+
+    table: str
+    """Its name under `tables`."""
+    present: Present
+    """Which rows there are."""
+    rows: Callable[[Tensor], Tensor]
+    """(n, width) what the table says of items (n,), at unit mean square; of an item without a row, nothing to read."""
 
 
 class ItemEncoder(nn.Module, ABC):
@@ -18,6 +31,11 @@ class ItemEncoder(nn.Module, ABC):
 
     TAKES_NEW: ClassVar[bool] = False
     """Whether items that training did not know can be put behind the others (`add_items`)."""
+
+    shared: dict[str, Tensor] | None = None
+    """While `under` runs, what does not depend on the rows that are there, by name."""
+    seed: int | None = None
+    """While `under` runs, of what drops out."""
 
     @classmethod
     @abstractmethod
@@ -51,6 +69,44 @@ class ItemEncoder(nn.Module, ABC):
             ValueError: it does not say, so no run can go on from another of other items.
         """
         raise ValueError(f"{type(self).__name__} does not say which of its weights have a row an item (`item_rows`)")
+
+    def views(self) -> Mapping[str, View]:
+        """The tables that it reads, by a name; empty where an item is known by nothing that it could lose."""
+        return {}
+
+    def under(self, losses: Sequence[Collection[str]], seed: int | None = None) -> list[Tensor]:
+        """(items + 1, dim) item vectors under each of several losses: what `forward` gives without those views' rows.
+
+        What does not depend on a loss (`once`) is computed once, to the same values.
+
+        Args:
+            losses: names of `views` whose rows are away.
+            seed: what drops out is drawn from it, alike under all losses; None draws on and on.
+        """
+        views, made = self.views(), []
+        self.shared, self.seed = {}, seed
+        try:
+            for names in losses:
+                for name, view in views.items():
+                    view.present.away = name in names
+                if seed is not None:
+                    torch.manual_seed(seed)
+                made.append(self())
+        finally:
+            self.shared = self.seed = None
+            for view in views.values():
+                view.present.away = False
+        return made
+
+    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """What `make` gives; while `under` runs, made under its first loss alone."""
+        if self.shared is None:
+            return make()
+        if name not in self.shared:
+            self.shared[name] = make()
+        if self.seed is not None:  # what drops out afterwards is the same whether it was made or not
+            torch.manual_seed(self.seed)
+        return self.shared[name]
 
     def auxiliary_losses(self, vectors: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """Losses of its own, by name, that are added to the mean loss of a step.

@@ -8,7 +8,8 @@ items pass once a step, and a value that many items share (`brand is Oxbow`) is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from tessera.objectives.contrastive import soft_contrastive
 from tessera.recommenders.backbones.base import Backbone
 from tessera.recommenders.backbones.two_views import TwoViews
 from tessera.recommenders.inputs import RunInputs, Table
-from tessera.recommenders.item_encoders.base import ItemEncoder
+from tessera.recommenders.item_encoders.base import ItemEncoder, View
 from tessera.recommenders.item_encoders.fusion import CrossAttention, SequenceFusion, masked_mean
 from tessera.recommenders.item_encoders.parts import (
     make_adapter,
@@ -111,12 +112,26 @@ class DualViewEncoder(ItemEncoder):
         """Nothing: an item is what its tables say."""
         return []
 
+    def views(self) -> Mapping[str, View]:
+        """The tables of what a model says, and the attributes, as their mean an item."""
+        views = {}
+        for shown in self.shown:
+            present = self.present[shown]
+            assert isinstance(present, Present)
+            views[shown] = View(self.settings.coarse[shown], present, partial(self._rows, shown))
+        if self.fine is not None and self.settings.fine is not None:
+            views["fine"] = View(self.settings.fine, self.fine.present, self.fine.means)
+        return views
+
+    def _rows(self, shown: str, items: Tensor) -> Tensor:
+        return self.get_buffer(f"table_{shown}")[items]
+
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""
         coarse = torch.stack([self._coarse(shown) for shown in self.shown], 1) if self.shown else None
         views: dict[str, Tensor] = {}
         if self.fusion is not None and coarse is not None and self.fine is not None:
-            views["coarse"], views["fine"] = self.fusion(coarse, self.fine, self.absent["fine"])
+            views["coarse"], views["fine"] = self.fusion(coarse, self.fine, self.absent["fine"], self.once)
         else:
             if coarse is not None:
                 views["coarse"] = coarse.mean(1)
@@ -158,7 +173,7 @@ class DualViewEncoder(ItemEncoder):
         """(items + 1, width) projected vectors of one table, the learned one where an item has none."""
         present = self.present[shown]
         assert isinstance(present, Present)
-        return present.fill(self._projected(shown), self.absent[shown])
+        return present.fill(self.once(shown, lambda: self._projected(shown)), self.absent[shown])
 
     def _projected(self, shown: str, items: Tensor | slice = slice(None)) -> Tensor:
         projected: Tensor = self.project[shown](self.get_buffer(f"table_{shown}")[items])
@@ -207,10 +222,20 @@ class Attributes(nn.Module):
         present = torch.cat([present[:, :1] | ~present.any(1, keepdim=True), present[:, 1:]], 1)
         return index, present
 
+    def means(self, items: Tensor) -> Tensor:
+        """(n, input width) the mean of the attributes of items (n,) that have any."""
+        there = self.present.present[items]
+        index = self.value_index[items].clamp(max=len(self.values) - 1)
+        return masked_mean(nn.functional.embedding(index, self.values), there)
+
     def tokens(self, absent: Tensor) -> tuple[Tensor, Tensor]:
         """(items + 1, n, width) projected attributes and (items + 1, n) which there are."""
         index, present = self.layout()
         return nn.functional.embedding(index, self.distinct(absent)), present
+
+
+Once = Callable[[str, Callable[[], Tensor]], Tensor]
+"""See `ItemEncoder.once`."""
 
 
 class _Fusion(nn.Module):
@@ -224,16 +249,17 @@ class _Fusion(nn.Module):
         else:
             self.reads = nn.ModuleDict({view: nn.Linear(2 * settings.width, settings.width) for view in reading})
 
-    def forward(self, coarse: Tensor, attributes: Attributes, absent: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, coarse: Tensor, attributes: Attributes, absent: Tensor, once: Once) -> tuple[Tensor, Tensor]:
         """Two fused vectors an item, (items + 1, width) each.
 
         Args:
             coarse: (items + 1, tables, width).
             attributes: the fine view.
             absent: (width,) what stands for a text that there is not.
+            once: see `ItemEncoder.once`.
         """
         index, present = attributes.layout()
-        distinct = attributes.distinct(absent)
+        distinct = once("distinct", lambda: attributes.distinct(absent))
 
         def spread(x: Tensor) -> Tensor:  # what is computed once a value, at every item that has it
             return nn.functional.embedding(index, x)
@@ -245,10 +271,11 @@ class _Fusion(nn.Module):
                 both = [mean_coarse, mean_fine] if view == "coarse" else [mean_fine, mean_coarse]
                 views[view] = read(torch.cat(both, 1))
             elif view == "coarse":
-                keys = spread(read.project_keys(distinct))
+                keys = spread(once("fine keys", partial(read.project_keys, distinct)))
                 seen = read.attend(read.project_query(coarse), keys, present[:, None]).mean(1)
                 views[view] = mean_coarse + read.project_out(seen)
             else:
-                queries, keys = spread(read.project_query(distinct)), read.project_keys(coarse)
+                queries = spread(once("fine queries", partial(read.project_query, distinct)))
+                keys = read.project_keys(coarse)
                 views[view] = mean_fine + read.project_out(masked_mean(read.attend(queries, keys), present))
         return views["coarse"], views["fine"]

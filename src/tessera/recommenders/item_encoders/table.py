@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tessera.objectives.contrastive import soft_contrastive
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.item_encoders.base import ItemEncoder
+from tessera.recommenders.item_encoders.base import ItemEncoder, View
 from tessera.recommenders.item_encoders.parts import make_adapter, of_all_processes, standard
 from tessera.recommenders.missing import Lost, Present
 from tessera.settings.items.table import TableItems
@@ -90,9 +90,13 @@ class TableItemEncoder(ItemEncoder):
         """The offset an item, where it has one."""
         return [] if self.residual is None else ["residual"]
 
+    def views(self) -> Mapping[str, View]:
+        """See `ItemEncoder.views`."""
+        return {"table": View(self.name, self.present, lambda items: self.table[items])}
+
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""
-        adapted = self.present.fill(self.adapter(self.table), self.absent)
+        adapted = self.present.fill(self.once("adapted", lambda: self.adapter(self.table)), self.absent)
         return adapted if self.residual is None else adapted + self.residual
 
     def auxiliary_losses(self, vectors: Tensor, targets: Tensor) -> Mapping[str, Tensor]:

@@ -23,6 +23,9 @@ class SystemSettings(Kind):
     ONLY_JUDGED: ClassVar[bool] = False
     """Whether nothing can be asked of it but its ranks of the test users: it reads no histories."""
 
+    KNOWS_MODALITIES: ClassVar[bool] = False
+    """Whether it asks what its tables are made from, though nothing be lost."""
+
     recommender: str
     """What it is."""
 

@@ -1,0 +1,361 @@
+"""CIDer-style robustness: any multimodal item encoder under a causal backbone, trained whole and damaged at once.
+
+CIDer (arXiv 2506.10452) classifies sentiments from words, sounds and pictures; what is here carries its ideas over to
+histories of items (docs/systems/cider.md). Every step reads its histories twice with the same weights: as they are, and
+without what a sampler takes away. The whole pass teaches the damaged one, and gets no gradient from that. Popularity is
+accounted for in training, and after training a share tau of what shortcuts alone would recommend is taken off.
+
+An item's vector depends on which of its modalities are there, and on nothing else of the damage: the encoder makes all
+items once for each state that occurs, and a position's state picks the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor
+
+from tessera.artifacts.logs import log
+from tessera.evaluation.histories import Histories
+from tessera.objectives.catalogue import catalogue_loss
+from tessera.objectives.losses.base import CatalogueLoss
+from tessera.recommenders.backbones.base import Backbone, Examples
+from tessera.recommenders.debiasing import BinAdjustment, LogitAdjustment, shortcuts
+from tessera.recommenders.inputs import RunInputs
+from tessera.recommenders.item_encoders.base import ItemEncoder, View
+from tessera.recommenders.robustness import (
+    Maps,
+    Reconstruction,
+    Sampler,
+    attention_divergence,
+    direction_loss,
+    really_there,
+    score_divergence,
+    some_items,
+    watched,
+)
+from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate
+from tessera.recommenders.systems.encoded_items import EncodedItems
+from tessera.settings.kinds import implementation
+from tessera.settings.missing import MODALITIES, Modality
+from tessera.settings.runs import Run
+from tessera.settings.systems.cider import CIDerSystem
+from tessera.training.batches import WindowBatches
+from tessera.training.losses import Losses, Term
+from tessera.training.phases import FixedSteps, Phase, Position
+
+_LEAST = 1e-9
+"""Stands for a count of none: a loss over nothing is zero, not 0 / 0."""
+
+
+class CIDer(EncodedItems):
+    """An item encoder, a backbone, and what makes them hold without pictures or texts."""
+
+    tau: Tensor
+    tried: Tensor
+    kept: Tensor
+    spread: Tensor | None
+
+    def __init__(
+        self,
+        settings: CIDerSystem,
+        items: ItemEncoder,
+        backbone: Backbone,
+        loss: CatalogueLoss,
+        popularity: np.ndarray,
+        made_of: Mapping[str, Collection[str]],
+        seed: int,
+    ) -> None:
+        """
+        Args:
+            settings: of the system.
+            items: the encoder.
+            backbone: a causal one.
+            loss: of the recommender.
+            popularity: (items + 1,) training interactions an item.
+            made_of: by table, the modalities that it is made from.
+            seed: of what is taken away.
+        Raises:
+            ValueError: nothing that the encoder reads is made from a picture or a text.
+        """
+        super().__init__()
+        self.settings, self.items, self.backbone, self.loss = settings, items, backbone, loss
+        self.seed, self.popularity = seed, popularity
+        self.max_history = backbone.max_length
+        self.names = list(items.views())
+        tables = [view.table for view in items.views().values()]
+        self.of_view = [frozenset(name for name in MODALITIES if name in made_of.get(table, ())) for table in tables]
+        self.modalities: tuple[Modality, ...] = tuple(
+            name for name in MODALITIES if any(name in made for made in self.of_view)
+        )
+        if not self.modalities:
+            raise ValueError("nothing that the item encoder reads is made from pictures or texts: nothing can be lost")
+        used = settings.distillation
+        self.sampler = Sampler(settings.damage, seed, self.modalities, ids=bool(items.item_rows()))
+        if used.used and settings.damage.rate != 0:
+            for view in items.views().values():
+                view.present.learns = True  # the vector for what is absent
+        self.reconstruction = (
+            Reconstruction(list(items.views().values()), backbone.dim) if used.reconstruction else None
+        )
+        self.adjustment = self._adjustment()
+        causal = settings.counterfactual
+        tau = causal.tau if causal is not None and causal.tau is not None else 0.0
+        self.register_buffer("tau", torch.tensor(tau))
+        # NDCG@10 of each tau that was tried; saved, so that a resumed run still knows
+        self.register_buffer("tried", torch.full((len(causal.grid) if causal is not None else 0,), torch.nan))
+        chosen = np.zeros(len(popularity) if causal is not None and causal.keep == "shortcuts" else 0, bool)
+        self.register_buffer("kept", torch.from_numpy(chosen))
+        self.register_buffer("spread", None, persistent=False)
+        self.applied = 0.0
+        """The tau of the last catalogue that was made."""
+
+    def _adjustment(self) -> LogitAdjustment | BinAdjustment | None:
+        settings = self.settings.popularity
+        if settings is None:
+            return None
+        if settings.adjustment == "logit":
+            return LogitAdjustment(settings, self.popularity)
+        return BinAdjustment(settings, self.popularity, list(self.items.views().values()), self.backbone.dim)
+
+    @classmethod
+    def build(cls, run: Run, inputs: RunInputs, popularity: np.ndarray) -> CIDer:
+        """See `Recommender.build`.
+
+        Raises:
+            ValueError: a table was not given or says nothing of any item, nothing that is read could be lost, or the
+                backbone looks both ways.
+        """
+        settings = run.method
+        assert isinstance(settings, CIDerSystem)
+        assert run.backbone is not None
+        encoder: type[ItemEncoder] = implementation(settings.items)
+        items = encoder.build(settings.items, inputs, len(popularity) - 1, run.backbone.dim)
+        loss = catalogue_loss(run.loss, torch.from_numpy(popularity))
+        backbone = encoder.backbone(settings.items, run.backbone, implementation(run.backbone))
+        if not run.backbone.causal_states:
+            raise ValueError(f"{run.system}: the backbone {run.recommender!r} is not causal; cider needs one that is")
+        return cls(settings, items, backbone, loss, popularity, run.modalities, run.seed)
+
+    def item_rows(self) -> Collection[str]:
+        """Those of the encoder, and which items are shortcuts."""
+        return [*super().item_rows(), *(["kept"] if len(self.kept) else [])]
+
+    @torch.no_grad()
+    def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """See `ItemEncoder.add_items`; nothing follows a new item yet."""
+        super().add_items(tables)
+        if len(self.kept):
+            count = len(next(iter(tables.values()))[1])
+            self.kept = torch.cat([self.kept, self.kept.new_zeros(count)])
+
+    # ------------------------------------------------------------ training
+
+    def batches(self, run: Run, histories: TrainingHistories) -> WindowBatches:
+        """Windows of training histories that lose no target."""
+        size, overlap = self.backbone.window, self.backbone.overlap
+        return WindowBatches(histories.offsets, histories.items, size, overlap, run.training.batch_tokens)
+
+    def program(self, run: Run, histories: TrainingHistories, validate: Validate) -> list[Phase]:
+        """Epochs, and after them the choice of tau on validation, where it is to be chosen."""
+        phase = self.epochs(run, self.batches(run, histories), validate)
+        causal = self.settings.counterfactual
+        if causal is None:
+            return [phase]
+        if len(self.kept):
+            self.kept.copy_(torch.from_numpy(shortcuts(causal, histories, self.popularity)))
+        if causal.tau is not None or validate is None:
+            return [phase]
+
+        def forget() -> None:
+            self.tau.zero_()
+
+        def choose() -> None:
+            self._choose(causal.grid, validate)
+
+        # no step: what is chosen is chosen when the phase begins, which happens once
+        return [
+            replace(phase, begin=forget),
+            Phase(lambda batch, at: (), FixedSteps(0), {}, name="counterfactual", begin=choose),
+        ]
+
+    @torch.no_grad()
+    def _choose(self, grid: list[float], validate: Validate) -> None:
+        """The tau of the best NDCG@10; of equals the first, which is the smallest."""
+        assert validate is not None
+        self.eval()
+        for number, tau in enumerate(grid):
+            self.tau.fill_(tau)
+            self.tried[number] = validate()["NDCG@10"]
+        self.tau.fill_(grid[int(self.tried.argmax())])
+        shown = ", ".join(f"{tau:g}: {value:.4f}" for tau, value in zip(grid, self.tried.tolist(), strict=True))
+        log.info("tau %g is the best on validation (NDCG@10 of each: %s)", float(self.tau), shown)
+
+    def selected(self) -> dict[str, float]:
+        """See `Recommender.selected`: tau."""
+        causal = self.settings.counterfactual
+        return {} if causal is None or causal.tau is not None else {"tau": round(float(self.tau), 6)}
+
+    def select(self, values: Mapping[str, float]) -> None:
+        """See `Recommender.select`."""
+        self.tau.fill_(values["tau"])
+
+    def losses(self, histories: Histories, at: Position) -> Losses:
+        """The loss of the whole pass, and what the damaged one brings."""
+        used = self.settings.distillation
+        if not used.used:
+            vectors = self.items()
+            whole = self.backbone.examples(histories.items, vectors)
+            return self._recommendation(whole, vectors, vectors, histories, 1.0)
+        views = list(self.items.views().values())
+        available = really_there(views, self.of_view, self.modalities)
+        inputs = histories.items[:, :-1]
+        # places count from the end of the whole window, whatever the longest of the batch is
+        states = self.sampler.positions(histories.items, available, at, self._rows(len(inputs), inputs.device))[:, :-1]
+        scored = self.sampler.candidates(available, at) if self.settings.damage.candidates else None
+
+        occurring = torch.cat([states.flatten(), *([] if scored is None else [scored]), states.new_zeros(1)])
+        numbers = occurring.unique().tolist()  # type: ignore[no-untyped-call]
+        seed = int(torch.randint(2**62, ()))
+        made = self.items.under([self._away(number) for number in numbers], seed)
+        slot = states.new_zeros(2 ** len(self.modalities))
+        slot[numbers] = torch.arange(len(numbers), device=slot.device)
+        items, table = len(made[0]), torch.cat(made)
+
+        watching = bool(used.attention and self.backbone.attends())
+        maps = (Maps(), Maps()) if watching else (None, None)
+        # the same layers drop the same numbers in both passes
+        torch.manual_seed(seed)
+        with watched(self.backbone, maps[1]):
+            whole = self.backbone.examples(histories.items, made[0])
+        torch.manual_seed(seed)
+        rows = torch.cat([slot[states] * items + inputs, histories.items[:, -1:]], 1)
+        with watched(self.backbone, maps[0]):
+            damaged = self.backbone.examples(torch.where(histories.items > 0, rows, 0), table)
+        places = torch.arange(items, device=table.device)
+        candidates = made[0] if scored is None else table[slot[scored] * items + places]
+
+        terms = dict(self._recommendation(whole, made[0], made[0], histories, 1.0))
+        count = whole.states.new_tensor(float(len(whole.targets)))
+        if used.recommendation:
+            again = damaged._replace(targets=whole.targets)
+            name = self._recommendation(again, candidates, made[0], histories, used.recommendation, auxiliary=False)
+            terms["damaged"] = name["recommendation"]
+        if used.representation:
+            terms["representation"] = _term(used.representation, direction_loss(damaged.states, whole.states), count)
+        if maps[0] is not None and maps[1] is not None:
+            total, positions = attention_divergence(maps[0], maps[1], inputs > 0)
+            terms["attention"] = _term(used.attention, total, positions)
+        if self.reconstruction is not None:
+            terms["reconstruction"] = self._reconstructed(views, damaged, states, histories)
+        if used.scores:
+            chosen = torch.from_numpy(some_items(items - 1, used.scored_items, self.seed, at)).to(table.device)
+            own, wanted = damaged.states @ candidates[chosen].T, whole.states.detach() @ made[0][chosen].detach().T
+            terms["scores"] = _term(used.scores, score_divergence(own, wanted, used.temperature), count)
+        return terms
+
+    def _away(self, number: int) -> list[str]:
+        """The views that go with the modalities of a state."""
+        lost = {name for bit, name in enumerate(self.modalities) if number >> bit & 1}
+        return [name for name, made_of in zip(self.names, self.of_view, strict=True) if made_of & lost]
+
+    def _recommendation(
+        self,
+        examples: Examples,
+        vectors: Tensor,
+        whole: Tensor,
+        histories: Histories,
+        weight: float,
+        auxiliary: bool = True,
+    ) -> dict[str, Term]:
+        """The loss of the recommender, and those of the item encoder's whole vectors."""
+        states, targets = examples.states, examples.targets
+        compared = vectors
+        if self.adjustment is not None:
+            states, compared = self.adjustment.trained(states, vectors, targets)
+        total = self.loss(states, compared, targets, examples.owners, histories.items)
+        count = torch.full((), len(targets), device=total.device)
+        own = self.items.auxiliary_losses(whole, targets) if auxiliary else {}
+        return {
+            "recommendation": Term(total if weight == 1 else weight * total, count),
+            **{name: Term(loss) for name, loss in own.items()},
+        }
+
+    def _reconstructed(self, views: list[View], damaged: Examples, states: Tensor, histories: Histories) -> Term:
+        """What the damaged states say of what was taken away at their positions and is really there."""
+        assert self.reconstruction is not None
+        inputs, targets = histories.items[:, :-1], histories.items[:, 1:]
+        positions = (targets > 0).flatten().nonzero().squeeze(1)
+        if len(positions) > len(damaged.states):  # only the last of each history is predicted
+            owners = positions // targets.shape[1]
+            positions = positions[owners.diff(append=owners.new_tensor([-1])) != 0]
+        taken = states.flatten()[positions]
+        away = torch.stack(
+            [
+                torch.stack([taken >> self.modalities.index(name) & 1 for name in made_of]).any(0)
+                if made_of
+                else torch.zeros_like(taken, dtype=torch.bool)
+                for made_of in self.of_view
+            ],
+            1,
+        )
+        total, count = self.reconstruction(views, away, damaged.states, inputs.flatten()[positions])
+        return _term(self.settings.distillation.reconstruction, total, count)
+
+    @staticmethod
+    def _rows(count: int, device: torch.device) -> Tensor:
+        """(count,) which rows of the whole step a process has: they are dealt in turn."""
+        rows = torch.arange(count, device=device)
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return rows
+        return rows * torch.distributed.get_world_size() + torch.distributed.get_rank()
+
+    # ------------------------------------------------------------ scores
+
+    def catalogue(self) -> Catalogue:
+        """Histories read items as they are scored; with a counterfactual, beside them what is left of them in it."""
+        vectors: Tensor = self.items()
+        bias = None if self.adjustment is None else self.adjustment.bias(vectors)
+        self.applied = float(self.tau)
+        if not self.applied:
+            return Catalogue(vectors, vectors, bias)
+        centred = vectors[1:] - vectors[1:].mean(0)
+        self.spread = centred.T @ centred / len(centred)
+        if not len(self.kept):
+            return Catalogue(vectors, vectors, bias)
+        nothing = self.items.under([self.names])[0][1:].mean(0)
+        left = torch.where(self.kept[:, None], vectors, nothing)
+        return Catalogue(torch.cat([vectors, left], 1), vectors, bias)
+
+    def users(self, histories: Histories, catalogue: Catalogue) -> Tensor:
+        """(batch, 1, dim) the state after the last item, less what shortcuts alone would have said.
+
+        Scores of a user are z-normalised over the catalogue, s = z(x) - tau z(x_cf). Times the spread of z(x), and up
+        to what is the same for all items, that is one product again: (h - tau spread(h) / spread(h_cf) h_cf) . e_i.
+        """
+        if not self.applied:
+            return self.backbone.encode(histories.items, histories.lengths, catalogue.read)[:, None]
+        items, lengths = histories.items, histories.lengths
+        if len(self.kept):
+            read, left = catalogue.read.chunk(2, dim=1)
+            of_shortcuts = self.backbone.encode(items, lengths, left)
+        else:
+            read = catalogue.read
+            rows = torch.arange(items.shape[0], device=items.device)
+            of_shortcuts = self.backbone.encode(items[rows, lengths - 1][:, None], torch.ones_like(lengths), read)
+        states = self.backbone.encode(items, lengths, read)
+        scale = self._spread(states) / self._spread(of_shortcuts).clamp(min=1e-6)
+        return (states - self.applied * scale * of_shortcuts)[:, None]
+
+    def _spread(self, states: Tensor) -> Tensor:
+        """(batch, 1) standard deviation of a state's scores over the catalogue."""
+        assert self.spread is not None
+        return ((states @ self.spread) * states).sum(1, keepdim=True).clamp(min=0).sqrt()
+
+
+def _term(weight: float, total: Tensor, count: Tensor) -> Term:
+    return Term(weight * total, count.clamp(min=_LEAST))
