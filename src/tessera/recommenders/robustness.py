@@ -144,7 +144,7 @@ def attention_divergence(student: Maps, teacher: Maps, real: Tensor) -> tuple[Te
     Args:
         student: with gradients.
         teacher: gets none.
-        real: (batch, length) bool, where there is an item; padding is on the right.
+        real: (batch, length) bool, the positions that count; all that they see are items.
     """
     length = real.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=real.device).tril()

@@ -10,22 +10,31 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from asking import START
+from asking import CPU, START, ask
 from pattern import ITEMS
+from stopped_training import stopped_after
 from torch import Tensor
 
+from tessera.artifacts.files import read_json
 from tessera.artifacts.models import read_tensors
 from tessera.artifacts.sequences import write_item_sequences
-from tessera.artifacts.tables import write_item_table
+from tessera.artifacts.tables import ArtifactError, write_item_table
+from tessera.data.dataset import load_dataset
 from tessera.evaluation.histories import Histories
 from tessera.plan.graph import Plan
+from tessera.recommenders.debiasing import BinAdjustment, LogitAdjustment, shortcuts
+from tessera.recommenders.evaluate import evaluate_run
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.robustness import Maps, attention_divergence, really_there
-from tessera.recommenders.systems.base import recommender
+from tessera.recommenders.systems.base import TrainingHistories, as_scorer, recommender
 from tessera.recommenders.systems.cider import CIDer
-from tessera.recommenders.train import train_run
+from tessera.recommenders.train import train_run, training_histories
+from tessera.settings.base import ConfigError
 from tessera.settings.config import load
+from tessera.settings.evaluation import Evaluation
+from tessera.settings.missing import Missing
 from tessera.settings.runs import Run
+from tessera.settings.systems.cider import Counterfactual, Popularity
 from tessera.training.losses import Losses
 from tessera.training.machine import seed_step
 from tessera.training.phases import Position
@@ -247,11 +256,11 @@ def test_losses_are_those_of_two_passes_by_hand(inputs: RunInputs) -> None:
             one = torch.ones(1, dtype=torch.long) * (place + 1)
             ids = torch.arange(1, place + 2)[None]
             h_t, h_s = (
-                model.backbone.encode(ids, one, torch.cat([torch.zeros(1, 16), own]).double())[0]
+                model.backbone.encode(ids, one, torch.cat([torch.zeros(1, 16), own]).double())[0].detach()
                 for own in (whole[prefix], tables[lost, prefix])
             )
             target = real[place + 1] - 1
-            z_t, z_s = whole[1:] @ h_t, candidates[1:] @ h_s
+            z_t, z_s = whole[1:].detach() @ h_t, candidates[1:].detach() @ h_s
             sums["recommendation"] -= float(z_t.log_softmax(0)[target])
             sums["damaged"] -= float(z_s.log_softmax(0)[target])
             sums["representation"] += 0.3 * (1 - float(F.cosine_similarity(h_t, h_s, 0)))
@@ -262,7 +271,7 @@ def test_losses_are_those_of_two_passes_by_hand(inputs: RunInputs) -> None:
                 gone = any(int(lost[-1]) >> model.modalities.index(name) & 1 for name in made_of)
                 there = view.present()[prefix[-1]]
                 if gone and bool(there.any()):
-                    said = model.reconstruction.heads[number](h_s)
+                    said = model.reconstruction.heads[number](h_s).detach()
                     sums["reconstruction"] += 0.1 * float(F.smooth_l1_loss(said, view.rows(prefix[-1:])[0]))
                     asked += 1
     for name, wanted in sums.items():
@@ -326,3 +335,242 @@ def test_no_weight_and_no_causal_part_is_the_plain_system(data: Path, inputs: Ru
     for name, value in wanted.items():
         assert torch.equal(found[name], value), name
     assert [row["NDCG@10"] for row in curve(cider)] == [row["NDCG@10"] for row in curve(plain)]
+
+
+# ---------------------------------------------------------------- popularity
+
+
+@pytest.mark.parametrize("loss", [{"kind": "cross_entropy"}, {"kind": "bce"}, {"kind": "sampled_softmax"}])
+def test_the_logit_adjustment_is_in_training_alone(loss: dict[str, Any], inputs: RunInputs) -> None:
+    """Cross-entropy by hand; with any loss an item that is popular is scored as without."""
+    settings = Popularity(strength=0.7)
+    adjustment = LogitAdjustment(settings, POPULARITY)
+    states, vectors, targets = torch.randn(5, 16), torch.randn(ITEMS + 1, 16), torch.tensor([3, 9, 30, 1, 7])
+    own, compared = adjustment.trained(states, vectors, targets)
+    counts = torch.from_numpy(POPULARITY[1:] + 1).float()
+    wanted = states @ vectors[1:].T + 0.7 * (counts / counts.sum()).log()
+    torch.testing.assert_close((own @ compared[1:].T).log_softmax(1), wanted.log_softmax(1))
+    adjusted = build(inputs, popularity={"strength": 0.7}, counterfactual=None, loss=loss)
+    plain = build(inputs, **PLAIN, loss=loss)
+    assert torch.equal(ask(as_scorer(adjusted, CPU), ROWS), ask(as_scorer(plain, CPU), ROWS))
+    assert adjusted.catalogue().bias is None
+    one, other = (losses(model.train())["recommendation"].value for model in (adjusted, plain))
+    assert not torch.allclose(one, other)
+
+
+def test_the_bins_are_a_term_of_the_target_and_their_mean_when_scored(inputs: RunInputs) -> None:
+    model = build(
+        inputs, popularity={"adjustment": "bins", "bins": 4, "width": 3, "strength": 2.0}, counterfactual=None
+    )
+    adjustment = model.adjustment
+    assert isinstance(adjustment, BinAdjustment)
+    vectors, states, targets = model.items(), torch.randn(3, 16), torch.tensor([30, 4, 17])
+    own, compared = adjustment.trained(states, vectors, targets)
+    for row, target in enumerate(targets.tolist()):
+        number = int(adjustment.bin_of[target])
+        members = [i for i in range(1, ITEMS + 1) if adjustment.bin_of[i] == number and POPULARITY[i]]
+        said = torch.cat(
+            [
+                view.rows(torch.tensor([i for i in members if view.present()[i].any()])).mean(0)
+                for view in model.items.views().values()
+            ]
+        )
+        wanted = states[row] @ vectors.T + 2 * adjustment.of_item(vectors) @ adjustment.of_bin(said)
+        torch.testing.assert_close((own @ compared.T)[row], wanted)
+    share = torch.tensor([float(POPULARITY[adjustment.bin_of.numpy() == number].sum()) for number in range(1, 5)])
+    terms = [2 * adjustment.of_item(vectors) @ adjustment.of_bin(said) for said in adjustment.said]
+    bias = sum(part * own for part, own in zip(share / share.sum(), terms, strict=True))
+    torch.testing.assert_close(model.catalogue().bias, bias)
+
+
+def test_shortcuts_are_frequent_items_that_popular_ones_follow() -> None:
+    """Of four items, 1 is popular; it always follows 2, never 3, and nothing follows from one user to the next."""
+    histories = [[2, 1], [2, 1], [2, 1, 1], [1, 3, 4], [1, 3, 4], [1, 4, 3]]
+    flat = np.concatenate([np.array(row) for row in histories])
+    offsets = np.cumsum([0, *map(len, histories)])
+    popularity = np.bincount(flat, minlength=5)
+    settings = Counterfactual(bins=2, variation=0.1)
+    kept = shortcuts(settings, TrainingHistories(offsets, flat), popularity)
+    assert kept.tolist() == [False, False, True, False, False]
+    assert not shortcuts(
+        settings.model_copy(update={"variation": 5.0}), TrainingHistories(offsets, flat), popularity
+    ).any()
+
+
+def test_at_most_so_many_shortcuts_and_the_most_frequent(data: Path) -> None:
+    dataset = load_dataset(data)
+    histories, popularity = training_histories(dataset), dataset.train_counts
+    every = shortcuts(Counterfactual(), histories, popularity)
+    fewer = shortcuts(Counterfactual(most=2), histories, popularity)
+    assert every.sum() > 2 == fewer.sum()
+    assert every[fewer].all()
+    assert popularity[fewer].min() >= popularity[every & ~fewer].max()
+
+
+# ---------------------------------------------------------------- the counterfactual
+
+
+@pytest.mark.parametrize("keep", ["shortcuts", "last"])
+@pytest.mark.parametrize("adjustment", [None, {"adjustment": "bins", "bins": 3}])
+def test_what_shortcuts_say_is_taken_off_normalised_scores(
+    keep: str, adjustment: dict[str, Any] | None, inputs: RunInputs
+) -> None:
+    model = build(inputs, counterfactual={"keep": keep, "tau": 0.4}, popularity=adjustment).eval()
+    if keep == "shortcuts":
+        model.kept[[3, 9, 20]] = True
+    got = ask(as_scorer(model, CPU), ROWS, (ROWS > 0).sum(1))
+    vectors = model.items().detach()
+    bias = model.catalogue().bias
+    bias = torch.zeros(ITEMS) if bias is None else bias[1:].detach()
+    nothing = model.items.under([model.names])[0][1].detach()
+    for row, scores in zip(ROWS.tolist(), got, strict=True):
+        row = [item for item in row if item]
+        left = row[-1:] if keep == "last" else row
+        read = torch.stack([vectors[i] if keep == "last" or model.kept[i] else nothing for i in left])
+        own, other = (
+            vectors[1:]
+            @ model.backbone.encode(
+                torch.arange(1, len(x) + 1)[None], torch.tensor([len(x)]), torch.cat([torch.zeros(1, 16), x])
+            )[0].detach()
+            for x in (vectors[row], read)
+        )
+        z, z_cf = ((s - s.mean()) / s.std(correction=0) for s in (own, other))
+        wanted = (z - 0.4 * z_cf) * own.std(correction=0)
+        apart = scores - bias - wanted
+        torch.testing.assert_close(apart, apart.mean().expand(ITEMS), atol=2e-4, rtol=0)
+
+
+def test_without_tau_the_base_model_answers(inputs: RunInputs) -> None:
+    base = build(inputs, counterfactual=None).eval()
+    expected = ask(as_scorer(base, CPU), ROWS)
+    for keep in ("shortcuts", "last"):
+        model = build(inputs, counterfactual={"keep": keep, "tau": 0.0}).eval()
+        assert torch.equal(ask(as_scorer(model, CPU), ROWS), expected), keep
+        model.tau.fill_(0.5)
+        assert not torch.allclose(ask(as_scorer(model, CPU), ROWS), expected)
+
+
+def test_tau_is_chosen_once_on_validation_and_kept(data: Path, inputs: RunInputs, tmp_path: Path) -> None:
+    grid = [0.2, 0.6, 1.0]
+    run = run_of(counterfactual={"grid": grid}, training={"epochs": 2})
+    output = trained(run, data, inputs, tmp_path)
+    tensors = read_tensors(output)
+    tried, tau = tensors["tried"].tolist(), float(tensors["tau"])
+    assert tau == pytest.approx([0.0, *grid][int(np.argmax(tried))])
+    assert read_json(output.with_suffix(".json"))["selected"] == {"tau": pytest.approx(tau)}
+    best = [row["NDCG@10"] for row in curve(output) if "epoch" in row]
+    assert tried[0] == pytest.approx(max(best)), "without tau it is what epochs were compared by"
+    # without a choice the weights are the same
+    fixed = read_tensors(
+        trained(run_of(counterfactual={"tau": 0.6}, training={"epochs": 2}), data, inputs, tmp_path / "x")
+    )
+    assert float(fixed["tau"]) == pytest.approx(0.6)
+    without = run_of(counterfactual=None, training={"epochs": 2})
+    plain = read_tensors(trained(without, data, inputs, tmp_path / "plain"))
+    assert all(torch.equal(plain[n], tensors[n]) for n in plain if n not in ("tau", "tried", "kept"))
+    # a run that cannot be validated takes what the one that was had chosen
+    description = output.with_suffix(".json")
+    description.write_text(json.dumps({**json.loads(description.read_text()), "selected": {"tau": 0.6}}))
+    final = trained(run, data, inputs, tmp_path / "final", validated=description)
+    assert float(read_tensors(final)["tau"]) == pytest.approx(0.6)
+    assert read_json(final.with_suffix(".json"))["selected"] == {"tau": 0.6}
+
+
+# ---------------------------------------------------------------- training as a whole
+
+
+@pytest.mark.parametrize("after", [1, 9])
+def test_a_stop_changes_nothing(after: int, data: Path, inputs: RunInputs, tmp_path: Path) -> None:
+    run = run_of(training={"epochs": 2, "batch_tokens": 250, "checkpoint_seconds": 0.0})
+    expected = trained(run, data, inputs, tmp_path / "whole")
+    with stopped_after(after):
+        trained(run, data, inputs, tmp_path / "stopped")
+    assert list((tmp_path / "stopped/state").rglob("checkpoint.safetensors"))
+    again = trained(run, data, inputs, tmp_path / "stopped")
+    assert again.read_bytes() == expected.read_bytes()
+
+
+@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec"])
+def test_it_learns_a_pattern_and_holds_without_pictures(
+    backbone: str, data: Path, inputs: RunInputs, tmp_path: Path
+) -> None:
+    run = run_of(backbone, training={"epochs": 14, "patience": 14, "learning_rate": 0.02})
+    output = trained(run, data, inputs, tmp_path)
+    judged = evaluate_run(run, Evaluation(), output, data, inputs, None, tmp_path / "e", tmp_path / "m.json")
+    assert judged["metrics"]["Hit@5"] > 0.4  # by chance a sixth
+    lost = run.model_copy(update={"missing": Missing(image=1.0, when="test")})
+    without = evaluate_run(lost, Evaluation(), output, data, inputs, None, tmp_path / "l", tmp_path / "n.json")
+    assert without["metrics"]["Hit@5"] > 0.35
+
+
+@pytest.mark.parametrize(
+    ("settings", "gone"),
+    [
+        ({"distillation": {"recommendation": 0.0}}, {"damaged"}),
+        ({"distillation": {"representation": 0.0}}, {"representation"}),
+        ({"distillation": {"attention": 0.0}}, {"attention"}),
+        ({"distillation": {"reconstruction": 0.0}}, {"reconstruction"}),
+        ({"distillation": {"scores": 0.0}}, {"scores"}),
+        ({"distillation": {"scored_items": 5}}, set()),
+        ({"damage": {"candidates": False}}, set()),
+        ({"damage": {"pattern": "same_steps"}}, set()),
+        ({"items": {"table": "p"}}, set()),
+        ({"items": {"table": "t", "id_residual": True}, "popularity": {"adjustment": "bins"}}, set()),
+        ({"items": {**DUAL, "backbone": "separate"}}, set()),
+        ({"items": {**DUAL, "axis": "sequence"}}, set()),
+        ({"items": {**DUAL, "fine": None, "alignment": {}}}, set()),
+        ({"loss": {"kind": "bce", "cold_items": "left_out"}}, set()),
+    ],
+)  # fmt: skip
+def test_parts_can_be_switched_off(
+    settings: dict[str, Any], gone: set[str], data: Path, inputs: RunInputs, tmp_path: Path
+) -> None:
+    row = curve(trained(run_of(training={"epochs": 1}, **settings), data, inputs, tmp_path))[-1]
+    whole = {"damaged", "representation", "attention", "reconstruction", "scores"}
+    assert set(row) & whole == whole - gone
+    assert row["NDCG@10"] > 0
+
+
+@pytest.mark.parametrize("missing", [{"image": 0.5}, {"image": 1.0, "text": 1.0}, {"text": 0.5, "when": "test"}])
+def test_lost_pictures_and_texts_train_and_are_judged(
+    missing: dict[str, Any], data: Path, inputs: RunInputs, tmp_path: Path
+) -> None:
+    run = run_of(training={"epochs": 1}).model_copy(update={"missing": Missing.model_validate(missing)})
+    output = trained(run, data, inputs, tmp_path)
+    assert all(bool(torch.isfinite(v).all()) for name, v in read_tensors(output).items() if name != "tried")
+    evaluate_run(run, Evaluation(), output, data, inputs, None, tmp_path / "e", tmp_path / "m.json")
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("settings", "backbone", "said"),
+    [
+        ({"items": "ids"}, "sasrec", r"items: 'ids' reads no table, so there is nothing that could be lost"),
+        (
+            {"items": {"table": "n"}},
+            "sasrec",
+            r"no table that it reads \('n'\) is made from.*made_from",
+        ),
+        ({"items": ...}, "sasrec", "items"),
+        ({"damage": {"rate": 1.5}}, "sasrec", r"damage\.rate"),
+        ({"damage": {"rate": -0.1}}, "sasrec", r"damage\.rate"),
+        ({"damage": {"pattern": "blocks"}}, "sasrec", r"damage\.pattern.*block"),
+        ({"counterfactual": {"tau": 1.5}}, "sasrec", r"counterfactual\.tau"),
+        ({"counterfactual": {"grid": [0.5, 2.0]}}, "sasrec", r"counterfactual\.grid.*tau is from 0 to 1 \(got 2\.0\)"),
+        ({"distillation": {"attention": -1.0}}, "sasrec", r"distillation\.attention"),
+        ({}, "bert4rec", r"backbones: 'bert4rec' looks both ways"),
+    ],
+)
+def test_bad_settings_are_refused(settings: dict[str, Any], backbone: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load(config_of(backbone, **settings))
+
+
+def test_a_table_without_rows_is_refused_before_training(data: Path, inputs: RunInputs, tmp_path: Path) -> None:
+    write_item_table(tmp_path / "t.parquet", np.array([], np.int64), np.zeros((0, 6), np.float32))
+    empty = inputs.model_copy(update={"tables": {**inputs.tables, "t": str(tmp_path / "t.parquet")}})
+    with pytest.raises(ArtifactError, match="has no vector of any item"):
+        trained(run_of(), data, empty, tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()

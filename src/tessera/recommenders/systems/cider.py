@@ -248,7 +248,8 @@ class CIDer(EncodedItems):
         if used.representation:
             terms["representation"] = _term(used.representation, direction_loss(damaged.states, whole.states), count)
         if maps[0] is not None and maps[1] is not None:
-            total, positions = attention_divergence(maps[0], maps[1], inputs > 0)
+            # positions with a target: a window's last item has none, and stands in `inputs` beside longer ones alone
+            total, positions = attention_divergence(maps[0], maps[1], histories.items[:, 1:] > 0)
             terms["attention"] = _term(used.attention, total, positions)
         if self.reconstruction is not None:
             terms["reconstruction"] = self._reconstructed(views, damaged, states, histories)
