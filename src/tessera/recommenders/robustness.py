@@ -21,8 +21,8 @@ from tessera.settings.missing import Modality, Pattern
 from tessera.settings.systems.cider import Damage
 from tessera.training.phases import Position
 
-_KEEP = 7001
-"""Stream of random numbers that say which modality stays where all were drawn."""
+_KEEP, _SCORED = 7001, 7002
+"""Streams of random numbers that say which modality stays where all were drawn, and which items are scored damaged."""
 
 
 class Sampler:
@@ -62,9 +62,10 @@ class Sampler:
         key = keys_of(torch.full((1,), -1), at.epoch, at.step)
         rates = self._rates("same_rate" if self.settings.pattern == "same_rate" else pattern, key)
         thresholds = item_thresholds(pattern, seed, len(available) - 1, self.modalities)
-        away = (thresholds < rates).to(available.device)
-        away[0] = False
-        keys = keys_of(torch.arange(len(available), device=available.device), at.epoch, at.step)
+        keys = keys_of(torch.arange(len(available)), at.epoch, at.step)
+        affected = drawn_rates("same_rate", keys, _SCORED, self.modalities[:1]) < self.settings.candidates
+        affected[0] = False
+        away, keys = ((thresholds < rates) & affected).to(available.device), keys.to(available.device)
         return self._states(available & away, available & ~away, keys)
 
     def _seed(self, at: Position) -> int:

@@ -108,6 +108,13 @@ def build(inputs: RunInputs, backbone: str = "sasrec", dropout: bool = False, **
     return model
 
 
+def vectors_under(model: CIDer, number: int) -> Tensor:
+    """(items + 1, dim) of items that are all in one state."""
+    with model.items.without(model._away(number)):
+        made: Tensor = model.items()
+    return made
+
+
 def losses(model: CIDer, rows: np.ndarray = ROWS, at: Position = START) -> Losses:
     seed_step(3)
     return model.losses(Histories.of(rows), at)
@@ -172,32 +179,41 @@ def test_what_is_taken_depends_on_the_place_in_the_step_alone(pattern: str, inpu
 @pytest.mark.parametrize(
     "items",
     [
-        DUAL, {**DUAL, "fusion": "concat"}, {**DUAL, "direction": "fine"}, {**DUAL, "dropout": 0.4},
-        {"table": "t"}, {"table": "t", "id_residual": True, "dropout": 0.3},
+        DUAL, {**DUAL, "fusion": "concat"}, {**DUAL, "direction": "fine"}, {**DUAL, "image": None, "both": None},
+        {**DUAL, "axis": "sequence"}, {**DUAL, "combine": "gated_sum", "direction": "coarse"},
+        {"table": "t"}, {"table": "t", "id_residual": True},
     ],
 )  # fmt: skip
 def test_what_is_shared_between_states_changes_nothing(items: dict[str, Any], inputs: RunInputs) -> None:
-    """Item vectors under each loss, values and gradients, are those of an encoder that has lost those rows."""
+    """Vectors of some items under each loss, values and gradients, are those of all items that have lost those rows."""
     model = build(inputs, items=items)
     encoder = model.items.double().train()
     away = [model._away(number) for number in range(2 ** len(model.modalities))]
-    together = encoder.under(away, seed=5)
-    weights = torch.randn(len(away), ITEMS + 1, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    gradients = torch.autograd.grad((torch.stack(together) * weights).sum(), list(encoder.parameters()))
+    chosen = [torch.tensor([WITHOUT_BOTH, 2, WITHOUT_TEXT, WITHOUT_IMAGE, 30]), torch.tensor([11]), torch.arange(1, 9)]
+    chosen = [chosen[number % 3] for number in range(len(away))]
+    weights = [torch.randn(len(own), 16, dtype=torch.float64) for own in chosen]
+
+    def gradients(made: list[Tensor]) -> list[Tensor]:
+        summed = sum((own * weight).sum() for own, weight in zip(made, weights, strict=True))
+        found = torch.autograd.grad(summed, list(encoder.parameters()), allow_unused=True)
+        return [torch.zeros(1) if one is None else one for one in found]
+
+    together = []
+    with encoder.sharing():
+        encoder()
+        for names, own in zip(away, chosen, strict=True):
+            with encoder.without(names):
+                together.append(encoder.some(own))
     assert not any(view.present.away for view in encoder.views().values())
+    assert encoder.shared is None
     apart = []
-    for names in away:
-        for name, view in encoder.views().items():
-            view.present.away = name in names
-        torch.manual_seed(5)
-        apart.append(encoder())
-        for view in encoder.views().values():
-            view.present.away = False
+    for names, own in zip(away, chosen, strict=True):
+        with encoder.without(names):
+            apart.append(encoder()[own])
     for one, other in zip(together, apart, strict=True):
         torch.testing.assert_close(one, other)
-    wanted = torch.autograd.grad((torch.stack(apart) * weights).sum(), list(encoder.parameters()))
-    torch.testing.assert_close(gradients, wanted)
-    assert torch.equal(encoder.under([()], seed=5)[0], together[0])
+    for one, other in zip(gradients(together), gradients(apart), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_projections_are_made_once_a_step(inputs: RunInputs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,14 +254,14 @@ def test_padding_changes_no_loss(inputs: RunInputs) -> None:
 
 def test_losses_are_those_of_two_passes_by_hand(inputs: RunInputs) -> None:
     """Every position of all windows is in each of them."""
-    model = build(inputs, damage={"pattern": "feature", "rate": 0.5}, **PLAIN).double()
+    model = build(inputs, damage={"pattern": "feature", "rate": 0.5, "candidates": 0.6}, **PLAIN).double()
     terms = losses(model)
     histories = torch.from_numpy(ROWS)
     views = list(model.items.views().values())
     available = really_there(views, model.of_view, model.modalities)
     states = model.sampler.positions(histories, available, START, torch.arange(len(ROWS)))
     scored = model.sampler.candidates(available, START)
-    tables = torch.stack(model.items.under([model._away(number) for number in range(4)]))
+    tables = torch.stack([vectors_under(model, number) for number in range(4)])
     whole, candidates = tables[0], tables[scored, torch.arange(ITEMS + 1)]
     sums = dict.fromkeys(("recommendation", "damaged", "representation", "scores", "reconstruction"), 0.0)
     count = asked = 0
@@ -277,6 +293,7 @@ def test_losses_are_those_of_two_passes_by_hand(inputs: RunInputs) -> None:
     for name, wanted in sums.items():
         assert float(terms[name].value.detach()) == pytest.approx(wanted, rel=1e-4, abs=1e-6), name
     assert asked > 3
+    assert 4 < int((scored > 0).sum()) < 20
     assert float(terms["reconstruction"].targets) == asked
     assert float(terms["recommendation"].targets) == float(terms["representation"].targets) == count
 
@@ -422,7 +439,7 @@ def test_what_shortcuts_say_is_taken_off_normalised_scores(
     vectors = model.items().detach()
     bias = model.catalogue().bias
     bias = torch.zeros(ITEMS) if bias is None else bias[1:].detach()
-    nothing = model.items.under([model.names])[0][1].detach()
+    nothing = vectors_under(model, 3)[1].detach()
     for row, scores in zip(ROWS.tolist(), got, strict=True):
         row = [item for item in row if item]
         left = row[-1:] if keep == "last" else row
@@ -512,7 +529,7 @@ def test_it_learns_a_pattern_and_holds_without_pictures(
         ({"distillation": {"reconstruction": 0.0}}, {"reconstruction"}),
         ({"distillation": {"scores": 0.0}}, {"scores"}),
         ({"distillation": {"scored_items": 5}}, set()),
-        ({"damage": {"candidates": False}}, set()),
+        ({"damage": {"candidates": 0.0}}, set()),
         ({"damage": {"pattern": "same_steps"}}, set()),
         ({"items": {"table": "p"}}, set()),
         ({"items": {"table": "t", "id_residual": True}, "popularity": {"adjustment": "bins"}}, set()),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple, Self
 
-import torch
 from torch import Tensor, nn
 
 from tessera.recommenders.backbones.base import Backbone
@@ -33,9 +33,7 @@ class ItemEncoder(nn.Module, ABC):
     """Whether items that training did not know can be put behind the others (`add_items`)."""
 
     shared: dict[str, Tensor] | None = None
-    """While `under` runs, what does not depend on the rows that are there, by name."""
-    seed: int | None = None
-    """While `under` runs, of what drops out."""
+    """While `sharing`, what does not depend on the rows that are there, by name."""
 
     @classmethod
     @abstractmethod
@@ -74,39 +72,39 @@ class ItemEncoder(nn.Module, ABC):
         """The tables that it reads, by a name; empty where an item is known by nothing that it could lose."""
         return {}
 
-    def under(self, losses: Sequence[Collection[str]], seed: int | None = None) -> list[Tensor]:
-        """(items + 1, dim) item vectors under each of several losses: what `forward` gives without those views' rows.
+    def some(self, items: Tensor) -> Tensor:
+        """(n, dim) vectors of items (n,): what `forward` gives there, without the others where that is cheaper."""
+        vectors: Tensor = self()[items]
+        return vectors
 
-        What does not depend on a loss (`once`) is computed once, to the same values.
-
-        Args:
-            losses: names of `views` whose rows are away.
-            seed: what drops out is drawn from it, alike under all losses; None draws on and on.
-        """
-        views, made = self.views(), []
-        self.shared, self.seed = {}, seed
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """While this lasts, what does not depend on the rows that are there is made once; weights must stand still."""
+        self.shared = {}
         try:
-            for names in losses:
-                for name, view in views.items():
-                    view.present.away = name in names
-                if seed is not None:
-                    torch.manual_seed(seed)
-                made.append(self())
+            yield
         finally:
-            self.shared = self.seed = None
-            for view in views.values():
-                view.present.away = False
-        return made
+            self.shared = None
 
     def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
-        """What `make` gives; while `under` runs, made under its first loss alone."""
+        """What `make` gives; while `sharing`, made at the first call alone."""
         if self.shared is None:
             return make()
         if name not in self.shared:
             self.shared[name] = make()
-        if self.seed is not None:  # what drops out afterwards is the same whether it was made or not
-            torch.manual_seed(self.seed)
         return self.shared[name]
+
+    @contextmanager
+    def without(self, names: Collection[str]) -> Iterator[None]:
+        """While this lasts, no item has a row of these `views`."""
+        views = self.views()
+        try:
+            for name, view in views.items():
+                view.present.away = name in names
+            yield
+        finally:
+            for view in views.values():
+                view.present.away = False
 
     def auxiliary_losses(self, vectors: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """Losses of its own, by name, that are added to the mean loss of a step.

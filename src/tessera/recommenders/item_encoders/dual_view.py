@@ -128,15 +128,25 @@ class DualViewEncoder(ItemEncoder):
 
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""
-        coarse = torch.stack([self._coarse(shown) for shown in self.shown], 1) if self.shown else None
+        return self._made(None)
+
+    def some(self, items: Tensor) -> Tensor:
+        """See `ItemEncoder.some`: tables are projected whole, and views fused of these items alone."""
+        return self._made(items) if self.training else super().some(items)
+
+    def _made(self, items: Tensor | None) -> Tensor:
+        """(n, dim) vectors of some items, or of all."""
+        coarse = torch.stack([self._coarse(shown, items) for shown in self.shown], 1) if self.shown else None
         views: dict[str, Tensor] = {}
         if self.fusion is not None and coarse is not None and self.fine is not None:
-            views["coarse"], views["fine"] = self.fusion(coarse, self.fine, self.absent["fine"], self.once)
+            views["coarse"], views["fine"] = self.fusion(coarse, self.fine, self.absent["fine"], self.once, items)
         else:
             if coarse is not None:
                 views["coarse"] = coarse.mean(1)
             if self.fine is not None:
-                views["fine"] = masked_mean(*self.fine.tokens(self.absent["fine"]))
+                index, present = self.fine.layout(items)
+                distinct = self.once("distinct", partial(self.fine.distinct, self.absent["fine"]))
+                views["fine"] = masked_mean(nn.functional.embedding(index, distinct), present)
         made = [self.adapters[view](x) for view, x in views.items()]
         if self.gate is None:
             return torch.cat(made, 1)
@@ -169,11 +179,14 @@ class DualViewEncoder(ItemEncoder):
         ]
         return {"alignment": alignment.weight * torch.stack(losses).mean()}
 
-    def _coarse(self, shown: str) -> Tensor:
-        """(items + 1, width) projected vectors of one table, the learned one where an item has none."""
+    def _coarse(self, shown: str, items: Tensor | None = None) -> Tensor:
+        """(n, width) projected vectors of one table, the learned one where an item has none."""
         present = self.present[shown]
         assert isinstance(present, Present)
-        return present.fill(self.once(shown, lambda: self._projected(shown)), self.absent[shown])
+        projected = self.once(shown, lambda: self._projected(shown))
+        if items is None:
+            return present.fill(projected, self.absent[shown])
+        return torch.where(present()[items][:, None], projected[items], self.absent[shown])
 
     def _projected(self, shown: str, items: Tensor | slice = slice(None)) -> Tensor:
         projected: Tensor = self.project[shown](self.get_buffer(f"table_{shown}")[items])
@@ -213,11 +226,19 @@ class Attributes(nn.Module):
         stand_in = self.project(self.mean) if self.present.unlearned(absent) else absent
         return torch.cat([self.project(self.values), stand_in[None]])
 
-    def layout(self) -> tuple[Tensor, Tensor]:
-        """Which value stands where, and where any does, (items + 1, n): without a text it is the absent one, once."""
+    def layout(self, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Which value stands where, and where any does, (items + 1, n): without a text it is the absent one, once.
+
+        Of some items (n,) where they are given.
+        """
         none = len(self.values)
-        missed = self.present.missed()
-        index = self.value_index if missed is None else self.value_index.masked_fill(missed[:, None], none)
+        index, missed = self.value_index, self.present.missed()
+        if self.present.away:  # one column is enough for what is absent everywhere
+            index = index[:, :1]
+        if items is not None:
+            index, missed = index[items], None if missed is None else missed[items]
+        if missed is not None:
+            index = index.masked_fill(missed[:, None], none)
         present = index < none
         present = torch.cat([present[:, :1] | ~present.any(1, keepdim=True), present[:, 1:]], 1)
         return index, present
@@ -249,16 +270,19 @@ class _Fusion(nn.Module):
         else:
             self.reads = nn.ModuleDict({view: nn.Linear(2 * settings.width, settings.width) for view in reading})
 
-    def forward(self, coarse: Tensor, attributes: Attributes, absent: Tensor, once: Once) -> tuple[Tensor, Tensor]:
-        """Two fused vectors an item, (items + 1, width) each.
+    def forward(
+        self, coarse: Tensor, attributes: Attributes, absent: Tensor, once: Once, items: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Two fused vectors an item, (n, width) each.
 
         Args:
-            coarse: (items + 1, tables, width).
+            coarse: (n, tables, width).
             attributes: the fine view.
             absent: (width,) what stands for a text that there is not.
             once: see `ItemEncoder.once`.
+            items: (n,) which these are; None for all, in their order.
         """
-        index, present = attributes.layout()
+        index, present = attributes.layout(items)
         distinct = once("distinct", lambda: attributes.distinct(absent))
 
         def spread(x: Tensor) -> Tensor:  # what is computed once a value, at every item that has it

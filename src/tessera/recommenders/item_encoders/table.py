@@ -96,8 +96,18 @@ class TableItemEncoder(ItemEncoder):
 
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""
-        adapted = self.present.fill(self.once("adapted", lambda: self.adapter(self.table)), self.absent)
+        adapted = self.present.fill(self._adapted(), self.absent)
         return adapted if self.residual is None else adapted + self.residual
+
+    def some(self, items: Tensor) -> Tensor:
+        """See `ItemEncoder.some`; rows are adapted for all items at once, as `forward` needs them."""
+        if not self.training:
+            return super().some(items)
+        adapted = torch.where(self.present()[items][:, None], self._adapted()[items], self.absent)
+        return adapted if self.residual is None else adapted + self.residual[items]
+
+    def _adapted(self) -> Tensor:
+        return self.once("adapted", lambda: self.adapter(self.table))
 
     def auxiliary_losses(self, vectors: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """The alignment of the targets' vectors with the teacher's: LLMEmb, recommendation adaptation training.

@@ -218,33 +218,26 @@ class CIDer(EncodedItems):
         states = self.sampler.positions(histories.items, available, at, self._rows(len(inputs), inputs.device))[:, :-1]
         scored = self.sampler.candidates(available, at) if self.settings.damage.candidates else None
 
-        occurring = torch.cat([states.flatten(), *([] if scored is None else [scored]), states.new_zeros(1)])
-        numbers = occurring.unique().tolist()  # type: ignore[no-untyped-call]
-        seed = int(torch.randint(2**62, ()))
-        made = self.items.under([self._away(number) for number in numbers], seed)
-        slot = states.new_zeros(2 ** len(self.modalities))
-        slot[numbers] = torch.arange(len(numbers), device=slot.device)
-        items, table = len(made[0]), torch.cat(made)
-
+        vectors, made, rows, candidates = self._vectors(inputs, states, scored)
         watching = bool(used.attention and self.backbone.attends())
         maps = (Maps(), Maps()) if watching else (None, None)
         # the same layers drop the same numbers in both passes
+        seed = int(torch.randint(2**62, ()))
         torch.manual_seed(seed)
         with watched(self.backbone, maps[1]):
-            whole = self.backbone.examples(histories.items, made[0])
+            whole = self.backbone.examples(histories.items, vectors)
         torch.manual_seed(seed)
-        rows = torch.cat([slot[states] * items + inputs, histories.items[:, -1:]], 1)
+        # the last item of a window is never read
+        rows = torch.cat([rows, histories.items[:, -1:]], 1)
         with watched(self.backbone, maps[0]):
-            damaged = self.backbone.examples(torch.where(histories.items > 0, rows, 0), table)
-        places = torch.arange(items, device=table.device)
-        candidates = made[0] if scored is None else table[slot[scored] * items + places]
+            damaged = self.backbone.examples(rows, made)
 
-        terms = dict(self._recommendation(whole, made[0], made[0], histories, 1.0))
+        terms = dict(self._recommendation(whole, vectors, vectors, histories, 1.0))
         count = whole.states.new_tensor(float(len(whole.targets)))
         if used.recommendation:
             again = damaged._replace(targets=whole.targets)
-            name = self._recommendation(again, candidates, made[0], histories, used.recommendation, auxiliary=False)
-            terms["damaged"] = name["recommendation"]
+            own = self._recommendation(again, candidates, vectors, histories, used.recommendation, auxiliary=False)
+            terms["damaged"] = own["recommendation"]
         if used.representation:
             terms["representation"] = _term(used.representation, direction_loss(damaged.states, whole.states), count)
         if maps[0] is not None and maps[1] is not None:
@@ -254,10 +247,38 @@ class CIDer(EncodedItems):
         if self.reconstruction is not None:
             terms["reconstruction"] = self._reconstructed(views, damaged, states, histories)
         if used.scores:
-            chosen = torch.from_numpy(some_items(items - 1, used.scored_items, self.seed, at)).to(table.device)
-            own, wanted = damaged.states @ candidates[chosen].T, whole.states.detach() @ made[0][chosen].detach().T
-            terms["scores"] = _term(used.scores, score_divergence(own, wanted, used.temperature), count)
+            chosen = torch.from_numpy(some_items(len(vectors) - 1, used.scored_items, self.seed, at)).to(made.device)
+            asked, given = damaged.states @ candidates[chosen].T, whole.states.detach() @ vectors[chosen].detach().T
+            terms["scores"] = _term(used.scores, score_divergence(asked, given, used.temperature), count)
         return terms
+
+    def _vectors(self, inputs: Tensor, states: Tensor, scored: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Item vectors of a step: each item whole, and once in each other state that occurs.
+
+        Args:
+            inputs: (batch, length) items that are read.
+            states: (batch, length) what they have lost.
+            scored: (items + 1,) what items have lost where they are scored; None scores them whole.
+        Returns:
+            (items + 1, dim) whole vectors; (rows, dim) those, and the damaged ones behind them; (batch, length) the row
+            of each position; (items + 1, dim) vectors of items as they are scored in the damaged pass.
+        """
+        count = len(self.popularity)
+        pairs = (states * count + inputs).flatten()
+        if scored is not None:
+            pairs = torch.cat([pairs, scored * count + torch.arange(count, device=scored.device)])
+        damaged = pairs[pairs >= count].unique()  # type: ignore[no-untyped-call]
+        with self.items.sharing():
+            vectors: Tensor = self.items()
+            parts = [vectors]
+            for number in (damaged // count).unique().tolist():
+                with self.items.without(self._away(number)):
+                    parts.append(self.items.some(damaged[damaged // count == number] % count))
+        made = torch.cat(parts)
+        # whole ones come first, in their order; the others as they were sorted: by state, then by item
+        rows = torch.where(pairs < count, pairs, count + torch.searchsorted(damaged, pairs))
+        read, compared = rows[: inputs.numel()].view(inputs.shape), rows[inputs.numel() :]
+        return vectors, made, read, vectors if scored is None else made[compared]
 
     def _away(self, number: int) -> list[str]:
         """The views that go with the modalities of a state."""
@@ -328,7 +349,8 @@ class CIDer(EncodedItems):
         self.spread = centred.T @ centred / len(centred)
         if not len(self.kept):
             return Catalogue(vectors, vectors, bias)
-        nothing = self.items.under([self.names])[0][1:].mean(0)
+        with self.items.without(self.names):
+            nothing = self.items()[1:].mean(0)
         left = torch.where(self.kept[:, None], vectors, nothing)
         return Catalogue(torch.cat([vectors, left], 1), vectors, bias)
 

@@ -25,8 +25,9 @@ class Damage(Settings):
     """Share that is lost; null draws it, for each history and modality."""
     concentration: float = Field(1.0, gt=0)
     """Rates are drawn from Beta(c, c): 1 is uniform from 0 to 1, more keeps them near a half."""
-    candidates: bool = True
-    """Items are also scored as damaged, each in one state a step, at rates of the step; false scores them whole."""
+    candidates: float = Field(0.25, ge=0, le=1)
+    """Share of the items that may be damaged where they are scored, drawn anew every step; they lose what rates of the
+    step say. 0 scores all whole; each one damaged has to be made."""
 
 
 class Distillation(Settings):
@@ -135,8 +136,8 @@ class CIDerSystem(UnderBackbones):
             yield (
                 "items",
                 (
-                    f"no table that it reads ({', '.join(map(repr, tables))}) is made from pictures or texts, so there is "
-                    "nothing that could be lost; of vectors that exist already say `made_from: [text]`"
+                    f"no table that it reads ({', '.join(map(repr, tables))}) is made from pictures or texts, so "
+                    "there is nothing that could be lost; of vectors that exist already say `made_from: [text]`"
                 ),
             )
 
