@@ -145,14 +145,15 @@ def attention_divergence(student: Maps, teacher: Maps, real: Tensor) -> tuple[Te
     Args:
         student: with gradients.
         teacher: gets none.
-        real: (batch, length) bool, the positions that count; all that they see are items.
+        real: (rows, length) bool, the positions of the first rows that count; all that they see are items.
     """
     length = real.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=real.device).tril()
     total = real.new_zeros((), dtype=torch.float32)
     for own, wanted in zip(student.logits, teacher.logits, strict=True):
         asked, given = (
-            logits.float().masked_fill(~causal, -torch.inf).log_softmax(3) for logits in (own, wanted.detach())
+            logits[: len(real)].float().masked_fill(~causal, -torch.inf).log_softmax(3)
+            for logits in (own, wanted.detach())
         )
         apart = (given.exp() * (given - asked).masked_fill(~causal, 0)).sum(3).mean(1)
         total = total + (apart * real).sum()

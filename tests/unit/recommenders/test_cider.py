@@ -71,6 +71,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> RunInputs:
 def config_of(backbone: str = "sasrec", training: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
     shape: dict[str, Any] = {"dim": 16, "max_length": 12, "dropout": 0.1}
     system = {"recommender": "cider", "items": DUAL, **settings}
+    if isinstance(system.get("damage", {}), dict) and system["recommender"] == "cider":  # all histories, but where told
+        system["damage"] = {"histories": 1.0, **system.get("damage", {})}
     return {
         "datasets": {"x": {"source": "bazaar"}},
         "backbones": dict.fromkeys(("sasrec", "gru4rec", "bert4rec", "mamba"), shape),
@@ -298,6 +300,20 @@ def test_losses_are_those_of_two_passes_by_hand(inputs: RunInputs) -> None:
     assert float(terms["recommendation"].targets) == float(terms["representation"].targets) == count
 
 
+def test_the_first_histories_of_a_step_are_read_again(inputs: RunInputs) -> None:
+    """What the damaged pass brings is what it would of these alone; the whole pass has all."""
+    damage = {"pattern": "feature", "rate": 0.5, "candidates": 0.0}
+    part = losses(build(inputs, damage={**damage, "histories": 0.5}, **PLAIN))
+    first = losses(build(inputs, damage=damage, **PLAIN), ROWS[:2])
+    every = losses(build(inputs, damage=damage, **PLAIN))
+    for name, term in part.items():
+        wanted = every[name] if name == "recommendation" else first[name]
+        torch.testing.assert_close(term.value, wanted.value, msg=name)
+        assert float(term.targets) == float(wanted.targets)
+    dropped = losses(build(inputs, dropout=True, damage={"rate": 0.0, "histories": 0.5}).train())
+    assert float(dropped["representation"].value) == 0, "the same numbers are dropped"
+
+
 def test_attention_is_compared_over_what_each_position_sees() -> None:
     generator = torch.Generator().manual_seed(0)
     own, wanted = Maps(), Maps()
@@ -511,7 +527,7 @@ def test_a_stop_changes_nothing(after: int, data: Path, inputs: RunInputs, tmp_p
 def test_it_learns_a_pattern_and_holds_without_pictures(
     backbone: str, data: Path, inputs: RunInputs, tmp_path: Path
 ) -> None:
-    run = run_of(backbone, training={"epochs": 14, "patience": 14, "learning_rate": 0.02})
+    run = run_of(backbone, training={"epochs": 10, "patience": 10, "learning_rate": 0.02})
     output = trained(run, data, inputs, tmp_path)
     judged = evaluate_run(run, Evaluation(), output, data, inputs, None, tmp_path / "e", tmp_path / "m.json")
     assert judged["metrics"]["Hit@5"] > 0.4  # by chance a sixth
@@ -529,7 +545,7 @@ def test_it_learns_a_pattern_and_holds_without_pictures(
         ({"distillation": {"reconstruction": 0.0}}, {"reconstruction"}),
         ({"distillation": {"scores": 0.0}}, {"scores"}),
         ({"distillation": {"scored_items": 5}}, set()),
-        ({"damage": {"candidates": 0.0}}, set()),
+        ({"damage": {"candidates": 0.0, "histories": 0.3}}, set()),
         ({"damage": {"pattern": "same_steps"}}, set()),
         ({"items": {"table": "p"}}, set()),
         ({"items": {"table": "t", "id_residual": True}, "popularity": {"adjustment": "bins"}}, set()),

@@ -11,6 +11,7 @@ items once for each state that occurs, and a position's state picks the row.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
@@ -27,6 +28,7 @@ from tessera.recommenders.backbones.base import Backbone, Examples
 from tessera.recommenders.debiasing import BinAdjustment, LogitAdjustment, shortcuts
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.base import ItemEncoder, View
+from tessera.recommenders.item_encoders.parts import of_all_processes
 from tessera.recommenders.robustness import (
     Maps,
     Reconstruction,
@@ -213,43 +215,48 @@ class CIDer(EncodedItems):
             return self._recommendation(whole, vectors, vectors, histories, 1.0)
         views = list(self.items.views().values())
         available = really_there(views, self.of_view, self.modalities)
-        inputs = histories.items[:, :-1]
+        again = self._again(histories.items)
+        inputs = again[:, :-1]
         # places count from the end of the whole window, whatever the longest of the batch is
-        states = self.sampler.positions(histories.items, available, at, self._rows(len(inputs), inputs.device))[:, :-1]
+        states = self.sampler.positions(again, available, at, self._rows(len(again), again.device))[:, :-1]
         scored = self.sampler.candidates(available, at) if self.settings.damage.candidates else None
 
         vectors, made, rows, candidates = self._vectors(inputs, states, scored)
         watching = bool(used.attention and self.backbone.attends())
         maps = (Maps(), Maps()) if watching else (None, None)
-        # the same layers drop the same numbers in both passes
+        # the same layers drop the same numbers in both passes: those of the first histories come first
         seed = int(torch.randint(2**62, ()))
         torch.manual_seed(seed)
         with watched(self.backbone, maps[1]):
             whole = self.backbone.examples(histories.items, vectors)
         torch.manual_seed(seed)
         # the last item of a window is never read
-        rows = torch.cat([rows, histories.items[:, -1:]], 1)
+        rows = torch.cat([rows, again[:, -1:]], 1)
         with watched(self.backbone, maps[0]):
             damaged = self.backbone.examples(rows, made)
 
         terms = dict(self._recommendation(whole, vectors, vectors, histories, 1.0))
-        count = whole.states.new_tensor(float(len(whole.targets)))
+        # targets are in the order of their histories
+        teacher = whole.states[: len(damaged.states)].detach()
+        count = teacher.new_tensor(float(len(teacher)))
         if used.recommendation:
-            again = damaged._replace(targets=whole.targets)
-            own = self._recommendation(again, candidates, vectors, histories, used.recommendation, auxiliary=False)
-            terms["damaged"] = own["recommendation"]
+            asked = damaged._replace(targets=whole.targets[: len(teacher)])
+            own = self._recommendation(asked, candidates, vectors, histories, used.recommendation, auxiliary=False)
+            total = own["recommendation"].value
+            assert isinstance(total, Tensor)
+            terms["damaged"] = Term(total, count.clamp(min=_LEAST))
         if used.representation:
-            terms["representation"] = _term(used.representation, direction_loss(damaged.states, whole.states), count)
+            terms["representation"] = _term(used.representation, direction_loss(damaged.states, teacher), count)
         if maps[0] is not None and maps[1] is not None:
             # positions with a target: a window's last item has none, and stands in `inputs` beside longer ones alone
-            total, positions = attention_divergence(maps[0], maps[1], histories.items[:, 1:] > 0)
+            total, positions = attention_divergence(maps[0], maps[1], again[:, 1:] > 0)
             terms["attention"] = _term(used.attention, total, positions)
         if self.reconstruction is not None:
-            terms["reconstruction"] = self._reconstructed(views, damaged, states, histories)
+            terms["reconstruction"] = self._reconstructed(views, damaged, states, again)
         if used.scores:
             chosen = torch.from_numpy(some_items(len(vectors) - 1, used.scored_items, self.seed, at)).to(made.device)
-            asked, given = damaged.states @ candidates[chosen].T, whole.states.detach() @ vectors[chosen].detach().T
-            terms["scores"] = _term(used.scores, score_divergence(asked, given, used.temperature), count)
+            said, given = damaged.states @ candidates[chosen].T, teacher @ vectors[chosen].detach().T
+            terms["scores"] = _term(used.scores, score_divergence(said, given, used.temperature), count)
         return terms
 
     def _vectors(self, inputs: Tensor, states: Tensor, scored: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -307,10 +314,10 @@ class CIDer(EncodedItems):
             **{name: Term(loss) for name, loss in own.items()},
         }
 
-    def _reconstructed(self, views: list[View], damaged: Examples, states: Tensor, histories: Histories) -> Term:
+    def _reconstructed(self, views: list[View], damaged: Examples, states: Tensor, items: Tensor) -> Term:
         """What the damaged states say of what was taken away at their positions and is really there."""
         assert self.reconstruction is not None
-        inputs, targets = histories.items[:, :-1], histories.items[:, 1:]
+        inputs, targets = items[:, :-1], items[:, 1:]
         positions = (targets > 0).flatten().nonzero().squeeze(1)
         if len(positions) > len(damaged.states):  # only the last of each history is predicted
             owners = positions // targets.shape[1]
@@ -327,6 +334,12 @@ class CIDer(EncodedItems):
         )
         total, count = self.reconstruction(views, away, damaged.states, inputs.flatten()[positions])
         return _term(self.settings.distillation.reconstruction, total, count)
+
+    def _again(self, items: Tensor) -> Tensor:
+        """Those of histories (batch, length) that are read again, damaged: the first of the whole step."""
+        rows = self._rows(len(items), items.device)
+        count = math.ceil(self.settings.damage.histories * len(of_all_processes(rows)))
+        return items[: int((rows < count).sum())]
 
     @staticmethod
     def _rows(count: int, device: torch.device) -> Tensor:

@@ -25,6 +25,9 @@ class Damage(Settings):
     """Share that is lost; null draws it, for each history and modality."""
     concentration: float = Field(1.0, gt=0)
     """Rates are drawn from Beta(c, c): 1 is uniform from 0 to 1, more keeps them near a half."""
+    histories: float = Field(0.6, gt=0, le=1)
+    """Share of a step's histories that are read again, damaged. They are the first ones, which are a little longer: a
+    step holds histories of like length, sorted."""
     candidates: float = Field(0.25, ge=0, le=1)
     """Share of the items that may be damaged where they are scored, drawn anew every step; they lose what rates of the
     step say. 0 scores all whole; each one damaged has to be made."""
