@@ -43,12 +43,25 @@ RUNS: dict[str, tuple[str, str]] = {
     "pad_gru4rec": ("pad", "gru4rec"),
     "findrec": ("findrec", "sasrec"),
     "eimf": ("eimf", "eimf"),
+    "cider": ("cider", "sasrec"),
     "tiger": ("tiger", "tiger"),
     "markov": ("markov", "markov"),
     "mme_sid": ("mme_sid", "mme_sid"),
 }
 FUSED = {"kind": "dual_view", "text": "t", "fine": "f", "width": 8, "adapter": [8], "axis": "sequence"}
-TOWERS = ["sasrec", "gru4rec", "bert4rec", "codes", "dual_view", "fused", "pad", "pad_gru4rec", "findrec", "eimf"]
+TOWERS = [
+    "sasrec",
+    "gru4rec",
+    "bert4rec",
+    "codes",
+    "dual_view",
+    "fused",
+    "pad",
+    "pad_gru4rec",
+    "findrec",
+    "eimf",
+    "cider",
+]
 BACKBONES = ("sasrec", "gru4rec", "bert4rec")
 
 
