@@ -11,13 +11,11 @@ items once for each state that occurs, and a position's state picks the row.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
 import torch
-import torch.distributed
 from torch import Tensor
 
 from tessera.artifacts.logs import log
@@ -25,17 +23,15 @@ from tessera.evaluation.histories import Histories
 from tessera.objectives.catalogue import catalogue_loss
 from tessera.objectives.losses.base import CatalogueLoss
 from tessera.recommenders.backbones.base import Backbone, Examples
+from tessera.recommenders.damaged_items import DamagedItems
 from tessera.recommenders.debiasing import BinAdjustment, LogitAdjustment, shortcuts
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.item_encoders.base import ItemEncoder, View
-from tessera.recommenders.item_encoders.parts import of_all_processes
+from tessera.recommenders.item_encoders.base import ItemEncoder
 from tessera.recommenders.robustness import (
     Maps,
     Reconstruction,
-    Sampler,
     attention_divergence,
     direction_loss,
-    really_there,
     score_divergence,
     some_items,
     watched,
@@ -43,7 +39,6 @@ from tessera.recommenders.robustness import (
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate
 from tessera.recommenders.systems.encoded_items import EncodedItems
 from tessera.settings.kinds import implementation
-from tessera.settings.missing import MODALITIES, Modality
 from tessera.settings.runs import Run
 from tessera.settings.systems.cider import CIDerSystem
 from tessera.training.batches import WindowBatches
@@ -88,22 +83,12 @@ class CIDer(EncodedItems):
         self.settings, self.items, self.backbone, self.loss = settings, items, backbone, loss
         self.seed, self.popularity = seed, popularity
         self.max_history = backbone.max_length
-        self.names = list(items.views())
-        tables = [view.table for view in items.views().values()]
-        self.of_view = [frozenset(name for name in MODALITIES if name in made_of.get(table, ())) for table in tables]
-        self.modalities: tuple[Modality, ...] = tuple(
-            name for name in MODALITIES if any(name in made for made in self.of_view)
-        )
-        if not self.modalities:
-            raise ValueError("nothing that the item encoder reads is made from pictures or texts: nothing can be lost")
         used = settings.distillation
-        self.sampler = Sampler(settings.damage, seed, self.modalities, ids=bool(items.item_rows()))
+        self.damaged = DamagedItems(settings.damage, items, made_of, len(popularity), seed)
         if used.used and settings.damage.rate != 0:
-            for view in items.views().values():
+            for view in self.damaged.views():
                 view.present.learns = True  # the vector for what is absent
-        self.reconstruction = (
-            Reconstruction(list(items.views().values()), backbone.dim) if used.reconstruction else None
-        )
+        self.reconstruction = Reconstruction(self.damaged.views(), backbone.dim) if used.reconstruction else None
         self.adjustment = self._adjustment()
         causal = settings.counterfactual
         tau = causal.tau if causal is not None and causal.tau is not None else 0.0
@@ -122,7 +107,7 @@ class CIDer(EncodedItems):
             return None
         if settings.adjustment == "logit":
             return LogitAdjustment(settings, self.popularity)
-        return BinAdjustment(settings, self.popularity, list(self.items.views().values()), self.backbone.dim)
+        return BinAdjustment(settings, self.popularity, self.damaged.views(), self.backbone.dim)
 
     @classmethod
     def build(cls, run: Run, inputs: RunInputs, popularity: np.ndarray) -> CIDer:
@@ -213,15 +198,7 @@ class CIDer(EncodedItems):
             vectors = self.items()
             whole = self.backbone.examples(histories.items, vectors)
             return self._recommendation(whole, vectors, vectors, histories, 1.0)
-        views = list(self.items.views().values())
-        available = really_there(views, self.of_view, self.modalities)
-        again = self._again(histories.items)
-        inputs = again[:, :-1]
-        # places count from the end of the whole window, whatever the longest of the batch is
-        states = self.sampler.positions(again, available, at, self._rows(len(again), again.device))[:, :-1]
-        scored = self.sampler.candidates(available, at) if self.settings.damage.candidates else None
-
-        vectors, made, rows, candidates = self._vectors(inputs, states, scored)
+        again, states, vectors, made, read, candidates = self.damaged.draw(histories.items, at)
         watching = bool(used.attention and self.backbone.attends())
         maps = (Maps(), Maps()) if watching else (None, None)
         # the same layers drop the same numbers in both passes: those of the first histories come first
@@ -230,10 +207,8 @@ class CIDer(EncodedItems):
         with watched(self.backbone, maps[1]):
             whole = self.backbone.examples(histories.items, vectors)
         torch.manual_seed(seed)
-        # the last item of a window is never read
-        rows = torch.cat([rows, again[:, -1:]], 1)
         with watched(self.backbone, maps[0]):
-            damaged = self.backbone.examples(rows, made)
+            damaged = self.backbone.examples(read, made)
 
         terms = dict(self._recommendation(whole, vectors, vectors, histories, 1.0))
         # targets are in the order of their histories
@@ -252,45 +227,12 @@ class CIDer(EncodedItems):
             total, positions = attention_divergence(maps[0], maps[1], again[:, 1:] > 0)
             terms["attention"] = _term(used.attention, total, positions)
         if self.reconstruction is not None:
-            terms["reconstruction"] = self._reconstructed(views, damaged, states, again)
+            terms["reconstruction"] = self._reconstructed(damaged, states, again)
         if used.scores:
             chosen = torch.from_numpy(some_items(len(vectors) - 1, used.scored_items, self.seed, at)).to(made.device)
             said, given = damaged.states @ candidates[chosen].T, teacher @ vectors[chosen].detach().T
             terms["scores"] = _term(used.scores, score_divergence(said, given, used.temperature), count)
         return terms
-
-    def _vectors(self, inputs: Tensor, states: Tensor, scored: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Item vectors of a step: each item whole, and once in each other state that occurs.
-
-        Args:
-            inputs: (batch, length) items that are read.
-            states: (batch, length) what they have lost.
-            scored: (items + 1,) what items have lost where they are scored; None scores them whole.
-        Returns:
-            (items + 1, dim) whole vectors; (rows, dim) those, and the damaged ones behind them; (batch, length) the row
-            of each position; (items + 1, dim) vectors of items as they are scored in the damaged pass.
-        """
-        count = len(self.popularity)
-        pairs = (states * count + inputs).flatten()
-        if scored is not None:
-            pairs = torch.cat([pairs, scored * count + torch.arange(count, device=scored.device)])
-        damaged = pairs[pairs >= count].unique()  # type: ignore[no-untyped-call]
-        with self.items.sharing():
-            vectors: Tensor = self.items()
-            parts = [vectors]
-            for number in (damaged // count).unique().tolist():
-                with self.items.without(self._away(number)):
-                    parts.append(self.items.some(damaged[damaged // count == number] % count))
-        made = torch.cat(parts)
-        # whole ones come first, in their order; the others as they were sorted: by state, then by item
-        rows = torch.where(pairs < count, pairs, count + torch.searchsorted(damaged, pairs))
-        read, compared = rows[: inputs.numel()].view(inputs.shape), rows[inputs.numel() :]
-        return vectors, made, read, vectors if scored is None else made[compared]
-
-    def _away(self, number: int) -> list[str]:
-        """The views that go with the modalities of a state."""
-        lost = {name for bit, name in enumerate(self.modalities) if number >> bit & 1}
-        return [name for name, made_of in zip(self.names, self.of_view, strict=True) if made_of & lost]
 
     def _recommendation(
         self,
@@ -314,7 +256,7 @@ class CIDer(EncodedItems):
             **{name: Term(loss) for name, loss in own.items()},
         }
 
-    def _reconstructed(self, views: list[View], damaged: Examples, states: Tensor, items: Tensor) -> Term:
+    def _reconstructed(self, damaged: Examples, states: Tensor, items: Tensor) -> Term:
         """What the damaged states say of what was taken away at their positions and is really there."""
         assert self.reconstruction is not None
         inputs, targets = items[:, :-1], items[:, 1:]
@@ -322,32 +264,9 @@ class CIDer(EncodedItems):
         if len(positions) > len(damaged.states):  # only the last of each history is predicted
             owners = positions // targets.shape[1]
             positions = positions[owners.diff(append=owners.new_tensor([-1])) != 0]
-        taken = states.flatten()[positions]
-        away = torch.stack(
-            [
-                torch.stack([taken >> self.modalities.index(name) & 1 for name in made_of]).any(0)
-                if made_of
-                else torch.zeros_like(taken, dtype=torch.bool)
-                for made_of in self.of_view
-            ],
-            1,
-        )
-        total, count = self.reconstruction(views, away, damaged.states, inputs.flatten()[positions])
+        away = self.damaged.taken(states.flatten()[positions])
+        total, count = self.reconstruction(self.damaged.views(), away, damaged.states, inputs.flatten()[positions])
         return _term(self.settings.distillation.reconstruction, total, count)
-
-    def _again(self, items: Tensor) -> Tensor:
-        """Those of histories (batch, length) that are read again, damaged: the first of the whole step."""
-        rows = self._rows(len(items), items.device)
-        count = math.ceil(self.settings.damage.histories * len(of_all_processes(rows)))
-        return items[: int((rows < count).sum())]
-
-    @staticmethod
-    def _rows(count: int, device: torch.device) -> Tensor:
-        """(count,) which rows of the whole step a process has: they are dealt in turn."""
-        rows = torch.arange(count, device=device)
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return rows
-        return rows * torch.distributed.get_world_size() + torch.distributed.get_rank()
 
     # ------------------------------------------------------------ scores
 
@@ -362,7 +281,7 @@ class CIDer(EncodedItems):
         self.spread = centred.T @ centred / len(centred)
         if not len(self.kept):
             return Catalogue(vectors, vectors, bias)
-        with self.items.without(self.names):
+        with self.items.without(self.damaged.names):
             nothing = self.items()[1:].mean(0)
         left = torch.where(self.kept[:, None], vectors, nothing)
         return Catalogue(torch.cat([vectors, left], 1), vectors, bias)
