@@ -93,8 +93,9 @@ class CIDer(EncodedItems):
         causal = settings.counterfactual
         tau = causal.tau if causal is not None and causal.tau is not None else 0.0
         self.register_buffer("tau", torch.tensor(tau))
-        # NDCG@10 of each tau that was tried; saved, so that a resumed run still knows
-        self.register_buffer("tried", torch.full((len(causal.grid) if causal is not None else 0,), torch.nan))
+        # NDCG@10 of each tau that was tried, -1 before; saved, so that a resumed run still knows
+        grid = causal.grid if causal is not None and causal.tau is None else []
+        self.register_buffer("tried", torch.full((len(grid),), -1.0))
         chosen = np.zeros(len(popularity) if causal is not None and causal.keep == "shortcuts" else 0, bool)
         self.register_buffer("kept", torch.from_numpy(chosen))
         self.register_buffer("spread", None, persistent=False)
