@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
+from tessera.artifacts.arrow import without_pandas
 from tessera.artifacts.files import NO_ROOM
 from tessera.artifacts.gpus import own_gpus
 
@@ -117,6 +118,7 @@ def stage(path: str | Path | None, threads: int = 1, attempt: int | None = None,
         gpus: how many it computes on, which other jobs of this machine then do not (`own_gpus`).
     """
     use_threads(threads)
+    without_pandas()
     _Stage.log = path
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if path:
