@@ -34,8 +34,9 @@ def drawn(
 
     Args:
         pattern: see `tessera.settings.missing.Pattern`.
-        rates: (modalities,) or (batch, modalities) of losses, from 0 (nothing) to 1 (everything). `same_rate` is
-            `feature` whose rates are one for all modalities (`drawn_rates`); of `one_modality` the first is taken.
+        rates: (modalities,) or (batch, modalities) of losses, from 0 (nothing) to 1 (everything); float64 where the
+            shares must be a config's to the last bit. `same_rate` is `feature` whose rates are one for all modalities
+            (`drawn_rates`).
         items: (batch, length) ids, padding 0 at either end.
         available: (items + 1, modalities) bool, what there is without a loss.
         keys: (batch,) int64, which draw a row gets, as its user or `keys_of` of user and epoch. Patterns of items
@@ -158,7 +159,8 @@ def _mix(keys: Tensor) -> Tensor:
 
 def _shifted(keys: Tensor, bits: int) -> Tensor:
     """Bits moved to the right, zeros from the left: int64 of torch copies the sign."""
-    return (keys >> bits) & (2 ** (64 - bits) - 1)
+    moved: Tensor = (keys >> bits) & (2 ** (64 - bits) - 1)
+    return moved
 
 
 def _uniform(keys: Tensor) -> Tensor:

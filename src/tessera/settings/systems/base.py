@@ -26,6 +26,10 @@ class SystemSettings(Kind):
     KNOWS_MODALITIES: ClassVar[bool] = False
     """Whether it asks what its tables are made from, though nothing be lost."""
 
+    HISTORY_LOSSES: ClassVar[bool] = False
+    """Whether its `users` reads the items of a history by `Catalogue.read` alone, so that a position can be given the
+    vector of an item that lost something there (`robustness`)."""
+
     recommender: str
     """What it is."""
 

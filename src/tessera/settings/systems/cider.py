@@ -102,6 +102,7 @@ class CIDerSystem(UnderBackbones):
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.cider:CIDer"
     FREE: ClassVar[frozenset[str]] = UnderBackbones.FREE | {"damage", "counterfactual"}
+    HISTORY_LOSSES: ClassVar[bool] = True
     KNOWS_MODALITIES: ClassVar[bool] = True
     recommender: Literal["cider"] = "cider"
     items: ItemEncoder
