@@ -137,14 +137,14 @@ SYSTEMS: dict[str, Any] = {
     "cider": {
         "recommender": "cider",
         "items": {"table": "t", "adapter": [8], "id_residual": True},
-        "counterfactual": {"tau": 0.4},
+        "counterfactual": {"keep": "last", "tau": 0.4},
     },
     "tiger": TIGER,
     "mme_sid": {},
 }
 BY_ITEM = {"ids": ["items.weight"], "table": ["items.residual"], "codes": ["items.residual"],
            "findrec": ["items.weight"], "eimf": ["items.weight"],
-           "cider": ["items.residual", "kept"], "mme_sid": ["heads.vectors"]}  # fmt: skip
+           "cider": ["items.residual"], "mme_sid": ["heads.vectors"]}  # fmt: skip
 """What has a row an item, said here anew."""
 
 

@@ -130,7 +130,7 @@ class CIDer(EncodedItems):
         return cls(settings, items, backbone, loss, popularity, run.modalities, run.seed)
 
     def item_rows(self) -> Collection[str]:
-        """Those of the encoder, and which items are shortcuts."""
+        """Those of the encoder, and which items are shortcuts; these a training finds anew in its own histories."""
         return [*super().item_rows(), *(["kept"] if len(self.kept) else [])]
 
     @torch.no_grad()
