@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from tessera.settings.base import Seed, Settings
+from tessera.settings.shift import Shift, check_shift_name
 
 
 class FullRanking(Settings):
@@ -70,6 +71,9 @@ class Evaluation(Settings):
     """Users scored at once: bounds the memory (users x items scores)."""
     recommendations: int = Field(20, ge=1)
     """Length of the recommendation lists that are kept, for coverage, Gini and the report."""
+    shift: dict[str, Shift] = Field(default_factory=dict)
+    """Test sets that differ from training, by name, which tables show beside one that does not:
+    `{unpopular: {kind: popularity}, late: {kind: temporal}}`. They are made of the users that are judged anyway."""
 
     @field_validator("cutoffs", "history_bins")
     @classmethod
@@ -77,6 +81,13 @@ class Evaluation(Settings):
         if not values or values[0] < 1 or values != sorted(set(values)):
             raise ValueError("expected ascending positive whole numbers, e.g. [5, 10, 20]")
         return values
+
+    @field_validator("shift")
+    @classmethod
+    def _names(cls, shifts: dict[str, Shift]) -> dict[str, Shift]:
+        for name in shifts:
+            check_shift_name(name)
+        return shifts
 
 
 class Significance(Settings):

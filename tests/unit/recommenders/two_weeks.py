@@ -139,12 +139,13 @@ SYSTEMS: dict[str, Any] = {
         "items": {"table": "t", "adapter": [8], "id_residual": True},
         "counterfactual": {"keep": "last", "tau": 0.4},
     },
+    "i3_mrec": {"recommender": "i3_mrec", "text": "t", "adapter": [8]},
     "tiger": TIGER,
     "mme_sid": {},
 }
 BY_ITEM = {"ids": ["items.weight"], "table": ["items.residual"], "codes": ["items.residual"],
            "findrec": ["items.weight"], "eimf": ["items.weight"],
-           "cider": ["items.residual"], "mme_sid": ["heads.vectors"]}  # fmt: skip
+           "i3_mrec": ["residual"], "cider": ["items.residual"], "mme_sid": ["heads.vectors"]}  # fmt: skip
 """What has a row an item, said here anew."""
 
 

@@ -193,8 +193,10 @@ def test_a_claim_has_a_name_of_its_own() -> None:
 @pytest.mark.parametrize(
     "system",
     [
-        {"recommender": "pad", "table": "text"},
-        {"recommender": "findrec", "text": "text"},
+        *(
+            {"recommender": kind, key: "text"}
+            for kind, key in (("pad", "table"), ("findrec", "text"), ("i3_mrec", "text"))
+        ),
         {"recommender": "cider", "items": {"table": "text"}},
     ],
 )
