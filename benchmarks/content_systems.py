@@ -23,11 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from tessera.artifacts.sequences import write_item_sequences
 from tessera.artifacts.tables import write_item_table
 from tessera.evaluation.histories import Histories
 from tessera.plan.graph import Plan
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.systems.base import Recommender, TrainingHistories, recommender
+from tessera.recommenders.systems.cider import CIDer
 from tessera.recommenders.systems.pad import PAD
 from tessera.settings.config import load
 from tessera.settings.runs import Run
@@ -38,6 +40,19 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "id": {"items": "ids"},
     "text": {"items": {"table": "t"}},
     "pad": {"recommender": "pad", "table": "t"},
+    "views": {"items": {"kind": "dual_view", "text": "t", "image": "p", "alignment": None}},
+    "dmesr": {"items": {"kind": "dual_view", "text": "t", "image": "p", "fine": "f"}},
+    "cider_table": {"recommender": "cider", "items": {"table": "t"}},
+    "cider_views": {
+        "recommender": "cider",
+        "items": {"kind": "dual_view", "text": "t", "image": "p", "alignment": None},
+    },
+    "cider_dmesr": {"recommender": "cider", "items": {"kind": "dual_view", "text": "t", "image": "p", "fine": "f"}},
+    "cider_positions": {
+        "recommender": "cider",
+        "items": {"kind": "dual_view", "text": "t", "image": "p", "fine": "f"},
+        "damage": {"pattern": "feature"},
+    },
     "findrec": {"recommender": "findrec", "text": "t", "image": "p"},
     "findrec_plain": {"recommender": "findrec", "text": "t", "image": "p", "bottleneck": None, "alignment": None},
     "eimf": {"recommender": "eimf"},
@@ -58,6 +73,12 @@ SYSTEMS: dict[str, dict[str, Any]] = {
 STEPS = {
     "SASRec": ("id", None),
     "SASRec on the text table": ("text", None),
+    "CIDer-style, text table": ("cider_table", None),
+    "SASRec on text and picture tables": ("views", None),
+    "CIDer-style, text and picture tables": ("cider_views", None),
+    "DMESR": ("dmesr", None),
+    "CIDer-style, DMESR": ("cider_dmesr", None),
+    "CIDer-style, DMESR, positions damaged": ("cider_positions", None),
     "PAD, pre-train": ("pad", "pretrain"),
     "PAD, align": ("pad", "align"),
     "PAD, disentangle": ("pad", "disentangle"),
@@ -71,6 +92,8 @@ STEPS = {
 }
 SCORES = {
     "SASRec": "id",
+    "CIDer-style, DMESR": "cider_dmesr",
+    "CIDer-style, DMESR, less shortcuts": "cider_dmesr",
     "PAD, one product": "pad",
     "PAD, a product a tower, summed": "pad",
     "FindRec": "findrec",
@@ -84,7 +107,11 @@ def run_of(system: str, tokens: int) -> Run:
     """The run of a system, defaults resolved."""
     config = {
         "datasets": {"x": {"source": "bazaar"}},
-        "tables": {name: {"recipe": "vectors", "path": f"{name}.npy"} for name in ("t", "p")},
+        "tables": {
+            "t": {"recipe": "vectors", "path": "t.npy", "made_from": ["text"]},
+            "p": {"recipe": "vectors", "path": "p.npy", "made_from": ["image"]},
+            "f": {"recipe": "attributes", "model": "small"},
+        },
         "systems": {"s": SYSTEMS[system]},
         "backbones": {"sasrec": {"dropout": 0.5}},
         "training": {"batch_tokens": tokens, "device": "cpu"},
@@ -109,8 +136,13 @@ def built(system: str, items: int, width: int, tokens: int) -> tuple[Run, Recomm
         tables = {}
         for number, name in enumerate(run.tables, 1):
             tables[name] = str(Path(folder) / f"{name}.parquet")
-            rows = np.random.default_rng(number).standard_normal((items, width)).astype(np.float32)
-            write_item_table(Path(tables[name]), np.arange(1, items + 1), rows)
+            rng, numbers = np.random.default_rng(number), np.arange(1, items + 1)
+            if name == "f":  # four attributes an item, of 500 values
+                rows = rng.standard_normal((500, width)).astype(np.float32)[rng.integers(0, 500, 4 * items)]
+                write_item_sequences(Path(tables[name]), np.repeat(numbers, 4), [*"abcd"] * items, rows)
+                continue
+            rows = rng.standard_normal((items, width)).astype(np.float32)
+            write_item_table(Path(tables[name]), numbers, rows)
         popularity = np.bincount(learned.items, minlength=items + 1)
         torch.manual_seed(0)
         model = recommender(run).build(run, RunInputs(tables=tables), popularity)
@@ -142,6 +174,8 @@ def scores(name: str, arguments: argparse.Namespace) -> Callable[[], object]:
     _, model, learned = built(SCORES[name], arguments.items, arguments.width, arguments.tokens)
     if isinstance(model, PAD):
         model.stage.fill_(2)
+    if isinstance(model, CIDer) and "shortcuts" in name:
+        model.tau.fill_(0.5)
     model.eval()
     lengths = np.diff(learned.offsets)[:USERS]
     rows = np.zeros((USERS, lengths.max()), np.int64)

@@ -86,6 +86,7 @@ ITEMS: dict[str, dict[str, Any]] = {
     "dual_view": {},
     "pad": {"recommender": "pad", "table": "t", "adapter": [32]},
     "findrec": {"recommender": "findrec", "text": "t", "width": 32, "dropout": 0.0},
+    "cider": {"recommender": "cider", "items": {"table": "t", "adapter": [32]}, "damage": {"pattern": "feature"}},
     "i3_mrec": {"recommender": "i3_mrec", "text": "t", "ids": "environment", "adapter": [32], "dropout": 0.0},
     "i3_mrec-gradient": {
         "recommender": "i3_mrec", "text": "t", "ids": "environment", "dropout": 0.0,
@@ -118,7 +119,7 @@ def backbone_run(
     else:
         run = pattern.make_run(backbone, {**ITEMS[items], **({"loss": loss} if loss else {})}, **told)
         inputs = RunInputs()
-        if items in ("table", "pad", "findrec") or items.startswith("i3_mrec"):
+        if items in ("table", "pad", "findrec", "cider") or items.startswith("i3_mrec"):
             own = _once(folder.parent / "table", lambda own: test_train.make_table(own, skip=(7, 8)))
             inputs = RunInputs(tables={"t": str(own / "t.parquet")})
         if items == "semantic_ids":
@@ -179,7 +180,7 @@ RECOMMENDERS: dict[str, Recommender] = {
         for backbone in ("sasrec", "gru4rec", "bert4rec", "mamba", "filter", "hstu")
         for items in ITEMS
         if backbone == "sasrec" or items != "dual_view-sequence"
-        if backbone != "bert4rec" or items != "findrec"  # it looks both ways
+        if backbone != "bert4rec" or items not in ("findrec", "cider")  # it looks both ways
     },
     **{f"sasrec/ids/{name}": partial(backbone_run, "ids", "sasrec", loss) for name, loss in LOSSES.items()},
     **{f"eimf/{network}": partial(eimf_run, network) for network in ("attention", "capsules")},

@@ -75,7 +75,7 @@ class Plan:
         missing = system.missing or config.missing
         # what reads nothing that is lost stays as it is
         if missing is None or not missing.touches(modalities.values()):
-            missing, modalities = None, {}
+            missing, modalities = None, modalities if system.KNOWS_MODALITIES else {}
         # a network of its own has a loss of its own
         loss = (system.loss or config.loss) if isinstance(system, UnderBackbones) else CrossEntropy()
         resolved = Training.model_validate(training)

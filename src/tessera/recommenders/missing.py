@@ -76,6 +76,8 @@ class Present(nn.Module):
         trained, judged = (None, None) if lost is None else (lost.at(training=True), lost.at(training=False))
         self.register_buffer("lost", trained, persistent=False)
         self.register_buffer("judged", judged, persistent=False)
+        self.away = False
+        """Whether all rows are taken away for now, as a training step asks that also learns without them."""
         whole = present if present.ndim == 1 else present.flatten(1).any(1)
         met = whole if trained is None else whole & ~trained
         self.learns = not bool(met[1:].all())
@@ -98,6 +100,8 @@ class Present(nn.Module):
 
     def missed(self) -> Tensor | None:
         """(items + 1,) which items have lost the row for now; None where none has."""
+        if self.away:
+            return torch.ones(len(self.present), dtype=torch.bool, device=self.present.device)
         return self.lost if self.training else self.judged
 
     def forward(self) -> Tensor:

@@ -21,7 +21,7 @@ from tessera.evaluation.groups import repeat_warning
 from tessera.evaluation.judge import counted_cases, validation_metrics
 from tessera.language.models import fingerprint
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.systems.base import as_scorer, fixed, recommender, training_histories
+from tessera.recommenders.systems.base import Recommender, as_scorer, fixed, recommender, training_histories
 from tessera.recommenders.warm_start import Begin, begin, latest, trained_on
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
@@ -33,13 +33,13 @@ from tessera.training.machine import Machine, seed_step, state_identity
 from tessera.training.phases import Epochs, Phase
 
 
-def run_identity(run: Run, data: Path, inputs: RunInputs, code: str, epochs: Mapping[str, int] | None = None) -> str:
+def run_identity(run: Run, data: Path, inputs: RunInputs, code: str, told: Mapping[str, float] | None = None) -> str:
     """Name of a run's state: changes with its settings, its code and its input files, and with nothing else.
 
-    `epochs` is how long each phase lasts, where another run has told.
+    `told` is how long each phase lasts, and what else was chosen on validation, where another run has told.
     """
-    long = [] if epochs is None else [json.dumps(epochs, sort_keys=True)]
-    digests = [*long, file_digest(data / "interactions.parquet"), *inputs.digests(), *fingerprint(run.model)]
+    digests = [] if told is None else [json.dumps(told, sort_keys=True)]
+    digests = [*digests, file_digest(data / "interactions.parquet"), *inputs.digests(), *fingerprint(run.model)]
     return state_identity(run.canonical(), code, *digests)
 
 
@@ -109,7 +109,7 @@ def train_run(
         state: root of the trainers' resumable states.
         code: fingerprint of the code that trains.
         validated: model.json of the same run on data that could be validated, which says how many epochs are trained
-            here, exactly; None stops by the validation cases of `data`.
+            here, exactly, and what else was chosen there; None stops by the validation cases of `data`.
     Raises:
         ValueError: a file that the run reads was not given.
     """
@@ -135,11 +135,14 @@ def train_run(
         description |= {"warm_start": warm.described(), "remarks": warm.remarks}
         description["trained_on"]["last"] = latest(description["trained_on"]["last"], warm.start)
     needed = None if validated is None else needed_epochs(validated)
-    folder = state / run_identity(run, data, inputs, code, needed)
+    selected = {} if validated is None else read_json(validated).get("selected", {})
+    folder = state / run_identity(run, data, inputs, code, None if needed is None else {**needed, **selected})
     machine = Machine(run.training)
-    history, weights = _train_network(run, dataset, inputs, folder, machine, needed, warm)
+    history, model = _train_network(run, dataset, inputs, folder, machine, needed, warm, selected)
     if not machine.first:
         return
+    if model.selected():
+        description["selected"] = model.selected()
     phases = best_epochs(history)
     best = list(phases.values())[-1] if phases else {"epoch": 0}
     epochs = sum(row.get("epoch", 0) > 0 for row in history)
@@ -147,7 +150,7 @@ def train_run(
     if len(phases) > 1:
         description["best_epochs"] = {name: row["epoch"] for name, row in phases.items()}
     write_history(output.with_name("history.jsonl"), history)
-    write_model(output, weights, description)
+    write_model(output, model.state_dict(), description)
     clear(folder / "checkpoint.safetensors")
     if validated is None and "NDCG@10" in best:
         log.info("best epoch %d of %d, validation NDCG@10 %.4f", best["epoch"], epochs, best["NDCG@10"])
@@ -166,11 +169,14 @@ def _train_network(
     machine: Machine,
     needed: Mapping[str, int] | None,
     warm: Begin | None = None,
-) -> tuple[list[dict[str, Any]], Mapping[str, torch.Tensor]]:
+    selected: Mapping[str, float] | None = None,
+) -> tuple[list[dict[str, Any]], Recommender]:
     seed_step(run.seed)
     model = recommender(run).build(run, inputs.under(run), dataset.train_counts)
     if warm is not None:
         warm.into(model)
+    if selected:
+        model.select(selected)
     judged = validation_settings(run)
     cases = dataset.cases("valid", model.reads_times)
     if needed is None:
@@ -190,7 +196,7 @@ def _train_network(
         f"{len(cases):,}", machine.device,
     )  # fmt: skip
     engine = Engine(model, program, run.training, run.seed, folder, machine, f"{run.system}/{run.recommender}")
-    return engine.fit(), model.state_dict()
+    return engine.fit(), model
 
 
 def validation_settings(run: Run) -> Evaluation:

@@ -40,7 +40,7 @@ class Run(Settings):
     missing: Missing | None = None
     """Pictures or texts that are lost."""
     modalities: dict[str, list[str]] = Field(default_factory=dict)
-    """What the tables are made from, where something is lost."""
+    """What the tables are made from, where something is lost or the system asks."""
     chosen: dict[str, Any] = Field(default_factory=dict)
     """Settings that a search chose for it, by their paths in the config."""
     remarks: list[str] = Field(default_factory=list)

@@ -71,7 +71,7 @@ def make_run(recommender: str = "sasrec", system: dict | None = None, **training
         "datasets": {"x": {"source": "bazaar"}},
         "backbones": dict.fromkeys(("sasrec", "gru4rec", "bert4rec", "filter", "hstu"), shape),
         "tables": {
-            "t": {"recipe": "vectors", "path": "t.npy"},
+            "t": {"recipe": "vectors", "path": "t.npy", "made_from": ["text"]},
             "f": {"recipe": "attributes", "model": "small"},
             "w": {"recipe": "interests", "model": "small"},
         },

@@ -114,6 +114,14 @@ SYSTEMS: dict[str, tuple[dict[str, Any], str]] = {
         "sasrec",
     ),
     "eimf": ({"recommender": "eimf", "items": {"table": "told"}, "dim": 16, "interests": None}, "sasrec"),
+    "cider": (
+        {
+            "recommender": "cider",
+            "counterfactual": {"tau": 0.0},
+            "items": {"kind": "dual_view", "image": "pictures", "text": "texts", "width": 16},
+        },
+        "sasrec",
+    ),
 }
 
 

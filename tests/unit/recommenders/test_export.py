@@ -46,6 +46,7 @@ RUNS: dict[str, tuple[str, str]] = {
     "pad_gru4rec": ("pad", "gru4rec"),
     "findrec": ("findrec", "sasrec"),
     "eimf": ("eimf", "eimf"),
+    "cider": ("cider", "sasrec"),
     "tiger": ("tiger", "tiger"),
     "markov": ("markov", "markov"),
     "mme_sid": ("mme_sid", "mme_sid"),

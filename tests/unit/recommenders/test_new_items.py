@@ -30,12 +30,13 @@ SYSTEMS: dict[str, Any] = {
     "pad": {"recommender": "pad", "table": "t", "adapter": [8]},
     "findrec": {"recommender": "findrec", "text": "t", "width": 8},
     "eimf": {"recommender": "eimf", "interests": "w", "items": {"table": "t", "adapter": [8]}, "dim": 16},
+    "cider": {"recommender": "cider", "items": {"table": "t", "adapter": [8]}, "counterfactual": {"tau": 0.4}},
     "i3_mrec": {"recommender": "i3_mrec", "text": "t", "adapter": [8]},
     "ids": {"items": "ids"},
     "popular": {"recommender": "popular"},
     "markov": {"recommender": "markov"},
 }
-CAN = ["table", "plain", "with_offsets", "pad", "eimf", "i3_mrec"]
+CAN = ["table", "plain", "with_offsets", "pad", "eimf", "i3_mrec", "cider"]
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tessera.recommenders.backbones.attention import Block
+
 
 class Examples(NamedTuple):
     """What a training pass predicts from."""
@@ -38,6 +40,10 @@ class Backbone(nn.Module, ABC):
         self.fusion: nn.Module | None = None
         """What is made of the item vectors of a history before they are read; None takes them as they are. Views of
         items that read each other along the history enter here: (inputs, real) to inputs, as in `fused`."""
+
+    def attends(self) -> list[Block]:
+        """The last layers of attention, whose maps can be looked at; empty where there is none."""
+        return []
 
     @property
     def window(self) -> int:

@@ -40,6 +40,10 @@ class AttentionStack(CausalBackbone):
         self.norm = nn.LayerNorm(dim)
         initialise(self, std=0.02)
 
+    def attends(self) -> list[Block]:
+        """The last block."""
+        return [block for block in self.blocks[-1:] if isinstance(block, Block)]
+
     def _start(self, inputs: Tensor) -> Tensor:
         """Item vectors, scaled so that they are not drowned by the positions, plus position vectors."""
         x: Tensor = self.dropout(inputs * self.dim**0.5 + self.positions.weight[: inputs.shape[1]])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from tessera.recommenders.backbones.attention import Block
 from tessera.recommenders.backbones.base import Backbone, Examples
 
 
@@ -25,6 +26,10 @@ class TwoViews(Backbone):
         self.max_length = backbones[0].max_length
         self.overlap = backbones[0].overlap
         self.reads_times = backbones[0].reads_times
+
+    def attends(self) -> list[Block]:
+        """Those of both; a backbone that reads both views once, which it is asked twice."""
+        return [block for backbone in dict.fromkeys(self.views) for block in backbone.attends()]  # type: ignore[operator]
 
     @property
     def window(self) -> int:

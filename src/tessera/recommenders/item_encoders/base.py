@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor, nn
 
 from tessera.recommenders.backbones.base import Backbone
 from tessera.recommenders.inputs import RunInputs
+from tessera.recommenders.missing import Present
 from tessera.settings.backbones.base import BackboneSettings
+
+
+class View(NamedTuple):
+    """A table as an encoder reads it."""
+
+    table: str
+    """Its name under `tables`."""
+    present: Present
+    """Which rows there are."""
+    rows: Callable[[Tensor], Tensor]
+    """(n, width) what the table says of items (n,), at unit mean square; of an item without a row, nothing to read."""
 
 
 class ItemEncoder(nn.Module, ABC):
@@ -18,6 +31,9 @@ class ItemEncoder(nn.Module, ABC):
 
     TAKES_NEW: ClassVar[bool] = False
     """Whether items that training did not know can be put behind the others (`add_items`)."""
+
+    shared: dict[str, Tensor] | None = None
+    """While `sharing`, what does not depend on the rows that are there, by name."""
 
     @classmethod
     @abstractmethod
@@ -51,6 +67,44 @@ class ItemEncoder(nn.Module, ABC):
             ValueError: it does not say, so no run can go on from another of other items.
         """
         raise ValueError(f"{type(self).__name__} does not say which of its weights have a row an item (`item_rows`)")
+
+    def views(self) -> Mapping[str, View]:
+        """The tables that it reads, by a name; empty where an item is known by nothing that it could lose."""
+        return {}
+
+    def some(self, items: Tensor) -> Tensor:
+        """(n, dim) vectors of items (n,): what `forward` gives there, without the others where that is cheaper."""
+        vectors: Tensor = self()[items]
+        return vectors
+
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """While this lasts, what does not depend on the rows that are there is made once; weights must stand still."""
+        self.shared = {}
+        try:
+            yield
+        finally:
+            self.shared = None
+
+    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """What `make` gives; while `sharing`, made at the first call alone."""
+        if self.shared is None:
+            return make()
+        if name not in self.shared:
+            self.shared[name] = make()
+        return self.shared[name]
+
+    @contextmanager
+    def without(self, names: Collection[str]) -> Iterator[None]:
+        """While this lasts, no item has a row of these `views`."""
+        views = self.views()
+        try:
+            for name, view in views.items():
+                view.present.away = name in names
+            yield
+        finally:
+            for view in views.values():
+                view.present.away = False
 
     def auxiliary_losses(self, vectors: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """Losses of its own, by name, that are added to the mean loss of a step.

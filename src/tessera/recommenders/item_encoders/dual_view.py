@@ -8,7 +8,8 @@ items pass once a step, and a value that many items share (`brand is Oxbow`) is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from tessera.objectives.contrastive import soft_contrastive
 from tessera.recommenders.backbones.base import Backbone
 from tessera.recommenders.backbones.two_views import TwoViews
 from tessera.recommenders.inputs import RunInputs, Table
-from tessera.recommenders.item_encoders.base import ItemEncoder
+from tessera.recommenders.item_encoders.base import ItemEncoder, View
 from tessera.recommenders.item_encoders.fusion import CrossAttention, SequenceFusion, masked_mean
 from tessera.recommenders.item_encoders.parts import (
     make_adapter,
@@ -111,17 +112,41 @@ class DualViewEncoder(ItemEncoder):
         """Nothing: an item is what its tables say."""
         return []
 
+    def views(self) -> Mapping[str, View]:
+        """The tables of what a model says, and the attributes, as their mean an item."""
+        views = {}
+        for shown in self.shown:
+            present = self.present[shown]
+            assert isinstance(present, Present)
+            views[shown] = View(self.settings.coarse[shown], present, partial(self._rows, shown))
+        if self.fine is not None and self.settings.fine is not None:
+            views["fine"] = View(self.settings.fine, self.fine.present, self.fine.means)
+        return views
+
+    def _rows(self, shown: str, items: Tensor) -> Tensor:
+        return self.get_buffer(f"table_{shown}")[items]
+
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""
-        coarse = torch.stack([self._coarse(shown) for shown in self.shown], 1) if self.shown else None
+        return self._made(None)
+
+    def some(self, items: Tensor) -> Tensor:
+        """See `ItemEncoder.some`: tables are projected whole, and views fused of these items alone."""
+        return self._made(items) if self.training else super().some(items)
+
+    def _made(self, items: Tensor | None) -> Tensor:
+        """(n, dim) vectors of some items, or of all."""
+        coarse = torch.stack([self._coarse(shown, items) for shown in self.shown], 1) if self.shown else None
         views: dict[str, Tensor] = {}
         if self.fusion is not None and coarse is not None and self.fine is not None:
-            views["coarse"], views["fine"] = self.fusion(coarse, self.fine, self.absent["fine"])
+            views["coarse"], views["fine"] = self.fusion(coarse, self.fine, self.absent["fine"], self.once, items)
         else:
             if coarse is not None:
                 views["coarse"] = coarse.mean(1)
             if self.fine is not None:
-                views["fine"] = masked_mean(*self.fine.tokens(self.absent["fine"]))
+                index, present = self.fine.layout(items)
+                distinct = self.once("distinct", partial(self.fine.distinct, self.absent["fine"]))
+                views["fine"] = masked_mean(nn.functional.embedding(index, distinct), present)
         made = [self.adapters[view](x) for view, x in views.items()]
         if self.gate is None:
             return torch.cat(made, 1)
@@ -154,11 +179,14 @@ class DualViewEncoder(ItemEncoder):
         ]
         return {"alignment": alignment.weight * torch.stack(losses).mean()}
 
-    def _coarse(self, shown: str) -> Tensor:
-        """(items + 1, width) projected vectors of one table, the learned one where an item has none."""
+    def _coarse(self, shown: str, items: Tensor | None = None) -> Tensor:
+        """(n, width) projected vectors of one table, the learned one where an item has none."""
         present = self.present[shown]
         assert isinstance(present, Present)
-        return present.fill(self._projected(shown), self.absent[shown])
+        projected = self.once(shown, lambda: self._projected(shown))
+        if items is None:
+            return present.fill(projected, self.absent[shown])
+        return torch.where(present()[items][:, None], projected[items], self.absent[shown])
 
     def _projected(self, shown: str, items: Tensor | slice = slice(None)) -> Tensor:
         projected: Tensor = self.project[shown](self.get_buffer(f"table_{shown}")[items])
@@ -198,19 +226,37 @@ class Attributes(nn.Module):
         stand_in = self.project(self.mean) if self.present.unlearned(absent) else absent
         return torch.cat([self.project(self.values), stand_in[None]])
 
-    def layout(self) -> tuple[Tensor, Tensor]:
-        """Which value stands where, and where any does, (items + 1, n): without a text it is the absent one, once."""
+    def layout(self, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Which value stands where, and where any does, (items + 1, n): without a text it is the absent one, once.
+
+        Of some items (n,) where they are given.
+        """
         none = len(self.values)
-        missed = self.present.missed()
-        index = self.value_index if missed is None else self.value_index.masked_fill(missed[:, None], none)
+        index, missed = self.value_index, self.present.missed()
+        if self.present.away:  # one column is enough for what is absent everywhere
+            index = index[:, :1]
+        if items is not None:
+            index, missed = index[items], None if missed is None else missed[items]
+        if missed is not None:
+            index = index.masked_fill(missed[:, None], none)
         present = index < none
         present = torch.cat([present[:, :1] | ~present.any(1, keepdim=True), present[:, 1:]], 1)
         return index, present
+
+    def means(self, items: Tensor) -> Tensor:
+        """(n, input width) the mean of the attributes of items (n,) that have any."""
+        there = self.present.present[items]
+        index = self.value_index[items].clamp(max=len(self.values) - 1)
+        return masked_mean(nn.functional.embedding(index, self.values), there)
 
     def tokens(self, absent: Tensor) -> tuple[Tensor, Tensor]:
         """(items + 1, n, width) projected attributes and (items + 1, n) which there are."""
         index, present = self.layout()
         return nn.functional.embedding(index, self.distinct(absent)), present
+
+
+Once = Callable[[str, Callable[[], Tensor]], Tensor]
+"""See `ItemEncoder.once`."""
 
 
 class _Fusion(nn.Module):
@@ -224,16 +270,20 @@ class _Fusion(nn.Module):
         else:
             self.reads = nn.ModuleDict({view: nn.Linear(2 * settings.width, settings.width) for view in reading})
 
-    def forward(self, coarse: Tensor, attributes: Attributes, absent: Tensor) -> tuple[Tensor, Tensor]:
-        """Two fused vectors an item, (items + 1, width) each.
+    def forward(
+        self, coarse: Tensor, attributes: Attributes, absent: Tensor, once: Once, items: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Two fused vectors an item, (n, width) each.
 
         Args:
-            coarse: (items + 1, tables, width).
+            coarse: (n, tables, width).
             attributes: the fine view.
             absent: (width,) what stands for a text that there is not.
+            once: see `ItemEncoder.once`.
+            items: (n,) which these are; None for all, in their order.
         """
-        index, present = attributes.layout()
-        distinct = attributes.distinct(absent)
+        index, present = attributes.layout(items)
+        distinct = once("distinct", lambda: attributes.distinct(absent))
 
         def spread(x: Tensor) -> Tensor:  # what is computed once a value, at every item that has it
             return nn.functional.embedding(index, x)
@@ -245,10 +295,11 @@ class _Fusion(nn.Module):
                 both = [mean_coarse, mean_fine] if view == "coarse" else [mean_fine, mean_coarse]
                 views[view] = read(torch.cat(both, 1))
             elif view == "coarse":
-                keys = spread(read.project_keys(distinct))
+                keys = spread(once("fine keys", partial(read.project_keys, distinct)))
                 seen = read.attend(read.project_query(coarse), keys, present[:, None]).mean(1)
                 views[view] = mean_coarse + read.project_out(seen)
             else:
-                queries, keys = spread(read.project_query(distinct)), read.project_keys(coarse)
+                queries = spread(once("fine queries", partial(read.project_query, distinct)))
+                keys = read.project_keys(coarse)
                 views[view] = mean_fine + read.project_out(masked_mean(read.attend(queries, keys), present))
         return views["coarse"], views["fine"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tessera.artifacts.codes import ABSENT, SemanticIds
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.item_encoders.base import ItemEncoder
+from tessera.recommenders.item_encoders.base import ItemEncoder, View
 from tessera.recommenders.item_encoders.parts import make_adapter, standardized
 from tessera.recommenders.missing import Lost, Present
 from tessera.settings.items.semantic_ids import SemanticIdItems
@@ -70,6 +70,7 @@ class SemanticIdEncoder(ItemEncoder):
             assert isinstance(coded, Present)
             coded.watch(absent)
         self.table = _Beside(*table, lost) if table is not None else None
+        self.name = settings.table
         inner = [sum(entering) + (self.table.width if self.table else 0), *settings.adapter]
         self.adapter = make_adapter(inner, dim, settings.dropout, norm=True)
         self.residual = nn.Parameter(torch.randn(len(ids.codes), dim) * 0.02) if settings.id_residual else None
@@ -84,6 +85,13 @@ class SemanticIdEncoder(ItemEncoder):
     def item_rows(self) -> Collection[str]:
         """The offset an item, where it has one; code vectors belong to codes."""
         return [] if self.residual is None else ["residual"]
+
+    def views(self) -> Mapping[str, View]:
+        """The table beside the codes; what the codes were made from is not lost with it."""
+        beside = self.table
+        if beside is None or self.name is None:
+            return {}
+        return {"table": View(self.name, beside.present, lambda items: beside.vectors[items])}
 
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tessera.objectives.contrastive import soft_contrastive
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.item_encoders.base import ItemEncoder
+from tessera.recommenders.item_encoders.base import ItemEncoder, View
 from tessera.recommenders.item_encoders.parts import make_adapter, of_all_processes, standard
 from tessera.recommenders.missing import Lost, Present
 from tessera.settings.items.table import TableItems
@@ -90,10 +90,24 @@ class TableItemEncoder(ItemEncoder):
         """The offset an item, where it has one."""
         return [] if self.residual is None else ["residual"]
 
+    def views(self) -> Mapping[str, View]:
+        """See `ItemEncoder.views`."""
+        return {"table": View(self.name, self.present, lambda items: self.table[items])}
+
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""
-        adapted = self.present.fill(self.adapter(self.table), self.absent)
+        adapted = self.present.fill(self._adapted(), self.absent)
         return adapted if self.residual is None else adapted + self.residual
+
+    def some(self, items: Tensor) -> Tensor:
+        """See `ItemEncoder.some`; rows are adapted for all items at once, as `forward` needs them."""
+        if not self.training:
+            return super().some(items)
+        adapted = torch.where(self.present()[items][:, None], self._adapted()[items], self.absent)
+        return adapted if self.residual is None else adapted + self.residual[items]
+
+    def _adapted(self) -> Tensor:
+        return self.once("adapted", lambda: self.adapter(self.table))
 
     def auxiliary_losses(self, vectors: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """The alignment of the targets' vectors with the teacher's: LLMEmb, recommendation adaptation training.

@@ -111,6 +111,13 @@ class Recommender(nn.Module, ABC):
         """
         raise ValueError(f"{type(self).__name__} knows no item but by training on it")
 
+    def selected(self) -> dict[str, float]:
+        """What was chosen on validation besides the weights, by name, where a run that cannot be validated needs it."""
+        return {}
+
+    def select(self, values: Mapping[str, float]) -> None:
+        """Take what the run that was validated had `selected`; a run that cannot be validated trains with it."""
+
     def item_rows(self) -> Collection[str]:
         """Names, in `state_dict`, of what has a row an item, (items + 1, ...); empty where nothing has.
 
