@@ -61,7 +61,7 @@ def test_sets_are_of_the_users_that_are_judged() -> None:
     """With a part of the test users the sets have no other, as if the others had no test case."""
     made, judged = dataset(), np.arange(2, USERS + 1, 3)
     for shift in ({"kind": "popularity"}, {"kind": "temporal"}):
-        table, facts = members(made, sets(one=shift), True, True, judged)
+        table, _ = members(made, sets(one=shift), True, True, judged)
         assert table.column("user").to_pylist() == judged.tolist()
         shifted, natural = (table.column(name).to_numpy(zero_copy_only=False) for name in ("shifted", "natural"))
         assert 0 < shifted.sum() < natural.sum() <= len(judged)
