@@ -100,6 +100,10 @@ SYSTEMS: dict[str, tuple[dict[str, Any], str]] = {
         {"recommender": "findrec", "text": "texts", "image": "pictures", "width": 16, "experts": 2, "alignment": None},
         "sasrec",
     ),
+    "i3_mrec": (
+        {"recommender": "i3_mrec", "text": "texts", "image": "pictures", "adapter": [16]},
+        "sasrec",
+    ),
     "along": (
         {
             "items": {

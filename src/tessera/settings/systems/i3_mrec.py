@@ -15,6 +15,7 @@ class I3MRecSystem(InvariantModalities, UnderBackbones):
     """Texts and pictures as environments of one preference, under any backbone (after I3-MRec, ACM MM 2025)."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.i3_mrec:I3MRec"
+    HISTORY_LOSSES: ClassVar[bool] = True
     PUBLISHED: ClassVar[str] = "tessera.recommenders.systems.i3_mrec_published:PublishedI3MRec"
     FREE: ClassVar[frozenset[str]] = UnderBackbones.FREE | {"detach", "pairs", "fitted_on", "divide"}
     recommender: Literal["i3_mrec"] = "i3_mrec"
