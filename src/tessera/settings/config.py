@@ -150,6 +150,8 @@ class Config(Settings):
                     f"experiment.datasets.{index}",
                     f"{reason}, and name in experiment.final what trains on everything",
                 )
+            if self.datasets[name].sessions is not None and self.task == "ctr":
+                yield f"datasets.{name}.sessions", "click models read the whole history of a user, not its sessions"
             if self.experiment.final and self.datasets.get(final_name(name)) != _on_everything(self.datasets[name]):
                 yield f"datasets.{final_name(name)}", f"experiment.final makes a dataset of this name of {name!r}"
 
