@@ -162,7 +162,7 @@ Recommender = Callable[[Place, Path], tuple[Run, RunInputs]]
 RECOMMENDERS: dict[str, Recommender] = {
     **{
         f"{backbone}/{items}": partial(backbone_run, items, backbone, None)
-        for backbone in ("sasrec", "gru4rec", "bert4rec", "mamba")
+        for backbone in ("sasrec", "gru4rec", "bert4rec", "mamba", "srgnn")
         for items in ITEMS
         if backbone == "sasrec" or items != "dual_view-sequence"
         if backbone != "bert4rec" or items != "findrec"  # it looks both ways

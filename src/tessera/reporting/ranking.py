@@ -78,7 +78,8 @@ class RankingTable(Table[RankingRun]):
     def columns(self) -> list[Column]:
         """Hits and NDCG at every cut-off, MRR, head and tail, coverage, cold targets."""
         shown = [Column(f"{metric}@{k}") for metric in ("Hit", "NDCG") for k in self.evaluation.cutoffs]
-        shown += [Column("MRR"), Column(self.main, "popularity", "head"), Column(self.main, "popularity", "tail")]
+        shown += [Column("MRR"), *(Column(f"MRR@{k}") for k in self.evaluation.mrr_cutoffs)]
+        shown += [Column(self.main, "popularity", "head"), Column(self.main, "popularity", "tail")]
         shown += sorted({c for _, c in self.cells if not c.kind and c.metric.startswith("coverage@")}, key=str)
         return self.filled([*shown, *self.cold_columns])
 

@@ -129,7 +129,7 @@ def test_content_finds_new_items_and_ids_do_not(world: Path) -> None:
     by_chance = found["ids_left_out"]["chance"]["Hit@5"]
     table = read_table(world / "popular-data/evaluation.parquet", "evaluation")
     cold = table.filter(pc.equal(table.column("popularity"), 0)).column("cold_candidates").to_numpy()
-    assert by_chance == pytest.approx(float(chance(cold, [5])["Hit@5"].mean()))
+    assert by_chance == pytest.approx(float(chance(cold, Evaluation(cutoffs=[5]))["Hit@5"].mean()))
     assert found["table_left_out"]["metrics"]["Hit@5"] > 2 * by_chance
     spread = (by_chance / found["ids_left_out"]["users"]) ** 0.5
     assert abs(found["ids_left_out"]["metrics"]["Hit@5"] - by_chance) < 4 * spread
