@@ -86,6 +86,7 @@ ITEMS: dict[str, dict[str, Any]] = {
     "dual_view": {},
     "pad": {"recommender": "pad", "table": "t", "adapter": [32]},
     "findrec": {"recommender": "findrec", "text": "t", "width": 32, "dropout": 0.0},
+    "tpad": {"recommender": "tpad", "text": "t", "distillation": {"steps": 20}},
     "dual_view-sequence": {"axis": "sequence"},
 }
 LOSSES = {
@@ -113,7 +114,7 @@ def backbone_run(
     else:
         run = pattern.make_run(backbone, {**ITEMS[items], **({"loss": loss} if loss else {})}, **told)
         inputs = RunInputs()
-        if items in ("table", "pad", "findrec"):
+        if items in ("table", "pad", "findrec", "tpad"):
             own = _once(folder.parent / "table", lambda own: test_train.make_table(own, skip=(7, 8)))
             inputs = RunInputs(tables={"t": str(own / "t.parquet")})
         if items == "semantic_ids":
@@ -165,7 +166,7 @@ RECOMMENDERS: dict[str, Recommender] = {
         for backbone in ("sasrec", "gru4rec", "bert4rec", "mamba", "srgnn")
         for items in ITEMS
         if backbone == "sasrec" or items != "dual_view-sequence"
-        if backbone != "bert4rec" or items != "findrec"  # it looks both ways
+        if backbone not in ("bert4rec", "srgnn") or items != "findrec"  # they look both ways
     },
     **{f"sasrec/ids/{name}": partial(backbone_run, "ids", "sasrec", loss) for name, loss in LOSSES.items()},
     **{f"eimf/{network}": partial(eimf_run, network) for network in ("attention", "capsules")},

@@ -46,6 +46,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "pad_table_left_out": {"recommender": "pad", "table": "t", "adapter": [16], "loss": LEFT_OUT},
     "findrec_table": {"recommender": "findrec", "text": "t", "width": 16},
     "eimf": {"recommender": "eimf", "dim": 16, "max_length": 12},
+    "tpad_table": {"recommender": "tpad", "text": "t", "distillation": {"steps": 20}},
     "findrec_table_left_out": {"recommender": "findrec", "text": "t", "width": 16, "loss": LEFT_OUT},
 }
 

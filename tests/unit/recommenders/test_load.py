@@ -57,12 +57,13 @@ SYSTEMS: dict[str, Any] = {
     "dual_view": {"items": {"kind": "dual_view", "text": "t", "fine": "f", "width": 8, "adapter": [8]}},
     "pad": {"recommender": "pad", "table": "t", "adapter": [8]},
     "findrec": {"recommender": "findrec", "text": "t", "image": "t", "width": 8},
+    "tpad": {"recommender": "tpad", "text": "t", "image": "t", "distillation": {"width": 4, "hidden": 8, "steps": 5}},
     "eimf": {"recommender": "eimf", "interests": "w", "dim": 16, "max_length": 12, "adapter": [8]},
     "tiger": {**TIGER, "beams": 30},
     "tiger_exact": {**TIGER, "scoring": "exact"},
     "mme_sid": {},
 }
-WITH_VECTORS = ["ids", "table", "codes", "dual_view", "pad", "findrec", "eimf", "mme_sid"]
+WITH_VECTORS = ["ids", "table", "codes", "dual_view", "pad", "findrec", "tpad", "eimf", "mme_sid"]
 WITHOUT_CODES = 7
 
 

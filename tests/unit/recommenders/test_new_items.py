@@ -29,12 +29,13 @@ SYSTEMS: dict[str, Any] = {
     "with_offsets": {"items": {"table": "t", "adapter": [8], "id_residual": True}},
     "pad": {"recommender": "pad", "table": "t", "adapter": [8]},
     "findrec": {"recommender": "findrec", "text": "t", "width": 8},
+    "tpad": {"recommender": "tpad", "text": "t", "distillation": {"width": 4, "hidden": 8, "steps": 5}},
     "eimf": {"recommender": "eimf", "interests": "w", "items": {"table": "t", "adapter": [8]}, "dim": 16},
     "ids": {"items": "ids"},
     "popular": {"recommender": "popular"},
     "markov": {"recommender": "markov"},
 }
-CAN = ["table", "plain", "with_offsets", "pad", "eimf"]
+CAN = ["table", "plain", "with_offsets", "pad", "tpad", "eimf"]
 
 
 @pytest.fixture(scope="module")
