@@ -84,6 +84,8 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("loss", {"kind": "bce"}, {**COLLABORATIVE, **runs(17)}),
     # what reads a table that is made from pictures
     ("missing", {"image": 0.5}, runs(7)),
+    # nothing is trained or judged again as it was
+    ("robustness", {}, {"corrupt": 13, "robustness": 1, "report": 1}),
     ("training__learning_rate", 0.01, TRAINED),
     ("evaluation__cutoffs", [5, 10], JUDGED),
     # validation, which stops training, asks what the test asks

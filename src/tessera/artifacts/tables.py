@@ -58,6 +58,18 @@ EVALUATION = pa.schema(
         ("recommended", pa.list_(pa.int32())),
     ]
 )
+CORRUPTION = pa.schema(
+    [
+        ("pattern", pa.string()),
+        ("lose", pa.string()),
+        ("rate", pa.float64()),
+        ("user", pa.int32()),
+        ("item", pa.int32()),
+        ("rank", pa.float64()),
+        ("popularity", pa.int32()),
+        ("repeat", pa.bool_()),
+    ]
+)
 RECOMMENDATIONS = pa.schema(
     [
         ("user", pa.string()),
@@ -158,6 +170,7 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "item_sequences": (1, None),
     "user_interests": (1, None),
     "evaluation": (3, EVALUATION),
+    "corruption": (1, CORRUPTION),
     "candidates": (1, CANDIDATES),
     "recommendations": (1, RECOMMENDATIONS),
     "captions": (1, CAPTIONS),

@@ -34,6 +34,13 @@ Files = dict[str, str | list[str]]
 FINISH = ("pca", "whiten", "l2", "shuffle")
 """Keys of a recipe that training does not read."""
 
+CORRUPTED = "corruption.parquet"
+"""In the folder of a run: ranks at missing rates."""
+AFTER_RANKS = (
+    "cold_targets", "cutoffs", "head_share", "history_bins", "popularity_bins", "recommendations",
+)  # fmt: skip
+"""Keys of the judge that are read when ranks are there."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -338,6 +345,46 @@ class Jobs:
             run = run.model_copy(update={"remarks": [*run.remarks, searched_so]})
         return canonical({"evaluation": evaluation} | ({"run": _told(run)} if run is not None else {}))
 
+    # ------------------------------------------------------------ missing modalities
+
+    def corruption(self, noun: Noun) -> str:
+        """What judging a run at missing rates depends on: of the judge, what ranks are told by."""
+        run = self.plan.trained[noun.name]
+        parts = {"run": _told(run, ["remarks"]), "evaluation": _told(self.config.evaluation, AFTER_RANKS)}
+        robustness = self.config.robustness
+        return canonical(
+            parts
+            | ({"robustness": _told(robustness)} if robustness is not None else {})
+            | {"modalities": self.plan.modalities(run.method)}
+        )
+
+    def corrupted(self, dataset: str) -> list[str]:
+        """The ranks at missing rates of every run of the experiment that reads what is lost."""
+        robustness = self.config.robustness
+        if robustness is None:
+            return []
+        reading = [
+            run.path
+            for run in self.plan.runs
+            if any(robustness.modalities & set(made) for made in self.plan.modalities(run.method).values())
+        ]
+        return [self.file(Noun("run", path), dataset, CORRUPTED) for path in reading]
+
+    def robustness_inputs(self, dataset: str) -> Files:
+        """Judgements, and the ranks at missing rates, as named inputs; whoever reads nothing that is lost has none."""
+        return {**self.judgements(dataset), "corrupted": self.corrupted(dataset)}
+
+    def robustness_file(self, dataset: str, ending: str) -> str:
+        """The table of metrics at missing rates."""
+        return self.table_file(f"{dataset}-robustness", ending)
+
+    def robustness(self, dataset: str) -> str:
+        """What that table depends on besides the ranks."""
+        robustness = self.config.robustness
+        shown = {"robustness": _told(robustness)} if robustness is not None else {}
+        bounds = sorted(knows_the_truth(self.plan))
+        return canonical({"dataset": dataset, "bounds": bounds, **shown, **self._judged_by(dataset)})
+
     def recommend(self, noun: Noun) -> str:
         """What lists for all users depend on."""
         run = _told(self.plan.trained[noun.name], ["remarks"])
@@ -494,6 +541,8 @@ class Jobs:
             "health": every("semantic_ids", "health.json"),
             "pictures": [self.pictures(dataset) for dataset in datasets],
         }
+        if self.config.robustness is not None:
+            files["robustness"] = [self.robustness_file(dataset, "parquet") for dataset in datasets]
         files["claims"] = [self.claims_file(dataset, "parquet") for dataset in datasets if self.config.claims]
         if self.task is CLICKS:
             return files | {"samples": [f"{self.root}/{dataset}/ctr/samples/samples.json" for dataset in datasets]}

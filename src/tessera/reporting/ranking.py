@@ -192,7 +192,7 @@ class RankingTable(Table[RankingRun]):
         ]
 
 
-def _bare(
+def bare_table(
     dataset: str,
     runs: Sequence[str | Path],
     order: Sequence[str],
@@ -232,7 +232,7 @@ def collect(
     Raises:
         ValueError: no run, an unknown baseline, mixed protocols, different test users, or none that counts.
     """
-    table = _bare(dataset, runs, order, evaluation, significance, bounds, remarks)
+    table = bare_table(dataset, runs, order, evaluation, significance, bounds, remarks)
     # a bound is a baseline only where it is named
     rows = table.entries if significance.baseline else table.competitors
     table.baselines = baselines_of(rows, significance.baseline)
@@ -269,7 +269,7 @@ def load(path: str | Path, runs: Sequence[str | Path], order: Sequence[str]) -> 
     made = describe(path)["settings"]
     evaluation = Evaluation.model_validate(made["evaluation"])
     significance = Significance.model_validate(made["significance"])
-    table = _bare(made["dataset"], runs, order, evaluation, significance, made["bounds"], made["remarks"])
+    table = bare_table(made["dataset"], runs, order, evaluation, significance, made["bounds"], made["remarks"])
     table.read(path)
     return table
 

@@ -18,7 +18,7 @@ from tessera.settings.kinds import tags
 from tessera.settings.language import Captions, LanguageModel
 from tessera.settings.losses.base import Loss
 from tessera.settings.losses.cross_entropy import CrossEntropy
-from tessera.settings.missing import Missing
+from tessera.settings.missing import Missing, Robustness
 from tessera.settings.problems import find_problems
 from tessera.settings.quantizers.base import SemanticIds
 from tessera.settings.recipes.base import ItemTable
@@ -101,6 +101,8 @@ class Config(Settings):
     """The training loop."""
     missing: Missing | None = None
     """Pictures or texts that all systems go without, the same items for all; a system may say otherwise."""
+    robustness: Robustness | None = None
+    """How trained runs are judged again as more and more is missing (docs/missing.md); null does not."""
     search: Search | None = None
     """Settings that are chosen on validation, with as many trials for every system (docs/fair.md); null takes all
     settings as they stand."""

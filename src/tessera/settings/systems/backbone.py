@@ -20,6 +20,7 @@ class BackboneSystem(UnderBackbones):
     """Items that enter a backbone through an item encoder; trained under every backbone of the experiment."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.backbone:SequentialRecommender"
+    HISTORY_LOSSES: ClassVar[bool] = True
     recommender: Literal["backbone"] = "backbone"
     items: ItemEncoder = Field(default_factory=IdItems)
     """`ids`, `{table: NAME, adapter: [256]}`, or `{semantic_ids: NAME}`."""
