@@ -17,6 +17,8 @@ from tessera.settings.systems.tpad import Distillation
 
 _BLOCK = 1024
 """Histories whose states are made at a time."""
+_FARTHEST = 3.0
+"""Of what heads make, from zero; transfer features have unit mean square, so that few of their numbers lie beyond."""
 
 
 @torch.no_grad()
@@ -71,8 +73,8 @@ class Disentangler(nn.Module):
         self.decoder = _head(transfer + settings.width, settings.hidden, knowledge)
 
     def forward(self, knowledge: Tensor) -> Parts:
-        """(n, width) features taken apart."""
-        return Parts(self.relevant(knowledge), self.irrelevant(knowledge))
+        """(n, width) features taken apart, within bounds: by parts that run away the laws would be told nothing."""
+        return Parts(*(_FARTHEST * (head(knowledge) / _FARTHEST).tanh() for head in (self.relevant, self.irrelevant)))
 
     def rebuilt(self, parts: Parts) -> Tensor:
         """(n, width) the feature that both parts make."""
@@ -90,12 +92,16 @@ class Laws(nn.Module):
         self.of_relevant = ConditionalNormal(settings.width, hidden, transfer)
 
     def bound(self, parts: Parts, transfer: Tensor) -> Tensor:
-        """() how much the irrelevant part may tell of the other two, in nats at most; their sum."""
+        """() how much the irrelevant part may tell of the other two, in nats at most; their sum.
+
+        Information is never negative: a bound below zero only says that its law does not fit, which the heads could
+        bring about without end. It counts as zero.
+        """
         given = parts.irrelevant
         means, log_variances = self.of_transfer(given)
         of_transfer = club(means, log_variances, transfer)
         means, log_variances = self.of_relevant(given)
-        return of_transfer + club(means, log_variances, parts.relevant)
+        return of_transfer.clamp(min=0) + club(means, log_variances, parts.relevant).clamp(min=0)
 
     def misfit(self, parts: Parts, transfer: Tensor) -> Tensor:
         """() what they are fitted by; nothing that they are asked about moves."""

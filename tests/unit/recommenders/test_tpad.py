@@ -20,6 +20,7 @@ from tessera.artifacts.models import read_tensors
 from tessera.artifacts.tables import write_item_table
 from tessera.data.dataset import Dataset, load_dataset
 from tessera.evaluation.histories import Histories
+from tessera.objectives.club import club
 from tessera.plan.graph import Plan
 from tessera.recommenders.evaluate import evaluate_run
 from tessera.recommenders.inputs import RunInputs
@@ -183,6 +184,23 @@ def test_heads_find_what_tells_of_transitions_and_leave_the_rest() -> None:
     assert told(parts.relevant, known) > 0.9
     assert told(parts.irrelevant, noise) > 0.6
     assert told(parts.irrelevant, known) < 0.3
+
+
+def test_heads_gain_nothing_by_leaving_the_laws_behind() -> None:
+    """A bound below zero is that of a law that does not fit: it says nothing, and moves nothing."""
+    torch.manual_seed(0)
+    settings = Distillation(width=3, hidden=8)
+    heads, laws = Disentangler(settings, 6, 3), Laws(settings, 3)
+    parts = heads(torch.randn(40, 6) * 50)
+    assert max(float(part.detach().abs().max()) for part in parts) <= 3
+    wrong = [(-parts.irrelevant, torch.zeros(40, 3)), (-parts.relevant, torch.zeros(40, 3))]
+    for law, told in zip((laws.of_transfer, laws.of_relevant), wrong, strict=True):
+        law.forward = lambda _, told=told: told  # type: ignore[method-assign, misc]
+    assert float(club(*wrong[0], parts.irrelevant).detach()) < 0
+    bound = laws.bound(parts, parts.irrelevant.detach())
+    bound.backward()
+    assert float(bound.detach()) == 0
+    assert not any(value.grad is not None and value.grad.any() for value in heads.parameters())
 
 
 def engine_of(model: TPAD, run: Run, data: Path, folder: Path) -> Engine:

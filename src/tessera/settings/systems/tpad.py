@@ -16,8 +16,8 @@ class Estimator(Settings):
 
     hidden: Width = 64
     """Width of their hidden layers."""
-    learning_rate: float = Field(1.0e-3, gt=0)
-    """Of their optimiser."""
+    learning_rate: float = Field(3.0e-3, gt=0)
+    """Of their optimiser: they have to follow the heads."""
 
 
 class Distillation(Settings):
