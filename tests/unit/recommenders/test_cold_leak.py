@@ -72,7 +72,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "t.parquet",
     )  # fmt: skip
     (folder / "validated.json").write_text(
-        json.dumps({"best_epoch": 3, "best_epochs": {"pretrain": 2, "align": 2, "disentangle": 3}})
+        json.dumps(
+            {
+                "best_epoch": 3,
+                "best_epochs": {"pretrain": 2, "align": 2, "disentangle": 3, "transfer": 2, "recommend": 3},
+            }
+        )
     )
     return folder
 
