@@ -24,6 +24,32 @@ rule candidates:
         "../../scripts/candidates.py"
 
 
+# Test sets that differ from training: which of the test users are in each. Early, since what it refuses must not wait.
+# Reads of the config: evaluation.
+rule shift:
+    input:
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
+        users="<results>/{dataset}/data/users.parquet",
+    output:
+        "<results>/{dataset}/data/shifts.parquet",
+    log:
+        "<results>/logs/shift/{dataset}.log",
+    benchmark:
+        "<results>/benchmarks/shift/{dataset}.tsv"
+    priority: 50
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.evaluate.threads
+    resources:
+        **resources("evaluate"),
+    params:
+        cfg=lambda wildcards: JOBS.shift(),
+        code=code("shift.py"),
+    script:
+        "../../scripts/shift.py"
+
+
 # Reads of the config: preset, models, tables, semantic_ids, systems, backbones, loss, missing, training, search, evaluation.
 rule evaluate:
     input:

@@ -91,6 +91,7 @@ CLAIMS = pa.schema(
 )
 CAPTIONS = pa.schema([("item", pa.int32()), ("text", pa.string()), ("status", pa.string())])
 CANDIDATES = pa.schema([("user", pa.int32()), ("items", pa.list_(pa.int32()))])
+SHIFTS = pa.schema([("shift", pa.string()), ("user", pa.int32()), ("shifted", pa.bool_()), ("natural", pa.bool_())])
 
 RAW_INTERACTIONS = pa.schema(
     [
@@ -172,6 +173,7 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "evaluation": (3, EVALUATION),
     "corruption": (1, CORRUPTION),
     "candidates": (1, CANDIDATES),
+    "shifts": (1, SHIFTS),
     "recommendations": (1, RECOMMENDATIONS),
     "captions": (1, CAPTIONS),
     "semantic_ids": (1, None),

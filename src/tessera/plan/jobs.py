@@ -37,7 +37,7 @@ FINISH = ("pca", "whiten", "l2", "shuffle")
 CORRUPTED = "corruption.parquet"
 """In the folder of a run: ranks at missing rates."""
 AFTER_RANKS = (
-    "cold_targets", "cutoffs", "head_share", "history_bins", "popularity_bins", "recommendations",
+    "cold_targets", "cutoffs", "head_share", "history_bins", "popularity_bins", "recommendations", "shift",
 )  # fmt: skip
 """Keys of the judge that are read when ranks are there."""
 
@@ -339,7 +339,7 @@ class Jobs:
 
     def evaluation(self, noun: Noun | None = None) -> str:
         """What judging a run depends on; the oracle has no noun."""
-        evaluation = _told(self.config.evaluation)
+        evaluation = _told(self.config.evaluation, ["shift"])
         run = self.plan.trained[noun.name] if noun is not None else None
         if run is not None and (searched_so := remark(self.plan, run)):
             run = run.model_copy(update={"remarks": [*run.remarks, searched_so]})
@@ -383,7 +383,13 @@ class Jobs:
         robustness = self.config.robustness
         shown = {"robustness": _told(robustness)} if robustness is not None else {}
         bounds = sorted(knows_the_truth(self.plan))
-        return canonical({"dataset": dataset, "bounds": bounds, **shown, **self._judged_by(dataset)})
+        return canonical({"dataset": dataset, "bounds": bounds, **shown, **self._judged_by(dataset, ["shift"])})
+
+    def shift(self) -> str:
+        """What test sets that differ from training depend on: who counts at all, besides the sets."""
+        evaluation = self.config.evaluation
+        counted = {"cold": evaluation.cold_targets != "drop", "repeats": evaluation.repeat_targets != "drop"}
+        return canonical({"shift": evaluation.model_dump(mode="json")["shift"], **counted})
 
     def recommend(self, noun: Noun) -> str:
         """What lists for all users depend on."""
@@ -510,6 +516,11 @@ class Jobs:
         files = {"runs": "metrics.json", "cases": self.task.cases}
         return {key: [self.file(run, dataset, file) for run in runs] for key, file in files.items()}
 
+    def shifts(self, dataset: str) -> Files:
+        """The test sets of a dataset that differ from training, as a named input; none where none is asked for."""
+        asked = self.task is RANKING and self.config.evaluation.shift
+        return {"shifts": f"{self.root}/{dataset}/data/shifts.parquet"} if asked else {}
+
     @property
     def page(self) -> str:
         """The report."""
@@ -585,14 +596,18 @@ class Jobs:
             settings["remarks"] = remarks
         return canonical(settings)
 
-    def _judged_by(self, dataset: str) -> dict[str, Any]:
-        """Judge and tests of the task; of rankings the rows as well, which clicks have in the order of their files."""
+    def _judged_by(self, dataset: str, without: Iterable[str] = ()) -> dict[str, Any]:
+        """Judge and tests of the task; of rankings the rows as well, which clicks have in the order of their files.
+
+        Args:
+            without: keys of the ranking judge that are not read.
+        """
         config = self.config
         if config.ctr is not None and self.task is CLICKS:
             return {"evaluation": _told(config.ctr.evaluation)}
         return {
             "order": self._order(dataset),
-            "evaluation": _told(config.evaluation),
+            "evaluation": _told(config.evaluation, without),
             "significance": _told(config.significance),
         }
 
@@ -607,7 +622,7 @@ class Jobs:
                 "dataset": dataset,
                 "task": self.task.module,
                 "claims": [claim.model_dump(mode="json") for claim in self.config.claims],
-                **self._judged_by(dataset),
+                **self._judged_by(dataset, ["shift"]),
             }
         )
 

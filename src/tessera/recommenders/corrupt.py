@@ -30,7 +30,7 @@ from tessera.recommenders.availability import drawn
 from tessera.recommenders.evaluate import load_scorer
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.missing import lost_rows
-from tessera.recommenders.systems.base import Catalogue, VectorScorer, recommender
+from tessera.recommenders.systems.base import Catalogue, VectorScorer
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.missing import (
     ItemPattern,
@@ -168,7 +168,7 @@ def corrupt_run(
     popularity = dataset.train_counts
     for name in inputs.modalities:
         _tell_lacking(inputs, name, len(popularity) - 1)
-    cases = dataset.cases("test", times=bool(recommender(run).reads_times))
+    cases = dataset.cases("test", times=True)  # given to those that read them
     chosen = read_candidates(candidates, cases, len(popularity) - 1) if candidates else None
     judge = _Judge(run, settings, evaluation, model, popularity, inputs, cases, chosen)
     order, users = judge.order, len(cases)

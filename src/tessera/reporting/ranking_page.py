@@ -28,6 +28,7 @@ from tessera.reporting.samples import Catalogue, ItemCard, UserCard, sample_item
 from tessera.reporting.search import HEADS as SEARCH_HEADS
 from tessera.reporting.search import SearchSection, search_section
 from tessera.reporting.side_by_side import side_by_side
+from tessera.reporting.user_vectors import VectorSection, user_vectors
 from tessera.reporting.verdict import Verdict, costs_of, verdict
 from tessera.settings.base import did_you_mean
 from tessera.settings.reporting import Report
@@ -55,6 +56,8 @@ class Section:
     """The run whose ranks chose the sample users."""
     pairs: str
     """JSON for the page's script: test users under two systems side by side; empty where there is none."""
+    vectors: VectorSection | None
+    """What the vectors of users stand for, where some system has several a user."""
     representations: Representations | None
     codes: SemanticIdSection | None
     captions: Captioned | None
@@ -173,6 +176,7 @@ def _section(
         pairs=side_by_side(
             catalogue, data / "users.parquet", table, report.main_metric, report.explorer_users, explored
         ),
+        vectors=user_vectors(catalogue, data / "users.parquet", table, report.main_metric, report.sample_users),
         representations=made,
         codes=ids,
         captions=captioned(catalogue, captions, report.sample_items),

@@ -36,6 +36,8 @@ class RankingRun(Run):
     """What it lost."""
     apart_from_losses: str = ""
     """Shared with the runs that differ in what they lost alone; empty where it is not known."""
+    user_vectors: tuple[dict[str, Any], ...] = ()
+    """Of some test users, what each of several vectors stands for (`recommenders/user_vectors.py`)."""
 
     JUDGED = "evaluation.parquet"
 
@@ -63,6 +65,7 @@ def read_run(path: str | Path) -> RankingRun:
         repeat_share=content.get("repeat_share", 0.0),
         missing=Missing.model_validate(content["missing"]) if content.get("missing") else None,
         apart_from_losses=content.get("apart_from_losses", ""),
+        user_vectors=tuple(content.get("user_vectors", ())),
         remarks=tuple(content.get("remarks", ())),
         trained=content.get("trained", True),
     )

@@ -52,7 +52,7 @@ class Experiment(Settings):
     systems: list[SystemName] = Field(default_factory=lambda: ["popular", "item_knn", "markov", "id"], min_length=1)
     """Names under `systems`, or the built-in popular, item_knn, markov and id."""
     backbones: list[BackboneName] = Field(default_factory=lambda: ["sasrec"], min_length=1)
-    """Names under `backbones`, or the built-in sasrec, gru4rec, bert4rec, mamba and srgnn."""
+    """Names under `backbones`, or the built-in sasrec, gru4rec, bert4rec, mamba, filter, hstu and srgnn."""
     seeds: list[Seed] = Field(default_factory=lambda: [1, 2, 3], min_length=1)
     """One training of every run a seed."""
     recommend: list[str] = Field(default_factory=list)
@@ -90,7 +90,7 @@ class Config(Settings):
     systems: dict[str, System] = Field(default_factory=dict)
     """What is compared, by name; popular, item_knn, markov and id are built in."""
     backbones: dict[str, Backbone] = Field(default_factory=dict)
-    """Backbones by name; sasrec, gru4rec, bert4rec, mamba and srgnn are built in."""
+    """Backbones by name; sasrec, gru4rec, bert4rec, mamba, filter, hstu and srgnn are built in."""
     task: Literal["sequential", "ctr"] = "sequential"
     """Rank a user's next item by `systems`, or predict clicks from lifelong histories by the models of `ctr`."""
     ctr: CTR | None = None

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tessera.settings.base import Seed, Settings, cut, shown_value
-
-
-def _day(value: str, expected: str = "no day") -> date:
-    try:
-        return date.fromisoformat(value)
-    except ValueError as error:
-        raise ValueError(f"{shown_value(value)} is {expected} 'YYYY-MM-DD' ({cut(str(error))})") from None
+from tessera.settings.base import Seed, Settings, day, share_or_day
 
 
 class Core(Settings):
@@ -52,7 +44,7 @@ class Cleaning(Settings):
     @classmethod
     def _days(cls, value: str | None) -> str | None:
         if value is not None:
-            _day(value)
+            day(value)
         return value
 
     @model_validator(mode="after")
@@ -68,19 +60,11 @@ class LeaveOneOut(Settings):
     kind: Literal["leave_one_out"] = "leave_one_out"
 
 
-def _is_share_or_day(value: float | str) -> float | str:
-    if isinstance(value, str):
-        _day(value, "neither a share nor a day")
-    elif not 0 < value < 1:
-        raise ValueError(f"expected a share between 0 and 1, or a day 'YYYY-MM-DD' (got {value})")
-    return value
-
-
 def _leaves_something(valid: float | str, test: float | str, what: str) -> None:
     """Refuse cuts that leave nothing to train on, or stand in the wrong order."""
     if isinstance(valid, float) and isinstance(test, float) and valid + test >= 1:
         raise ValueError(f"valid and test are {valid + test:g} of the {what}; none trains")
-    if isinstance(valid, str) and isinstance(test, str) and _day(valid) > _day(test):
+    if isinstance(valid, str) and isinstance(test, str) and day(valid) > day(test):
         raise ValueError(f"valid {valid} is after test {test}; it is the day of the first cut")
 
 
@@ -98,7 +82,7 @@ class GlobalTemporal(Settings):
     seed: Seed = 0
     """Seed of `target: random`."""
 
-    _shares_or_days = field_validator("valid", "test")(_is_share_or_day)
+    _shares_or_days = field_validator("valid", "test")(share_or_day)
 
     @model_validator(mode="after")
     def _something_trains(self) -> GlobalTemporal:
@@ -122,7 +106,7 @@ class SessionSplit(Settings):
     test: float | str = 0.1
     """Share of the sessions that end after the last cut, or its day."""
 
-    _shares_or_days = field_validator("valid", "test")(_is_share_or_day)
+    _shares_or_days = field_validator("valid", "test")(share_or_day)
 
     @model_validator(mode="after")
     def _something_trains(self) -> SessionSplit:

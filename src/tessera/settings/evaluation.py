@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from tessera.settings.base import Seed, Settings
+from tessera.settings.shift import Shift, check_shift_name
 
 
 class FullRanking(Settings):
@@ -72,6 +73,9 @@ class Evaluation(Settings):
     """Users scored at once: bounds the memory (users x items scores)."""
     recommendations: int = Field(20, ge=1)
     """Length of the recommendation lists that are kept, for coverage, Gini and the report."""
+    shift: dict[str, Shift] = Field(default_factory=dict)
+    """Test sets that differ from training, by name, which tables show beside one that does not:
+    `{unpopular: {kind: popularity}, late: {kind: temporal}}`. They are made of the users that are judged anyway."""
 
     @field_validator("cutoffs", "history_bins", "mrr_cutoffs")
     @classmethod
@@ -87,6 +91,13 @@ class Evaluation(Settings):
         """The metrics that each user has."""
         names = [f"{name}@{k}" for k in self.cutoffs for name in ("NDCG", "Hit")]
         return [*names, "MRR", *(f"MRR@{k}" for k in self.mrr_cutoffs)]
+
+    @field_validator("shift")
+    @classmethod
+    def _names(cls, shifts: dict[str, Shift]) -> dict[str, Shift]:
+        for name in shifts:
+            check_shift_name(name)
+        return shifts
 
 
 class Significance(Settings):

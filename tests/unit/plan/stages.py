@@ -24,8 +24,8 @@ SCRIPTS = {
     "semantic_ids": ("quantize.py", "health.py"), "run": ("train.py", "evaluate.py", "corrupt.py"),
     "click_run": ("train_ctr.py", "evaluate_ctr.py"),
 }  # fmt: skip
-OTHERS = ("prepare.py", "diagnose.py", "atlas.py", "candidates.py", "oracle.py", "samples.py", "oracle_ctr.py",
-          "generate.py", "robustness.py")  # fmt: skip
+OTHERS = ("prepare.py", "diagnose.py", "atlas.py", "candidates.py", "shift.py", "oracle.py", "samples.py",
+          "oracle_ctr.py", "generate.py", "robustness.py")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -238,6 +238,7 @@ BY_TYPE = {
     ("data/prepare.py", "NoSplit"), ("data/prepare.py", "SessionSplit"), ("data/sessions.py", "SessionsByGap"),
     ("data/sources/columns.py", "SessionsByColumn"),
     ("evaluation/judge.py", "FullRanking"), ("evaluation/judge.py", "SampledRanking"),
+    ("evaluation/shift.py", "PopularityShift"),
     ("language/models.py", "BuiltModel"), ("language/models.py", "FolderModel"), ("language/models.py", "PackageModel"),
     ("plan/graph.py", "BuiltModel"), ("plan/graph.py", "Kind"), ("plan/graph.py", "PresetSettings"),
     ("plan/graph.py", "RunReference"), ("plan/graph.py", "TrainedSystem"), ("plan/graph.py", "UnderBackbones"),

@@ -40,6 +40,7 @@ EDITS: dict[str, list[tuple[str, Any]]] = {
     "robustness": [("rates", [0, 1])],
     "training": [("learning_rate", 0.01)],
     "evaluation": [("cutoffs", [5, 10]), ("repeat_targets", "drop"),
+                   ("shift", {"rare": {"kind": "popularity"}}),
                    ("candidates", {"kind": "sampled", "negatives": 9})],
     "significance": [("level", 0.1)],
     "claims": [("", [{"name": "more", "better": "text/sasrec", "than": "id/sasrec"}]),

@@ -12,6 +12,7 @@ import torch
 from pattern import ITEMS, write_dataset
 
 from tessera.artifacts.files import read_json
+from tessera.artifacts.models import read_model, write_model
 from tessera.artifacts.sequences import write_item_sequences
 from tessera.artifacts.tables import ArtifactError, read_table, write_item_table
 from tessera.data.dataset import load_dataset
@@ -68,7 +69,7 @@ def config(systems: dict[str, Any], **more: Any) -> dict[str, Any]:
     shape: dict[str, Any] = {"dim": 16, "max_length": 12, "dropout": 0.1}
     return {
         "datasets": {"x": {"source": "bazaar"}},
-        "backbones": dict.fromkeys(("sasrec", "gru4rec", "bert4rec", "mamba"), shape),
+        "backbones": dict.fromkeys(("sasrec", "gru4rec", "bert4rec", "mamba", "hstu"), shape),
         "tables": {
             "pictures": {"recipe": "vectors", "path": "p.npy", "made_from": ["image"]},
             "texts": {"recipe": "vectors", "path": "t.npy", "made_from": ["text"]},
@@ -265,6 +266,24 @@ def test_who_reads_nothing_of_it_is_flat(data: Path, tmp_path: Path, tables: Run
     np.testing.assert_array_equal(
         rows[rows["rate"] == 0]["rank"].to_numpy()[:80], read_table(files[0], "evaluation").column("rank").to_numpy()
     )
+
+
+def test_who_reads_times_is_asked_with_them(data: Path, tmp_path: Path, tables: RunInputs) -> None:
+    run = run_of({"items": {"table": "pictures"}}, "hstu")
+    run = run.model_copy(update={"training": run.training.model_copy(update={"epochs": 0})})
+    weights = tmp_path / "model.safetensors"
+    timed = write_dataset(tmp_path / "timed", timed=True)
+    train_run(run, timed, tables, weights, tmp_path / "state")
+    tensors, description = read_model(weights)
+    loud = {name: 5 * torch.randn(part.shape) for name, part in tensors.items() if name.endswith(".ages")}
+    write_model(weights, {**tensors, **loud}, description)
+    rows = corrupted(run, weights, timed, tables, tmp_path / "c.parquet", patterns=["item_consistent", "feature"])
+    whole = rows[rows["rate"] == 0]["rank"].to_numpy()
+    for name, folder in (("timed", timed), ("untimed", data)):
+        files = tmp_path / f"{name}.parquet", tmp_path / "m.json"
+        evaluate_run(run, Evaluation(), weights, folder, tables, None, *files)
+        ranks = np.tile(read_table(files[0], "evaluation").column("rank").to_numpy(), len(whole) // 80)
+        assert np.array_equal(whole, ranks) == (name == "timed")
 
 
 def test_training_losses_stay_what_they_were(data: Path, tmp_path: Path, tables: RunInputs) -> None:

@@ -440,6 +440,12 @@ def test_a_table_without_a_row_is_told(inputs: RunInputs, tmp_path: Path) -> Non
         build(RunInputs(tables={**inputs.tables, "p": str(path)}))
 
 
+@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "mamba"])
+def test_a_user_with_one_item_is_scored(backbone: str, inputs: RunInputs) -> None:
+    for item in (7, WITHOUT_BOTH, WITHOUT_IMAGE):
+        assert torch.isfinite(ask(as_scorer(build(inputs, backbone), CPU), np.array([[item]]))).all()
+
+
 def test_a_batch_of_one_item_has_nothing_to_compare(inputs: RunInputs) -> None:
     model = build(inputs).train()
     losses = model.losses(Histories.of(np.array([[WITHOUT_BOTH, WITHOUT_BOTH]])), START)

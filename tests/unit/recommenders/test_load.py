@@ -59,11 +59,12 @@ SYSTEMS: dict[str, Any] = {
     "findrec": {"recommender": "findrec", "text": "t", "image": "t", "width": 8},
     "tpad": {"recommender": "tpad", "text": "t", "image": "t", "distillation": {"width": 4, "hidden": 8, "steps": 5}},
     "eimf": {"recommender": "eimf", "interests": "w", "dim": 16, "max_length": 12, "adapter": [8]},
+    "i3_mrec": {"recommender": "i3_mrec", "text": "t", "image": "t", "adapter": [8]},
     "tiger": {**TIGER, "beams": 30},
     "tiger_exact": {**TIGER, "scoring": "exact"},
     "mme_sid": {},
 }
-WITH_VECTORS = ["ids", "table", "codes", "dual_view", "pad", "findrec", "tpad", "eimf", "mme_sid"]
+WITH_VECTORS = ["ids", "table", "codes", "dual_view", "pad", "findrec", "tpad", "eimf", "i3_mrec", "mme_sid"]
 WITHOUT_CODES = 7
 
 

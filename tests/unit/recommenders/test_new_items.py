@@ -31,11 +31,12 @@ SYSTEMS: dict[str, Any] = {
     "findrec": {"recommender": "findrec", "text": "t", "width": 8},
     "tpad": {"recommender": "tpad", "text": "t", "distillation": {"width": 4, "hidden": 8, "steps": 5}},
     "eimf": {"recommender": "eimf", "interests": "w", "items": {"table": "t", "adapter": [8]}, "dim": 16},
+    "i3_mrec": {"recommender": "i3_mrec", "text": "t", "adapter": [8]},
     "ids": {"items": "ids"},
     "popular": {"recommender": "popular"},
     "markov": {"recommender": "markov"},
 }
-CAN = ["table", "plain", "with_offsets", "pad", "tpad", "eimf"]
+CAN = ["table", "plain", "with_offsets", "pad", "tpad", "eimf", "i3_mrec"]
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,9 @@ class SRGNN(Backbone):
         self.merge = nn.Linear(2 * dim, dim, bias=False)
         self.norm = nn.LayerNorm(dim)
 
-    def examples(self, histories: Tensor, vectors: Tensor, drawn: Tensor | None = None) -> Examples:
+    def examples(
+        self, histories: Tensor, vectors: Tensor, drawn: Tensor | None = None, times: Tensor | None = None
+    ) -> Examples:
         """Every item but the first is predicted from the graph of those before it; with `targets: last`, only the last.
 
         One pass for each length of what stands before: no graph is padded with items of its own future.
@@ -53,7 +55,7 @@ class SRGNN(Backbone):
         order = owner.argsort(stable=True)  # as other backbones: a row's targets side by side, in their order
         return Examples(torch.cat(states)[order], torch.cat(targets)[order], owner[order])
 
-    def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
+    def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor, times: Tensor | None = None) -> Tensor:
         """(batch, dim) state after the last item."""
         real = histories > 0
         inputs = self.dropout(self.norm_in(self.fused(F.embedding(histories, vectors), real)))

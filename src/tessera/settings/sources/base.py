@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
 from tessera.settings.base import Settings
-from tessera.settings.datasets import Cleaning, LeaveOneOut, Sessions, SessionsByColumn, Split
+from tessera.settings.datasets import (
+    Cleaning,
+    GlobalTemporal,
+    LeaveOneOut,
+    Sessions,
+    SessionsByColumn,
+    SessionsByGap,
+    SessionSplit,
+    Split,
+)  # fmt: skip
 from tessera.settings.kinds import Kind, KindOf
 from tessera.settings.language import ItemPrompt
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
 class Preparation(Settings):
@@ -94,6 +106,23 @@ class DatasetSettings(Preparation, Kind):
                 "a session is told by a gap here, {kind: gap, minutes: 30}, or read the files by source: columns"
             )
         return self
+
+    @property
+    def timeless(self) -> bool:
+        """Whether it is known before anything is read that the log has no times."""
+        return False
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """A cut in time through a log without times."""
+        if self.timeless and isinstance(self.split, GlobalTemporal):
+            yield "split", "global_temporal needs times, and the log has none; use leave_one_out or given"
+
+        by_time = isinstance(self.split, SessionSplit) or isinstance(self.sessions, SessionsByGap)
+        if self.timeless and self.sessions is not None and by_time:
+            yield (
+                "sessions",
+                "a gap, and a split of sessions, need times, and the log has none; use kind and split given",
+            )
 
 
 class ItemsFile(Settings):

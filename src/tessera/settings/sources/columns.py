@@ -38,3 +38,8 @@ class ColumnsSource(FileSource):
                 "`timestamp`"
             )
         return self
+
+    @property
+    def timeless(self) -> bool:
+        """Where no column tells of times."""
+        return self.timestamp is None
