@@ -87,6 +87,7 @@ ITEMS: dict[str, dict[str, Any]] = {
     "pad": {"recommender": "pad", "table": "t", "adapter": [32]},
     "findrec": {"recommender": "findrec", "text": "t", "width": 32, "dropout": 0.0},
     "cider": {"recommender": "cider", "items": {"table": "t", "adapter": [32]}, "damage": {"pattern": "feature"}},
+    "tpad": {"recommender": "tpad", "text": "t", "distillation": {"steps": 20}},
     "i3_mrec": {"recommender": "i3_mrec", "text": "t", "ids": "environment", "adapter": [32], "dropout": 0.0},
     "i3_mrec-gradient": {
         "recommender": "i3_mrec", "text": "t", "ids": "environment", "dropout": 0.0,
@@ -119,7 +120,7 @@ def backbone_run(
     else:
         run = pattern.make_run(backbone, {**ITEMS[items], **({"loss": loss} if loss else {})}, **told)
         inputs = RunInputs()
-        if items in ("table", "pad", "findrec", "cider") or items.startswith("i3_mrec"):
+        if items in ("table", "pad", "findrec", "cider", "tpad") or items.startswith("i3_mrec"):
             own = _once(folder.parent / "table", lambda own: test_train.make_table(own, skip=(7, 8)))
             inputs = RunInputs(tables={"t": str(own / "t.parquet")})
         if items == "semantic_ids":
@@ -177,10 +178,11 @@ Recommender = Callable[[Place, Path], tuple[Run, RunInputs]]
 RECOMMENDERS: dict[str, Recommender] = {
     **{
         f"{backbone}/{items}": partial(backbone_run, items, backbone, None)
-        for backbone in ("sasrec", "gru4rec", "bert4rec", "mamba", "filter", "hstu")
+        for backbone in ("sasrec", "gru4rec", "bert4rec", "mamba", "filter", "hstu", "srgnn")
         for items in ITEMS
         if backbone == "sasrec" or items != "dual_view-sequence"
         if backbone != "bert4rec" or items not in ("findrec", "cider")  # it looks both ways
+        if backbone != "srgnn" or items not in ("findrec", "cider")  # it reads a history as a graph
     },
     **{f"sasrec/ids/{name}": partial(backbone_run, "ids", "sasrec", loss) for name, loss in LOSSES.items()},
     **{f"eimf/{network}": partial(eimf_run, network) for network in ("attention", "capsules")},

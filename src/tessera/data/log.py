@@ -31,6 +31,8 @@ LineText = Callable[[int], str | None]
 TEXT_LENGTH = 300
 _FIELDS = re.compile(r"\d+ fields, expected")
 REJECTED_KEPT = 100_000
+SESSION = "/"
+"""Between a user and its session in the id of the session."""
 _SPLITS = {
     "train": "train",
     "valid": "valid",
@@ -67,6 +69,9 @@ def _checked(frame: pl.DataFrame, times: TimeColumn | None) -> pl.DataFrame:
         "rating": pl.lit(None, pl.Float32),
         "split": pl.lit(None, pl.String),
     }
+    if "session" in has:  # a session is read within its user
+        columns["session"] = id_texts(pl.col("session"), has["session"])
+        columns["user"] = pl.concat_str(columns["user"], columns["session"], separator=SESSION)
     bad = pl.col("user").is_null() | pl.col("item").is_null()
     if "timestamp" in has and times is not None:
         columns["timestamp"] = pl.lit(times.read(frame["timestamp"]))
@@ -89,7 +94,8 @@ def _reason(said: dict[str, Any], read: dict[str, Any], times: TimeColumn | None
     """Why a row is bad, from what the source said and what was read of it."""
     for name in ("user", "item"):
         if not read[name]:
-            return f"{name} is missing"
+            no_session = name == "user" and "session" in read and not read["session"]
+            return f"{'session' if no_session else name} is missing"
     if times is not None and "timestamp" in said and read["timestamp"] is None:
         return times.reason(said["timestamp"])
     rating = read["rating"]
@@ -128,8 +134,9 @@ class RawLog:
         """Take rows in the order of the source.
 
         Args:
-            frame: columns `line` (number in the file), `user`, `item` and optionally `timestamp`, `rating`, `split`.
-                Where `timestamp` stands, a row without a time is rejected.
+            frame: columns `line` (number in the file), `user`, `item` and optionally `timestamp`, `rating`, `split`
+                and `session`, which makes the user a session of it. Where `timestamp` stands, a row without a time is
+                rejected.
             file: what rejected rows are said to come from.
             text: the source's own text of a line number, for rejected rows; without it the values are shown.
         """

@@ -16,11 +16,23 @@ from tessera.artifacts.logs import log
 from tessera.artifacts.places import far, is_near, near
 from tessera.artifacts.tables import describe, read_table, write_table
 from tessera.data.cleaning import Funnel, cap_histories, filter_rows, k_core
-from tessera.data.dataset import SPLITS, TEST, VALID, Ints, Longs
+from tessera.data.dataset import SPLITS, TEST, TRAIN, VALID, Ints, Longs
 from tessera.data.rows import LogError, Mask, Rows, natural_order, read_rows
-from tessera.data.splits import DROPPED, Codes, cuts, given, global_temporal, leave_one_out, none
+from tessera.data.sessions import SHORTEST, cut_sessions
+from tessera.data.splits import (
+    DROPPED,
+    Codes,
+    cuts,
+    ends,
+    given,
+    global_temporal,
+    leave_one_out,
+    none,
+    parts_of_sessions,
+    sessions,
+)  # fmt: skip
 from tessera.data.statistics import describe_items, describe_rows
-from tessera.settings.datasets import Cleaning, GivenSplit, GlobalTemporal, NoSplit, Split
+from tessera.settings.datasets import Cleaning, Core, GivenSplit, GlobalTemporal, NoSplit, SessionSplit, Split
 from tessera.settings.sources.base import read_prepare_settings
 
 MOST = 0.5
@@ -43,7 +55,12 @@ def prepare(raw: Path, folder: Path, settings: Mapping[str, Any], judged: bool =
     by_part = isinstance(split_by, GivenSplit) or (isinstance(split_by, NoSplit) and split_by.by_part)
     rows, user_ids, item_ids = read_rows(path, by_part)
     funnel = Funnel()
-    rows, split = clean_and_split(funnel.count("read", rows), dataset.cleaning, dataset.split, funnel)
+    rows = filter_rows(funnel.count("read", rows), dataset.cleaning, funnel)
+    if dataset.sessions is None:
+        rows, split = core_and_split(rows, dataset.cleaning, dataset.split, funnel)
+    else:
+        rows, user_ids = cut_sessions(rows, user_ids, dataset.sessions, by_part, funnel)
+        rows, split = core_and_split_sessions(rows, dataset.cleaning, dataset.split, funnel)
     if judged and not isinstance(split_by, NoSplit):
         _check_targets(rows, split, dataset.split)
     users, user_codes = _dense(rows.users)
@@ -78,9 +95,8 @@ def prepare(raw: Path, folder: Path, settings: Mapping[str, Any], judged: bool =
         log.info("%s of the items have no interaction: they train nothing", f"{len(catalogue) - len(items):,}")
 
 
-def clean_and_split(rows: Rows, cleaning: Cleaning, split: Split, funnel: Funnel) -> tuple[Rows, Codes]:
-    """Everything between the log and the dataset but the numbering; returns the rows kept and their split codes."""
-    rows = filter_rows(rows, cleaning, funnel)
+def core_and_split(rows: Rows, cleaning: Cleaning, split: Split, funnel: Funnel) -> tuple[Rows, Codes]:
+    """Core, longest histories and split of filtered rows; returns the rows kept and their split codes."""
     core = cleaning.core
     if core is not None and core.on == "all":
         rows = funnel.count(_told(core.users, core.items, "all rows"), rows.take(k_core(rows, core)))
@@ -106,11 +122,45 @@ def clean_and_split(rows: Rows, cleaning: Cleaning, split: Split, funnel: Funnel
     return rows, codes
 
 
+def core_and_split_sessions(rows: Rows, cleaning: Cleaning, split: Split, funnel: Funnel) -> tuple[Rows, Codes]:
+    """As `core_and_split`, of rows whose users are sessions; none is divided, and none has fewer than two rows.
+
+    A core that counts training rows removes nothing of the sessions that are held out: what is rare is judged as cold.
+    """
+    by_time = isinstance(split, SessionSplit)
+
+    def parts() -> Codes:
+        if isinstance(split, NoSplit):
+            return none(rows)
+        moments = cuts(ends(rows), split, rows.clock) if isinstance(split, SessionSplit) else None
+        return parts_of_sessions(rows, moments)
+
+    core = cleaning.core or Core(users=0, items=0)
+    core = core.model_copy(update={"users": max(core.users, SHORTEST)})
+    told = _told(core.users, core.items, f"{core.on} rows")
+    if core.on == "all":
+        rows = funnel.count(told, rows.take(k_core(rows, core)))
+        part = parts()
+    else:
+        part = parts()
+        kept = np.bincount(rows.users)[rows.users] >= core.users
+        trained = part == TRAIN
+        if trained.any():
+            kept[trained] = k_core(rows.take(trained), core)
+        rows, part = funnel.count(told, rows.take(kept)), part[kept]
+    if cleaning.max_history is not None:
+        kept = cap_histories(rows, cleaning.max_history, part == TRAIN if by_time else None)
+        rows, part = rows.take(kept), part[kept]
+        funnel.count(f"most recent {cleaning.max_history} a session", rows)
+    return rows, part if isinstance(split, NoSplit) else sessions(rows, part)
+
+
 def _check_targets(rows: Rows, codes: Codes, split: Split) -> None:
     """Whether there is a test user at all; that nobody validates is only said, for heuristics need none."""
     needs = {
         "leave_one_out": "no user has three interactions (one to train, one to validate, one to test)",
         "global_temporal": "no user with an interaction after the last cut has an earlier one",
+        "sessions": "no session that ends after the last cut is left",
         "given": "no user with a row that the source marks as test has a row before it",
     }
     if not (codes == TEST).any():

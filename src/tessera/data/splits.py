@@ -15,7 +15,7 @@ from tessera.data.cleaning import midnight
 from tessera.data.clock import SECONDS, Clock
 from tessera.data.dataset import HISTORY, TEST, TRAIN, VALID, Longs
 from tessera.data.rows import UNSAID, LogError, Mask, Rows
-from tessera.settings.datasets import GlobalTemporal
+from tessera.settings.datasets import GlobalTemporal, SessionSplit
 
 DROPPED = 255
 Codes = npt.NDArray[np.uint8]
@@ -31,8 +31,9 @@ def leave_one_out(rows: Rows) -> Codes:
     return split
 
 
-def cuts(times: Longs | None, settings: GlobalTemporal, clock: Clock = SECONDS) -> tuple[int, int]:
-    """The two moments, as the clock counts, from which rows validate and test; a share counts interactions.
+def cuts(times: Longs | None, settings: GlobalTemporal | SessionSplit, clock: Clock = SECONDS) -> tuple[int, int]:
+    """The two moments, as the clock counts, from which rows validate and test; a share counts the `times` that are
+    given: those of interactions, or of the ends of sessions.
 
     Rows at the very moment of a cut fall after it, so equal times never stand on both sides.
 
@@ -40,8 +41,10 @@ def cuts(times: Longs | None, settings: GlobalTemporal, clock: Clock = SECONDS) 
         LogError: the log has no times, or the cuts leave a part without rows.
     """
     if times is None:
-        raise LogError("split global_temporal needs times, but the log has none; use leave_one_out or given")
+        instead = "leave_one_out or given" if settings.kind == "global_temporal" else "given"
+        raise LogError(f"split {settings.kind} needs times, but the log has none; use {instead}")
     ordered = np.sort(times)
+    what = "rows" if settings.kind == "global_temporal" else "sessions"
 
     def moment(value: float | str, before: int) -> int:
         if isinstance(value, str):
@@ -54,7 +57,7 @@ def cuts(times: Longs | None, settings: GlobalTemporal, clock: Clock = SECONDS) 
     for name, size in zip(("train", "valid", "test"), sizes, strict=True):
         if size <= 0:
             raise LogError(
-                f"split global_temporal leaves no {name} rows: cuts at {clock.text(valid)} and {clock.text(test)}, "
+                f"split {settings.kind} leaves no {name} {what}: cuts at {clock.text(valid)} and {clock.text(test)}, "
                 f"log from {clock.text(int(ordered[0]))} to {clock.text(int(ordered[-1]))}"
             )
     return valid, test
@@ -109,6 +112,36 @@ def _with_history(rows: Rows, part: Codes, targets: Mask) -> Codes:
     split = np.where(np.arange(len(rows)) < last[rows.users], HISTORY, DROPPED).astype(np.uint8)
     kept = (part == TRAIN) | targets
     split[kept] = part[kept]
+    return split
+
+
+def ends(rows: Rows) -> Longs | None:
+    """(users,) when the last row of each user is, in the order of the users; None without times."""
+    return None if rows.times is None else rows.times[np.append(np.flatnonzero(np.diff(rows.users)), len(rows) - 1)]
+
+
+def parts_of_sessions(rows: Rows, moments: tuple[int, int] | None) -> Codes:
+    """(rows,) the part that the user of each row belongs to as a whole: by the time of its last row, so that nothing
+    trains that is later than a cut; without cuts as the source says of that row."""
+    last = np.append(np.flatnonzero(np.diff(rows.users)), len(rows) - 1)
+    if moments is None:
+        part = np.where(rows.given[last] == UNSAID, TRAIN, rows.given[last])
+    else:
+        assert rows.times is not None
+        part = np.searchsorted(np.array(moments), rows.times[last], side="right")
+    return np.repeat(part, np.diff(last, prepend=-1)).astype(np.uint8)
+
+
+def sessions(rows: Rows, part: Codes) -> Codes:
+    """Sessions as a whole: of one that validates or tests, the last row is the target and all before it are `history`.
+
+    Args:
+        rows: whose users are sessions of at least two rows.
+        part: (rows,) what `parts_of_sessions` gives.
+    """
+    split = part.copy()
+    before = np.append(np.diff(rows.users) == 0, False)
+    split[before & (part != TRAIN)] = HISTORY
     return split
 
 

@@ -26,19 +26,20 @@ SHOWN = 10
 """Fewer cold targets than this get no column in printed tables, and no test."""
 
 
-def chance(candidates: np.ndarray, cutoffs: list[int]) -> dict[str, np.ndarray]:
+def chance(candidates: np.ndarray, settings: Evaluation) -> dict[str, np.ndarray]:
     """What a random order is expected to give, by metric, (n,) each.
 
     Args:
         candidates: (n,) how many items are ranked, the target among them.
-        cutoffs: of Hit and NDCG.
+        settings: cut-offs of Hit, NDCG and MRR.
     """
     counts = np.maximum(np.asarray(candidates, np.int64), 1)
     most = int(counts.max(initial=1))
     place = np.arange(1, most + 1)
     gains, inverse = np.cumsum(1 / np.log2(place + 1)), np.cumsum(1 / place)
-    expected: dict[str, np.ndarray] = {f"Hit@{k}": np.minimum(counts, k) / counts for k in cutoffs}
-    expected |= {f"NDCG@{k}": gains[np.minimum(counts, k) - 1] / counts for k in cutoffs}
+    expected: dict[str, np.ndarray] = {f"Hit@{k}": np.minimum(counts, k) / counts for k in settings.cutoffs}
+    expected |= {f"NDCG@{k}": gains[np.minimum(counts, k) - 1] / counts for k in settings.cutoffs}
+    expected |= {f"MRR@{k}": inverse[np.minimum(counts, k) - 1] / counts for k in settings.mrr_cutoffs}
     return expected | {"MRR": inverse[counts - 1] / counts}
 
 
@@ -68,14 +69,14 @@ def cold_groups(table: pa.Table, settings: Evaluation) -> dict[str, dict[str, An
         reachable = np.isfinite(ranks)  # a masked target is a miss for chance, too
         groups[group] = {
             "users": int(cold.sum()),
-            "metrics": _means(metrics.per_user(ranks, settings.cutoffs)),
-            "chance": _means({name: v * reachable for name, v in chance(candidates, settings.cutoffs).items()}),
+            "metrics": _means(metrics.per_user(ranks, settings)),
+            "chance": _means({name: v * reachable for name, v in chance(candidates, settings).items()}),
             "candidates": float(candidates.mean()),
         }
     popularity, repeats = table.column("popularity").to_numpy(), repeated(table)
     ranks, counted = effective_ranks(table.column("rank").to_numpy(), popularity, settings, repeats)
     warm = counted & (popularity > 0)
-    values = metrics.per_user(ranks[warm], settings.cutoffs)
+    values = metrics.per_user(ranks[warm], settings)
     return groups | {OTHERS: {"users": int(warm.sum()), "metrics": _means(values) if warm.any() else {}}}
 
 

@@ -262,7 +262,7 @@ def summarize(
     targets = table.column("item").to_numpy()
     repeats = repeated(table)
     rank, counted = effective_ranks(table.column("rank").to_numpy(), popularity[targets], settings, repeats)
-    values = metrics.per_user(rank, settings.cutoffs)
+    values = metrics.per_user(rank, settings)
 
     def means(members: np.ndarray) -> dict[str, Any]:
         members = members & counted

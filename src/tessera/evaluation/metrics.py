@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from tessera.settings.evaluation import Evaluation
 
 
 def hit(ranks: np.ndarray, k: int) -> np.ndarray:
@@ -15,16 +20,16 @@ def ndcg(ranks: np.ndarray, k: int) -> np.ndarray:
     return np.where(ranks <= k, 1.0 / np.log2(ranks + 1.0), 0.0)
 
 
-def mrr(ranks: np.ndarray) -> np.ndarray:
-    """Reciprocal rank per user, without a cut-off; 0 for a missed target (infinite rank)."""
-    return 1.0 / ranks
+def mrr(ranks: np.ndarray, k: int | None = None) -> np.ndarray:
+    """Reciprocal rank per user; 0 for a missed target (infinite rank), with a cut-off also beyond the first k."""
+    return 1.0 / ranks if k is None else np.where(ranks <= k, 1.0 / ranks, 0.0)
 
 
-def per_user(ranks: np.ndarray, cutoffs: list[int]) -> dict[str, np.ndarray]:
-    """Every metric of a rank by name: Hit@K, NDCG@K for each K, and MRR."""
-    values = {f"Hit@{k}": hit(ranks, k) for k in cutoffs}
-    values |= {f"NDCG@{k}": ndcg(ranks, k) for k in cutoffs}
-    return values | {"MRR": mrr(ranks)}
+def per_user(ranks: np.ndarray, settings: Evaluation) -> dict[str, np.ndarray]:
+    """Every metric of a rank by name: Hit@K, NDCG@K for each K, MRR, and MRR@K where it is asked for."""
+    values = {f"Hit@{k}": hit(ranks, k) for k in settings.cutoffs}
+    values |= {f"NDCG@{k}": ndcg(ranks, k) for k in settings.cutoffs}
+    return values | {"MRR": mrr(ranks)} | {f"MRR@{k}": mrr(ranks, k) for k in settings.mrr_cutoffs}
 
 
 def coverage(lists: np.ndarray, items: int) -> float:

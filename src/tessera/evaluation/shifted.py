@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from tessera.artifacts.tables import ArtifactError, describe, read_table
 from tessera.evaluation import metrics
+from tessera.settings.evaluation import Evaluation
 
 SHIFTED, NATURAL = "shifted", "in distribution"
 """The kinds of the groups in tables: a set that differs, and the one beside it. The group is the name of the set."""
@@ -39,16 +40,18 @@ class Shifts:
             raise ArtifactError(f"{self.path}: says nothing of {len(unknown)} test users, the first is {unknown[0]}")
         return shifted[place], natural[place]
 
-    def groups(self, users: np.ndarray, ranks: np.ndarray, cutoffs: list[int], main: str) -> dict[str, dict[str, Any]]:
+    def groups(
+        self, users: np.ndarray, ranks: np.ndarray, settings: Evaluation, main: str
+    ) -> dict[str, dict[str, Any]]:
         """Kind -> set -> `users` and `metrics`; the shifted one also has its `drop_of(main)` from the other.
 
         Args:
             users: (n,) those that count.
             ranks: (n,) as the metrics take them.
-            cutoffs: of Hit and NDCG.
+            settings: say which metrics.
             main: the metric whose drop is told.
         """
-        values = metrics.per_user(ranks, cutoffs)
+        values = metrics.per_user(ranks, settings)
         groups: dict[str, dict[str, Any]] = {SHIFTED: {}, NATURAL: {}}
         for name in self.facts:
             for kind, chosen in zip((SHIFTED, NATURAL), self.of(name, users), strict=True):

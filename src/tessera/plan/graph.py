@@ -261,6 +261,10 @@ class Plan:
         """Whether the truth behind a dataset is known."""
         return TRUTH in self.config.datasets[dataset].offers()
 
+    def judged_by_truth(self, dataset: str) -> bool:
+        """Whether the oracle ranks beside the systems: the truth is that of users, and says nothing of sessions."""
+        return self.generated(dataset) and self.config.datasets[dataset].sessions is None
+
     def lifelong(self, dataset: str) -> bool:
         """Whether the true chance of every click is known."""
         return getattr(self.config.datasets[dataset], "lifelong", None) is not None

@@ -512,7 +512,7 @@ class Jobs:
         """Names of the runs that are judged on a dataset, the oracle's last where the truth is known."""
         if self.task is CLICKS:
             return [*self.plan.click_runs, *["oracle/seed-0"] * self.plan.lifelong(dataset)]
-        return [*(run.path for run in self.plan.runs), *["oracle/oracle/seed-0"] * self.plan.generated(dataset)]
+        return [*(run.path for run in self.plan.runs), *["oracle/oracle/seed-0"] * self.plan.judged_by_truth(dataset)]
 
     def judgements(self, dataset: str) -> Files:
         """Metrics of every judged run, and what each of its test cases got, as named inputs."""

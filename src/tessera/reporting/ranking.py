@@ -96,7 +96,8 @@ class RankingTable(Table[RankingRun]):
     def columns(self) -> list[Column]:
         """Hits and NDCG at every cut-off, MRR, head and tail, coverage, cold targets, sets unlike training."""
         shown = [Column(f"{metric}@{k}") for metric in ("Hit", "NDCG") for k in self.evaluation.cutoffs]
-        shown += [Column("MRR"), Column(self.main, "popularity", "head"), Column(self.main, "popularity", "tail")]
+        shown += [Column("MRR"), *(Column(f"MRR@{k}") for k in self.evaluation.mrr_cutoffs)]
+        shown += [Column(self.main, "popularity", "head"), Column(self.main, "popularity", "tail")]
         shown += sorted({c for _, c in self.cells if not c.kind and c.metric.startswith("coverage@")}, key=str)
         everybody = {n for n in self.shifts if self.shifted_users(n, NATURAL) == self.judged.users}
         unlike = [column for column in self.apart if column.kind != NATURAL or column.group not in everybody]
@@ -300,7 +301,7 @@ def _with_shifts(entry: Entry[RankingRun], table: RankingTable, sets: Shifts) ->
     runs = []
     for run in entry.runs:
         users, ranks = counted(run, table.evaluation)
-        groups = sets.groups(users.column("user").to_numpy(), ranks, table.evaluation.cutoffs, table.main)
+        groups = sets.groups(users.column("user").to_numpy(), ranks, table.evaluation, table.main)
         runs.append(replace(run, groups=run.groups | groups))
     return replace(entry, runs=tuple(runs))
 

@@ -143,7 +143,7 @@ def user_metrics(entry: Entry[RankingRun], settings: Evaluation) -> UserMetrics:
         if number:
             table, ranks = counted(run, settings)
             same_users(run, table.column("user").to_numpy(), entry.runs[0], users)
-        for name, values in metrics.per_user(ranks, settings.cutoffs).items():
+        for name, values in metrics.per_user(ranks, settings).items():
             stated = run.metrics.get(name)
             if stated is not None and len(values) and abs(float(values.mean()) - stated) > 1e-6:
                 raise ArtifactError(
@@ -170,7 +170,7 @@ def cold_metrics(entry: Entry[RankingRun], settings: Evaluation) -> dict[str, di
         first = users if first is None else first
         same_users(run, users, entry.runs[0], first)
         for group, (rank, _) in RANKS.items():
-            for name, values in metrics.per_user(table.column(rank).to_numpy(), settings.cutoffs).items():
+            for name, values in metrics.per_user(table.column(rank).to_numpy(), settings).items():
                 totals[group][name] = totals[group].get(name, 0.0) + values / len(entry.runs)
     return totals
 

@@ -220,7 +220,7 @@ def _values(run: RankingRun, table: RobustnessTable, is_corrupted: bool) -> tupl
     values: Values = {}
     if not is_corrupted:
         evaluated, ranks = counted(run, judge)
-        users, flat = evaluated.column("user").to_numpy(), metrics.per_user(ranks, judge.cutoffs)
+        users, flat = evaluated.column("user").to_numpy(), metrics.per_user(ranks, judge)
         points = {kind: [flat] * len(rates) for kind in table.kinds}
     else:
         path = run.path.with_name(CORRUPTED)
@@ -257,7 +257,7 @@ def _point(path: Path, curve: pa.Table, rate: float, judge: Evaluation) -> tuple
         part.column("rank").to_numpy(), part.column("popularity").to_numpy(), judge, repeated(part)
     )
     users: NDArray[np.int32] = part.column("user").to_numpy()[members]
-    return users, metrics.per_user(ranks[members].astype(np.float64), judge.cutoffs)
+    return users, metrics.per_user(ranks[members].astype(np.float64), judge)
 
 
 def _compare(table: RobustnessTable, tested: Mapping[str, Values], users: int) -> None:

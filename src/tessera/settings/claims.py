@@ -39,8 +39,8 @@ class Claim(Settings):
     than: str
     """The row that it is compared with, named in the same way."""
     metric: str = "NDCG@10"
-    """A metric of each user: Hit or NDCG at a cut-off of `evaluation`, or MRR; `head`, `tail`, `cold` or `cold only`
-    before it takes the users whose target is such. Of clicks: AUC, GAUC or log loss."""
+    """A metric of each user: Hit or NDCG at a cut-off of `evaluation`, MRR, or MRR at one of `mrr_cutoffs`; `head`,
+    `tail`, `cold` or `cold only` before it takes the users whose target is such. Of clicks: AUC, GAUC or log loss."""
     at_least: float = Field(0.0, gt=-1, lt=1)
     """The claimed difference, in units of the metric: 0 claims any advantage, a negative one that it is not much worse.
     Of log loss, how much lower it is."""
@@ -70,7 +70,7 @@ def measured_by(config: Config) -> list[str]:
     """The metrics that a claim may name."""
     if config.task == "ctr":
         return list(OF_CLICKS)
-    metrics = [f"{name}@{k}" for k in config.evaluation.cutoffs for name in ("NDCG", "Hit")] + ["MRR"]
+    metrics = config.evaluation.measured
     return metrics + [f"{group} {metric}" for group in GROUPS for metric in metrics]
 
 

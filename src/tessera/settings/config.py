@@ -52,7 +52,7 @@ class Experiment(Settings):
     systems: list[SystemName] = Field(default_factory=lambda: ["popular", "item_knn", "markov", "id"], min_length=1)
     """Names under `systems`, or the built-in popular, item_knn, markov and id."""
     backbones: list[BackboneName] = Field(default_factory=lambda: ["sasrec"], min_length=1)
-    """Names under `backbones`, or the built-in sasrec, gru4rec, bert4rec, mamba, filter and hstu."""
+    """Names under `backbones`, or the built-in sasrec, gru4rec, bert4rec, mamba, filter, hstu and srgnn."""
     seeds: list[Seed] = Field(default_factory=lambda: [1, 2, 3], min_length=1)
     """One training of every run a seed."""
     recommend: list[str] = Field(default_factory=list)
@@ -90,7 +90,7 @@ class Config(Settings):
     systems: dict[str, System] = Field(default_factory=dict)
     """What is compared, by name; popular, item_knn, markov and id are built in."""
     backbones: dict[str, Backbone] = Field(default_factory=dict)
-    """Backbones by name; sasrec, gru4rec, bert4rec, mamba, filter and hstu are built in."""
+    """Backbones by name; sasrec, gru4rec, bert4rec, mamba, filter, hstu and srgnn are built in."""
     task: Literal["sequential", "ctr"] = "sequential"
     """Rank a user's next item by `systems`, or predict clicks from lifelong histories by the models of `ctr`."""
     ctr: CTR | None = None
@@ -130,7 +130,7 @@ class Config(Settings):
             yield "claims", f"two claims have the name {twice[0]!r}"
         if self.task == "ctr" and self.ctr is None:
             yield "ctr", "task 'ctr' needs this section, with `models`"
-        measured = [f"{name}@{k}" for name in ("Hit", "NDCG") for k in self.evaluation.cutoffs] + ["MRR"]
+        measured = self.evaluation.measured
         if (wanted := self.report.main_metric) not in measured:
             yield "report.main_metric", f"unknown name {wanted!r}{did_you_mean(wanted, measured)}"
         baseline = self.significance.baseline
@@ -152,6 +152,8 @@ class Config(Settings):
                     f"experiment.datasets.{index}",
                     f"{reason}, and name in experiment.final what trains on everything",
                 )
+            if self.datasets[name].sessions is not None and self.task == "ctr":
+                yield f"datasets.{name}.sessions", "click models read the whole history of a user, not its sessions"
             if self.experiment.final and self.datasets.get(final_name(name)) != _on_everything(self.datasets[name]):
                 yield f"datasets.{final_name(name)}", f"experiment.final makes a dataset of this name of {name!r}"
 

@@ -13,7 +13,7 @@ class Core(Settings):
     """Iterative k-core: every user and item keeps at least so many interactions."""
 
     users: int = Field(5, ge=0)
-    """Least interactions a user; 0 keeps every user."""
+    """Least interactions a user, or a session; 0 keeps every user, and every session of two."""
     items: int = Field(5, ge=0)
     """Least interactions an item; 0 keeps every item."""
     on: Literal["all", "train"] = "all"
@@ -60,6 +60,14 @@ class LeaveOneOut(Settings):
     kind: Literal["leave_one_out"] = "leave_one_out"
 
 
+def _leaves_something(valid: float | str, test: float | str, what: str) -> None:
+    """Refuse cuts that leave nothing to train on, or stand in the wrong order."""
+    if isinstance(valid, float) and isinstance(test, float) and valid + test >= 1:
+        raise ValueError(f"valid and test are {valid + test:g} of the {what}; none trains")
+    if isinstance(valid, str) and isinstance(test, str) and day(valid) > day(test):
+        raise ValueError(f"valid {valid} is after test {test}; it is the day of the first cut")
+
+
 class GlobalTemporal(Settings):
     """One cut in time for everybody: nothing after it trains (Meng et al. 2020; Time to Split, RecSys 2025)."""
 
@@ -74,17 +82,11 @@ class GlobalTemporal(Settings):
     seed: Seed = 0
     """Seed of `target: random`."""
 
-    @field_validator("valid", "test")
-    @classmethod
-    def _shares_or_days(cls, value: float | str) -> float | str:
-        return share_or_day(value)
+    _shares_or_days = field_validator("valid", "test")(share_or_day)
 
     @model_validator(mode="after")
     def _something_trains(self) -> GlobalTemporal:
-        if isinstance(self.valid, float) and isinstance(self.test, float) and self.valid + self.test >= 1:
-            raise ValueError(f"valid and test are {self.valid + self.test:g} of the interactions; none trains")
-        if isinstance(self.valid, str) and isinstance(self.test, str) and day(self.valid) > day(self.test):
-            raise ValueError(f"valid {self.valid} is after test {self.test}; it is the day of the first cut")
+        _leaves_something(self.valid, self.test, "interactions")
         return self
 
 
@@ -92,6 +94,24 @@ class GivenSplit(Settings):
     """The source says which row belongs to which part (its `split` column or its files)."""
 
     kind: Literal["given"] = "given"
+
+
+class SessionSplit(Settings):
+    """Sessions cut in time, each as a whole in the part in which it ends: the last item of one that is held out is its
+    target, those before it are looked back on, and nothing of it trains."""
+
+    kind: Literal["sessions"] = "sessions"
+    valid: float | str = 0.1
+    """Share of the sessions that end between the two cuts, or the day of the first cut ('YYYY-MM-DD')."""
+    test: float | str = 0.1
+    """Share of the sessions that end after the last cut, or its day."""
+
+    _shares_or_days = field_validator("valid", "test")(share_or_day)
+
+    @model_validator(mode="after")
+    def _something_trains(self) -> SessionSplit:
+        _leaves_something(self.valid, self.test, "sessions")
+        return self
 
 
 class NoSplit(Settings):
@@ -102,4 +122,28 @@ class NoSplit(Settings):
     """Whether a user's rows are in the order of the source's own parts first, as under `given`."""
 
 
-Split = Annotated[LeaveOneOut | GlobalTemporal | GivenSplit | NoSplit, Field(discriminator="kind")]
+class SessionsByGap(Settings):
+    """A session ends where its user does nothing for longer than a gap."""
+
+    kind: Literal["gap"] = "gap"
+    minutes: float = Field(30.0, gt=0)
+    """The longest time between two interactions of a session."""
+
+
+class SessionsByColumn(Settings):
+    """The log says which session of its user a row belongs to (`source: columns`)."""
+
+    kind: Literal["column"] = "column"
+    column: str
+    """Column of the session; its ids are read within those of users, so that they may begin anew with each."""
+
+
+class SessionsGiven(Settings):
+    """The file holds sessions already: what its column of users says is a session."""
+
+    kind: Literal["given"] = "given"
+
+
+Sessions = Annotated[SessionsByGap | SessionsByColumn | SessionsGiven, Field(discriminator="kind")]
+
+Split = Annotated[LeaveOneOut | GlobalTemporal | SessionSplit | GivenSplit | NoSplit, Field(discriminator="kind")]

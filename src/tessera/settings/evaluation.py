@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from tessera.settings.base import Seed, Settings
 from tessera.settings.shift import Shift, check_shift_name
@@ -65,6 +65,8 @@ class Evaluation(Settings):
     """Targets without a training interaction: counted as misses, left out, or ranked as scored."""
     cutoffs: list[int] = Field(default_factory=lambda: [5, 10, 20])
     """K of Hit@K and NDCG@K."""
+    mrr_cutoffs: list[int] = Field(default_factory=list)
+    """K of MRR@K, which session recommenders are measured by, beside MRR without a cut."""
     head_share: float = Field(0.2, gt=0, lt=1)
     """Share of the items, by train popularity, that make the head; the rest is the tail."""
     history_bins: list[int] = Field(default_factory=lambda: [5, 10, 20, 50])
@@ -79,12 +81,20 @@ class Evaluation(Settings):
     """Test sets that differ from training, by name, which tables show beside one that does not:
     `{unpopular: {kind: popularity}, late: {kind: temporal}}`. They are made of the users that are judged anyway."""
 
-    @field_validator("cutoffs", "history_bins")
+    @field_validator("cutoffs", "history_bins", "mrr_cutoffs")
     @classmethod
-    def _ascending(cls, values: list[int]) -> list[int]:
+    def _ascending(cls, values: list[int], info: ValidationInfo) -> list[int]:
+        if info.field_name == "mrr_cutoffs" and not values:
+            return values
         if not values or values[0] < 1 or values != sorted(set(values)):
             raise ValueError("expected ascending positive whole numbers, e.g. [5, 10, 20]")
         return values
+
+    @property
+    def measured(self) -> list[str]:
+        """The metrics that each user has."""
+        names = [f"{name}@{k}" for k in self.cutoffs for name in ("NDCG", "Hit")]
+        return [*names, "MRR", *(f"MRR@{k}" for k in self.mrr_cutoffs)]
 
     @field_validator("shift")
     @classmethod

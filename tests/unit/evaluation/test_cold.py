@@ -99,9 +99,9 @@ def test_policies_of_the_averages_do_not_touch_the_group(cases: Cases, policy: s
     assert found["cold"]["users"] == found["cold only"]["users"] == cold.sum()
     assert found["warm"]["users"] == (~cold).sum()
     for group, ranks in (("cold", ranked.ranks[cold]), ("cold only", ranked.cold_ranks[cold])):
-        expected = {name: v.mean() for name, v in metrics.per_user(ranks, settings.cutoffs).items()}
+        expected = {name: v.mean() for name, v in metrics.per_user(ranks, settings).items()}
         assert found[group]["metrics"] == pytest.approx(expected)
-    warm = {name: v.mean() for name, v in metrics.per_user(ranked.ranks[~cold], settings.cutoffs).items()}
+    warm = {name: v.mean() for name, v in metrics.per_user(ranked.ranks[~cold], settings).items()}
     assert found["warm"]["metrics"] == pytest.approx(warm)
 
 
@@ -111,10 +111,10 @@ def test_targets_of_the_history_are_dropped_from_the_group_too(cases: Cases) -> 
 
 
 def test_chance_is_the_mean_over_all_orders() -> None:
-    counts, cutoffs = np.array([1, 3, 7, 50]), [1, 5, 20]
-    found = chance(counts, cutoffs)
+    counts, settings = np.array([1, 3, 7, 50]), Evaluation(cutoffs=[1, 5, 20], mrr_cutoffs=[5, 20])
+    found = chance(counts, settings)
     for row, count in enumerate(counts):
-        expected = {name: v.mean() for name, v in metrics.per_user(np.arange(1.0, count + 1), cutoffs).items()}
+        expected = {name: v.mean() for name, v in metrics.per_user(np.arange(1.0, count + 1), settings).items()}
         assert {name: v[row] for name, v in found.items()} == pytest.approx(expected)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tessera.evaluation import metrics
+from tessera.settings.evaluation import Evaluation
 
 
 def test_metrics_of_known_ranks():
@@ -11,7 +12,11 @@ def test_metrics_of_known_ranks():
     assert metrics.hit(ranks, 10).tolist() == [1, 1, 1, 0, 0]
     np.testing.assert_allclose(metrics.ndcg(ranks, 10), [1, 1 / math.log2(4), 1 / math.log2(11), 0, 0])
     np.testing.assert_allclose(metrics.mrr(ranks), [1, 1 / 3, 0.1, 1 / 11, 0])
-    assert set(metrics.per_user(ranks, [5, 10])) == {"Hit@5", "Hit@10", "NDCG@5", "NDCG@10", "MRR"}
+    np.testing.assert_allclose(metrics.mrr(ranks, 10), [1, 1 / 3, 0.1, 0, 0])
+    measured = Evaluation(cutoffs=[5, 10], mrr_cutoffs=[10])
+    assert set(metrics.per_user(ranks, measured)) == set(measured.measured)
+    assert set(measured.measured) == {"Hit@5", "Hit@10", "NDCG@5", "NDCG@10", "MRR", "MRR@10"}
+    assert "MRR@10" not in metrics.per_user(ranks, Evaluation())
 
 
 def test_ndcg_is_that_of_sklearn_style_gains():

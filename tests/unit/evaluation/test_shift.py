@@ -19,6 +19,7 @@ from tessera.evaluation.shift import by_popularity, equal_bins, members
 from tessera.evaluation.shifted import NATURAL, SHIFTED, Shifts, sentence
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
+from tessera.settings.evaluation import Evaluation
 from tessera.settings.shift import PopularityShift, Shift
 
 USERS, ITEMS = 300, 50
@@ -260,7 +261,7 @@ def test_metrics_are_means_over_the_users_of_a_set(kept: Path) -> None:
     made, rng = dataset(), np.random.default_rng(2)
     users = rng.permutation(np.arange(1, USERS + 1))[:250]  # in any order, and not all of them
     ranks = rng.integers(1, 40, 250).astype(float)
-    found = Shifts(kept).groups(users, ranks, [5, 10], "NDCG@10")
+    found = Shifts(kept).groups(users, ranks, Evaluation(cutoffs=[5, 10]), "NDCG@10")
     ndcg = metrics.ndcg(ranks, 10)
     for name, shift in {"late": {"kind": "temporal"}, "rare": {"kind": "popularity"}}.items():
         shifted, natural, facts = rows(made, **shift)
@@ -280,9 +281,9 @@ def test_metrics_are_means_over_the_users_of_a_set(kept: Path) -> None:
 
 def test_nothing_to_lose_is_no_drop_and_a_user_nobody_knows_is_refused(kept: Path) -> None:
     found = Shifts(kept)
-    groups = found.groups(np.arange(1, USERS + 1), np.full(USERS, np.inf), [10], "NDCG@10")
+    groups = found.groups(np.arange(1, USERS + 1), np.full(USERS, np.inf), Evaluation(cutoffs=[10]), "NDCG@10")
     assert groups[SHIFTED]["late"]["metrics"] == {"Hit@10": 0.0, "NDCG@10": 0.0, "MRR": 0.0}
-    nobody = found.groups(np.zeros(0, np.int32), np.zeros(0), [10], "NDCG@10")
+    nobody = found.groups(np.zeros(0, np.int32), np.zeros(0), Evaluation(cutoffs=[10]), "NDCG@10")
     assert nobody[SHIFTED]["rare"] == {"users": 0, "metrics": {}}
     with pytest.raises(ArtifactError, match=r"shifts.parquet: says nothing of 1 test users, the first is 999"):
         found.of("late", np.array([3, 999]))

@@ -7,6 +7,7 @@ from tessera.settings.backbones.gru4rec import GRU4RecSettings
 from tessera.settings.backbones.hstu import HSTUSettings
 from tessera.settings.backbones.mamba import MambaSettings
 from tessera.settings.backbones.sasrec import SASRecSettings
+from tessera.settings.backbones.srgnn import SRGNNSettings
 from tessera.settings.kinds import implementation, tags
 
 SETTINGS = {
@@ -14,6 +15,7 @@ SETTINGS = {
     "gru4rec": GRU4RecSettings(dim=16, max_length=8, dropout=0.0),
     "bert4rec": BERT4RecSettings(dim=16, max_length=8, dropout=0.0),
     "mamba": MambaSettings(dim=16, max_length=8, dropout=0.0),
+    "srgnn": SRGNNSettings(dim=16, max_length=8, dropout=0.0, steps=2),
     "filter": FilterSettings(dim=16, max_length=8, dropout=0.0),
     "hstu": HSTUSettings(dim=16, max_length=8, dropout=0.0),
 }

@@ -47,6 +47,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "findrec_table": {"recommender": "findrec", "text": "t", "width": 16},
     "eimf": {"recommender": "eimf", "dim": 16, "max_length": 12},
     "cider_table": {"recommender": "cider", "items": {"table": "t", "adapter": [16]}, "counterfactual": {"tau": 0.3}},
+    "tpad_table": {"recommender": "tpad", "text": "t", "distillation": {"steps": 20}},
     "i3_mrec_table": {"recommender": "i3_mrec", "text": "t", "adapter": [16]},
     "i3_mrec_graph_table": {"recommender": "i3_mrec_graph", "text": "t", "dim": 16},
     "findrec_table_left_out": {"recommender": "findrec", "text": "t", "width": 16, "loss": LEFT_OUT},
@@ -74,7 +75,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "t.parquet",
     )  # fmt: skip
     (folder / "validated.json").write_text(
-        json.dumps({"best_epoch": 3, "best_epochs": {"pretrain": 2, "align": 2, "disentangle": 3}})
+        json.dumps(
+            {
+                "best_epoch": 3,
+                "best_epochs": {"pretrain": 2, "align": 2, "disentangle": 3, "transfer": 2, "recommend": 3},
+            }
+        )
     )
     return folder
 
@@ -132,7 +138,7 @@ def test_content_finds_new_items_and_ids_do_not(world: Path) -> None:
     by_chance = found["ids_left_out"]["chance"]["Hit@5"]
     table = read_table(world / "popular-data/evaluation.parquet", "evaluation")
     cold = table.filter(pc.equal(table.column("popularity"), 0)).column("cold_candidates").to_numpy()
-    assert by_chance == pytest.approx(float(chance(cold, [5])["Hit@5"].mean()))
+    assert by_chance == pytest.approx(float(chance(cold, Evaluation(cutoffs=[5]))["Hit@5"].mean()))
     assert found["table_left_out"]["metrics"]["Hit@5"] > 2 * by_chance
     spread = (by_chance / found["ids_left_out"]["users"]) ** 0.5
     assert abs(found["ids_left_out"]["metrics"]["Hit@5"] - by_chance) < 4 * spread

@@ -146,7 +146,7 @@ def _stamp(state: Path) -> int | None:
     ("device", "system"),
     [
         ("auto", "ids"),
-        *(("cpu", system) for system in ("ids", "pad", "findrec", "eimf", "i3_mrec", "i3_mrec_graph", "cider")),
+        *(("cpu", system) for system in ("ids", "pad", "findrec", "eimf", "tpad", "i3_mrec", "i3_mrec_graph", "cider")),
     ],
 )
 def test_two_processes_give_the_numbers_of_one(data, tmp_path, device, system):
@@ -158,6 +158,9 @@ def test_two_processes_give_the_numbers_of_one(data, tmp_path, device, system):
         "pad": {"recommender": "pad", "table": "t", "adapter": [8], "align": {"most_items": 20}},
         "findrec": {
             "recommender": "findrec", "text": "t", "width": 8, "dropout": 0.0, "alignment": {"most_items": 20}
+        },
+        "tpad": {
+            "recommender": "tpad", "text": "t", "distillation": {"width": 4, "hidden": 8, "steps": 5, "items": 20}
         },
         "eimf": {"recommender": "eimf", "interests": "w", "dim": 16, "max_length": 12, "dropout": 0.0, "typical": 9},
         "cider": {
@@ -174,7 +177,7 @@ def test_two_processes_give_the_numbers_of_one(data, tmp_path, device, system):
             "keep": {"weight": 0.1, "most_items": 20}, "invariance": {"weight": 10.0, "warm_up": 0.1},
         },
     }  # fmt: skip
-    tables = system in ("pad", "findrec", "i3_mrec", "i3_mrec_graph", "cider")
+    tables = system in ("pad", "findrec", "tpad", "i3_mrec", "i3_mrec_graph", "cider")
     read = reads(make_table(tmp_path, skip=(7, 8))) if tables else reads()
     if system == "eimf":
         read = RunInputs(tables={"w": str(write_interests_of(tmp_path / "w.parquet", range(2, 80, 3)))})

@@ -195,7 +195,7 @@ def test_a_claim_has_a_name_of_its_own() -> None:
     [
         *(
             {"recommender": kind, key: "text"}
-            for kind, key in (("pad", "table"), ("findrec", "text"), ("i3_mrec", "text"))
+            for kind, key in (("pad", "table"), ("findrec", "text"), ("tpad", "text"), ("i3_mrec", "text"))
         ),
         {"recommender": "cider", "items": {"table": "text"}},
     ],

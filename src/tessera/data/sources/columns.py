@@ -27,6 +27,7 @@ from tessera.data.sources.parquet_rows import (
     parquet_schema,
 )  # fmt: skip
 from tessera.data.text import as_text, as_title
+from tessera.settings.datasets import SessionsByColumn
 from tessera.settings.sources.base import ItemsFile
 from tessera.settings.sources.columns import ColumnsSource
 
@@ -40,6 +41,7 @@ def _columns(settings: ColumnsSource) -> dict[str, str]:
         "timestamp": settings.timestamp,
         "rating": settings.rating,
         "split": settings.split_column,
+        "session": settings.sessions.column if isinstance(settings.sessions, SessionsByColumn) else None,
     }
     return {name: column for name, column in named.items() if column is not None}
 
@@ -52,6 +54,7 @@ def read_interactions(settings: ColumnsSource, log: RawLog) -> None:
         form = format_of(path, encoding)
         if form == "json":
             if holds_histories(path, encoding, settings.user, settings.item):
+                _refuse_sessions_of(path, columns)
                 json_histories(path, log, encoding)
             else:
                 json_rows(path, columns, log, encoding)
@@ -77,8 +80,18 @@ def check(settings: ColumnsSource) -> None:
             check_types(path, columns, parquet_schema(path))
         elif form == "csv":
             check_columns(path, columns, read_header(path, settings.separator, encoding).names)
-        elif not holds_histories(path, encoding, settings.user, settings.item):
+        elif holds_histories(path, encoding, settings.user, settings.item):
+            _refuse_sessions_of(path, columns)
+        else:
             json_schema(path, columns, encoding)
+
+
+def _refuse_sessions_of(path: Path, columns: dict[str, str]) -> None:
+    if "session" in columns:
+        raise DataFileError(
+            f"{path}: holds a list of items by user, and so no column {columns['session']!r} (sessions.column); where "
+            "each list is a session, say sessions: {kind: given}"
+        )
 
 
 def read_items(settings: ColumnsSource, log: RawLog) -> Iterator[Item]:

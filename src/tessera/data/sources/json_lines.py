@@ -84,8 +84,8 @@ def json_rows(path: Path, columns: Mapping[str, str], log: RawLog, encoding: str
     """Hand the rows of a file of interactions over.
 
     Args:
-        columns: which key of the objects is `user`, `item`, `timestamp`, `rating`, `split`. The types are those of
-            the first object that has the keys. An `item` that is a list makes a row of each entry.
+        columns: which key of the objects is `user`, `item`, `timestamp`, `rating`, `split`, `session`. The types
+            are those of the first object that has the keys. An `item` that is a list makes a row of each entry.
     Raises:
         DataFileError: the first object lacks the user or the item.
     """
@@ -141,13 +141,13 @@ def json_schema(path: Path, columns: Mapping[str, str], encoding: str | None = N
     """Polars types of the keys, from the first objects of the file; ids are texts.
 
     Raises:
-        DataFileError: there are none, or none of them has the user or the item.
+        DataFileError: there are none, or none of them has the user, the item or the session.
     """
     samples = first_objects(path, encoding)
     if not samples:
         raise DataFileError(f"{path}: the first lines hold no JSON objects")
-    for name in ("user", "item"):
-        if not any(columns[name] in sample for sample in samples):
+    for name in ("user", "item", "session"):
+        if name in columns and not any(columns[name] in sample for sample in samples):
             key = columns[name]
             hint = did_you_mean(key, samples[0]) or _other_form(samples[0])
             raise DataFileError(f"{path}: the objects have no key {key!r} (for {name}){hint}")

@@ -106,7 +106,7 @@ def _line(blocks: list[Block], number: int) -> str | None:
 
 def _usable(name: str, values: list[Any]) -> bool:
     """Whether no row will be rejected for these values; texts that should be times or numbers are not looked into."""
-    if name in ("user", "item"):
+    if name in ("user", "item", "session"):
         return None not in values and all(map(str.strip, values))
     if name == "timestamp":
         if None in values or isinstance(values[0], str):

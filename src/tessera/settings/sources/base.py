@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
 from tessera.settings.base import Settings
-from tessera.settings.datasets import Cleaning, GlobalTemporal, LeaveOneOut, Split
+from tessera.settings.datasets import (
+    Cleaning,
+    GlobalTemporal,
+    LeaveOneOut,
+    Sessions,
+    SessionsByColumn,
+    SessionsByGap,
+    SessionSplit,
+    Split,
+)  # fmt: skip
 from tessera.settings.kinds import Kind, KindOf
 from tessera.settings.language import ItemPrompt
 
@@ -23,17 +32,44 @@ class Preparation(Settings):
     """Filters and counts between the log and the dataset."""
     split: Split = Field(default_factory=LeaveOneOut)
     """How interactions are divided into train, valid and test."""
+    sessions: Sessions | None = None
+    """What a session is, where sessions take the place of users: `{kind: gap, minutes: 30}`, `{kind: column, column:
+    session}` or `{kind: given}`. They are then split by `{kind: sessions}` unless `split` says otherwise, sessions of
+    one item are dropped, and `cleaning.core` keeps sessions of 2 items unless it says otherwise."""
     catalogue: Literal["log", "all"] = "log"
     """Which items there are: `log`, those with an interaction that cleaning keeps; `all`, also those that the source or
     `items` tells of and nobody met. They have texts and pictures, are ranked with all others, and train nothing."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_sessions(cls, data: Any) -> Any:
+        """Sessions are short, and held out as a whole: both go without saying."""
+        if not isinstance(data, Mapping) or data.get("sessions") is None:
+            return data
+        data = {"split": {"kind": "sessions"}, **data}
+        cleaning = data.get("cleaning", {})
+        if isinstance(cleaning, Mapping) and "core" not in cleaning:
+            data["cleaning"] = {"core": {"users": 2, "items": 5}, **cleaning}
+        return data
+
+    @model_validator(mode="after")
+    def _sessions_are_split_as_a_whole(self) -> Preparation:
+        kind = self.split.kind
+        if self.sessions is None and kind == "sessions":
+            raise ValueError("split: sessions: needs the key `sessions`, which says what a session is")
+        if self.sessions is not None and kind not in ("sessions", "given", "none"):
+            raise ValueError(
+                f"split: {kind} would divide a session; with `sessions` it is {{kind: sessions}}, or {{kind: given}}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _train_core_needs_a_fixed_train_part(self) -> Preparation:
         core = self.cleaning.core
         if core is not None and core.on == "train" and isinstance(self.split, LeaveOneOut):
             raise ValueError(
-                "cleaning.core.on: 'train' needs split global_temporal or given; under leave_one_out every row removed "
-                "would move the split"
+                "cleaning.core.on: 'train' needs split global_temporal, sessions or given; under leave_one_out every "
+                "row removed would move the split"
             )
         return self
 
@@ -54,10 +90,22 @@ Encoding = Annotated[str | None, AfterValidator(_is_encoding)]
 class DatasetSettings(Preparation, Kind):
     """What every source shares."""
 
+    NAMES_SESSIONS: ClassVar[bool] = False
+    """Whether a column of its files may name sessions."""
+
     source: str
     """Where the dataset comes from."""
     prompt: ItemPrompt = Field(default_factory=ItemPrompt)
     """How an item is told to a language model."""
+
+    @model_validator(mode="after")
+    def _has_a_column_of_sessions(self) -> DatasetSettings:
+        if isinstance(self.sessions, SessionsByColumn) and not self.NAMES_SESSIONS:
+            raise ValueError(
+                f"sessions: source {self.source!r} has no column {self.sessions.column!r} that could be named; "
+                "a session is told by a gap here, {kind: gap, minutes: 30}, or read the files by source: columns"
+            )
+        return self
 
     @property
     def timeless(self) -> bool:
@@ -68,6 +116,13 @@ class DatasetSettings(Preparation, Kind):
         """A cut in time through a log without times."""
         if self.timeless and isinstance(self.split, GlobalTemporal):
             yield "split", "global_temporal needs times, and the log has none; use leave_one_out or given"
+
+        by_time = isinstance(self.split, SessionSplit) or isinstance(self.sessions, SessionsByGap)
+        if self.timeless and self.sessions is not None and by_time:
+            yield (
+                "sessions",
+                "a gap, and a split of sessions, need times, and the log has none; use kind and split given",
+            )
 
 
 class ItemsFile(Settings):
@@ -115,9 +170,13 @@ Dataset = Annotated[DatasetSettings, KindOf("sources")]
 def ingest_settings(dataset: DatasetSettings) -> dict[str, Any]:
     """What the ingest stage reads: all but cleaning, split and prompt, and the largest share of rejected rows.
 
+    Of sessions it reads a column of theirs alone.
+
     The catalogue is read where there are files: items that nobody met are kept only where they are wanted.
     """
     settings = dataset.model_dump(mode="json", exclude={"cleaning", "split", "prompt"})
+    if not isinstance(dataset.sessions, SessionsByColumn):
+        del settings["sessions"]  # cut when the log has been read
     if not isinstance(dataset, FileSource):
         del settings["catalogue"]  # a world writes all of its items
     return {**settings, "max_rejected": dataset.cleaning.max_rejected}
@@ -125,7 +184,7 @@ def ingest_settings(dataset: DatasetSettings) -> dict[str, Any]:
 
 def prepare_settings(dataset: DatasetSettings) -> dict[str, Any]:
     """What the prepare stage reads."""
-    settings = dataset.model_dump(mode="json", include={"cleaning", "split", "catalogue"})
+    settings = dataset.model_dump(mode="json", include={"cleaning", "split", "sessions", "catalogue"})
     del settings["cleaning"]["max_rejected"]
     return settings
 

@@ -73,9 +73,14 @@ class BazaarSource(DatasetSettings):
         return frozenset({TRUTH})
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """A log of impressions is for click-through rate."""
+        """A log of impressions is for click-through rate, unless its clicks alone are read as sessions."""
         used = any(config.datasets.get(name) is self for name in config.experiment.datasets)
-        if used and self.lifelong is not None and config.task == "sequential":
-            yield "lifelong", "its log holds impressions that nobody clicked, which needs task: ctr"
+        clicks_alone = self.sessions is not None and (self.cleaning.min_rating or 0) > 0
+        if used and self.lifelong is not None and config.task == "sequential" and not clicks_alone:
+            yield (
+                "lifelong",
+                "its log holds impressions that nobody clicked, which needs task: ctr, or its clicks cut into "
+                "`sessions` (with cleaning.min_rating: 1.0)",
+            )
         if self.lifelong is not None and self.late:
             yield "late", "no item of a lifelong world opens late"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from tessera.settings.datasets import SessionsByGap
 from tessera.settings.sources.base import FileSource
 
 
@@ -13,6 +14,7 @@ class ColumnsSource(FileSource):
     """Any CSV, Parquet or JSON file, or a folder of parts, by a mapping of columns."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.data.sources.columns"
+    NAMES_SESSIONS: ClassVar[bool] = True
     source: Literal["columns"]
     user: str = "user"
     """Column of the user."""
@@ -26,6 +28,16 @@ class ColumnsSource(FileSource):
     """Column of the part (train, valid, test or 0, 1, 2), for `split: {kind: given}`."""
     separator: str | None = Field(None, min_length=1, max_length=1)
     """Separator of a text table; null takes the most frequent of tab, comma, semicolon and | in its first line."""
+
+    @model_validator(mode="after")
+    def _sessions_need_times(self) -> ColumnsSource:
+        by_time = isinstance(self.sessions, SessionsByGap) or self.split.kind == "sessions"
+        if self.sessions is not None and by_time and self.timestamp is None:
+            raise ValueError(
+                f"sessions: {self.sessions.kind} with split {self.split.kind} goes by time: name the column in "
+                "`timestamp`"
+            )
+        return self
 
     @property
     def timeless(self) -> bool:
