@@ -97,6 +97,7 @@ rule all:
         JOBS.page,
         [JOBS.table_file(dataset, "md") for dataset in DATASETS],
         [JOBS.claims_file(dataset, "md") for dataset in DATASETS if CONFIG.claims],
+        [JOBS.robustness_file(dataset, "md") for dataset in DATASETS if CONFIG.robustness],
         [] if CONFIG.task == "ctr" else [*final(), *recommended(), *exported()],
 
 

@@ -41,6 +41,19 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "findrec": {"recommender": "findrec", "text": "t", "image": "p"},
     "findrec_plain": {"recommender": "findrec", "text": "t", "image": "p", "bottleneck": None, "alignment": None},
     "eimf": {"recommender": "eimf"},
+    "i3_mrec": {"recommender": "i3_mrec", "text": "t", "image": "p"},
+    "i3_mrec_plain": {
+        "recommender": "i3_mrec",
+        "text": "t",
+        "image": "p",
+        "environment_weight": 0.0,
+        "invariance": None,
+        "keep": None,
+        "compress": None,
+        "detach": False,
+    },
+    "i3_mrec_gradient": {"recommender": "i3_mrec", "text": "t", "image": "p", "invariance": {"penalty": "gradient"}},
+    "i3_mrec_graph": {"recommender": "i3_mrec_graph", "text": "t", "image": "p", "training": {"batch_tokens": 2048}},
 }
 STEPS = {
     "SASRec": ("id", None),
@@ -51,6 +64,10 @@ STEPS = {
     "FindRec, no bottleneck, no alignment": ("findrec_plain", None),
     "FindRec": ("findrec", None),
     "EIMF, four vectors, nothing written": ("eimf", None),
+    "I3-MRec, the main loss alone": ("i3_mrec_plain", None),
+    "I3-MRec": ("i3_mrec", None),
+    "I3-MRec, gradient penalty": ("i3_mrec_gradient", None),
+    "I3-MRec as a graph, 2,048 pairs": ("i3_mrec_graph", None),
 }
 SCORES = {
     "SASRec": "id",
@@ -58,6 +75,7 @@ SCORES = {
     "PAD, a product a tower, summed": "pad",
     "FindRec": "findrec",
     "EIMF, four vectors": "eimf",
+    "I3-MRec": "i3_mrec",
 }
 USERS = 512
 

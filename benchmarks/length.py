@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-KINDS = ("sasrec", "gru4rec", "mamba")
+KINDS = ("sasrec", "gru4rec", "mamba", "filter", "hstu")
 
 
 def measure(kind: str, length: int, items: int, targets: int, steps: int) -> dict[str, float]:

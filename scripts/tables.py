@@ -9,4 +9,5 @@ from tessera.settings.kinds import load
 with stage(snakemake.log[0]):
     cfg = json.loads(snakemake.params.cfg)
     task = load(f"tessera.reporting.{cfg['task']}")
-    write(task.of_job(list(snakemake.input.runs), cfg), {kind: snakemake.output[kind] for kind in FORMATS})
+    shifts = {"shifts": snakemake.input.shifts} if snakemake.input.get("shifts") else {}
+    write(task.of_job(list(snakemake.input.runs), cfg, **shifts), {kind: snakemake.output[kind] for kind in FORMATS})

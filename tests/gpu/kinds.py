@@ -86,8 +86,13 @@ ITEMS: dict[str, dict[str, Any]] = {
     "dual_view": {},
     "pad": {"recommender": "pad", "table": "t", "adapter": [32]},
     "findrec": {"recommender": "findrec", "text": "t", "width": 32, "dropout": 0.0},
+    "i3_mrec": {"recommender": "i3_mrec", "text": "t", "ids": "environment", "adapter": [32], "dropout": 0.0},
+    "i3_mrec-gradient": {
+        "recommender": "i3_mrec", "text": "t", "ids": "environment", "dropout": 0.0,
+        "invariance": {"penalty": "gradient"},
+    },
     "dual_view-sequence": {"axis": "sequence"},
-}
+}  # fmt: skip
 LOSSES = {
     "sampled_softmax": {"kind": "sampled_softmax", "negatives": 20},
     "gbce": {"kind": "gbce", "negatives": 8},
@@ -113,7 +118,7 @@ def backbone_run(
     else:
         run = pattern.make_run(backbone, {**ITEMS[items], **({"loss": loss} if loss else {})}, **told)
         inputs = RunInputs()
-        if items in ("table", "pad", "findrec"):
+        if items in ("table", "pad", "findrec") or items.startswith("i3_mrec"):
             own = _once(folder.parent / "table", lambda own: test_train.make_table(own, skip=(7, 8)))
             inputs = RunInputs(tables={"t": str(own / "t.parquet")})
         if items == "semantic_ids":
@@ -157,18 +162,28 @@ def eimf_run(network: str, place: Place, folder: Path) -> tuple[Run, RunInputs]:
     return run, RunInputs(tables={"w": str(own / "w.parquet")})
 
 
+def graph_run(place: Place, folder: Path) -> tuple[Run, RunInputs]:
+    """A run of I3-MRec as a graph, and its inputs."""
+    told = {"epochs": 4, "patience": 100, "validate_every": 4, "learning_rate": 0.01, **place.training}
+    method = {"text": "t", "image": "t", "dim": 16, "dropout": 0.1 if place.drop else 0.0}
+    run = pattern.make_run(system={"recommender": "i3_mrec_graph", **method}, **told)
+    own = _once(folder.parent / "table", lambda own: test_train.make_table(own, skip=(7, 8)))
+    return run, RunInputs(tables={"t": str(own / "t.parquet")})
+
+
 Recommender = Callable[[Place, Path], tuple[Run, RunInputs]]
 
 RECOMMENDERS: dict[str, Recommender] = {
     **{
         f"{backbone}/{items}": partial(backbone_run, items, backbone, None)
-        for backbone in ("sasrec", "gru4rec", "bert4rec", "mamba")
+        for backbone in ("sasrec", "gru4rec", "bert4rec", "mamba", "filter", "hstu")
         for items in ITEMS
         if backbone == "sasrec" or items != "dual_view-sequence"
         if backbone != "bert4rec" or items != "findrec"  # it looks both ways
     },
     **{f"sasrec/ids/{name}": partial(backbone_run, "ids", "sasrec", loss) for name, loss in LOSSES.items()},
     **{f"eimf/{network}": partial(eimf_run, network) for network in ("attention", "capsules")},
+    "i3_mrec_graph": graph_run,
     "tiger": partial(tiger_run, "beam"),
     "mme_sid": mme_sid_run,
 }  # fmt: skip

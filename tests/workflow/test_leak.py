@@ -70,7 +70,7 @@ def again(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_pretraining(making, folder / "data", model, state, "")
         said = Captioning.model_validate({"captions": config.captions["looks"], "model": small, "prompt": prompt})
         caption(said, catalogue, model, folder / "looks.parquet", state, "")
-        for name in ("text", "said", "pieces", "llmemb", "lrcl", "reaemb"):
+        for name in ("text", "said", "pieces", "interests", "llmemb", "lrcl", "reaemb"):
             reader = Plan(config).reader(name)
             assert reader is not None
             captions = {found: str(folder / f"{found}.parquet") for found in reader.captions}
@@ -81,7 +81,8 @@ def again(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 begins = {"embedder": str(start)} if name == "reaemb" else {}
                 tune(task(config, name), Places(**common, data=str(folder / "data"), **begins), own, state, "")
             if name != "lrcl":
-                made = Places(**common, embedder=str(own) if learned else None)
+                histories = {"data": str(folder / "data")} if name == "interests" else {}
+                made = Places(**common, **histories, embedder=str(own) if learned else None)
                 embed(task(config, name), made, folder / f"{name}.parquet", state, "")
     return folder
 
@@ -109,6 +110,11 @@ def test_tables(name: str, finished: Project, again: Path) -> None:
     before, _ = read_item_table(finished.folder / f"results/tiny/bazaar/tables/{name}.parquet", items)
     after, _ = read_item_table(again / f"{name}.parquet", items)
     np.testing.assert_array_equal(before, after)
+
+
+def test_interests(finished: Project, again: Path) -> None:
+    before = read_table(finished.folder / "results/tiny/bazaar/tables/interests.parquet", "user_interests")
+    assert read_table(again / "interests.parquet", "user_interests").equals(before)
 
 
 TEACHER = "results/tiny/bazaar/runs/id/sasrec/seed-1/model.safetensors"
@@ -146,6 +152,7 @@ def test_semantic_ids(name: str, finished: Project, codes_again: Path) -> None:
         "tiger/tiger/seed-1",
         "pad/sasrec/seed-1",
         "findrec/gru4rec/seed-1",
+        "eimf/eimf/seed-1",
         "mme_sid/mme_sid/seed-1",
     ],
 )

@@ -15,7 +15,8 @@ from tessera.settings.sources.base import DatasetSettings
 pytestmark = pytest.mark.workflow
 
 SHOWN = {"tables": 1, "report": 1}
-JUDGED = {"evaluate": 22, "oracle": 1, **SHOWN}
+JUDGED = {"evaluate": 23, "oracle": 1, **SHOWN}
+SHIFT = {"shift": 1, **SHOWN}
 ALL_CODES = {"quantize": 3, "health": 3}
 
 
@@ -36,13 +37,14 @@ def atlas(*names: str) -> dict[str, int]:
 
 
 # what reads items through a language model, and what reads it in turn
-READ = {"caption": 1, "tune": 3, "embed": 5, "diagnose": 4, "atlas": 5, **ALL_CODES, **runs(13)}
-PREPARED = {"prepare": 1, "table": 2, "pretrain": 1, **READ, "diagnose": 6, "atlas": 6, "train": 22, **JUDGED}
+READ = {"caption": 1, "tune": 3, "embed": 6, "diagnose": 4, "atlas": 5, **ALL_CODES, **runs(14)}
+MADE_ANEW = {"prepare": 1, "shift": 1, "table": 2, "pretrain": 1}
+PREPARED = {**MADE_ANEW, **READ, "diagnose": 6, "atlas": 6, "train": 23, **JUDGED}
 # the ID run of the first seed is a table, which is part of the codes of `codes` and `mme_sid`
 COLLABORATIVE = {"table": 1, "diagnose": 1, **codes(1), **atlas("views")}
-TRAINED = {**COLLABORATIVE, **runs(19)}
+TRAINED = {**COLLABORATIVE, **runs(20)}
 ONE_TABLE = {"embed": 1, "diagnose": 1}
-REFINISHED = {"embed": 5, "diagnose": 4, "atlas": 5, **ALL_CODES, **runs(13)}
+REFINISHED = {"embed": 6, "diagnose": 4, "atlas": 5, **ALL_CODES, **runs(14)}
 REAEMB = {**ONE_TABLE, **codes(1), **atlas("views"), **runs(4)}
 # `reaemb` learns from captions, which `said` holds
 CAPTIONED = {"tune": 2, "embed": 2, "diagnose": 2, **codes(1), **atlas("said", "views"), **runs(6)}
@@ -66,6 +68,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("tables__llmemb__drop", 0.3, {"tune": 1, **ONE_TABLE, **codes(2), **atlas("plain", "learned"), **runs(4)}),
     ("tables__lrcl__drop", 0.3, {"tune": 2, **REAEMB}),
     ("tables__reaemb__noise_std", 0.2, {"tune": 1, **REAEMB}),
+    ("tables__interests__most", 2, {"embed": 1, **runs(1)}),
     ("tables__collaborative__seed", 2, {**COLLABORATIVE, **runs(2)}),
     ("semantic_ids__plain__codes", 9, {**codes(1), **atlas("plain"), **runs(1)}),
     ("semantic_ids__learned__conflicts", "none", {**codes(1), **atlas("learned"), **runs(1)}),
@@ -77,17 +80,28 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("systems__dmesr__items__direction", "fine", runs(1)),
     ("systems__pad__align", None, runs(1)),
     ("systems__findrec__gate", "mean", runs(1)),
+    ("systems__eimf__matching", None, runs(1)),
     ("systems__mme_sid__gate", False, runs(1)),
     ("systems__item_knn", {"recommender": "item_knn", "neighbours": 5}, runs(1)),
     ("backbones__gru4rec__hidden_dim", 8, runs(3)),
-    ("preset", "official", {**TRAINED, "tune": 3, "embed": 2, "diagnose": 3, "atlas": 4, **ALL_CODES}),
+    # EIMF has no published habits
+    ("preset", "official",
+     {**COLLABORATIVE, **runs(19), "tune": 3, "embed": 2, "diagnose": 3, "atlas": 4, **ALL_CODES}),
     ("loss", {"kind": "bce"}, {**COLLABORATIVE, **runs(17)}),
     # what reads a table that is made from pictures
     ("missing", {"image": 0.5}, runs(7)),
+    # nothing is trained or judged again as it was
+    ("robustness", {}, {"corrupt": 13, "robustness": 1, "report": 1}),
     ("training__learning_rate", 0.01, TRAINED),
     ("evaluation__cutoffs", [5, 10], JUDGED),
     # validation, which stops training, asks what the test asks
-    ("evaluation__repeat_targets", "drop", {**TRAINED, **JUDGED}),
+    ("evaluation__repeat_targets", "drop", {**TRAINED, **JUDGED, **SHIFT}),
+    # who is left out of the averages is in no test set that differs from training
+    ("evaluation__cold_targets", "drop", {**JUDGED, **SHIFT}),
+    ("evaluation__cold_targets", "rank", JUDGED),
+    ("evaluation__shift__late__after", 0.3, SHIFT),
+    ("evaluation__shift", {"even": {"kind": "popularity", "draw": "bins"}}, SHIFT),
+    ("evaluation__shift", {}, SHOWN),
     ("evaluation__candidates", {"kind": "sampled", "negatives": 9}, {"candidates": 1, **JUDGED}),
     ("evaluation__test_users", 40, {"test_users": 1, **JUDGED}),
     ("significance__level", 0.1, SHOWN),
@@ -112,7 +126,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     (
         "experiment__systems",
         ["id", "popular", "item_knn", "markov", "latent", "text", "llmemb", "reaemb", "codes", "tiger", "tiger_exact",
-         "dmesr", "pad", "findrec", "mme_sid"],
+         "dmesr", "pad", "findrec", "eimf", "mme_sid"],
         {"rulegraph": 1, **SHOWN},
     ),
 ]  # fmt: skip
@@ -166,6 +180,8 @@ CODE = [
     (f"{LIBRARY}/recommenders/systems/tiger.py", "\n_MORE = 1\n", runs(2)),
     (f"{LIBRARY}/recommenders/systems/pad.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/systems/findrec.py", "\n_MORE = 1\n", runs(1)),
+    (f"{LIBRARY}/recommenders/systems/eimf.py", "\n_MORE = 1\n", runs(1)),
+    (f"{LIBRARY}/embedding/interests.py", "\n_MORE = 1\n", {"embed": 1, **runs(1)}),
     (f"{LIBRARY}/recommenders/systems/pad_published.py", "\n_MORE = 1\n", {}),
     (f"{LIBRARY}/objectives/mmd.py", "\n_MORE = 1\n", {**codes(1), **atlas("views"), **runs(4)}),
     (f"{LIBRARY}/quantization/rq_kmeans.py", "\n_MORE = 1\n", {**codes(1), **atlas("plain"), **runs(1)}),
@@ -177,6 +193,8 @@ CODE = [
     (f"{LIBRARY}/language/pretrain.py", "\n_MORE = 1\n", {"pretrain": 1, **READ}),
     (f"{LIBRARY}/evaluation/representations.py", "\n_MORE = 1\n", {"diagnose": 6, "report": 1}),
     (f"{LIBRARY}/evaluation/atlas.py", "\n_MORE = 1\n", {"atlas": 6, "report": 1}),
+    (f"{LIBRARY}/evaluation/shift.py", "\n_MORE = 1\n", SHIFT),
+    (f"{LIBRARY}/evaluation/shifted.py", "\n_MORE = 1\n", SHOWN),
     (f"{LIBRARY}/data/prepare.py", "\n_MORE = 1\n", PREPARED),
 ]
 

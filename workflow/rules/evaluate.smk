@@ -50,6 +50,32 @@ rule candidates:
         "../../scripts/candidates.py"
 
 
+# Test sets that differ from training: which of the test users are in each. Early, since what it refuses must not wait.
+# Reads of the config: evaluation.
+rule shift:
+    input:
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
+        users="<results>/{dataset}/data/users.parquet",
+    output:
+        "<results>/{dataset}/data/shifts.parquet",
+    log:
+        "<results>/logs/shift/{dataset}.log",
+    benchmark:
+        "<results>/benchmarks/shift/{dataset}.tsv"
+    priority: 50
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.evaluate.threads
+    resources:
+        **resources("evaluate"),
+    params:
+        cfg=lambda wildcards: JOBS.shift(),
+        code=code("shift.py"),
+    script:
+        "../../scripts/shift.py"
+
+
 # Reads of the config: preset, models, tables, semantic_ids, systems, backbones, loss, missing, training, search, evaluation.
 rule evaluate:
     input:
@@ -83,6 +109,38 @@ rule evaluate:
         "../../scripts/evaluate.py"
 
 
+# One trained run, judged at many missing rates.
+# Reads of the config: preset, models, tables, semantic_ids, systems, backbones, loss, missing, robustness, training, evaluation.
+rule corrupt:
+    input:
+        unpack(inputs("run", judged=True)),
+        unpack(stored_candidates),
+        unpack(drawn_users),
+        model="<results>/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.safetensors",
+        description="<results>/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.json",
+        interactions="<results>/{dataset}/data/interactions.parquet",
+        catalogue="<results>/{dataset}/data/items.parquet",
+        users="<results>/{dataset}/data/users.parquet",
+    output:
+        "<results>/{dataset}/runs/{system}/{recommender}/seed-{seed}/corruption.parquet",
+    log:
+        "<results>/logs/corrupt/{dataset}/{system}/{recommender}/seed-{seed}.log",
+    benchmark:
+        "<results>/benchmarks/corrupt/{dataset}/{system}/{recommender}/seed-{seed}.tsv"
+    retries: CONFIG.resources.evaluate.retries
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.evaluate.threads
+    resources:
+        **resources("evaluate"),
+    params:
+        cfg=lambda wildcards: JOBS.corruption(noun("run", wildcards)),
+        threads=CONFIG.resources.evaluate.threads,
+        code=noun_code("corrupt.py", "run"),
+    script:
+        "../../scripts/corrupt.py"
+
+
 # Reads of the config: evaluation.
 rule oracle:
     input:
@@ -111,3 +169,34 @@ rule oracle:
         code=code("oracle.py"),
     script:
         "../../scripts/oracle.py"
+
+
+# What every system comes to at the missing rates; whoever reads nothing that is lost is as it was judged.
+# Reads of the config: robustness, evaluation, significance, experiment.
+rule robustness:
+    input:
+        unpack(lambda wildcards: JOBS.robustness_inputs(wildcards.dataset)),
+    output:
+        parquet=JOBS.robustness_file("{dataset}", "parquet"),
+        csv=report(
+            JOBS.robustness_file("{dataset}", "csv"),
+            caption="../report/tables.rst",
+            category="Tables",
+            labels={"data": "{dataset}, missing rates"},
+        ),
+        md=JOBS.robustness_file("{dataset}", "md"),
+        tex=JOBS.robustness_file("{dataset}", "tex"),
+    log:
+        "<results>/logs/robustness/{dataset}.log",
+    benchmark:
+        "<results>/benchmarks/robustness/{dataset}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.report.threads
+    resources:
+        **resources("report"),
+    params:
+        cfg=lambda wildcards: JOBS.robustness(wildcards.dataset),
+        code=code("robustness.py"),
+    script:
+        "../../scripts/robustness.py"

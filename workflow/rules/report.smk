@@ -3,6 +3,7 @@
 rule tables:
     input:
         unpack(lambda wildcards: JOBS.judgements(wildcards.dataset)),
+        unpack(lambda wildcards: JOBS.shifts(wildcards.dataset)),
     output:
         parquet=JOBS.table_file("{dataset}", "parquet"),
         csv=report(

@@ -58,6 +58,18 @@ EVALUATION = pa.schema(
         ("recommended", pa.list_(pa.int32())),
     ]
 )
+CORRUPTION = pa.schema(
+    [
+        ("pattern", pa.string()),
+        ("lose", pa.string()),
+        ("rate", pa.float64()),
+        ("user", pa.int32()),
+        ("item", pa.int32()),
+        ("rank", pa.float64()),
+        ("popularity", pa.int32()),
+        ("repeat", pa.bool_()),
+    ]
+)
 RECOMMENDATIONS = pa.schema(
     [
         ("user", pa.string()),
@@ -80,6 +92,7 @@ CLAIMS = pa.schema(
 CAPTIONS = pa.schema([("item", pa.int32()), ("text", pa.string()), ("status", pa.string())])
 CANDIDATES = pa.schema([("user", pa.int32()), ("items", pa.list_(pa.int32()))])
 TEST_USERS = pa.schema([("user", pa.int32())])
+SHIFTS = pa.schema([("shift", pa.string()), ("user", pa.int32()), ("shifted", pa.bool_()), ("natural", pa.bool_())])
 
 RAW_INTERACTIONS = pa.schema(
     [
@@ -159,8 +172,10 @@ KINDS: dict[str, tuple[int, pa.Schema | None]] = {
     "item_sequences": (1, None),
     "user_interests": (1, None),
     "evaluation": (3, EVALUATION),
+    "corruption": (1, CORRUPTION),
     "candidates": (1, CANDIDATES),
     "test_users": (1, TEST_USERS),
+    "shifts": (1, SHIFTS),
     "recommendations": (1, RECOMMENDATIONS),
     "captions": (1, CAPTIONS),
     "semantic_ids": (1, None),

@@ -59,6 +59,11 @@ class InterestsRecipe(Recipe):
             why = ", ".join(f"{count:,} x {reason}" for reason, count in writer.reasons.most_common(5))
             log.warning("%s of %s typical users were dropped (%s)", f"{dropped:,}", f"{len(chosen):,}", why)
         if not interests:
+            if self.settings.writer is None:
+                raise ValueError(
+                    f"{self.given.catalogue}: the items of none of {len(chosen)} typical users share an attribute or a "
+                    "word that others lack; look at what is told of the items, or name a `writer`"
+                )
             raise ValueError(
                 f"nothing that was written of {len(chosen)} typical users could be read; use a writer that answers "
                 "questions in JSON, or leave `writer` out, which counts attributes and words"

@@ -18,11 +18,11 @@ def catalogue_loss(settings: Loss, popularity: Tensor) -> CatalogueLoss:
     """
     made: type[CatalogueLoss] = implementation(settings)
     if settings.cold_items == "left_out" and bool((popularity[1:] == 0).any()):
-        return _WithoutCold(settings, made, popularity)
+        return WithoutCold(settings, made, popularity)
     return made(settings, popularity)  # type: ignore[call-arg]
 
 
-class _WithoutCold:
+class WithoutCold:
     """A loss over the items that training knows: no other is a negative, and none of them is a target."""
 
     def __init__(self, settings: Loss, made: type[CatalogueLoss], popularity: Tensor) -> None:

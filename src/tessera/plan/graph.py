@@ -23,7 +23,7 @@ from tessera.settings.recipes.base import RecipeSettings
 from tessera.settings.references import TRUTH, RunReference, named, walk
 from tessera.settings.runs import Run
 from tessera.settings.systems.backbone_base import UnderBackbones
-from tessera.settings.systems.base import TrainedSystem
+from tessera.settings.systems.base import SystemSettings, TrainedSystem
 from tessera.settings.training import Training
 
 
@@ -71,8 +71,7 @@ class Plan:
         backbone = config.backbones[backbone_name] if backbone_name is not None else None
         training = {**config.training.model_dump(), **(backbone.training if backbone else {}), **system.training}
         models = named(system, "models")
-        tables = system.item_tables(config)
-        modalities = {table: sorted(config.tables[table].modalities(config)) for table in tables}
+        tables, modalities = system.item_tables(config), self.modalities(system)
         missing = system.missing or config.missing
         # what reads nothing that is lost stays as it is
         if missing is None or not missing.touches(modalities.values()):
@@ -97,6 +96,11 @@ class Plan:
             modalities=modalities,
             remarks=[*self._remarks(system, backbone_name, backbone), *([missing.remark] if missing else []), *start],
         )
+
+    def modalities(self, system: SystemSettings) -> dict[str, list[str]]:
+        """What every table that a system reads is made from."""
+        tables = system.item_tables(self.config)
+        return {table: sorted(self.config.tables[table].modalities(self.config)) for table in tables}
 
     @cached_property
     def trained(self) -> dict[str, Run]:

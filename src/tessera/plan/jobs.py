@@ -34,6 +34,13 @@ Files = dict[str, str | list[str]]
 FINISH = ("pca", "whiten", "l2", "shuffle")
 """Keys of a recipe that training does not read."""
 
+CORRUPTED = "corruption.parquet"
+"""In the folder of a run: ranks at missing rates."""
+AFTER_RANKS = (
+    "cold_targets", "cutoffs", "head_share", "history_bins", "popularity_bins", "recommendations", "shift",
+)  # fmt: skip
+"""Keys of the judge that are read when ranks are there."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -332,7 +339,7 @@ class Jobs:
 
     def evaluation(self, noun: Noun | None = None) -> str:
         """What judging a run depends on; the oracle has no noun."""
-        evaluation = _told(self.config.evaluation)
+        evaluation = _told(self.config.evaluation, ["shift"])
         run = self.plan.trained[noun.name] if noun is not None else None
         if run is not None and (searched_so := remark(self.plan, run)):
             run = run.model_copy(update={"remarks": [*run.remarks, searched_so]})
@@ -341,6 +348,52 @@ class Jobs:
     def drawn_users(self) -> str:
         """What the drawing of test users depends on."""
         return canonical(self.config.evaluation.model_dump(mode="json", include={"test_users", "test_users_seed"}))
+
+    # ------------------------------------------------------------ missing modalities
+
+    def corruption(self, noun: Noun) -> str:
+        """What judging a run at missing rates depends on: of the judge, what ranks are told by."""
+        run = self.plan.trained[noun.name]
+        parts = {"run": _told(run, ["remarks"]), "evaluation": _told(self.config.evaluation, AFTER_RANKS)}
+        robustness = self.config.robustness
+        return canonical(
+            parts
+            | ({"robustness": _told(robustness)} if robustness is not None else {})
+            | {"modalities": self.plan.modalities(run.method)}
+        )
+
+    def corrupted(self, dataset: str) -> list[str]:
+        """The ranks at missing rates of every run of the experiment that reads what is lost."""
+        robustness = self.config.robustness
+        if robustness is None:
+            return []
+        reading = [
+            run.path
+            for run in self.plan.runs
+            if any(robustness.modalities & set(made) for made in self.plan.modalities(run.method).values())
+        ]
+        return [self.file(Noun("run", path), dataset, CORRUPTED) for path in reading]
+
+    def robustness_inputs(self, dataset: str) -> Files:
+        """Judgements, and the ranks at missing rates, as named inputs; whoever reads nothing that is lost has none."""
+        return {**self.judgements(dataset), "corrupted": self.corrupted(dataset)}
+
+    def robustness_file(self, dataset: str, ending: str) -> str:
+        """The table of metrics at missing rates."""
+        return self.table_file(f"{dataset}-robustness", ending)
+
+    def robustness(self, dataset: str) -> str:
+        """What that table depends on besides the ranks."""
+        robustness = self.config.robustness
+        shown = {"robustness": _told(robustness)} if robustness is not None else {}
+        bounds = sorted(knows_the_truth(self.plan))
+        return canonical({"dataset": dataset, "bounds": bounds, **shown, **self._judged_by(dataset, ["shift"])})
+
+    def shift(self) -> str:
+        """What test sets that differ from training depend on: who counts at all, besides the sets."""
+        evaluation = self.config.evaluation
+        counted = {"cold": evaluation.cold_targets != "drop", "repeats": evaluation.repeat_targets != "drop"}
+        return canonical({"shift": evaluation.model_dump(mode="json")["shift"], **counted})
 
     def recommend(self, noun: Noun) -> str:
         """What lists for all users depend on."""
@@ -467,6 +520,11 @@ class Jobs:
         files = {"runs": "metrics.json", "cases": self.task.cases}
         return {key: [self.file(run, dataset, file) for run in runs] for key, file in files.items()}
 
+    def shifts(self, dataset: str) -> Files:
+        """The test sets of a dataset that differ from training, as a named input; none where none is asked for."""
+        asked = self.task is RANKING and self.config.evaluation.shift
+        return {"shifts": f"{self.root}/{dataset}/data/shifts.parquet"} if asked else {}
+
     @property
     def page(self) -> str:
         """The report."""
@@ -498,6 +556,8 @@ class Jobs:
             "health": every("semantic_ids", "health.json"),
             "pictures": [self.pictures(dataset) for dataset in datasets],
         }
+        if self.config.robustness is not None:
+            files["robustness"] = [self.robustness_file(dataset, "parquet") for dataset in datasets]
         files["claims"] = [self.claims_file(dataset, "parquet") for dataset in datasets if self.config.claims]
         if self.task is CLICKS:
             return files | {"samples": [f"{self.root}/{dataset}/ctr/samples/samples.json" for dataset in datasets]}
@@ -540,14 +600,18 @@ class Jobs:
             settings["remarks"] = remarks
         return canonical(settings)
 
-    def _judged_by(self, dataset: str) -> dict[str, Any]:
-        """Judge and tests of the task; of rankings the rows as well, which clicks have in the order of their files."""
+    def _judged_by(self, dataset: str, without: Iterable[str] = ()) -> dict[str, Any]:
+        """Judge and tests of the task; of rankings the rows as well, which clicks have in the order of their files.
+
+        Args:
+            without: keys of the ranking judge that are not read.
+        """
         config = self.config
         if config.ctr is not None and self.task is CLICKS:
             return {"evaluation": _told(config.ctr.evaluation)}
         return {
             "order": self._order(dataset),
-            "evaluation": _told(config.evaluation),
+            "evaluation": _told(config.evaluation, without),
             "significance": _told(config.significance),
         }
 
@@ -562,7 +626,7 @@ class Jobs:
                 "dataset": dataset,
                 "task": self.task.module,
                 "claims": [claim.model_dump(mode="json") for claim in self.config.claims],
-                **self._judged_by(dataset),
+                **self._judged_by(dataset, ["shift"]),
             }
         )
 

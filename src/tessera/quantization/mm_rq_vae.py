@@ -33,7 +33,8 @@ def both(a: Passed, b: Passed) -> tuple[Tensor, Tensor]:
 def alignment(passed: list[Passed], settings: MMRQVAE) -> Tensor:
     """() how far quantised vectors of the first part are from those of each other part, added up.
 
-    InfoNCE (the paper) takes cosines, and the mean of both directions; MMD (its code) compares clouds.
+    InfoNCE (the paper) takes cosines, and the mean of both directions, or that from the first part to the others (the
+    later release of its code); MMD (the first release) compares clouds.
     """
     total = passed[0].x.new_zeros(())
     for other in passed[1:]:
@@ -42,6 +43,10 @@ def alignment(passed: list[Passed], settings: MMRQVAE) -> Tensor:
             continue
         if settings.align == "mmd":
             total = total + mmd(x, y)
+        elif settings.align_direction == "first":
+            cosines = F.normalize(x, dim=1) @ F.normalize(y, dim=1).T
+            own = torch.arange(len(x), device=x.device)
+            total = total + F.cross_entropy(cosines / settings.align_temperature, own)
         else:
             total = total + soft_contrastive(x, y, settings.align_temperature, normalize=True, targets="identity")
     return total

@@ -18,6 +18,7 @@ from tessera.evaluation.drawn_users import of_drawn_users
 from tessera.evaluation.judge import Scorer, evaluation_table, protocol_name, rank_cases, reads_times, summarize
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.systems.base import Fixed, as_scorer, fixed, recommender
+from tessera.recommenders.user_vectors import told_of_vectors
 from tessera.settings.changes import with_values
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
@@ -84,6 +85,7 @@ def evaluate_run(
         "trained": not run.heuristic,
         "missing": run.missing.model_dump(mode="json") if run.missing else None,
         "apart_from_losses": run.apart_from_losses,
+        "user_vectors": told_of_vectors(scorer, cases, ranked),
     }
     write_json(metrics, summary | about)
     return summary

@@ -45,6 +45,8 @@ class RunInputs(Settings):
     """Weights of the run that training goes on from; its other files lie where it was left."""
     missing: Missing | None = None
     """Pictures or texts that are lost."""
+    judged: Missing | None = None
+    """What is lost when the run is judged, in place of what `missing` says of that."""
     modalities: dict[str, list[str]] = Field(default_factory=dict)
     """What the tables are made from, by name."""
 
@@ -98,15 +100,19 @@ class RunInputs(Settings):
 
     def under(self, run: Run) -> RunInputs:
         """The same files, read under the losses of a run."""
-        return self.model_copy(update={"missing": run.missing, "modalities": run.modalities})
+        return self.model_copy(update={"missing": run.missing, "modalities": self.modalities | run.modalities})
 
     def lost(self, name: str, items: int) -> Lost | None:
         """Which rows of a table are lost in an experiment with missing pictures or texts; None where none is."""
-        if self.missing is None:
+        if self.missing is None and self.judged is None:
             return None
-        from tessera.recommenders.missing import lost_rows
+        from tessera.recommenders.missing import judged_without, lost_rows
 
-        return lost_rows(self.missing, self.modalities.get(name, ()), items)
+        made = self.modalities.get(name, ())
+        own = lost_rows(self.missing, made, items) if self.missing is not None else None
+        if self.judged is None:
+            return own
+        return judged_without(own, lost_rows(self.judged, made, items), items)
 
     def read_codes(self, name: str, items: int) -> tuple[SemanticIds, Mapping[tuple[int, int], Tensor]]:
         """Semantic IDs, and the codebooks of their quantiser by (part, level).

@@ -54,7 +54,7 @@ class RawBranch(nn.Module):
         present = self.present()
         if bool(present[1:].all()) or not self.present.unlearned(self.absent):
             return self.absent
-        mean: Tensor = self.projection(self.table[present].mean(0))
+        mean: Tensor = self.projection(self.table[self.present.averaged()].mean(0))
         return mean
 
 

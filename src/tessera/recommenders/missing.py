@@ -6,13 +6,15 @@ is trained and judged under the same losses (`settings/missing.py`).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tessera.recommenders.availability import lost_items
+from tessera.recommenders.inputs import Table
 from tessera.settings.missing import Missing
 
 
@@ -23,6 +25,14 @@ class Lost(NamedTuple):
     """(items + 1,) bool."""
     when: str
     """training, test or both."""
+    judged: Tensor | None = None
+    """(items + 1,) bool: lost in their place when a run is judged; None where the same are."""
+
+    def at(self, training: bool) -> Tensor | None:
+        """(items + 1,) what is lost in training, or when judged; None where nothing is."""
+        if not training and self.judged is not None:
+            return self.judged
+        return None if self.when == ("test" if training else "training") else self.rows
 
 
 def lost_rows(missing: Missing, modalities: Collection[str], items: int) -> Lost | None:
@@ -31,10 +41,20 @@ def lost_rows(missing: Missing, modalities: Collection[str], items: int) -> Lost
     An item's draw depends on its id alone, not on the share: what is lost at one share is lost at every higher one.
     """
     rows = np.zeros(items + 1, bool)
-    for number, (modality, share) in enumerate(missing.shares.items()):
+    for modality, gone in lost_items(missing.pattern, missing.shares, missing.seed, items).items():
         if modality in modalities:
-            rows |= np.random.default_rng((missing.seed, number)).random(items + 1) < share
+            rows |= gone
     return Lost(torch.from_numpy(rows), missing.when) if rows.any() else None
+
+
+def judged_without(own: Lost | None, judged: Lost | None, items: int) -> Lost | None:
+    """What a run lost in training, and what it loses when judged in place of that; None where nothing is."""
+    trained = own.at(training=True) if own is not None else None
+    if trained is None and judged is None:
+        return None
+    none = torch.zeros(items + 1, dtype=torch.bool)
+    rows, when = (none, "test") if trained is None else (trained, "training")
+    return Lost(rows, when, none if judged is None else judged.rows)
 
 
 class Present(nn.Module):
@@ -42,6 +62,7 @@ class Present(nn.Module):
 
     present: Tensor
     lost: Tensor | None
+    judged: Tensor | None
     start: Tensor | None
 
     def __init__(self, present: Tensor, lost: Lost | None = None) -> None:
@@ -52,10 +73,11 @@ class Present(nn.Module):
         """
         super().__init__()
         self.register_buffer("present", present, persistent=False)
-        self.register_buffer("lost", None if lost is None else lost.rows, persistent=False)
-        self.when = "both" if lost is None else lost.when
+        trained, judged = (None, None) if lost is None else (lost.at(training=True), lost.at(training=False))
+        self.register_buffer("lost", trained, persistent=False)
+        self.register_buffer("judged", judged, persistent=False)
         whole = present if present.ndim == 1 else present.flatten(1).any(1)
-        met = whole if lost is None or lost.when == "test" else whole & ~lost.rows
+        met = whole if trained is None else whole & ~trained
         self.learns = not bool(met[1:].all())
         """Whether training has an item without a row, for which a vector could be learned."""
         self.register_buffer("start", None)
@@ -76,9 +98,7 @@ class Present(nn.Module):
 
     def missed(self) -> Tensor | None:
         """(items + 1,) which items have lost the row for now; None where none has."""
-        if self.lost is None or self.when == ("test" if self.training else "training"):
-            return None
-        return self.lost
+        return self.lost if self.training else self.judged
 
     def forward(self) -> Tensor:
         """(items + 1, ...) which rows there are for now."""
@@ -90,8 +110,15 @@ class Present(nn.Module):
     def add(self, present: Tensor) -> None:
         """Put items behind the others; they lose nothing."""
         self.present = torch.cat([self.present, present.to(self.present.device)])
-        if self.lost is not None:
-            self.lost = torch.cat([self.lost, self.lost.new_zeros(len(present))])
+        for name in ("lost", "judged"):
+            if (rows := getattr(self, name)) is not None:
+                setattr(self, name, torch.cat([rows, rows.new_zeros(len(present))]))
+
+    def averaged(self) -> Tensor:
+        """(items + 1, ...) rows whose mean stands for one that was never learned: those there are for now, and all that
+        there ever were where every one is lost."""
+        present: Tensor = self()
+        return present if bool(present.any()) else self.present
 
     def fill(self, vectors: Tensor, absent: Tensor) -> Tensor:
         """(items + 1, dim) vectors where there is a row, and `absent` (dim,) elsewhere.
@@ -101,7 +128,26 @@ class Present(nn.Module):
         """
         present = self()
         if not bool(present[1:].all()) and self.unlearned(absent):
-            stand_in = absent if not bool(present.any()) else vectors[present].mean(0)
+            averaged = self.averaged()
+            stand_in = absent if not bool(averaged.any()) else vectors[averaged].mean(0)
             filled = torch.where(present[:, None], vectors, stand_in)
             return torch.cat([torch.where(present[:1, None], vectors[:1], absent), filled[1:]])
         return torch.where(present[:, None], vectors, absent)
+
+
+def present_in_any(tables: Mapping[str, Table], lost: Mapping[str, Lost | None]) -> Present:
+    """Which items have a row in any of several tables, and which have lost all that they had.
+
+    Args:
+        tables: by name, vectors (items + 1, width) and present (items + 1,).
+        lost: by name, what is lost of them.
+    """
+    present = torch.stack([rows for _, rows in tables.values()]).any(0)
+
+    def gone(training: bool) -> Tensor:
+        missed = {name: one.at(training) for name, one in lost.items() if one is not None}
+        kept = [rows if (own := missed.get(name)) is None else rows & ~own for name, (_, rows) in tables.items()]
+        return present & ~torch.stack(kept).any(0)
+
+    trained = gone(training=True)
+    return Present(present, Lost(trained, "training" if bool(trained.any()) else "test", gone(training=False)))

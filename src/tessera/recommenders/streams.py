@@ -17,7 +17,7 @@ from tessera.recommenders.bottleneck import Bottleneck
 from tessera.recommenders.inputs import Table
 from tessera.recommenders.item_encoders.fusion import CrossAttention
 from tessera.recommenders.item_encoders.parts import standardized
-from tessera.recommenders.missing import Lost, Present
+from tessera.recommenders.missing import Lost, Present, present_in_any
 from tessera.settings.systems.findrec import FindRecSystem
 
 
@@ -61,7 +61,7 @@ class Modalities(nn.Module):
             }
         )
         self.absent = nn.Parameter(torch.randn(len(tables), settings.width) * 0.02)
-        self.any = _any(tables, lost)
+        self.any = present_in_any(tables, lost)
         self.any.watch(self.absent)
 
     def known(self) -> Tensor:
@@ -92,7 +92,7 @@ class Modalities(nn.Module):
 
     def _stand_in(self, number: int, name: str) -> Tensor:
         """(width,) what stands for a modality of an item without any: the mean of all rows if nothing was learned."""
-        present = self._present(name)()
+        present = self._present(name).averaged()
         if not self.any.unlearned(self.absent) or not bool(present.any()):
             return self.absent[number]
         mean: Tensor = self.bottlenecks[name](self.get_buffer(f"table_{name}")[present])[0].mean(0)
@@ -102,16 +102,6 @@ class Modalities(nn.Module):
         present = self.present[name]
         assert isinstance(present, Present)
         return present
-
-
-def _any(tables: Mapping[str, Table], lost: Mapping[str, Lost | None]) -> Present:
-    """Which items have anything, and which have lost all that they had."""
-    present = torch.stack([rows for _, rows in tables.values()]).any(0)
-    kept = torch.stack(
-        [rows if (gone := lost.get(name)) is None else rows & ~gone.rows for name, (_, rows) in tables.items()]
-    ).any(0)
-    when = next((gone.when for gone in lost.values() if gone is not None), "both")
-    return Present(present, Lost(present & ~kept, when) if bool((present & ~kept).any()) else None)
 
 
 class _SubspaceAttention(CrossAttention):

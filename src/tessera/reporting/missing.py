@@ -24,7 +24,8 @@ def missing_lines(entries: Iterable[Entry[RankingRun]]) -> dict[str, list[Point]
     """Entries whose runs were recorded to differ in their losses alone, as lines of points by rising share.
 
     A line is a system without losses, or the first of those that lose something, and those that lose the same kind of
-    thing at the same time; one that loses both pictures and texts is on a line where the shares are equal.
+    thing at the same time under one pattern; one that loses both pictures and texts is on a line where the shares are
+    equal.
     """
     alike: dict[str, list[tuple[Missing, Entry[RankingRun]]]] = {}
     for entry in entries:
@@ -42,7 +43,9 @@ def missing_lines(entries: Iterable[Entry[RankingRun]]) -> dict[str, list[Point]
             what, share = _lost(missing)
             if what and share:
                 seed = f", items {missing.seed}" if missing.seed else ""
-                title = f"{base.system} without {what}{_WHEN[missing.when]}{seed}, {entry.recommender}"
+                title = (
+                    f"{base.system} without {what}{_WHEN[missing.when]}{seed}, {missing.pattern}, {entry.recommender}"
+                )
                 lines.setdefault(title, []).append((share, entry))
         for title, points in lines.items():
             drawn[title] = [*([(0.0, whole)] if whole else []), *sorted(points, key=lambda p: (p[0], p[1].name))]
@@ -52,6 +55,8 @@ def missing_lines(entries: Iterable[Entry[RankingRun]]) -> dict[str, list[Point]
 def _lost(missing: Missing) -> tuple[str, float]:
     """What is lost, and which share; no name where the shares of both differ."""
     image, text = missing.image, missing.text
+    if image and missing.pattern == "one_modality":
+        return "a picture or a text", image
     if image and text:
         return ("pictures and texts", image) if image == text else ("", image)
     return ("texts", text) if text else ("pictures", image)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -14,12 +14,14 @@ from tessera.artifacts.logs import log
 from tessera.artifacts.tables import describe
 from tessera.evaluation.cold import AMONG_ALL, AMONG_COLD, KIND, SHOWN
 from tessera.evaluation.groups import repeat_warning
+from tessera.evaluation.shifted import NATURAL, SHIFTED, Shifts, drop_of, sentence
 from tessera.evaluation.significance import enough_resamples, least_p, p_values, told_p
 from tessera.reporting.ranking_runs import (
     RankingRun,
     UserMetrics,
     check_same_users,
     cold_metrics,
+    counted,
     entries,
     user_metrics,
 )
@@ -35,6 +37,8 @@ class RankingTable(Table[RankingRun]):
     protocol: str
     evaluation: Evaluation
     significance: Significance
+    shifts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What is told of each test set that differs from training, by its name."""
 
     METRICS: ClassVar[tuple[Metric, ...]] = (
         Metric("Hit"),
@@ -43,6 +47,8 @@ class RankingTable(Table[RankingRun]):
         Metric("coverage"),
         Metric("gini", better="smaller"),
         Metric("popularity", better="smaller", digits=2),  # counts interactions
+        # in percent; who starts low has little to lose, so the smallest is not the best
+        Metric(drop_of("NDCG"), better="neither", digits=1),
     )
 
     @property
@@ -63,6 +69,18 @@ class RankingTable(Table[RankingRun]):
         hit = self.main.replace("NDCG", "Hit")
         return [Column(metric, KIND, group) for group in (AMONG_ALL, AMONG_COLD) for metric in (hit, self.main)]
 
+    def shifted_users(self, name: str, kind: str = SHIFTED) -> int:
+        """How many users stand behind the numbers of a test set that differs from training, or of the one beside it."""
+        counts = (self.cell(entry, Column(self.main, kind, name)) for entry in self.entries if not entry.is_oracle)
+        return max((cell.count or 0 for cell in counts if cell is not None), default=0)
+
+    @property
+    def apart(self) -> list[Column]:
+        """Test sets unlike training, where they have enough users: the main metric beside them and there, its drop."""
+        shown = [name for name in self.shifts if self.shifted_users(name) >= SHOWN]
+        parts = ((self.main, NATURAL), (self.main, SHIFTED), (drop_of(self.main), SHIFTED))
+        return self.filled([Column(metric, kind, name) for name in shown for metric, kind in parts])
+
     @property
     def repeats(self) -> int:
         """Test users whose target stands in their own history."""
@@ -76,11 +94,13 @@ class RankingTable(Table[RankingRun]):
 
     @property
     def columns(self) -> list[Column]:
-        """Hits and NDCG at every cut-off, MRR, head and tail, coverage, cold targets."""
+        """Hits and NDCG at every cut-off, MRR, head and tail, coverage, cold targets, sets unlike training."""
         shown = [Column(f"{metric}@{k}") for metric in ("Hit", "NDCG") for k in self.evaluation.cutoffs]
         shown += [Column("MRR"), Column(self.main, "popularity", "head"), Column(self.main, "popularity", "tail")]
         shown += sorted({c for _, c in self.cells if not c.kind and c.metric.startswith("coverage@")}, key=str)
-        return self.filled([*shown, *self.cold_columns])
+        everybody = {n for n in self.shifts if self.shifted_users(n, NATURAL) == self.judged.users}
+        unlike = [column for column in self.apart if column.kind != NATURAL or column.group not in everybody]
+        return self.filled([*shown, *self.cold_columns, *unlike])
 
     def leading(self, main: str) -> list[Column]:
         """The main metric, overall, of head and of tail; hits at its cut-off, MRR, coverage."""
@@ -90,8 +110,11 @@ class RankingTable(Table[RankingRun]):
 
     def header(self, column: Column) -> str:
         """What stands over a column, with the protocol when that is not the full ranking."""
+        if column.metric == drop_of(self.main):
+            return f"{column.group} drop in %"
         full = self.protocol == "full" or column.group == AMONG_COLD
-        return super().header(column) + ("" if full else f" ({self.protocol})")
+        text = f"{column.metric} beside {column.group}" if column.kind == NATURAL else super().header(column)
+        return text + ("" if full else f" ({self.protocol})")
 
     def identity(self, entry: Entry[RankingRun]) -> dict[str, str]:
         """System and recommender."""
@@ -123,11 +146,16 @@ class RankingTable(Table[RankingRun]):
             "remarks": {entry.name: list(entry.more) for entry in self.entries if entry.more},
         }
 
+    def kept(self) -> dict[str, Any]:
+        """What is told of the test sets that differ from training."""
+        return {"shifts": self.shifts} if self.shifts else {}
+
     def warnings(self) -> list[str]:
         """Too few users, and targets that nothing can hit."""
         warnings = [repeat_warning(self.repeats, self.judged.test_users, self.evaluation)]
         if self.cold_columns:
             warnings.append(few_users_warning(self.cold[AMONG_ALL]["users"], " with a cold target"))
+        warnings += [few_users_warning(self.shifted_users(name), f" in {name}") for name in self.shifts]
         return [*super().warnings(), *filter(None, warnings)]
 
     def conditions(self) -> list[str]:
@@ -153,6 +181,10 @@ class RankingTable(Table[RankingRun]):
             f"mean ± sd over the seeds {', '.join(map(str, seeds))}" if seeds else "one seed",
         ]
         conditions += self._cold_conditions()
+        conditions += [
+            sentence(name, facts, self.shifted_users(name), self.shifted_users(name, NATURAL))
+            for name, facts in self.shifts.items()
+        ]
         if self.baseline is not None and self.comparisons:
             test = {
                 "randomization": "paired randomisation",
@@ -200,7 +232,7 @@ class RankingTable(Table[RankingRun]):
         ]
 
 
-def _bare(
+def bare_table(
     dataset: str,
     runs: Sequence[str | Path],
     order: Sequence[str],
@@ -229,6 +261,7 @@ def collect(
     significance: Significance,
     bounds: Iterable[str] = (),
     remarks: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    shifts: str | Path | None = None,
 ) -> RankingTable:
     """Read the runs of a dataset, average over seeds, test against the baseline and mark the best.
 
@@ -237,10 +270,15 @@ def collect(
         order: names `system/recommender` in the order of the rows.
         bounds: systems that know the hidden truth, besides the oracle.
         remarks: what is to be said of rows beside what their runs say, by `system/recommender`.
+        shifts: the test sets that differ from training; None where there are none.
     Raises:
         ValueError: no run, an unknown baseline, mixed protocols, different test users, or none that counts.
     """
-    table = _bare(dataset, runs, order, evaluation, significance, bounds, remarks)
+    table = bare_table(dataset, runs, order, evaluation, significance, bounds, remarks)
+    sets = Shifts(shifts) if shifts is not None else None
+    if sets is not None:
+        table.shifts = sets.facts
+        table.entries = [_with_shifts(entry, table, sets) for entry in table.entries]
     # a bound is a baseline only where it is named
     rows = table.entries if significance.baseline else table.competitors
     table.baselines = baselines_of(rows, significance.baseline)
@@ -249,20 +287,31 @@ def collect(
             f"{dataset}: none of its {table.judged.test_users:,} test users counts: evaluation.repeat_targets: "
             f"{evaluation.repeat_targets} and cold_targets: {evaluation.cold_targets} leave all of them out"
         )
-    for warning in table.warnings():
-        log.warning("WARNING: %s: %s", dataset, warning)
     table.average()
+    for warning in table.warnings():  # what they count stands in cells
+        log.warning("WARNING: %s: %s", dataset, warning)
     table.mark_best()
-    _compare(table)
+    _compare(table, sets)
     return table
 
 
-def of_job(runs: Sequence[str | Path], settings: Mapping[str, Any]) -> RankingTable:
-    """The table of a job, whose settings came as JSON."""
+def _with_shifts(entry: Entry[RankingRun], table: RankingTable, sets: Shifts) -> Entry[RankingRun]:
+    """An entry whose runs also have the groups of the test sets that differ from training."""
+    runs = []
+    for run in entry.runs:
+        users, ranks = counted(run, table.evaluation)
+        groups = sets.groups(users.column("user").to_numpy(), ranks, table.evaluation.cutoffs, table.main)
+        runs.append(replace(run, groups=run.groups | groups))
+    return replace(entry, runs=tuple(runs))
+
+
+def of_job(runs: Sequence[str | Path], settings: Mapping[str, Any], shifts: str | Path | None = None) -> RankingTable:
+    """The table of a job, whose settings came as JSON; `shifts` are the test sets that differ from training."""
     evaluation = Evaluation.model_validate(settings["evaluation"])
     significance = Significance.model_validate(settings["significance"])
     remarks = {name: [remark] for name, remark in settings.get("remarks", {}).items()}
-    return collect(settings["dataset"], runs, settings["order"], evaluation, significance, settings["bounds"], remarks)
+    bounds = settings["bounds"]
+    return collect(settings["dataset"], runs, settings["order"], evaluation, significance, bounds, remarks, shifts)
 
 
 def load(path: str | Path, runs: Sequence[str | Path], order: Sequence[str]) -> RankingTable:
@@ -274,10 +323,12 @@ def load(path: str | Path, runs: Sequence[str | Path], order: Sequence[str]) -> 
     Raises:
         ArtifactError: the file is missing, is of another kind, or tells of runs that are not given.
     """
-    made = describe(path)["settings"]
+    about = describe(path)
+    made = about["settings"]
     evaluation = Evaluation.model_validate(made["evaluation"])
     significance = Significance.model_validate(made["significance"])
-    table = _bare(made["dataset"], runs, order, evaluation, significance, made["bounds"], made["remarks"])
+    table = bare_table(made["dataset"], runs, order, evaluation, significance, made["bounds"], made["remarks"])
+    table.shifts = about.get("shifts", {})
     table.read(path)
     return table
 
@@ -291,6 +342,16 @@ def _tested(judged: UserMetrics, table: RankingTable) -> dict[Column, Array]:
     return columns
 
 
+def _tested_shifts(judged: UserMetrics, table: RankingTable, sets: Shifts | None) -> dict[Column, Array]:
+    """(n,) values of the printed columns of sets that differ from training; users outside of a set hold NaN."""
+    columns = {}
+    for column in table.apart if sets is not None else []:
+        if column.kind == SHIFTED and column.metric == table.main and sets is not None:
+            chosen, _ = sets.of(column.group, judged.users)
+            columns[column] = np.where(chosen, judged.values[table.main], np.nan)
+    return columns
+
+
 def _tested_cold(entry: Entry[RankingRun], table: RankingTable) -> dict[Column, Array]:
     """(users with a cold target,) values of the printed columns of cold targets."""
     if not table.cold_columns:
@@ -299,7 +360,7 @@ def _tested_cold(entry: Entry[RankingRun], table: RankingTable) -> dict[Column, 
     return {column: values[column.group][column.metric] for column in table.cold_columns}
 
 
-def _compare(table: RankingTable) -> None:
+def _compare(table: RankingTable, sets: Shifts | None) -> None:
     """Paired tests of every printed per-user column of every entry; one Holm family for the table."""
     rivals = table.rivals
     if not rivals:
@@ -309,12 +370,16 @@ def _compare(table: RankingTable) -> None:
     if users < 2:
         log.info("%s: %d test user(s), too few for a test of significance", table.dataset, users)
         return
-    against = {base.name: _tested(bases[base.name], table) | _tested_cold(base, table) for base in table.baselines}
+
+    def tested(entry: Entry[RankingRun], judged: UserMetrics) -> dict[Column, Array]:
+        return _tested(judged, table) | _tested_cold(entry, table) | _tested_shifts(judged, table, sets)
+
+    against = {base.name: tested(base, bases[base.name]) for base in table.baselines}
     differences: dict[Key, Array] = {}
     for entry, base in rivals:
         judged = user_metrics(entry, table.evaluation)
         check_same_users(entry, judged, base, bases[base.name])
-        for column, values in (_tested(judged, table) | _tested_cold(entry, table)).items():
+        for column, values in tested(entry, judged).items():
             differences[entry.name, column] = values - against[base.name][column]
     keys = list(differences)
     p = np.ones(len(keys))

@@ -12,7 +12,7 @@ from typing import Any
 from tessera.artifacts.files import read_json
 from tessera.artifacts.shown import one_line, visible
 from tessera.artifacts.tables import ArtifactError
-from tessera.reporting import claims, plots
+from tessera.reporting import claims, plots, robustness
 from tessera.reporting.atlas import atlas_data
 from tessera.reporting.codes import SemanticIdSection, semantic_ids
 from tessera.reporting.missing import by_missing
@@ -28,6 +28,7 @@ from tessera.reporting.samples import Catalogue, ItemCard, UserCard, sample_item
 from tessera.reporting.search import HEADS as SEARCH_HEADS
 from tessera.reporting.search import SearchSection, search_section
 from tessera.reporting.side_by_side import side_by_side
+from tessera.reporting.user_vectors import VectorSection, user_vectors
 from tessera.reporting.verdict import Verdict, costs_of, verdict
 from tessera.settings.base import did_you_mean
 from tessera.settings.reporting import Report
@@ -43,6 +44,9 @@ class Section:
     compared: RankingComparison | None
     claims: claims.ClaimTable | None
     search: SearchSection | None
+    robustness: robustness.RobustnessTable | None
+    rates: list[Plot]
+    """Curves over the missing rate."""
     stats: dict[str, Any]
     plots: list[Plot]
     histograms: list[Plot]
@@ -52,6 +56,8 @@ class Section:
     """The run whose ranks chose the sample users."""
     pairs: str
     """JSON for the page's script: test users under two systems side by side; empty where there is none."""
+    vectors: VectorSection | None
+    """What the vectors of users stand for, where some system has several a user."""
     representations: Representations | None
     codes: SemanticIdSection | None
     captions: Captioned | None
@@ -70,7 +76,7 @@ class Section:
         """All of its plots, for files of their own."""
         tables = self.representations.plots if self.representations else []
         search = [self.search.plot] if self.search and self.search.plot else []
-        return [*self.plots, *search, *tables, *(self.codes.plots if self.codes else [])]
+        return [*self.plots, *self.rates, *search, *tables, *(self.codes.plots if self.codes else [])]
 
 
 def build(
@@ -150,6 +156,8 @@ def _section(
     items = sample_items(catalogue, report.sample_items)
     users = sample_users(catalogue, data / "users.parquet", shown, report.sample_users)
     ids = semantic_ids(catalogue, codes, health, report.explorer_items, explored)
+    file = results / "tables" / f"{name}-robustness.parquet"
+    robust = robustness.load(file, metric_files, order) if config.get("robustness") is not None else None
     return Section(
         name=name,
         table=table,
@@ -158,6 +166,8 @@ def _section(
         stats=stats,
         claims=claims.read(results / "tables" / f"{name}-claims.parquet") if config.get("claims") else None,
         search=search_section(table, report.main_metric) if config.get("search") else None,
+        robustness=robust,
+        rates=robustness.by_rate(robust, report.main_metric) if robust is not None else [],
         plots=_plots(table, report.main_metric, compared, costs),
         histograms=_histograms(stats),
         items=items,
@@ -166,6 +176,7 @@ def _section(
         pairs=side_by_side(
             catalogue, data / "users.parquet", table, report.main_metric, report.explorer_users, explored
         ),
+        vectors=user_vectors(catalogue, data / "users.parquet", table, report.main_metric, report.sample_users),
         representations=made,
         codes=ids,
         captions=captioned(catalogue, captions, report.sample_items),

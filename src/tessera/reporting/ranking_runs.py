@@ -38,6 +38,8 @@ class RankingRun(Run):
     """What it lost."""
     apart_from_losses: str = ""
     """Shared with the runs that differ in what they lost alone; empty where it is not known."""
+    user_vectors: tuple[dict[str, Any], ...] = ()
+    """Of some test users, what each of several vectors stands for (`recommenders/user_vectors.py`)."""
 
     JUDGED = "evaluation.parquet"
 
@@ -67,6 +69,7 @@ def read_run(path: str | Path) -> RankingRun:
         drawn_from=content.get("drawn_from"),
         missing=Missing.model_validate(content["missing"]) if content.get("missing") else None,
         apart_from_losses=content.get("apart_from_losses", ""),
+        user_vectors=tuple(content.get("user_vectors", ())),
         remarks=tuple(content.get("remarks", ())),
         trained=content.get("trained", True),
     )
@@ -139,7 +142,7 @@ def user_metrics(entry: Entry[RankingRun], settings: Evaluation) -> UserMetrics:
     for number, run in enumerate(entry.runs):
         if number:
             table, ranks = counted(run, settings)
-            _same_users(run, table.column("user").to_numpy(), entry.runs[0], users)
+            same_users(run, table.column("user").to_numpy(), entry.runs[0], users)
         for name, values in metrics.per_user(ranks, settings.cutoffs).items():
             stated = run.metrics.get(name)
             if stated is not None and len(values) and abs(float(values.mean()) - stated) > 1e-6:
@@ -165,14 +168,19 @@ def cold_metrics(entry: Entry[RankingRun], settings: Evaluation) -> dict[str, di
         table = table.filter(pa.array(cold_rows(table, settings)))
         users = table.column("user").to_numpy()
         first = users if first is None else first
-        _same_users(run, users, entry.runs[0], first)
+        same_users(run, users, entry.runs[0], first)
         for group, (rank, _) in RANKS.items():
             for name, values in metrics.per_user(table.column(rank).to_numpy(), settings.cutoffs).items():
                 totals[group][name] = totals[group].get(name, 0.0) + values / len(entry.runs)
     return totals
 
 
-def _same_users(run: RankingRun, users: NDArray[np.int32], other: RankingRun, others: NDArray[np.int32]) -> None:
+def same_users(run: RankingRun, users: NDArray[np.int32], other: RankingRun, others: NDArray[np.int32]) -> None:
+    """Refuse runs that judged different users.
+
+    Raises:
+        ArtifactError: names both runs and the first user that only one of them has.
+    """
     if len(users) == len(others) and (users == others).all():
         return
     missing = np.setxor1d(users, others)
@@ -191,4 +199,4 @@ def check_same_users(
     Raises:
         ArtifactError: names both runs and the first user that only one of them has.
     """
-    _same_users(entry.runs[0], judged.users, baseline.runs[0], base.users)
+    same_users(entry.runs[0], judged.users, baseline.runs[0], base.users)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tessera.artifacts.shown import one_line
 from tessera.artifacts.tables import image_root, read_table
+from tessera.evaluation.spread import spread
 from tessera.reporting.pictures import Pictures
 from tessera.reporting.runs import Entry, label
 
@@ -97,12 +98,6 @@ class Catalogue:
                 int(self.counts[item]),
             )
         return self._cards[item]
-
-
-def spread(count: int, wanted: int) -> list[int]:
-    """`wanted` positions spread evenly over `count`."""
-    wanted = min(count, wanted)
-    return [int((number + 0.5) * count / wanted) for number in range(wanted)]
 
 
 def sample_items(catalogue: Catalogue, wanted: int) -> list[ItemCard]:

@@ -16,11 +16,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tessera.evaluation import metrics
+from tessera.evaluation.spread import spread
 from tessera.reporting.explorer import ELSEWHERE, THUMBNAIL, short_id, short_title
 from tessera.reporting.ranking import RankingTable
 from tessera.reporting.ranking_runs import RankingRun, counted
 from tessera.reporting.runs import Array, Entry, label
-from tessera.reporting.samples import Catalogue, histories, raw_ids, spread
+from tessera.reporting.samples import Catalogue, histories, raw_ids
 from tessera.settings.evaluation import Evaluation
 
 HISTORY = 10

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from pydantic import ValidationError
 
-from tessera.evaluation.judge import Scorer
+from tessera.evaluation.judge import Scorer, reads_times
 from tessera.evaluation.nearest import MOST_DENSE, nearest
 from tessera.recommenders.evaluate import load_scorer
 from tessera.recommenders.systems.base import VectorScorer
@@ -35,6 +35,10 @@ class KnownItems(UserWarning):
 
 class NoHistory(UserWarning):
     """A history without a known item, for which popular items were recommended."""
+
+
+class NoTimes(UserWarning):
+    """Histories of items alone, given to a run that reads their times."""
 
 
 class Recommender:
@@ -219,6 +223,9 @@ class Recommender:
             unknown += strangers
         if unknown:
             warnings.warn(f"{self.catalogue.unknown_message(unknown)}; left out", UnknownItems, stacklevel=3)
+        if reads_times(self.scorer):
+            message = "it reads the times of histories, and is asked without: positions alone count"
+            warnings.warn(f"{self.run.path}: {message}", NoTimes, stacklevel=3)
         return known, single
 
     def _tell_empty(self, batch: Sequence[History]) -> None:

@@ -15,6 +15,7 @@ import re
 import reprlib
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 from functools import cache
 from itertools import pairwise
 from types import UnionType
@@ -65,6 +66,33 @@ def shown_value(value: object) -> str:
     """A value as a message shows it: like `repr`, but never long, however large the value is."""
     text = _TOLD.repr(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]} ..."
+
+
+def day(value: str, expected: str = "no day") -> date:
+    """A day written 'YYYY-MM-DD'.
+
+    Args:
+        expected: what a message says that the value is instead.
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return date.fromisoformat(value)
+    except ValueError as error:
+        raise ValueError(f"{shown_value(value)} is {expected} 'YYYY-MM-DD' ({cut(str(error))})") from None
+
+
+def share_or_day(value: float | str) -> float | str:
+    """A share between 0 and 1, or a day.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(value, str):
+        day(value, "neither a share nor a day")
+    elif not 0 < value < 1:
+        raise ValueError(f"expected a share between 0 and 1, or a day 'YYYY-MM-DD' (got {value})")
+    return value
 
 
 def cut(line: str) -> str:

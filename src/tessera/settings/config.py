@@ -18,7 +18,7 @@ from tessera.settings.kinds import tags
 from tessera.settings.language import Captions, LanguageModel
 from tessera.settings.losses.base import Loss
 from tessera.settings.losses.cross_entropy import CrossEntropy
-from tessera.settings.missing import Missing
+from tessera.settings.missing import Missing, Robustness
 from tessera.settings.problems import find_problems
 from tessera.settings.quantizers.base import SemanticIds
 from tessera.settings.recipes.base import ItemTable
@@ -52,7 +52,7 @@ class Experiment(Settings):
     systems: list[SystemName] = Field(default_factory=lambda: ["popular", "item_knn", "markov", "id"], min_length=1)
     """Names under `systems`, or the built-in popular, item_knn, markov and id."""
     backbones: list[BackboneName] = Field(default_factory=lambda: ["sasrec"], min_length=1)
-    """Names under `backbones`, or the built-in sasrec, gru4rec, bert4rec and mamba."""
+    """Names under `backbones`, or the built-in sasrec, gru4rec, bert4rec, mamba, filter and hstu."""
     seeds: list[Seed] = Field(default_factory=lambda: [1, 2, 3], min_length=1)
     """One training of every run a seed."""
     recommend: list[str] = Field(default_factory=list)
@@ -90,7 +90,7 @@ class Config(Settings):
     systems: dict[str, System] = Field(default_factory=dict)
     """What is compared, by name; popular, item_knn, markov and id are built in."""
     backbones: dict[str, Backbone] = Field(default_factory=dict)
-    """Backbones by name; sasrec, gru4rec, bert4rec and mamba are built in."""
+    """Backbones by name; sasrec, gru4rec, bert4rec, mamba, filter and hstu are built in."""
     task: Literal["sequential", "ctr"] = "sequential"
     """Rank a user's next item by `systems`, or predict clicks from lifelong histories by the models of `ctr`."""
     ctr: CTR | None = None
@@ -101,6 +101,8 @@ class Config(Settings):
     """The training loop."""
     missing: Missing | None = None
     """Pictures or texts that all systems go without, the same items for all; a system may say otherwise."""
+    robustness: Robustness | None = None
+    """How trained runs are judged again as more and more is missing (docs/missing.md); null does not."""
     search: Search | None = None
     """Settings that are chosen on validation, with as many trials for every system (docs/fair.md); null takes all
     settings as they stand."""

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tessera.settings.base import Seed, Settings, cut, shown_value
-
-
-def _day(value: str, expected: str = "no day") -> date:
-    try:
-        return date.fromisoformat(value)
-    except ValueError as error:
-        raise ValueError(f"{shown_value(value)} is {expected} 'YYYY-MM-DD' ({cut(str(error))})") from None
+from tessera.settings.base import Seed, Settings, day, share_or_day
 
 
 class Core(Settings):
@@ -52,7 +44,7 @@ class Cleaning(Settings):
     @classmethod
     def _days(cls, value: str | None) -> str | None:
         if value is not None:
-            _day(value)
+            day(value)
         return value
 
     @model_validator(mode="after")
@@ -85,17 +77,13 @@ class GlobalTemporal(Settings):
     @field_validator("valid", "test")
     @classmethod
     def _shares_or_days(cls, value: float | str) -> float | str:
-        if isinstance(value, str):
-            _day(value, "neither a share nor a day")
-        elif not 0 < value < 1:
-            raise ValueError(f"expected a share between 0 and 1, or a day 'YYYY-MM-DD' (got {value})")
-        return value
+        return share_or_day(value)
 
     @model_validator(mode="after")
     def _something_trains(self) -> GlobalTemporal:
         if isinstance(self.valid, float) and isinstance(self.test, float) and self.valid + self.test >= 1:
             raise ValueError(f"valid and test are {self.valid + self.test:g} of the interactions; none trains")
-        if isinstance(self.valid, str) and isinstance(self.test, str) and _day(self.valid) > _day(self.test):
+        if isinstance(self.valid, str) and isinstance(self.test, str) and day(self.valid) > day(self.test):
             raise ValueError(f"valid {self.valid} is after test {self.test}; it is the day of the first cut")
         return self
 

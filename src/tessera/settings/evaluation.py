@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tessera.settings.base import Seed, Settings
+from tessera.settings.shift import Shift, check_shift_name
 
 
 class FullRanking(Settings):
@@ -74,6 +75,9 @@ class Evaluation(Settings):
     """Users scored at once: bounds the memory (users x items scores)."""
     recommendations: int = Field(20, ge=1)
     """Length of the recommendation lists that are kept, for coverage, Gini and the report."""
+    shift: dict[str, Shift] = Field(default_factory=dict)
+    """Test sets that differ from training, by name, which tables show beside one that does not:
+    `{unpopular: {kind: popularity}, late: {kind: temporal}}`. They are made of the users that are judged anyway."""
 
     @field_validator("cutoffs", "history_bins")
     @classmethod
@@ -81,6 +85,22 @@ class Evaluation(Settings):
         if not values or values[0] < 1 or values != sorted(set(values)):
             raise ValueError("expected ascending positive whole numbers, e.g. [5, 10, 20]")
         return values
+
+    @field_validator("shift")
+    @classmethod
+    def _names(cls, shifts: dict[str, Shift]) -> dict[str, Shift]:
+        for name in shifts:
+            check_shift_name(name)
+        return shifts
+
+    @model_validator(mode="after")
+    def _shifted_of_all(self) -> Self:
+        if self.shift and self.test_users is not None:
+            raise ValueError(
+                f"test_users: {self.test_users} with shift: sets of {next(iter(self.shift))!r} are drawn from all test "
+                "users, expected test_users: null"
+            )
+        return self
 
 
 class Significance(Settings):

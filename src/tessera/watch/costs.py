@@ -123,7 +123,7 @@ class Work:
     def kind(self, rule: str, of: str) -> str:
         """What jobs of a rule must share so that one says what another takes: the recommender, the recipe ..."""
         _, _, name = of.partition("/")
-        if rule in ("train", "evaluate", "recommend", "export"):
+        if rule in ("train", "evaluate", "corrupt", "recommend", "export"):
             return name.split("/")[1] if "/" in name else name
         if rule in ("train_ctr", "evaluate_ctr"):
             run = self.jobs.plan.click_runs.get(name)
@@ -137,7 +137,8 @@ class Work:
     def known(self, rule: str, of: str) -> bool:
         """Whether the size of the language model is known, where the job reads one."""
         name = of.partition("/")[2]
-        kinds = {"caption": "captions", "tune": "embedder", "embed": "table", "train": "run", "evaluate": "run"}
+        kinds = {"caption": "captions", "tune": "embedder", "embed": "table"}
+        kinds |= dict.fromkeys(("train", "evaluate", "corrupt"), "run")
         if rule not in kinds:
             return True
         try:
@@ -149,12 +150,14 @@ class Work:
     def amount(self, rule: str, of: str) -> float | None:
         """How much there is to do; None where nobody knows."""
         dataset, _, name = of.partition("/")
-        if rule in ("report", "tables"):
+        if rule in ("report", "tables", "robustness"):
             return 1.0
         sizes = self.size(dataset)
         if sizes is None:
             return None
         rows, items = sizes
+        if rule == "corrupt" and (robustness := self.config.robustness) is not None:
+            return rows * len(robustness.curves) * len(robustness.rates)
         training = self.training(rule, name)
         if isinstance(training, Steps):
             return float(training.steps * training.batch)

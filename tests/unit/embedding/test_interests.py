@@ -364,6 +364,16 @@ def test_a_catalogue_without_texts_is_told(histories: Path, tmp_path: Path) -> N
         made(folder)
 
 
+def test_a_catalogue_that_says_the_same_of_all_is_told(tmp_path: Path) -> None:
+    folder = write_histories(tmp_path / "same")
+    items = read_table(folder / "items.parquet", "items")
+    same = pa.array([[("kind", "thing")]] * ITEMS, pa.map_(pa.string(), pa.string()))
+    alike = items.set_column(2, "title", pa.array(["a thing"] * ITEMS)).set_column(3, "attributes", same)
+    write_table(folder / "items.parquet", alike, "items")
+    with pytest.raises(ValueError, match=r"items\.parquet: the items of none of 12 typical users share an attribute"):
+        made(folder)
+
+
 # ---------------------------------------------------------------- the plan
 
 

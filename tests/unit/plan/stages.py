@@ -21,11 +21,11 @@ from tessera.settings.config import load
 CONFIGS = ("tiny.yaml", "ctr-tiny.yaml")
 SCRIPTS = {
     "model": ("pretrain.py",), "captions": ("caption.py", "caption_part.py"), "embedder": ("tune.py",),
-    "semantic_ids": ("quantize.py", "health.py"), "run": ("train.py", "evaluate.py"),
+    "semantic_ids": ("quantize.py", "health.py"), "run": ("train.py", "evaluate.py", "corrupt.py"),
     "click_run": ("train_ctr.py", "evaluate_ctr.py"),
 }  # fmt: skip
-OTHERS = ("prepare.py", "diagnose.py", "atlas.py", "candidates.py", "test_users.py", "oracle.py", "samples.py",
-          "oracle_ctr.py", "generate.py")  # fmt: skip
+OTHERS = ("prepare.py", "diagnose.py", "atlas.py", "candidates.py", "test_users.py", "shift.py", "oracle.py",
+          "samples.py", "oracle_ctr.py", "generate.py", "robustness.py")  # fmt: skip
 
 
 @dataclass(frozen=True)

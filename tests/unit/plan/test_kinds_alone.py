@@ -237,6 +237,7 @@ BY_TYPE = {
     ("data/prepare.py", "GivenSplit"), ("data/prepare.py", "GlobalTemporal"),
     ("data/prepare.py", "NoSplit"),
     ("evaluation/judge.py", "FullRanking"), ("evaluation/judge.py", "SampledRanking"),
+    ("evaluation/shift.py", "PopularityShift"),
     ("language/models.py", "BuiltModel"), ("language/models.py", "FolderModel"), ("language/models.py", "PackageModel"),
     ("plan/graph.py", "BuiltModel"), ("plan/graph.py", "Kind"), ("plan/graph.py", "PresetSettings"),
     ("plan/graph.py", "RunReference"), ("plan/graph.py", "TrainedSystem"), ("plan/graph.py", "UnderBackbones"),

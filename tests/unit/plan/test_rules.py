@@ -37,8 +37,10 @@ EDITS: dict[str, list[tuple[str, Any]]] = {
     "backbones": [("gru4rec.hidden_dim", 8), ("sasrec.dropout", 0.3)],
     "loss": [("", {"kind": "bce"})],
     "missing": [("text", 0.5)],
+    "robustness": [("rates", [0, 1])],
     "training": [("learning_rate", 0.01)],
     "evaluation": [("cutoffs", [5, 10]), ("repeat_targets", "drop"),
+                   ("shift", {"rare": {"kind": "popularity"}}),
                    ("candidates", {"kind": "sampled", "negatives": 9}), ("test_users", 9)],
     "significance": [("level", 0.1)],
     "claims": [("", [{"name": "more", "better": "text/sasrec", "than": "id/sasrec"}]),
@@ -56,6 +58,7 @@ EDITS: dict[str, list[tuple[str, Any]]] = {
 
 MORE = {
     "claims": [{"name": "better", "better": "latent/sasrec", "than": "id/sasrec"}],
+    "robustness": {"lose": ["both"]},
     "search": {"trials": 2, "systems": ["id", "latent", "tiger", "mme_sid"],
                "space": {"training.beta2": {"low": 0.9, "high": 0.99}}},
 }  # fmt: skip

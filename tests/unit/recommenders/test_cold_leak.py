@@ -46,6 +46,8 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "pad_table_left_out": {"recommender": "pad", "table": "t", "adapter": [16], "loss": LEFT_OUT},
     "findrec_table": {"recommender": "findrec", "text": "t", "width": 16},
     "eimf": {"recommender": "eimf", "dim": 16, "max_length": 12},
+    "i3_mrec_table": {"recommender": "i3_mrec", "text": "t", "adapter": [16]},
+    "i3_mrec_graph_table": {"recommender": "i3_mrec_graph", "text": "t", "dim": 16},
     "findrec_table_left_out": {"recommender": "findrec", "text": "t", "width": 16, "loss": LEFT_OUT},
 }
 

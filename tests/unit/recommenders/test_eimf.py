@@ -300,6 +300,9 @@ def test_it_learns_a_pattern_and_is_judged(network: str, data: Path, inputs: Run
     output = trained(run, data, inputs, tmp_path)
     judged = evaluate_run(run, Evaluation(), output, data, inputs, None, tmp_path / "e", tmp_path / "m.json")
     assert judged["metrics"]["Hit@5"] > 0.4  # by chance a sixth
+    told = json.loads((tmp_path / "m.json").read_text())["user_vectors"]
+    assert all(len(user["vectors"]) == SMALL["vectors"] for user in told)
+    assert sum(vector["recommended"] > 0 for vector in told[-1]["vectors"]) >= 1
     assert {"recommendation", "alignment", "semantic", "loss"} <= set(rows_of(output)[0])
     assert run.remarks == ["a reconstruction: its method section was not to be had"]
 
@@ -343,6 +346,25 @@ def test_a_stop_changes_nothing(after: int, data: Path, inputs: RunInputs, tmp_p
 
 
 # ---------------------------------------------------------------- what may be wrong
+
+
+def test_interests_that_say_the_same_of_all_are_told_and_train(
+    data: Path, inputs: RunInputs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = [Interest("a thing", "", [1])] * len(TYPICAL)
+    rows = np.full((len(TYPICAL), 6), 0.1, np.float32)
+    write_interests(tmp_path / "w.parquet", np.array(TYPICAL), told, rows)
+    output = trained(run_of({"epochs": 2}), data, RunInputs(tables={"w": str(tmp_path / "w.parquet")}), tmp_path)
+    assert "'w' says the same of every interest" in caplog.text
+    assert all(bool(torch.isfinite(value).all()) for value in read_tensors(output).values())
+    assert all(np.isfinite(row["loss"]) for row in rows_of(output))
+
+
+def test_a_table_of_items_that_says_the_same_of_all_trains(data: Path, inputs: RunInputs, tmp_path: Path) -> None:
+    write_item_table(tmp_path / "t.parquet", np.arange(1, ITEMS + 1), np.full((ITEMS, 4), 0.1, np.float32))
+    read = RunInputs(tables={**inputs.tables, "t": str(tmp_path / "t.parquet")})
+    output = trained(run_of({"epochs": 1}, items={"table": "t", "adapter": [8]}), data, read, tmp_path)
+    assert all(bool(torch.isfinite(value).all()) for value in read_tensors(output).values())
 
 
 @pytest.mark.parametrize("user", [81, 300])

@@ -36,6 +36,9 @@ RUNS: dict[str, tuple[str, str]] = {
     "sasrec": ("ids", "sasrec"),
     "gru4rec": ("ids", "gru4rec"),
     "bert4rec": ("ids", "bert4rec"),
+    "filter": ("ids", "filter"),
+    "hstu": ("ids", "hstu"),
+    "cosine": ("cosine", "sasrec"),
     "codes": ("codes", "gru4rec"),
     "dual_view": ("dual_view", "bert4rec"),
     "fused": ("fused", "sasrec"),
@@ -48,8 +51,10 @@ RUNS: dict[str, tuple[str, str]] = {
     "mme_sid": ("mme_sid", "mme_sid"),
 }
 FUSED = {"kind": "dual_view", "text": "t", "fine": "f", "width": 8, "adapter": [8], "axis": "sequence"}
-TOWERS = ["sasrec", "gru4rec", "bert4rec", "codes", "dual_view", "fused", "pad", "pad_gru4rec", "findrec", "eimf"]
-BACKBONES = ("sasrec", "gru4rec", "bert4rec")
+COSINE = {"items": "ids", "scores": "cosine", "learn_temperature": True}
+TOWERS = [name for name in RUNS if name not in ("tiger", "markov", "mme_sid")]
+BACKBONES = ("sasrec", "gru4rec", "bert4rec", "filter", "hstu")
+OWN = {"fused": {"items": FUSED}, "cosine": COSINE}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +67,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if system == "mme_sid":
             run = tiny_mme_sid.make_run({"epochs": 1})
         else:
-            settings = {"items": FUSED} if system == "fused" else SYSTEMS[system]
+            settings = {**SYSTEMS, **OWN}[system]
             run = make_run(recommender if recommender in BACKBONES else "sasrec", system=settings, epochs=1)
         folder = root / "runs" / name / run.recommender / "seed-1"
         folder.mkdir(parents=True)
@@ -137,7 +142,7 @@ def test_the_user_tower_is_that_of_the_system(name: str, exported: Any) -> None:
     assert b"site-packages" not in (folder / "user_tower.onnx").read_bytes(), "folders of this machine are told"
 
 
-@pytest.mark.parametrize("name", ["sasrec", "bert4rec", "fused", "pad"])
+@pytest.mark.parametrize("name", ["sasrec", "bert4rec", "fused", "pad", "cosine"])
 def test_ids_tower_and_index_recommend_without_tessera(name: str, exported: Any) -> None:
     run, folder = exported(name)
     history = [run.catalogue.raw_ids[item] for item in (4, 5, 6)]

@@ -58,11 +58,12 @@ SYSTEMS: dict[str, Any] = {
     "pad": {"recommender": "pad", "table": "t", "adapter": [8]},
     "findrec": {"recommender": "findrec", "text": "t", "image": "t", "width": 8},
     "eimf": {"recommender": "eimf", "interests": "w", "dim": 16, "max_length": 12, "adapter": [8]},
+    "i3_mrec": {"recommender": "i3_mrec", "text": "t", "image": "t", "adapter": [8]},
     "tiger": {**TIGER, "beams": 30},
     "tiger_exact": {**TIGER, "scoring": "exact"},
     "mme_sid": {},
 }
-WITH_VECTORS = ["ids", "table", "codes", "dual_view", "pad", "findrec", "eimf", "mme_sid"]
+WITH_VECTORS = ["ids", "table", "codes", "dual_view", "pad", "findrec", "eimf", "i3_mrec", "mme_sid"]
 WITHOUT_CODES = 7
 
 

@@ -156,10 +156,10 @@ def test_a_config_tells_every_system_what_its_tables_lose() -> None:
     }  # fmt: skip
     assert all(not every[name].modalities and not every[name].remarks for name in ("file", "own"))
     assert {run.missing for run in runs.values()} == {Missing(image=0.5)}
-    assert {tuple(run.remarks) for run in runs.values()} == {("without 50% of the pictures",)}
+    assert {tuple(run.remarks) for run in runs.values()} == {("without 50% of the pictures (item_consistent)",)}
     assert (
         Missing(image=0.3, text=0.2, when="test").remark
-        == "without 30% of the pictures and 20% of the texts, when judged"
+        == "without 30% of the pictures and 20% of the texts, when judged (item_consistent)"
     )
     plain = Plan(load(config())).runs
     assert all(run.missing is None and not run.modalities for run in plain)

@@ -30,11 +30,12 @@ SYSTEMS: dict[str, Any] = {
     "pad": {"recommender": "pad", "table": "t", "adapter": [8]},
     "findrec": {"recommender": "findrec", "text": "t", "width": 8},
     "eimf": {"recommender": "eimf", "interests": "w", "items": {"table": "t", "adapter": [8]}, "dim": 16},
+    "i3_mrec": {"recommender": "i3_mrec", "text": "t", "adapter": [8]},
     "ids": {"items": "ids"},
     "popular": {"recommender": "popular"},
     "markov": {"recommender": "markov"},
 }
-CAN = ["table", "plain", "with_offsets", "pad", "eimf"]
+CAN = ["table", "plain", "with_offsets", "pad", "eimf", "i3_mrec"]
 
 
 @pytest.fixture(scope="module")

@@ -40,9 +40,9 @@ def judge(run, data, model, table=None):
     )["metrics"]
 
 
-@pytest.mark.parametrize("recommender", ["sasrec", "gru4rec", "bert4rec"])
+@pytest.mark.parametrize("recommender", ["sasrec", "gru4rec", "bert4rec", "filter", "hstu"])
 def test_every_backbone_learns_the_pattern(recommender, data, tmp_path):
-    epochs = 100 if recommender == "bert4rec" else 15
+    epochs = 30 if recommender == "bert4rec" else 15
     rate = 0.003 if recommender == "bert4rec" else 0.01
     run = make_run(recommender, epochs=epochs, patience=100, learning_rate=rate)
     found = judge(run, data, train(run, data, tmp_path))
@@ -143,7 +143,11 @@ def _stamp(state: Path) -> int | None:
 
 
 @pytest.mark.parametrize(
-    ("device", "system"), [("cpu", "ids"), ("auto", "ids"), ("cpu", "pad"), ("cpu", "findrec"), ("cpu", "eimf")]
+    ("device", "system"),
+    [
+        ("auto", "ids"),
+        *(("cpu", system) for system in ("ids", "pad", "findrec", "eimf", "i3_mrec", "i3_mrec_graph")),
+    ],
 )
 def test_two_processes_give_the_numbers_of_one(data, tmp_path, device, system):
     if device == "auto" and torch.cuda.is_available():
@@ -156,8 +160,18 @@ def test_two_processes_give_the_numbers_of_one(data, tmp_path, device, system):
             "recommender": "findrec", "text": "t", "width": 8, "dropout": 0.0, "alignment": {"most_items": 20}
         },
         "eimf": {"recommender": "eimf", "interests": "w", "dim": 16, "max_length": 12, "dropout": 0.0, "typical": 9},
+        "i3_mrec": {
+            "recommender": "i3_mrec", "text": "t", "ids": "environment", "adapter": [8], "dropout": 0.0,
+            "keep": {"weight": 0.1, "most_items": 20}, "compress": {"weight": 0.1, "most_items": 20},
+            "invariance": {"penalty": "gradient", "warm_up": 0.1},
+        },
+        "i3_mrec_graph": {
+            "recommender": "i3_mrec_graph", "text": "t", "image": "t", "dim": 12, "dropout": 0.0,
+            "keep": {"weight": 0.1, "most_items": 20}, "invariance": {"weight": 10.0, "warm_up": 0.1},
+        },
     }  # fmt: skip
-    read = reads(make_table(tmp_path, skip=(7, 8))) if system in ("pad", "findrec") else reads()
+    tables = system in ("pad", "findrec", "i3_mrec", "i3_mrec_graph")
+    read = reads(make_table(tmp_path, skip=(7, 8))) if tables else reads()
     if system == "eimf":
         read = RunInputs(tables={"w": str(write_interests_of(tmp_path / "w.parquet", range(2, 80, 3)))})
     one = make_run("sasrec", systems[system], **shape)

@@ -134,11 +134,13 @@ SYSTEMS: dict[str, Any] = {
     "dual_view": {"items": {"kind": "dual_view", "text": "t", "fine": "f", "width": 8, "adapter": [8]}},
     "findrec": {"recommender": "findrec", "text": "t", "width": 8, "alignment": {"dim": 4}},
     "eimf": {"recommender": "eimf", "interests": "w", "dim": 16, "max_length": 12, "adapter": [8]},
+    "i3_mrec": {"recommender": "i3_mrec", "text": "t", "adapter": [8]},
     "tiger": TIGER,
     "mme_sid": {},
 }
 BY_ITEM = {"ids": ["items.weight"], "table": ["items.residual"], "codes": ["items.residual"],
-           "findrec": ["items.weight"], "eimf": ["items.weight"], "mme_sid": ["heads.vectors"]}  # fmt: skip
+           "findrec": ["items.weight"], "eimf": ["items.weight"],
+           "i3_mrec": ["residual"], "mme_sid": ["heads.vectors"]}  # fmt: skip
 """What has a row an item, said here anew."""
 
 

@@ -191,7 +191,8 @@ def test_a_claim_has_a_name_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "system", [{"recommender": "pad", "table": "text"}, {"recommender": "findrec", "text": "text"}]
+    "system",
+    [{"recommender": kind, key: "text"} for kind, key in (("pad", "table"), ("findrec", "text"), ("i3_mrec", "text"))],
 )
 def test_rows_of_every_kind_of_system_under_backbones_can_be_claimed(system: dict[str, Any]) -> None:
     config = {

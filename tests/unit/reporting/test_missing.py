@@ -40,6 +40,7 @@ def test_systems_that_differ_in_losses_alone_make_a_line() -> None:
         entry("third_test", {"image": 0.3, "when": "test"}),
         entry("texts", {"text": 0.2}),
         entry("both", {"text": 0.4, "image": 0.4}),
+        entry("either", {"pattern": "one_modality", "text": 0.4, "image": 0.4}),
         entry("uneven", {"text": 0.4, "image": 0.1}),
         entry("other", {"image": 0.5}, "other"),  # differs in more, and alone
         entry("mixed", {"image": 0.9}, "same", "other"),  # seeds of several settings
@@ -48,10 +49,11 @@ def test_systems_that_differ_in_losses_alone_make_a_line() -> None:
     ]
     lines = missing_lines(entries)
     assert {title: [(share, e.system) for share, e in points] for title, points in lines.items()} == {
-        "whole without pictures, sasrec": [(0.0, "whole"), (0.3, "third"), (0.5, "half")],
-        "whole without pictures at test, sasrec": [(0.0, "whole"), (0.3, "third_test")],
-        "whole without texts, sasrec": [(0.0, "whole"), (0.2, "texts")],
-        "whole without pictures and texts, sasrec": [(0.0, "whole"), (0.4, "both")],
+        "whole without pictures, item_consistent, sasrec": [(0.0, "whole"), (0.3, "third"), (0.5, "half")],
+        "whole without pictures at test, item_consistent, sasrec": [(0.0, "whole"), (0.3, "third_test")],
+        "whole without texts, item_consistent, sasrec": [(0.0, "whole"), (0.2, "texts")],
+        "whole without pictures and texts, item_consistent, sasrec": [(0.0, "whole"), (0.4, "both")],
+        "whole without a picture or a text, one_modality, sasrec": [(0.0, "whole"), (0.4, "either")],
     }
     assert missing_lines(entries[:3:2]) == {}
 
@@ -74,7 +76,7 @@ def test_the_plot_holds_the_means_of_the_table(table: RankingTable, results: Pat
     assert plot is not None
     values = {entry.name: table.mean(entry, "NDCG@10") for entry in table.entries}
     expected = [
-        f"id without pictures, sasrec: {share} lost, NDCG@10 {values[name]:.4f} (seeds 1, 2, 3)"
+        f"id without pictures, item_consistent, sasrec: {share} lost, NDCG@10 {values[name]:.4f} (seeds 1, 2, 3)"
         for share, name in (("0%", "id/sasrec"), ("50%", "semantic/sasrec"))
     ]
     assert plot.description.split("; ") == expected  # the other backbone has one point, which is no line
@@ -88,5 +90,7 @@ def test_points_of_a_line_are_of_the_same_seeds(table: RankingTable) -> None:
     entries = [replace(e, runs=e.runs[:1]) if e.name == "semantic/sasrec" else e for e in table.entries]
     plot = by_missing(replace(table, entries=entries), "NDCG@10")
     assert plot is not None
-    first = f"id without pictures, sasrec: 0% lost, NDCG@10 {ids.runs[0].metrics['NDCG@10']:.4f} (seed 1)"
+    first = (
+        f"id without pictures, item_consistent, sasrec: 0% lost, NDCG@10 {ids.runs[0].metrics['NDCG@10']:.4f} (seed 1)"
+    )
     assert plot.description.split("; ")[0] == first

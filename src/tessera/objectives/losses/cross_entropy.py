@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from tessera.objectives.cross_entropy import cross_entropy
+from tessera.objectives.scale_gradient import GradientByScale
 from tessera.settings.losses.cross_entropy import CrossEntropy
 
 
 class CrossEntropyLoss:
     """The target against all items."""
+
+    GRADIENT_BY_SCALE: ClassVar[type[GradientByScale]] = GradientByScale
+    """Its gradient by a scale of the scores, which autograd cannot make: that of a loss without one it can."""
 
     def __init__(self, settings: CrossEntropy, popularity: Tensor) -> None:
         self.settings = settings

@@ -33,6 +33,16 @@ class Block(nn.Module):
         batch, length, dim = x.shape
         return x.view(batch, length, self.heads, dim // self.heads).transpose(1, 2)
 
+    def beside(self, normed: Tensor, attended: Tensor, positions: Tensor | None = None) -> Tensor:
+        """What is added to the inputs: what attention gave, alone or with something that stands beside it.
+
+        Args:
+            normed: (batch, length, dim) what attention read.
+            attended: (batch, length, dim), or (batch, dim) at one position of each row.
+            positions: (batch,) that position.
+        """
+        return attended
+
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(batch, length, dim) to the same.
 
@@ -41,9 +51,10 @@ class Block(nn.Module):
             mask: broadcast to (batch, heads, length, length): true where there is something to see, or numbers that
                 are added to the attention logits.
         """
-        query, key, value = (self._heads(part) for part in self.project_in(self.attention_norm(x)).chunk(3, dim=2))
+        normed = self.attention_norm(x)
+        query, key, value = (self._heads(part) for part in self.project_in(normed).chunk(3, dim=2))
         seen = attend(query, key, value, mask, self.causal)
-        x = x + self.dropout(self.project_out(seen.transpose(1, 2).flatten(2)))
+        x = x + self.dropout(self.beside(normed, self.project_out(seen.transpose(1, 2).flatten(2))))
         y: Tensor = x + self.inner(self.inner_norm(x))
         return y
 
@@ -62,7 +73,8 @@ class Block(nn.Module):
         key, value = (self._heads(part) for part in F.linear(normed, weight[dim:], bias[dim:]).chunk(2, dim=2))
         query = self._heads(F.linear(normed[rows, positions], weight[:dim], bias[:dim])[:, None])
         seen = attend(query, key, value, mask)
-        y = x[rows, positions] + self.project_out(seen.transpose(1, 2).flatten(1))
+        attended = self.project_out(seen.transpose(1, 2).flatten(1))
+        y = x[rows, positions] + self.dropout(self.beside(normed, attended, positions))
         out: Tensor = y + self.inner(self.inner_norm(y))
         return out
 

@@ -30,6 +30,8 @@ class Backbone(nn.Module, ABC):
     """Items that two successive training windows share: a causal model predicts all items of a window but its first."""
     causal: bool = False
     """The state at a position has seen that position and those before it, and no other."""
+    reads_times: bool = False
+    """Whether `examples` and `encode` are given the times of histories; to others they never are."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,15 +53,24 @@ class Backbone(nn.Module, ABC):
         return None
 
     @abstractmethod
-    def examples(self, histories: Tensor, vectors: Tensor, drawn: Tensor | None = None) -> Examples:
+    def examples(
+        self, histories: Tensor, vectors: Tensor, drawn: Tensor | None = None, times: Tensor | None = None
+    ) -> Examples:
         """States that predict the targets of histories (batch, length); `vectors` (items + 1, dim).
 
-        `drawn` is what `draw` gave; None draws anew.
+        `drawn` is what `draw` gave; None draws anew. `times` (batch, length) are seconds, NaN where none is known.
         """
 
     @abstractmethod
-    def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
-        """(batch, dim) state after the last item; histories (batch, length <= max_length), lengths (batch,) >= 1."""
+    def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor, times: Tensor | None = None) -> Tensor:
+        """(batch, dim) state after the last item.
+
+        Args:
+            histories: (batch, length <= max_length).
+            lengths: (batch,) >= 1.
+            vectors: (items + 1, dim).
+            times: (batch, length) seconds, NaN where none is known; None where nobody knows of any.
+        """
 
 
 class CausalBackbone(Backbone):
@@ -71,17 +82,24 @@ class CausalBackbone(Backbone):
     def hidden(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """(batch, length, dim) states of input vectors (batch, length, dim)."""
 
-    def examples(self, histories: Tensor, vectors: Tensor, drawn: Tensor | None = None) -> Examples:
-        """Every item but the first is predicted from the state before it."""
+    def timed(self, inputs: Tensor, lengths: Tensor, times: Tensor | None) -> Tensor:
+        """`hidden` of a backbone that reads times (batch, length), where they are known."""
+        return self.hidden(inputs, lengths)
+
+    def examples(
+        self, histories: Tensor, vectors: Tensor, drawn: Tensor | None = None, times: Tensor | None = None
+    ) -> Examples:
+        """Every item but the first is predicted from the state before it, which knows no time after its own item's."""
         inputs, targets = histories[:, :-1], histories[:, 1:]
         real = targets > 0
-        states = self.hidden(self.fused(F.embedding(inputs, vectors), inputs > 0), real.sum(1))
+        earlier = None if times is None else times[:, :-1]
+        states = self.timed(self.fused(F.embedding(inputs, vectors), inputs > 0), real.sum(1), earlier)
         positions = real.flatten().nonzero().squeeze(1)
         return Examples(at_places(states, positions), targets.flatten()[positions], positions // targets.shape[1])
 
-    def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
+    def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor, times: Tensor | None = None) -> Tensor:
         """(batch, dim) state after the last item."""
-        states = self.hidden(self.fused(F.embedding(histories, vectors), histories > 0), lengths)
+        states = self.timed(self.fused(F.embedding(histories, vectors), histories > 0), lengths, times)
         return states[torch.arange(states.shape[0], device=states.device), lengths - 1]
 
 

@@ -39,9 +39,11 @@ class GRU4Rec(CausalBackbone):
         out: Tensor = self.norm(self.project(self.dropout(states)))
         return out
 
-    def examples(self, histories: Tensor, vectors: Tensor, drawn: Tensor | None = None) -> Examples:
+    def examples(
+        self, histories: Tensor, vectors: Tensor, drawn: Tensor | None = None, times: Tensor | None = None
+    ) -> Examples:
         """Every item but the first is predicted from the state before it; with `targets: last`, only the last."""
-        examples = super().examples(histories, vectors, drawn)
+        examples = super().examples(histories, vectors, drawn, times)
         if not self.last_only:
             return examples
         last = examples.owners.diff(append=examples.owners.new_tensor([-1])) != 0

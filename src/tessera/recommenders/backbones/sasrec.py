@@ -6,6 +6,9 @@ size. Every position predicts the next item (paper, section III-E); the loss is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,21 +19,25 @@ from tessera.recommenders.backbones.dropout import Dropout
 from tessera.settings.backbones.sasrec import SASRecSettings
 
 
-class SASRec(CausalBackbone):
-    """Causal self-attention over the items of a history (or, with `causal: false`, over all of them)."""
+class AttentionStack(CausalBackbone):
+    """Blocks of causal attention over the items of a history, one after the other."""
 
-    def __init__(self, settings: SASRecSettings) -> None:
+    def __init__(self, dim: int, max_length: int, dropout: float, layers: int, block: Callable[[], Block]) -> None:
+        """
+        Args:
+            dim: width of item vectors and hidden states.
+            max_length: longest history read at once.
+            dropout: on the inputs.
+            layers: number of blocks.
+            block: makes one.
+        """
         super().__init__()
-        self.dim = settings.dim
-        self.max_length = settings.max_length
-        self.causal = settings.causal
-        self.positions = nn.Embedding(settings.max_length, settings.dim)
-        self.dropout = Dropout(settings.dropout)
-        self.blocks = nn.ModuleList(
-            Block(settings.dim, settings.heads, settings.inner_dim, settings.dropout, settings.causal)
-            for _ in range(settings.layers)
-        )
-        self.norm = nn.LayerNorm(settings.dim)
+        self.dim = dim
+        self.max_length = max_length
+        self.positions = nn.Embedding(max_length, dim)
+        self.dropout = Dropout(dropout)
+        self.blocks = nn.ModuleList(block() for _ in range(layers))
+        self.norm = nn.LayerNorm(dim)
         initialise(self, std=0.02)
 
     def _start(self, inputs: Tensor) -> Tensor:
@@ -47,7 +54,7 @@ class SASRec(CausalBackbone):
         normed: Tensor = self.norm(x)
         return normed
 
-    def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
+    def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor, times: Tensor | None = None) -> Tensor:
         """(batch, dim) state after the last item; the last block computes that position alone."""
         x = self._start(self.fused(F.embedding(histories, vectors), histories > 0))
         visible = _visible(x, lengths)
@@ -57,6 +64,15 @@ class SASRec(CausalBackbone):
         assert isinstance(last, Block)
         state: Tensor = self.norm(last.last(x, lengths - 1, visible))
         return state
+
+
+class SASRec(AttentionStack):
+    """Causal self-attention over the items of a history (or, with `causal: false`, over all of them)."""
+
+    def __init__(self, settings: SASRecSettings) -> None:
+        shape = settings.dim, settings.heads, settings.inner_dim, settings.dropout, settings.causal
+        super().__init__(settings.dim, settings.max_length, settings.dropout, settings.layers, partial(Block, *shape))
+        self.causal = settings.causal
 
 
 def _visible(x: Tensor, lengths: Tensor) -> Tensor:

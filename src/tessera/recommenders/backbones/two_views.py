@@ -24,6 +24,7 @@ class TwoViews(Backbone):
         self.dim = 2 * backbones[0].dim
         self.max_length = backbones[0].max_length
         self.overlap = backbones[0].overlap
+        self.reads_times = backbones[0].reads_times
 
     @property
     def window(self) -> int:
@@ -38,12 +39,14 @@ class TwoViews(Backbone):
         read = [self.views[0], self.views[-1]]
         return list(zip(read, (half.contiguous() for half in vectors.chunk(2, dim=1)), strict=True))  # type: ignore[arg-type]
 
-    def examples(self, histories: Tensor, vectors: Tensor, drawn: Tensor | None = None) -> Examples:
+    def examples(
+        self, histories: Tensor, vectors: Tensor, drawn: Tensor | None = None, times: Tensor | None = None
+    ) -> Examples:
         """States (targets, dim) that predict the targets of histories (batch, length)."""
         drawn = self.draw(histories) if drawn is None else drawn
-        examples = [backbone.examples(histories, half, drawn) for backbone, half in self._halves(vectors)]
+        examples = [backbone.examples(histories, half, drawn, times) for backbone, half in self._halves(vectors)]
         return Examples(torch.cat([part.states for part in examples], 1), examples[0].targets, examples[0].owners)
 
-    def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
+    def encode(self, histories: Tensor, lengths: Tensor, vectors: Tensor, times: Tensor | None = None) -> Tensor:
         """(batch, dim) state after the last item."""
-        return torch.cat([view.encode(histories, lengths, half) for view, half in self._halves(vectors)], 1)
+        return torch.cat([view.encode(histories, lengths, half, times) for view, half in self._halves(vectors)], 1)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ class Recommender(nn.Module, ABC):
 
     max_history: int | None = None
     """How much of a history's end is read; None reads all."""
-    reads_times: ClassVar[bool] = False
+    reads_times: bool = False
     """Whether histories carry times."""
 
     @classmethod

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tessera.artifacts.logs import log
 from tessera.evaluation.histories import Histories
 from tessera.objectives.catalogue import catalogue_loss
 from tessera.objectives.losses.base import CatalogueLoss
@@ -20,6 +21,7 @@ from tessera.recommenders.backbones.base import at_places
 from tessera.recommenders.backbones.dropout import Dropout
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.base import ItemEncoder
+from tessera.recommenders.item_encoders.parts import constant
 from tessera.recommenders.multi_interest import best_of_all, multi_interest, nearest
 from tessera.recommenders.semantic_module import SemanticModule
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate
@@ -59,7 +61,14 @@ class EIMF(EncodedItems):
         items = encoder.build(settings.items, inputs, len(popularity) - 1, settings.dim)
         semantic = None
         if settings.interests is not None:
-            semantic = SemanticModule(settings, inputs.read_interests(settings.interests), run.seed)
+            interests = inputs.read_interests(settings.interests)
+            if constant(torch.from_numpy(interests.vectors), torch.from_numpy(interests.present)):
+                log.warning(
+                    "WARNING: %s: the table %r says the same of every interest: it can teach nothing",
+                    run.system,
+                    settings.interests,
+                )
+            semantic = SemanticModule(settings, interests, run.seed)
         return cls(settings, items, catalogue_loss(run.loss, torch.from_numpy(popularity)), semantic)
 
     # ------------------------------------------------------------ training

@@ -283,18 +283,20 @@ class FindRec(VectorRecommender):
         return means
 
     def catalogue(self) -> Catalogue:
-        """Histories read ID vectors and modalities side by side."""
+        """Histories read ID vectors, modalities and which of these there are side by side."""
         ids: Tensor = self.items()
         drawn = self._means(len(ids))
-        return Catalogue(torch.cat([ids, unit(drawn.vectors).flatten(1)], 1), self._scored(ids, drawn))
+        read = torch.cat([ids, unit(drawn.vectors).flatten(1), drawn.available.to(ids.dtype)], 1)
+        return Catalogue(read, self._scored(ids, drawn))
 
     def users(self, histories: Histories, catalogue: Catalogue) -> Tensor:
         """(batch, 1, dim) the state after the last item; modalities are read from there alone."""
         items, lengths = histories.items, histories.lengths
         dim = self.backbone.dim
         of_ids = self.backbone.encode(items, lengths, catalogue.read[:, :dim])
-        vectors = self._apart(F.embedding(items, catalogue.read[:, dim:]))
-        available = self.modalities.available()[items]
+        number = len(self.modalities.names)
+        vectors = self._apart(F.embedding(items, catalogue.read[:, dim:-number]))
+        available = F.embedding(items, catalogue.read[:, -number:]) > 0.5
         rows = torch.arange(items.shape[0], device=items.device)
         exchanged = self.exchange(vectors[rows, lengths - 1][:, None], vectors, available[:, None])
         states, _ = self._state(of_ids, exchanged[:, 0], available[rows, lengths - 1])

@@ -29,10 +29,14 @@ class BERT4RecSettings(BackboneSettings):
     """Longest history read at once, the mask at its end included."""
     mask_probability: float = Field(0.3, gt=0, lt=1)
     """Share of the items of a history that the Cloze task hides."""
-    last_only_probability: float = Field(0.2, ge=0, le=1)
-    """Share of histories in which the last item alone is hidden, as it is when scoring."""
+    last_only_probability: float = Field(0.3, ge=0, le=1)
+    """Share of histories of which a beginning of random length is read and its last item alone is hidden, as it is when
+    scoring."""
     distance_bias: bool = True
-    """Let attention favour near items from the start (the paper has none, and takes far longer to train)."""
+    """Let attention favour near items from the start, half of the heads those before and half those after (the paper
+    has none, and takes far longer to train)."""
+    projection: bool = False
+    """Put the paper's projection (linear, GELU, norm) before the product with item vectors."""
 
     @property
     def causal_states(self) -> bool:

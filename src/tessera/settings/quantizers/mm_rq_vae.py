@@ -18,7 +18,7 @@ class MMRQVAE(PresetSettings, LearnedCodes):
     IMPLEMENTATION: ClassVar[str] = "tessera.quantization.mm_rq_vae"
     OFFICIAL: ClassVar[dict[str, Any]] = {
         "first_weights": "random", "commitment": 0.01, "residual_gradient": "straight_through",
-        "mse": 0.0, "align": "mmd",
+        "mse": 0.0, "align_direction": "first",
     }  # fmt: skip
     quantizer: Literal["mm_rq_vae"] = "mm_rq_vae"
     conflicts: Conflicts = "none"
@@ -31,7 +31,9 @@ class MMRQVAE(PresetSettings, LearnedCodes):
     """Weight of both reconstructions together."""
     align: Literal["infonce", "mmd", "none"] = "infonce"
     """How quantised vectors of the first table are drawn to those of the others: item by item (the paper), as clouds
-    (its code), or not."""
+    (the first release of its code), or not."""
+    align_direction: Literal["both", "first"] = "both"
+    """InfoNCE in both directions, or only from the first table's vectors to the others' (the later release)."""
     align_weight: float = Field(0.01, ge=0)
     """Weight of the alignment."""
     align_temperature: float = Field(0.1, gt=0)

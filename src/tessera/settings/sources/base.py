@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
 from tessera.settings.base import Settings
-from tessera.settings.datasets import Cleaning, LeaveOneOut, Split
+from tessera.settings.datasets import Cleaning, GlobalTemporal, LeaveOneOut, Split
 from tessera.settings.kinds import Kind, KindOf
 from tessera.settings.language import ItemPrompt
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
 class Preparation(Settings):
@@ -55,6 +58,16 @@ class DatasetSettings(Preparation, Kind):
     """Where the dataset comes from."""
     prompt: ItemPrompt = Field(default_factory=ItemPrompt)
     """How an item is told to a language model."""
+
+    @property
+    def timeless(self) -> bool:
+        """Whether it is known before anything is read that the log has no times."""
+        return False
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """A cut in time through a log without times."""
+        if self.timeless and isinstance(self.split, GlobalTemporal):
+            yield "split", "global_temporal needs times, and the log has none; use leave_one_out or given"
 
 
 class ItemsFile(Settings):

@@ -26,3 +26,8 @@ class ColumnsSource(FileSource):
     """Column of the part (train, valid, test or 0, 1, 2), for `split: {kind: given}`."""
     separator: str | None = Field(None, min_length=1, max_length=1)
     """Separator of a text table; null takes the most frequent of tab, comma, semicolon and | in its first line."""
+
+    @property
+    def timeless(self) -> bool:
+        """Where no column tells of times."""
+        return self.timestamp is None

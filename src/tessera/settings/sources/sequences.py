@@ -20,3 +20,8 @@ class SequencesSource(FileSource):
     """MovieLens' file of films (`movies.dat`, `u.item` or `movies.csv`), where the items are films."""
     film_ids: str | None = None
     """File of `item film` lines, where the histories number the films anew."""
+
+    @property
+    def timeless(self) -> bool:
+        """A text of histories tells their order alone."""
+        return True

@@ -16,13 +16,28 @@ if TYPE_CHECKING:
     from tessera.settings.config import Config
 
 
+_OF_COSINES = {"temperature", "learn_temperature"}
+
+
 class BackboneSystem(UnderBackbones):
     """Items that enter a backbone through an item encoder; trained under every backbone of the experiment."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.backbone:SequentialRecommender"
+    FREE: ClassVar[frozenset[str]] = UnderBackbones.FREE | {"samples"}
+    HISTORY_LOSSES: ClassVar[bool] = True
+
     recommender: Literal["backbone"] = "backbone"
     items: ItemEncoder = Field(default_factory=IdItems)
     """`ids`, `{table: NAME, adapter: [256]}`, or `{semantic_ids: NAME}`."""
+    scores: Literal["product", "cosine"] = "product"
+    """How states and item vectors are compared: by their inner product, or by their cosine over `temperature`."""
+    temperature: float = Field(0.05, gt=0)
+    """What cosines are divided by."""
+    learn_temperature: bool = False
+    """Whether `temperature` is only where training starts."""
+    samples: Literal["windows", "prefixes"] = "windows"
+    """Train on windows of histories, all of whose items are targets in one pass, or on every prefix of a history by
+    itself, the item after it the one target."""
 
     @model_validator(mode="before")
     @classmethod
@@ -38,6 +53,8 @@ class BackboneSystem(UnderBackbones):
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Also items that do not fit a backbone that reads them."""
         yield from super().problems(config)
+        if self.scores == "product":
+            yield from ((key, "is read with `scores: cosine` alone") for key in _OF_COSINES & self.model_fields_set)
         named = self.backbones or config.experiment.backbones
         used = {name: config.backbones[name] for name in named if name in config.backbones}
         yield from ((f"items.{key}" if key else "items", text) for key, text in self.items.misfits(used, config))

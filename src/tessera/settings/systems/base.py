@@ -23,6 +23,10 @@ class SystemSettings(Kind):
     ONLY_JUDGED: ClassVar[bool] = False
     """Whether nothing can be asked of it but its ranks of the test users: it reads no histories."""
 
+    HISTORY_LOSSES: ClassVar[bool] = False
+    """Whether its `users` reads the items of a history by `Catalogue.read` alone, so that a position can be given the
+    vector of an item that lost something there (`robustness`)."""
+
     recommender: str
     """What it is."""
 

@@ -40,6 +40,7 @@ class EIMFSystem(TrainedSystem):
     """Several vectors a user, taught by interests that a language model wrote for typical users (EIMF-style)."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.eimf:EIMF"
+    HISTORY_LOSSES: ClassVar[bool] = True
     FREE: ClassVar[frozenset[str]] = TrainedSystem.FREE | {"loss_over", "typical"}
     recommender: Literal["eimf"] = "eimf"
     items: ItemEncoder = Field(default_factory=IdItems)

@@ -53,6 +53,7 @@ class FindRecSystem(UnderBackbones):
     """Streams of IDs, texts and pictures, aligned, and mixed by experts that context chooses (FindRec, KDD 2025)."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.findrec:FindRec"
+    HISTORY_LOSSES: ClassVar[bool] = True
     recommender: Literal["findrec"] = "findrec"
     text: TableName | None = None
     """Name under `tables`: vectors of the items' texts."""

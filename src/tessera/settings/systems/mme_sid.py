@@ -20,6 +20,7 @@ class MMESIDSystem(PresetSettings, TrainedSystem):
     """Items as raw tables and code sums in front of a language model that encodes the history (MME-SID, CIKM 2025)."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.mme_sid:MMESID"
+    HISTORY_LOSSES: ClassVar[bool] = True
     FREE: ClassVar[frozenset[str]] = TrainedSystem.FREE | {"start", "packed", "empty_history", "padding_class"}
     OFFICIAL: ClassVar[dict[str, Any]] = {
         "prompt": "short", "readout": "response", "adapt": "feed_forward", "standardize": False,

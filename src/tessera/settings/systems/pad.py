@@ -46,6 +46,7 @@ class PADSystem(PresetSettings, UnderBackbones):
     """An ID tower, an aligned tower and a text tower, mixed by the popularity of the candidate (PAD, SIGIR 2025)."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.pad:PAD"
+    HISTORY_LOSSES: ClassVar[bool] = True
     PUBLISHED: ClassVar[str] = "tessera.recommenders.systems.pad_published:PublishedPAD"
     OFFICIAL: ClassVar[dict[str, Any]] = {
         "members": "slots", "fusion": "concat_gelu", "projector": "deep_gelu", "standardize": False,

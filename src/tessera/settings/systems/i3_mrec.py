@@ -1,0 +1,36 @@
+"""Settings of I3-MRec in sequential form."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from tessera.settings.base import Width
+from tessera.settings.systems.backbone_base import UnderBackbones
+from tessera.settings.systems.i3_mrec_base import InvariantModalities
+
+
+class I3MRecSystem(InvariantModalities, UnderBackbones):
+    """Texts and pictures as environments of one preference, under any backbone (after I3-MRec, ACM MM 2025)."""
+
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.i3_mrec:I3MRec"
+    PUBLISHED: ClassVar[str] = "tessera.recommenders.systems.i3_mrec_published:PublishedI3MRec"
+    FREE: ClassVar[frozenset[str]] = UnderBackbones.FREE | {"detach", "pairs", "fitted_on", "divide"}
+    recommender: Literal["i3_mrec"] = "i3_mrec"
+    ids: Literal["residual", "environment", "none"] = "residual"
+    """Where ID vectors enter: added to the fused ones; as one more environment, which every item has; or nowhere."""
+    adapter: list[Width] = Field(default_factory=lambda: [256])
+    """Hidden widths between each table and item vectors; [] is one linear map, as published."""
+
+    @model_validator(mode="after")
+    def _modalities_learn(self) -> I3MRecSystem:
+        if self.detach and not self.environment_weight and self.invariance is None:
+            raise ValueError(
+                "detach: without environment_weight and invariance nothing would train the modalities; set it to false"
+            )
+        return self
+
+    def remarks(self) -> list[str]:
+        """The published system has no order in time."""
+        return ["the sequential form of a system published for unordered histories"]
