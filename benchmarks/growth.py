@@ -219,18 +219,18 @@ def report(given: argparse.Namespace, measured: dict[int, dict[str, dict[str, fl
         "",
         f"    {command} --steps {given.steps} --users {given.users}",
         "",
-        *(f"- {told}" for told in counts.values()),
+        *(f"- {size}" for size in counts.values()),
         "",
         "| stage | " + " | ".join(f"{size:,} rows" for size in sizes) + " |",
         "|---" * (len(sizes) + 1) + "|",
     ]
     for name in STAGES:
         cells = [measured[size].get(name) for size in sizes]
-        told = [
+        texts = [
             f"{c['user'] + c['kernel']:.1f} s ({c['kernel']:.1f}), {c['GiB']:.2f} GiB" if c else "not run"
             for c in cells
         ]
-        lines.append(f"| {name} | " + " | ".join(told) + " |")
+        lines.append(f"| {name} | " + " | ".join(texts) + " |")
     print("\n".join(lines))
 
 

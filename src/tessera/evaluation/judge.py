@@ -201,8 +201,8 @@ def reads_times(scorer: Scorer) -> bool:
 
 
 def _top(scores: Tensor, k: int, above: float) -> np.ndarray:
-    values, places = top(scores, min(k, scores.shape[1]))
-    lists = torch.where(values > above, places + 1, 0).int().cpu().numpy()
+    values, columns = top(scores, min(k, scores.shape[1]))
+    lists = torch.where(values > above, columns + 1, 0).int().cpu().numpy()
     return np.pad(lists, ((0, 0), (0, k - lists.shape[1])))
 
 

@@ -191,7 +191,8 @@ def corrupt_run(
             progress.update(1)
     described = {"system": run.system, "recommender": run.recommender, "seed": run.seed}
     described |= {"robustness": settings.model_dump(mode="json")}
-    digests = {"candidates": file_digest(candidates)} if candidates else {}
+    read = {"candidates": candidates, "test_users": test_users}
+    digests = {name: file_digest(path) for name, path in read.items() if path}
     write_table(output, pa.concat_tables(parts), "corruption", described, digests)
 
 

@@ -24,9 +24,9 @@ def test_top_is_topk_to_the_choice_among_equals(items: int, k: int, levels: int 
     scores[4, 2:] = -np.inf
     given = torch.from_numpy(scores.astype(np.float32))
     wanted = min(k, items)
-    expected, found = torch.topk(given, wanted, dim=1), ranking.top(given, wanted)
-    assert torch.equal(found[0], expected.values)
-    assert torch.equal(found[1], expected.indices)
+    expected, made = torch.topk(given, wanted, dim=1), ranking.top(given, wanted)
+    assert torch.equal(made[0], expected.values)
+    assert torch.equal(made[1], expected.indices)
     beside = torch.cat([torch.full((13, 1), 99.0), given], dim=1)[
         :, 1:
     ]  # rows apart in memory, as heuristics give them

@@ -155,6 +155,7 @@ ORDINARY = {"attributes", "backbone", "collaborative", "columns", "given", "hidd
             "semantic_ids", "sequences", "table", "text", "vectors"}  # fmt: skip
 """Tags that are words of another meaning too: of these only comparisons with the key of a family count."""
 ALLOWED = {
+    ("settings/clicks/mirrn.py", "filter"): "its own key of that name",
     ("settings/config.py", "popular"): "built in",
     ("settings/config.py", "item_knn"): "built in",
     ("settings/config.py", "markov"): "built in",

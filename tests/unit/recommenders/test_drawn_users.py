@@ -51,7 +51,7 @@ def drawn(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def runs(data: Path, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
     """Folders of judgements, of everybody and of the drawn users."""
-    found = {}
+    made = {}
     for system in SYSTEMS:
         folder = tmp_path_factory.mktemp(system)
         run = make_run(system={"recommender": system}).model_copy(update={"system": system, "recommender": system})
@@ -62,8 +62,8 @@ def runs(data: Path, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> d
                 run, settings, folder / "model.safetensors", data, reads(), None, out / "evaluation.parquet",
                 out / "metrics.json", users,
             )  # fmt: skip
-            found[system, name] = out
-    return found
+            made[system, name] = out
+    return made
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -145,6 +145,13 @@ def test_a_file_of_other_users_is_refused(data: Path, tmp_path: Path) -> None:
 def test_bad_values_are_refused(value: object) -> None:
     with pytest.raises(ValidationError, match="test_users"):
         Evaluation.model_validate({"test_users": value})
+
+
+def test_shifted_sets_need_everybody() -> None:
+    settings = {"shift": {"rare": {"kind": "popularity"}}}
+    assert Evaluation.model_validate(settings).shift
+    with pytest.raises(ValidationError, match=r"test_users: 9 with shift: sets of 'rare' are drawn from all"):
+        Evaluation.model_validate({**settings, "test_users": 9})
 
 
 def test_nothing_is_drawn_of_everybody(data: Path) -> None:
