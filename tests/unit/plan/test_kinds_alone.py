@@ -237,7 +237,6 @@ BY_TYPE = {
     ("ctr/samples.py", "ImpressionSamples"), ("ctr/samples.py", "PositiveSamples"), ("ctr/samples.py", "RatingSamples"),
     ("data/prepare.py", "GivenSplit"), ("data/prepare.py", "GlobalTemporal"),
     ("data/prepare.py", "NoSplit"), ("data/prepare.py", "SessionSplit"), ("data/sessions.py", "SessionsByGap"),
-    ("data/sources/columns.py", "SessionsByColumn"),
     ("evaluation/judge.py", "FullRanking"), ("evaluation/judge.py", "SampledRanking"),
     ("evaluation/shift.py", "PopularityShift"),
     ("language/models.py", "BuiltModel"), ("language/models.py", "FolderModel"), ("language/models.py", "PackageModel"),
