@@ -147,13 +147,6 @@ def test_bad_values_are_refused(value: object) -> None:
         Evaluation.model_validate({"test_users": value})
 
 
-def test_shifted_sets_need_everybody() -> None:
-    settings = {"shift": {"rare": {"kind": "popularity"}}}
-    assert Evaluation.model_validate(settings).shift
-    with pytest.raises(ValidationError, match=r"test_users: 9 with shift: sets of 'rare' are drawn from all"):
-        Evaluation.model_validate({**settings, "test_users": 9})
-
-
 def test_nothing_is_drawn_of_everybody(data: Path) -> None:
     with pytest.raises(ValueError, match="nothing to draw"):
         draw_test_users(load_dataset(data).cases("test"), EVERYBODY)

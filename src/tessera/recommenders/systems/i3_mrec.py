@@ -58,7 +58,7 @@ class I3MRec(InvariantRecommender):
         settings = run.method
         assert isinstance(settings, I3MRecSystem)
         assert run.backbone is not None
-        modalities = Modalities(run, inputs, len(popularity) - 1)
+        modalities = Modalities(settings, run.system, inputs, len(popularity) - 1)
         loss = catalogue_loss(run.loss, torch.from_numpy(popularity))
         gradient = RiskAndGradient(run.loss, loss, torch.from_numpy(popularity))
         return cls(settings, modalities, implementation(run.backbone)(run.backbone), loss, gradient, run.seed)

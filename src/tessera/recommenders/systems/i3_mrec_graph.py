@@ -70,7 +70,7 @@ class I3MRecGraph(InvariantRecommender):
         """
         assert isinstance(run.method, I3MRecGraphSystem)
         items = len(popularity) - 1
-        return cls(run.method, Modalities(run, inputs, items), items, run.seed)
+        return cls(run.method, Modalities(run.method, run.system, inputs, items), items, run.seed)
 
     def item_rows(self) -> Collection[str]:
         """None that a run could go on from.

@@ -29,27 +29,30 @@ from tessera.training.phases import Optimizer, Phase, Position, Update
 class Modalities:
     """The tables of a run: by modality, their vectors and what is lost of them."""
 
-    def __init__(self, run: Run, inputs: RunInputs, items: int) -> None:
+    def __init__(self, settings: InvariantModalities, system: str, inputs: RunInputs, items: int) -> None:
         """
+        Args:
+            settings: which tables are read.
+            system: its name in the config, for warnings.
+            inputs: the tables.
+            items: of the catalogue.
         Raises:
             ValueError: a table was not given or says nothing of any item.
         """
-        settings = run.method
-        assert isinstance(settings, InvariantModalities)
         self.tables: dict[str, Table] = {n: inputs.read_table(t, items) for n, t in settings.modalities.items()}
         self.lost: dict[str, Lost | None] = {n: inputs.lost(t, items) for n, t in settings.modalities.items()}
         for name, table in self.tables.items():
             if constant(*table):
                 log.warning(
                     "WARNING: %s: the table %r of %s says the same of every item: it can tell nothing apart",
-                    run.system, settings.modalities[name], name,
+                    system, settings.modalities[name], name,
                 )  # fmt: skip
         single = len(self.tables) == 1 and getattr(settings, "ids", "none") != "environment"
         if single and (settings.invariance is not None or settings.keep is not None):
             log.warning(
                 "WARNING: %s: %s is the only environment: there is nothing to be invariant over, and no two absences "
                 "differ; invariance and keep are left out",
-                run.system, next(iter(self.tables)),
+                system, next(iter(self.tables)),
             )  # fmt: skip
 
 
