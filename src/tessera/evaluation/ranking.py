@@ -97,10 +97,10 @@ def top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         dim=1,
     )
     best = torch.topk(scores.gather(1, columns), wanted, dim=1)
-    values, places = best.values[:, :k], columns.gather(1, best.indices[:, :k])
+    values, columns = best.values[:, :k], columns.gather(1, best.indices[:, :k])
     equals = (best.values[:, 1:] == best.values[:, :-1]).any(1)
     if bool(equals.any()):
         whole = torch.topk(scores[equals], k, dim=1)
-        values, places = values.clone(), places.clone()
-        values[equals], places[equals] = whole.values, whole.indices
-    return values, places
+        values, columns = values.clone(), columns.clone()
+        values[equals], columns[equals] = whole.values, whole.indices
+    return values, columns
