@@ -137,9 +137,9 @@ def core_and_split_sessions(rows: Rows, cleaning: Cleaning, split: Split, funnel
 
     core = cleaning.core or Core(users=0, items=0)
     core = core.model_copy(update={"users": max(core.users, SHORTEST)})
-    told = _told(core.users, core.items, f"{core.on} rows")
+    step = _told(core.users, core.items, f"{core.on} rows")
     if core.on == "all":
-        rows = funnel.count(told, rows.take(k_core(rows, core)))
+        rows = funnel.count(step, rows.take(k_core(rows, core)))
         part = parts()
     else:
         part = parts()
@@ -147,7 +147,7 @@ def core_and_split_sessions(rows: Rows, cleaning: Cleaning, split: Split, funnel
         trained = part == TRAIN
         if trained.any():
             kept[trained] = k_core(rows.take(trained), core)
-        rows, part = funnel.count(told, rows.take(kept)), part[kept]
+        rows, part = funnel.count(step, rows.take(kept)), part[kept]
     if cleaning.max_history is not None:
         kept = cap_histories(rows, cleaning.max_history, part == TRAIN if by_time else None)
         rows, part = rows.take(kept), part[kept]

@@ -33,12 +33,12 @@ def cut_sessions(
     """
     if isinstance(settings, SessionsByGap):
         rows, user_ids = _by_gap(rows, user_ids, settings, by_part)
-        told = f"sessions: a new one after {settings.minutes:g} minutes"
+        step = f"sessions: a new one after {settings.minutes:g} minutes"
     else:
-        told = "sessions as the log has them"
+        step = "sessions as the log has them"
         if by_part:
             _check_parts(rows, user_ids)
-    funnel.count(told, rows)
+    funnel.count(step, rows)
     return funnel.count("sessions of one item dropped", rows.take(_long_enough(rows))), user_ids
 
 

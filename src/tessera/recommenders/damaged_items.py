@@ -177,9 +177,9 @@ class DamagedItems:
                     parts.append(self.items.some(damaged[damaged // self.count == number] % self.count))
         made = torch.cat(parts)
         # whole ones come first, in their order; the others as they were sorted: by state, then by item
-        places = torch.where(pairs < self.count, pairs, self.count + torch.searchsorted(damaged, pairs))
-        read = torch.cat([places[: inputs.numel()].view(inputs.shape), again[:, -1:]], 1)
-        compared = made[places[inputs.numel() :]] if self.settings.candidates else vectors
+        rows_read = torch.where(pairs < self.count, pairs, self.count + torch.searchsorted(damaged, pairs))
+        read = torch.cat([rows_read[: inputs.numel()].view(inputs.shape), again[:, -1:]], 1)
+        compared = made[rows_read[inputs.numel() :]] if self.settings.candidates else vectors
         return Damaged(again, states, vectors, made, read, compared)
 
     def away(self, number: int) -> list[str]:

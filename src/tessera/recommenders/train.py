@@ -33,12 +33,14 @@ from tessera.training.machine import Machine, seed_step, state_identity
 from tessera.training.phases import Epochs, Phase
 
 
-def run_identity(run: Run, data: Path, inputs: RunInputs, code: str, told: Mapping[str, float] | None = None) -> str:
+def run_identity(
+    run: Run, data: Path, inputs: RunInputs, code: str, validated: Mapping[str, float] | None = None
+) -> str:
     """Name of a run's state: changes with its settings, its code and its input files, and with nothing else.
 
-    `told` is how long each phase lasts, and what else was chosen on validation, where another run has told.
+    `validated` is how long each phase lasts, and what else was chosen on validation, where another run tells.
     """
-    digests = [] if told is None else [json.dumps(told, sort_keys=True)]
+    digests = [] if validated is None else [json.dumps(validated, sort_keys=True)]
     digests = [*digests, file_digest(data / "interactions.parquet"), *inputs.digests(), *fingerprint(run.model)]
     return state_identity(run.canonical(), code, *digests)
 

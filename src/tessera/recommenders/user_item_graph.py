@@ -89,11 +89,11 @@ class UserItemGraph(nn.Module):
         """Sparse (users + items, users + items): 1 / sqrt(degree of one x degree of the other) at every edge."""
         if self._matrix is None or self._matrix.device != self.offsets.device:
             users, items = self.edges()
-            places = torch.stack([torch.cat([users, items + self.users]), torch.cat([items + self.users, users])])
+            pairs = torch.stack([torch.cat([users, items + self.users]), torch.cat([items + self.users, users])])
             size = self.users + self.count
-            roots = torch.bincount(places[0], minlength=size).clamp(min=1).float().rsqrt()
-            values = roots[places[0]] * roots[places[1]]
-            self._matrix = torch.sparse_coo_tensor(places, values, (size, size), check_invariants=True).coalesce()
+            roots = torch.bincount(pairs[0], minlength=size).clamp(min=1).float().rsqrt()
+            values = roots[pairs[0]] * roots[pairs[1]]
+            self._matrix = torch.sparse_coo_tensor(pairs, values, (size, size), check_invariants=True).coalesce()
         return self._matrix
 
     def propagate(self, vectors: Tensor, layers: int) -> Tensor:

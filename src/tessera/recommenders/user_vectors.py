@@ -49,8 +49,8 @@ def told_of_vectors(scorer: Scorer, cases: Cases, ranked: Ranked) -> list[dict[s
         lists = np.argsort(-scores, axis=1, kind="stable")[:, :ITEMS] + 1
         listed = ranked.recommended[case]
         given = np.bincount(best[listed[listed > 0] - 1], minlength=len(scores))
-        told = [{"items": items, "recommended": n} for items, n in zip(lists.tolist(), given.tolist(), strict=True)]
-        user = {"user": int(cases.users[case]), "of_target": int(best[cases.targets[case] - 1]), "vectors": told}
+        shown = [{"items": items, "recommended": n} for items, n in zip(lists.tolist(), given.tolist(), strict=True)]
+        user = {"user": int(cases.users[case]), "of_target": int(best[cases.targets[case] - 1]), "vectors": shown}
         users.append(user)
     return users
 

@@ -96,10 +96,10 @@ def _nearest(similarity: np.ndarray, column: np.ndarray, sizes: np.ndarray, kept
     starts = np.cumsum(sizes) - sizes
     best = np.empty((len(sizes), kept), np.uint64)
     for rows in _alike(sizes):
-        places = np.arange(int(sizes[rows].max()))
-        real = places < sizes[rows, None]
+        columns = np.arange(int(sizes[rows].max()))
+        real = columns < sizes[rows, None]
         own = np.full(real.shape, _NONE)
-        own[real] = keys[(starts[rows, None] + places)[real]]
+        own[real] = keys[(starts[rows, None] + columns)[real]]
         own[own >> _ID == _UNLIKE] = _NONE  # the item itself, which is not similar: it stands by its id
         if sizes[rows].min() <= kept:
             own = np.concatenate([own, _unlike(own, kept)], axis=1)
@@ -117,7 +117,7 @@ def _alike(sizes: np.ndarray) -> Iterator[np.ndarray]:
 
 def _unlike(own: np.ndarray, kept: int) -> np.ndarray:
     """Keys (rows, kept) of the ids below `kept` that are not in `own` (rows, pairs), as of similarity 0."""
-    rows, places = np.nonzero((own != _NONE) & (own & _UNLIKE < kept))
+    rows, columns = np.nonzero((own != _NONE) & (own & _UNLIKE < kept))
     keys = np.tile(_UNLIKE << _ID | np.arange(kept, dtype=np.uint64), (len(own), 1))
-    keys[rows, (own[rows, places] & _UNLIKE).astype(np.int64)] = _NONE
+    keys[rows, (own[rows, columns] & _UNLIKE).astype(np.int64)] = _NONE
     return keys
