@@ -103,7 +103,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("evaluation__shift", {"even": {"kind": "popularity", "draw": "bins"}}, SHIFT),
     ("evaluation__shift", {}, SHOWN),
     ("evaluation__candidates", {"kind": "sampled", "negatives": 9}, {"candidates": 1, **JUDGED}),
-    ("evaluation__test_users", 40, {"test_users": 1, **JUDGED}),
+    ("evaluation__test_users", 40, {"test_users": 1, "shift": 1, **JUDGED}),
     ("significance__level", 0.1, SHOWN),
     # of a system that one table's vectors are not made of: its runs are those of the best trial
     ("search",
