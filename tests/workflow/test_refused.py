@@ -39,7 +39,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         ),
         (
             {"datasets__own": {"source": "columns", "path": "Snakefile"}, "experiment__datasets": ["own"],
-             "tables": {}, "semantic_ids": {}, "systems": {}, "experiment__systems": ["popular"], "significance": {}},
+             "tables": {}, "semantic_ids": {}, "systems": {}, "experiment__systems": ["popular"], "significance": {},
+             "evaluation": {}},
             ["datasets.own.path: ", "Snakefile: has no column 'user'"],
         ),
     ],
