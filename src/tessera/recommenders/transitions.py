@@ -13,7 +13,7 @@ from tessera.evaluation.histories import slices
 from tessera.objectives.club import ConditionalNormal, club, likelihood_loss
 from tessera.objectives.mmd import kernel_mmd
 from tessera.recommenders.backbones.base import Backbone
-from tessera.settings.systems.tpad import Distillation
+from tessera.settings.systems.tpad import Disentangling
 
 _BLOCK = 1024
 """Histories whose states are made at a time."""
@@ -66,7 +66,7 @@ class Parts(NamedTuple):
 class Disentangler(nn.Module):
     """Two heads that take the knowledge features of a modality apart, and a decoder that puts them together again."""
 
-    def __init__(self, settings: Distillation, knowledge: int, transfer: int) -> None:
+    def __init__(self, settings: Disentangling, knowledge: int, transfer: int) -> None:
         super().__init__()
         self.relevant = _head(knowledge, settings.hidden, transfer)
         self.irrelevant = _head(knowledge, settings.hidden, settings.width)
@@ -85,7 +85,7 @@ class Disentangler(nn.Module):
 class Laws(nn.Module):
     """What the upper bounds ask: the laws of transfer feature and relevant part, given the irrelevant part."""
 
-    def __init__(self, settings: Distillation, transfer: int) -> None:
+    def __init__(self, settings: Disentangling, transfer: int) -> None:
         super().__init__()
         hidden = settings.estimator.hidden
         self.of_transfer = ConditionalNormal(settings.width, hidden, transfer)
@@ -121,8 +121,8 @@ def contrast(relevant: Tensor, transfer: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(cosines / temperature, torch.arange(len(relevant), device=relevant.device))
 
 
-def distillation_losses(
-    settings: Distillation, heads: Disentangler, laws: Laws | None, knowledge: Tensor, transfer: Tensor
+def disentangling_losses(
+    settings: Disentangling, heads: Disentangler, laws: Laws | None, knowledge: Tensor, transfer: Tensor
 ) -> tuple[dict[str, Tensor], Parts]:
     """The losses of a modality by name, unweighted, and the parts that they were made of.
 

@@ -57,7 +57,7 @@ SYSTEMS: dict[str, Any] = {
     "dual_view": {"items": {"kind": "dual_view", "text": "t", "fine": "f", "width": 8, "adapter": [8]}},
     "pad": {"recommender": "pad", "table": "t", "adapter": [8]},
     "findrec": {"recommender": "findrec", "text": "t", "image": "t", "width": 8},
-    "tpad": {"recommender": "tpad", "text": "t", "image": "t", "distillation": {"width": 4, "hidden": 8, "steps": 5}},
+    "tpad": {"recommender": "tpad", "text": "t", "image": "t", "disentangling": {"width": 4, "hidden": 8, "steps": 5}},
     "eimf": {"recommender": "eimf", "interests": "w", "dim": 16, "max_length": 12, "adapter": [8]},
     "cider": {"recommender": "cider", "items": {"table": "t", "adapter": [8]}, "counterfactual": {"tau": 0.4}},
     "i3_mrec": {"recommender": "i3_mrec", "text": "t", "image": "t", "adapter": [8]},

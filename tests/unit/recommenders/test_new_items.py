@@ -29,7 +29,7 @@ SYSTEMS: dict[str, Any] = {
     "with_offsets": {"items": {"table": "t", "adapter": [8], "id_residual": True}},
     "pad": {"recommender": "pad", "table": "t", "adapter": [8]},
     "findrec": {"recommender": "findrec", "text": "t", "width": 8},
-    "tpad": {"recommender": "tpad", "text": "t", "distillation": {"width": 4, "hidden": 8, "steps": 5}},
+    "tpad": {"recommender": "tpad", "text": "t", "disentangling": {"width": 4, "hidden": 8, "steps": 5}},
     "eimf": {"recommender": "eimf", "interests": "w", "items": {"table": "t", "adapter": [8]}, "dim": 16},
     "cider": {"recommender": "cider", "items": {"table": "t", "adapter": [8]}, "counterfactual": {"tau": 0.4}},
     "i3_mrec": {"recommender": "i3_mrec", "text": "t", "adapter": [8]},

@@ -27,24 +27,24 @@ from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.systems.base import TrainingHistories, as_scorer, recommender
 from tessera.recommenders.systems.tpad import TPAD
 from tessera.recommenders.train import train_run, training_histories
-from tessera.recommenders.transitions import Disentangler, Laws, contrast, distillation_losses, mean_states
+from tessera.recommenders.transitions import Disentangler, Laws, contrast, disentangling_losses, mean_states
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
-from tessera.settings.systems.tpad import Distillation
+from tessera.settings.systems.tpad import Disentangling
 from tessera.training.engine import Engine
 from tessera.training.machine import Machine, seed_step
 
 WITHOUT_TEXT, NEVER_MET = 5, 9
 POPULARITY = np.arange(ITEMS + 1)
 DISTILLATION: dict[str, Any] = {"width": 6, "hidden": 16, "steps": 6, "items": 12}
-SMALL: dict[str, Any] = {"recommender": "tpad", "text": "t", "image": "p", "distillation": DISTILLATION}
+SMALL: dict[str, Any] = {"recommender": "tpad", "text": "t", "image": "p", "disentangling": DISTILLATION}
 ABLATIONS: dict[str, dict[str, Any]] = {
     "no_generation": {"generation": False},
     "no_disentangling": {"features": "side_by_side"},
-    "no_bounds": {"distillation": {**DISTILLATION, "lower": 0.0, "upper": 0.0}},
-    "no_mmd": {"distillation": {**DISTILLATION, "mmd": 0.0}},
+    "no_bounds": {"disentangling": {**DISTILLATION, "lower": 0.0, "upper": 0.0}},
+    "no_mmd": {"disentangling": {**DISTILLATION, "mmd": 0.0}},
     "knowledge": {"features": "knowledge"},
     "transfer": {"features": "transfer"},
     "table": {"transfer": "v"},
@@ -162,11 +162,11 @@ def test_heads_find_what_tells_of_transitions_and_leave_the_rest() -> None:
     torch.manual_seed(0)
     known, noise = torch.randn(400, 3), torch.randn(400, 3)
     knowledge, transfer = torch.cat([known, noise], 1), known
-    settings = Distillation(width=3, hidden=32, upper=0.5)
+    settings = Disentangling(width=3, hidden=32, upper=0.5)
     heads, laws = Disentangler(settings, 6, 3), Laws(settings, 3)
     optimizers = [torch.optim.Adam(part.parameters(), lr=3e-3) for part in (heads, laws)]
     for _ in range(500):
-        losses, parts = distillation_losses(settings, heads, laws, knowledge, transfer)
+        losses, parts = disentangling_losses(settings, heads, laws, knowledge, transfer)
         optimizers[0].zero_grad()
         (losses["lower"] + 0.5 * losses["upper"] + 0.1 * losses["mmd"] + losses["reconstruction"]).backward()
         optimizers[0].step()
@@ -189,7 +189,7 @@ def test_heads_find_what_tells_of_transitions_and_leave_the_rest() -> None:
 def test_heads_gain_nothing_by_leaving_the_laws_behind() -> None:
     """A bound below zero is that of a law that does not fit: it says nothing, and moves nothing."""
     torch.manual_seed(0)
-    settings = Distillation(width=3, hidden=8)
+    settings = Disentangling(width=3, hidden=8)
     heads, laws = Disentangler(settings, 6, 3), Laws(settings, 3)
     parts = heads(torch.randn(40, 6) * 50)
     assert max(float(part.detach().abs().max()) for part in parts) <= 3
@@ -373,8 +373,11 @@ def test_nothing_to_take_apart_is_told(inputs: RunInputs) -> None:
         ({"text": "tt"}, "did you mean 't'"),
         ({"transfer": "v", "generation": False}, "transfer features come from a table"),
         ({"features": "distiled"}, "did you mean 'distilled'"),
-        ({"distillation": {"lower": 0.0, "upper": 0.0, "mmd": 0.0, "reconstruction": 0.0}}, "nothing would be learned"),
-        ({"distillation": {"steps": 0}}, "steps"),
+        (
+            {"disentangling": {"lower": 0.0, "upper": 0.0, "mmd": 0.0, "reconstruction": 0.0}},
+            "nothing would be learned",
+        ),
+        ({"disentangling": {"steps": 0}}, "steps"),
         ({"beta": 1}, "unknown key 'beta'"),
     ],
 )

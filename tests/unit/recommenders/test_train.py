@@ -160,7 +160,7 @@ def test_two_processes_give_the_numbers_of_one(data, tmp_path, device, system):
             "recommender": "findrec", "text": "t", "width": 8, "dropout": 0.0, "alignment": {"most_items": 20}
         },
         "tpad": {
-            "recommender": "tpad", "text": "t", "distillation": {"width": 4, "hidden": 8, "steps": 5, "items": 20}
+            "recommender": "tpad", "text": "t", "disentangling": {"width": 4, "hidden": 8, "steps": 5, "items": 20}
         },
         "eimf": {"recommender": "eimf", "interests": "w", "dim": 16, "max_length": 12, "dropout": 0.0, "typical": 9},
         "cider": {

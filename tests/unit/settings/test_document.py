@@ -33,6 +33,12 @@ def test_every_key_is_documented() -> None:
         assert model.__doc__
 
 
+def test_no_two_models_have_one_name() -> None:
+    """The schema knows models by their names: of two alike, one would stand for both."""
+    names = [model.__name__ for model in document.PLACES]
+    assert len(set(names)) == len(names)
+
+
 def test_links_of_the_reference_lead_somewhere() -> None:
     anchors = {document._anchor(model) for model in document.PLACES}
     assert len(anchors) == len(document.PLACES)

@@ -30,7 +30,7 @@ from tessera.recommenders.item_encoders.parts import constant, standard, standar
 from tessera.recommenders.missing import Lost, Present
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate, VectorRecommender
 from tessera.recommenders.towers import Tower
-from tessera.recommenders.transitions import Disentangler, Laws, Parts, distillation_losses, mean_states
+from tessera.recommenders.transitions import Disentangler, Laws, Parts, disentangling_losses, mean_states
 from tessera.settings.kinds import implementation
 from tessera.settings.runs import Run
 from tessera.settings.systems.tpad import TPADSystem
@@ -116,14 +116,14 @@ class TPAD(VectorRecommender):
         width = backbone.dim if transfer is None else transfer[0].shape[1]
         self.knowledge = nn.ModuleDict(knowledge)
         self.heads, self.laws = nn.ModuleDict(), nn.ModuleDict()
-        distillation = settings.distillation
+        disentangling = settings.disentangling
         if settings.features == "distilled":
             for name, part in knowledge.items():
-                self.heads[name] = Disentangler(distillation, part.table.shape[1], width)
-                if distillation.upper:
-                    self.laws[name] = Laws(distillation, width)
+                self.heads[name] = Disentangler(disentangling, part.table.shape[1], width)
+                if disentangling.upper:
+                    self.laws[name] = Laws(disentangling, width)
         widths = {
-            "distilled": dict.fromkeys(knowledge, width + distillation.width),
+            "distilled": dict.fromkeys(knowledge, width + disentangling.width),
             "side_by_side": {name: part.table.shape[1] + width for name, part in knowledge.items()},
             "knowledge": {name: part.table.shape[1] for name, part in knowledge.items()},
             "transfer": {TRANSFER: width},
@@ -203,7 +203,7 @@ class TPAD(VectorRecommender):
             moved = [parameter for part in parts if part is not None for parameter in part.parameters()]
             phase = self.epochs(run, batches, validate, name)
             return replace(phase, begin=begin, optimizers={"model": Optimizer(run.training, moved)})
-        settings = self.settings.distillation
+        settings = self.settings.disentangling
         rates = {"model": settings.learning_rate, "estimator": settings.estimator.learning_rate}
         moved_by = {"model": self.heads, "estimator": self.laws}
         optimizers = {
@@ -269,7 +269,7 @@ class TPAD(VectorRecommender):
 
     def _distil_losses(self, at: Position) -> Losses:
         """Of some items that have both features; the same ones in all processes."""
-        settings = self.settings.distillation
+        settings = self.settings.disentangling
         weights = {"lower": settings.lower, "upper": settings.upper, "mmd": settings.mmd}
         weights["reconstruction"] = settings.reconstruction
         terms: dict[str, list[Tensor]] = {}
@@ -279,7 +279,7 @@ class TPAD(VectorRecommender):
             if len(members) < 2:  # nothing to compare
                 continue
             knowledge, transfer = self._knowledge(name).table[members], self.tau[members]
-            losses, parts = distillation_losses(settings, self._heads(name), self._laws(name), knowledge, transfer)
+            losses, parts = disentangling_losses(settings, self._heads(name), self._laws(name), knowledge, transfer)
             self.fitted[name] = (Parts(*(part.detach() for part in parts)), transfer)
             for key, loss in losses.items():
                 terms.setdefault(key, []).append(loss)
@@ -295,7 +295,7 @@ class TPAD(VectorRecommender):
     def _members(self, name: str, number: int, at: Position) -> Tensor:
         """(n,) items of a step whose knowledge of a modality is taken apart."""
         both: Tensor = (self._knowledge(name).present() & self.tau_present)[1:].nonzero()[:, 0] + 1
-        most = self.settings.distillation.items
+        most = self.settings.disentangling.items
         if len(both) <= most:
             return both
         draw = np.random.default_rng((self.seed, number, at.step)).permutation(len(both))[:most]

@@ -20,7 +20,7 @@ class Estimator(Settings):
     """Of their optimiser: they have to follow the heads."""
 
 
-class Distillation(Settings):
+class Disentangling(Settings):
     """Knowledge features taken apart into what tells of transitions and what does not."""
 
     width: Width = 64
@@ -48,7 +48,7 @@ class Distillation(Settings):
     """What the upper bounds ask."""
 
     @model_validator(mode="after")
-    def _something_is_learned(self) -> Distillation:
+    def _something_is_learned(self) -> Disentangling:
         if not (self.lower or self.upper or self.mmd or self.reconstruction):
             raise ValueError("all weights are 0: nothing would be learned; take features: side_by_side")
         return self
@@ -71,7 +71,7 @@ class TPADSystem(UnderBackbones):
     features: Literal["distilled", "side_by_side", "knowledge", "transfer"] = "distilled"
     """What stands beside an item's ID: both parts of the knowledge taken apart; knowledge and transfer features as they
     are; or one of the two alone. The last three are ablations."""
-    distillation: Distillation = Field(default_factory=Distillation)
+    disentangling: Disentangling = Field(default_factory=Disentangling)
     """How knowledge is taken apart (`features: distilled`)."""
 
     @property
