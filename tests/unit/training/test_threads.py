@@ -83,4 +83,4 @@ def test_every_stage_that_computes_in_threads_has_their_number_in_its_params() -
         if given:
             found += 1
             assert f"threads: CONFIG.resources.{given[1]}.threads" in rule
-    assert found == 14
+    assert found == 15
