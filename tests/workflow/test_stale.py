@@ -57,6 +57,9 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("datasets__bazaar__cleaning__max_history", 9, PREPARED),
     ("datasets__bazaar__catalogue", "all", PREPARED),
     ("datasets__bazaar__split", {"kind": "global_temporal"}, PREPARED),
+    # sessions are other users: no oracle knows them
+    ("datasets__bazaar__sessions", {"kind": "gap", "minutes": 600.0},
+     {rule: jobs for rule, jobs in PREPARED.items() if rule != "oracle"}),
     ("datasets__bazaar__prompt__domain", "thing", {"pretrain": 1, **READ}),
     ("models__small__training__steps", 7, {"pretrain": 1, **READ}),
     ("captions__looks__max_new_tokens", 9, {"caption": 1, **CAPTIONED}),
