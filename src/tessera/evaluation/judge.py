@@ -114,18 +114,34 @@ def rank_cases(
                 ranking.candidates[own] = left[tile]
             place = ranks(part, target_score[:, 0], settings.ties, work if among is None else None).cpu().numpy()
             ranking.ranks[own] = np.where(missed[own], np.inf, place)
-        if cold is not None and (own := np.flatnonzero(cold[cases.targets[chosen]])).size:
-            columns = torch.from_numpy(np.flatnonzero(cold[1:])).to(device)
-            rows = torch.from_numpy(own).to(device)
-            place = ranks(scores[rows[:, None], columns], target_scores[rows, 0], settings.ties).cpu().numpy()
-            ranking.cold_ranks[chosen[own]] = np.where(missed[chosen[own]], np.inf, place)
-            ranking.cold_candidates[chosen[own]] = [
-                len(columns) - _hidden(cases, case, cold) * masked[case] for case in chosen[own].tolist()
-            ]
+        if cold is not None and (is_cold := cold[cases.targets[chosen]]).any():
+            own = chosen[is_cold]
+            part, sizes = _among_cold(scores, np.flatnonzero(is_cold), cases, own, cold, masked)
+            place = ranks(part, target_scores[torch.from_numpy(is_cold).to(device), 0], settings.ties).cpu().numpy()
+            ranking.cold_ranks[own] = np.where(missed[own], np.inf, place)
+            ranking.cold_candidates[own] = sizes
         ranking.scores[chosen] = target_scores[:, 0].cpu().numpy()
         if progress is not None:
             progress(len(chosen))
     return ranking
+
+
+def _among_cold(
+    scores: Tensor, rows: np.ndarray, cases: Cases, own: np.ndarray, cold: np.ndarray, masked: np.ndarray
+) -> tuple[Tensor, list[int]]:
+    """Scores of some rows over the cold items alone, (rows, cold items), and how many of these are not masked.
+
+    Args:
+        scores: (batch, items) of a batch of cases.
+        rows: which of its rows have a cold target.
+        cases: all.
+        own: (rows,) the cases that these rows are.
+        cold: (items + 1,) bool.
+        masked: (cases,) whose own items are out of the ranking.
+    """
+    columns = torch.from_numpy(np.flatnonzero(cold[1:])).to(scores.device)
+    part = scores[torch.from_numpy(rows).to(scores.device)[:, None], columns]
+    return part, [len(columns) - _hidden(cases, case, cold) * int(masked[case]) for case in own.tolist()]
 
 
 def masked_cases(cases: Cases, settings: Evaluation) -> np.ndarray:
