@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
 import torch
 
-from tessera.artifacts.logs import stage
 from tessera.embedding.embedder import save_embedder
 from tessera.embedding.recipe import Recipe, TrainedRecipe
 from tessera.embedding.task import Places, Task
 from tessera.settings.training import Steps
 from tessera.training.engine import Engine
 from tessera.training.history import write_history
-from tessera.training.launch import run_processes
+from tessera.training.launch import one_of_processes, run_processes
 from tessera.training.machine import Machine
 
 
@@ -70,8 +67,7 @@ def launch(task: Task, inputs: Places, output: Path, state: Path, code: str, log
 
 def main() -> None:
     """One of several processes, started by `launch`."""
-    job = json.loads(sys.argv[1])
-    with stage(job["log"], job["threads"], 0):
+    with one_of_processes() as job:
         task = Task.model_validate(job["task"])
         tune(task, Places.model_validate(job["places"]), Path(job["output"]), Path(job["state"]), job["code"])
 

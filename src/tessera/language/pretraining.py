@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
 import torch
 
 from tessera.artifacts.files import file_digest
-from tessera.artifacts.logs import stage
 from tessera.language.pretrain import pretrain
 from tessera.settings.base import Settings
 from tessera.settings.language import BuiltModel, ItemPrompt
-from tessera.training.launch import run_processes
+from tessera.training.launch import one_of_processes, run_processes
 from tessera.training.machine import Machine, state_identity
 
 
@@ -60,8 +57,7 @@ def launch_pretraining(
 
 def main() -> None:
     """One of several processes, started by `launch_pretraining`."""
-    job = json.loads(sys.argv[1])
-    with stage(job["log"], job["threads"], 0):
+    with one_of_processes() as job:
         task = Pretraining.model_validate(job["task"])
         pictures = Path(job["pictures"]) if job["pictures"] else None
         run_pretraining(task, Path(job["data"]), Path(job["output"]), Path(job["state"]), job["code"], pictures)

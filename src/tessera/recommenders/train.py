@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from tessera.artifacts.files import file_digest, read_json
-from tessera.artifacts.logs import log, stage
+from tessera.artifacts.logs import log
 from tessera.artifacts.models import write_model
 from tessera.data.dataset import Cases, Dataset, load_dataset, read_raw_ids
 from tessera.evaluation.groups import repeat_warning
@@ -28,7 +27,7 @@ from tessera.settings.runs import Run
 from tessera.training.checkpoint import clear
 from tessera.training.engine import Engine
 from tessera.training.history import write_history
-from tessera.training.launch import run_processes
+from tessera.training.launch import one_of_processes, run_processes
 from tessera.training.machine import Machine, seed_step, state_identity
 from tessera.training.phases import Epochs, Phase
 
@@ -261,8 +260,7 @@ def launch(
 
 def main() -> None:
     """One of several processes, started by `launch`."""
-    job = json.loads(sys.argv[1])
-    with stage(job["log"], job["threads"], 0):
+    with one_of_processes() as job:
         train_run(
             Run.model_validate(job["run"]), Path(job["data"]), RunInputs.model_validate(job["inputs"]),
             Path(job["output"]), Path(job["state"]), job["code"], Path(job["validated"]) if job["validated"] else None,

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from tessera.artifacts.logs import stage
 
 
 def run_processes(module: str, job: dict[str, Any], processes: int) -> None:
@@ -25,3 +29,21 @@ def run_processes(module: str, job: dict[str, Any], processes: int) -> None:
         raise
     if failed:
         raise ChildProcessError(f"training in {processes} processes failed with exit code {failed}")
+
+
+@contextmanager
+def one_of_processes() -> Iterator[dict[str, Any]]:
+    """The stage of one of `run_processes`' processes; gives the job of its command line.
+
+    The group is left when the work is done. Its threads hold tensors of the last exchange for a moment, and one that
+    drops them while the interpreter is ending aborts a process whose work is done and written.
+    """
+    job = json.loads(sys.argv[1])
+    with stage(job["log"], job["threads"], 0):
+        yield job
+        # after `stage`, as all of torch: a job of one process does not load it
+        from torch import distributed
+
+        if distributed.is_initialized():
+            distributed.barrier()  # nobody is gone while another still waits for its words
+            distributed.destroy_process_group()
