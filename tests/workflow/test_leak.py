@@ -153,6 +153,9 @@ def test_semantic_ids(name: str, finished: Project, codes_again: Path) -> None:
         "pad/sasrec/seed-1",
         "findrec/gru4rec/seed-1",
         "eimf/eimf/seed-1",
+        "i3_mrec/sasrec/seed-1",
+        "i3_mrec_graph/i3_mrec_graph/seed-1",
+        "cider/gru4rec/seed-1",
         "mme_sid/mme_sid/seed-1",
     ],
 )

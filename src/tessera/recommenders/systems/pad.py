@@ -29,7 +29,8 @@ from tessera.recommenders.item_encoders.ids import IdItemEncoder
 from tessera.recommenders.item_encoders.parts import constant, of_all_processes
 from tessera.recommenders.item_encoders.table import TableItemEncoder
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate, VectorRecommender
-from tessera.recommenders.towers import AlignedItems, Gate, Tower, text_items
+from tessera.recommenders.tower import Tower
+from tessera.recommenders.towers import AlignedItems, Gate, text_items
 from tessera.settings.kinds import implementation
 from tessera.settings.runs import Run
 from tessera.settings.systems.pad import AlignmentPhase, Expert, PADSystem

@@ -29,7 +29,7 @@ from tessera.recommenders.item_encoders.ids import IdItemEncoder
 from tessera.recommenders.item_encoders.parts import constant, standard, standardized
 from tessera.recommenders.missing import Lost, Present
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate, VectorRecommender
-from tessera.recommenders.towers import Tower
+from tessera.recommenders.tower import Tower
 from tessera.recommenders.transitions import Disentangler, Laws, Parts, disentangling_losses, mean_states
 from tessera.settings.kinds import implementation
 from tessera.settings.runs import Run
