@@ -24,6 +24,11 @@ class I3MRecSystem(InvariantModalities, UnderBackbones):
     adapter: list[Width] = Field(default_factory=lambda: [256])
     """Hidden widths between each table and item vectors; [] is one linear map, as published."""
 
+    @property
+    def knows_ids(self) -> bool:
+        """See `InvariantModalities.knows_ids`."""
+        return self.ids == "environment"
+
     @model_validator(mode="after")
     def _modalities_learn(self) -> I3MRecSystem:
         if self.detach and not self.environment_weight and self.invariance is None:
