@@ -16,7 +16,7 @@ from tessera.objectives.invariance import gradient_penalty, variance_of_risks
 from tessera.recommenders.environments import Environments, MaskedFusion, Views
 from tessera.recommenders.fused_information import CompressedInformation, KeptInformation
 from tessera.recommenders.inputs import RunInputs, Table
-from tessera.recommenders.item_encoders.parts import constant, of_all_processes
+from tessera.recommenders.item_encoders.parts import of_all_processes
 from tessera.recommenders.missing import Lost, Present, present_in_any
 from tessera.recommenders.risks import means_of_all
 from tessera.recommenders.systems.base import TrainingHistories, Validate, VectorRecommender
@@ -42,12 +42,6 @@ class Modalities:
         self.settings = settings
         self.tables: dict[str, Table] = {n: inputs.read_table(t, items) for n, t in settings.modalities.items()}
         self.lost: dict[str, Lost | None] = {n: inputs.lost(t, items) for n, t in settings.modalities.items()}
-        for name, table in self.tables.items():
-            if constant(*table):
-                log.warning(
-                    "WARNING: %s: the table %r of %s says the same of every item: it can tell nothing apart",
-                    system, settings.modalities[name], name,
-                )  # fmt: skip
         single = len(self.tables) == 1 and not settings.knows_ids
         if single and (settings.invariance is not None or settings.keep is not None):
             log.warning(
