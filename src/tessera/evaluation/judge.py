@@ -165,9 +165,9 @@ class _Judge:
         missed = torch.from_numpy(self.missed[own]).to(scores.device)
         scores[missed, targets[missed] - 1] = -torch.inf
 
-    def _unless_masked(self, own: np.ndarray, places: Tensor) -> np.ndarray:
+    def _unless_masked(self, own: np.ndarray, ranked: Tensor) -> np.ndarray:
         """(own,) ranks, infinite where the target is masked."""
-        return np.where(self.missed[own], np.inf, places.cpu().numpy())
+        return np.where(self.missed[own], np.inf, ranked.cpu().numpy())
 
 
 def _among_cold(

@@ -84,16 +84,16 @@ def _nearest(
 ) -> _Place | None:
     """The free place of a name that is nearest to its point; None where there is none."""
     wide = _LETTER * len(row["run"])
-    places = []
+    free = []
     for side, left, right in (("left", x + 8, x + 8 + wide), ("right", x - 8 - wide, x - 8)):
         if left < 0 or right > plane.width:
             continue
         others = [place.down for place in taken if left < place.right and place.left < right]
         least, most = text / 2, plane.height - text / 2
         tried = [min(max(y, least), most), *(other + way * text for other in others for way in (-1, 1))]
-        places += [
+        free += [
             _Place(side, left, right, down)
             for down in tried
             if least <= down <= most and all(abs(down - other) >= text - 1e-6 for other in others)
         ]
-    return min(places, key=lambda place: (abs(place.down - y), place.side, place.down), default=None)
+    return min(free, key=lambda place: (abs(place.down - y), place.side, place.down), default=None)
