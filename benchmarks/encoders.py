@@ -111,9 +111,8 @@ def main() -> None:
     if given.cell:
         print(json.dumps(measure(given.folder, given.config, given.cell, *given.lengths, given.batch, given.steps)))
         return
-    print(
-        "| regime | events | tokens a step | CPU s a step | tokens/s | MiB above the start |\n|---|---:|---:|---:|---:|---:|"
-    )
+    print("| regime | events | tokens a step | CPU s a step | tokens/s | MiB above the start |")
+    print("|---|---:|---:|---:|---:|---:|")
     for regime in given.regimes:
         for length in given.lengths:
             asked = [str(given.folder), "--config", str(given.config), "--lengths", str(length), "--cell", regime]
