@@ -78,7 +78,7 @@ class TypedEncoder(nn.Module):
         self.tokens = nn.Embedding(content.vocabulary, hidden, padding_idx=PAD)
         self.positions = nn.Embedding(content.longest + 1, hidden)
         self.fields = nn.Embedding(len(content.names) + 1, hidden)
-        # what stands there outweighs where it stands: else all items begin as one vector, with cosines of 0.97
+        # what stands there outweighs where it stands, and biases begin at 0: else all items begin as one vector
         for table, scale in ((self.tokens, 0.1), (self.positions, 0.02), (self.fields, 0.02)):
             nn.init.normal_(table.weight, std=scale)
         nn.init.zeros_(self.tokens.weight[PAD])
@@ -89,6 +89,9 @@ class TypedEncoder(nn.Module):
             self.patch_positions = nn.Parameter(torch.randn(count, hidden) * 0.02)
         self.blocks = nn.ModuleList(Block(hidden, heads, dropout) for _ in range(layers))
         self.norm, self.out = nn.LayerNorm(hidden), nn.Linear(hidden, width)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
 
     def read(self, rows: Rows) -> Tensor:
         """(rows, width) of what stands in rows."""

@@ -122,7 +122,7 @@ def test_old_and_wanted_vectors_are_drawn_more_often() -> None:
 
 def test_the_curve_says_how_stale_the_bank_is() -> None:
     model, batch = make(), make_batch(LENGTHS)
-    names = {"tokens", "bank_coverage"}
+    names = {"tokens", "bank_coverage", "item_cosine"}
     assert {name for name, term in model.losses(batch).items() if not term.trained} == names
     second = model.losses(batch)
     assert float(second["bank_cosine"].value) == pytest.approx(1, abs=1e-5)  # nothing was learned in between

@@ -133,7 +133,7 @@ class Model(ClickModel):
             encoded = self.documents(distinct[real])
             table = torch.zeros(len(distinct), encoded.shape[1], device=encoded.device)
             table = table.index_copy(0, real.nonzero().squeeze(1), encoded.float())
-            self._counted = {"tokens": self.documents.count_tokens(distinct[real])}
+            self._counted = {"tokens": self.documents.count_tokens(distinct[real]), "item_cosine": _alike(encoded)}
             return Content(table[own], real[own], queries, table, real, at)
         fresh = self._refresh(batch) if regime == "bank" else None
         table, known = self._bank(distinct)
@@ -174,7 +174,7 @@ class Model(ClickModel):
         vectors = torch.cat(parts)[order]
         self.bank.write(items[picked], vectors.detach(), int(clock))
         again = known[picked]
-        self._counted = {"tokens": self.documents.count_tokens(items[picked])}
+        self._counted = {"tokens": self.documents.count_tokens(items[picked]), "item_cosine": _alike(vectors)}
         if again.any():  # how near what was kept is to what would be written now
             kept = F.cosine_similarity(before[picked][again], vectors.detach()[again].float(), dim=1)
             self._counted |= {"bank_cosine": float(kept.mean()), "bank_age": float(ages[picked][again].float().mean())}
@@ -265,8 +265,9 @@ class Model(ClickModel):
         content = Content(
             vectors[rows], everything, self.queries(asked)[which], vectors, everything[: len(items)], rows[:, None]
         )
-        tokens = reported(self.documents.count_tokens(items))
-        return {"contrastive": Term(self._query_loss(batch, content)), "tokens": tokens}
+        beside = {"tokens": self.documents.count_tokens(items), "item_cosine": _alike(vectors)}
+        loss = self._query_loss(batch, content)
+        return {"contrastive": Term(loss), **{name: reported(value) for name, value in beside.items()}}
 
     def program(self, training: CTRTraining, per_epoch: int, batch_of: BatchOf) -> list[Phase]:
         """The contrastive loss alone, where that comes first, then the ranker, with the encoders unless frozen."""
@@ -383,6 +384,12 @@ def _encoder(content: FieldContent, reader: QueryReader, width: int, first_field
 def last_events(histories: Tensor, lengths: Tensor) -> Tensor:
     """(rows,) the last event of each history (rows, length); 0 of an empty one."""
     return histories.gather(1, (lengths - 1).clamp(min=0)[:, None]).squeeze(1)
+
+
+def _alike(vectors: Tensor) -> float:
+    """Mean cosine of neighbours among vectors (n, width) of distinct items: near 1 where all have become one."""
+    vectors = vectors.detach().float()
+    return float(F.cosine_similarity(vectors, vectors.roll(1, 0), dim=1).mean()) if len(vectors) > 1 else 0.0
 
 
 def _distinct(items: Tensor) -> tuple[Tensor, Tensor]:
