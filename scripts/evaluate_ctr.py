@@ -19,4 +19,5 @@ with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attem
         Path(snakemake.output.predictions),
         Path(snakemake.output.metrics),
         (CTRRun.model_validate(cfg["reference"]), Path(reference)) if reference else None,
+        Path(snakemake.input.content).parent if snakemake.input.get("content") else None,
     )

@@ -15,4 +15,5 @@ with stage(snakemake.log[0], snakemake.params.threads, snakemake.resources.attem
         Path(snakemake.output.model),
         state_folder(snakemake.output[0]),
         snakemake.params.code,
+        Path(snakemake.input.content).parent if snakemake.input.get("content") else None,
     )

@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import ctr_logs
+import ctr_world
 import pattern
 import test_ctr_models
 import test_ctr_training
@@ -309,6 +310,9 @@ CLICKS: dict[str, dict[str, Any]] = {
     "r2led-collaborative": {"model": "r2led", "k": 6, "views": "collaborative", "gate": "concat"},
     "r2led-fuse": {"model": "r2led", "k": 6, "mixing": "fuse", "alpha": 0.3},
     "r2led-counts": {"model": "r2led", "k": 6, "counts": True, "histogram": False},
+    "lemur": {"model": "lemur", **ctr_world.ENCODED},
+    "lemur-end-to-end": {"model": "lemur", **ctr_world.ENCODED, "regime": "end_to_end"},
+    "lemur-frozen": {"model": "lemur", **ctr_world.ENCODED, "regime": "frozen"},
 }
 
 
@@ -316,12 +320,18 @@ def _write_samples(folder: Path) -> None:
     test_ctr_training.make(folder, ctr_logs.random_rows(users=30, length=60, ties=False))
     torch.manual_seed(0)
     test_ctr_training.write_ids(folder / "codes.parquet", 30, (7, 8))
+    ctr_world.write_content(folder / "shop", 30)
 
 
 def samples(folder: Path) -> tuple[Path, Path]:
     """The samples of click-through models, and codes."""
     own = _once(folder.parent / "clicks", _write_samples)
     return own / "samples", own / "codes.parquet"
+
+
+def content(folder: Path) -> Path:
+    """Texts and pictures of their items."""
+    return _once(folder.parent / "clicks", _write_samples) / "shop/content"
 
 
 def click_run(keys: dict[str, Any], place: Place) -> Any:
@@ -332,7 +342,7 @@ def click_run(keys: dict[str, Any], place: Place) -> Any:
 def _click(keys: dict[str, Any], place: Place, folder: Path) -> Result:
     data, codes = samples(folder)
     output = folder / "model.safetensors"
-    train_model(click_run(keys, place), data, codes, output, folder / "state")
+    train_model(click_run(keys, place), data, codes, output, folder / "state", content=content(folder))
     return read_tensors(output)
 
 

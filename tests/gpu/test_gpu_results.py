@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kinds import CLICKS, RECOMMENDERS, Place, Recommender, click_run, dataset, samples, tiger_run
+from kinds import CLICKS, RECOMMENDERS, Place, Recommender, click_run, content, dataset, samples, tiger_run
 from tiny_vision import tiny_built, write_built, write_pictured
 
 from tessera.artifacts.models import write_model
@@ -103,7 +103,7 @@ def test_click_probabilities_are_those_of_the_cpu(
     folder = tmp_path / "run"
     folder.mkdir()
     data, codes = samples(folder)
-    catalogue = load_catalogue(data, codes)
+    catalogue = load_catalogue(data, codes, content(folder))
     seed_step(1)
     weights = _spread(build(click_run(CLICKS[name], Place("cpu")).model, catalogue))
     model = folder / "model.safetensors"
@@ -114,7 +114,8 @@ def test_click_probabilities_are_those_of_the_cpu(
         run = click_run(CLICKS[name], Place(place))
         run = run.model_copy(update={"semantic_ids": True})
         output = folder / f"{number}.parquet"
-        told.append(evaluate_model(run, settings, model, data, codes, output, folder / "m.json"))
+        outputs = output, folder / "m.json"
+        told.append(evaluate_model(run, settings, model, data, codes, *outputs, content=content(folder)))
         found.append(read_table(output, "ctr_predictions").column("probability").to_numpy())
     differences = np.abs(found[0] - found[1])
     auc = abs(told[0]["metrics"]["AUC"] - told[1]["metrics"]["AUC"])

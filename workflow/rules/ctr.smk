@@ -33,6 +33,34 @@ rule samples:
 
 
 # Reads of the config: ctr.
+rule content:
+    input:
+        unpack(lambda wildcards: JOBS.content_pictures(wildcards.dataset)),
+        catalogue="<results>/{dataset}/data/items.parquet",
+    output:
+        index="<results>/{dataset}/ctr/content/content.json",
+        tokenizer="<results>/{dataset}/ctr/content/tokenizer.json",
+        arrays=expand(
+            "<results>/{{dataset}}/ctr/content/{name}.npy",
+            name=["tokens", "fields", "offsets", "first", "patches", "pictured"],
+        ),
+    log:
+        "<results>/logs/content/{dataset}.log",
+    benchmark:
+        "<results>/benchmarks/content/{dataset}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.resources.prepare.threads
+    resources:
+        **resources("prepare"),
+    params:
+        cfg=lambda wildcards: Told(CONFIG.ctr.content.canonical()),
+        code=code("content.py"),
+    script:
+        "../../scripts/content.py"
+
+
+# Reads of the config: ctr.
 rule train_ctr:
     input:
         unpack(inputs("click_run")),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tessera.artifacts.codes import SemanticIds
+from tessera.content.fields import FieldContent
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Catalogue:
     """(items + 1,) bool: items of training, as events or as targets that were clicked or not; None goes by events.
 
     To go by clicks alone would tell training the label: a target that nobody clicked would be an unknown item."""
+    content: FieldContent | None = None
+    """Texts and pictures, for models that read them."""
 
     @property
     def known(self) -> Tensor:

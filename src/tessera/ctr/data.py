@@ -13,6 +13,7 @@ import torch
 
 from tessera.artifacts.codes import read_codebooks, read_codes
 from tessera.artifacts.tables import ArtifactError, check_ids, describe, read_table
+from tessera.content.fields import FieldContent
 from tessera.ctr.batch import Batch, Catalogue
 from tessera.ctr.samples import EVENTS, PARTS
 from tessera.data.clock import read_clock
@@ -113,17 +114,23 @@ def load_samples(folder: Path) -> SampleSet:
     )
 
 
-def load_catalogue(folder: Path, codes: Path | None = None) -> Catalogue:
+def load_catalogue(folder: Path, codes: Path | None = None, content: Path | None = None) -> Catalogue:
     """What models know of the items.
 
     Args:
         folder: the samples.
         codes: `codes.parquet` of semantic IDs.
+        content: folder of texts and pictures.
+    Raises:
+        ArtifactError: the content is that of another catalogue.
     """
     path = folder / "catalogue.parquet"
     table = read_table(path, "ctr_catalogue").sort_by("item")
     items = table.num_rows
     check_ids(path, table, "item", items)
+    read = FieldContent(content) if content is not None else None
+    if read is not None and read.items != items:
+        raise ArtifactError(f"{content}: the content of {read.items} items, the samples have {items}")
     categories, events = (
         torch.from_numpy(np.concatenate([[0], table.column(name).to_numpy()]).astype(np.int64))
         for name in ("category", "events")
@@ -137,4 +144,5 @@ def load_catalogue(folder: Path, codes: Path | None = None) -> Catalogue:
         codes=read_codes(codes, items) if codes is not None else None,
         codebooks=read_codebooks(codes) if codes is not None else {},
         users=len(np.load(folder / "offsets.npy", allow_pickle=False)) - 2,
+        content=read,
     )

@@ -54,6 +54,7 @@ def evaluate_model(
     output: Path,
     summary_path: Path,
     reference: tuple[CTRRun, Path] | None = None,
+    content: Path | None = None,
 ) -> dict[str, Any]:
     """Predict every test sample; write the predictions and the metrics, and give the metrics back.
 
@@ -66,10 +67,11 @@ def evaluate_model(
         output: the predictions (Parquet).
         summary_path: the metrics (JSON).
         reference: a model of full target attention and its weights, to which retrieval is compared.
+        content: folder of texts and pictures, if the run reads them.
     """
     samples = load_samples(folder)
     reads_codes = run.semantic_ids or (reference is not None and reference[0].semantic_ids)
-    catalogue = load_catalogue(folder, codes if reads_codes else None)
+    catalogue = load_catalogue(folder, codes if reads_codes else None, content)
     device = pick_device(run.training.device)
     model = load_model(path, run, catalogue, device)
     test = samples.of("test")

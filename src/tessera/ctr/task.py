@@ -7,16 +7,24 @@ A module of `ctr/models` has a class `Model(settings, catalogue)`: a torch modul
 - `auxiliary(batch)`: a further loss, added to the cross-entropy while training;
 - `request(history, ages, candidates)`: logits `(candidates,)` for one user, equal to those of `forward` row by row;
 - `selected(batch)`: `(batch, length)` bool, the events that retrieval hands on;
-- `attention(batch)`: `(batch, length)` weights of events, of a model that attends to all of them.
+- `attention(batch)`: `(batch, length)` weights of events, of a model that attends to all of them;
+- `program(training, per_epoch, batch_of)`: its phases of training, in place of one with one optimiser;
+- `finish()`: what is done once training has ended, before the model is judged and written;
+- `about()`: what of the trained model is told beside its weights.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
-from tessera.ctr.batch import Catalogue
+from tessera.ctr.batch import Batch, Catalogue
 from tessera.settings.clicks.base import CTRModel
 from tessera.settings.kinds import implementation
+
+BatchOf = Callable[[int], Batch]
+"""The batch of a step of training, from 0; epochs follow one another."""
 
 
 def build(settings: CTRModel, catalogue: Catalogue) -> nn.Module:

@@ -14,11 +14,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tessera.artifacts.files import file_digest
 from tessera.artifacts.logs import log
 from tessera.artifacts.models import write_model
+from tessera.content.fields import content_files
 from tessera.ctr.batch import Batch
 from tessera.ctr.data import Longs, SampleSet, load_catalogue, load_samples
-from tessera.ctr.task import build
+from tessera.ctr.task import BatchOf, build
 from tessera.evaluation.clicks import summarize
-from tessera.settings.ctr import CTRRun
+from tessera.settings.ctr import CTRRun, CTRTraining
 from tessera.training.engine import Engine
 from tessera.training.history import write_history
 from tessera.training.losses import Losses, Term, reported
@@ -50,7 +51,15 @@ def most_events(model: nn.Module, run: CTRRun) -> int | None:
     return min(limits, default=None)
 
 
-def train_model(run: CTRRun, folder: Path, codes: Path | None, output: Path, state: Path, code: str = "") -> None:
+def train_model(
+    run: CTRRun,
+    folder: Path,
+    codes: Path | None,
+    output: Path,
+    state: Path,
+    code: str = "",
+    content: Path | None = None,
+) -> None:
     """Train a run and write `output` (model.safetensors), model.json and history.jsonl beside it.
 
     Args:
@@ -60,10 +69,11 @@ def train_model(run: CTRRun, folder: Path, codes: Path | None, output: Path, sta
         output: path of the weights.
         state: root of the trainers' resumable states.
         code: fingerprint of the code that trains.
+        content: folder of texts and pictures, if the run reads them.
     Raises:
         ValueError: training cannot go on, or files do not fit one another.
     """
-    samples, catalogue = load_samples(folder), load_catalogue(folder, codes)
+    samples, catalogue = load_samples(folder), load_catalogue(folder, codes, content)
     seed_step(run.seed)
     model = build(run.model, catalogue)
     training = samples.of("train")
@@ -88,25 +98,38 @@ def train_model(run: CTRRun, folder: Path, codes: Path | None, output: Path, sta
             planned[epoch] = plan(lengths, run.training.batch, run.seed, epoch)
         return samples.batch(training[planned[epoch][place]], most).to(machine.device)
 
-    def updates(_: None, at: Position) -> Iterator[Update]:
-        yield Update(lambda: _losses(model, batch_of(at.step)))
-
     digests = [file_digest(folder / name) for name in SAMPLE_FILES]
     digests += [file_digest(codes), file_digest(codes.with_name("model.safetensors"))] if codes is not None else []
-    program = [Phase(updates, FixedSteps(steps), {"model": Optimizer(run.training)})]
+    digests += [file_digest(file) for file in content_files(content)] if content is not None else []
+    own: Any = getattr(model, "program", None)
+    program = own(run.training, per_epoch, batch_of) if own else _program(model, run.training, steps, batch_of)
     folder_of_state = state / state_identity(run.canonical(), code, *digests)
     engine = Engine(model, program, run.training, run.seed, folder_of_state, machine, run.name)
     history = engine.fit()
+    finish: Any = getattr(model, "finish", None)
+    if finish is not None:
+        finish()
     validation = _validate(model, samples, most, run.training.batch, machine.device)
     log.info("%s: validation %s", run.name, ", ".join(f"{k} {v:.4f}" for k, v in validation.items() if v is not None))
+    about: Any = getattr(model, "about", None)
     description = {
         "run": run.model_dump(mode="json"), "items": catalogue.items, "users": catalogue.users,
         "parameters": parameters, "steps": steps, "validation": validation,
         "seconds": history[-1]["seconds"] if history else 0.0,
+        **(about() if about is not None else {}),
     }  # fmt: skip
     write_history(output.with_name("history.jsonl"), history)
     write_model(output, {name: t.contiguous() for name, t in model.state_dict().items()}, description)
     engine.clear()
+
+
+def _program(model: nn.Module, training: CTRTraining, steps: int, batch_of: BatchOf) -> list[Phase]:
+    """One phase of all steps, one optimiser."""
+
+    def updates(_: None, at: Position) -> Iterator[Update]:
+        yield Update(lambda: _losses(model, batch_of(at.step)))
+
+    return [Phase(updates, FixedSteps(steps), {"model": Optimizer(training)})]
 
 
 def _losses(model: nn.Module, batch: Batch) -> Losses:

@@ -60,3 +60,39 @@ def retrieval_accuracy(x: Tensor, y: Tensor, normalize: bool = False) -> Tensor:
     if normalize:
         x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
     return ((x @ y.T).argmax(1) == torch.arange(len(x), device=x.device)).float().mean()
+
+
+def session_contrastive(
+    queries: Tensor,
+    documents: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    scale: float,
+    sessions: Tensor | None = None,
+    items: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Bring the query of each positive row near its document, and away from the documents of other rows.
+
+    The sum over positive rows i of -log(exp(s cos(q_i, d_i)) / sum_j A_ij exp(s cos(q_i, d_j))). A_ij is 0 where j is
+    no negative, and for j other than i where both rows are of one session, or show one item: those may be just as good.
+
+    Args:
+        queries: (rows, dim).
+        documents: (rows, dim) of the items shown.
+        positive: (rows,) bool: rows whose item is what the query wanted.
+        negative: (rows,) bool: rows whose items stand against others.
+        scale: what cosines are multiplied with, one by a temperature.
+        sessions: (rows,) of the queries; None forgives nothing.
+        items: (rows,) shown; None takes the same item in another row for a negative.
+    Returns:
+        () the sum, and () how many rows are positive.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        logits = scale * F.normalize(queries.float(), dim=1) @ F.normalize(documents.float(), dim=1).T
+        allowed = negative[None].expand_as(logits)
+        for labels in (sessions, items):
+            if labels is not None:
+                allowed = allowed & (labels[:, None] != labels[None])
+        allowed = allowed | torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+        losses = -logits.masked_fill(~allowed, -torch.inf).log_softmax(1).diagonal()
+        return torch.where(positive, losses, 0.0).sum(), positive.sum()

@@ -162,7 +162,14 @@ class Jobs:
                 files["teacher"] = self.file(read, dataset)
         if noun.kind == "run" and not judged:
             files |= self._start(self.plan.trained[noun.name], dataset)
+        if noun.kind == "click_run" and self.plan.click_runs[noun.name].model.READS_CONTENT:
+            files["content"] = f"{self.root}/{dataset}/ctr/content/content.json"
         return files | ({} if judged else self._source(noun, dataset)) | self._pictures(noun, dataset)
+
+    def content_pictures(self, dataset: str) -> Files:
+        """The stamp of the dataset's pictures, where click models read them."""
+        ctr = self.config.ctr
+        return {"pictures": self.pictures(dataset)} if ctr is not None and ctr.content.picture else {}
 
     def _start(self, run: Run, dataset: str) -> Files:
         """The files of the run that a training goes on from."""

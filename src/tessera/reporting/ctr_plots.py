@@ -25,6 +25,7 @@ def all_plots(table: ClickTable, curves: Mapping[str, Sequence[Mapping[str, Any]
         accuracy_and_time(table),
         calibration(table),
         training(table, curves),
+        bank(table, curves),
     ]
     return [plot for plot in plots if plot is not None]
 
@@ -73,20 +74,44 @@ def calibration(table: ClickTable) -> Plot | None:
 
 
 def training(table: ClickTable, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Plot | None:
-    """Training loss over steps, a line a model, smoothed to forty points."""
+    """Training loss over steps, a line a model."""
+    drawn = _over_steps(table, curves, "cross-entropy", "cross-entropy")
+    if drawn is None:
+        return None
+    rows, chart = drawn
+    ends = {row["run"]: f"{row['run']} ends at {row['value']:.4f}" for row in rows}
+    return Plot("ctr-training", "Training: cross-entropy", "; ".join(ends.values()), render(chart))
+
+
+def bank(table: ClickTable, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Plot | None:
+    """How near vectors of a memory bank are to those that replace them, over steps, a line a model."""
+    drawn = _over_steps(table, curves, "bank_cosine", "cosine")
+    if drawn is None:
+        return None
+    rows, chart = drawn
+    ends = {row["run"]: f"{row['run']} ends at {row['value']:.3f}" for row in rows}
+    covered = {name: [row["bank_coverage"] for row in curves[name] if "bank_coverage" in row] for name in ends}
+    says = [f"{end}, with {covered[name][-1]:.0%} of events in the bank" for name, end in ends.items()]
+    return Plot("ctr-bank", "Memory bank: cosine of what it holds and what replaces it", "; ".join(says), render(chart))
+
+
+def _over_steps(
+    table: ClickTable, curves: Mapping[str, Sequence[Mapping[str, Any]]], column: str, title: str
+) -> tuple[list[dict[str, Any]], Any] | None:
+    """A column of the curves that have it, smoothed to forty points, and its lines; None with fewer than two steps."""
     rows: list[dict[str, Any]] = []
-    names = [entry.name for entry in chosen(table, "AUC")]
-    for name, history in ((name, curves.get(name, ())) for name in names):
+    names = []
+    for name in (entry.name for entry in chosen(table, "AUC")):
+        history = [row for row in curves.get(name, ()) if column in row]
+        names += [name] * bool(history)
         size = max(1, -(-len(history) // 40))
         for start in range(0, len(history), size):
             part = history[start : start + size]
-            loss = sum(row["cross-entropy"] for row in part) / len(part)
+            value = sum(row[column] for row in part) / len(part)
             step = part[-1]["step"]
-            says = f"{name}, step {step:,}: cross-entropy {loss:.4f}"
-            rows.append({"run": name, "step": step, "value": loss, "says": says})
+            says = f"{name}, step {step:,}: {title} {value:.4f}"
+            rows.append({"run": name, "step": step, "value": value, "says": says})
     if len({row["step"] for row in rows}) < 2:
         return None
     x = alt.X("step:Q", title="step", axis=alt.Axis(tickCount=6, format="~s"), scale=alt.Scale(nice=False))
-    chart = run_lines(rows, x, "cross-entropy", names, zero=False)
-    ends = {row["run"]: f"{row['run']} ends at {row['value']:.4f}" for row in rows}
-    return Plot("ctr-training", "Training: cross-entropy", "; ".join(ends.values()), render(chart))
+    return rows, run_lines(rows, x, title, names, zero=False)

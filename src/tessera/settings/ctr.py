@@ -125,6 +125,35 @@ class CTREvaluation(Settings):
         return values
 
 
+class ItemContent(Settings):
+    """What models that learn from raw content are given of every item."""
+
+    fields: list[str] | None = Field(None, min_length=1)
+    """Attributes (and `title`) that are read, in this order; null takes the title and all attributes. The first one
+    stands for a query where the log has none."""
+    max_tokens: int = Field(32, ge=1, le=2**16)
+    """Most tokens of each."""
+    tokens: dict[str, Annotated[int, Field(ge=1, le=2**16)]] = Field(default_factory=dict)
+    """Most tokens of some of them, where others than `max_tokens`."""
+    vocabulary: int = Field(1000, ge=300)
+    """Most tokens of the tokenizer, which is trained on the catalogue."""
+    picture: int | None = Field(64, ge=4, le=2**12)
+    """Side in pixels to which pictures are brought; null reads none."""
+    patch: int = Field(16, ge=2, le=2**12)
+    """Side of the patches that they are cut into; it divides `picture`."""
+
+    @model_validator(mode="after")
+    def _cut_evenly(self) -> ItemContent:
+        if self.picture is not None and self.picture % self.patch:
+            raise ValueError(f"picture {self.picture} is no multiple of patch {self.patch}")
+        if self.fields is not None and len(set(self.fields)) < len(self.fields):
+            raise ValueError(f"fields {self.fields} name one twice")
+        unread = [name for name in self.tokens if name not in (self.fields or [name])]
+        if unread:
+            raise ValueError(f"tokens: {unread[0]!r} is not read{did_you_mean(unread[0], self.fields or [])}")
+        return self
+
+
 class CTR(Settings):
     """A comparison of click-through models over lifelong histories; `task: ctr` runs it."""
 
@@ -132,6 +161,8 @@ class CTR(Settings):
     """How the log becomes impressions with labels."""
     semantic_ids: SequenceCodesName | None = None
     """A name under `semantic_ids`, made of tables that no history shaped: codes for the models that read them."""
+    content: ItemContent = Field(default_factory=ItemContent)
+    """Texts and pictures of items, for the models that read them."""
     models: dict[str, CTRModel] = Field(min_length=1)
     """What is compared, by name."""
     training: CTRTraining = Field(default_factory=CTRTraining)

@@ -286,17 +286,21 @@ class Engine:
     def _update(self, phase: Phase, update: Update) -> None:
         with self.machine.autocast():
             losses = update.losses()
-        settings = phase.optimizers[update.optimizer].settings
-        optimizer, moved = self.optimizers[update.optimizer], self.moved[update.optimizer]
+        names = update.optimizers
+        moved = [parameter for name in names for parameter in self.moved[name]]
         summed = total(losses, self.machine)
-        optimizer.zero_grad(set_to_none=True)
+        for name in names:
+            self.optimizers[name].zero_grad(set_to_none=True)
         # of several optimisers each moves its own parameters, and the others keep no gradients of its losses
         summed.loss.backward(inputs=moved if len(self.optimizers) > 1 else None)  # type: ignore[no-untyped-call]
         self.machine.add_gradients(moved)
-        if settings.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(moved, settings.gradient_clip)
+        for name in names:
+            clip = phase.optimizers[name].settings.gradient_clip
+            if clip is not None:
+                nn.utils.clip_grad_norm_(self.moved[name], clip)
         self._count(losses, summed.value, summed.targets)
-        optimizer.step()
+        for name in names:
+            self.optimizers[name].step()
 
     def _count(self, losses: Losses, value: Tensor, targets: Tensor | None) -> None:
         """Add what a step gave to the sums of the row; the device is waited for once.

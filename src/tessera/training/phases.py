@@ -49,8 +49,13 @@ class Update(NamedTuple):
 
     losses: Callable[[], Losses]
     """Makes its losses; called under mixed precision, after torch was seeded for it."""
-    optimizer: str = "model"
-    """The one that moves its parameters."""
+    optimizer: str | tuple[str, ...] = "model"
+    """The one that moves its parameters, or all that do so from one backward pass."""
+
+    @property
+    def optimizers(self) -> tuple[str, ...]:
+        """Their names."""
+        return (self.optimizer,) if isinstance(self.optimizer, str) else self.optimizer
 
 
 Updates = Callable[[Any, Position], Iterable[Update]]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ctr_world import ITEMS, make_batch, make_catalogue, make_codes, settings
+from ctr_world import ENCODED, ITEMS, make_batch, make_catalogue, make_codes, settings
 from torch import Tensor
 
 from tessera.ctr import retrieval
@@ -34,6 +34,11 @@ R2LED_KINDS: list[dict[str, Any]] = [
     {"counts": True},
     {"counts": True, "histogram": False},
 ]
+LEMUR_KINDS: list[dict[str, Any]] = [
+    {},
+    {"regime": "end_to_end", "recent": 0, "cosines": False},
+    {"forwarded": 0.5, "learned": 0.3, "refresh": "age", "counts": True, "short": 0},
+]
 KINDS: list[dict[str, Any]] = [
     {"model": "avg"},
     {"model": "avg", "read_codes": True},
@@ -51,11 +56,12 @@ KINDS: list[dict[str, Any]] = [
     {"model": "mirrn", "k": 6, "index": False},
     {"model": "mirrn", "k": 5, "preset": "official"},
     *({"model": "r2led", "k": 6, **keys} for keys in R2LED_KINDS),
+    *({"model": "lemur", **ENCODED, **keys} for keys in LEMUR_KINDS),
 ]
 
 
 def name(keys: dict[str, Any]) -> str:
-    return ",".join(f"{key}={value}" for key, value in keys.items())
+    return ",".join(f"{key}={value}" for key, value in keys.items() if key not in ENCODED)
 
 
 def make(keys: dict[str, Any], **catalogue: Any) -> Any:

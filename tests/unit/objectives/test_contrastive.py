@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tessera.objectives.contrastive import retrieval_accuracy, soft_contrastive
+from tessera.objectives.contrastive import retrieval_accuracy, session_contrastive, soft_contrastive
 
 
 def softmax(values: list[float]) -> list[float]:
@@ -139,3 +139,37 @@ def test_retrieval_accuracy() -> None:
     # by dot products a long vector wins everywhere
     assert float(retrieval_accuracy(long, short)) == 0.5
     assert float(retrieval_accuracy(long, short, normalize=True)) == 1.0
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_session_contrastive_is_its_definition(masked: bool) -> None:
+    torch.manual_seed(0)
+    queries, documents = torch.randn(6, 4, requires_grad=True), torch.randn(6, 4)
+    clicked = torch.tensor([True, False, True, True, False, True])
+    negative = torch.tensor([True, True, True, True, False, True])
+    sessions, items = torch.tensor([1, 1, 2, 3, 3, 4]), torch.tensor([5, 6, 5, 7, 8, 9])
+    labels = (sessions, items) if masked else (None, None)
+    total, count = session_contrastive(queries, documents, clicked, negative, 50.0, *labels)
+    expected = 0.0
+    for i in range(6):
+        if not clicked[i]:
+            continue
+        cosines = [float(torch.cosine_similarity(queries[i].detach(), document, dim=0)) for document in documents]
+        against = [
+            j for j in range(6)
+            if j == i or (negative[j] and not (masked and (sessions[i] == sessions[j] or items[i] == items[j])))
+        ]  # fmt: skip
+        expected -= 50 * cosines[i] - math.log(sum(math.exp(50 * cosines[j]) for j in against))
+    assert int(count) == 4
+    assert float(total) == pytest.approx(expected, rel=1e-5)
+    total.backward()
+    assert torch.isfinite(queries.grad).all()  # type: ignore[arg-type]
+
+
+def test_one_session_alone_has_nothing_to_learn() -> None:
+    queries, documents = torch.randn(3, 4), torch.randn(3, 4)
+    every = torch.ones(3, dtype=torch.bool)
+    total, count = session_contrastive(queries, documents, every, every, 50.0, torch.tensor([7, 7, 7]))
+    assert (float(total), int(count)) == (0.0, 3)
+    total, count = session_contrastive(queries, documents, ~every, every, 50.0)
+    assert (float(total), int(count)) == (0.0, 0)

@@ -51,7 +51,8 @@ EDITS: dict[str, list[tuple[str, Any]]] = {
     "recommend": [("k", 7)],
     "export": [("licence", "mit")],
     "ctr": [("samples.per_user", 9), ("training.learning_rate", 0.01), ("models.sim_hard.k", 4), ("baseline", "r2led"),
-            ("evaluation.calibration_bins", 9), ("reference", None), ("semantic_ids", None), ("models.r2led.k", 4)],
+            ("evaluation.calibration_bins", 9), ("reference", None), ("semantic_ids", None), ("models.r2led.k", 4),
+            ("content.vocabulary", 400)],
     "experiment": [("seeds", [1, 3])],
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from tessera.artifacts.tables import ArtifactError, read_table, write_table
 from tessera.evaluation import clicks
 from tessera.reporting.ctr import collect
 from tessera.reporting.ctr_page import build
+from tessera.reporting.ctr_plots import all_plots
 from tessera.reporting.formats import csv_text, latex, markdown, write
 from tessera.reporting.tables import Column
 from tessera.settings.clicks.r2led import R2LEDSettings
@@ -153,6 +154,18 @@ def test_the_page(results, table):
     assert "://" not in page.replace("http://www.w3.org", "")
     names = {path.stem for path in (results / "report/plots/shop").glob("*.svg")}
     assert names == {"ctr-auc", "ctr-by-history", "ctr-by-popularity", "ctr-time", "ctr-calibration", "ctr-training"}
+
+
+def test_a_bank_is_drawn_of_the_steps_that_tell_of_it(table):
+    alone = [{"phase": "contrastive", "step": n, "loss": 1.0, "tokens": 9} for n in range(1, 5)]
+    joint = [
+        {"phase": "joint", "step": n, "cross-entropy": 0.5, "bank_cosine": 1 - 1 / n, "bank_coverage": n / 8}
+        for n in range(2, 5)
+    ]
+    names = {plot.name: plot for plot in all_plots(table, {"base": [*alone, *joint], "same": joint[:1]})}
+    assert "base ends at 0.750, with 50% of events in the bank" in names["ctr-bank"].description
+    assert "base ends at 0.5000" in names["ctr-training"].description
+    assert "ctr-bank" not in {plot.name for plot in all_plots(table, {"base": alone})}
 
 
 def test_runs_on_other_samples_are_refused(results, tmp_path):

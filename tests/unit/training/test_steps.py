@@ -96,6 +96,38 @@ def test_a_stopped_run_ends_with_the_same_numbers(tmp_path: Path) -> None:
     assert [row["loss"] for row in history] == [row["loss"] for row in continued]
 
 
+def test_one_backward_pass_moves_several_optimisers(tmp_path: Path) -> None:
+    """As torch's own two optimisers do; each has its rate and its clip, and what belongs to none stays."""
+    clipped = SETTINGS.model_copy(update={"learning_rate": 0.01, "gradient_clip": 0.02})
+    free = SETTINGS.model_copy(update={"gradient_clip": None, "weight_decay": 0.1})
+
+    def loss(model: nn.Module, step: int) -> torch.Tensor:
+        rows = torch.from_numpy(np.random.default_rng(step).standard_normal((8, 4)).astype(np.float32))
+        return model(rows).square().sum()
+
+    def updates(_: None, at: Position) -> Iterator[Update]:
+        yield Update(lambda: {"loss": Term(loss(model, at.step))}, ("first", "last"))
+
+    model, by_hand = network().eval(), network().eval()
+    optimizers = {
+        "first": Optimizer(clipped, [model[0].weight]),  # type: ignore[index]
+        "last": Optimizer(free, [model[2].weight]),  # type: ignore[index]
+    }
+    Engine(model, [Phase(updates, FixedSteps(9), optimizers)], SETTINGS, 1, tmp_path, Machine(SETTINGS)).fit()
+    moved = [(by_hand[0].weight, clipped), (by_hand[2].weight, free)]  # type: ignore[index]
+    theirs = [torch.optim.AdamW([p], betas=(0.9, s.beta2), weight_decay=s.weight_decay) for p, s in moved]
+    for step in range(9):
+        for (_, settings), optimizer in zip(moved, theirs, strict=True):
+            optimizer.zero_grad()
+            optimizer.param_groups[0]["lr"] = schedule(settings, step, 9)
+        loss(by_hand, step).backward()
+        torch.nn.utils.clip_grad_norm_([by_hand[0].weight], 0.02)  # type: ignore[index]
+        for optimizer in theirs:
+            optimizer.step()
+    for name, value in by_hand.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, msg=name)
+
+
 def test_a_loss_that_is_no_number_is_told(tmp_path: Path) -> None:
     model = network()
 

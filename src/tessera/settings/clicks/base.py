@@ -19,6 +19,8 @@ class ClickModel(Kind):
     """Whether it attends to all events that it reads."""
     retrieves: ClassVar[bool] = False
     """Whether it retrieves a few events, which can be compared with attention to all."""
+    READS_CONTENT: ClassVar[bool] = False
+    """Whether it reads texts and pictures of items."""
     dim: Width = 16
     """Width of the vector of an item id."""
     category_dim: int = Field(16, ge=0, le=2**16)
