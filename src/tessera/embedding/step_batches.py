@@ -1,4 +1,4 @@
-"""Explicit batches of steps: items of like cost, and pairs of one kind; the same for every number of processes."""
+"""Explicit batches of steps: items of one bucket of like cost, and pairs of one kind."""
 
 from __future__ import annotations
 
