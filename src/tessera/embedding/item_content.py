@@ -158,8 +158,8 @@ class ItemContent:
         texts: dict[int, list[int]] = {}
         for room in {len(own) for own in pieces}:
             some = [n for n, part in enumerate(parts) if len(pieces[n]) == room and part.attributes]
-            told = [attribute_text(parts[n].attributes) for n in some]
-            made, cut = tokenize(told, self.frame, self.model.tokenizer, self.most - room) if some else ([], 0)
+            lines = [attribute_text(parts[n].attributes) for n in some]
+            made, cut = tokenize(lines, self.frame, self.model.tokenizer, self.most - room) if some else ([], 0)
             texts |= dict(zip(some, made, strict=True))
             self.texts, self.cut = self.texts + len(some), self.cut + cut
         return [Row([*own, *texts.get(n, [])], parts[n].pixels) for n, own in enumerate(pieces)]
