@@ -145,11 +145,12 @@ class TransitionShares(nn.Module):
             borrows: whether items borrow transitions from similar ones.
         """
         super().__init__()
-        self.items, self.kept, self.smoothing, self.borrows = items, min(kept, items), smoothing, borrows
-        width = self.kept if borrows else 0
+        self.items, self.kept, self.smoothing, self.borrows = items, kept, smoothing, borrows
+        # of one width in every catalogue, so that a run may go on from one of other items
+        width = kept if borrows else 0
         for name, shape, kind in (
-            ("followers", (items + 1, self.kept), torch.int32),
-            ("counts", (items + 1, self.kept), torch.float32),
+            ("followers", (items + 1, kept), torch.int32),
+            ("counts", (items + 1, kept), torch.float32),
             ("totals", (items + 1,), torch.float32),
             ("near", (items + 1, width), torch.int32),
             ("shares", (items + 1, width), torch.float32),

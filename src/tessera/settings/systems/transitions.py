@@ -68,11 +68,18 @@ class TransitionsSystem(UnderBackbones):
         if not isinstance(value, UnderBackbones) or isinstance(value, TransitionsSystem):
             raise ValueError(f"{value.recommender!r} is no trained system with a backbone")
         for name, field in UnderBackbones.model_fields.items():
-            if name in ("recommender", "backbones"):
+            if name in ("recommender", "backbones", "loss"):
                 continue
             if getattr(value, name) != field.get_default(call_default_factory=True):
                 raise ValueError(f"{name}: is said of the whole system, beside `base`")
         return value
+
+    @model_validator(mode="after")
+    def _loss_of_base(self) -> TransitionsSystem:
+        """A published base brings its own loss."""
+        if self.loss is None and self.base.loss is not None:
+            return self.model_copy(update={"loss": self.base.loss})
+        return self
 
     @field_validator("grid", "strengths")
     @classmethod
