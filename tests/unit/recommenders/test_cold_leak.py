@@ -47,8 +47,8 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "findrec_table": {"recommender": "findrec", "text": "t", "width": 16},
     "eimf": {"recommender": "eimf", "dim": 16, "max_length": 12},
     "cider_table": {"recommender": "cider", "items": {"table": "t", "adapter": [16]}, "counterfactual": {"tau": 0.3}},
-    "transitions_table": {
-        "recommender": "transitions", "base": {"items": {"table": "t", "adapter": [16]}}, "similar": {"table": "t"},
+    "mixture_table": {
+        "recommender": "markov_mixture", "base": {"items": {"table": "t", "adapter": [16]}}, "similar": {"table": "t"},
         "weight": 0.2, "strength": 2.0,
     },
     "markov_table": {"recommender": "markov", "similar": {"table": "t"}},

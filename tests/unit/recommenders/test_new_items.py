@@ -32,8 +32,8 @@ SYSTEMS: dict[str, Any] = {
     "tpad": {"recommender": "tpad", "text": "t", "disentangling": {"width": 4, "hidden": 8, "steps": 5}},
     "eimf": {"recommender": "eimf", "interests": "w", "items": {"table": "t", "adapter": [8]}, "dim": 16},
     "cider": {"recommender": "cider", "items": {"table": "t", "adapter": [8]}, "counterfactual": {"tau": 0.4}},
-    "transitions": {
-        "recommender": "transitions", "base": {"items": {"table": "t", "adapter": [8]}}, "similar": {"table": "t"},
+    "markov_mixture": {
+        "recommender": "markov_mixture", "base": {"items": {"table": "t", "adapter": [8]}}, "similar": {"table": "t"},
         "weight": 0.2, "strength": 2.0,
     },
     "i3_mrec": {"recommender": "i3_mrec", "text": "t", "adapter": [8]},
@@ -41,7 +41,7 @@ SYSTEMS: dict[str, Any] = {
     "popular": {"recommender": "popular"},
     "markov": {"recommender": "markov"},
 }  # fmt: skip
-CAN = ["table", "plain", "with_offsets", "pad", "tpad", "eimf", "i3_mrec", "cider", "transitions"]
+CAN = ["table", "plain", "with_offsets", "pad", "tpad", "eimf", "i3_mrec", "cider", "markov_mixture"]
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,7 @@ def test_rows_go_by_raw_id_and_all_else_as_it_is(name: str, weeks: dict[str, Pat
 def test_transitions_are_counted_anew(weeks: dict[str, Path]) -> None:
     """In the histories of the training that goes on, under the numbers that items have there."""
     now = weeks["now"]
-    warm = train(now, resolved("transitions", epochs=0), weeks["transitions"], name="counted")
+    warm = train(now, resolved("markov_mixture", epochs=0), weeks["markov_mixture"], name="counted")
     totals = read_tensors(warm / "model.safetensors")["chain.totals"]
     offsets, items = load_dataset(now / "data").train_histories()
     ends = offsets[1:][offsets[1:] > offsets[:-1]] - 1

@@ -22,7 +22,7 @@ from tessera.recommenders.inputs import RunInputs, Table
 from tessera.recommenders.systems.base import Recommender, TrainingHistories, Validate, VectorRecommender, recommender
 from tessera.recommenders.transition_shares import Neighbours, TransitionShares, rows_to_compare, similar_items
 from tessera.settings.runs import Run
-from tessera.settings.systems.transitions import TransitionsSystem
+from tessera.settings.systems.markov_mixture import MarkovMixtureSystem
 from tessera.training.losses import Losses
 from tessera.training.phases import Batches, FixedSteps, Phase, Position
 
@@ -38,14 +38,14 @@ class Prepared(NamedTuple):
     """Pseudo-transitions that are borrowed."""
 
 
-class TransitionMixture(Recommender):
+class MarkovMixture(Recommender):
     """A trained system, and the shares of transitions from a history's last item."""
 
     weight: Tensor
     strength: Tensor
     tried: Tensor
 
-    def __init__(self, settings: TransitionsSystem, base: Recommender, items: int, similar: Table | None) -> None:
+    def __init__(self, settings: MarkovMixtureSystem, base: Recommender, items: int, similar: Table | None) -> None:
         """
         Args:
             settings: of the system.
@@ -70,14 +70,14 @@ class TransitionMixture(Recommender):
         self.register_buffer("tried", torch.full((len(settings.weights), len(settings.borrowed)), -1.0))
 
     @classmethod
-    def build(cls, run: Run, inputs: RunInputs, popularity: np.ndarray) -> TransitionMixture:
+    def build(cls, run: Run, inputs: RunInputs, popularity: np.ndarray) -> MarkovMixture:
         """See `Recommender.build`: whatever is random is the base's, which gets the numbers that it gets by itself.
 
         Raises:
             ValueError: what the base raises, or a table that was not given or says nothing of any item.
         """
         settings = run.method
-        assert isinstance(settings, TransitionsSystem)
+        assert isinstance(settings, MarkovMixtureSystem)
         items, similar = len(popularity) - 1, None
         if settings.similar is not None and settings.similar.table is not None:
             similar = rows_to_compare(inputs, settings.similar.table, items)
@@ -108,7 +108,7 @@ class TransitionMixture(Recommender):
             self._choose(validate)
 
         # no step: what is counted and chosen is so when the phase begins, which happens once
-        last = Phase(lambda batch, at: (), FixedSteps(0), {}, name="transitions", begin=finish)
+        last = Phase(lambda batch, at: (), FixedSteps(0), {}, name="chain", begin=finish)
         return [replace(first, begin=begin), *rest, last]
 
     @torch.no_grad()
@@ -198,5 +198,5 @@ class TransitionMixture(Recommender):
 
 def _of_base(run: Run) -> Run:
     """The run of the base by itself."""
-    assert isinstance(run.method, TransitionsSystem)
+    assert isinstance(run.method, MarkovMixtureSystem)
     return run.model_copy(update={"method": run.method.base})

@@ -9,9 +9,8 @@ from pydantic import Field, GetJsonSchemaHandler, field_validator, model_validat
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from tessera.settings.kinds import KindOf
+from tessera.settings.kinds import FAMILIES, KindOf, settings_class
 from tessera.settings.similar import SimilarItems
-from tessera.settings.systems.backbone import BackboneSystem
 from tessera.settings.systems.backbone_base import UnderBackbones
 
 if TYPE_CHECKING:
@@ -26,14 +25,21 @@ class _WithinSystem(KindOf):
         return {"type": "object"}
 
 
-class TransitionsSystem(UnderBackbones):
+def _ids() -> UnderBackbones:
+    """What a system is where nothing is said of it."""
+    kind: Any = settings_class("systems", str(FAMILIES["systems"].default))
+    made: UnderBackbones = kind()
+    return made
+
+
+class MarkovMixtureSystem(UnderBackbones):
     """A trained system, and beside it what its training histories say of the item that comes next to the last one."""
 
-    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.transitions:TransitionMixture"
+    IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.markov_mixture:MarkovMixture"
     FREE: ClassVar[frozenset[str]] = UnderBackbones.FREE | {"weight", "grid", "strength", "strengths"}
     KNOWS_MODALITIES: ClassVar[bool] = True  # as a system within it may
-    recommender: Literal["transitions"] = "transitions"
-    base: Annotated[UnderBackbones, _WithinSystem("systems")] = Field(default_factory=BackboneSystem)
+    recommender: Literal["markov_mixture"] = "markov_mixture"
+    base: Annotated[UnderBackbones, _WithinSystem("systems")] = Field(default_factory=_ids)
     """The system that is trained, any that has a backbone: `{items: ids}`, `{recommender: pad, table: NAME}`."""
     weight: float | None = Field(None, ge=0, le=100)
     """Weight of the logarithm of transition shares beside that of the base's probabilities; null chooses it on
@@ -48,7 +54,7 @@ class TransitionsSystem(UnderBackbones):
     """Items whose transitions an item borrows; null leaves every item to its own."""
     strength: float | None = Field(None, ge=0)
     """Pseudo-transitions that are spread as those of similar items are; null chooses it together with the weight."""
-    strengths: list[float] = Field(default_factory=lambda: [0.0, 2.0, 10.0], min_length=1)
+    strengths: list[float] = Field(default_factory=lambda: [0.0, 1.0, 4.0], min_length=1)
     """What the strength is chosen from; of equals the smallest."""
 
     @model_validator(mode="before")
@@ -65,7 +71,7 @@ class TransitionsSystem(UnderBackbones):
     @field_validator("base")
     @classmethod
     def _base_fits(cls, value: Any) -> Any:
-        if not isinstance(value, UnderBackbones) or isinstance(value, TransitionsSystem):
+        if not isinstance(value, UnderBackbones) or isinstance(value, MarkovMixtureSystem):
             raise ValueError(f"{value.recommender!r} is no trained system with a backbone")
         for name, field in UnderBackbones.model_fields.items():
             if name in ("recommender", "backbones", "loss"):
@@ -75,7 +81,7 @@ class TransitionsSystem(UnderBackbones):
         return value
 
     @model_validator(mode="after")
-    def _loss_of_base(self) -> TransitionsSystem:
+    def _loss_of_base(self) -> MarkovMixtureSystem:
         """A published base brings its own loss."""
         if self.loss is None and self.base.loss is not None:
             return self.model_copy(update={"loss": self.base.loss})

@@ -25,7 +25,7 @@ from tessera.evaluation.judge import validation_metrics
 from tessera.recommenders.evaluate import evaluate_run, load_scorer
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.systems.base import as_scorer, recommender
-from tessera.recommenders.systems.transitions import TransitionMixture
+from tessera.recommenders.systems.markov_mixture import MarkovMixture
 from tessera.recommenders.train import train_run, training_histories, validation_settings
 from tessera.recommenders.transition_shares import TransitionShares, similar_items
 from tessera.settings.base import ConfigError
@@ -37,7 +37,7 @@ from tessera.training.machine import seed_step
 from tessera.training.phases import Phase
 
 WITHOUT_ROW = (7, 8)
-MIXTURE: dict[str, Any] = {"recommender": "transitions"}
+MIXTURE: dict[str, Any] = {"recommender": "markov_mixture"}
 BY_TABLE = {**MIXTURE, "similar": {"table": "t", "neighbours": 3}, "strengths": [0.0, 4.0]}
 ROWS = np.array([[3, 1, 4, 1, 5, 9], [2, 7, 20, 6, 0, 0], [8, 0, 0, 0, 0, 0]])
 LENGTHS = np.array([6, 4, 1])
@@ -58,11 +58,11 @@ def trained(run: Run, data: Path, folder: Path, inputs: RunInputs, validated: Pa
     return output
 
 
-def build(run: Run, inputs: RunInputs) -> TransitionMixture:
+def build(run: Run, inputs: RunInputs) -> MarkovMixture:
     """An untrained one."""
     seed_step(run.seed)
     model = recommender(run).build(run, inputs.under(run), np.arange(ITEMS + 1))
-    assert isinstance(model, TransitionMixture)
+    assert isinstance(model, MarkovMixture)
     return model
 
 
@@ -309,14 +309,14 @@ def test_a_stop_after_the_choice_changes_nothing(
     def stopping(self: Engine, phase: Phase) -> None:
         begin(self, phase)
         calls.append(phase.name)
-        if phase.name == "transitions" and len(calls) == 2:
+        if phase.name == "chain" and len(calls) == 2:
             raise Terminated
 
     monkeypatch.setattr(Engine, "_begin", stopping)
     with pytest.raises(Terminated):
         trained(run, data, tmp_path / "stopped", reads(table))
     assert trained(run, data, tmp_path / "stopped", reads(table)).read_bytes() == expected
-    assert calls == ["epochs", "transitions"]
+    assert calls == ["epochs", "chain"]
 
 
 def test_a_lost_row_lends_nothing(data: Path, table: Path) -> None:
@@ -376,8 +376,8 @@ def test_a_markov_chain_is_smoothed_by_similar_items(data: Path, table: Path, tm
         ({"similar": {"table": "tt"}}, "systems.s.similar.table: unknown name 'tt'; did you mean 't'?"),
         ({"base": {"items": {"table": "tt"}}}, "systems.s.base.items.table: unknown name 'tt'; did you mean 't'?"),
         (
-            {"base": {"recommender": "transitions"}},
-            "s.base: 'transitions' is no trained system with a backbone",
+            {"base": {"recommender": "markov_mixture"}},
+            "s.base: 'markov_mixture' is no trained system with a backbone",
         ),
         ({"base": {"recommender": "tiger", "semantic_ids": "c"}}, "'tiger' is no trained system with a backbone"),
         ({"base": {"recommender": "markov"}}, "'markov' is no trained system with a backbone"),
