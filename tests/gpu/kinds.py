@@ -87,7 +87,9 @@ ITEMS: dict[str, dict[str, Any]] = {
     "pad": {"recommender": "pad", "table": "t", "adapter": [32]},
     "findrec": {"recommender": "findrec", "text": "t", "width": 32, "dropout": 0.0},
     "cider": {"recommender": "cider", "items": {"table": "t", "adapter": [32]}, "damage": {"pattern": "feature"}},
-    "markov_mixture": {"recommender": "markov_mixture", "base": {"items": {"table": "t", "adapter": [32]}}, "similar": {}},
+    "markov_mixture": {
+        "recommender": "markov_mixture", "base": {"items": {"table": "t", "adapter": [32]}}, "similar": {}
+    },
     "tpad": {"recommender": "tpad", "text": "t", "disentangling": {"steps": 20}},
     "i3_mrec": {"recommender": "i3_mrec", "text": "t", "ids": "environment", "adapter": [32], "dropout": 0.0},
     "i3_mrec-gradient": {

@@ -44,7 +44,7 @@ class MarkovMixtureSystem(UnderBackbones):
     weight: float | None = Field(None, ge=0, le=100)
     """Weight of the logarithm of transition shares beside that of the base's probabilities; null chooses it on
     validation once, after training."""
-    grid: list[float] = Field(default_factory=lambda: [0.0, 0.05, 0.1, 0.2, 0.3, 0.5], min_length=1)
+    grid: list[float] = Field(default_factory=lambda: [0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8], min_length=1)
     """What the weight is chosen from; of equals the smallest. 0 is always among them."""
     smoothing: float = Field(1.0, gt=0)
     """Pseudo-transitions from every item, spread evenly over the catalogue."""
@@ -54,7 +54,7 @@ class MarkovMixtureSystem(UnderBackbones):
     """Items whose transitions an item borrows; null leaves every item to its own."""
     strength: float | None = Field(None, ge=0)
     """Pseudo-transitions that are spread as those of similar items are; null chooses it together with the weight."""
-    strengths: list[float] = Field(default_factory=lambda: [0.0, 1.0, 4.0], min_length=1)
+    strengths: list[float] = Field(default_factory=lambda: [0.0, 1.0, 4.0, 16.0], min_length=1)
     """What the strength is chosen from; of equals the smallest."""
 
     @model_validator(mode="before")
