@@ -22,6 +22,7 @@ from tessera.artifacts.models import read_tensors
 from tessera.artifacts.tables import ArtifactError, read_table, write_item_table, write_table
 from tessera.data.dataset import load_dataset
 from tessera.evaluation.judge import validation_metrics
+from tessera.plan.graph import Plan
 from tessera.recommenders.evaluate import evaluate_run, load_scorer
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.systems.base import as_scorer, recommender
@@ -29,6 +30,7 @@ from tessera.recommenders.systems.markov_mixture import MarkovMixture
 from tessera.recommenders.train import train_run, training_histories, validation_settings
 from tessera.recommenders.transition_shares import TransitionShares, similar_items
 from tessera.settings.base import ConfigError
+from tessera.settings.config import load
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.missing import Missing
 from tessera.settings.runs import Run
@@ -360,6 +362,24 @@ def test_a_markov_chain_is_smoothed_by_similar_items(data: Path, table: Path, tm
     wanted = above / (counts.sum(1) + 4 * (lent.sum(1) > 0) + 2)[:, None]
     np.testing.assert_allclose(got, wanted[ROWS[np.arange(3), LENGTHS - 1], 1:], rtol=1e-5)
     torch.testing.assert_close(got.sum(1), torch.ones(3))
+
+
+def test_a_chain_that_reads_a_table_goes_without_what_is_lost(data: Path, table: Path, tmp_path: Path) -> None:
+    """As a trained system does, and says so; one that reads none stays as it is."""
+    chains = {"plain": {"recommender": "markov"}, "s": {"recommender": "markov", "similar": {"table": "t"}}}
+    config = {
+        "datasets": {"x": {"source": "bazaar"}}, "systems": chains, "missing": {"text": 1.0},
+        "tables": {"t": {"recipe": "vectors", "path": "t.npy", "made_from": ["text"]}},
+        "experiment": {"datasets": ["x"], "systems": [*chains]},
+    }  # fmt: skip
+    plain, similar = Plan(load(config)).runs
+    assert (plain.missing, plain.tables, plain.remarks) == (None, [], [])
+    assert similar.missing is not None
+    assert similar.remarks == [similar.missing.remark]
+    one, other = (trained(run, data, tmp_path / run.system, reads(table)) for run in (plain, similar))
+    made = read_tensors(other)
+    assert not len(made["near_items"]), "all is lost, nothing is lent"
+    assert torch.equal(made["counts"], read_tensors(one)["counts"])
 
 
 # ---------------------------------------------------------------- what is refused
