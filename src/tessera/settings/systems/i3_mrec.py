@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,12 +17,15 @@ class I3MRecSystem(InvariantModalities, UnderBackbones):
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.i3_mrec:I3MRec"
     HISTORY_LOSSES: ClassVar[bool] = True
     PUBLISHED: ClassVar[str] = "tessera.recommenders.systems.i3_mrec_published:PublishedI3MRec"
+    OFFICIAL: ClassVar[dict[str, Any]] = {**InvariantModalities.OFFICIAL, "dropout": 0.5}
     FREE: ClassVar[frozenset[str]] = UnderBackbones.FREE | {"detach", "pairs", "fitted_on", "divide"}
     recommender: Literal["i3_mrec"] = "i3_mrec"
     ids: Literal["residual", "environment", "none"] = "residual"
     """Where ID vectors enter: added to the fused ones; as one more environment, which every item has; or nowhere."""
     adapter: list[Width] = Field(default_factory=lambda: [256])
     """Hidden widths between each table and item vectors; [] is one linear map, as published."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the fused vectors: none, since histories have the backbone's already; 0.5 as published."""
 
     @model_validator(mode="after")
     def _modalities_learn(self) -> I3MRecSystem:
