@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def config() -> dict[str, Any]:
     return {
         "datasets": {
             "lamps": {
-                "source": "columns", "path": "log.csv", "timestamp": "time",
+                "source": "columns", "path": "log", "timestamp": "time",
                 "items": {"path": "items.csv", "id": "id", "title": "title"}, "images": "pictures",
             }
         },
@@ -61,7 +62,8 @@ def lamps(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = Project(tmp_path_factory.mktemp("lamps") / "tessera")
     copy_repository(project.folder)
     rows = [f"u{user},i{1 + (user + step) % ITEMS},{1000 + step}" for user in range(30) for step in range(6)]
-    (project.folder / "log.csv").write_text("user,item,time\n" + "\n".join(rows) + "\n")
+    (project.folder / "log").mkdir()
+    (project.folder / "log/part-0.csv").write_text("user,item,time\n" + "\n".join(rows) + "\n")
     items = [f"i{item},Oak lamp No. {item}" for item in range(1, ITEMS + 1)]
     (project.folder / "items.csv").write_text("id,title\n" + "\n".join(items) + "\n")
     for item in range(1, ITEMS + 1):
@@ -106,6 +108,21 @@ def test_another_name_is_read_with_the_log(lamps: Project) -> None:
         assert lamps.stale("lamps.yaml")["ingest"] == 1
     finally:
         (lamps.folder / "i5.png").rename(picture)
+    assert "ingest" not in lamps.stale("lamps.yaml")
+
+
+def test_a_folder_of_a_log_is_the_files_that_are_read(lamps: Project) -> None:
+    part, notes = lamps.folder / "log/part-0.csv", lamps.folder / "log/notes.txt"
+    notes.write_text("no log")  # the folder is newer
+    assert "ingest" not in lamps.stale("lamps.yaml")
+    before, status = part.read_text(), part.stat()
+    part.write_text(before.replace("u7,i9", "u7,i8"))  # in place: the folder is as old as before
+    try:
+        assert part.read_text() != before
+        assert lamps.stale("lamps.yaml")["ingest"] == 1
+    finally:
+        part.write_text(before)
+        os.utime(part, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert "ingest" not in lamps.stale("lamps.yaml")
 
 

@@ -15,7 +15,7 @@ from tessera.settings.sources.base import DatasetSettings
 pytestmark = pytest.mark.workflow
 
 SHOWN = {"tables": 1, "report": 1}
-JUDGED = {"evaluate": 23, "oracle": 1, **SHOWN}
+JUDGED = {"evaluate": 26, "oracle": 1, **SHOWN}
 SHIFT = {"shift": 1, **SHOWN}
 ALL_CODES = {"quantize": 3, "health": 3}
 
@@ -37,17 +37,17 @@ def atlas(*names: str) -> dict[str, int]:
 
 
 # what reads items through a language model, and what reads it in turn
-READ = {"caption": 1, "tune": 3, "embed": 6, "diagnose": 4, "atlas": 5, **ALL_CODES, **runs(14)}
+READ = {"caption": 1, "tune": 3, "embed": 6, "diagnose": 4, "atlas": 5, **ALL_CODES, **runs(17)}
 MADE_ANEW = {"prepare": 1, "shift": 1, "table": 2, "pretrain": 1}
-PREPARED = {**MADE_ANEW, **READ, "diagnose": 6, "atlas": 6, "train": 23, **JUDGED}
+PREPARED = {**MADE_ANEW, **READ, "diagnose": 6, "atlas": 6, "train": 26, **JUDGED}
 # the ID run of the first seed is a table, which is part of the codes of `codes` and `mme_sid`
 COLLABORATIVE = {"table": 1, "diagnose": 1, **codes(1), **atlas("views")}
-TRAINED = {**COLLABORATIVE, **runs(20)}
+TRAINED = {**COLLABORATIVE, **runs(23)}
 ONE_TABLE = {"embed": 1, "diagnose": 1}
-REFINISHED = {"embed": 6, "diagnose": 4, "atlas": 5, **ALL_CODES, **runs(14)}
+REFINISHED = {"embed": 6, "diagnose": 4, "atlas": 5, **ALL_CODES, **runs(17)}
 REAEMB = {**ONE_TABLE, **codes(1), **atlas("views"), **runs(4)}
 # `reaemb` learns from captions, which `said` holds
-CAPTIONED = {"tune": 2, "embed": 2, "diagnose": 2, **codes(1), **atlas("said", "views"), **runs(6)}
+CAPTIONED = {"tune": 2, "embed": 2, "diagnose": 2, **codes(1), **atlas("said", "views"), **runs(9)}
 
 CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("task", "sequential", {"report": 1}),
@@ -66,7 +66,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     # how the work is cut changes no result
     ("captions__looks__shard", 7, {"report": 1}),
     ("tables__latent__view", "text", {"table": 1, "diagnose": 1, **atlas("latent"), **runs(2)}),
-    ("tables__text__pooling", "last", {**ONE_TABLE, **codes(2), **atlas("learned", "views"), **runs(7)}),
+    ("tables__text__pooling", "last", {**ONE_TABLE, **codes(2), **atlas("learned", "views"), **runs(9)}),
     ("tables__llmemb__pca", 7, {**ONE_TABLE, **codes(2), **atlas("plain", "learned"), **runs(4)}),
     ("tables__llmemb__drop", 0.3, {"tune": 1, **ONE_TABLE, **codes(2), **atlas("plain", "learned"), **runs(4)}),
     ("tables__lrcl__drop", 0.3, {"tune": 2, **REAEMB}),
@@ -84,18 +84,21 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("systems__pad__align", None, runs(1)),
     ("systems__findrec__gate", "mean", runs(1)),
     ("systems__eimf__matching", None, runs(1)),
+    ("systems__i3_mrec__ids", "none", runs(1)),
+    ("systems__i3_mrec_graph__layers", 2, runs(1)),
+    ("systems__cider__popularity", None, runs(1)),
     ("systems__mme_sid__gate", False, runs(1)),
     ("systems__item_knn", {"recommender": "item_knn", "neighbours": 5}, runs(1)),
     ("systems__markov", {"recommender": "markov", "similar": {"table": "latent"}}, runs(1)),
-    ("backbones__gru4rec__hidden_dim", 8, runs(3)),
+    ("backbones__gru4rec__hidden_dim", 8, runs(4)),
     # EIMF has no published habits
     ("preset", "official",
-     {**COLLABORATIVE, **runs(19), "tune": 3, "embed": 2, "diagnose": 3, "atlas": 4, **ALL_CODES}),
-    ("loss", {"kind": "bce"}, {**COLLABORATIVE, **runs(17)}),
+     {**COLLABORATIVE, **runs(22), "tune": 3, "embed": 2, "diagnose": 3, "atlas": 4, **ALL_CODES}),
+    ("loss", {"kind": "bce"}, {**COLLABORATIVE, **runs(19)}),
     # what reads a table that is made from pictures
-    ("missing", {"image": 0.5}, runs(7)),
+    ("missing", {"image": 0.5}, runs(10)),
     # nothing is trained or judged again as it was
-    ("robustness", {}, {"corrupt": 13, "robustness": 1, "report": 1}),
+    ("robustness", {}, {"corrupt": 16, "robustness": 1, "report": 1}),
     ("training__learning_rate", 0.01, TRAINED),
     ("evaluation__cutoffs", [5, 10], JUDGED),
     # validation, which stops training, asks what the test asks
@@ -130,7 +133,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     (
         "experiment__systems",
         ["id", "popular", "item_knn", "markov", "latent", "text", "llmemb", "reaemb", "codes", "tiger", "tiger_exact",
-         "dmesr", "pad", "findrec", "eimf", "mme_sid"],
+         "dmesr", "pad", "findrec", "eimf", "i3_mrec", "i3_mrec_graph", "cider", "mme_sid"],
         {"rulegraph": 1, **SHOWN},
     ),
 ]  # fmt: skip
@@ -177,8 +180,8 @@ CODE = [
     (f"{LIBRARY}/recommenders/backbones/gru4rec.py", "\n# a comment\n", {}),
     (f"{LIBRARY}/settings/reporting.py", "\n_MORE = 1\n", {"report": 1}),
     (f"{LIBRARY}/reporting/plots.py", "\n_MORE = 1\n", {"report": 1}),
-    (f"{LIBRARY}/recommenders/backbones/gru4rec.py", "\n_MORE = 1\n", runs(3)),
-    (f"{LIBRARY}/recommenders/item_encoders/table.py", "\n_MORE = 1\n", runs(9)),
+    (f"{LIBRARY}/recommenders/backbones/gru4rec.py", "\n_MORE = 1\n", runs(4)),
+    (f"{LIBRARY}/recommenders/item_encoders/table.py", "\n_MORE = 1\n", runs(10)),
     (f"{LIBRARY}/recommenders/item_encoders/semantic_ids.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/systems/markov.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/transition_shares.py", "\n_MORE = 1\n", runs(1)),
@@ -186,6 +189,8 @@ CODE = [
     (f"{LIBRARY}/recommenders/systems/pad.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/systems/findrec.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/systems/eimf.py", "\n_MORE = 1\n", runs(1)),
+    (f"{LIBRARY}/recommenders/systems/cider.py", "\n_MORE = 1\n", runs(1)),
+    (f"{LIBRARY}/recommenders/environments.py", "\n_MORE = 1\n", runs(2)),
     (f"{LIBRARY}/embedding/interests.py", "\n_MORE = 1\n", {"embed": 1, **runs(1)}),
     (f"{LIBRARY}/recommenders/systems/pad_published.py", "\n_MORE = 1\n", {}),
     (f"{LIBRARY}/objectives/mmd.py", "\n_MORE = 1\n", {**codes(1), **atlas("views"), **runs(4)}),

@@ -76,54 +76,98 @@ def rank_cases(
     Raises:
         ScoreError: a score is NaN.
     """
-    count = len(cases.users)
-    ranking = Ranked(
+    masked = masked_cases(cases, settings)
+    unscored = getattr(scorer, "unscored", -torch.inf)
+    judge = _Judge(cases, settings, masked, masked & cases.repeats, candidates, recommend, unscored, cold)
+    ranking = _unranked(len(cases), recommend)
+    # like lengths together: less padding, the same numbers
+    order = np.argsort(cases.lengths, kind="stable")
+    for begin in range(0, len(cases), settings.batch_users):
+        chosen = order[begin : begin + settings.batch_users]
+        starts, lengths = cases.offsets[:-1][chosen], cases.lengths[chosen]
+        judge.rank(chosen, score(scorer, cases.items, starts, lengths, cases.users[chosen], cases.times), ranking)
+        if progress is not None:
+            progress(len(chosen))
+    return ranking
+
+
+def _unranked(count: int, recommend: int) -> Ranked:
+    """Room for so many cases."""
+    return Ranked(
         np.empty(count), np.empty(count, np.float32), np.empty(count, np.int32), np.zeros((count, recommend), np.int32),
         np.full(count, np.nan), np.zeros(count, np.int32),
     )  # fmt: skip
-    starts, lengths = cases.offsets[:-1], cases.lengths
-    masked = masked_cases(cases, settings)
-    missed = masked & cases.repeats
-    # like lengths together: less padding, the same numbers
-    order = np.argsort(lengths, kind="stable")
-    for begin in range(0, count, settings.batch_users):
-        chosen = order[begin : begin + settings.batch_users]
-        scores = score(scorer, cases.items, starts[chosen], lengths[chosen], cases.users[chosen], cases.times)
-        device, items = scores.device, scores.shape[1]
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """What is asked of scores; see `rank_cases`."""
+
+    cases: Cases
+    settings: Evaluation
+    masked: np.ndarray
+    """(cases,) whose own items are out of the ranking."""
+    missed: np.ndarray
+    """(cases,) whose target is one of these."""
+    candidates: np.ndarray | None
+    recommend: int
+    unscored: float
+    """Nothing with this score or a lower one is recommended."""
+    cold: np.ndarray | None
+
+    def rank(self, chosen: np.ndarray, scores: Tensor, ranking: Ranked) -> None:
+        """Write down how a batch of cases ranks.
+
+        Args:
+            chosen: (batch,) the cases.
+            scores: (batch, items), which are masked in place.
+            ranking: of all cases.
+        """
+        cases, settings, device = self.cases, self.settings, scores.device
         targets = torch.from_numpy(cases.targets[chosen]).long().to(device)
         target_scores = scores.gather(1, targets[:, None] - 1)
-        seen = padded(cases.items, starts[chosen], np.where(masked[chosen], lengths[chosen], 0))
-        among = None if candidates is None else _with_seen(candidates[chosen], cases, chosen, masked[chosen], settings)
-        left = items - _different(seen)
+        seen = padded(cases.items, cases.offsets[:-1][chosen], np.where(self.masked[chosen], cases.lengths[chosen], 0))
+        candidates = self._candidates(chosen)
+        left = scores.shape[1] - _different(seen)
         work = scores.new_empty(max(scores[tile].numel() for tile in tiles(scores)))
         for tile in tiles(scores):
             own, part, target_score = chosen[tile], scores[tile], target_scores[tile]
             finite = check_scores(part, torch.from_numpy(cases.users[own]))
             if settings.mask_seen:
-                mask_seen(part, torch.from_numpy(seen[tile]).to(device), targets[tile])
-                lost = torch.from_numpy(missed[own]).to(device)
-                part[lost, targets[tile][lost] - 1] = -torch.inf
-            if recommend:
-                ranking.recommended[own] = _top(part, recommend, getattr(scorer, "unscored", -torch.inf))
-            if among is not None:
-                part, size = _among(part, torch.from_numpy(among[tile]).long().to(device), target_score)
+                self._mask(own, part, seen[tile], targets[tile])
+            if self.recommend:
+                ranking.recommended[own] = _top(part, self.recommend, self.unscored)
+            if candidates is not None:
+                part, size = _among(part, torch.from_numpy(candidates[tile]).long().to(device), target_score)
                 ranking.candidates[own] = size.cpu().numpy()
             elif settings.mask_seen and not finite:
                 ranking.candidates[own] = torch.isfinite(part).sum(1).cpu().numpy()
             else:
                 ranking.candidates[own] = left[tile]
-            place = ranks(part, target_score[:, 0], settings.ties, work if among is None else None).cpu().numpy()
-            ranking.ranks[own] = np.where(missed[own], np.inf, place)
-        if cold is not None and (is_cold := cold[cases.targets[chosen]]).any():
+            place = ranks(part, target_score[:, 0], settings.ties, work if candidates is None else None)
+            ranking.ranks[own] = self._unless_masked(own, place)
+        if self.cold is not None and (is_cold := self.cold[cases.targets[chosen]]).any():
             own = chosen[is_cold]
-            part, sizes = _among_cold(scores, np.flatnonzero(is_cold), cases, own, cold, masked)
-            place = ranks(part, target_scores[torch.from_numpy(is_cold).to(device), 0], settings.ties).cpu().numpy()
-            ranking.cold_ranks[own] = np.where(missed[own], np.inf, place)
-            ranking.cold_candidates[own] = sizes
+            part, sizes = _among_cold(scores, np.flatnonzero(is_cold), cases, own, self.cold, self.masked)
+            place = ranks(part, target_scores[torch.from_numpy(is_cold).to(device), 0], settings.ties)
+            ranking.cold_ranks[own], ranking.cold_candidates[own] = self._unless_masked(own, place), sizes
         ranking.scores[chosen] = target_scores[:, 0].cpu().numpy()
-        if progress is not None:
-            progress(len(chosen))
-    return ranking
+
+    def _candidates(self, chosen: np.ndarray) -> np.ndarray | None:
+        """(chosen, n) the items that targets are ranked with; None for the catalogue."""
+        if self.candidates is None:
+            return None
+        return _with_seen(self.candidates[chosen], self.cases, chosen, self.masked[chosen], self.settings)
+
+    def _mask(self, own: np.ndarray, scores: Tensor, seen: np.ndarray, targets: Tensor) -> None:
+        """Seen items below everything; so is a target that may not be hit."""
+        mask_seen(scores, torch.from_numpy(seen).to(scores.device), targets)
+        missed = torch.from_numpy(self.missed[own]).to(scores.device)
+        scores[missed, targets[missed] - 1] = -torch.inf
+
+    def _unless_masked(self, own: np.ndarray, ranked: Tensor) -> np.ndarray:
+        """(own,) ranks, infinite where the target is masked."""
+        return np.where(self.missed[own], np.inf, ranked.cpu().numpy())
 
 
 def _among_cold(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from tessera.artifacts.places import PICTURES, REPORT, experiment_folder, place
 from tessera.artifacts.run_folder import RunFolder
 from tessera.data.downloads import is_url
-from tessera.data.files import find, model_files
+from tessera.data.files import find, model_files, parts
 from tessera.data.picture_stamp import look_again
 from tessera.plan.graph import Noun, Plan, kind_modules
 from tessera.plan.search import asked_round, asking, is_searched, remark, searched, trial_run, unsearched
@@ -403,10 +403,11 @@ class Jobs:
     def recommend_files(self) -> Files:
         """The lists of items and of users that a config names, as named inputs."""
         named = {"stock": self.config.recommend.items, "wanted": self.config.recommend.users}
+        files: Files = {key: str(find(path)) for key, path in named.items() if path is not None}
         new = self.config.recommend.new_items
         if new is not None and not is_url(new.path):
-            named["new"] = new.path
-        return {key: str(find(path)) for key, path in named.items() if path is not None}
+            files["new"] = [str(path) for path in parts(find(new.path))]
+        return files
 
     def readers(self, noun: Noun, dataset: str) -> Files:
         """What the tables of a run are made with, where lists hold items that came after training."""

@@ -13,7 +13,7 @@ from tessera.artifacts.gpus import visible_gpus
 from tessera.artifacts.language_folder import FolderError, check_language_folder, check_picture_folder
 from tessera.artifacts.shown import shown_url
 from tessera.data.downloads import DataFileError, is_url, url_problem
-from tessera.data.files import find
+from tessera.data.files import find, parts
 from tessera.data.hub import token_problem
 from tessera.data.id_list import read_ids
 from tessera.data.picture_stamp import names_fingerprint
@@ -70,16 +70,25 @@ def _of_dataset(config: Config, name: str) -> Iterator[Needed]:
 
 
 def dataset_files(config: Config, dataset: str) -> list[Path]:
-    """The local files and folders that a dataset of the config reads; its folder of pictures is not among them.
-
-    A folder is as new as the last file that was put into it: another picture under an old name says nothing of the log
+    """The local files that a dataset of the config reads, of a folder those that are read; no pictures
     (`picture_names`).
 
     Raises:
-        FileNotFoundError: one of them is missing.
+        FileNotFoundError, DataFileError: one of them is missing.
     """
-    needed = [one for one in _of_dataset(config, dataset) if not one.key.endswith(".images")]
-    return [find(one.file) for one in needed if not is_url(one.file)]
+    settings = config.datasets[dataset]
+    if not isinstance(settings, FileSource):
+        return []
+    from tessera.data.sources.base import files_of  # here, for readers bring libraries
+
+    log = [] if is_url(settings.path) else files_of(settings)
+    others = [one.file for one in _of_dataset(config, dataset) if one.key not in _apart(dataset)]
+    return [*log, *(file for path in others if not is_url(path) for file in parts(find(path)))]
+
+
+def _apart(dataset: str) -> set[str]:
+    """The keys of a log itself and of pictures, which are looked up in a way of their own."""
+    return {f"datasets.{dataset}.{key}" for key in ("path", "images")}
 
 
 def picture_names(config: Config, dataset: str) -> str:

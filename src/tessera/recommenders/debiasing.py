@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from tessera.recommenders.item_encoders.base import View
+from tessera.recommenders.popularity_bins import popularity_bins
 from tessera.recommenders.systems.base import TrainingHistories
-from tessera.recommenders.towers import popularity_bins
 from tessera.settings.systems.cider import Counterfactual, Popularity
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tessera.recommenders.backbones.dropout import Dropout
 from tessera.recommenders.inputs import Table
 from tessera.recommenders.item_encoders.parts import make_adapter, standard
-from tessera.recommenders.missing import Lost, Present, present_in_any
+from tessera.recommenders.missing import Lost, Present
 from tessera.settings.systems.i3_mrec_base import InvariantModalities
 
 
@@ -34,15 +34,13 @@ class Environments(nn.Module):
         tables: Mapping[str, Table],
         lost: Mapping[str, Lost | None],
         dim: int,
-        ids: bool = False,
     ) -> None:
         """
         Args:
-            settings: of the system.
+            settings: of the system; where it knows IDs, their vectors are an environment that every item has.
             tables: by modality, vectors (items + 1, width) and present (items + 1,).
             lost: which rows are lost in an experiment.
             dim: width of item vectors.
-            ids: add an environment of ID vectors, which every item has.
         """
         super().__init__()
         self.settings, self.tables = settings, dict(settings.modalities)
@@ -59,10 +57,10 @@ class Environments(nn.Module):
         for name in tables:
             self.of(name).watch(self.absent[name])
         count = len(next(iter(tables.values()))[1])
-        self.ids = nn.Parameter(torch.randn(count, dim) * 0.02) if ids else None
-        if ids:
+        self.ids = nn.Parameter(torch.randn(count, dim) * 0.02) if settings.knows_ids else None
+        if self.ids is not None:
             self.present["ids"] = Present(torch.arange(count) > 0)
-        self.names = [*tables, *(["ids"] if ids else [])]
+        self.names = [*tables, *(["ids"] if settings.knows_ids else [])]
         """Of the environments, in their order."""
         self.widths = widths
         """Of the tables, by modality."""
@@ -119,21 +117,12 @@ class MaskedFusion(nn.Module):
     An item without any has a learned vector in the place of the mean.
     """
 
-    def __init__(
-        self,
-        settings: InvariantModalities,
-        tables: Mapping[str, Table],
-        lost: Mapping[str, Lost | None],
-        dim: int,
-        ids: bool = False,
-    ) -> None:
+    def __init__(self, settings: InvariantModalities, present: Present, dim: int) -> None:
         """
         Args:
             settings: of the system.
-            tables: by modality.
-            lost: which rows are lost in an experiment.
+            present: which items any environment knows.
             dim: width of item vectors.
-            ids: there is an environment that knows every item.
         """
         super().__init__()
         self.settings = settings
@@ -142,8 +131,7 @@ class MaskedFusion(nn.Module):
             self.weight.weight.copy_(torch.eye(dim))
         self.dropout = Dropout(settings.dropout)
         self.absent = nn.Parameter(torch.randn(dim) * 0.02)
-        count = len(next(iter(tables.values()))[1])
-        self.any = Present(torch.arange(count) > 0) if ids else present_in_any(tables, lost)
+        self.any = present
         self.any.watch(self.absent)
 
     def forward(self, views: Views) -> Tensor:

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import Field
 
 from tessera.artifacts.codes import SemanticIds, read_codebooks, read_codes
 from tessera.artifacts.files import file_digest
 from tessera.artifacts.interests import UserInterests, read_interests
+from tessera.artifacts.logs import log
 from tessera.artifacts.models import read_tensors
 from tessera.artifacts.run_folder import RunFolder
 from tessera.artifacts.sequences import ItemSequences, read_item_sequences
@@ -69,7 +71,7 @@ class RunInputs(Settings):
         return files
 
     def read_table(self, name: str, items: int) -> Table:
-        """An item table of one row an item.
+        """An item table of one row an item; one that says the same of all is told.
 
         Raises:
             ValueError: it was not given.
@@ -83,6 +85,8 @@ class RunInputs(Settings):
                 f"{self._table(name)}: has no vector of any item of this dataset, so there is nothing to read; "
                 "give the items texts or pictures, or leave out the systems that read them"
             )
+        if constant(vectors, present):
+            log.warning("WARNING: the table %r says the same of every item: it can tell nothing apart", name)
         return torch.from_numpy(vectors), torch.from_numpy(present)
 
     def read_sequences(self, name: str, items: int) -> ItemSequences:
@@ -146,6 +150,12 @@ class RunInputs(Settings):
                 f"dim {dim}; give both backbones the same dim"
             )
         return weight
+
+
+def constant(vectors: np.ndarray, present: np.ndarray) -> bool:
+    """Whether a table of several rows says the same of all of them."""
+    rows = vectors[present]
+    return len(rows) > 1 and bool((rows == rows[0]).all())
 
 
 def run_inputs(run: Run, files: Mapping[str, Any]) -> RunInputs:

@@ -1,4 +1,4 @@
-"""What PAD is put together from: towers over an item's ID, its text, and both fused, and the gate between them."""
+"""What PAD is put together from: items as ID and text, projected text, and the gate between its towers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tessera.recommenders.backbones.base import Backbone
 from tessera.recommenders.backbones.dropout import Dropout
 from tessera.recommenders.inputs import Table
 from tessera.recommenders.item_encoders.ids import IdItemEncoder
 from tessera.recommenders.item_encoders.table import TableItemEncoder
 from tessera.recommenders.missing import Lost
+from tessera.recommenders.popularity_bins import popularity_bins
 from tessera.settings.items.table import TableItems
 from tessera.settings.systems.pad import Expert, PADSystem
 
@@ -49,45 +49,6 @@ class AlignedItems(nn.Module):
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors; row 0 is the padding."""
         return self.fuse(*self.parts())
-
-
-class Tower(nn.Module):
-    """Items, and a backbone of their own that reads histories of them."""
-
-    def __init__(self, items: nn.Module, backbone: Backbone) -> None:
-        super().__init__()
-        self.items, self.backbone = items, backbone
-
-    def vectors(self) -> Tensor:
-        """(items + 1, dim) item vectors; row 0 is the padding."""
-        made: Tensor = self.items()
-        return made
-
-
-def popularity_bins(popularity: np.ndarray, bins: int) -> np.ndarray:
-    """Bins of items, the most popular first; each is filled until it holds its share of the training interactions.
-
-    A bin takes items until it holds one part in `bins` of all interactions, then the next begins, as in PAD's code;
-    what is left is the last one's. Where few items hold much, the last bins stay empty. Ties go by item id.
-
-    Args:
-        popularity: (items + 1,) training interactions an item.
-    Returns:
-        (items + 1,) int64 from 1 to `bins`, 0 for the padding.
-    """
-    counts = popularity[1:].astype(np.int64)
-    order = np.argsort(-counts, kind="stable")
-    filled = np.cumsum(counts[order]) * bins  # whole numbers: a share is met alike on every machine
-    ends, mass = [], 0
-    for _ in range(bins - 1):
-        end = int(np.searchsorted(filled, mass + int(counts.sum())))
-        if end >= len(order):
-            break
-        ends.append(end)
-        mass = int(filled[end])
-    bin_of = np.zeros(len(popularity), np.int64)
-    bin_of[order + 1] = 1 + np.searchsorted(np.array(ends, np.int64), np.arange(len(order)))
-    return bin_of
 
 
 class Gate(nn.Module):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 import altair as alt
 
+from tessera.reporting.point_names import Plane, place_names
 from tessera.reporting.runs import Entry, label
 from tessera.reporting.tables import Cell, Column, Table
 
@@ -220,50 +220,28 @@ def by_cost(table: Table[Any], metric: str, costs: Mapping[str, Mapping[str, flo
             rows.append({"run": label(entry), "x": cost, "y": cell.mean, "kind": _kind(table, entry), "says": says})
     if len(rows) < 2:
         return None
-    _place_names(rows)
     low, high = min(row["x"] for row in rows) / 1.3, max(row["x"] for row in rows) * 1.3
     scale = alt.Scale(type="log", domain=[low, high], nice=False)
-    heights = around([row["y"] for row in rows])
-    base = alt.Chart(inline(rows)).encode(
-        x=alt.X("x:Q", title=COSTS[key], scale=scale, axis=alt.Axis(format="~s", tickCount=5)), color=kind_colour(rows)
+    ends = room_around([row["y"] for row in rows])
+    heights = alt.Scale(domain=[*ends], zero=False)
+    place_names(rows, Plane((low, high), ends, _WIDTH, _HEIGHT), _TEXT)
+    bare = alt.Chart(inline(rows)).encode(
+        x=alt.X("x:Q", title=COSTS[key], scale=scale, axis=alt.Axis(format="~s", tickCount=5))
     )
+    base = bare.encode(color=kind_colour(rows))
     points = base.mark_point(size=80, filled=True, opacity=1).encode(
         y=alt.Y("y:Q", title=table.header(column), scale=heights), description="says:N"
     )
-    chart: alt.LayerChart = points
+    lines = bare.mark_rule(stroke="var(--muted)", strokeWidth=0.6).transform_filter("datum.moved")
+    chart: alt.LayerChart = lines.encode(y=alt.Y("y:Q", scale=heights), x2="name_x:Q", y2="name_y:Q") + points
     sides: tuple[tuple[Literal["left", "right"], int], ...] = (("left", 9), ("right", -9))
     for side, shift in sides:
         names = base.mark_text(align=side, dx=shift, baseline="middle", fontSize=_TEXT, fill="var(--ink)")
-        chart += names.transform_filter(f"datum.side == '{side}'").encode(y=alt.Y("at:Q", scale=heights), text="run:N")
+        chart += names.transform_filter(f"datum.side == '{side}'").encode(
+            y=alt.Y("name_y:Q", scale=heights), text="run:N"
+        )
     drawn = chart.properties(width=_WIDTH, height=_HEIGHT)
     return Plot(f"by-{key}", f"{table.header(column)} against {_COST_NAMES[key]}", described(rows), render(drawn))
-
-
-def _place_names(rows: list[dict[str, Any]]) -> None:
-    """Where the names of points stand: beside them on either side, pushed down where another name or point is."""
-    low, high = math.log(min(row["x"] for row in rows) / 1.3), math.log(max(row["x"] for row in rows) * 1.3)
-    bottom, top = room_around([row["y"] for row in rows])
-    where = [
-        (_WIDTH * (math.log(row["x"]) - low) / (high - low), _HEIGHT * (top - row["y"]) / (top - bottom))
-        for row in rows
-    ]
-    taken = [(x - 6, x + 6, y) for x, y in where]
-    for row, (x, y) in sorted(zip(rows, where, strict=True), key=lambda pair: pair[1][1]):
-        wide = 7.5 * len(row["run"])
-        sides = {"left": (x + 8, x + 8 + wide), "right": (x - 8 - wide, x - 8)}
-        fitting = {side: ends for side, ends in sides.items() if ends[0] >= 0 and ends[1] <= _WIDTH} or sides
-        heights = {side: _free_height(ends, y, taken) for side, ends in fitting.items()}
-        row["side"] = min(heights, key=lambda side: heights[side])
-        taken.append((*sides[row["side"]], heights[row["side"]]))
-        row["at"] = top - heights[row["side"]] * (top - bottom) / _HEIGHT
-
-
-def _free_height(ends: tuple[float, float], y: float, taken: Sequence[tuple[float, float, float]]) -> float:
-    """The first height from `y` downwards where a name between two ends lies on nothing."""
-    for left, right, height in sorted(taken, key=lambda place: place[2]):
-        if ends[0] < right and left < ends[1] and abs(y - height) < _TEXT:
-            y = height + _TEXT
-    return y
 
 
 def described(rows: Sequence[dict[str, Any]]) -> str:

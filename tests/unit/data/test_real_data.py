@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tessera.data.dataset import load_dataset
-from tessera.recommenders.towers import popularity_bins
+from tessera.recommenders.popularity_bins import popularity_bins
 from tessera.settings.config import load
 
 CONFIGS = Path(__file__).resolve().parents[3] / "config"

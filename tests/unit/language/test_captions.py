@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pyarrow.parquet as pq
 import pytest
@@ -103,6 +104,16 @@ def test_without_the_folder_of_pictures_nothing_is_written(
         write_captions(Captions(model="m"), PROMPT, model, data / "items.parquet", tmp_path / "o", tmp_path / "state")
     assert not (tmp_path / "o").exists()
     assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("source", ["text", "both"])
+def test_a_catalogue_without_any_text_is_told(
+    source: Literal["text", "both"], model: LanguageModel, catalogue: Callable[..., Path], tmp_path: Path
+) -> None:
+    items = catalogue(2, texts=[None, None]) / "items.parquet"
+    with pytest.raises(LanguageModelError, match=f"no item has a text, but it is asked for .source '{source}'"):
+        write_captions(Captions(model="m", source=source), PROMPT, model, items, tmp_path / "o", tmp_path / "state")
+    assert not (tmp_path / "o").exists()
 
 
 def test_an_answer_ends_with_the_end_token(model: LanguageModel) -> None:

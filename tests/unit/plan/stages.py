@@ -18,7 +18,7 @@ from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs
 from tessera.settings.config import load
 
-CONFIGS = ("tiny.yaml", "ctr-tiny.yaml")
+CONFIGS = ("tiny.yaml", "ctr-tiny.yaml", "tpad.yaml")
 SCRIPTS = {
     "model": ("pretrain.py",), "captions": ("caption.py", "caption_part.py"), "embedder": ("tune.py",),
     "semantic_ids": ("quantize.py", "health.py"), "run": ("train.py", "evaluate.py", "corrupt.py"),

@@ -89,5 +89,5 @@ def test_only_lists_with_new_items_depend_on_what_reads_items(tmp_path: Path) ->
         ]
     }
     assert {"tessera.serving.new_items", "tessera.embedding.crrl"} <= set(new.recommend_modules(RUN))
-    assert new.recommend_files() == {"new": str(file)}
+    assert new.recommend_files() == {"new": [str(file)]}
     assert new.settings(RUN, "bazaar") == plain.settings(RUN, "bazaar")

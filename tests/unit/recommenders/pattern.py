@@ -69,7 +69,7 @@ def make_run(recommender: str = "sasrec", system: dict | None = None, **training
     shape: dict = {"dim": 16, "max_length": 12, "dropout": 0.1}
     config = {
         "datasets": {"x": {"source": "bazaar"}},
-        "backbones": dict.fromkeys(("sasrec", "gru4rec", "bert4rec", "filter", "hstu"), shape),
+        "backbones": dict.fromkeys(("sasrec", "gru4rec", "bert4rec", "filter", "hstu", "srgnn"), shape),
         "tables": {
             "t": {"recipe": "vectors", "path": "t.npy", "made_from": ["text"]},
             "f": {"recipe": "attributes", "model": "small"},

@@ -431,7 +431,7 @@ def test_a_modality_that_says_the_same_of_all_is_told_and_trains(
     write_item_table(path, np.arange(1, ITEMS + 1), np.full((ITEMS, 4), 0.1, np.float32))
     read = RunInputs(tables={**inputs.tables, "p": str(path)})
     output = trained(run_of(training={"epochs": 2}), data, read, tmp_path / "run")
-    assert "'p' of image says the same of every item" in caplog.text
+    assert "the table 'p' says the same of every item" in caplog.text
     assert all(bool(torch.isfinite(value).all()) for value in read_tensors(output).values())
 
 

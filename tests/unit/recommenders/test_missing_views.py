@@ -179,6 +179,21 @@ def test_what_cannot_be_lost_is_refused() -> None:
         load(old)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("missing", {"image": 1.5}, r"missing\.image: .*less than or equal to 1.*1\.5"),
+        ("missing", {"text": -0.1}, r"missing\.text: .*greater than or equal to 0.*-0\.1"),
+        ("missing", {"image": float("nan")}, r"missing\.image: "),
+        ("robustness", {"rates": [0.0, 1.5]}, r"robustness\.rates: rates lie from 0 to 1 \(got 1\.5\)"),
+        ("robustness", {"rates": [-0.5, 1.0]}, r"robustness\.rates: rates lie from 0 to 1 \(got -0\.5\)"),
+    ],
+)
+def test_rates_are_shares(key: str, value: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load({**config(), key: value})
+
+
 def test_a_run_is_trained_and_judged_under_its_losses(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data")
     path = tmp_path / "t.parquet"

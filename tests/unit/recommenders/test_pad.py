@@ -21,10 +21,10 @@ from tessera.data.dataset import load_dataset
 from tessera.evaluation.histories import Histories
 from tessera.objectives.mmd import kernel_mmd
 from tessera.recommenders.evaluate import evaluate_run
+from tessera.recommenders.popularity_bins import popularity_bins
 from tessera.recommenders.systems.base import as_scorer, recommender
 from tessera.recommenders.systems.pad import PAD
 from tessera.recommenders.systems.pad_published import PublishedPAD
-from tessera.recommenders.towers import popularity_bins
 from tessera.recommenders.train import train_run, training_histories
 from tessera.settings.base import ConfigError
 from tessera.settings.evaluation import Evaluation

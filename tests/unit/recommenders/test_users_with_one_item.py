@@ -24,7 +24,13 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "pad": {"recommender": "pad", "table": "t", "adapter": [8]},
     "findrec": {"recommender": "findrec", "text": "t", "width": 12, "heads": 2, "alignment": {"dim": 4}},
     "eimf": {"recommender": "eimf", "interests": "w", "dim": 16, "inner_dim": 12, "adapter": [8], "typical": 9},
-}
+    "i3_mrec": {"recommender": "i3_mrec", "text": "t", "adapter": [8], "ids": "environment"},
+    "i3_mrec_graph": {"recommender": "i3_mrec_graph", "text": "t", "dim": 8},
+    "cider": {"recommender": "cider", "items": {"table": "t", "adapter": [8]}},
+    "tpad": {
+        "recommender": "tpad", "text": "t", "disentangling": {"width": 6, "hidden": 8, "steps": 2, "items": 12},
+    },
+}  # fmt: skip
 LONELY = (1, 2, 80)
 
 

@@ -6,7 +6,6 @@ import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -193,18 +192,6 @@ def test_quality_against_cost(results: Path) -> None:
     # one is free, and has no place on a logarithmic axis
     assert drawn.description.count(";") == 3
     assert drawn.svg.count("semantic/sasrec") >= 2
-
-
-def test_names_of_points_stand_apart() -> None:
-    """Ten points at almost one place: no two names overlap."""
-    rows = [{"run": f"system-{n}", "x": 100 + n / 10, "y": 0.1 + n / 10_000} for n in range(10)] + [
-        {"run": "far", "x": 1e4, "y": 0.2}
-    ]
-    plots._place_names(rows)
-    bottom, top = plots.room_around([row["y"] for row in rows])
-    for side in ("left", "right"):
-        heights = sorted(300 * (top - row["at"]) / (top - bottom) for row in rows if row["side"] == side)
-        assert all(b - a >= 12.9 for a, b in pairwise(heights))
 
 
 def test_the_matrix_of_wins(results: Path) -> None:

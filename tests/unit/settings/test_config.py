@@ -151,7 +151,9 @@ def test_missing_files_are_told_with_their_key(tmp_path: Path, monkeypatch: pyte
     config["tables"] = {"vectors": {"recipe": "vectors", "path": "v.npy"}}
     check_only = load({**config, "evaluation": {}})
     check_files(Plan(check_only))  # the table is not used by any system of the experiment
-    assert dataset_files(check_only, "films") == [tmp_path / "ml-100k"]
+    (tmp_path / "ml-100k/u.data").touch()
+    (tmp_path / "ml-100k/README").touch()
+    assert dataset_files(check_only, "films") == [tmp_path / "ml-100k/u.data"]
     config["systems"] = {"text": {"items": {"table": "vectors"}}}
     config["experiment"]["systems"] = ["text"]
     with pytest.raises(ConfigError) as caught:

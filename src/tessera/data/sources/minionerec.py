@@ -49,6 +49,13 @@ def read_interactions(settings: MiniOneRecSource, log: RawLog) -> None:
     log.add(pl.DataFrame(rows, schema, orient="row"), folder)
 
 
+def files(settings: MiniOneRecSource) -> list[Path]:
+    """The parts that are there, and the items."""
+    folder, samples = _files(settings)
+    items = _items(folder, settings)
+    return [*samples.values(), *([items] if items is not None else [])]
+
+
 def check(settings: MiniOneRecSource) -> None:
     """Look for the files and their columns."""
     for path in _files(settings)[1].values():
@@ -62,6 +69,11 @@ def _files(settings: MiniOneRecSource) -> tuple[Path, dict[str, Path]]:
     if not files:
         raise DataFileError(f"{folder}: holds no samples; expected train/*.csv, valid/*.csv or test/*.csv")
     return folder, files
+
+
+def _items(folder: Path, settings: MiniOneRecSource) -> Path | None:
+    """The file of its items, where there is one."""
+    return _only(folder, "index/*.item.json", settings.category)
 
 
 def _only(folder: Path, pattern: str, category: str | None) -> Path | None:
@@ -106,8 +118,7 @@ def _literal(text: str) -> Any:
 
 def read_items(settings: MiniOneRecSource, log: RawLog) -> Iterator[Item]:
     """Title, brand, categories and description; of items that the log does not know only the id."""
-    folder = find(settings.path, settings.sha256)
-    path = _only(folder, "index/*.item.json", settings.category)
+    path = _items(find(settings.path, settings.sha256), settings)
     if path is None:
         return
     try:

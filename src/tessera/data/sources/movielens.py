@@ -89,6 +89,16 @@ def read_interactions(settings: MovieLensSource, log: RawLog) -> None:
         add_rows(log, path, frame, **expressions)
 
 
+def files(settings: MovieLensSource) -> list[Path]:
+    """The ratings, and the films where they are beside them."""
+    ratings = _ratings(find(settings.path))
+    return [path for path in (ratings, _films_beside(ratings)) if path is not None]
+
+
+def _films_beside(ratings: Path) -> Path | None:
+    return _packed(ratings.parent, _FILES[_plain(ratings)])
+
+
 def check(settings: MovieLensSource) -> None:
     """Read the first line of the ratings."""
     _layout(_ratings(find(settings.path)), settings.encoding)
@@ -129,7 +139,7 @@ def _by_name(header: list[str], known: dict[str, tuple[str, ...]]) -> dict[str, 
 def read_items(settings: MovieLensSource, log: RawLog) -> Iterator[Item]:
     """Title, genres and year of the films."""
     ratings = _ratings(find(settings.path))
-    path = _packed(ratings.parent, _FILES[_plain(ratings)])
+    path = _films_beside(ratings)
     if path is not None:
         yield from films(path, log, settings.encoding)
     else:

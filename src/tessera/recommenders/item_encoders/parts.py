@@ -27,12 +27,6 @@ def standard(vectors: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (vectors - mean)[present].square().mean().sqrt().clamp(min=1e-12)
 
 
-def constant(vectors: Tensor, present: Tensor) -> bool:
-    """Whether a table of several rows says the same of all of them."""
-    rows = vectors[present]
-    return len(rows) > 1 and bool((rows == rows[0]).all())
-
-
 _BLOCK = 2**25
 """Numbers of a table that are in memory at a time, where it is a mapped file."""
 

@@ -19,9 +19,8 @@ from tessera.objectives.catalogue import catalogue_loss
 from tessera.objectives.losses.base import CatalogueLoss
 from tessera.recommenders.backbones.base import at_places
 from tessera.recommenders.backbones.dropout import Dropout
-from tessera.recommenders.inputs import RunInputs
+from tessera.recommenders.inputs import RunInputs, constant
 from tessera.recommenders.item_encoders.base import ItemEncoder
-from tessera.recommenders.item_encoders.parts import constant
 from tessera.recommenders.multi_interest import best_of_all, multi_interest, nearest
 from tessera.recommenders.semantic_module import SemanticModule
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate
@@ -62,7 +61,7 @@ class EIMF(EncodedItems):
         semantic = None
         if settings.interests is not None:
             interests = inputs.read_interests(settings.interests)
-            if constant(torch.from_numpy(interests.vectors), torch.from_numpy(interests.present)):
+            if constant(interests.vectors, interests.present):
                 log.warning(
                     "WARNING: %s: the table %r says the same of every interest: it can teach nothing",
                     run.system,

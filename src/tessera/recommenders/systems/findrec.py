@@ -21,7 +21,6 @@ import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tessera.artifacts.logs import log
 from tessera.evaluation.histories import Histories
 from tessera.objectives.catalogue import catalogue_loss
 from tessera.objectives.losses.base import CatalogueLoss
@@ -30,7 +29,7 @@ from tessera.recommenders.backbones.dropout import Dropout
 from tessera.recommenders.experts import Experts, entropy_of, use_of
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.ids import IdItemEncoder
-from tessera.recommenders.item_encoders.parts import constant, of_all_processes
+from tessera.recommenders.item_encoders.parts import of_all_processes
 from tessera.recommenders.stream_alignment import Alignment
 from tessera.recommenders.streams import Drawn, Exchange, Modalities, unit
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate, VectorRecommender
@@ -102,12 +101,6 @@ class FindRec(VectorRecommender):
         assert run.backbone is not None
         items, dim = len(popularity) - 1, run.backbone.dim
         tables = {name: inputs.read_table(table, items) for name, table in settings.modalities.items()}
-        for name, table in tables.items():
-            if constant(*table):
-                log.warning(
-                    "WARNING: %s: the table %r of %s says the same of every item: it can tell nothing apart",
-                    run.system, settings.modalities[name], name,
-                )  # fmt: skip
         ids = IdItemEncoder(items, dim)
         backbone = implementation(run.backbone)(run.backbone)
         if not isinstance(backbone, CausalBackbone):

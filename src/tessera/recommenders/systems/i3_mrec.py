@@ -42,7 +42,7 @@ class I3MRec(InvariantRecommender):
         gradient: RiskAndGradient,
         seed: int,
     ) -> None:
-        super().__init__(settings, modalities, backbone.dim, seed, settings.ids == "environment")
+        super().__init__(settings, modalities, backbone.dim, seed)
         self.settings, self.backbone, self.loss, self.gradient = settings, backbone, loss, gradient
         count = len(self.environments.of(self.environments.names[0]).present)
         self.residual = nn.Parameter(torch.randn(count, backbone.dim) * 0.02) if settings.ids == "residual" else None

@@ -16,8 +16,8 @@ from tessera.objectives.invariance import gradient_penalty, variance_of_risks
 from tessera.recommenders.environments import Environments, MaskedFusion, Views
 from tessera.recommenders.fused_information import CompressedInformation, KeptInformation
 from tessera.recommenders.inputs import RunInputs, Table
-from tessera.recommenders.item_encoders.parts import constant, of_all_processes
-from tessera.recommenders.missing import Lost
+from tessera.recommenders.item_encoders.parts import of_all_processes
+from tessera.recommenders.missing import Lost, Present, present_in_any
 from tessera.recommenders.risks import means_of_all
 from tessera.recommenders.systems.base import TrainingHistories, Validate, VectorRecommender
 from tessera.settings.runs import Run
@@ -39,21 +39,23 @@ class Modalities:
         Raises:
             ValueError: a table was not given or says nothing of any item.
         """
+        self.settings = settings
         self.tables: dict[str, Table] = {n: inputs.read_table(t, items) for n, t in settings.modalities.items()}
         self.lost: dict[str, Lost | None] = {n: inputs.lost(t, items) for n, t in settings.modalities.items()}
-        for name, table in self.tables.items():
-            if constant(*table):
-                log.warning(
-                    "WARNING: %s: the table %r of %s says the same of every item: it can tell nothing apart",
-                    system, settings.modalities[name], name,
-                )  # fmt: skip
-        single = len(self.tables) == 1 and getattr(settings, "ids", "none") != "environment"
+        single = len(self.tables) == 1 and not settings.knows_ids
         if single and (settings.invariance is not None or settings.keep is not None):
             log.warning(
                 "WARNING: %s: %s is the only environment: there is nothing to be invariant over, and no two absences "
                 "differ; invariance and keep are left out",
                 system, next(iter(self.tables)),
             )  # fmt: skip
+
+    def anywhere(self) -> Present:
+        """Which items any environment knows; IDs know all."""
+        if self.settings.knows_ids:
+            count = len(next(iter(self.tables.values()))[1])
+            return Present(torch.arange(count) > 0)
+        return present_in_any(self.tables, self.lost)
 
 
 class InvariantRecommender(VectorRecommender):
@@ -64,21 +66,18 @@ class InvariantRecommender(VectorRecommender):
     KEPT: ClassVar[type[KeptInformation]] = KeptInformation
     COMPRESSED: ClassVar[type[CompressedInformation]] = CompressedInformation
 
-    def __init__(
-        self, settings: InvariantModalities, modalities: Modalities, dim: int, seed: int, ids: bool = False
-    ) -> None:
+    def __init__(self, settings: InvariantModalities, modalities: Modalities, dim: int, seed: int) -> None:
         """
         Args:
             settings: of the system.
             modalities: what is read.
             dim: width of item vectors.
             seed: of which items of a step are compared.
-            ids: whether ID vectors are an environment.
         """
         super().__init__()
         self.seed = seed
-        self.environments = self.ENVIRONMENTS(settings, modalities.tables, modalities.lost, dim, ids)
-        self.fusion = self.FUSION(settings, modalities.tables, modalities.lost, dim, ids)
+        self.environments = self.ENVIRONMENTS(settings, modalities.tables, modalities.lost, dim)
+        self.fusion = self.FUSION(settings, modalities.anywhere(), dim)
         several = len(self.environments.names) > 1
         self.invariance = settings.invariance if several else None
         self.keep, self.compress = settings.keep if several else None, settings.compress

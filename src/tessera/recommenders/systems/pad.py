@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tessera.artifacts.logs import log
 from tessera.evaluation.histories import Histories
 from tessera.objectives.catalogue import catalogue_loss
 from tessera.objectives.contrastive import soft_contrastive
@@ -26,10 +25,11 @@ from tessera.objectives.losses.base import CatalogueLoss
 from tessera.objectives.mmd import kernel_mmd
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.ids import IdItemEncoder
-from tessera.recommenders.item_encoders.parts import constant, of_all_processes
+from tessera.recommenders.item_encoders.parts import of_all_processes
 from tessera.recommenders.item_encoders.table import TableItemEncoder
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate, VectorRecommender
-from tessera.recommenders.towers import AlignedItems, Gate, Tower, text_items
+from tessera.recommenders.tower import Tower
+from tessera.recommenders.towers import AlignedItems, Gate, text_items
 from tessera.settings.kinds import implementation
 from tessera.settings.runs import Run
 from tessera.settings.systems.pad import AlignmentPhase, Expert, PADSystem
@@ -71,11 +71,6 @@ class PAD(VectorRecommender):
         assert run.backbone is not None
         items, dim = len(popularity) - 1, run.backbone.dim
         table, lost = inputs.read_table(settings.table, items), inputs.lost(settings.table, items)
-        if constant(*table):
-            log.warning(
-                "WARNING: %s: the table %r says the same of every item: the text tower can rank by nothing",
-                run.system, settings.table,
-            )  # fmt: skip
         kind = implementation(run.backbone)
         towers: dict[str, Tower] = {}
         wanted: set[Expert] = set(settings.experts)

@@ -19,17 +19,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tessera.artifacts.logs import log
 from tessera.evaluation.histories import Histories
 from tessera.objectives.catalogue import catalogue_loss
 from tessera.objectives.losses.base import CatalogueLoss
 from tessera.recommenders.backbones.base import Backbone
 from tessera.recommenders.inputs import RunInputs, Table
 from tessera.recommenders.item_encoders.ids import IdItemEncoder
-from tessera.recommenders.item_encoders.parts import constant, standard, standardized
+from tessera.recommenders.item_encoders.parts import standard, standardized
 from tessera.recommenders.missing import Lost, Present
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate, VectorRecommender
-from tessera.recommenders.towers import Tower
+from tessera.recommenders.tower import Tower
 from tessera.recommenders.transitions import Disentangler, Laws, Parts, disentangling_losses, mean_states
 from tessera.settings.kinds import implementation
 from tessera.settings.runs import Run
@@ -160,13 +159,7 @@ class TPAD(VectorRecommender):
         knowledge: dict[str, Knowledge] = {}
         named = settings.modalities if settings.features != "transfer" else {}
         for modality, name in named.items():
-            table = inputs.read_table(name, items)
-            if constant(*table):
-                log.warning(
-                    "WARNING: %s: the table %r of %s says the same of every item: it can tell nothing apart",
-                    run.system, name, modality,
-                )  # fmt: skip
-            knowledge[modality] = Knowledge(name, table, inputs.lost(name, items))
+            knowledge[modality] = Knowledge(name, inputs.read_table(name, items), inputs.lost(name, items))
         transfer = tower = None
         if settings.reads_transfer and settings.transfer is not None:
             transfer = inputs.read_table(settings.transfer, items)
@@ -189,7 +182,14 @@ class TPAD(VectorRecommender):
     # ------------------------------------------------------------ phases
 
     def program(self, run: Run, histories: TrainingHistories, validate: Validate) -> list[Phase]:
-        """Learn transitions, take knowledge apart, recommend."""
+        """Learn transitions, take knowledge apart, recommend.
+
+        Raises:
+            ValueError: there is nothing to take apart, which is told before anything is learned.
+        """
+        if "distil" in self.phases:
+            met = torch.from_numpy(np.bincount(histories.items, minlength=len(self.tau_present)) > 0)
+            self._refuse_nothing_to_take_apart(met if self.tower is not None else self.tau_present)
         batches = self.batches(run, histories)
         return [self._phase(run, name, batches, histories, validate) for name in self.phases]
 
@@ -284,13 +284,19 @@ class TPAD(VectorRecommender):
             for key, loss in losses.items():
                 terms.setdefault(key, []).append(loss)
         if not terms:
-            raise ValueError(
-                "tpad: fewer than two items have both a row of knowledge and a training interaction: there is nothing "
-                "to take apart"
-            )
+            self._refuse_nothing_to_take_apart(self.tau_present)
         means = {key: torch.stack(losses).mean() for key, losses in terms.items()}
         curves = {f"{key}_bound": reported(loss.detach()) for key, loss in means.items() if key in ("lower", "upper")}
         return {**{key: Term(weights[key] * loss) for key, loss in means.items()}, **curves}
+
+    def _refuse_nothing_to_take_apart(self, met: Tensor) -> None:
+        """Raise where no modality has two items with knowledge that are among those that were met (items + 1,)."""
+        both = [self._knowledge(name).present() & met.to(self.tau_present.device) for name in self.heads]
+        if all(int(items[1:].sum()) < 2 for items in both):
+            raise ValueError(
+                "tpad: fewer than two items have both a row of knowledge and a transfer feature (of a "
+                "training interaction, or of `transfer`): there is nothing to take apart; take features: side_by_side"
+            )
 
     def _members(self, name: str, number: int, at: Position) -> Tensor:
         """(n,) items of a step whose knowledge of a modality is taken apart."""

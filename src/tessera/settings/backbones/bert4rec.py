@@ -6,25 +6,14 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from tessera.settings.backbones.base import BackboneSettings
-from tessera.settings.base import Width
+from tessera.settings.backbones.attention_base import AttentionBlocks
 
 
-class BERT4RecSettings(BackboneSettings):
+class BERT4RecSettings(AttentionBlocks):
     """Bidirectional encoder trained on a Cloze task (Sun et al., CIKM 2019)."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.backbones.bert4rec:BERT4Rec"
     kind: Literal["bert4rec"] = "bert4rec"
-    dim: Width = 64
-    """Width of item vectors and hidden states."""
-    layers: int = Field(2, ge=1, le=1000)
-    """Number of attention blocks."""
-    heads: int = Field(2, ge=1, le=2**16)
-    """Attention heads a block; `dim` is a multiple of it."""
-    inner_dim: Width = 256
-    """Width of the feed-forward layer."""
-    dropout: float = Field(0.2, ge=0, lt=1)
-    """Dropout on embeddings and on the outputs of attention and feed-forward layers."""
     max_length: int = Field(50, ge=2)
     """Longest history read at once, the mask at its end included."""
     mask_probability: float = Field(0.3, gt=0, lt=1)

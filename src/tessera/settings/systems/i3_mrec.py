@@ -27,6 +27,11 @@ class I3MRecSystem(InvariantModalities, UnderBackbones):
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout on the fused vectors: none, since histories have the backbone's already; 0.5 as published."""
 
+    @property
+    def knows_ids(self) -> bool:
+        """See `InvariantModalities.knows_ids`."""
+        return self.ids == "environment"
+
     @model_validator(mode="after")
     def _modalities_learn(self) -> I3MRecSystem:
         if self.detach and not self.environment_weight and self.invariance is None:

@@ -95,6 +95,11 @@ class InvariantModalities(PresetSettings, TrainedSystem):
         named = {"text": self.text, "image": self.image}
         return {modality: table for modality, table in named.items() if table is not None}
 
+    @property
+    def knows_ids(self) -> bool:
+        """Whether ID vectors are an environment as well."""
+        return False
+
     @model_validator(mode="after")
     def _reads_something(self) -> InvariantModalities:
         if not self.modalities:
