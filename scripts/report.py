@@ -7,6 +7,7 @@ from pathlib import Path
 from tessera.artifacts.logs import stage
 from tessera.reporting.old_page import old_page_kept
 from tessera.reporting.page import made_now
+from tessera.reporting.plots import unchecked
 from tessera.settings.kinds import load
 from tessera.settings.reporting import Report
 
@@ -29,7 +30,7 @@ def by_dataset(files: list[str], name) -> dict[str, dict[str, Path]]:
     return named
 
 
-with stage(snakemake.log[0]), old_page_kept(snakemake.output[0]):
+with stage(snakemake.log[0]), old_page_kept(snakemake.output[0]), unchecked():
     cfg = json.loads(snakemake.params.cfg)
     task = load(f"tessera.reporting.{cfg['task']}_page")
     runs = {dataset: cfg["runs"][dataset] for dataset in cfg["datasets"]}

@@ -88,6 +88,9 @@ ITEMS: dict[str, dict[str, Any]] = {
     "pad": {"recommender": "pad", "table": "t", "adapter": [32]},
     "findrec": {"recommender": "findrec", "text": "t", "width": 32, "dropout": 0.0},
     "cider": {"recommender": "cider", "items": {"table": "t", "adapter": [32]}, "damage": {"pattern": "feature"}},
+    "markov_mixture": {
+        "recommender": "markov_mixture", "base": {"items": {"table": "t", "adapter": [32]}}, "similar": {}
+    },
     "tpad": {"recommender": "tpad", "text": "t", "disentangling": {"steps": 20}},
     "i3_mrec": {"recommender": "i3_mrec", "text": "t", "ids": "environment", "adapter": [32], "dropout": 0.0},
     "i3_mrec-gradient": {
@@ -121,7 +124,7 @@ def backbone_run(
     else:
         run = pattern.make_run(backbone, {**ITEMS[items], **({"loss": loss} if loss else {})}, **told)
         inputs = RunInputs()
-        if items in ("table", "pad", "findrec", "cider", "tpad") or items.startswith("i3_mrec"):
+        if items in ("table", "pad", "findrec", "cider", "markov_mixture", "tpad") or items.startswith("i3_mrec"):
             own = _once(folder.parent / "table", lambda own: test_train.make_table(own, skip=(7, 8)))
             inputs = RunInputs(tables={"t": str(own / "t.parquet")})
         if items == "semantic_ids":

@@ -13,7 +13,11 @@ from tessera import __version__
 ROOT = Path(__file__).resolve().parents[2]
 GENERAL = {"alignment", "heuristics"}
 """Pages that are of no one paper."""
-PAPERS = {"lifelong_ctr": ("din", "sim", "eta", "sdim", "twin", "mirrn"), "filter": ("bsarec",)}
+PAPERS = {
+    "lifelong_ctr": ("din", "sim", "eta", "sdim", "twin", "mirrn"),
+    "filter": ("bsarec",),
+    "markov_mixture": ("fpmc", "knn-lm", "dirichlet-smoothing"),
+}
 """Pages whose papers have other names."""
 
 

@@ -89,6 +89,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("systems__cider__popularity", None, runs(1)),
     ("systems__mme_sid__gate", False, runs(1)),
     ("systems__item_knn", {"recommender": "item_knn", "neighbours": 5}, runs(1)),
+    ("systems__markov", {"recommender": "markov", "similar": {"table": "latent"}}, runs(1)),
     ("backbones__gru4rec__hidden_dim", 8, runs(4)),
     # EIMF has no published habits
     ("preset", "official",
@@ -183,6 +184,7 @@ CODE = [
     (f"{LIBRARY}/recommenders/item_encoders/table.py", "\n_MORE = 1\n", runs(10)),
     (f"{LIBRARY}/recommenders/item_encoders/semantic_ids.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/systems/markov.py", "\n_MORE = 1\n", runs(1)),
+    (f"{LIBRARY}/recommenders/transition_shares.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/systems/tiger.py", "\n_MORE = 1\n", runs(2)),
     (f"{LIBRARY}/recommenders/systems/pad.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/systems/findrec.py", "\n_MORE = 1\n", runs(1)),

@@ -3,6 +3,10 @@ import os
 import shlex
 import sys
 
+from tessera.artifacts.logs import end_quickly
+
+end_quickly()
+
 # Snakemake calls Python by its path, unquoted: where a shell would cut the path, by its name.
 if shlex.quote(sys.executable) != sys.executable:
     os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]))

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tessera.content.reading import picture_pieces, read_content
 from tessera.content.store import ContentStore
 from tessera.language.models import LanguageModel, LanguageModelError
-from tessera.language.questions import Pixels, check_vision, picture_inputs
-from tessera.language.states import pool, token_positions
+from tessera.language.questions import Pixels, check_vision
+from tessera.language.states import pool
 from tessera.language.tokens import length_batches, pad_rows
 
 Shown = Literal["text", "image", "both"]
@@ -45,7 +46,7 @@ class Encoder(nn.Module):
             model: a decoder or a vision-language model, with or without adapters.
             store: made by the model's tokenizer and image processor.
             shown: what is read of an item; of `both`, what there is.
-            attention: whether a token sees those after it. MoCa turns a causal model bidirectional so.
+            attention: whether a token sees those after it: a causal model is turned bidirectional so.
             pooling: mean over all tokens, or the last one.
             batch_tokens: padded tokens that are read at once; the vectors do not depend on it but for rounding.
             recompute: keep no activations for the gradient, but make them again.
@@ -101,12 +102,7 @@ class Encoder(nn.Module):
         return rows, content.pictures
 
     def _pieces(self, seen: Pixels | None) -> list[int]:
-        if seen is None:
-            return []
-        config: Any = self.language.full.config
-        processor: Any = self.language.image_processor
-        pieces = [int(config.image_token_id)] * seen.tokens(int(processor.merge_size))
-        return [int(config.vision_start_token_id), *pieces, int(config.vision_end_token_id)]
+        return [] if seen is None else picture_pieces(self.language, seen)
 
     def _vectors(self, rows: Sequence[Sequence[int]], pictures: Sequence[Pixels | None]) -> Tensor:
         ids, mask = (part.to(self.language.device) for part in pad_rows(rows, self.language.pad_token))
@@ -115,27 +111,4 @@ class Encoder(nn.Module):
         return pool(states, mask, self.pooling)
 
     def _states(self, ids: Tensor, mask: Tensor, pictures: Sequence[Pixels]) -> Tensor:
-        model = self.language
-        seen = self._both_ways(mask) if self.bidirectional else mask
-        if not pictures:
-            positions, embedded = token_positions(mask), model.embed(ids)
-            output = model.tower(inputs_embeds=embedded, attention_mask=seen, position_ids=positions, use_cache=False)
-            states: Tensor = output.last_hidden_state
-            return states
-        config: Any = model.full.config
-        inputs = picture_inputs(ids.cpu(), pictures, int(config.image_token_id), model.device)
-        inside: Any = model.full.model
-        # positions in two dimensions, from the mask of padding: the other mask has four dimensions
-        positions, _ = inside.get_rope_index(
-            ids, inputs["mm_token_type_ids"], image_grid_thw=inputs["image_grid_thw"], attention_mask=mask
-        )
-        output = inside(input_ids=ids, attention_mask=seen, position_ids=positions, use_cache=False, **inputs)
-        both: Tensor = output.last_hidden_state
-        return both
-
-    def _both_ways(self, mask: Tensor) -> Tensor:
-        """(batch, 1, length, length) what is added to attention: every token sees all others, and no padding."""
-        dtype = self.language.full.get_input_embeddings().weight.dtype  # type: ignore[operator]
-        length = mask.shape[1]
-        added = torch.zeros(len(mask), 1, length, length, dtype=dtype, device=mask.device)
-        return added.masked_fill(mask[:, None, None, :] == 0, torch.finfo(dtype).min)
+        return read_content(self.language, ids, mask, pictures, self.bidirectional).states

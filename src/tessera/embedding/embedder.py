@@ -1,13 +1,13 @@
 """A trained embedder: LoRA of a language model, the reasoning attention, the temperature; on disk and back.
 
 `model.safetensors` holds `lora/<module>.lora_A.weight`, `attention/<name>` and `temperature`; `model.json` beside it
-the recipe and its settings. The language model's own weights are not copied.
+the recipe and its settings. The language model's own weights are there (`full/<name>`) only if they were trained.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +38,14 @@ class Embedder:
     """Of the loss, where it has one."""
     description: Mapping[str, Any]
     """What model.json says: JSON; `recipe` and `settings` at least."""
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    """The model's own, by name, where they were trained; empty where adapters were."""
 
 
 def save_embedder(path: Path, embedder: Embedder) -> None:
     """Write `path` (model.safetensors) and model.json."""
     tensors: dict[str, Tensor] = {f"lora/{name}": weight for name, weight in embedder.adapters.items()}
+    tensors |= {f"full/{name}": weight for name, weight in embedder.weights.items()}
     description: dict[str, Any] = dict(embedder.description)
     if embedder.lora is not None:
         description["lora"] = embedder.lora.model_dump(mode="json")
@@ -68,7 +71,7 @@ def load_embedder(
         ArtifactError: a file is missing, or the embedder does not belong to this model or this attention.
     """
     tensors, description = read_model(path)
-    parts: dict[str, dict[str, Tensor]] = {"lora": {}, "attention": {}, "temperature": {}}
+    parts: dict[str, dict[str, Tensor]] = {"lora": {}, "attention": {}, "temperature": {}, "full": {}}
     for name, value in tensors.items():
         part, _, rest = name.partition("/")
         parts[part][rest] = value
@@ -78,10 +81,12 @@ def load_embedder(
         _fill(path, lora_weights(model.tower), parts["lora"])
         if merge and not model.quantized:
             merge_lora(model.tower)
+    own = {name: weight for name, weight in model.full.named_parameters() if name in parts["full"]}
+    _fill(path, own, parts["full"])
     model.tower.requires_grad_(False).eval()
     _fill(path, dict(attention.named_parameters()) if attention is not None else {}, parts["attention"])
     temperature = float(tensors["temperature"]) if "temperature" in tensors else None
-    return Embedder(parts["lora"], lora, attention, temperature, description)
+    return Embedder(parts["lora"], lora, attention, temperature, description, parts["full"])
 
 
 def _fill(path: Path, weights: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:

@@ -78,8 +78,8 @@ class Shown:
         self.processor = processor
         self.patches: list[np.ndarray] = []
         self.grids: list[np.ndarray] = []
-        self.mean = torch.tensor(processor.image_mean).view(1, 3, 1)
-        self.std = torch.tensor(processor.image_std).view(1, 3, 1)
+        self.mean = np.array(processor.image_mean, np.float32).reshape(1, 3, 1)
+        self.std = np.array(processor.image_std, np.float32).reshape(1, 3, 1)
 
     def __len__(self) -> int:
         return len(self.patches)
@@ -99,8 +99,10 @@ class Shown:
         patches, grid = self.patches[index], self.grids[index]
         if mirrored:
             patches = _mirror(patches, grid, int(self.processor.merge_size))
-        values = (torch.from_numpy(patches).float() / 255 - self.mean) / self.std
-        return Pixels(values.unsqueeze(2).expand(-1, -1, 2, -1).reshape(len(patches), -1), torch.from_numpy(grid))
+        # in numpy, whose calls are shorter than torch's: there are thirty pictures a step
+        values = (patches.astype(np.float32) / 255 - self.mean) / self.std
+        both = np.repeat(values[:, :, None], 2, axis=2)
+        return Pixels(torch.from_numpy(both.reshape(len(patches), -1)), torch.from_numpy(grid))
 
 
 def _mirror(patches: np.ndarray, grid: np.ndarray, merge: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from tessera.settings.ctr import CTRRun
 from tessera.settings.kinds import Kind
 from tessera.settings.language import BuiltModel, ByModel
 from tessera.settings.losses.cross_entropy import CrossEntropy
+from tessera.settings.missing import Missing
 from tessera.settings.recipes.base import RecipeSettings
 from tessera.settings.references import TRUTH, RunReference, named, walk
 from tessera.settings.runs import Run
@@ -54,7 +55,12 @@ class Plan:
         for name in config.experiment.systems:
             system = config.systems[name]
             if not isinstance(system, TrainedSystem):
-                fixed = {"system": name, "recommender": system.label, "method": system, "remarks": system.remarks()}
+                missing, modalities = self._lost(system)
+                remarks = [*self._said(system, [], system.item_tables(config)), *([missing.remark] if missing else [])]
+                fixed = {
+                    "system": name, "recommender": system.label, "method": system, "remarks": remarks,
+                    "tables": system.item_tables(config), "missing": missing, "modalities": modalities,
+                }  # fmt: skip
                 runs += [Run.model_validate({**fixed, "seed": seed}) for seed in getattr(system, "seeds", [0])]
                 continue
             seeds = system.seeds or config.experiment.seeds
@@ -71,11 +77,7 @@ class Plan:
         backbone = config.backbones[backbone_name] if backbone_name is not None else None
         training = {**config.training.model_dump(), **(backbone.training if backbone else {}), **system.training}
         models = named(system, "models")
-        tables, modalities = system.item_tables(config), self.modalities(system)
-        missing = system.missing or config.missing
-        # what reads nothing that is lost stays as it is
-        if missing is None or not missing.touches(modalities.values()):
-            missing, modalities = None, modalities if system.KNOWS_MODALITIES else {}
+        missing, modalities = self._lost(system)
         # a network of its own has a loss of its own
         loss = (system.loss or config.loss) if isinstance(system, UnderBackbones) else CrossEntropy()
         resolved = Training.model_validate(training)
@@ -91,11 +93,18 @@ class Plan:
             training=resolved,
             mask_seen=config.evaluation.mask_seen,
             repeat_targets=config.evaluation.repeat_targets,
-            tables=tables,
+            tables=system.item_tables(config),
             missing=missing,
             modalities=modalities,
             remarks=[*self._remarks(system, backbone_name, backbone), *([missing.remark] if missing else []), *start],
         )
+
+    def _lost(self, system: SystemSettings) -> tuple[Missing | None, dict[str, list[str]]]:
+        """What a system goes without, and what its tables are made from; what reads nothing lost stays as it is."""
+        missing, modalities = getattr(system, "missing", None) or self.config.missing, self.modalities(system)
+        if missing is None or not missing.touches(modalities.values()):
+            return None, modalities if system.KNOWS_MODALITIES else {}
+        return missing, modalities
 
     def modalities(self, system: SystemSettings) -> dict[str, list[str]]:
         """What every table that a system reads is made from."""

@@ -122,7 +122,7 @@ def train_run(
         "trained_on": trained_on(data, dataset, raw_ids),
     }  # fmt: skip
     if run.heuristic:
-        tensors = fixed(run).make(run, dataset, data, inputs, output.parent)
+        tensors = fixed(run).make(run, dataset, data, inputs.under(run), output.parent)
         write_history(output.with_name("history.jsonl"), [])
         write_model(output, tensors, description)
         return

@@ -72,7 +72,8 @@ class Pictures:
             self.broken[image] = error.reason
             return None
         encoded = {}
-        for kind, options in (("PNG", {"optimize": True}), ("JPEG", {"quality": 82, "optimize": True})):
+        # an optimised PNG is 7 % smaller and takes five times as long; a page has up to a thousand
+        for kind, options in (("PNG", {}), ("JPEG", {"quality": 82, "optimize": True})):
             out = io.BytesIO()
             flat.save(out, kind, **options)
             encoded[kind.lower()] = out.getvalue()

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import altair as alt
+from altair.utils.schemapi import debug_mode
 
 from tessera.reporting.point_names import Plane, place_names
 from tessera.reporting.runs import Entry, label
@@ -61,6 +63,16 @@ class Plot:
     def standalone(self) -> str:
         """SVG for a file of its own, in the light colours."""
         return re.sub(r"var\((--\w+)\)", lambda name: LIGHT[name[1]], self.svg)
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Make charts without holding each part of them against Vega-Lite's schema, as altair does otherwise.
+
+    It takes a seventh of a page's time, and which charts there are is settled by the code: tests make them checked.
+    """
+    with debug_mode(False):
+        yield
 
 
 def inline(rows: list[dict[str, Any]]) -> alt.InlineData:

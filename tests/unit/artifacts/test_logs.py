@@ -146,3 +146,25 @@ def test_a_log_that_cannot_be_written_adds_nothing(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 2
     assert "Traceback" not in done.stderr
+
+
+ENDING = """
+import atexit, gc, sys, weakref
+from tessera.artifacts.logs import stage
+class Cycle:
+    pass
+atexit.register(lambda: print("held at the end", gc.get_freeze_count() > 1000))
+with stage(None), stage(None):
+    one = Cycle()
+    one.self, gone = one, weakref.ref(one)
+    del one
+    gc.collect()
+    print("held before", gc.get_freeze_count(), gone())
+atexit.register(lambda: print("as ever", gc.get_freeze_count()))
+"""
+
+
+def test_a_stage_ends_without_looking_for_cycles_and_runs_what_is_to_run_then() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["held before 0 None", "as ever 0", "held at the end True"]
+    assert done.stderr == ""

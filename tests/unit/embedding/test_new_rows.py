@@ -25,6 +25,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "text": {"recipe": "text", "model": "m"},
     "plain": {"recipe": "text", "model": "m", "whiten": 0.0},
     "scft": {"recipe": "scft", "model": "m", "pca": 4, "training": TRAINING},
+    "moca": {
+        "recipe": "moca",
+        "model": "m",
+        "pca": 4,
+        "training": TRAINING,
+        "continual": {"steps": 2, "budget": 400},
+    },
 }
 
 

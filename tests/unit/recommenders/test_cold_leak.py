@@ -47,11 +47,16 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "findrec_table": {"recommender": "findrec", "text": "t", "width": 16},
     "eimf": {"recommender": "eimf", "dim": 16, "max_length": 12},
     "cider_table": {"recommender": "cider", "items": {"table": "t", "adapter": [16]}, "counterfactual": {"tau": 0.3}},
+    "mixture_table": {
+        "recommender": "markov_mixture", "base": {"items": {"table": "t", "adapter": [16]}}, "similar": {"table": "t"},
+        "weight": 0.2, "strength": 2.0,
+    },
+    "markov_table": {"recommender": "markov", "similar": {"table": "t"}},
     "tpad_table": {"recommender": "tpad", "text": "t", "disentangling": {"steps": 20}},
     "i3_mrec_table": {"recommender": "i3_mrec", "text": "t", "adapter": [16]},
     "i3_mrec_graph_table": {"recommender": "i3_mrec_graph", "text": "t", "dim": 16},
     "findrec_table_left_out": {"recommender": "findrec", "text": "t", "width": 16, "loss": LEFT_OUT},
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

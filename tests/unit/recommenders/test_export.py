@@ -47,13 +47,14 @@ RUNS: dict[str, tuple[str, str]] = {
     "findrec": ("findrec", "sasrec"),
     "eimf": ("eimf", "eimf"),
     "cider": ("cider", "sasrec"),
+    "markov_mixture": ("markov_mixture", "gru4rec"),
     "tiger": ("tiger", "tiger"),
     "markov": ("markov", "markov"),
     "mme_sid": ("mme_sid", "mme_sid"),
 }
 FUSED = {"kind": "dual_view", "text": "t", "fine": "f", "width": 8, "adapter": [8], "axis": "sequence"}
 COSINE = {"items": "ids", "scores": "cosine", "learn_temperature": True}
-TOWERS = [name for name in RUNS if name not in ("tiger", "markov", "mme_sid")]
+TOWERS = [name for name in RUNS if name not in ("markov_mixture", "tiger", "markov", "mme_sid")]
 BACKBONES = ("sasrec", "gru4rec", "bert4rec", "filter", "hstu")
 OWN = {"fused": {"items": FUSED}, "cosine": COSINE}
 

@@ -47,6 +47,7 @@ TIGER = {
     "heads": 2,
     "head_dim": 8,
 }
+MIXTURE = {"recommender": "markov_mixture", "similar": {"table": "t"}, "weight": 0.2, "strength": 2.0}
 SYSTEMS: dict[str, Any] = {
     "popular": {"recommender": "popular"},
     "item_knn": {"recommender": "item_knn"},
@@ -60,6 +61,8 @@ SYSTEMS: dict[str, Any] = {
     "tpad": {"recommender": "tpad", "text": "t", "image": "t", "disentangling": {"width": 4, "hidden": 8, "steps": 5}},
     "eimf": {"recommender": "eimf", "interests": "w", "dim": 16, "max_length": 12, "adapter": [8]},
     "cider": {"recommender": "cider", "items": {"table": "t", "adapter": [8]}, "counterfactual": {"tau": 0.4}},
+    "markov_mixture": {**MIXTURE, "base": {"items": {"table": "t", "adapter": [8]}}},
+    "markov_similar": {"recommender": "markov", "similar": {"table": "t"}},
     "i3_mrec": {"recommender": "i3_mrec", "text": "t", "image": "t", "adapter": [8]},
     "tiger": {**TIGER, "beams": 30},
     "tiger_exact": {**TIGER, "scoring": "exact"},

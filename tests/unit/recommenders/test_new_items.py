@@ -32,12 +32,16 @@ SYSTEMS: dict[str, Any] = {
     "tpad": {"recommender": "tpad", "text": "t", "disentangling": {"width": 4, "hidden": 8, "steps": 5}},
     "eimf": {"recommender": "eimf", "interests": "w", "items": {"table": "t", "adapter": [8]}, "dim": 16},
     "cider": {"recommender": "cider", "items": {"table": "t", "adapter": [8]}, "counterfactual": {"tau": 0.4}},
+    "markov_mixture": {
+        "recommender": "markov_mixture", "base": {"items": {"table": "t", "adapter": [8]}}, "similar": {"table": "t"},
+        "weight": 0.2, "strength": 2.0,
+    },
     "i3_mrec": {"recommender": "i3_mrec", "text": "t", "adapter": [8]},
     "ids": {"items": "ids"},
     "popular": {"recommender": "popular"},
     "markov": {"recommender": "markov"},
-}
-CAN = ["table", "plain", "with_offsets", "pad", "tpad", "eimf", "i3_mrec", "cider"]
+}  # fmt: skip
+CAN = ["table", "plain", "with_offsets", "pad", "tpad", "eimf", "i3_mrec", "cider", "markov_mixture"]
 
 
 @pytest.fixture(scope="module")

@@ -147,6 +147,7 @@ def _stamp(state: Path) -> int | None:
     [
         ("auto", "ids"),
         *(("cpu", system) for system in ("ids", "pad", "findrec", "eimf", "tpad", "i3_mrec", "i3_mrec_graph", "cider")),
+        ("cpu", "markov_mixture"),
     ],
 )
 def test_two_processes_give_the_numbers_of_one(data, tmp_path, device, system):
@@ -167,6 +168,10 @@ def test_two_processes_give_the_numbers_of_one(data, tmp_path, device, system):
             "recommender": "cider", "items": {"table": "t", "adapter": [8]},
             "damage": {"pattern": "feature"}, "distillation": {"scored_items": 20},
         },
+        "markov_mixture": {
+            "recommender": "markov_mixture", "base": {"items": {"table": "t", "adapter": [8]}},
+            "similar": {"neighbours": 3}, "grid": [0.3], "strengths": [2.0],
+        },
         "i3_mrec": {
             "recommender": "i3_mrec", "text": "t", "ids": "environment", "adapter": [8], "dropout": 0.0,
             "keep": {"weight": 0.1, "most_items": 20}, "compress": {"weight": 0.1, "most_items": 20},
@@ -177,7 +182,7 @@ def test_two_processes_give_the_numbers_of_one(data, tmp_path, device, system):
             "keep": {"weight": 0.1, "most_items": 20}, "invariance": {"weight": 10.0, "warm_up": 0.1},
         },
     }  # fmt: skip
-    tables = system in ("pad", "findrec", "tpad", "i3_mrec", "i3_mrec_graph", "cider")
+    tables = system in ("pad", "findrec", "tpad", "i3_mrec", "i3_mrec_graph", "cider", "markov_mixture")
     read = reads(make_table(tmp_path, skip=(7, 8))) if tables else reads()
     if system == "eimf":
         read = RunInputs(tables={"w": str(write_interests_of(tmp_path / "w.parquet", range(2, 80, 3)))})

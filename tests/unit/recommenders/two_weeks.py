@@ -140,13 +140,22 @@ SYSTEMS: dict[str, Any] = {
         "counterfactual": {"keep": "last", "tau": 0.4},
     },
     "i3_mrec": {"recommender": "i3_mrec", "text": "t", "adapter": [8]},
+    "markov_mixture": {
+        "recommender": "markov_mixture",
+        "base": {"items": {"table": "t", "adapter": [8], "id_residual": True}},
+        "similar": {"table": "t"},
+        "kept": 20,
+    },
     "tiger": TIGER,
     "mme_sid": {},
 }
 BY_ITEM = {"ids": ["items.weight"], "table": ["items.residual"], "codes": ["items.residual"],
            "findrec": ["items.weight"], "eimf": ["items.weight"],
-           "i3_mrec": ["residual"], "cider": ["items.residual"], "mme_sid": ["heads.vectors"]}  # fmt: skip
+           "i3_mrec": ["residual"], "cider": ["items.residual"], "markov_mixture": ["base.items.residual"],
+           "mme_sid": ["heads.vectors"]}  # fmt: skip
 """What has a row an item, said here anew."""
+ANEW = {"markov_mixture": ("chain.", "weight", "strength", "tried")}
+"""How the names of that begin which every training makes of its own histories, whatever it goes on from."""
 
 
 def resolved(name: str, recommender: str = "sasrec", **training: Any) -> Run:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from tessera.settings.similar import SimilarItems
 from tessera.settings.systems.base import SystemSettings
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
 class MarkovSettings(SystemSettings):
@@ -16,3 +21,15 @@ class MarkovSettings(SystemSettings):
     recommender: Literal["markov"] = "markov"
     smoothing: float = Field(5.0, ge=0)
     """Pseudo-count of the popularity prior in each row."""
+    similar: SimilarItems | None = None
+    """Items whose transitions an item borrows, by a table; null leaves every item to its own."""
+    strength: float = Field(5.0, ge=0)
+    """Pseudo-count of what is borrowed in each row."""
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Similar items without a table, and a strength of nothing."""
+        yield from super().problems(config)
+        if self.similar is not None and self.similar.table is None:
+            yield "similar.table", "is needed: what is fitted by counting has no item vectors of its own"
+        if self.similar is None and "strength" in self.model_fields_set:
+            yield "strength", "is read with `similar` alone, which says from whom is borrowed"
