@@ -30,7 +30,8 @@ SAMPLED = {"samples": 1, "train_ctr": 5, **JUDGED}
 def config(**changes: Any) -> Any:
     """The tiny config under one seed and with a claim, with keys changed."""
     found = yaml.safe_load((Path(__file__).resolve().parents[2] / "config/ctr-tiny.yaml").read_text())
-    for path, value in {"experiment__seeds": [1], "claims": [CLAIM], "ctr__models__lemur": dict(LEMUR), **changes}.items():
+    always = {"experiment__seeds": [1], "claims": [CLAIM], "ctr__models__lemur": dict(LEMUR)}
+    for path, value in {**always, **changes}.items():
         *outer, last = path.split("__")
         part = found
         for key in outer:
