@@ -89,7 +89,8 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("systems__cider__popularity", None, runs(1)),
     ("systems__mme_sid__gate", False, runs(1)),
     ("systems__item_knn", {"recommender": "item_knn", "neighbours": 5}, runs(1)),
-    ("systems__markov", {"recommender": "markov", "similar": {"table": "latent"}}, runs(1)),
+    # the graph of rules has a way more: a system without training reads a table
+    ("systems__markov", {"recommender": "markov", "similar": {"table": "latent"}}, {"rulegraph": 1, **runs(1)}),
     ("backbones__gru4rec__hidden_dim", 8, runs(4)),
     # EIMF has no published habits
     ("preset", "official",
