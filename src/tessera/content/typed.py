@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tessera.content.fields import PAD, FieldContent, Rows
 from tessera.language.tokens import length_batches
+from tessera.training.attend import attend
 
 
 class Block(nn.Module):
@@ -32,7 +33,7 @@ class Block(nn.Module):
         parts = self.project(self.before_attention(states)).view(rows, length, 3, self.heads, hidden // self.heads)
         queries, keys, values = parts.permute(2, 0, 3, 1, 4)
         rate = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=rate)
+        mixed = attend(queries, keys, values, mask, dropout=rate)
         states = states + F.dropout(self.out(mixed.transpose(1, 2).reshape(rows, length, hidden)), rate)
         widened = F.gelu(self.widen(self.before_network(states)))
         added: Tensor = states + F.dropout(self.narrow(widened), rate)

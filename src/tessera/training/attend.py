@@ -17,6 +17,7 @@ def attend(
     mask: Tensor | None = None,
     causal: bool = False,
     scale: float | None = None,
+    dropout: float = 0.0,
 ) -> Tensor:
     """(batch, heads, queries, width) what queries found, by scaled dot products.
 
@@ -28,13 +29,14 @@ def attend(
             numbers that are added to the logits.
         causal: a query sees the keys up to its own place.
         scale: of the logits; None for one over the root of the width.
+        dropout: share of the weights that are dropped; 0 where nothing is trained.
     """
     if query.shape[0] <= ROWS:
-        return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, scale=scale)
+        return F.scaled_dot_product_attention(query, key, value, mask, dropout, causal, scale=scale)
     blocks = []
     for start in range(0, len(query), ROWS):
         rows = slice(start, start + ROWS)
         shown = mask if mask is None or len(mask) == 1 else mask[rows]
         part = query[rows], key[rows], value[rows]
-        blocks.append(F.scaled_dot_product_attention(*part, shown, is_causal=causal, scale=scale))
+        blocks.append(F.scaled_dot_product_attention(*part, shown, dropout, causal, scale=scale))
     return torch.cat(blocks)
