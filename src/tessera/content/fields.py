@@ -7,10 +7,10 @@ trained on the catalogue itself, which knows no histories.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ from tessera.content.tokenizer import train_tokenizer
 from tessera.data.pictures import PictureError, open_picture
 from tessera.settings.base import ConfigError, did_you_mean
 from tessera.settings.ctr import ItemContent
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 PAD, START, BETWEEN = 0, 1, 2
 """Token ids of padding, of the place whose state is the item's vector, and of what stands between fields."""
@@ -65,26 +68,7 @@ def write_fields(settings: ItemContent, catalogue: Path, folder: Path) -> None:
     every = (texts.get(name, "") for texts in described for name in lengths)
     tokenizer = train_tokenizer(every, settings.vocabulary, SPECIAL)
     cut = Counter[str]()
-    rows, fields, first = [], [], [0]
-    for start in range(0, len(described), _CHUNK):
-        chunk = described[start : start + _CHUNK]
-        coded = {
-            name: [one.ids for one in tokenizer.encode_batch([texts.get(name, "") for texts in chunk])]
-            for name in lengths
-        }
-        for number in range(len(chunk)):
-            row, kinds = list[int](), list[int]()
-            for kind, (name, most) in enumerate(lengths.items(), start=1):
-                ids = coded[name][number]
-                cut[name] += len(ids) > most
-                if ids:
-                    between = [BETWEEN] * bool(row)
-                    row += [*between, *ids[:most]]
-                    kinds += [kind] * (len(between) + len(ids[:most]))
-                if kind == 1:
-                    first.append(len(row))
-            rows.append(np.array(row, np.int32))
-            fields.append(np.array(kinds, np.uint8))
+    rows, fields, first = _coded(tokenizer, described, lengths, cut)
     paths = _picture_paths(catalogue, table.column("image").to_pylist()) if settings.picture else [None] * len(items)
     offsets = np.cumsum([0, 0, *map(len, rows)])
     _save(folder / "tokens.npy", np.concatenate([*rows, np.zeros(0, np.int32)]))
@@ -117,6 +101,33 @@ def write_fields(settings: ItemContent, catalogue: Path, folder: Path) -> None:
             log.info("%s of %s texts of %r are cut to %d tokens", f"{count:,}", f"{len(items):,}", name, lengths[name])
     if empty:
         log.warning("%s of %s items have neither text nor picture", f"{empty:,}", f"{len(items):,}")
+
+
+def _coded(
+    tokenizer: Tokenizer, described: Sequence[Mapping[str, str]], lengths: Mapping[str, int], cut: Counter[str]
+) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
+    """Tokens and their fields of each item, and the length of its first field (0 stands before); counts cut texts."""
+    rows, fields, first = list[np.ndarray](), list[np.ndarray](), [0]
+    for start in range(0, len(described), _CHUNK):
+        chunk = described[start : start + _CHUNK]
+        coded = {
+            name: [one.ids for one in tokenizer.encode_batch([texts.get(name, "") for texts in chunk])]
+            for name in lengths
+        }
+        for number in range(len(chunk)):
+            row, kinds = list[int](), list[int]()
+            for kind, (name, most) in enumerate(lengths.items(), start=1):
+                ids = coded[name][number]
+                cut[name] += len(ids) > most
+                if ids:
+                    between = [BETWEEN] * bool(row)
+                    row += [*between, *ids[:most]]
+                    kinds += [kind] * (len(between) + len(ids[:most]))
+                if kind == 1:
+                    first.append(len(row))
+            rows.append(np.array(row, np.int32))
+            fields.append(np.array(kinds, np.uint8))
+    return rows, fields, first
 
 
 def _picture_paths(catalogue: Path, images: Sequence[str | None]) -> list[Path | None]:

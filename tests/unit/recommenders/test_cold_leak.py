@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from dealt_out import deal_out_anew
 from pattern import make_run, reads
-from pydantic import TypeAdapter
 
 from tessera.artifacts.models import read_tensors
-from tessera.artifacts.tables import describe, read_item_table, read_table, write_table
-from tessera.data.bazaar.generate import generate
+from tessera.artifacts.tables import read_item_table, read_table
 from tessera.data.collaborative import collaborative_table
 from tessera.data.dataset import load_dataset
-from tessera.data.prepare import prepare
 from tessera.data.vectors import import_table
 from tessera.evaluation.cold import chance
 from tessera.recommenders.evaluate import evaluate_run
@@ -27,7 +23,6 @@ from tessera.recommenders.train import train_run
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.recipes.collaborative import CollaborativeTable
 from tessera.settings.recipes.latent import LatentTable
-from tessera.settings.sources.base import Dataset, prepare_settings
 
 WORLD = {
     "source": "bazaar", "users": 600, "items": 120, "late": 0.4, "tastes": 20, "cleaning": {"core": None},
@@ -63,18 +58,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dataset, the same with the items of all held-out rows dealt out anew, and a table of content."""
     folder = tmp_path_factory.mktemp("cold")
-    settings = TypeAdapter[Any](Dataset).validate_python(WORLD)
-    generate(settings, folder / "raw")
-    prepare(folder / "raw", folder / "data", prepare_settings(settings))
-    shutil.copytree(folder / "data", folder / "other")
-    path = folder / "other/interactions.parquet"
-    table = read_table(path, "interactions")
-    items = table.column("item").to_numpy().copy()
-    held = np.flatnonzero(pc.not_equal(table.column("split"), "train").to_numpy(zero_copy_only=False))
-    items[held] = np.random.default_rng(0).permutation(items[held])
-    place = table.column_names.index("item")
-    changed = table.set_column(place, "item", pa.array(items, pa.int32())).replace_schema_metadata(None)
-    write_table(path, changed, "interactions", describe(path)["settings"])
+    deal_out_anew(WORLD, folder)
     import_table(
         LatentTable.model_validate({"recipe": "latent"}), folder / "raw/latents.parquet", folder / "data/items.parquet",
         folder / "t.parquet",

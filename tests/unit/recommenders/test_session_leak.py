@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
+from dealt_out import deal_out_anew
 from pattern import make_run, reads
-from pydantic import TypeAdapter
 
 from tessera.artifacts.models import read_tensors
-from tessera.artifacts.tables import describe, read_table, write_table
-from tessera.data.bazaar.generate import generate
 from tessera.data.dataset import HISTORY, TRAIN, load_dataset
-from tessera.data.prepare import prepare
 from tessera.data.vectors import import_table
 from tessera.recommenders.train import train_run
 from tessera.settings.recipes.latent import LatentTable
-from tessera.settings.sources.base import Dataset, prepare_settings
 
 WORLD = {
     "source": "bazaar", "users": 40, "items": 60, "lifelong": {"clicks": 40},
@@ -42,18 +34,7 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sessions, the same with all items of held-out sessions dealt out anew, and a table of content."""
     folder = tmp_path_factory.mktemp("sessions")
-    settings = TypeAdapter[Any](Dataset).validate_python(WORLD)
-    generate(settings, folder / "raw")
-    prepare(folder / "raw", folder / "data", prepare_settings(settings))
-    shutil.copytree(folder / "data", folder / "other")
-    path = folder / "other/interactions.parquet"
-    table = read_table(path, "interactions")
-    items = table.column("item").to_numpy().copy()
-    held = np.flatnonzero(pc.not_equal(table.column("split"), "train").to_numpy(zero_copy_only=False))
-    items[held] = np.random.default_rng(0).permutation(items[held])
-    place = table.column_names.index("item")
-    changed = table.set_column(place, "item", pa.array(items, pa.int32())).replace_schema_metadata(None)
-    write_table(path, changed, "interactions", describe(path)["settings"])
+    deal_out_anew(WORLD, folder)
     recipe = LatentTable.model_validate({"recipe": "latent", "view": "text"})
     import_table(recipe, folder / "raw/latents.parquet", folder / "data/items.parquet", folder / "t.parquet")
     return folder
