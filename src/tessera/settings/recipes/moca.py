@@ -111,8 +111,6 @@ class MoCaTable(ReadText, Sharded, Finish, RecipeSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> MoCaTable:
-        if self.states != "last":
-            raise ValueError("states: the last layer's alone are read: seeing both ways, they know what stands there")
         if self.shown == "image" and self.captions:
             raise ValueError("captions: are read with the text, and shown: image reads none")
         return self
