@@ -31,7 +31,7 @@ class Read(NamedTuple):
     positions: Tensor
     """(batch, length), or (3, batch, length) where there are pictures."""
     inputs: Tensor
-    """(batch, length, width) what the language part read: token embeddings, and what the vision part made of patches."""
+    """(batch, length, width) what the language part read: token embeddings, and the vision part's output."""
 
 
 def picture_pieces(model: LanguageModel, seen: Pixels) -> list[int]:
