@@ -49,7 +49,8 @@ FIRST: dict[str, Any] = {"steps": 4, "budget": 800, "learning_rate": 3e-3}
 
 def table(training: dict[str, Any] | None = None, continual: dict[str, Any] | None = None, **more: Any) -> MoCaTable:
     phases = {"training": {**STEPS, **(training or {})}, "continual": {**FIRST, **(continual or {})}}
-    return MoCaTable.model_validate({"model": "tiny", **phases, **more})
+    pairs = {"views": 1.0, **more.pop("pairs", {})}
+    return MoCaTable.model_validate({"model": "tiny", "pairs": pairs, "temperature": 0.03, **phases, **more})
 
 
 def made(
