@@ -74,7 +74,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("tables__llmemb__drop", 0.3, {"tune": 1, **ONE_TABLE, **codes(2), **atlas("plain", "learned"), **runs(4)}),
     ("tables__lrcl__drop", 0.3, {"tune": 2, **REAEMB}),
     ("tables__reaemb__noise_std", 0.2, {"tune": 1, **REAEMB}),
-    ("tables__moca__temperature", 0.1, {"tune": 1, **MOCA}),
+    ("tables__moca__temperature", 0.2, {"tune": 1, **MOCA}),
     ("tables__interests__most", 2, {"embed": 1, **runs(1)}),
     ("tables__collaborative__seed", 2, {**COLLABORATIVE, **runs(2)}),
     ("semantic_ids__plain__codes", 9, {**codes(1), **atlas("plain"), **runs(1)}),
