@@ -1,9 +1,10 @@
 """RecBole's SASRec on given histories: CPU seconds of one training epoch and of one full-ranking evaluation.
 
 Run in an environment of its own by benchmarks/sequential.py. RecBole trains on every prefix of a history, cut to its
-last 50 items: one target an example, so no target is lost.
+last 50 items: one target an example, so no target is lost. Its rate is that of the first eight batches of 2,048.
 """
 
+import itertools
 import json
 import sys
 import time
@@ -21,6 +22,7 @@ from recbole.model.sequential_recommender import SASRec  # noqa: E402
 from recbole.trainer import Trainer  # noqa: E402
 from recbole.utils import init_seed  # noqa: E402
 
+BATCHES = 8
 given = json.loads(Path(sys.argv[1]).read_text())
 histories, items = given["histories"], given["items"]
 folder = Path("given")
@@ -52,10 +54,19 @@ dataset = create_dataset(config)
 train, _, test = data_preparation(config, dataset)
 model = SASRec(config, train.dataset)
 trainer = Trainer(config, model)
+
+
+class First:
+    """The first batches of an epoch, shuffled as it is: enough for a rate."""
+
+    def __iter__(self):
+        return itertools.islice(iter(train), BATCHES)
+
+
+targets = min(len(train.dataset), BATCHES * config["train_batch_size"])
 started = time.process_time()
-trainer._train_epoch(train, 0, show_progress=False)
+trainer._train_epoch(First(), 0, show_progress=False)
 training = time.process_time() - started
-targets = len(train.dataset)
 trainer.evaluate(test, load_best_model=False)
 seconds = []
 for _ in range(5):
