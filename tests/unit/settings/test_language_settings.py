@@ -67,7 +67,7 @@ WRONG = [
     ("tables.text.recipe", "txt", "unknown recipe 'txt'; did you mean 'text'?"),
     ("tables.second.start", "frist", "tables.second.start: unknown name 'frist'; did you mean 'first'?"),
     ("tables.second.start", "text", "'text' is no lrcl table"),
-    ("tables.first.thoughts", 0, "'first' is no lrcl table with thoughts"),
+    ("tables.first.thoughts", 0, "'first' has no thoughts (thoughts: 0), so there is nothing to make likelier"),
     ("tables.second.model", "small", "needs either 'start', an lrcl table, or 'model'"),
     ("tables.second.positives", 10, "positives (10) must be fewer than candidates (10)"),
     ("tables.first.model", "mini", "tables.first.model: 'mini' is an encoder; a decoder is needed"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 
 class CRRLTable(PresetSettings, Finish, RecipeSettings):
-    """Collaborative-reward reinforcement learning: stage II of ReaEmb; only the reasoning attention learns."""
+    """Collaborative-reward reinforcement learning: stage II of ReaEmb; only the reasoning attention learns, unless
+    `learns` says otherwise."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.embedding.crrl:CRRLRecipe"
     PUBLISHED: ClassVar[str] = "tessera.embedding.crrl_published:PublishedCRRL"
@@ -33,6 +35,10 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
         "reference": "live", "prompts": "by_stage", "noise_free": "rollout", "lonely_items": "keep",
         "noise_scale": "absolute", "similarity": "dot", "whiten": 0.0,
     }  # fmt: skip
+    NO_THOUGHTS: ClassVar[str] = (
+        "so there is nothing to make likelier; adapters can learn without: learns: adapters, with policy: vector or "
+        "objective: contrastive"
+    )
     recipe: Literal["crrl"] = "crrl"
     start: ReasoningTableName | None = None
     """The `lrcl` table under `tables` whose model goes on learning; null starts from `model`, without stage I."""
@@ -44,14 +50,19 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
     """Keep so many principal components (all, where there are fewer); null keeps the vectors as they are."""
     objective: Literal["policy", "contrastive"] = "policy"
     """Policy gradient, or the control: a supervised contrastive loss on the same pairs."""
-    policy: Literal["gaussian", "token"] = "gaussian"
-    """What is made likelier: the thought under a Gaussian, or the tokens after it, as published."""
+    learns: Literal["thought", "adapters", "both"] = "thought"
+    """The reasoning attention alone, on a frozen model, as published; the model's adapters, which go on from stage I;
+    or both. Where adapters learn, gradients run through both passes, without dropout."""
+    policy: Literal["gaussian", "vector", "token"] = "gaussian"
+    """What is made likelier: the thought under a Gaussian, the item's vector under one, or, as published, the tokens
+    after the thought."""
     group: int = Field(8, ge=2)
     """Rollouts of an item."""
     noise_std: float = Field(0.1, gt=0)
-    """Standard deviation of the thought's noise."""
+    """Standard deviation of the noise on the thought, or on the vector with `policy: vector`."""
     noise_scale: Literal["relative", "absolute"] = "relative"
-    """`noise_std` is relative to the root mean square of the thoughts at the start, or absolute, as published."""
+    """`noise_std` is relative to the root mean square of what it is added to, over all items at the start; or absolute,
+    as published."""
     noise_free: Literal["baseline", "rollout"] = "baseline"
     """The first rollout has no noise: it is left out of the gradient, or counts like the others, as published."""
     candidates: int = Field(10, ge=2)
@@ -86,7 +97,8 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
     prompts: Literal["one", "by_stage"] = "one"
     """One prompt for all stages, or a format of its own, as published."""
     cache_gib: float = Field(4.0, ge=0)
-    """Memory for the constants of all items (states and keys of their texts); beyond it, made batch by batch."""
+    """Memory for the constants of all items (states and keys of their texts); beyond it, made batch by batch. Not read
+    where adapters learn."""
     training: Steps = Field(
         default_factory=lambda: Steps(steps=2000, batch=32, learning_rate=1.0e-4, warmup_steps=200, schedule="cosine")
     )
@@ -98,9 +110,24 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
             raise ValueError("needs either 'start', an lrcl table, or 'model'")
         if self.start is not None and self.captions:
             raise ValueError("'captions' are those of 'start'; name them there")
+        if self.policy == "token" and self.learns != "thought":
+            raise ValueError(
+                f"learns: {self.learns} goes with policy gaussian or vector; under policy token the model is frozen"
+            )
         if self.positives >= self.candidates:
             raise ValueError(f"positives ({self.positives}) must be fewer than candidates ({self.candidates})")
         return self
+
+    @property
+    def needs_thoughts(self) -> bool:
+        """Whether thoughts are what learns, or what is made likelier."""
+        return self.learns == "thought" or (self.objective == "policy" and self.policy != "vector")
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """A start without thoughts, where thoughts are needed."""
+        start = config.tables.get(self.start or "")
+        if isinstance(start, LRCLTable) and start.thoughts == 0 and self.needs_thoughts:
+            yield "start", f"{self.start!r} has no thoughts (thoughts: 0), {self.NO_THOUGHTS}"
 
     def reader(self, config: Config) -> ByModel | None:
         """What the table reads that it starts from; where it starts from none, that of a table like it."""

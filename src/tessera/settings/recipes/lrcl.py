@@ -47,5 +47,5 @@ class LRCLTable(ContrastiveTable):
     """The training loop."""
 
     def offers(self) -> frozenset[Need]:
-        """Also a model that reasons, for stage II."""
-        return super().offers() | ({REASONING} if self.thoughts else set())
+        """Also a model that stage II goes on from; whether it needs thoughts, stage II says."""
+        return super().offers() | {REASONING}
