@@ -44,6 +44,7 @@ from tessera.embedding.rewards import (
     degenerate,
     expected_ranks,
     group_advantages,
+    ndcg_reward,
     rank_reward,
     softmax_reward,
     supervised_loss,
@@ -60,6 +61,8 @@ from tessera.training.phases import FixedSteps, Optimizer, Phase, Position, Upda
 
 # of generators: what is drawn for a step, beside the order of items
 _NOISE, _FRESH, _FIXED = 101, 102, 103
+
+_REWARDS = {"rank": rank_reward, "ndcg": ndcg_reward, "softmax": softmax_reward}
 
 
 @dataclass
@@ -111,8 +114,11 @@ class CollaborativeTraining:
         self.frozen = table.learns == "thought"
         settings = table.training
         self.batches = ItemBatches(candidates.anchors, settings.batch, machine.world, settings.seed)
-        generator = np.random.default_rng((settings.seed, 0, _FIXED))
-        self.fixed = candidates.draw(np.arange(len(candidates.anchors)), generator)
+        if table.negatives == "hard":
+            self.fixed = candidates.nearest(self._catalogue().float().cpu().numpy())
+        else:
+            generator = np.random.default_rng((settings.seed, 0, _FIXED))
+            self.fixed = candidates.draw(np.arange(len(candidates.anchors)), generator)
         self.reference = deepcopy(reasoner.attention)
         self.started = self._started()
         self.std = self.deviation()
@@ -153,7 +159,7 @@ class CollaborativeTraining:
         distinct, where = np.unique(items, return_inverse=True)
         others = self.embed(self._rows(distinct))[torch.from_numpy(where.reshape(items.shape)).to(rolled.device)]
         similarity = self._compare(rolled, others)
-        reward = rank_reward if self.table.reward == "rank" else softmax_reward
+        reward = _REWARDS[self.table.reward]
         rewards = self.machine.gather(reward(similarity, torch.from_numpy(weights).to(similarity)))
         numbers = {
             "reward": float(rewards[:, 1:].mean()),
@@ -310,13 +316,18 @@ class CollaborativeTraining:
         return made[torch.from_numpy(order).to(made.device)]
 
     @torch.no_grad()
-    def positive_rank(self) -> float:
-        """Mean rank, from 0, of the positives of all items among their fixed candidates, without noise."""
+    def _catalogue(self) -> Tensor:
+        """(texts, width) embeddings of all items as the model is now, made by all processes."""
         rows = np.arange(len(self.prefixes))
         world = self.machine.world
         # every process holds as many; what is embedded twice is cut off
         padded = np.resize(rows, -(-len(rows) // world) * world)
-        vectors = self.machine.gather(self.embed(self.machine.share(padded)))[: len(rows)]
+        return self.machine.gather(self.embed(self.machine.share(padded)))[: len(rows)]
+
+    @torch.no_grad()
+    def positive_rank(self) -> float:
+        """Mean rank, from 0, of the positives of all items among their fixed candidates, without noise."""
+        vectors = self._catalogue()
         ranks = []
         size = max(1, 2**24 // (self.candidates.size * vectors.shape[1]))
         for start in range(0, len(self.candidates.anchors), size):

@@ -54,6 +54,7 @@ class Prefixes:
         rows = self.rows
         one = self._read(np.array([int(self.lengths.argmin())]))
         parts = [one.states, *(part for layer in one.cache for part in layer)]
+        parts += [one.inputs] if one.inputs is not None else []
         token = sum(part.numel() * part.element_size() for part in parts) / int(one.lengths[0])
         needed = token * int(self.lengths.sum()) / GIB
         self.kept = needed <= cache_gib
@@ -83,7 +84,8 @@ class Prefixes:
         positions = within.expand_as(mask)
         cache = tuple((keys[index].transpose(1, 2), values[index].transpose(1, 2)) for keys, values in self.cache)
         totals = self.totals[torch.from_numpy(rows).to(lengths.device)]
-        return Prefix(self.states[index], mask.long(), positions, lengths, cache, totals)
+        inputs = self.inputs[index] if self.inputs is not None else None
+        return Prefix(self.states[index], mask.long(), positions, lengths, cache, totals, inputs)
 
     def _read(self, rows: np.ndarray) -> Prefix:
         device = self.reasoner.model.device
@@ -98,6 +100,7 @@ class Prefixes:
         self.starts = torch.from_numpy(starts).to(device)
         self.states = one.states.new_empty(tokens, one.states.shape[-1])
         self.totals = one.total.new_empty(len(self.rows), one.total.shape[-1])
+        self.inputs = one.inputs.new_empty(tokens, one.inputs.shape[-1]) if one.inputs is not None else None
 
         def room(part: Tensor) -> Tensor:
             return part.new_empty(tokens, part.shape[1], part.shape[3])
@@ -109,6 +112,8 @@ class Prefixes:
                 mask = prefix.mask.bool()
                 index = (self.starts[torch.from_numpy(batch).to(device)][:, None] + prefix.positions)[mask]
                 self.states[index] = prefix.states[mask]
+                if self.inputs is not None and prefix.inputs is not None:
+                    self.inputs[index] = prefix.inputs[mask]
                 self.totals[torch.from_numpy(batch).to(device)] = prefix.total
                 for (keys, values), (read_keys, read_values) in zip(self.cache, prefix.cache, strict=True):
                     keys[index] = read_keys.transpose(1, 2)[mask]

@@ -36,6 +36,17 @@ def rank_reward(similarity: Tensor, weights: Tensor) -> Tensor:
     return (gains * weights[:, None]).sum(-1)
 
 
+def ndcg_reward(similarity: Tensor, weights: Tensor) -> Tensor:
+    """NDCG of an item's own neighbours among its candidates, 1 where the positives stand first, by their shares.
+
+    Gains are the shares of the positives; shapes as in `rank_reward`. Of one positive it is 1 / log2(rank + 2).
+    """
+    found = (weights[:, None] / torch.log2(expected_ranks(similarity) + 2)).sum(-1)
+    places = torch.arange(weights.shape[-1], device=weights.device, dtype=weights.dtype)
+    ideal = (weights.sort(-1, descending=True).values / torch.log2(places + 2)).sum(-1)
+    return found / ideal[:, None]
+
+
 def standardized(similarity: Tensor) -> Tensor:
     """Similarities (items, group, candidates) over their standard deviation among an item's candidates.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -31,9 +31,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("pairs"))
 
 
-def stage_one(folder: Path, start: LRCLTable) -> Path:
+Kind = Literal["decoder", "encoder"]
+
+
+def stage_one(folder: Path, start: LRCLTable, kind: Kind = "decoder") -> Path:
     """A stage I whose adapters do something, and an attention if it thinks."""
-    model = tiny_model()
+    model = tiny_model(kind)
     add_lora(model.tower, start.lora)
     generator = torch.Generator().manual_seed(0)
     adapters = lora_weights(model.tower)
@@ -46,11 +49,12 @@ def stage_one(folder: Path, start: LRCLTable) -> Path:
     return path
 
 
-def begun(data: Path, folder: Path, settings: CRRLTable, **start: Any) -> CRRLRecipe:
+def begun(data: Path, folder: Path, settings: CRRLTable, kind: Kind = "decoder", **start: Any) -> CRRLRecipe:
     """A recipe that is ready to train, on a stage I."""
     torch.set_num_threads(1)
     first = LRCLTable(model="tiny", batch_tokens=400, **start)
-    recipe = made(settings, first, data / "items.parquet", stage_one(folder, first), data)
+    embedder = stage_one(folder, first, kind)
+    recipe = made(settings, first, data / "items.parquet", embedder, data, tiny_model(kind))
     recipe.begin(Machine(settings.training))
     return recipe
 
@@ -69,7 +73,8 @@ def plain(training: CollaborativeTraining, row: list[int]) -> tuple[Tensor, Tens
         at = torch.arange(states.shape[1])[None]
         thoughts.append(attention(states[:, -1], at[:, -1], states, torch.ones_like(at), at))
         inputs = torch.cat([inputs, thoughts[-1][:, None]], 1)
-    inputs = torch.cat([inputs, model.embed(torch.tensor([[model.end_token]]))], 1)
+    if thoughts or model.kind != "encoder":
+        inputs = torch.cat([inputs, model.embed(torch.tensor([[model.end_token]]))], 1)
     vector = model.tower(inputs_embeds=inputs, use_cache=False).last_hidden_state[0].mean(0)
     return (torch.stack(thoughts, 1)[0] if thoughts else torch.zeros(0, len(vector))), vector
 
@@ -94,16 +99,24 @@ def agree(one: dict[str, Tensor], other: dict[str, Tensor], share: float = 1e-3)
         assert (one[name] - slope).norm() <= share * (slope.norm() + 1e-5), name
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize(("policy", "thoughts"), [("gaussian", 1), ("gaussian", 2), ("vector", 1), ("vector", 0)])
+@pytest.mark.parametrize(
+    ("policy", "thoughts", "kind", "recompute"),
+    [
+        ("gaussian", 1, "decoder", True),
+        ("gaussian", 2, "decoder", False),
+        ("vector", 1, "decoder", False),
+        ("vector", 0, "decoder", True),
+        ("gaussian", 2, "encoder", True),
+        ("vector", 1, "encoder", False),
+        ("vector", 0, "encoder", False),
+    ],
+)
 def test_a_policy_gradient_runs_through_both_passes(
-    data: Path, tmp_path: Path, policy: str, thoughts: int, recompute: bool
+    data: Path, tmp_path: Path, policy: str, thoughts: int, kind: Kind, recompute: bool
 ) -> None:
-    if recompute and thoughts != 1:
-        pytest.skip("one thought says it")
     learns = "both" if thoughts else "adapters"
     settings = table(policy=policy, learns=learns, kl=0.3, noise_std=0.5, reward="softmax")
-    training = begun(data, tmp_path, settings, thoughts=thoughts, recompute=recompute).training
+    training = begun(data, tmp_path, settings, kind, thoughts=thoughts, recompute=recompute).training
     update = next(iter(training.updates(0)))
     rollouts: Rollouts = update.losses.args[0]  # type: ignore[attr-defined]
     shaken(training)
@@ -130,11 +143,11 @@ def test_a_policy_gradient_runs_through_both_passes(
     assert ("attention.value.weight" in reference) == (learns == "both")
 
 
-@pytest.mark.parametrize("thoughts", [0, 1])
-def test_the_control_learns_through_both_passes(data: Path, tmp_path: Path, thoughts: int) -> None:
+@pytest.mark.parametrize(("thoughts", "kind"), [(0, "decoder"), (1, "decoder"), (0, "encoder"), (1, "encoder")])
+def test_the_control_learns_through_both_passes(data: Path, tmp_path: Path, thoughts: int, kind: Kind) -> None:
     learns = "both" if thoughts else "adapters"
     settings = table(objective="contrastive", learns=learns, positives=2)
-    training = begun(data, tmp_path, settings, thoughts=thoughts).training
+    training = begun(data, tmp_path, settings, kind, thoughts=thoughts).training
     update = next(iter(training.updates(0)))
     ids, items, weights = update.losses.args  # type: ignore[attr-defined]
     loss = total(update.losses(), training.machine).loss

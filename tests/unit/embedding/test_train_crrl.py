@@ -333,6 +333,7 @@ def test_a_held_out_interaction_changes_nothing(data: Path, tmp_path: Path, give
         {"learns": "adapters", "kl": 0.1},
         {"learns": "both", "policy": "vector", "advantage": "batch"},
         {"learns": "both", "objective": "contrastive"},
+        {"negatives": "hard", "reward": "ndcg", "positives": 3},
     ],
     ids=lambda given: "-".join(map(str, given.values())),
 )
@@ -411,7 +412,7 @@ def test_a_start_without_thoughts_is_refused_where_they_are_needed(data: Path, t
 
 _CASES: list[dict[str, Any]] = [
     {"kl": 0.1, "reward": "softmax"}, {"preset": "official", "noise_std": 2.0}, {"objective": "contrastive"},
-    {"learns": "both", "policy": "vector", "kl": 0.1, "noise_std": 0.5},
+    {"learns": "both", "policy": "vector", "kl": 0.1, "noise_std": 0.5, "negatives": "hard"},
 ]  # fmt: skip
 
 _WORKER = """

@@ -70,7 +70,11 @@ WRONG = [
     ("tables.first.thoughts", 0, "'first' has no thoughts (thoughts: 0), so there is nothing to make likelier"),
     ("tables.second.model", "small", "needs either 'start', an lrcl table, or 'model'"),
     ("tables.second.positives", 10, "positives (10) must be fewer than candidates (10)"),
-    ("tables.first.model", "mini", "tables.first.model: 'mini' is an encoder; a decoder is needed"),
+    (
+        "tables.first",
+        {"recipe": "lrcl", "model": "mini", "two_pass": True},
+        "tables.first.two_pass: True is a published habit of decoders, and 'mini' is an encoder",
+    ),
     ("tables.first.training", {"batch": 9, "processes": 2}, "9 does not divide among 2 processes"),
     ("tables.first.drop", 1.0, "tables.first.drop"),
     ("systems.aligned.items.align", {"system": "popular"}, "'popular' is no system of IDs"),

@@ -11,7 +11,7 @@ from tessera.settings.base import PresetSettings
 from tessera.settings.language import ByModel
 from tessera.settings.recipes.base import Finish, RecipeSettings
 from tessera.settings.recipes.lrcl import LRCLTable
-from tessera.settings.references import CaptionsName, DecoderName, ReasoningTableName
+from tessera.settings.references import DECODER, CaptionsName, ModelName, ReasoningTableName
 from tessera.settings.training import Steps
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
     recipe: Literal["crrl"] = "crrl"
     start: ReasoningTableName | None = None
     """The `lrcl` table under `tables` whose model goes on learning; null starts from `model`, without stage I."""
-    model: DecoderName | None = None
+    model: ModelName | None = None
     """Name under `models`, where there is no `start`."""
     captions: list[CaptionsName] = Field(default_factory=list)
     """Names under `captions`, where there is no `start`."""
@@ -73,12 +73,13 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
     """Count pairs in training histories, or in all, held-out interactions included (published, and a leak)."""
     lonely_items: Literal["skip", "keep"] = "skip"
     """Items that co-occur with none: left out, or rewarded for a random one, as published."""
-    negatives: Literal["fixed", "fresh"] = "fixed"
-    """Negatives drawn once, as published, or at every step."""
+    negatives: Literal["fixed", "fresh", "hard"] = "fixed"
+    """Negatives drawn once, as published, or at every step; or hard: of the items that it never meets those whose
+    vectors are most like its own at the start."""
     similarity: Literal["cosine", "dot"] = "cosine"
     """How a rollout is compared with candidates; dot as published."""
-    reward: Literal["rank", "softmax"] = "rank"
-    """Published reward of the positives' ranks, or their continuous share of a softmax."""
+    reward: Literal["rank", "ndcg", "softmax"] = "rank"
+    """Published reward of the positives' ranks; their NDCG, by their shares; or their continuous share of a softmax."""
     advantage: Literal["group", "batch"] = "group"
     """Rewards relative to the item's other rollouts, or to the whole batch, as published."""
     clip_low: float = Field(0.2, gt=0)
@@ -124,8 +125,13 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
         return self.learns == "thought" or (self.objective == "policy" and self.policy != "vector")
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """A start without thoughts, where thoughts are needed."""
+        """A start without thoughts, where thoughts are needed; published habits that an encoder cannot have."""
         start = config.tables.get(self.start or "")
+        model = config.models.get(self.model or (start.model if isinstance(start, LRCLTable) else ""))
+        if model is not None and DECODER not in model.offers():
+            for key in ("policy", "prompts"):
+                if key in self.habits():
+                    yield key, f"{getattr(self, key)!r} is a published habit of decoders, and its model is an encoder"
         if isinstance(start, LRCLTable) and start.thoughts == 0 and self.needs_thoughts:
             yield "start", f"{self.start!r} has no thoughts (thoughts: 0), {self.NO_THOUGHTS}"
 
