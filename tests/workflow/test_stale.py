@@ -72,6 +72,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("tables__lrcl__drop", 0.3, {"tune": 2, **REAEMB}),
     ("tables__reaemb__noise_std", 0.2, {"tune": 1, **REAEMB}),
     ("tables__reaemb__learns", "both", {"tune": 1, **REAEMB}),
+    ("tables__reaemb__temperature", 0.2, {"tune": 1, **REAEMB}),
     ("tables__reaemb__policy", "vector", {"tune": 1, **REAEMB}),
     ("tables__reaemb__negatives", "hard", {"tune": 1, **REAEMB}),
     ("tables__reaemb__reward", "ndcg", {"tune": 1, **REAEMB}),

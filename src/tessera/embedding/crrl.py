@@ -213,7 +213,7 @@ class CollaborativeTraining:
         vectors = vectors[torch.from_numpy(where.reshape(len(ids), -1)).to(vectors.device)]
         similarity = self._compare(vectors[:, :1], vectors[:, 1:])
         right = torch.from_numpy(weights).to(similarity)
-        loss = self.machine.gather(supervised_loss(similarity[:, 0], right)).mean()
+        loss = self.machine.gather(supervised_loss(similarity[:, 0], right, self.table.supervised_temperature)).mean()
         rewards = self.machine.gather(rank_reward(similarity.detach(), right))
         return {"loss": Term(loss), "reward_noise_free": reported(rewards.mean())}
 

@@ -67,9 +67,18 @@ def softmax_reward(similarity: Tensor, weights: Tensor) -> Tensor:
     return (standardized(similarity).softmax(-1) * (weights > 0)[:, None]).sum(-1)
 
 
-def supervised_loss(similarity: Tensor, weights: Tensor) -> Tensor:
-    """Cross-entropy (items,) of the same softmax with the positives' shares, from similarities (items, candidates)."""
-    return -(weights * standardized(similarity[:, None])[:, 0].log_softmax(-1)).sum(-1)
+def supervised_loss(similarity: Tensor, weights: Tensor, temperature: float | None = None) -> Tensor:
+    """Cross-entropy (items,) of a softmax over the candidates with the positives' shares.
+
+    Args:
+        similarity: (items, candidates).
+        weights: (items, candidates) share of each positive, 0 at negatives.
+        temperature: divides the similarities, as in InfoNCE; None standardizes them as the reward does. Standardized
+            similarities are the same however close all vectors lie, so they do not keep what makes them from drawing
+            all vectors together.
+    """
+    scores = standardized(similarity[:, None])[:, 0] if temperature is None else similarity / temperature
+    return -(weights * scores.log_softmax(-1)).sum(-1)
 
 
 def group_advantages(rewards: Tensor) -> Tensor:

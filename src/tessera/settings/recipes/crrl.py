@@ -50,6 +50,9 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
     """Keep so many principal components (all, where there are fewer); null keeps the vectors as they are."""
     objective: Literal["policy", "contrastive"] = "policy"
     """Policy gradient, or the control: a supervised contrastive loss on the same pairs."""
+    temperature: float | None = Field(None, gt=0)
+    """Contrastive objective: what similarities are divided by; null is 0.1 where adapters learn, and their deviation
+    among an item's candidates where the thought alone does: adapters would draw all vectors together under it."""
     learns: Literal["thought", "adapters", "both"] = "thought"
     """The reasoning attention alone, on a frozen model, as published; the model's adapters, which go on from stage I;
     or both. Where adapters learn, gradients run through both passes, without dropout."""
@@ -123,6 +126,11 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
     def needs_thoughts(self) -> bool:
         """Whether thoughts are what learns, or what is made likelier."""
         return self.learns == "thought" or (self.objective == "policy" and self.policy != "vector")
+
+    @property
+    def supervised_temperature(self) -> float | None:
+        """Of the contrastive objective; None standardizes similarities."""
+        return self.temperature or (None if self.learns == "thought" else 0.1)
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """A start without thoughts, where thoughts are needed; published habits that an encoder cannot have."""
