@@ -6,6 +6,7 @@ steps there are from one to the next. It takes six bytes a row; the work on the 
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -116,7 +117,12 @@ class _Codes:
 
 
 def read_scores(
-    settings: GivenSystem, source: Path, raw_users: list[str], raw_items: list[str], judged: list[str], folder: Path
+    settings: GivenSystem,
+    files: list[Path],
+    raw_users: list[str],
+    raw_items: list[str],
+    judged: list[str],
+    folder: Path,
 ) -> GivenScores:
     """Read a file of scores or lists.
 
@@ -126,7 +132,7 @@ def read_scores(
 
     Args:
         settings: the names of the columns.
-        source: the file, or a folder of parts.
+        files: the file, or the parts of one.
         raw_users: raw ids by dense id, position 0 unused.
         raw_items: the same for items.
         judged: raw ids of the test users.
@@ -135,12 +141,13 @@ def read_scores(
         ScoresError: a score is no number, or the file knows none of the test users or none of the items.
         DataFileError: the file is damaged, or lacks a column.
     """
+    source = files[0] if len(files) == 1 else Path(os.path.commonpath(files))
     aside = ItemsLog()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".scores-") as work:
         coded = _Coded(Path(work))
         try:
-            for path in parts(source):
+            for path in files:
                 _read(settings, path, coded, aside)
         finally:
             coded.close()

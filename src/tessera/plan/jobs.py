@@ -226,7 +226,7 @@ class Jobs:
         if noun.kind == "run":
             run = self.plan.trained[noun.name]
             path = run.method.source(dataset, run.seed)
-            return {"source": str(find(path))} if path is not None else {}
+            return {"source": [str(file) for file in parts(find(path))]} if path is not None else {}
         if noun.kind not in ("table", "semantic_ids"):
             return {}
         settings = (self.config.tables if noun.kind == "table" else self.config.semantic_ids)[noun.name]

@@ -41,8 +41,8 @@ class RunInputs(Settings):
     """Semantic IDs (Parquet); the quantiser's `model.safetensors` lies beside them."""
     model: str | None = None
     """Folder of a language model that was built."""
-    source: str | None = None
-    """A file that the system itself names."""
+    source: list[str] = Field(default_factory=list)
+    """Files that the system itself names: one, or the parts of one."""
     start: str | None = None
     """Weights of the run that training goes on from; its other files lie where it was left."""
     missing: Missing | None = None
@@ -55,7 +55,7 @@ class RunInputs(Settings):
     def digests(self) -> list[str]:
         """Fingerprints of the files, for the identity of a run's state."""
         files = [path for _, path in sorted(self.tables.items())]
-        files += [path for path in (self.teacher, self.codes, self.source) if path]
+        files += [path for path in (self.teacher, self.codes, *self.source) if path]
         files += [str(Path(self.codes).with_name("model.safetensors"))] if self.codes else []
         files += [str(Path(self.model, "model.safetensors"))] if self.model else []
         files += [self.start, str(RunFolder(Path(self.start).parent).items)] if self.start else []
@@ -167,6 +167,6 @@ def run_inputs(run: Run, files: Mapping[str, Any]) -> RunInputs:
         teacher=files.get("teacher"),
         codes=files.get("codes"),
         model=files.get("language_model"),
-        source=files.get("source"),
+        source=list(files.get("source", [])),
         start=files.get("start"),
     )

@@ -47,7 +47,7 @@ def try_run(
             launch(run, data, inputs, weights, state, code, logfile)
         ended = read_json(description)
         outcome |= {key: ended.get(key) for key in ("validation", "best_epoch", "epochs")}
-        if run.heuristic:
+        if run.heuristic or "selected" in ended:  # what was chosen after the last epoch counts, too
             outcome["validation"] = _validation(run, data, inputs, weights)
         write_text(output.with_name("history.jsonl"), history.read_text(encoding="utf-8"))
     except TrainingError as error:
@@ -64,7 +64,7 @@ def try_run(
 
 
 def _validation(run: Run, data: Path, inputs: RunInputs, weights: Path) -> float:
-    """What decides among trained systems, of one that is not trained: NDCG@10 of the same validation cases."""
+    """What decides among systems, of one as it stands when training is over: NDCG@10 of the same validation cases."""
     dataset = load_dataset(data)
     scorer = load_scorer(weights, run, dataset.train_counts, inputs)
     judged = validation_settings(run)

@@ -149,6 +149,23 @@ def test_inputs_are_files_of_what_is_read(tiny: Plan) -> None:
     assert jobs.inputs(Noun("table", "latent"), "bazaar") == {"source": "results/experiment/bazaar/raw/latents.parquet"}
 
 
+def test_scores_in_parts_are_files_that_are_read(tmp_path: Path) -> None:
+    for name in ("part-10.csv", "part-2.csv", "_SUCCESS", "notes.txt"):
+        (tmp_path / name).write_text("user,item,score\n")
+    plan = Plan(
+        load(
+            {
+                "datasets": {"shop": {"source": "bazaar"}},
+                "systems": {"mine": {"recommender": "given", "path": str(tmp_path)}},
+                "experiment": {"datasets": ["shop"], "systems": ["popular", "mine"]},
+            }
+        )
+    )
+    run = next(noun for noun in plan.nouns if noun.kind == "run" and noun.name.startswith("mine"))
+    read = [str(tmp_path / "part-2.csv"), str(tmp_path / "part-10.csv")]
+    assert Jobs(plan).inputs(run, "shop")["source"] == read
+
+
 def test_every_input_of_a_noun_is_made_by_one_that_it_reads(tiny: Plan) -> None:
     jobs = Jobs(tiny)
     for noun in tiny.nouns:

@@ -14,7 +14,7 @@ from tessera.artifacts.files import read_json
 from tessera.artifacts.tables import read_table
 from tessera.data import scores as reader
 from tessera.data.dataset import load_dataset
-from tessera.data.files import DataFileError
+from tessera.data.files import DataFileError, parts
 from tessera.data.scores import ScoresError, read_scores
 from tessera.evaluation.histories import slices
 from tessera.recommenders.evaluate import evaluate_run, load_scorer
@@ -47,7 +47,7 @@ def own_scores(data: Path, folder: Path, system: str = "item_knn") -> pl.DataFra
 def judged(data: Path, folder: Path, file: Path, settings: Evaluation, **keys: object) -> tuple[pl.DataFrame, dict]:
     """The evaluation table and the metrics of a file."""
     run = make_run(system={"recommender": "given", "path": str(file), **keys})
-    inputs = RunInputs(source=str(file))
+    inputs = RunInputs(source=[str(part) for part in parts(file)])
     model = folder / "given" / "model.safetensors"
     train_run(run, data, inputs, model, folder / "state")
     evaluate_run(run, settings, model, data, RunInputs(), None, folder / "e.parquet", folder / "m.json")
@@ -118,6 +118,21 @@ def test_lists_are_exact_up_to_their_length_and_hold_nothing_else(data, tmp_path
     assert given["remarks"] == ["ranked by a file of another program"]  # 7 items are enough for the cut-offs
 
 
+def test_parts_in_a_folder_are_one_file(data, tmp_path):
+    table = own_scores(data, tmp_path)
+    table.write_parquet(tmp_path / "whole.parquet")
+    (tmp_path / "parts").mkdir()
+    for number, start in enumerate(range(0, len(table), 700)):
+        table.slice(start, 700).write_parquet(tmp_path / "parts" / f"part-{number}.parquet")
+    (tmp_path / "parts" / "_SUCCESS").touch()
+    settings = Evaluation()
+    whole, metrics = judged(data, tmp_path, tmp_path / "whole.parquet", settings)
+    parted, same = judged(data, tmp_path, tmp_path / "parts", settings)
+    assert len(parts(tmp_path / "parts")) > 2
+    assert parted.equals(whole)
+    assert same["metrics"] == metrics["metrics"]
+
+
 def test_users_without_a_row_and_short_lists_are_remarked(data, tmp_path, caplog):
     table = own_scores(data, tmp_path).filter(~pl.col("user").is_in(["u3", "u9"]))
     best = table.sort("score", descending=True).group_by("user", maintain_order=True).head(12)
@@ -144,7 +159,7 @@ def test_users_without_a_row_and_short_lists_are_remarked(data, tmp_path, caplog
 
 def read(file: Path, folder: Path, **keys: str) -> reader.GivenScores:
     settings = GivenSystem(path=str(file), **keys)
-    return read_scores(settings, file, ["", "a", "b", "c"], ["", "x", "y", "z"], ["a", "c"], folder)
+    return read_scores(settings, parts(file), ["", "a", "b", "c"], ["", "x", "y", "z"], ["a", "c"], folder)
 
 
 def test_rows_that_say_nothing_are_counted_and_kept_aside(tmp_path, caplog):
@@ -207,16 +222,16 @@ def test_blocks_change_nothing(tmp_path, monkeypatch):
     expected = read_table(tmp_path / "rejected.parquet", "rejected")
     for size in (1, 2, 5):
         monkeypatch.setattr(reader, "BLOCK_ROWS", size)
-        parts = read(tmp_path / "s.csv", tmp_path)
+        again = read(tmp_path / "s.csv", tmp_path)
         for name in ("offsets", "items", "levels"):
-            assert getattr(parts, name).tolist() == getattr(whole, name).tolist()
+            assert getattr(again, name).tolist() == getattr(whole, name).tolist()
         assert read_table(tmp_path / "rejected.parquet", "rejected").equals(expected)
 
 
 def test_whole_numbers_meet_whether_or_not_a_program_wrote_them_as_floats(tmp_path):
     pl.DataFrame({"user": [1.0, 2.0], "item": [5.0, 6.0], "rank": [1, 1]}).write_parquet(tmp_path / "s.parquet")
     settings = GivenSystem(path="s.parquet")
-    made = read_scores(settings, tmp_path / "s.parquet", ["", "1", "2"], ["", "5", "6"], ["1"], tmp_path)
+    made = read_scores(settings, [tmp_path / "s.parquet"], ["", "1", "2"], ["", "5", "6"], ["1"], tmp_path)
     assert made.items.tolist() == [1, 2]
 
 

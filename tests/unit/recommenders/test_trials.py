@@ -13,10 +13,11 @@ from pattern import make_run, write_dataset
 from tessera.artifacts.files import read_json, write_json
 from tessera.data.dataset import load_dataset
 from tessera.evaluation.histories import Histories
+from tessera.evaluation.judge import validation_metrics
 from tessera.recommenders import trial as trial_module
 from tessera.recommenders.evaluate import evaluate_run, load_scorer
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.train import train_run
+from tessera.recommenders.train import train_run, validation_settings
 from tessera.recommenders.trial import try_run
 from tessera.settings.changes import with_values
 from tessera.settings.evaluation import Evaluation
@@ -101,6 +102,20 @@ def test_a_heuristic_is_tried_without_a_test_target(kind: str, tmp_path: Path) -
         ahead = (scores > own).sum().item() + ((scores == own).sum().item() - 1) / 2
         gains.append(0.0 if repeated or ahead > 9 else 1 / np.log2(ahead + 2))
     assert outcomes[0]["validation"] == pytest.approx(np.mean(gains), abs=1e-6)
+
+
+def test_what_is_chosen_after_training_counts_in_a_search(data: Path, tmp_path: Path) -> None:
+    run = with_values(make_run(system={"recommender": "markov_mixture", "grid": [0.0, 0.9]}), VALUES)
+    try_run(run, data, RunInputs(), tmp_path / "trial" / "trial.json", tmp_path / "state")
+    model = tmp_path / "model.safetensors"
+    train_run(run, data, RunInputs(), model, tmp_path / "state")
+    dataset = load_dataset(data)
+    scorer = load_scorer(model, run, dataset.train_counts, RunInputs())
+    expected = validation_metrics(scorer, dataset.cases("valid"), validation_settings(run))["NDCG@10"]
+    of_base = read_json(model.with_suffix(".json"))
+    assert of_base["selected"] == {"weight": 0.9}
+    assert read_json(tmp_path / "trial" / "trial.json")["validation"] == pytest.approx(expected, abs=1e-12)
+    assert expected > of_base["validation"]
 
 
 def test_a_training_that_ended_before_the_kill_is_not_done_again(

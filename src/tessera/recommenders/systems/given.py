@@ -34,11 +34,11 @@ class Given(Fixed):
         """See `Fixed.make`."""
         settings = run.method
         assert isinstance(settings, GivenSystem)
-        if inputs.source is None:
+        if not inputs.source:
             raise ValueError(f"system {run.system!r} is judged by a file, but none was given")
         users, items = (read_raw_ids(data, kind) for kind in ("users", "items"))
         judged = [users[user] for user in dataset.cases("test").users]
-        read = read_scores(settings, Path(inputs.source), users, items, judged, folder)
+        read = read_scores(settings, [Path(file) for file in inputs.source], users, items, judged, folder)
         arrays = {"offsets": read.offsets, "items": read.items, "levels": read.levels}
         return {name: torch.from_numpy(array) for name, array in arrays.items()} | {
             "catalogue": torch.tensor(dataset.n_items)

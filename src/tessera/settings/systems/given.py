@@ -23,7 +23,8 @@ class GivenSystem(SystemSettings):
 
     recommender: Literal["given"] = "given"
     path: str
-    """The file, looked up like data files; `{dataset}` and `{seed}` in it stand for the dataset's name and the seed."""
+    """The file, or a folder of its parts, looked up like data files; `{dataset}` and `{seed}` in it stand for the
+    dataset's name and the seed."""
     user: str = Field("user", min_length=1)
     """Column of raw user ids, as in the log."""
     item: str = Field("item", min_length=1)
