@@ -15,6 +15,8 @@ from tessera.settings.recipes.crrl import CRRLTable
 MAX_HISTORY = 1000
 """Pairs are counted among so many items at the end of a history: a history of n items takes n squared entries."""
 
+_BLOCK = 1024  # anchors that are compared with all items at once
+
 _ROUNDS = 20  # of drawing negatives again, before the rest is drawn from an explicit list
 
 
@@ -52,13 +54,7 @@ class Candidates:
             items (rows, size) and weights (rows, size), 0 at negatives.
         """
         anchors, positives = self.anchors[rows], self.positives[rows]
-        columns = np.arange(self.size)
-        known = np.zeros((len(rows), self.size), np.int64)
-        known[:, : positives.shape[1]] = positives
-        weights = np.zeros((len(rows), self.size), np.float64)
-        weights[:, : positives.shape[1]] = self.weights[rows]
-        candidates = known.copy()
-        open_ = columns[None] >= (positives > 0).sum(1)[:, None]
+        candidates, weights, open_ = self._begun(rows)
         for _ in range(_ROUNDS):
             if not open_.any():
                 break
@@ -66,8 +62,50 @@ class Candidates:
             open_ = self._refused(anchors, candidates, open_)
         for row in np.flatnonzero(open_.any(1)):
             self._fill(anchors[row], candidates[row], open_[row], positives[row], generator)
-        weights[(weights == 0).all(1), 0] = 1.0
         return candidates, weights
+
+    def nearest(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Positives, then hard negatives: the items most like the anchor among those that never co-occur with it.
+
+        Where too few never co-occur, others that are no positives fill up, again the most alike first.
+
+        Args:
+            vectors: (eligible, width) of the eligible items, in that order; compared by cosine, ties by item id.
+        Returns:
+            items (anchors, size) and weights, as from `draw`.
+        """
+        rows = np.arange(len(self.anchors))
+        candidates, weights, open_ = self._begun(rows)
+        unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        column = np.full(self.counts.shape[1], -1)
+        column[self.eligible] = np.arange(len(self.eligible))
+        for start in range(0, len(rows), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            similarity = unit[column[self.anchors[block]]] @ unit.T
+            met = self.counts[self.anchors[block]].tocoo()
+            known = column[met.col] >= 0
+            # below every cosine
+            similarity[met.row[known], column[met.col[known]]] -= 4.0
+            # the padding of fewer positives stands for the anchor itself, which is none either
+            right = np.where(self.positives[block] > 0, self.positives[block], self.anchors[block][:, None])
+            for taken in (right, self.anchors[block][:, None]):
+                np.put_along_axis(similarity, column[taken], -np.inf, 1)
+            order = self.eligible[np.argsort(-similarity, axis=1, kind="stable")[:, : self.size]]
+            # the first of each order go to the row's open cells, which are its last
+            count = open_[block].sum(1, keepdims=True)
+            wanted = np.arange(self.size)[None] < count
+            candidates[block][open_[block]] = order[wanted]
+        return candidates, weights
+
+    def _begun(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Candidates (rows, size) with the positives of anchors alone, weights, and which cells are open."""
+        positives = self.positives[rows]
+        candidates = np.zeros((len(rows), self.size), np.int64)
+        candidates[:, : positives.shape[1]] = positives
+        weights = np.zeros((len(rows), self.size), np.float64)
+        weights[:, : positives.shape[1]] = self.weights[rows]
+        weights[(weights == 0).all(1), 0] = 1.0
+        return candidates, weights, np.arange(self.size)[None] >= (positives > 0).sum(1)[:, None]
 
     def _refused(self, anchors: np.ndarray, candidates: np.ndarray, drawn: np.ndarray) -> np.ndarray:
         """Drawn cells (rows, size) that hold the anchor, what co-occurs with it, or what the row has already."""

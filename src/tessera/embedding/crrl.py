@@ -8,12 +8,17 @@ alone.
 With several thoughts the action is all of them: noise is added to the thoughts as they stand, and each thought's
 gradient holds the earlier ones constant, as in stage I, unless `through_first_pass` of the start is set.
 
+`policy: vector` adds the noise to the item's vector instead, so that the reward reaches all that made it, and a rollout
+costs no pass at all. `learns: adapters` or `both` lets stage I's adapters go on learning, without dropout: two passes
+over an item are then the same policy. Gradients run through both passes, the one that the thought is made from and the
+one that sums up; nothing of a text is constant any more, so every update reads its items again.
+
 As published, which is thought wrong in places: `crrl_published.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -24,6 +29,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tessera.artifacts.logs import log
 from tessera.data.dataset import Dataset, load_dataset
@@ -38,12 +44,14 @@ from tessera.embedding.rewards import (
     degenerate,
     expected_ranks,
     group_advantages,
+    ndcg_reward,
     rank_reward,
     softmax_reward,
     supervised_loss,
 )
 from tessera.embedding.rollouts import embeddings
 from tessera.embedding.text import Items, embed_rows, item_rows, told_items
+from tessera.language.lora import add_lora, lora_weights
 from tessera.language.prompts import Attributes
 from tessera.language.reasoning import LatentReasoner, Prefix
 from tessera.settings.recipes.crrl import CRRLTable
@@ -54,15 +62,22 @@ from tessera.training.phases import FixedSteps, Optimizer, Phase, Position, Upda
 # of generators: what is drawn for a step, beside the order of items
 _NOISE, _FRESH, _FIXED = 101, 102, 103
 
+_REWARDS = {"rank": rank_reward, "ndcg": ndcg_reward, "softmax": softmax_reward}
+
 
 @dataclass
 class Rollouts:
-    """What all updates on a batch of rollouts share: `mine` are this process's items, `batch` all processes'."""
+    """What all updates on a batch of rollouts share: `mine` are this process's items, `batch` all processes'.
 
-    prefix: Prefix
-    """(mine) texts."""
+    Actions are (thoughts, width); the item's vector, where that is the action, is (1, width).
+    """
+
+    rows: np.ndarray
+    """(mine,) which texts."""
+    prefix: Prefix | None
+    """(mine) texts as they were read; None where the model learns and has to read them again."""
     old: Tensor
-    """(mine, 1, thoughts, width) thoughts of the policy that rolled out."""
+    """(mine, 1, thoughts, width) actions of the policy that rolled out, without noise."""
     noise: Tensor
     """(mine, group, thoughts, width)."""
     advantages: Tensor
@@ -70,7 +85,7 @@ class Rollouts:
     counted: Tensor
     """(batch, group) whether the rollout counts in the gradient."""
     reference: Tensor | None
-    """(mine, 1, thoughts, width) thoughts of the reference policy, where the divergence counts."""
+    """(mine, 1, thoughts, width) actions of the reference policy, where the divergence counts."""
     numbers: dict[str, float]
     """What to log of it."""
 
@@ -89,18 +104,23 @@ class CollaborativeTraining:
         """
         Args:
             table: the recipe.
-            reasoner: the language model, frozen, and the attention that learns.
+            reasoner: the language model and the attention; which of them learns, the recipe says.
             prefixes: of `candidates.eligible`, in that order.
             candidates: who learns from whom.
             machine: device and processes.
         """
         self.table, self.reasoner, self.prefixes, self.candidates = table, reasoner, prefixes, candidates
         self.machine = machine
+        self.frozen = table.learns == "thought"
         settings = table.training
         self.batches = ItemBatches(candidates.anchors, settings.batch, machine.world, settings.seed)
-        generator = np.random.default_rng((settings.seed, 0, _FIXED))
-        self.fixed = candidates.draw(np.arange(len(candidates.anchors)), generator)
+        if table.negatives == "hard":
+            self.fixed = candidates.nearest(self._catalogue().float().cpu().numpy())
+        else:
+            generator = np.random.default_rng((settings.seed, 0, _FIXED))
+            self.fixed = candidates.draw(np.arange(len(candidates.anchors)), generator)
         self.reference = deepcopy(reasoner.attention)
+        self.started = self._started()
         self.std = self.deviation()
 
     # ------------------------------------------------------------ a step
@@ -122,7 +142,7 @@ class CollaborativeTraining:
 
     @torch.no_grad()
     def roll_out(self, step: int, ids: np.ndarray, items: np.ndarray, weights: np.ndarray) -> Rollouts:
-        """Thoughts with noise, and how much better than others each ranks the candidates of its item.
+        """Actions with noise, and how much better than others each ranks the candidates of its item.
 
         Args:
             step: its number.
@@ -130,34 +150,34 @@ class CollaborativeTraining:
             items: (mine, candidates) what each is ranked among.
             weights: (mine, candidates) share of each positive, 0 at negatives.
         """
-        prefix = self.prefixes.of(self._rows(ids))
-        old = self._think(prefix)[:, None]
+        rows = self._rows(ids)
+        prefix = self.prefixes.of(rows) if self.frozen else None
+        old = self._each(rows, self.act, prefix=prefix)[:, None]
         noise = self._noise(step, old)
-        with self.machine.autocast():
-            rolled = embeddings(self.reasoner, prefix, old + noise)
+        rolled = self.outcome(rows, old + noise, prefix)
         # each distinct item once, however many rollouts are compared with it
         distinct, where = np.unique(items, return_inverse=True)
         others = self.embed(self._rows(distinct))[torch.from_numpy(where.reshape(items.shape)).to(rolled.device)]
         similarity = self._compare(rolled, others)
-        reward = rank_reward if self.table.reward == "rank" else softmax_reward
+        reward = _REWARDS[self.table.reward]
         rewards = self.machine.gather(reward(similarity, torch.from_numpy(weights).to(similarity)))
         numbers = {
             "reward": float(rewards[:, 1:].mean()),
             "reward_noise_free": float(rewards[:, 0].mean()),
             "degenerate": float(degenerate(rewards).float().mean()),
         }
-        reference = self.reference_thoughts(prefix, old) if self.table.kl else None
-        return Rollouts(prefix, old, noise, self.advantages(rewards), self.counted(rewards), reference, numbers)
+        reference = self.reference_actions(rows, prefix, old) if self.table.kl else None
+        return Rollouts(rows, prefix, old, noise, self.advantages(rewards), self.counted(rewards), reference, numbers)
 
     def update(self, rollouts: Rollouts) -> Losses:
-        """The action is the thought: it is made likelier under a Gaussian around what the attention says now."""
+        """The action, a thought or a vector, is made likelier under a Gaussian around what is said now."""
         table = self.table
-        thoughts = self._think(rollouts.prefix)[:, None]
-        log_ratio = self.machine.gather(gaussian_log_ratio(thoughts, rollouts.old, rollouts.noise, self.std))
+        actions = self._each(rollouts.rows, self.act, prefix=rollouts.prefix)[:, None]
+        log_ratio = self.machine.gather(gaussian_log_ratio(actions, rollouts.old, rollouts.noise, self.std))
         loss = policy_loss(log_ratio, rollouts.advantages, rollouts.counted, table.clip_low, table.clip_high)
         divergence = None
         if rollouts.reference is not None:
-            divergence = self.machine.gather(gaussian_divergence(thoughts, rollouts.reference, self.std)).mean()
+            divergence = self.machine.gather(gaussian_divergence(actions, rollouts.reference, self.std)).mean()
         return self.losses(loss, log_ratio, divergence, rollouts)
 
     def losses(self, loss: Tensor, log_ratio: Tensor, divergence: Tensor | None, rollouts: Rollouts) -> Losses:
@@ -185,13 +205,15 @@ class CollaborativeTraining:
         return losses | {name: reported(number) for name, number in numbers.items()}
 
     def _contrast(self, ids: np.ndarray, items: np.ndarray, weights: np.ndarray) -> Losses:
-        """The control: the same pairs, a supervised loss, and the gradient through the language model's tail pass."""
+        """The control: the same pairs, a supervised loss, and the gradient through the language model's tail pass;
+        through both passes where the model learns.
+        """
         distinct, where = np.unique(np.concatenate([ids[:, None], items], axis=1), return_inverse=True)
         vectors = self.embed(self._rows(distinct))
         vectors = vectors[torch.from_numpy(where.reshape(len(ids), -1)).to(vectors.device)]
         similarity = self._compare(vectors[:, :1], vectors[:, 1:])
         right = torch.from_numpy(weights).to(similarity)
-        loss = self.machine.gather(supervised_loss(similarity[:, 0], right)).mean()
+        loss = self.machine.gather(supervised_loss(similarity[:, 0], right, self.table.supervised_temperature)).mean()
         rewards = self.machine.gather(rank_reward(similarity.detach(), right))
         return {"loss": Term(loss), "reward_noise_free": reported(rewards.mean())}
 
@@ -199,14 +221,16 @@ class CollaborativeTraining:
 
     @torch.no_grad()
     def deviation(self) -> float:
-        """Standard deviation of the noise: a share of the root mean square of the thoughts of all items that learn."""
+        """Standard deviation of the noise: a share of the root mean square of the actions of all items that learn."""
         total, count = 0.0, 0
         rows = self._rows(self.candidates.anchors)
         for batch in self.prefixes.batches(rows):
-            thoughts = self._think(self.prefixes.of(rows[batch])).double()
-            total, count = total + float(thoughts.square().sum()), count + thoughts.numel()
-        deviation = self.table.noise_std * float((total / count) ** 0.5)
-        log.info("noise: standard deviation %.4g (%g of the thoughts')", deviation, self.table.noise_std)
+            actions = self.act(self.prefixes.of(rows[batch])).double()
+            total, count = total + float(actions.square().sum()), count + actions.numel()
+        # nothing is acted on where there are no thoughts, which the supervised loss alone can do without
+        deviation = self.table.noise_std * float((total / max(count, 1)) ** 0.5)
+        what = "vectors" if self.table.policy == "vector" else "thoughts"
+        log.info("noise: standard deviation %.4g (%g of the %s')", deviation, self.table.noise_std, what)
         return deviation
 
     def advantages(self, rewards: Tensor) -> Tensor:
@@ -223,36 +247,87 @@ class CollaborativeTraining:
         """Embeddings (..., width) whose products are similarities: cosines."""
         return F.normalize(vectors, dim=-1)
 
-    def reference_thoughts(self, prefix: Prefix, old: Tensor) -> Tensor:
+    def reference_actions(self, rows: np.ndarray, prefix: Prefix | None, old: Tensor) -> Tensor:
         """(mine, 1, thoughts, width) of the policy at the start; `old` are those of the policy that rolled out."""
+        if self.started is not None:
+            return self.started[torch.from_numpy(rows).to(self.started.device)][:, None]
         learned = self.reasoner.attention
         self.reasoner.attention = self.reference
-        thoughts = self._think(prefix)[:, None]
+        actions = self._each(rows, self.act, prefix=prefix)[:, None]
         self.reasoner.attention = learned
-        return thoughts
-
-    # ------------------------------------------------------------ embeddings
-
-    def embed(self, rows: np.ndarray) -> Tensor:
-        """(n, width) embeddings of prefixes without noise, with the attention as it is."""
-        parts, batches = [], self.prefixes.batches(rows)
-        for batch in batches:
-            prefix = self.prefixes.of(rows[batch])
-            thoughts = self._think(prefix)[:, None]
-            with self.machine.autocast():
-                parts.append(embeddings(self.reasoner, prefix, thoughts)[:, 0])
-        order = np.argsort(np.concatenate(batches), kind="stable")
-        vectors = torch.cat(parts)
-        return vectors[torch.from_numpy(order).to(vectors.device)]
+        return actions
 
     @torch.no_grad()
-    def positive_rank(self) -> float:
-        """Mean rank, from 0, of the positives of all items among their fixed candidates, without noise."""
+    def _started(self) -> Tensor | None:
+        """(texts, thoughts, width) actions at the start, where the model will no longer say them and they are asked."""
+        if self.frozen or not self.table.kl:
+            return None
+        return self._each(np.arange(len(self.prefixes)), self.act)
+
+    # ------------------------------------------------------------ actions and embeddings
+
+    def act(self, prefix: Prefix) -> Tensor:
+        """(n, thoughts, width) what the policy's Gaussian stands around: the thoughts, or the vector, (n, 1, width)."""
+        return self.vector(prefix)[:, None] if self.table.policy == "vector" else self._think(prefix)
+
+    def vector(self, prefix: Prefix) -> Tensor:
+        """(n, width) embeddings without noise, as the model and its attention are."""
+        return self._finish(prefix, self._think(prefix)[:, None])[:, 0]
+
+    def outcome(self, rows: np.ndarray, actions: Tensor, prefix: Prefix | None) -> Tensor:
+        """(n, group, width) embeddings that actions (n, group, thoughts, width) lead to."""
+        if self.table.policy == "vector":
+            return actions[:, :, 0]
+        return self._each(rows, self._finish, actions, prefix=prefix)
+
+    def embed(self, rows: np.ndarray) -> Tensor:
+        """(n, width) embeddings of texts without noise, as the model and its attention are."""
+        return self._each(rows, self.vector)
+
+    def _finish(self, prefix: Prefix, thoughts: Tensor) -> Tensor:
+        """(n, group, width) embeddings of thoughts (n, group, thoughts, width)."""
+        with self.machine.autocast():
+            return embeddings(self.reasoner, prefix, thoughts)
+
+    def _each(
+        self, rows: np.ndarray, make: Callable[..., Tensor], *given: Tensor, prefix: Prefix | None = None
+    ) -> Tensor:
+        """What is made of texts, in batches of like length.
+
+        Args:
+            rows: (n,) which texts.
+            make: from a prefix, and the rows of `given` that belong to it.
+            given: (n, ...) further arguments.
+            prefix: of all of them, where they were read already: then they are one batch.
+        """
+        if prefix is not None:
+            return make(prefix, *given)
+        again = not self.frozen and self.prefixes.recompute and torch.is_grad_enabled()
+        parts, batches = [], self.prefixes.batches(rows)
+        for batch in batches:
+            theirs = [part[torch.from_numpy(batch).to(part.device)] for part in given]
+
+            def one(batch: np.ndarray = batch, theirs: list[Tensor] = theirs) -> Tensor:
+                return make(self.prefixes.of(rows[batch]), *theirs)
+
+            parts.append(checkpoint(one, use_reentrant=False) if again else one())
+        order = np.argsort(np.concatenate(batches), kind="stable")
+        made = torch.cat(parts)
+        return made[torch.from_numpy(order).to(made.device)]
+
+    @torch.no_grad()
+    def _catalogue(self) -> Tensor:
+        """(texts, width) embeddings of all items as the model is now, made by all processes."""
         rows = np.arange(len(self.prefixes))
         world = self.machine.world
         # every process holds as many; what is embedded twice is cut off
         padded = np.resize(rows, -(-len(rows) // world) * world)
-        vectors = self.machine.gather(self.embed(self.machine.share(padded)))[: len(rows)]
+        return self.machine.gather(self.embed(self.machine.share(padded)))[: len(rows)]
+
+    @torch.no_grad()
+    def positive_rank(self) -> float:
+        """Mean rank, from 0, of the positives of all items among their fixed candidates, without noise."""
+        vectors = self._catalogue()
         ranks = []
         size = max(1, 2**24 // (self.candidates.size * vectors.shape[1]))
         for start in range(0, len(self.candidates.anchors), size):
@@ -316,10 +391,8 @@ class CRRLRecipe(TrainedRecipe):
                 f"{settings.recipe}: start: {type(start).__name__} does not reason: a recipe that this one can go on "
                 f"from extends {LRCLRecipe.__module__}.{LRCLRecipe.__name__}"
             )
-        if start.settings.thoughts == 0:
-            raise ValueError(
-                f"{settings.recipe}: its start has no thoughts (thoughts: 0), so there is nothing to make likelier"
-            )
+        if start.settings.thoughts == 0 and settings.needs_thoughts:
+            raise ValueError(f"{settings.recipe}: its start has no thoughts (thoughts: 0), {settings.NO_THOUGHTS}")
 
     # ------------------------------------------------------------ what is read
 
@@ -341,26 +414,51 @@ class CRRLRecipe(TrainedRecipe):
         model.move(machine.device)
         model.full.requires_grad_(False).eval()
         self.stage_one = self._stage_one()
-        attention = self.stage_one.attention
-        assert attention is not None
-        reasoner = self.start.encoder(attention).eval()
+        learner, reasoner = self._learner()
         rows = self.texts(attributes, candidates.eligible, training=True)
-        prefixes = Prefixes(reasoner, rows, settings.cache_gib, self.start.settings.batch_tokens, machine)
+        start = self.start.settings
+        frozen = settings.learns == "thought"
+        prefixes = Prefixes(
+            reasoner, rows, settings.cache_gib if frozen else None, start.batch_tokens, machine, start.recompute
+        )
         self.training = self.TRAINING(settings, reasoner, prefixes, candidates, machine)
         log.info(
             "%s: %s items learn, %d a step, %d rollouts each, %s trained parameters, on %s",
             settings.recipe, f"{len(candidates.anchors):,}", self.training.batches.batch, settings.group,
-            f"{sum(p.numel() for p in attention.parameters()):,}", machine.device,
+            f"{sum(p.numel() for p in learner.parameters() if p.requires_grad):,}", machine.device,
         )  # fmt: skip
         self.rank_before = self.training.positive_rank()
-        return attention
+        return learner
 
     def _stage_one(self) -> Embedder:
-        """The trained start, merged into the model; without one, a random attention on the model as it is."""
+        """The trained start, merged into the model unless its adapters learn; without one, a random attention on the
+        model as it is, and fresh adapters where they learn.
+        """
+        frozen = self.settings.learns == "thought"
         if self.given.embedder is not None:
-            return self.start.load()
+            return self.start.load(merge=frozen)
         seed_step(self.settings.training.seed)
-        return Embedder({}, None, self.start.attention(), None, {})
+        if frozen:
+            return Embedder({}, None, self.start.attention(), None, {})
+        lora = self.start.settings.lora
+        add_lora(self.given.model.tower, lora)
+        # fresh dropout modules are in training mode
+        self.given.model.tower.eval()
+        return Embedder(lora_weights(self.given.model.tower), lora, self.start.attention(), None, {})
+
+    def _learner(self) -> tuple[nn.Module, LatentReasoner]:
+        """What the engine trains, of which only what requires gradients, and the reasoner that it is a part of."""
+        learns, attention = self.settings.learns, self.stage_one.attention
+        reasoner = self.start.encoder(attention).eval()
+        if learns == "thought":
+            assert attention is not None
+            return attention, reasoner
+        if attention is not None:
+            attention.requires_grad_(learns == "both")
+        for weight in lora_weights(self.given.model.tower).values():
+            weight.requires_grad_(True)
+        reasoner.settings = reasoner.settings.model_copy(update={"through_first_pass": True})
+        return reasoner, reasoner
 
     def program(self) -> list[Phase]:
         """See `TrainedRecipe.program`."""
@@ -371,7 +469,7 @@ class CRRLRecipe(TrainedRecipe):
         return self.training.updates(at.step)
 
     def trained(self, history: list[dict[str, Any]]) -> Embedder:
-        """The attention, and stage I's adapters: what is written embeds by itself."""
+        """The attention, and stage I's adapters, as they were or as they learned: what is written embeds by itself."""
         table, before, after = self.settings, self.rank_before, self.training.positive_rank()
         log.info(
             "%s: mean rank of the positives among %d candidates %.3f -> %.3f",
@@ -387,7 +485,8 @@ class CRRLRecipe(TrainedRecipe):
             "positive_rank_before": before, "positive_rank_after": after,
         }  # fmt: skip
         start = self.stage_one
-        return Embedder(start.adapters, start.lora, start.attention, None, description)
+        adapters = start.adapters if table.learns == "thought" else lora_weights(self.given.model.tower)
+        return Embedder(adapters, start.lora, start.attention, None, description)
 
     # ------------------------------------------------------------ embedding
 

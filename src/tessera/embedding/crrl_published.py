@@ -127,9 +127,9 @@ class PublishedTraining(CollaborativeTraining):
         """`similarity: dot`."""
         return vectors if self.table.similarity == "dot" else super().comparable(vectors)
 
-    def reference_thoughts(self, prefix: Prefix, old: Tensor) -> Tensor:
+    def reference_actions(self, rows: np.ndarray, prefix: Prefix | None, old: Tensor) -> Tensor:
         """`reference: live`."""
-        return old if self.table.reference == "live" else super().reference_thoughts(prefix, old)
+        return old if self.table.reference == "live" else super().reference_actions(rows, prefix, old)
 
     # ------------------------------------------------------------ policy: token
 
@@ -137,14 +137,16 @@ class PublishedTraining(CollaborativeTraining):
     def roll_out(self, step: int, ids: np.ndarray, items: np.ndarray, weights: np.ndarray) -> Rollouts:
         """See `CollaborativeTraining.roll_out`."""
         rollouts = super().roll_out(step, ids, items, weights)
-        if self.table.policy == "gaussian":
+        if self.table.policy != "token":
             return rollouts
         published = PublishedRollouts(**vars(rollouts))
+        prefix = published.prefix
+        assert prefix is not None  # the model is frozen
         if self.table.log_probability == "unshifted":
-            published.before = self.machine.gather(published.prefix.lengths)
+            published.before = self.machine.gather(prefix.lengths)
         if published.reference is not None:
             with self.machine.autocast():
-                likelihood = self.log_probability(published.prefix, published.reference + published.noise)
+                likelihood = self.log_probability(prefix, published.reference + published.noise)
             published.reference_log_probability = likelihood
         return published
 
@@ -152,7 +154,9 @@ class PublishedTraining(CollaborativeTraining):
         """`policy: token`: the tokens after the thought are made likelier."""
         if not isinstance(rollouts, PublishedRollouts):
             return super().update(rollouts)
-        log_probability = self.log_probability(rollouts.prefix, self._think(rollouts.prefix)[:, None] + rollouts.noise)
+        prefix = rollouts.prefix
+        assert prefix is not None  # the model is frozen
+        log_probability = self.log_probability(prefix, self._think(prefix)[:, None] + rollouts.noise)
         if rollouts.log_probability is None:
             rollouts.log_probability = log_probability.detach()
         log_ratio = self.machine.gather(log_probability - rollouts.log_probability)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from tessera.embedding.contrastive import ContrastiveRecipe
 from tessera.language.prompts import REQUEST, domain_sentence
 from tessera.language.reasoning import LatentReasoner, ReasoningAttention
-from tessera.language.tokens import Frame, chat_frame
+from tessera.language.reasoning_encoder import EncoderReasoner
+from tessera.language.tokens import Frame, chat_frame, plain_frame
 from tessera.settings.recipes.lrcl import LRCLTable
 
 
@@ -20,8 +21,11 @@ class LRCLRecipe(ContrastiveRecipe):
     def frame(self, training: bool = False) -> Frame:
         """A system message, and a user message with a request, the domain sentence and the attributes.
 
-        Thoughts and the end token follow; the encoder appends them.
+        Thoughts and the end token follow; the encoder appends them. A sentence encoder was taught no requests: it reads
+        the domain sentence and the attributes, as in `scft`.
         """
+        if self.given.model.kind == "encoder":
+            return plain_frame(self.given.model, f"{domain_sentence(self.given.prompt.domain)}\n")
         return chat_frame(self.given.model, f"{REQUEST}\n{domain_sentence(self.given.prompt.domain)}\n")
 
     @property
@@ -38,4 +42,5 @@ class LRCLRecipe(ContrastiveRecipe):
 
     def encoder(self, attention: ReasoningAttention | None) -> LatentReasoner:
         """See `ContrastiveRecipe.encoder`."""
-        return LatentReasoner(self.given.model, attention, self.settings)
+        kind = EncoderReasoner if self.given.model.kind == "encoder" else LatentReasoner
+        return kind(self.given.model, attention, self.settings)

@@ -1,4 +1,4 @@
-"""Texts that a frozen language model reads once: their states, keys and values are constants of the items."""
+"""Texts that a language model reads: of a frozen one their states, keys and values are constants of the items."""
 
 from __future__ import annotations
 
@@ -19,29 +19,42 @@ GIB = 2**30
 class Prefixes:
     """The prefixes of all items: kept in memory, all of them in one tensor a layer, or read again when asked for.
 
-    Both ways give the same numbers up to rounding (a text is padded to another length).
+    Both ways give the same numbers up to rounding (a text is padded to another length). Of a model that learns they are
+    always read again, with gradients.
     """
 
     def __init__(
         self,
         reasoner: LatentReasoner,
         rows: Sequence[Sequence[int]],
-        cache_gib: float,
+        cache_gib: float | None,
         batch_tokens: int,
         machine: Machine,
+        recompute: bool = False,
     ) -> None:
         """
         Args:
-            reasoner: on its device, frozen but for the attention.
+            reasoner: on its device, frozen but for the attention, or with adapters that learn.
             rows: token ids of each text, without thoughts and end token.
-            cache_gib: memory that they may take.
+            cache_gib: memory that they may take; None where the model learns, so that nothing can be kept.
             batch_tokens: padded tokens a batch.
             machine: precision.
+            recompute: whether what is made of a batch is made again for its gradient, where the model learns.
         """
         self.reasoner, self.rows, self.batch_tokens, self.machine = reasoner, rows, batch_tokens, machine
+        self.recompute = recompute
         self.lengths = np.array([len(row) for row in rows], np.int64)
+        self.kept = False
+        if cache_gib is not None:
+            self._settle(cache_gib)
+
+    @torch.no_grad()
+    def _settle(self, cache_gib: float) -> None:
+        """Keep what can be kept."""
+        rows = self.rows
         one = self._read(np.array([int(self.lengths.argmin())]))
         parts = [one.states, *(part for layer in one.cache for part in layer)]
+        parts += [one.inputs] if one.inputs is not None else []
         token = sum(part.numel() * part.element_size() for part in parts) / int(one.lengths[0])
         needed = token * int(self.lengths.sum()) / GIB
         self.kept = needed <= cache_gib
@@ -60,7 +73,7 @@ class Prefixes:
         return length_batches(self.lengths[rows], self.batch_tokens)
 
     def of(self, rows: np.ndarray) -> Prefix:
-        """The prefixes of some texts, padded on the right; without gradients."""
+        """The prefixes of some texts, padded on the right; with gradients where the model learns."""
         if not self.kept:
             return self._read(rows)
         lengths = torch.from_numpy(self.lengths[rows]).to(self.states.device)
@@ -71,9 +84,9 @@ class Prefixes:
         positions = within.expand_as(mask)
         cache = tuple((keys[index].transpose(1, 2), values[index].transpose(1, 2)) for keys, values in self.cache)
         totals = self.totals[torch.from_numpy(rows).to(lengths.device)]
-        return Prefix(self.states[index], mask.long(), positions, lengths, cache, totals)
+        inputs = self.inputs[index] if self.inputs is not None else None
+        return Prefix(self.states[index], mask.long(), positions, lengths, cache, totals, inputs)
 
-    @torch.no_grad()
     def _read(self, rows: np.ndarray) -> Prefix:
         device = self.reasoner.model.device
         ids, mask = pad_rows([self.rows[place] for place in rows], self.reasoner.model.pad_token)
@@ -87,6 +100,7 @@ class Prefixes:
         self.starts = torch.from_numpy(starts).to(device)
         self.states = one.states.new_empty(tokens, one.states.shape[-1])
         self.totals = one.total.new_empty(len(self.rows), one.total.shape[-1])
+        self.inputs = one.inputs.new_empty(tokens, one.inputs.shape[-1]) if one.inputs is not None else None
 
         def room(part: Tensor) -> Tensor:
             return part.new_empty(tokens, part.shape[1], part.shape[3])
@@ -98,6 +112,8 @@ class Prefixes:
                 mask = prefix.mask.bool()
                 index = (self.starts[torch.from_numpy(batch).to(device)][:, None] + prefix.positions)[mask]
                 self.states[index] = prefix.states[mask]
+                if self.inputs is not None and prefix.inputs is not None:
+                    self.inputs[index] = prefix.inputs[mask]
                 self.totals[torch.from_numpy(batch).to(device)] = prefix.total
                 for (keys, values), (read_keys, read_values) in zip(self.cache, prefix.cache, strict=True):
                     keys[index] = read_keys.transpose(1, 2)[mask]

@@ -36,6 +36,17 @@ def rank_reward(similarity: Tensor, weights: Tensor) -> Tensor:
     return (gains * weights[:, None]).sum(-1)
 
 
+def ndcg_reward(similarity: Tensor, weights: Tensor) -> Tensor:
+    """NDCG of an item's own neighbours among its candidates, 1 where the positives stand first, by their shares.
+
+    Gains are the shares of the positives; shapes as in `rank_reward`. Of one positive it is 1 / log2(rank + 2).
+    """
+    found = (weights[:, None] / torch.log2(expected_ranks(similarity) + 2)).sum(-1)
+    places = torch.arange(weights.shape[-1], device=weights.device, dtype=weights.dtype)
+    ideal = (weights.sort(-1, descending=True).values / torch.log2(places + 2)).sum(-1)
+    return found / ideal[:, None]
+
+
 def standardized(similarity: Tensor) -> Tensor:
     """Similarities (items, group, candidates) over their standard deviation among an item's candidates.
 
@@ -56,9 +67,18 @@ def softmax_reward(similarity: Tensor, weights: Tensor) -> Tensor:
     return (standardized(similarity).softmax(-1) * (weights > 0)[:, None]).sum(-1)
 
 
-def supervised_loss(similarity: Tensor, weights: Tensor) -> Tensor:
-    """Cross-entropy (items,) of the same softmax with the positives' shares, from similarities (items, candidates)."""
-    return -(weights * standardized(similarity[:, None])[:, 0].log_softmax(-1)).sum(-1)
+def supervised_loss(similarity: Tensor, weights: Tensor, temperature: float | None = None) -> Tensor:
+    """Cross-entropy (items,) of a softmax over the candidates with the positives' shares.
+
+    Args:
+        similarity: (items, candidates).
+        weights: (items, candidates) share of each positive, 0 at negatives.
+        temperature: divides the similarities, as in InfoNCE; None standardizes them as the reward does. Standardized
+            similarities are the same however close all vectors lie, so they do not keep what makes them from drawing
+            all vectors together.
+    """
+    scores = standardized(similarity[:, None])[:, 0] if temperature is None else similarity / temperature
+    return -(weights * scores.log_softmax(-1)).sum(-1)
 
 
 def group_advantages(rewards: Tensor) -> Tensor:

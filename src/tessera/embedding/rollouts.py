@@ -70,7 +70,13 @@ def _group_mask(mask: Tensor, group: int, tail: int) -> Tensor:
 
 
 def embeddings(reasoner: LatentReasoner, prefix: Prefix, thoughts: Tensor, end: bool = True) -> Tensor:
-    """(batch, group, width) of thoughts (batch, group, thoughts, width), in at least float32; `end` as above."""
+    """(batch, group, width) of thoughts (batch, group, thoughts, width), in at least float32; `end` as above.
+
+    An encoder reads the text again for every rollout.
+    """
+    if reasoner.model.kind == "encoder":
+        read = prefix if thoughts.shape[1] == 1 else prefix.repeat(thoughts.shape[1])
+        return reasoner.finish(read, thoughts.flatten(0, 1)).reshape(*thoughts.shape[:2], -1)
     ended = reasoner.with_end(thoughts.flatten(0, 1))
     inputs = ended.view(*thoughts.shape[:2], *ended.shape[1:])
     states = token_states(

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +114,8 @@ class Prefix:
     """Keys and values of the tokens."""
     total: Tensor
     """(batch, width) float32 sum of the states of tokens."""
+    inputs: Tensor | None = None
+    """(batch, length, width) embeddings of the tokens, where the text is read again with what follows it."""
 
     def select(self, rows: Tensor | Sequence[int]) -> Prefix:
         """The prefix of some rows, in that order; a row may be named more than once."""
@@ -125,6 +127,7 @@ class Prefix:
             self.lengths[index],
             tuple((keys[index], values[index]) for keys, values in self.cache),
             self.total[index],
+            self.inputs[index] if self.inputs is not None else None,
         )
 
     def repeat(self, times: int) -> Prefix:
@@ -134,6 +137,9 @@ class Prefix:
 
 class LatentReasoner(nn.Module):
     """A causal language model that thinks before it sums a text up in one vector."""
+
+    KINDS: ClassVar[tuple[str, ...]] = ("decoder", "vision")
+    """Kinds of models that reason so; encoders do as in `reasoning_encoder.py`."""
 
     def __init__(self, model: LanguageModel, attention: ReasoningAttention | None, settings: LRCLTable) -> None:
         """
@@ -145,8 +151,11 @@ class LatentReasoner(nn.Module):
             ValueError: an encoder, whose states see what follows; thoughts without an attention.
         """
         super().__init__()
-        if model.kind == "encoder":
-            raise ValueError("latent reasoning needs a causal model: in an encoder, texts see the thoughts after them")
+        if model.kind not in self.KINDS:
+            raise ValueError(
+                f"{type(self).__name__} reasons with models of kind {', '.join(self.KINDS)}, and this one is of kind "
+                f"{model.kind}: in an encoder texts see the thoughts after them, in other models they do not"
+            )
         if settings.thoughts and attention is None:
             raise ValueError(f"{settings.thoughts} thoughts need a reasoning attention")
         self.model = model

@@ -27,7 +27,7 @@ class Need:
 ONE_ROW = Need("one row an item", "has several rows an item; only one is read here")
 SEVERAL_ROWS = Need("several rows an item", "is no table of recipe attributes")
 INTERESTS = Need("interests of users", "is no table of recipe interests")
-REASONING = Need("latent reasoning", "is no lrcl table with thoughts")
+REASONING = Need("a stage I to go on from", "is no lrcl table")
 DECODER = Need("a decoder", "is an encoder; a decoder is needed")
 VISION = Need("sight", "is a sentence encoder, which sees no pictures")
 PICTURES = Need("vectors of pictures", "is no picture encoder, as folders of CLIP, SigLIP and DINOv2 are")

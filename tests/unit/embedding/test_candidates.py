@@ -116,6 +116,26 @@ def test_where_almost_all_cooccur_the_least_bad_fill_up() -> None:
             assert {8, 9} <= set(row)
 
 
+def test_hard_negatives_are_the_most_alike_that_never_cooccur(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tessera.embedding.cooccurrence._BLOCK", 7)
+    for histories, n_items in ((random_histories(60, 80, 5), 80), ([[*range(1, 8)]] * 2 + [[8, 9, 1, 2]], 9)):
+        found = build_candidates(dataset(histories, n_items), np.arange(1, n_items + 1), settings(positives=2))
+        vectors = np.random.default_rng(0).standard_normal((len(found.eligible), 4)).astype(np.float32)
+        vectors[5] = vectors[4]  # a tie
+        items, weights = found.nearest(vectors)
+        check_rows(found, items, weights, 2)
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        place = {int(item): row for row, item in enumerate(found.eligible)}
+        for anchor, row, weight in zip(found.anchors, items, weights, strict=True):
+            right = set(row[weight > 0].tolist())
+            met = found.counts[anchor].toarray().ravel() > 0
+            others = [item for item in place if item not in right and item != anchor]
+            like = {item: float(unit[place[int(anchor)]] @ unit[place[item]]) for item in others}
+            best = sorted(others, key=lambda item: (bool(met[item]), -round(like[item], 5), item))
+            assert row[weight == 0].tolist() == best[: int((weight == 0).sum())]
+            assert row[weight > 0].tolist() == found.positives[found.anchors == anchor][0][: len(right)].tolist()
+
+
 def test_negatives_are_uniform() -> None:
     found = build_candidates(dataset([[1, 2], [3, 4], [5, 6], [7, 8]], 8, held_out=0), np.arange(1, 9), settings())
     first = np.zeros(3000, np.int64)  # the anchor 1, again and again

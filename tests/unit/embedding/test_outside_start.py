@@ -191,7 +191,7 @@ def test_its_code_is_in_the_fingerprint_of_both_stages(place: Path) -> None:
 
 
 def test_a_start_that_does_not_reason_is_refused(place: Path) -> None:
-    with pytest.raises(ConfigError, match="'first' is no lrcl table with thoughts"):
+    with pytest.raises(ConfigError, match=r"'first' has no thoughts .*: learns: adapters"):
         config(place, thoughts=0)
     odd = config(place, recipe=f"{FOLDER}.settings:Stranger")
     with pytest.raises(ValueError, match=r"crrl: start: Stranger does not reason: .* extends tessera.embedding.lrcl"):

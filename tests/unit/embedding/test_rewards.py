@@ -12,8 +12,10 @@ from tessera.embedding.rewards import (
     degenerate,
     expected_ranks,
     group_advantages,
+    ndcg_reward,
     rank_reward,
     softmax_reward,
+    supervised_loss,
 )  # fmt: skip
 
 
@@ -33,6 +35,24 @@ def test_several_positives_count_by_their_shares() -> None:
     weights = torch.tensor([[0.75, 0.25, 0.0, 0.0]])
     expected = 0.75 * 0.5 + 0.25 / (1 + math.log2(4))
     assert rank_reward(similarity, weights).item() == pytest.approx(expected)
+
+
+def test_the_supervised_loss_is_cross_entropy_and_a_temperature_feels_how_close_vectors_lie() -> None:
+    similarity = torch.tensor([[0.9, 0.2, 0.5], [0.1, 0.8, 0.3]], dtype=torch.float64, requires_grad=True)
+    weights = torch.tensor([[0.75, 0.25, 0.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
+    expected = torch.nn.functional.cross_entropy(similarity / 0.1, weights, reduction="none")
+    torch.testing.assert_close(supervised_loss(similarity, weights, 0.1), expected)
+    closer = 0.9 + similarity / 100
+    torch.testing.assert_close(supervised_loss(closer, weights), supervised_loss(similarity, weights))
+    assert (supervised_loss(closer, weights, 0.1) - expected).abs().min() > 0.1
+
+
+def test_ndcg_of_neighbours_is_that_of_its_definition() -> None:
+    similarity = torch.tensor([[[3.0, 1.0, 2.0, 0.0], [3.0, 2.0, 1.0, 0.0]], [[0.1, 0.5, 0.7, 0.9]] * 2])
+    weights = torch.tensor([[0.75, 0.25, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    ideal = 0.75 + 0.25 / math.log2(3)
+    expected = [[(0.75 + 0.25 / math.log2(4)) / ideal, 1.0], [1 / math.log2(5)] * 2]
+    torch.testing.assert_close(ndcg_reward(similarity, weights), torch.tensor(expected))
 
 
 def test_equal_similarities_share_their_ranks_wherever_they_stand() -> None:

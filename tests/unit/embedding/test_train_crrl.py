@@ -1,4 +1,4 @@
-"""CRRL as a whole: only the attention learns, the same numbers in every arrangement, every setting runs."""
+"""CRRL as a whole: what learns and what does not, the same numbers in every arrangement, every setting runs."""
 
 from __future__ import annotations
 
@@ -269,13 +269,14 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor], atol: float = 0.0)
         torch.testing.assert_close(value, second[name], atol=atol, rtol=0)
 
 
+@pytest.mark.parametrize("given", [{}, {"learns": "both", "policy": "vector", "kl": 0.1}], ids=["thought", "both"])
 def test_same_seed_same_weights_and_a_killed_run_goes_on(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
 ) -> None:
-    settings = table({"steps": 6, "checkpoint_seconds": 0.0})
+    settings = table({"steps": 6, "checkpoint_seconds": 0.0}, **given)
     whole = train(data, tmp_path / "whole", settings)
     same(whole, train(data, tmp_path / "again", settings))
-    other = train(data, tmp_path / "other", table({"steps": 6, "seed": 2}))
+    other = train(data, tmp_path / "other", table({"steps": 6, "seed": 2}, **given))
     assert any((whole[name] != other[name]).any() for name in whole)
     updates = CollaborativeTraining.updates
 
@@ -301,7 +302,8 @@ def test_without_memory_for_the_texts_the_numbers_are_the_same(data: Path, tmp_p
     )
 
 
-def test_a_held_out_interaction_changes_nothing(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", [{}, {"learns": "both", "policy": "vector"}], ids=["thought", "both"])
+def test_a_held_out_interaction_changes_nothing(data: Path, tmp_path: Path, given: dict[str, Any]) -> None:
     """The last item is met in held-out interactions alone: without them the same weights are trained."""
     from pyarrow import compute
     from pyarrow import parquet as pq
@@ -312,10 +314,10 @@ def test_a_held_out_interaction_changes_nothing(data: Path, tmp_path: Path) -> N
         (cut / f"{name}.parquet").write_bytes((data / f"{name}.parquet").read_bytes())
     rows = pq.read_table(data / "interactions.parquet")
     pq.write_table(rows.filter(compute.equal(rows["split"], "train")), cut / "interactions.parquet")
-    same(train(data, tmp_path / "all", table()), train(cut, tmp_path / "train", table()))
-    leaked = train(data, tmp_path / "leaked", table(cooccurrence="all"))
+    same(train(data, tmp_path / "all", table(**given)), train(cut, tmp_path / "train", table(**given)))
+    leaked = train(data, tmp_path / "leaked", table(cooccurrence="all", **given))
     with pytest.raises(AssertionError):
-        same(leaked, train(cut, tmp_path / "clean", table(cooccurrence="all")))
+        same(leaked, train(cut, tmp_path / "clean", table(cooccurrence="all", **given)))
 
 
 @pytest.mark.parametrize(
@@ -327,6 +329,11 @@ def test_a_held_out_interaction_changes_nothing(data: Path, tmp_path: Path) -> N
         {"negatives": "fresh", "positives": 3, "reward": "softmax"},
         {"objective": "contrastive", "similarity": "cosine"},
         {"group": 2},
+        {"policy": "vector"},
+        {"learns": "adapters", "kl": 0.1},
+        {"learns": "both", "policy": "vector", "advantage": "batch"},
+        {"learns": "both", "objective": "contrastive"},
+        {"negatives": "hard", "reward": "ndcg", "positives": 3},
     ],
     ids=lambda given: "-".join(map(str, given.values())),
 )
@@ -336,7 +343,9 @@ def test_every_setting_runs(data: Path, tmp_path: Path, given: dict[str, Any], t
     weights = train(data, tmp_path, table({"steps": 2}, **given), start)
     assert all(value.isfinite().all() for value in weights.values())
     fresh = fresh_attention(tiny_model(), start)
-    assert set(weights) == {f"attention/{name}" for name, _ in fresh.named_parameters()}
+    attention = {f"attention/{name}" for name, _ in fresh.named_parameters()}
+    assert {name for name in weights if not name.startswith("lora/")} == attention
+    assert (set(weights) != attention) == ("learns" in given)
     rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert len(rows) == 2
     wanted = {"loss", "reward_noise_free"}
@@ -388,15 +397,22 @@ def test_stage_one_is_part_of_what_is_written(data: Path, tmp_path: Path) -> Non
     assert 0 < change < 0.1 * np.abs(embedded[0]).max()
 
 
-def test_a_start_without_thoughts_is_refused(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no thoughts"):
-        train(data, tmp_path, table(), LRCLTable(model="tiny", thoughts=0))
+def test_a_start_without_thoughts_is_refused_where_they_are_needed(data: Path, tmp_path: Path) -> None:
+    start = LRCLTable(model="tiny", batch_tokens=400, thoughts=0)
+    for given in ({}, {"learns": "both"}, {"policy": "vector"}, {"objective": "contrastive"}):
+        with pytest.raises(ValueError, match="no thoughts"):
+            train(data, tmp_path, table(**given), start)  # type: ignore[arg-type]
+    for given in ({"policy": "vector"}, {"objective": "contrastive"}):
+        weights = train(data, tmp_path, table({"steps": 1}, learns="adapters", **given), start)  # type: ignore[arg-type]
+        assert weights
+        assert all(name.startswith("lora/") for name in weights)
 
 
 # ---------------------------------------------------------------- processes
 
 _CASES: list[dict[str, Any]] = [
     {"kl": 0.1, "reward": "softmax"}, {"preset": "official", "noise_std": 2.0}, {"objective": "contrastive"},
+    {"learns": "both", "policy": "vector", "kl": 0.1, "noise_std": 0.5, "negatives": "hard"},
 ]  # fmt: skip
 
 _WORKER = """

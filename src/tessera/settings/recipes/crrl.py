@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -10,7 +11,7 @@ from tessera.settings.base import PresetSettings
 from tessera.settings.language import ByModel
 from tessera.settings.recipes.base import Finish, RecipeSettings
 from tessera.settings.recipes.lrcl import LRCLTable
-from tessera.settings.references import CaptionsName, DecoderName, ReasoningTableName
+from tessera.settings.references import DECODER, CaptionsName, ModelName, ReasoningTableName
 from tessera.settings.training import Steps
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 
 class CRRLTable(PresetSettings, Finish, RecipeSettings):
-    """Collaborative-reward reinforcement learning: stage II of ReaEmb; only the reasoning attention learns."""
+    """Collaborative-reward reinforcement learning: stage II of ReaEmb; only the reasoning attention learns, unless
+    `learns` says otherwise."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.embedding.crrl:CRRLRecipe"
     PUBLISHED: ClassVar[str] = "tessera.embedding.crrl_published:PublishedCRRL"
@@ -33,10 +35,14 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
         "reference": "live", "prompts": "by_stage", "noise_free": "rollout", "lonely_items": "keep",
         "noise_scale": "absolute", "similarity": "dot", "whiten": 0.0,
     }  # fmt: skip
+    NO_THOUGHTS: ClassVar[str] = (
+        "so there is nothing to make likelier; adapters can learn without: learns: adapters, with policy: vector or "
+        "objective: contrastive"
+    )
     recipe: Literal["crrl"] = "crrl"
     start: ReasoningTableName | None = None
     """The `lrcl` table under `tables` whose model goes on learning; null starts from `model`, without stage I."""
-    model: DecoderName | None = None
+    model: ModelName | None = None
     """Name under `models`, where there is no `start`."""
     captions: list[CaptionsName] = Field(default_factory=list)
     """Names under `captions`, where there is no `start`."""
@@ -44,14 +50,22 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
     """Keep so many principal components (all, where there are fewer); null keeps the vectors as they are."""
     objective: Literal["policy", "contrastive"] = "policy"
     """Policy gradient, or the control: a supervised contrastive loss on the same pairs."""
-    policy: Literal["gaussian", "token"] = "gaussian"
-    """What is made likelier: the thought under a Gaussian, or the tokens after it, as published."""
+    temperature: float | None = Field(None, gt=0)
+    """Contrastive objective: what similarities are divided by; null is 0.1 where adapters learn, and their deviation
+    among an item's candidates where the thought alone does: adapters would draw all vectors together under it."""
+    learns: Literal["thought", "adapters", "both"] = "thought"
+    """The reasoning attention alone, on a frozen model, as published; the model's adapters, which go on from stage I;
+    or both. Where adapters learn, gradients run through both passes, without dropout."""
+    policy: Literal["gaussian", "vector", "token"] = "gaussian"
+    """What is made likelier: the thought under a Gaussian, the item's vector under one, or, as published, the tokens
+    after the thought."""
     group: int = Field(8, ge=2)
     """Rollouts of an item."""
     noise_std: float = Field(0.1, gt=0)
-    """Standard deviation of the thought's noise."""
+    """Standard deviation of the noise on the thought, or on the vector with `policy: vector`."""
     noise_scale: Literal["relative", "absolute"] = "relative"
-    """`noise_std` is relative to the root mean square of the thoughts at the start, or absolute, as published."""
+    """`noise_std` is relative to the root mean square of what it is added to, over all items at the start; or absolute,
+    as published."""
     noise_free: Literal["baseline", "rollout"] = "baseline"
     """The first rollout has no noise: it is left out of the gradient, or counts like the others, as published."""
     candidates: int = Field(10, ge=2)
@@ -62,12 +76,13 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
     """Count pairs in training histories, or in all, held-out interactions included (published, and a leak)."""
     lonely_items: Literal["skip", "keep"] = "skip"
     """Items that co-occur with none: left out, or rewarded for a random one, as published."""
-    negatives: Literal["fixed", "fresh"] = "fixed"
-    """Negatives drawn once, as published, or at every step."""
+    negatives: Literal["fixed", "fresh", "hard"] = "fixed"
+    """Negatives drawn once, as published, or at every step; or hard: of the items that it never meets those whose
+    vectors are most like its own at the start."""
     similarity: Literal["cosine", "dot"] = "cosine"
     """How a rollout is compared with candidates; dot as published."""
-    reward: Literal["rank", "softmax"] = "rank"
-    """Published reward of the positives' ranks, or their continuous share of a softmax."""
+    reward: Literal["rank", "ndcg", "softmax"] = "rank"
+    """Published reward of the positives' ranks; their NDCG, by their shares; or their continuous share of a softmax."""
     advantage: Literal["group", "batch"] = "group"
     """Rewards relative to the item's other rollouts, or to the whole batch, as published."""
     clip_low: float = Field(0.2, gt=0)
@@ -86,7 +101,8 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
     prompts: Literal["one", "by_stage"] = "one"
     """One prompt for all stages, or a format of its own, as published."""
     cache_gib: float = Field(4.0, ge=0)
-    """Memory for the constants of all items (states and keys of their texts); beyond it, made batch by batch."""
+    """Memory for the constants of all items (states and keys of their texts); beyond it, made batch by batch. Not read
+    where adapters learn."""
     training: Steps = Field(
         default_factory=lambda: Steps(steps=2000, batch=32, learning_rate=1.0e-4, warmup_steps=200, schedule="cosine")
     )
@@ -98,9 +114,34 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
             raise ValueError("needs either 'start', an lrcl table, or 'model'")
         if self.start is not None and self.captions:
             raise ValueError("'captions' are those of 'start'; name them there")
+        if self.policy == "token" and self.learns != "thought":
+            raise ValueError(
+                f"learns: {self.learns} goes with policy gaussian or vector; under policy token the model is frozen"
+            )
         if self.positives >= self.candidates:
             raise ValueError(f"positives ({self.positives}) must be fewer than candidates ({self.candidates})")
         return self
+
+    @property
+    def needs_thoughts(self) -> bool:
+        """Whether thoughts are what learns, or what is made likelier."""
+        return self.learns == "thought" or (self.objective == "policy" and self.policy != "vector")
+
+    @property
+    def supervised_temperature(self) -> float | None:
+        """Of the contrastive objective; None standardizes similarities."""
+        return self.temperature or (None if self.learns == "thought" else 0.1)
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """A start without thoughts, where thoughts are needed; published habits that an encoder cannot have."""
+        start = config.tables.get(self.start or "")
+        model = config.models.get(self.model or (start.model if isinstance(start, LRCLTable) else ""))
+        if model is not None and DECODER not in model.offers():
+            for key in ("policy", "prompts"):
+                if key in self.habits():
+                    yield key, f"{getattr(self, key)!r} is a published habit of decoders, and its model is an encoder"
+        if isinstance(start, LRCLTable) and start.thoughts == 0 and self.needs_thoughts:
+            yield "start", f"{self.start!r} has no thoughts (thoughts: 0), {self.NO_THOUGHTS}"
 
     def reader(self, config: Config) -> ByModel | None:
         """What the table reads that it starts from; where it starts from none, that of a table like it."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from tessera.settings.recipes.contrastive_base import ContrastiveTable, SoftContrastive
-from tessera.settings.references import REASONING, DecoderName, Need
+from tessera.settings.references import DECODER, REASONING, ModelName, Need
 from tessera.settings.training import Steps
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
 class LRCLTable(ContrastiveTable):
@@ -22,8 +26,8 @@ class LRCLTable(ContrastiveTable):
         "whiten": 0.0, "loss": {"temperature": 1.0, "normalize": False, "targets": "attached"},
     }  # fmt: skip
     recipe: Literal["lrcl"] = "lrcl"
-    model: DecoderName
-    """Name under `models`: a decoder."""
+    model: ModelName
+    """Name under `models`. A sentence encoder reads the text twice, the second time with the thought behind it."""
     pooling: Literal["mean", "last", "balanced"] = "mean"
     """Mean over all tokens, as published (the thought is one of a hundred); the last token; or balanced: half the mean
     of the text, half that of thoughts and end token."""
@@ -46,6 +50,13 @@ class LRCLTable(ContrastiveTable):
     training: Steps = Field(default_factory=lambda: Steps(steps=2000, batch=512))
     """The training loop."""
 
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Published habits are those of decoders."""
+        model = config.models.get(self.model)
+        if model is not None and DECODER not in model.offers():
+            for key in self.habits():
+                yield key, f"{getattr(self, key)!r} is a published habit of decoders, and {self.model!r} is an encoder"
+
     def offers(self) -> frozenset[Need]:
-        """Also a model that reasons, for stage II."""
-        return super().offers() | ({REASONING} if self.thoughts else set())
+        """Also a model that stage II goes on from; whether it needs thoughts, stage II says."""
+        return super().offers() | {REASONING}
