@@ -82,8 +82,8 @@ class Model(ClickModel):
         self.settings, content, width = settings, catalogue.content, settings.width
         reads = max(settings.long, settings.recent, settings.short, 1)
         self.max_history = None if settings.counts else reads
-        self.documents = _encoder(content, settings.documents, width)
-        self.queries = _encoder(content, settings.queries, width, first_field=True)
+        self.documents = _encoder(content, settings.documents, settings)
+        self.queries = _encoder(content, settings.queries, settings, first_field=True)
         self.bank = MemoryBank(catalogue.items, width, settings.storage)
         self.absent = nn.Parameter(torch.randn(width) * 0.02) if settings.regime == "bank" else None
         self.register_buffer("clock", torch.zeros((), dtype=torch.int64))
@@ -166,12 +166,12 @@ class Model(ClickModel):
         before, ages, known = self.bank.read(items, int(clock))
         chosen = _some(items, settings.forwarded, settings.learned, _chances(settings.refresh, ages, known, counts))
         learning, reading = chosen
-        parts = [self.documents(items[learning])]
+        parts = [self.documents.encode(items[learning])]
         if len(reading):
             with torch.no_grad():
-                parts.append(self.documents(items[reading]))
+                parts.append(self.documents.encode(items[reading]))
         picked, order = torch.cat([learning, reading]).sort()
-        vectors = torch.cat(parts)[order]
+        vectors = self.documents.levelled(torch.cat(parts)[order])
         self.bank.write(items[picked], vectors.detach(), int(clock))
         again = known[picked]
         self._counted = {"tokens": self.documents.count_tokens(items[picked]), "item_cosine": _alike(vectors)}
@@ -374,10 +374,12 @@ class Model(ClickModel):
         return self.settings.decoder_heads * (len(prepared.table) + 2 * prepared.long.at.shape[1])
 
 
-def _encoder(content: FieldContent, reader: QueryReader, width: int, first_field: bool = False) -> TypedEncoder:
+def _encoder(
+    content: FieldContent, reader: QueryReader, settings: LEMURSettings, first_field: bool = False
+) -> TypedEncoder:
     return TypedEncoder(
-        content, width, reader.hidden, reader.layers, reader.heads, reader.dropout, reader.batch_tokens,
-        reader.recompute, first_field,
+        content, settings.width, reader.hidden, reader.layers, reader.heads, reader.dropout, reader.batch_tokens,
+        reader.recompute, first_field, reader.pooling, settings.standardized,
     )  # fmt: skip
 
 
