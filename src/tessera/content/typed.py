@@ -151,6 +151,13 @@ class TypedEncoder(nn.Module):
         """Vectors (n, width) that `encode` gave, standardised where that is asked for."""
         return vectors if self.level is None else self.level(vectors)
 
+    @torch.no_grad()
+    def settle(self, vectors: Tensor) -> None:
+        """Measure by vectors (n, width) that `encode` gave from now on: running statistics lag behind what learns."""
+        if self.level is not None and len(vectors) > 1:
+            self.level.mean.copy_(vectors.float().mean(0))
+            self.level.variance.copy_(vectors.float().var(0, unbiased=False))
+
     def encode(self, items: Tensor) -> Tensor:
         """(n, width) of items (n,) as the transformer says them; no item's depends on another's."""
         wanted = items.cpu().numpy()

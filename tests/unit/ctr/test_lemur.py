@@ -239,6 +239,26 @@ def test_items_do_not_become_one(regime: str, pooling: str) -> None:
     assert alike[False] > 0.9, alike
 
 
+@pytest.mark.parametrize("regime", ["bank", "end_to_end"])
+def test_a_snapshot_is_measured_by_the_items_that_training_met(regime: str) -> None:
+    """Not by running statistics, which lag behind an encoder that learns; the catalogue's other items do not count."""
+    model = make(regime=regime)
+    met = make_catalogue().known.nonzero().squeeze(1)
+    met = met[met > 0]
+    assert 2 < len(met) < ITEMS
+    model.losses(make_batch(LENGTHS))
+    with torch.no_grad():
+        model.documents.out.bias.add_(3.0)
+        model.queries.out.weight.mul_(2.0)
+    model.finish()
+    every = torch.arange(ITEMS + 1)
+    for encoder, read in ((model.documents, model.documents(every)), (model.queries, model.query_vectors)):
+        encoded = encoder.encode(every)
+        torch.testing.assert_close(read, levelled(encoded, encoded[met]), atol=1e-5, rtol=1e-4)
+    if regime == "end_to_end":
+        torch.testing.assert_close(model.bank.vectors[1:], model.documents(every[1:]), atol=1e-5, rtol=1e-4)
+
+
 # ---------------------------------------------------------------- training
 
 
