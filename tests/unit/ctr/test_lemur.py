@@ -251,6 +251,7 @@ def test_a_snapshot_is_measured_by_the_items_that_training_met(regime: str) -> N
         model.documents.out.bias.add_(3.0)
         model.queries.out.weight.mul_(2.0)
     model.finish()
+    model.eval()
     every = torch.arange(ITEMS + 1)
     for encoder, read in ((model.documents, model.documents(every)), (model.queries, model.query_vectors)):
         encoded = encoder.encode(every)
