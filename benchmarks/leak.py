@@ -49,8 +49,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="+", type=Path, help="folders of prepared datasets")
     arguments = parser.parse_args()
-    print("| dataset | positives | first never met in training | any never met | target shown: whole | target shown: training |")
-    print("|---|---|---|---|---|---|")
+    columns = ("dataset", "positives", "first never met in training", "any", "target shown: whole", "training")
+    print("|" + "|".join(f" {column} " for column in columns) + "|")
+    print("|---" * len(columns) + "|")
     for folder in arguments.data:
         dataset = load_dataset(folder)
         for positives in (1, 3):

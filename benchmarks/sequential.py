@@ -6,7 +6,9 @@ and runs on one thread. A target is one item that the loss is taken at; a peer t
 
     python benchmarks/sequential.py FILE --users 300 --recbole VENV/bin/python --rectools VENV/bin/python
 
-FILE holds `item item ...` a line, a user a line, in time order. The peers need environments of their own (numpy < 2):
+FILE holds `item item ...` a line, a user a line, in time order; with `--user-first` the user's number comes first, as
+in Beauty's file. The catalogue is the items of the users read, or with `--whole-catalogue` all items of the file.
+The peers need environments of their own (numpy < 2):
     recbole==1.2.1 "setuptools<81" numpy==1.26.4 pandas==2.2.3 scipy==1.11.4   and   "rectools[torch]==0.19.0"
 """
 
@@ -27,15 +29,18 @@ HERE = Path(__file__).resolve().parent
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def read_histories(path: Path, users: int) -> list[list[int]]:
-    """The first `users` histories, items renumbered from 1."""
+def read_histories(
+    path: Path, users: int, user_first: bool = False, whole_catalogue: bool = False
+) -> tuple[list[list[int]], int]:
+    """The first `users` histories, items renumbered from 1, and how many items there are."""
     with path.open() as file:
-        histories = [list(map(int, line.split())) for line, _ in zip(file, range(users), strict=False)]
-    known = {raw: dense for dense, raw in enumerate(sorted({i for h in histories for i in h}), 1)}
-    return [[known[raw] for raw in history] for history in histories]
+        histories = [list(map(int, line.split()))[user_first:] for line in file]
+    read = histories if whole_catalogue else histories[:users]
+    known = {raw: dense for dense, raw in enumerate(sorted({i for h in read for i in h}), 1)}
+    return [[known[raw] for raw in history] for history in histories[:users]], len(known)
 
 
-def ours(histories: list[list[int]], epochs: int, inner: int) -> dict[str, float]:
+def ours(histories: list[list[int]], items: int, epochs: int, inner: int) -> dict[str, float]:
     """Train and evaluate with Tessera."""
     import numpy as np
     import torch
@@ -60,7 +65,6 @@ def ours(histories: list[list[int]], epochs: int, inner: int) -> dict[str, float
         "experiment": {"datasets": ["x"], "systems": ["id"], "seeds": [1]},
     }
     run = Plan(load(config)).runs[0]
-    items = max(map(max, histories))
     train = [h[:-2] for h in histories]
     offsets = np.concatenate([[0], np.cumsum([len(h) for h in train])])
     flat = np.concatenate(train).astype(np.int32)
@@ -117,11 +121,11 @@ def ours(histories: list[list[int]], epochs: int, inner: int) -> dict[str, float
     }
 
 
-def peer(python: str, program: str, histories: list[list[int]], epochs: int) -> dict[str, float]:
+def peer(python: str, program: str, histories: list[list[int]], items: int, epochs: int) -> dict[str, float]:
     """Run a peer's program in its own environment; it prints one line of JSON last."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "histories.json"
-        path.write_text(json.dumps(histories))
+        path.write_text(json.dumps({"histories": histories, "items": items}))
         command = [python, str(HERE / "peers" / program), str(path), str(epochs)]
         done = subprocess.run(
             command, capture_output=True, text=True, env={**os.environ, **ONE_THREAD}, cwd=folder, check=False
@@ -137,14 +141,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--users", type=int, default=300)
+    parser.add_argument("--user-first", action="store_true", help="lines begin with the user's number")
+    parser.add_argument("--whole-catalogue", action="store_true", help="all items of FILE, not those of the users read")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--recbole")
     parser.add_argument("--rectools")
     parser.add_argument("--only-ours", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    histories = read_histories(arguments.file, arguments.users)
+    given = arguments.file, arguments.users, arguments.user_first, arguments.whole_catalogue
+    histories, items = read_histories(*given)
     if arguments.only_ours:
-        print(json.dumps(ours(histories, 1, arguments.only_ours)))
+        print(json.dumps(ours(histories, items, 1, arguments.only_ours)))
         return
     # RecTools' feed-forward is as wide as the model; a second row of ours has the same
     programs: dict[str, tuple[str, str | int]] = {
@@ -159,22 +166,14 @@ def main() -> None:
     for _ in range(arguments.repeats):  # in turn, so that a busy minute falls on all alike
         for name, (python, program) in programs.items():
             if isinstance(program, int):
-                command = [
-                    python,
-                    __file__,
-                    str(arguments.file),
-                    "--users",
-                    str(arguments.users),
-                    "--only-ours",
-                    str(program),
-                ]
+                command = [python, *sys.argv, "--only-ours", str(program)]
                 done = subprocess.run(
                     command, capture_output=True, text=True, env={**os.environ, **ONE_THREAD}, check=True
                 )
                 found[name].append(json.loads(done.stdout.strip().splitlines()[-1]))
             else:
-                found[name].append(peer(python, program, histories, 1))
-    report(histories, found)
+                found[name].append(peer(python, program, histories, items, 1))
+    report(histories, items, found)
 
 
 def judged(row: dict[str, float], base: dict[str, float]) -> str:
@@ -183,13 +182,10 @@ def judged(row: dict[str, float], base: dict[str, float]) -> str:
     return f"{speed:,.0f} | {base['judged_alone_per_cpu_second'] / speed:.1f}x" if speed else "not measured |"
 
 
-def report(histories: list[list[int]], found: dict[str, list[dict[str, float]]]) -> None:
+def report(histories: list[list[int]], items: int, found: dict[str, list[dict[str, float]]]) -> None:
     """Print the medians, and how many times faster Tessera is."""
     lengths = [len(h) for h in histories]
-    print(
-        f"{len(histories)} users, {max(map(max, histories))} items, {sum(lengths):,} interactions; "
-        f"one thread of {platform.machine()}"
-    )
+    print(f"{len(histories)} users, {items:,} items, {sum(lengths):,} interactions; one thread of {platform.machine()}")
     print(
         "\n| program | targets trained | targets / CPU s | ratio | users evaluated / CPU s | ratio "
         "| judged alone / CPU s | ratio |"

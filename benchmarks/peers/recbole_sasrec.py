@@ -1,9 +1,10 @@
 """RecBole's SASRec on given histories: CPU seconds of one training epoch and of one full-ranking evaluation.
 
 Run in an environment of its own by benchmarks/sequential.py. RecBole trains on every prefix of a history, cut to its
-last 50 items: one target an example, so no target is lost.
+last 50 items: one target an example, so no target is lost. Its rate is that of the first eight batches of 2,048.
 """
 
+import itertools
 import json
 import sys
 import time
@@ -21,7 +22,9 @@ from recbole.model.sequential_recommender import SASRec  # noqa: E402
 from recbole.trainer import Trainer  # noqa: E402
 from recbole.utils import init_seed  # noqa: E402
 
-histories = json.loads(Path(sys.argv[1]).read_text())
+BATCHES = 8
+given = json.loads(Path(sys.argv[1]).read_text())
+histories, items = given["histories"], given["items"]
 folder = Path("given")
 folder.mkdir()
 with (folder / "given.inter").open("w") as file:
@@ -29,6 +32,9 @@ with (folder / "given.inter").open("w") as file:
     for user, history in enumerate(histories, 1):
         for position, item in enumerate(history):
             file.write(f"{user}\t{item}\t{position}\n")
+with (folder / "given.item").open("w") as file:  # the catalogue: items without an interaction are scored, too
+    file.write("item_id:token\n")
+    file.writelines(f"{item}\n" for item in range(1, items + 1))
 
 config = Config(
     model="SASRec",
@@ -37,9 +43,10 @@ config = Config(
         "data_path": str(Path.cwd()), "MAX_ITEM_LIST_LENGTH": 50, "hidden_size": 64, "inner_size": 256, "n_layers": 2,
         "n_heads": 2, "loss_type": "CE", "train_neg_sample_args": None, "train_batch_size": 2048, "use_gpu": False,
         "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full", "group_by": "user"},
-        "eval_batch_size": 256 * (max(map(max, histories)) + 1), "hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2,
+        "eval_batch_size": 256 * (items + 1), "hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2,
         "metrics": ["Hit", "NDCG", "MRR"], "topk": [5, 10, 20], "valid_metric": "NDCG@10", "epochs": 1,
-        "show_progress": False, "state": "ERROR", "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+        "show_progress": False, "state": "ERROR",
+        "load_col": {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id"]},
     },
 )  # fmt: skip
 init_seed(1, True)
@@ -47,10 +54,19 @@ dataset = create_dataset(config)
 train, _, test = data_preparation(config, dataset)
 model = SASRec(config, train.dataset)
 trainer = Trainer(config, model)
+
+
+class First:
+    """The first batches of an epoch, shuffled as it is: enough for a rate."""
+
+    def __iter__(self):
+        return itertools.islice(iter(train), BATCHES)
+
+
+targets = min(len(train.dataset), BATCHES * config["train_batch_size"])
 started = time.process_time()
-trainer._train_epoch(train, 0, show_progress=False)
+trainer._train_epoch(First(), 0, show_progress=False)
 training = time.process_time() - started
-targets = len(train.dataset)
 trainer.evaluate(test, load_best_model=False)
 seconds = []
 for _ in range(5):
@@ -58,19 +74,18 @@ for _ in range(5):
     trainer.evaluate(test, load_best_model=False)
     seconds.append(time.process_time() - started)
 evaluation = sorted(seconds)[2]
-scoring = []
-model.eval()
+fixed = torch.randn(256, dataset.item_num)
+model.full_sort_predict = lambda batch: fixed[: len(batch)].clone()  # scores that cost nothing
+judging = []
 for _ in range(5):
     started = time.process_time()
-    with torch.no_grad():
-        for batch in test:
-            model.full_sort_predict(batch[0])
-    scoring.append(time.process_time() - started)
-alone = max(evaluation - sorted(scoring)[2], 1e-9)
+    trainer.evaluate(test, load_best_model=False)
+    judging.append(time.process_time() - started)
+alone = sorted(judging)[2]
 print(
     json.dumps(
         {
-            "judged_alone_per_cpu_second": len(histories) / alone,
+            "judged_alone_per_cpu_second": len(histories) / alone, "items": dataset.item_num - 1,
             "targets": targets,
             "train_cpu_seconds": training,
             "targets_per_cpu_second": targets / training,

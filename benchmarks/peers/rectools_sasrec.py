@@ -2,7 +2,7 @@
 
 Run in an environment of its own by benchmarks/sequential.py. RecTools trains on the last 51 items of a history in one
 pass: earlier items are no targets, and are not counted. Its `recommend` (the unseen top 20) stands for the evaluation,
-without its metrics.
+without its metrics. Items that nobody interacted with are not in its catalogue.
 """
 
 import json
@@ -23,7 +23,7 @@ warnings.filterwarnings("ignore")
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 torch.set_num_threads(1)
 
-histories = json.loads(Path(sys.argv[1]).read_text())
+histories = json.loads(Path(sys.argv[1]).read_text())["histories"]
 rows = [
     (user, item, 1.0, pd.Timestamp("2020-01-01") + pd.Timedelta(position, "s"))
     for user, history in enumerate(histories, 1)

@@ -18,6 +18,7 @@ import pattern
 import test_ctr_models
 import test_ctr_training
 import test_dual_view
+import test_moca
 import test_quantizers
 import test_tiger
 import test_train
@@ -26,7 +27,7 @@ import test_train_crrl
 import tiny_mme_sid
 import torch
 from tiny_language import tiny_model, write_catalogue, write_data
-from tiny_vision import tiny_built, write_pictured
+from tiny_vision import tiny_built, write_built, write_pictured
 from torch import Tensor
 
 from tessera.artifacts.models import read_tensors, write_model
@@ -222,6 +223,30 @@ def _contrastive(recipe: str, place: Place, folder: Path) -> Result:
     return {**read_tensors(output), "vectors": torch.from_numpy(vectors)}
 
 
+MOCA: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
+    "moca-continual": ((2, 0), {"shown": "both"}),
+    "moca-contrastive": ((0, 2), {"shown": "both", "states": "first_last", "hard_negatives": 1, "temperature": 0.1}),
+    "moca-adapters": ((1, 1), {"lora": {"rank": 2}}),
+}
+"""Halves of the steps in each phase, and settings."""
+
+
+def _moca(name: str, place: Place, folder: Path) -> Result:
+    data = _once(folder.parent / "shop", lambda own: write_pictured(own, 24)) / "data"
+    built = _once(folder.parent / "built", lambda own: write_built(own, tiny_built()))
+    halves, more = MOCA[name]
+    if "lora" in more:
+        more = {**more, "lora": {**more["lora"], "dropout": 0.1 if place.drop else 0.0}}
+    first, second = (place.steps * count // 2 for count in halves)
+    rate = {"learning_rate": 3e-3}
+    table = test_moca.table({**rate, **place.training, "steps": second}, {**rate, "steps": first}, **more)
+    output = test_moca.train(folder, table, data, test_moca.seeing(built))
+    model = test_moca.seeing(built)
+    model.move(torch.device(place.device))
+    _, vectors = test_moca.embed(folder, table, data, output, model)
+    return {**read_tensors(output), "vectors": torch.from_numpy(vectors)}
+
+
 CRRL: dict[str, dict[str, Any]] = {
     "crrl": {},
     "crrl-token": {"policy": "token", "kl": 0.1},
@@ -356,6 +381,7 @@ TRAINED: dict[str, Train] = {
     "scft": partial(_contrastive, "scft"),
     "lrcl": partial(_contrastive, "lrcl"),
     **{name: partial(_crrl, name) for name in CRRL},
+    **{name: partial(_moca, name) for name in MOCA},
     "pretraining": _pretrain,
     **{f"quantizer/{kind.replace(' ', '-')}": partial(quantize, kind) for kind in LEARNED},
     **{f"clicks/{name}": partial(_click, keys) for name, keys in CLICKS.items()},

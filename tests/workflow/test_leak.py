@@ -71,13 +71,13 @@ def again(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_pretraining(making, folder / "data", model, state, "")
         said = Captioning.model_validate({"captions": config.captions["looks"], "model": small, "prompt": prompt})
         caption(said, catalogue, model, folder / "looks.parquet", state, "")
-        for name in ("text", "said", "pieces", "interests", "llmemb", "lrcl", "reaemb"):
+        for name in ("text", "said", "pieces", "interests", "llmemb", "lrcl", "reaemb", "moca"):
             reader = Plan(config).reader(name)
             assert reader is not None
             captions = {found: str(folder / f"{found}.parquet") for found in reader.captions}
             own, start = folder / name / "model.safetensors", folder / "lrcl/model.safetensors"
             common = {"catalogue": str(catalogue), "captions": captions, "model": str(model)}
-            learned = config.tables[name].recipe in ("scft", "lrcl", "crrl")
+            learned = config.tables[name].recipe in ("scft", "lrcl", "crrl", "moca")
             if learned:
                 begins = {"embedder": str(start)} if name == "reaemb" else {}
                 tune(task(config, name), Places(**common, data=str(folder / "data"), **begins), own, state, "")
@@ -88,7 +88,7 @@ def again(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["llmemb", "lrcl", "reaemb"])
+@pytest.mark.parametrize("name", ["llmemb", "lrcl", "reaemb", "moca"])
 def test_embedders(name: str, finished: Project, again: Path) -> None:
     before = finished.folder / f"results/tiny/bazaar/embedders/{name}/model.safetensors"
     assert (again / name / "model.safetensors").read_bytes() == before.read_bytes()
@@ -105,7 +105,7 @@ def test_captions(finished: Project, again: Path) -> None:
     assert read_table(again / "looks.parquet", "captions").equals(before)
 
 
-@pytest.mark.parametrize("name", ["text", "llmemb", "reaemb"])
+@pytest.mark.parametrize("name", ["text", "llmemb", "reaemb", "moca"])
 def test_tables(name: str, finished: Project, again: Path) -> None:
     items = read_table(again / "data/items.parquet", "items").num_rows
     before, _ = read_item_table(finished.folder / f"results/tiny/bazaar/tables/{name}.parquet", items)

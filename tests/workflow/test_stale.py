@@ -37,17 +37,20 @@ def atlas(*names: str) -> dict[str, int]:
 
 
 # what reads items through a language model, and what reads it in turn
-READ = {"caption": 1, "tune": 3, "embed": 6, "diagnose": 4, "atlas": 5, **ALL_CODES, **runs(17)}
+READ = {"caption": 1, "tune": 4, "embed": 7, "diagnose": 5, "atlas": 6, **ALL_CODES, **runs(17)}
 MADE_ANEW = {"prepare": 1, "shift": 1, "table": 2, "pretrain": 1}
-PREPARED = {**MADE_ANEW, **READ, "diagnose": 6, "atlas": 6, "train": 26, **JUDGED}
+PREPARED = {**MADE_ANEW, **READ, "diagnose": 7, "atlas": 7, "train": 26, **JUDGED}
 # the ID run of the first seed is a table, which is part of the codes of `codes` and `mme_sid`
 COLLABORATIVE = {"table": 1, "diagnose": 1, **codes(1), **atlas("views")}
 TRAINED = {**COLLABORATIVE, **runs(23)}
 ONE_TABLE = {"embed": 1, "diagnose": 1}
-REFINISHED = {"embed": 6, "diagnose": 4, "atlas": 5, **ALL_CODES, **runs(17)}
+REFINISHED = {"embed": 7, "diagnose": 5, "atlas": 6, **ALL_CODES, **runs(17)}
 REAEMB = {**ONE_TABLE, **codes(1), **atlas("views"), **runs(4)}
+MOCA = {**ONE_TABLE, **atlas("moca"), **runs(1)}
 # `reaemb` learns from captions, which `said` holds
 CAPTIONED = {"tune": 2, "embed": 2, "diagnose": 2, **codes(1), **atlas("said", "views"), **runs(9)}
+# pictures are read for captions, and by `moca` itself
+PICTURED = {**CAPTIONED, "tune": 3, "embed": 3, "diagnose": 3, **atlas("said", "views", "moca")}
 
 CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("task", "sequential", {"report": 1}),
@@ -71,6 +74,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("tables__llmemb__drop", 0.3, {"tune": 1, **ONE_TABLE, **codes(2), **atlas("plain", "learned"), **runs(4)}),
     ("tables__lrcl__drop", 0.3, {"tune": 2, **REAEMB}),
     ("tables__reaemb__noise_std", 0.2, {"tune": 1, **REAEMB}),
+    ("tables__moca__temperature", 0.2, {"tune": 1, **MOCA}),
     ("tables__interests__most", 2, {"embed": 1, **runs(1)}),
     ("tables__collaborative__seed", 2, {**COLLABORATIVE, **runs(2)}),
     ("semantic_ids__plain__codes", 9, {**codes(1), **atlas("plain"), **runs(1)}),
@@ -123,7 +127,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("export__onnx", False, {}),
     ("recommend__k", 3, {"report": 1}),
     ("report__title", "Another title", {"report": 1}),
-    ("report__map", "tsne", {"atlas": 6, "report": 1}),
+    ("report__map", "tsne", {"atlas": 7, "report": 1}),
     ("report__map", None, {"report": 1}),
     ("resources__train__mem_mb", 700, {}),
     ("resources__train__threads", 2, TRAINED),
@@ -161,7 +165,7 @@ def test_another_picture_under_an_old_name(finished: Project) -> None:
     kept = {path: (path.read_bytes(), path.stat()) for path in (picture, stamp)}
     Image.new("RGB", (40, 40), "red").save(picture)
     try:
-        assert finished.stale() == {"caption": 1, **CAPTIONED}
+        assert finished.stale() == {"caption": 1, **PICTURED}
     finally:
         for path, (data, status) in kept.items():
             path.write_bytes(data)
@@ -199,11 +203,12 @@ CODE = [
     (f"{LIBRARY}/quantization/health.py", "\n_MORE = 1\n", {"health": 3, "report": 1}),
     (f"{LIBRARY}/embedding/embed.py", "\n_MORE = 1\n", REFINISHED),
     (f"{LIBRARY}/embedding/crrl.py", "\n_MORE = 1\n", {"tune": 1, **REAEMB}),
+    (f"{LIBRARY}/embedding/moca.py", "\n_MORE = 1\n", {"tune": 1, **MOCA}),
     (f"{LIBRARY}/embedding/crrl_published.py", "\n_MORE = 1\n", {}),
     (f"{LIBRARY}/embedding/finish.py", "\n_MORE = 1\n", REFINISHED),
     (f"{LIBRARY}/language/pretrain.py", "\n_MORE = 1\n", {"pretrain": 1, **READ}),
-    (f"{LIBRARY}/evaluation/representations.py", "\n_MORE = 1\n", {"diagnose": 6, "report": 1}),
-    (f"{LIBRARY}/evaluation/atlas.py", "\n_MORE = 1\n", {"atlas": 6, "report": 1}),
+    (f"{LIBRARY}/evaluation/representations.py", "\n_MORE = 1\n", {"diagnose": 7, "report": 1}),
+    (f"{LIBRARY}/evaluation/atlas.py", "\n_MORE = 1\n", {"atlas": 7, "report": 1}),
     (f"{LIBRARY}/evaluation/shift.py", "\n_MORE = 1\n", SHIFT),
     (f"{LIBRARY}/evaluation/shifted.py", "\n_MORE = 1\n", SHOWN),
     (f"{LIBRARY}/data/prepare.py", "\n_MORE = 1\n", PREPARED),

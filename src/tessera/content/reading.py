@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tessera.language.models import LanguageModel
 from tessera.language.questions import Pixels, picture_inputs, picture_positions
@@ -30,6 +30,8 @@ class Read(NamedTuple):
     """(batch, length, width) after the last norm."""
     positions: Tensor
     """(batch, length), or (3, batch, length) where there are pictures."""
+    inputs: Tensor
+    """(batch, length, width) what the language part read: token embeddings, and the vision part's output."""
 
 
 def picture_pieces(model: LanguageModel, seen: Pixels) -> list[int]:
@@ -71,15 +73,31 @@ def read_content(
         if not pictures:
             positions, embedded = token_positions(mask), model.embed(ids)
             output = model.tower(inputs_embeds=embedded, attention_mask=seen, position_ids=positions, use_cache=False)
-            return Read(output.last_hidden_state, positions)
+            return Read(output.last_hidden_state, positions, embedded)
         config: Any = model.full.config
         inputs = picture_inputs(ids, pictures, int(config.image_token_id), model.device)
         merge = int(config.vision_config.spatial_merge_size)
         # from the mask of padding: the other has four dimensions
         positions = picture_positions(ids, mask, inputs["image_grid_thw"], int(config.image_token_id), merge)
         inside: Any = model.full.model
-        output = inside(input_ids=ids, attention_mask=seen, position_ids=positions, use_cache=False, **inputs)
-        return Read(output.last_hidden_state, positions)
+        with _inputs_of(model.tower) as read:
+            output = inside(input_ids=ids, attention_mask=seen, position_ids=positions, use_cache=False, **inputs)
+        return Read(output.last_hidden_state, positions, read[0])
+
+
+@contextmanager
+def _inputs_of(tower: nn.Module) -> Iterator[list[Tensor]]:
+    """What the language part is given: pictures enter it inside of the whole model."""
+    read: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        read.append(named["inputs_embeds"])
+
+    hook = tower.register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        yield read
+    finally:
+        hook.remove()
 
 
 @contextmanager

@@ -103,7 +103,8 @@ class MoCaRecipe(TrainedRecipe):
         settings = self.settings
         bidirectional = settings.attention == "bidirectional"
         return RowReader(
-            self.given.model, bidirectional, settings.pooling, settings.batch_tokens, settings.recompute
+            self.given.model, bidirectional, settings.pooling, settings.batch_tokens, settings.recompute,
+            settings.states,
         )  # fmt: skip
 
     def _content(self) -> ItemContent:
@@ -237,7 +238,7 @@ class MoCaRecipe(TrainedRecipe):
         @torch.no_grad()
         def make(items: Sequence[int]) -> RowShard:
             kept: list[int] = []
-            vectors = [np.empty((0, given.model.width), np.float32)]
+            vectors = [np.empty((0, reader.width), np.float32)]
             for group in groups(items, settings.batch):
                 rows = content.rows([content.whole(item) for item in group])
                 read = [number for number, row in enumerate(rows) if row.ids]
@@ -248,7 +249,7 @@ class MoCaRecipe(TrainedRecipe):
             broken = sum(item in content.broken for item in items)
             return RowShard(np.array(kept, np.int64), np.concatenate(vectors), broken)
 
-        items, made = sharded_rows(content.items, settings, settings.batch, given.model.width, given.state, make)
+        items, made = sharded_rows(content.items, settings, settings.batch, reader.width, given.state, make)
         if not len(items):
             raise ValueError(f"{given.catalogue}: no picture can be read")
         return Rows(items, made)

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tessera.content.reading import Read, Replaced, read_content
 from tessera.embedding.item_content import Row
-from tessera.language.states import pool
+from tessera.language.states import pool, token_states
 from tessera.language.tokens import length_batches, pad_rows
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class RowReader(nn.Module):
         pooling: Literal["mean", "last"],
         batch_tokens: int,
         recompute: bool = False,
+        which: Literal["last", "first_last"] = "last",
     ) -> None:
         """
         Args:
@@ -39,12 +40,19 @@ class RowReader(nn.Module):
             pooling: mean over all tokens, or the last one.
             batch_tokens: padded tokens that are read at once.
             recompute: keep no activations for the gradient, but make them again.
+            which: what is pooled of each token: its last state, or that and what the language part read beside it; see
+                `token_states`.
         """
         super().__init__()
         self.full = model.full
         self.model = (model,)  # in a tuple: it is no module of its own
         self.bidirectional, self.pooling = bidirectional, pooling
-        self.batch_tokens, self.recompute = batch_tokens, recompute
+        self.batch_tokens, self.recompute, self.which = batch_tokens, recompute, which
+
+    @property
+    def width(self) -> int:
+        """Of the vectors."""
+        return self.language.width * (1 if self.which == "last" else 2)
 
     @property
     def language(self) -> LanguageModel:
@@ -78,6 +86,8 @@ class RowReader(nn.Module):
         for batch in batches:
             some = [rows[number] for number in batch]
             ids, mask = self.pad(some)
-            vectors.append(F.normalize(pool(self.read(some, ids, mask).states, mask, self.pooling), dim=-1))
+            read = self.read(some, ids, mask)
+            states = token_states(read.states, read.inputs, self.which)
+            vectors.append(F.normalize(pool(states, mask, self.pooling), dim=-1))
         order = np.argsort(np.concatenate(batches), kind="stable")
         return torch.cat(vectors)[torch.from_numpy(order).to(self.language.device)]

@@ -147,7 +147,8 @@ class PairBatches:
         anchors = np.flatnonzero(np.diff(self.met.indptr))
         if "together" in self.kinds and not len(anchors):
             raise ValueError(
-                "pairs.together: no two items that can be read stand near each other in a training history; set it to 0"
+                "pairs.together: no two items that can be read stand near each other in a training history; "
+                "give pairs: {together: 0.0, views: 1.0}"
             )
         self.batches = {
             kind: ItemBatches(items if kind == "views" else items[anchors], batch, world, seed) for kind in self.kinds

@@ -19,7 +19,7 @@ from tessera.evaluation import metrics
 from tessera.evaluation.cold import KIND, cold_groups
 from tessera.evaluation.groups import effective_ranks, history_groups, item_groups, repeated
 from tessera.evaluation.histories import Histories, slices
-from tessera.evaluation.ranking import check_scores, mask_seen, ranks, tiles, top
+from tessera.evaluation.ranking import check_scores, mask_seen, ranks, top
 from tessera.settings.evaluation import Evaluation, FullRanking, SampledRanking
 
 
@@ -127,30 +127,25 @@ class _Judge:
         targets = torch.from_numpy(cases.targets[chosen]).long().to(device)
         target_scores = scores.gather(1, targets[:, None] - 1)
         seen = padded(cases.items, cases.offsets[:-1][chosen], np.where(self.masked[chosen], cases.lengths[chosen], 0))
-        candidates = self._candidates(chosen)
-        left = scores.shape[1] - _different(seen)
-        work = scores.new_empty(max(scores[tile].numel() for tile in tiles(scores)))
-        for tile in tiles(scores):
-            own, part, target_score = chosen[tile], scores[tile], target_scores[tile]
-            finite = check_scores(part, torch.from_numpy(cases.users[own]))
-            if settings.mask_seen:
-                self._mask(own, part, seen[tile], targets[tile])
-            if self.recommend:
-                ranking.recommended[own] = _top(part, self.recommend, self.unscored)
-            if candidates is not None:
-                part, size = _among(part, torch.from_numpy(candidates[tile]).long().to(device), target_score)
-                ranking.candidates[own] = size.cpu().numpy()
-            elif settings.mask_seen and not finite:
-                ranking.candidates[own] = torch.isfinite(part).sum(1).cpu().numpy()
-            else:
-                ranking.candidates[own] = left[tile]
-            place = ranks(part, target_score[:, 0], settings.ties, work if candidates is None else None)
-            ranking.ranks[own] = self._unless_masked(own, place)
+        finite = check_scores(scores, torch.from_numpy(cases.users[chosen]))
+        if settings.mask_seen:
+            self._mask(chosen, scores, seen, targets)
+        if self.recommend:
+            ranking.recommended[chosen] = _top(scores, self.recommend, self.unscored)
+        part, candidates = scores, self._candidates(chosen)
+        if candidates is not None:
+            part, sizes = _among(scores, torch.from_numpy(candidates).long().to(device), target_scores)
+            ranking.candidates[chosen] = sizes.cpu().numpy()
+        elif settings.mask_seen and not finite:
+            ranking.candidates[chosen] = torch.isfinite(scores).sum(1).cpu().numpy()
+        else:
+            ranking.candidates[chosen] = scores.shape[1] - _different(seen)
+        ranking.ranks[chosen] = self._unless_masked(chosen, ranks(part, target_scores[:, 0], settings.ties))
         if self.cold is not None and (is_cold := self.cold[cases.targets[chosen]]).any():
             own = chosen[is_cold]
-            part, sizes = _among_cold(scores, np.flatnonzero(is_cold), cases, own, self.cold, self.masked)
+            part, left = _among_cold(scores, np.flatnonzero(is_cold), cases, own, self.cold, self.masked)
             place = ranks(part, target_scores[torch.from_numpy(is_cold).to(device), 0], settings.ties)
-            ranking.cold_ranks[own], ranking.cold_candidates[own] = self._unless_masked(own, place), sizes
+            ranking.cold_ranks[own], ranking.cold_candidates[own] = self._unless_masked(own, place), left
         ranking.scores[chosen] = target_scores[:, 0].cpu().numpy()
 
     def _candidates(self, chosen: np.ndarray) -> np.ndarray | None:
@@ -261,9 +256,11 @@ def reads_times(scorer: Scorer) -> bool:
 
 
 def _top(scores: Tensor, k: int, above: float) -> np.ndarray:
+    """(users, k) items of the highest scores, 0 where fewer are `above` something."""
+    lists = np.zeros((len(scores), k), np.int32)
     values, columns = top(scores, min(k, scores.shape[1]))
-    lists = torch.where(values > above, columns + 1, 0).int().cpu().numpy()
-    return np.pad(lists, ((0, 0), (0, k - lists.shape[1])))
+    lists[:, : values.shape[1]] = torch.where(values > above, columns + 1, 0).cpu().numpy()
+    return lists
 
 
 def _among(scores: Tensor, candidates: Tensor, target_scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -322,15 +319,13 @@ def summarize(
     targets = table.column("item").to_numpy()
     repeats = repeated(table)
     rank, counted = effective_ranks(table.column("rank").to_numpy(), popularity[targets], settings, repeats)
-    values = metrics.per_user(rank, settings)
+    named_values = metrics.per_user(rank, settings)
+    values = np.stack(list(named_values.values()))
 
     def means(members: np.ndarray) -> dict[str, Any]:
-        members = members & counted
-        size = int(members.sum())
-        return {
-            "users": size,
-            "metrics": {name: float(v[members].mean()) for name, v in values.items()} if size else {},
-        }
+        chosen = np.flatnonzero(members & counted)
+        averages = values.take(chosen, axis=1).mean(axis=1).tolist() if len(chosen) else []
+        return {"users": len(chosen), "metrics": dict(zip(named_values, averages, strict=bool(averages)))}
 
     overall = means(np.ones(len(rank), bool))
     if len(rank) and "recommended" in table.column_names:

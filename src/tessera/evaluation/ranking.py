@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
 # numbers of a tile: they stay in a core's cache, and it is worth what a tile costs to begin
 _TILE = 2**18
+# groups of columns for each that is wanted in a list: few scores are left, and few maxima are looked at
+_GROUPS = 8
 
 
 class ScoreError(ValueError):
@@ -55,52 +58,72 @@ def mask_seen(scores: Tensor, histories: Tensor, targets: Tensor) -> None:
     scores.scatter_(1, targets[:, None] - 1, chosen)
 
 
-def ranks(scores: Tensor, chosen: Tensor, ties: str = "mean", work: Tensor | None = None) -> Tensor:
+def ranks(scores: Tensor, chosen: Tensor, ties: str = "mean") -> Tensor:
     """Rank of a target among candidates: 1 + greater + equal / 2, or 1 + greater + equal for `pessimistic`.
 
     Args:
         scores: (users, candidates) including the target once.
         chosen: (users,) the target's own score, bit for bit as it stands among `scores`.
         ties: "mean" or "pessimistic".
-        work: at least as many numbers of the type of `scores` to write in; None asks for them anew.
     Returns:
         (users,) float64.
     """
-    # comparisons written as floats and summed by a matrix product: three times as fast as counting booleans
+    # written as floats and summed by a matrix product: three times as fast as counting booleans
     ones = torch.ones(scores.shape[1], dtype=scores.dtype, device=scores.device)
-    compared = torch.empty_like(scores) if work is None else work[: scores.numel()].view(scores.shape)
-    greater = torch.gt(scores, chosen[:, None], out=compared) @ ones
-    equal = torch.eq(scores, chosen[:, None], out=compared) @ ones - 1
+    work = scores.new_empty(max(scores[tile].numel() for tile in tiles(scores)))
+    halves = ties == "mean" and bool(chosen.isfinite().all())
+    first, second = torch.empty_like(chosen), torch.empty_like(chosen)
+    for tile in tiles(scores):
+        part, target = scores[tile], chosen[tile, None]
+        compared = work[: part.numel()].view(part.shape)
+        if halves:  # 1 above, -1 below, 0 for equals: all that the mean asks for, in one sum
+            torch.mv(torch.sub(part, target, out=compared).sign_(), ones, out=first[tile])
+        else:
+            torch.mv(torch.gt(part, target, out=compared), ones, out=first[tile])
+            torch.mv(torch.eq(part, target, out=compared), ones, out=second[tile])
+    if halves:
+        return 1 + (first.double() + (scores.shape[1] - 1)) / 2
     weight = 0.5 if ties == "mean" else 1.0
-    return 1 + greater.double() + weight * equal.double()
+    return 1 + first.double() + weight * (second.double() - 1)
 
 
 def top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """What `torch.topk` of (users, items) scores gives, to the choice among equals: values and columns (users, k).
 
-    Of interleaved groups of columns only those of the k + 1 highest maxima can hold one of the best. Where the best are
-    all different, they are the best of these; rows with equals are given to `topk` as they are.
+    Nothing below the (k + 1)th highest maximum of groups of columns can be one of the k best. Where the best are all
+    different, they are the best of what is left; rows with equals, or with much left, are given to `topk` as they are.
     """
-    items, wanted = scores.shape[1], k + 1
-    depth = math.isqrt(items // wanted)  # as many maxima to choose from as columns
-    if depth < 4 or scores.device.type != "cpu":
+    users, items = scores.shape
+    wanted = k + 1
+    if items < 2 * _GROUPS * wanted or scores.device.type != "cpu":
         return torch.topk(scores, k, dim=1)
-    groups = items // depth
-    inside = groups * depth
-    highest = scores.narrow(1, 0, inside).view(len(scores), depth, groups).amax(1)
-    chosen = torch.topk(highest, wanted, dim=1, sorted=False).indices
-    columns = torch.cat(
-        [
-            (chosen[:, None] + torch.arange(0, inside, groups)[:, None]).flatten(1),
-            torch.arange(inside, items).expand(len(scores), -1),
-        ],
-        dim=1,
-    )
-    best = torch.topk(scores.gather(1, columns), wanted, dim=1)
-    values, columns = best.values[:, :k], columns.gather(1, best.indices[:, :k])
-    equals = (best.values[:, 1:] == best.values[:, :-1]).any(1)
-    if bool(equals.any()):
-        whole = torch.topk(scores[equals], k, dim=1)
-        values, columns = values.clone(), columns.clone()
-        values[equals], columns[equals] = whole.values, whole.indices
-    return values, columns
+    rows, columns = _left(scores, wanted)
+    counts = np.bincount(rows, minlength=users)
+    few = counts <= 4 * wanted
+    if not few.all():
+        rows, columns, counts = rows[few[rows]], columns[few[rows]], np.where(few, counts, 0)
+    shape = users, max(wanted, int(counts.max()))
+    beside = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]
+    values, places = scores.new_full(shape, -math.inf), np.zeros(shape, np.int64)
+    values.numpy()[rows, beside], places[rows, beside] = scores.numpy()[rows, columns], columns
+    best = torch.topk(values, wanted, dim=1)
+    chosen, indices = best.values[:, :k], torch.from_numpy(places).gather(1, best.indices[:, :k])
+    whole = (best.values[:, 1:] == best.values[:, :-1]).any(1) | torch.from_numpy(~few)
+    if bool(whole.any()):
+        chosen, indices = chosen.clone(), indices.clone()
+        chosen[whole], indices[whole] = torch.topk(scores[whole], k, dim=1)
+    return chosen, indices
+
+
+def _left(scores: Tensor, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns, row by row, of all scores not below the row's `wanted`th highest maximum of groups."""
+    groups = _GROUPS * wanted
+    depth = scores.shape[1] // groups
+    flat = []
+    for tile in tiles(scores):
+        part = scores[tile]
+        highest = part.narrow(1, 0, groups * depth).view(len(part), depth, groups).amax(1).numpy()
+        least = np.partition(highest, groups - wanted, axis=1)[:, groups - wanted, None]
+        flat.append(np.flatnonzero(part.numpy() >= least) + tile.start * scores.shape[1])
+    rows, columns = np.divmod(np.concatenate(flat), scores.shape[1])
+    return rows, columns

@@ -92,6 +92,25 @@ def test_positions_of_pictures_are_the_models_own(folder: Path) -> None:
     assert torch.equal(own[real], theirs[real])
 
 
+@pytest.mark.parametrize("bidirectional", [True, False])
+@torch.no_grad()
+def test_what_the_language_part_reads_of_words_and_of_pictures(bidirectional: bool, folder: Path) -> None:
+    model = opened(folder, "sdpa")
+    ids, mask, seen = rows(model)
+    full: Any = model.full
+    grids = torch.stack([own.grid for own in seen])
+    made = full.model.get_image_features(torch.cat([own.patches for own in seen]), grids).pooler_output
+    expected = full.get_input_embeddings()(ids)
+    expected[ids == int(full.config.image_token_id)] = torch.cat(list(made))
+    read = read_content(model, ids, mask, seen, bidirectional)
+    torch.testing.assert_close(read.inputs, expected, atol=1e-6, rtol=1e-5)
+    words = ids[:, -3:].clone().fill_(20)
+    texts = read_content(model, words, torch.ones_like(words), [], bidirectional)
+    assert torch.equal(texts.inputs, full.get_input_embeddings()(words))
+    # and the model is as it was
+    assert not model.tower._forward_pre_hooks
+
+
 @torch.no_grad()
 def test_what_is_hidden_is_not_read(folder: Path) -> None:
     model = opened(folder, "sdpa")

@@ -26,6 +26,7 @@ from tessera.artifacts.models import read_tensors
 from tessera.artifacts.tables import ArtifactError, read_table, write_table
 from tessera.content.reading import Replaced, both_ways, read_content
 from tessera.embedding import moca
+from tessera.embedding.embedder import load_embedder
 from tessera.embedding.item_content import Part, hidden_tokens, noised
 from tessera.embedding.moca import MoCaRecipe, same_content
 from tessera.embedding.recipe import Given, Items, Vectors
@@ -48,7 +49,8 @@ FIRST: dict[str, Any] = {"steps": 4, "budget": 800, "learning_rate": 3e-3}
 
 def table(training: dict[str, Any] | None = None, continual: dict[str, Any] | None = None, **more: Any) -> MoCaTable:
     phases = {"training": {**STEPS, **(training or {})}, "continual": {**FIRST, **(continual or {})}}
-    return MoCaTable.model_validate({"model": "tiny", **phases, **more})
+    pairs = {"views": 1.0, **more.pop("pairs", {})}
+    return MoCaTable.model_validate({"model": "tiny", "pairs": pairs, "temperature": 0.03, **phases, **more})
 
 
 def made(
@@ -174,6 +176,39 @@ def test_the_last_token_is_pooled_where_it_is_asked_for(tmp_path: Path) -> None:
             states = read_content(model, ids, torch.ones_like(ids), [], True).states[0]
         expected = states[-1] if pooling == "last" else states.mean(0)
         np.testing.assert_allclose(vectors[3], F.normalize(expected, dim=0).numpy(), atol=1e-5)
+
+
+def test_what_tokens_were_stands_beside_the_last_states(built: Path, shop: Path, tmp_path: Path) -> None:
+    """Of a picture, what the vision part made of its patches: that is what the language part reads in their place."""
+    settings = table(shown="both", states="first_last", training={"batch": 4})
+    output = train(tmp_path, settings, shop, seeing(built))
+    items, vectors = embed(tmp_path, settings, shop, output, seeing(built))
+    recipe = made(settings, shop, output, seeing(built))
+    model, content = recipe.given.model, recipe._content()
+    load_embedder(model, output, merge=True)
+    full: Any = model.full
+    assert vectors.shape == (9, 2 * model.width)
+    seen = []
+    for item, vector in zip(items.tolist(), vectors, strict=True):
+        (row,) = content.rows([content.whole(item)])
+        ids = torch.tensor([row.ids])
+        with torch.no_grad():
+            inputs = full.get_input_embeddings()(ids)[0]
+            if row.pixels is not None:
+                parts = full.model.get_image_features(row.pixels.patches, row.pixels.grid[None]).pooler_output
+                inputs[ids[0] == int(full.config.image_token_id)] = torch.cat(list(parts))
+                seen.append(item)
+            pixels = [row.pixels] if row.pixels is not None else []
+            states = read_content(model, ids, torch.ones_like(ids), pixels, True).states[0]
+            first = F.normalize(inputs, dim=-1) * model.width**0.5
+        expected = F.normalize(torch.cat([states, first], -1).mean(0), dim=0)
+        np.testing.assert_allclose(vector, expected.numpy(), atol=2e-5)
+    assert seen == [1, 3, 4, 5, 6, 9, 10]
+    # what is kept of a step's memory changes nothing here either
+    small = settings.model_copy(update={"batch_tokens": 60, "recompute": True})
+    again = read_tensors(train(tmp_path / "small", small, shop, seeing(built)))
+    for name, value in read_tensors(output).items():
+        torch.testing.assert_close(again[name], value, atol=2e-4, rtol=1e-3)
 
 
 # ---------------------------------------------------------------- what is hidden
@@ -474,7 +509,6 @@ def test_what_cannot_be_read_is_refused(built: Path, shop: Path, tmp_path: Path)
     with pytest.raises(ArtifactError, match="was trained on another model"):
         embed(tmp_path, table(), data, output, tiny_model(layers=1))
     for wrong, message in (
-        ({"states": "first_last"}, "states: the last layer's alone"),
         ({"shown": "image", "captions": ["looks"]}, "shown: image reads none"),
         ({"pairs": {"views": 0.0, "together": 0.0}}, "no pair is left"),
     ):
