@@ -8,6 +8,11 @@ made again.
     ./run --configfile config/lemur.yaml
     python benchmarks/encoders.py results/lemur/lifelong --lengths 50 300
     python benchmarks/encoders.py results/lemur/lifelong --qauc  # of runs that are there
+    python benchmarks/encoders.py results/lemur/lifelong --curves bank frozen end_to_end --output /tmp/curves
+
+`--curves` trains models of the config as the workflow does, and beside it takes the GAUC of every second validation
+sample each `--every` steps: steps and CPU seconds of training alone, by which regimes are compared at the same GAUC.
+The trained model is judged on the test samples as the workflow does; its files are in the folder `--output`.
 """
 
 from __future__ import annotations
@@ -69,6 +74,66 @@ def measure(folder: Path, config: Path, regime: str, length: int, batch: int, st
             "mib": (after - before) / 1024}  # fmt: skip
 
 
+def curve(folder: Path, config: Path, name: str, seed: int, every: int, output: Path) -> dict[str, Any]:
+    """Train one model of the config; its GAUC on validation over steps and CPU seconds, and its metrics on test."""
+    import torch
+
+    from tessera.ctr.data import load_samples
+    from tessera.ctr.evaluate import evaluate_model
+    from tessera.ctr.train import most_events, predict, train_model
+    from tessera.evaluation.clicks import summarize
+    from tessera.plan.graph import Plan
+    from tessera.settings.config import load
+    from tessera.settings.files import experiment_name
+    from tessera.training.engine import Engine
+
+    torch.set_num_threads(1)
+    settings = load(yaml.safe_load(config.read_text()), str(config), experiment_name([config]))
+    run = next(run for run in Plan(settings).click_runs.values() if run.name == name)
+    run = run.model_copy(update={"seed": seed})
+    samples, content = load_samples(folder / "ctr/samples"), folder / "ctr/content"
+    valid = samples.of("valid")[::2]
+    points: list[dict[str, float]] = []
+    state = {"seconds": 0.0, "steps": 0}
+    update = Engine._update
+
+    def watched(engine: Any, *arguments: Any) -> None:
+        started = time.process_time()
+        update(engine, *arguments)
+        state["seconds"] += time.process_time() - started
+        state["steps"] += 1
+        if engine.phase == len(engine.program) - 1 and (engine.step + 1) % every == 0:
+            model: Any = engine.model
+            kept = {key: value.clone() for key, value in model.state_dict().items()}
+            modes = [(part, part.training) for part in model.modules()]
+            if hasattr(model, "finish"):
+                model.finish()
+            chances = predict(model, samples, valid, most_events(model, run), 256, torch.device("cpu"))
+            area = summarize(samples.users[valid], samples.labels[valid], chances, 15)["GAUC"]
+            points.append({"step": engine.step + 1, "GAUC": area, **state})
+            model.load_state_dict(kept)
+            for part, mode in modes:
+                part.training = mode
+
+    target = output / "ctr/runs" / name / f"seed-{seed}"
+    target.mkdir(parents=True, exist_ok=True)
+    Engine._update = watched  # type: ignore[method-assign]
+    model = target / "model.safetensors"
+    train_model(run, folder / "ctr/samples", None, model, target / "state", content=content)
+    assert settings.ctr is not None
+    judged = settings.ctr.evaluation.model_copy(update={"requests": 0})
+    files = target / "predictions.parquet", target / "metrics.json"
+    metrics = evaluate_model(run, judged, model, folder / "ctr/samples", None, *files, content=content)
+    about = json.loads((target / "model.json").read_text())
+    row = {
+        "name": name, "seed": seed, **state, "curve": points, "metrics": metrics["metrics"],
+        "intervals": metrics["intervals"], "qauc": qauc(files[0]), "bank": about.get("bank"),
+        "validation": about["validation"],
+    }  # fmt: skip
+    (target / "curve.json").write_text(json.dumps(row, indent=1))
+    return row
+
+
 def qauc(path: Path) -> dict[str, float]:
     """AUC within queries: impressions of a user between two clicks, which have the same history.
 
@@ -102,11 +167,22 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--qauc", action="store_true")
+    parser.add_argument("--curves", nargs="+", metavar="MODEL", help="models of the config")
+    parser.add_argument("--every", type=int, default=26, help="steps between two points of a curve")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--output", type=Path, help="folder of what --curves trains")
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.qauc:
         for path in sorted(given.folder.glob("ctr/runs/*/seed-*/predictions.parquet")):
             print(path.parent.parent.name, path.parent.name, json.dumps(qauc(path)))
+        return
+    if given.curves:
+        if given.output is None:
+            parser.error("--curves writes models: give --output")
+        for name in given.curves:
+            row = curve(given.folder, given.config, name, given.seed, given.every, given.output)
+            print(json.dumps(row), flush=True)
         return
     if given.cell:
         print(json.dumps(measure(given.folder, given.config, given.cell, *given.lengths, given.batch, given.steps)))

@@ -1,10 +1,13 @@
 """Small bidirectional transformers over typed fields, and how the vectors of some items are made with them.
 
 A row is the start token, the tokens of the fields, and the patches of a picture; each has the vector of its token (or
-what a linear map makes of the patch), of its position and of its field. The state of the start token is the item's.
+what a linear map makes of the patch), of its position and of its field. The item's vector is made of the state of the
+start token, or of the mean of all states.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tessera.content.fields import PAD, FieldContent, Rows
+from tessera.language.states import pool
 from tessera.language.tokens import length_batches
 from tessera.training.attend import attend
 
@@ -40,6 +44,29 @@ class Block(nn.Module):
         return added
 
 
+class Standardize(nn.Module):
+    """Every column of some vectors gets mean 0 and variance 1 over their rows; those of training where it has ended.
+
+    What all items have in common is taken away, and what tells them apart cannot shrink: else an encoder that learns
+    faster than what reads it first does away with all differences, which are noise to a reader that has learned
+    nothing.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(n, width) -> the same, in float32; one row has no variance and is measured by those before."""
+        with torch.autocast(vectors.device.type, enabled=False):
+            learning = self.training and len(vectors) > 1
+            return F.batch_norm(vectors.float(), self.mean, self.variance, training=learning)
+
+
 class TypedEncoder(nn.Module):
     """A bidirectional transformer over rows of a content."""
 
@@ -54,6 +81,8 @@ class TypedEncoder(nn.Module):
         batch_tokens: int = 16384,
         recompute: bool = False,
         first_field: bool = False,
+        pooling: Literal["start", "mean"] = "mean",
+        standardized: bool = False,
     ) -> None:
         """
         Args:
@@ -68,6 +97,8 @@ class TypedEncoder(nn.Module):
                 memory then grows with `batch_tokens` and not with the number of items. The gradient is the same
                 (GradCache, Gao et al., RepL4NLP 2021).
             first_field: read the first field alone.
+            pooling: the state of the start token, or the mean of all.
+            standardized: vectors are standardised over the items that are encoded together (`Standardize`).
         Raises:
             ValueError: heads do not divide the width of states.
         """
@@ -76,11 +107,13 @@ class TypedEncoder(nn.Module):
             raise ValueError(f"{heads} heads do not divide hidden {hidden}")
         self.content = (content,)  # in a tuple: it is no module
         self.batch_tokens, self.recompute, self.first_field = batch_tokens, recompute, first_field
+        self.pooling = pooling
         self.tokens = nn.Embedding(content.vocabulary, hidden, padding_idx=PAD)
         self.positions = nn.Embedding(content.longest + 1, hidden)
         self.fields = nn.Embedding(len(content.names) + 1, hidden)
-        # what stands there outweighs where it stands, and biases begin at 0: else all items begin as one vector
-        for table, scale in ((self.tokens, 0.1), (self.positions, 0.02), (self.fields, 0.02)):
+        # what stands there outweighs where it stands and the first steps of training, and biases begin at 0: else all
+        # items begin as one vector, or soon are
+        for table, scale in ((self.tokens, 1.0), (self.positions, 0.02), (self.fields, 0.02)):
             nn.init.normal_(table.weight, std=scale)
         nn.init.zeros_(self.tokens.weight[PAD])
         self.patches = None
@@ -93,6 +126,7 @@ class TypedEncoder(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
+        self.level = Standardize(width) if standardized else None
 
     def read(self, rows: Rows) -> Tensor:
         """(rows, width) of what stands in rows."""
@@ -103,14 +137,29 @@ class TypedEncoder(nn.Module):
             states = torch.cat([states, self.patches(rows.patches) + self.patch_positions], 1)
             seen = rows.pictured[:, None].expand(-1, len(self.patch_positions))
             mask = torch.cat([mask, seen], 1)
-        mask = mask[:, None, None]
         for block in self.blocks:
-            states = block(states, mask)
-        vectors: Tensor = self.out(self.norm(states[:, 0]))
+            states = block(states, mask[:, None, None])
+        state = states[:, 0] if self.pooling == "start" else pool(states, mask, "mean")
+        vectors: Tensor = self.out(self.norm(state))
         return vectors
 
     def forward(self, items: Tensor) -> Tensor:
         """(n, width) of items (n,), each read as often as it stands there; 0 is an item that tells nothing."""
+        return self.levelled(self.encode(items))
+
+    def levelled(self, vectors: Tensor) -> Tensor:
+        """Vectors (n, width) that `encode` gave, standardised where that is asked for."""
+        return vectors if self.level is None else self.level(vectors)
+
+    @torch.no_grad()
+    def settle(self, vectors: Tensor) -> None:
+        """Measure by vectors (n, width) that `encode` gave from now on: running statistics lag behind what learns."""
+        if self.level is not None and len(vectors) > 1:
+            self.level.mean.copy_(vectors.float().mean(0))
+            self.level.variance.copy_(vectors.float().var(0, unbiased=False))
+
+    def encode(self, items: Tensor) -> Tensor:
+        """(n, width) of items (n,) as the transformer says them; no item's depends on another's."""
         wanted = items.cpu().numpy()
         device = self.out.weight.device
         if not len(wanted):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -82,8 +81,8 @@ class Model(ClickModel):
         self.settings, content, width = settings, catalogue.content, settings.width
         reads = max(settings.long, settings.recent, settings.short, 1)
         self.max_history = None if settings.counts else reads
-        self.documents = _encoder(content, settings.documents, width)
-        self.queries = _encoder(content, settings.queries, width, first_field=True)
+        self.documents = _encoder(content, settings.documents, settings)
+        self.queries = _encoder(content, settings.queries, settings, first_field=True)
         self.bank = MemoryBank(catalogue.items, width, settings.storage)
         self.absent = nn.Parameter(torch.randn(width) * 0.02) if settings.regime == "bank" else None
         self.register_buffer("clock", torch.zeros((), dtype=torch.int64))
@@ -166,12 +165,12 @@ class Model(ClickModel):
         before, ages, known = self.bank.read(items, int(clock))
         chosen = _some(items, settings.forwarded, settings.learned, _chances(settings.refresh, ages, known, counts))
         learning, reading = chosen
-        parts = [self.documents(items[learning])]
+        parts = [self.documents.encode(items[learning])]
         if len(reading):
             with torch.no_grad():
-                parts.append(self.documents(items[reading]))
+                parts.append(self.documents.encode(items[reading]))
         picked, order = torch.cat([learning, reading]).sort()
-        vectors = torch.cat(parts)[order]
+        vectors = self.documents.levelled(torch.cat(parts)[order])
         self.bank.write(items[picked], vectors.detach(), int(clock))
         again = known[picked]
         self._counted = {"tokens": self.documents.count_tokens(items[picked]), "item_cosine": _alike(vectors)}
@@ -297,36 +296,49 @@ class Model(ClickModel):
             FixedSteps(training.epochs * per_epoch),
             optimizers,
             name="ranker" if frozen else "joint",
-            begin=partial(self.fill, learned=True) if alone else None,
+            begin=self.fill if alone else None,
         )
         return [*phases, joint]
 
     # ------------------------------------------------------------ snapshot
 
+    def fill(self) -> None:
+        """Write the vectors of all queries and items, as the encoders have them now."""
+        self._write(self._fresh())
+
+    def _write(self, vectors: Tensor) -> None:
+        items = torch.arange(1, len(vectors) + 1, device=vectors.device)
+        self.bank.write(items, vectors, int(self.get_buffer("clock")))
+
     @torch.no_grad()
-    def fill(self, learned: bool = True) -> None:
-        """Write the vectors of all queries and, with `learned`, of all items, as the encoders have them now."""
-        encoders = (self.documents, self.queries)
-        modes = [encoder.training for encoder in encoders]
-        for encoder in encoders:
+    def _fresh(self) -> Tensor:
+        """(items, width) vectors of all items as the encoder has them now; those of all queries are written.
+
+        What is standardised is measured by the items that training met, each once.
+        """
+        met = (self.items.get_buffer("_known") > 0).nonzero().squeeze(1)
+        every = torch.arange(len(self.bank.written), device=self.bank.written.device)
+        vectors = []
+        for encoder in (self.queries, self.documents):
+            mode = encoder.training
             encoder.eval()
-        every = torch.arange(self.bank.written.shape[0], device=self.bank.written.device)
-        self.get_buffer("query_vectors").copy_(self.queries(every).float())
-        if learned:
-            self.bank.write(every[1:], self.documents(every[1:]).float(), int(self.get_buffer("clock")))
-        for encoder, mode in zip(encoders, modes, strict=True):
+            encoded = encoder.encode(every)
+            encoder.settle(encoded[met])
+            vectors.append(encoder.levelled(encoded).float())
             encoder.train(mode)
+        queries, documents = vectors
+        self.get_buffer("query_vectors").copy_(queries)
+        return documents[1:]
 
     @torch.no_grad()
     def finish(self) -> None:
         """The snapshot that judging reads: all of it was learned before the evaluated time."""
-        documents, mode = self.documents, self.documents.training
-        documents.eval()
-        self._about = self._staleness()
-        documents.train(mode)
-        self.fill(self.settings.regime != "bank" or self.settings.snapshot == "refreshed")
+        fresh = self._fresh()
+        self._about = self._staleness(fresh)
+        if self.settings.regime != "bank" or self.settings.snapshot == "refreshed":
+            self._write(fresh)
 
-    def _staleness(self) -> dict[str, Any]:
+    def _staleness(self, fresh: Tensor) -> dict[str, Any]:
         """How the bank stands at the end: how much it holds, how old it is, and how near to what would be written."""
         written = self.bank.written[1:]
         known = (written >= 0).nonzero().squeeze(1) + 1
@@ -334,7 +346,7 @@ class Model(ClickModel):
             return {}
         clock = int(self.get_buffer("clock"))
         kept, ages, _ = self.bank.read(known, clock)
-        cosines = F.cosine_similarity(kept, self.documents(known).float(), dim=1)
+        cosines = F.cosine_similarity(kept, fresh[known - 1], dim=1)
         return {
             "bank": {
                 "steps": clock,
@@ -374,10 +386,12 @@ class Model(ClickModel):
         return self.settings.decoder_heads * (len(prepared.table) + 2 * prepared.long.at.shape[1])
 
 
-def _encoder(content: FieldContent, reader: QueryReader, width: int, first_field: bool = False) -> TypedEncoder:
+def _encoder(
+    content: FieldContent, reader: QueryReader, settings: LEMURSettings, first_field: bool = False
+) -> TypedEncoder:
     return TypedEncoder(
-        content, width, reader.hidden, reader.layers, reader.heads, reader.dropout, reader.batch_tokens,
-        reader.recompute, first_field,
+        content, settings.width, reader.hidden, reader.layers, reader.heads, reader.dropout, reader.batch_tokens,
+        reader.recompute, first_field, reader.pooling, settings.standardized,
     )  # fmt: skip
 
 

@@ -20,6 +20,8 @@ class QueryReader(Settings):
     """How many."""
     heads: int = Field(4, ge=1, le=2**16)
     """Attention heads; they divide `hidden`."""
+    pooling: Literal["start", "mean"] = "mean"
+    """What becomes the vector: the mean of all states, or the state of the start token, as in the paper."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout in every layer."""
     batch_tokens: int = Field(16384, ge=1)
@@ -59,6 +61,9 @@ class LEMURSettings(ClickModel):
     """The encoder of items."""
     queries: QueryReader = Field(default_factory=QueryReader)
     """The encoder of queries. Logs without queries take the last event's first field for one."""
+    standardized: bool = True
+    """Vectors of queries and items have mean 0 and variance 1 a column over those that are encoded together, and by the
+    statistics of training afterwards; without it, as in the paper, those of a small model become one (docs)."""
     encoder: OptimizerSettings = Field(default_factory=lambda: OptimizerSettings(learning_rate=1.0e-4))
     """The optimiser of both; `ctr.training` is that of the ranker."""
     pretraining: int | None = Field(None, ge=0)
@@ -80,8 +85,9 @@ class LEMURSettings(ClickModel):
     """The ranker reads the cosines of target and events, by time and sorted."""
     contrastive: float = Field(0.1, ge=0)
     """Weight of the contrastive loss of query and item (SQDC)."""
-    scale: float = Field(50.0, gt=0)
-    """What its cosines are multiplied with: one by the temperature."""
+    scale: float = Field(5.0, gt=0)
+    """What its cosines are multiplied with: one by the temperature. The paper has 50, for queries that say what is
+    looked for; the last event says less, and under 50 that drives the vectors together."""
     session_mask: bool = True
     """Rows of the same session are no negatives of one another; a user is one where the log has no queries."""
     duplicate_mask: bool = True
