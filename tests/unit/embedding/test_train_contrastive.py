@@ -349,14 +349,13 @@ def test_adapters_of_half_precision_weights_are_trained_in_float32() -> None:
     assert model.tower(input_ids=torch.arange(10)[None]).last_hidden_state.dtype == torch.bfloat16
 
 
-def test_encoders_can_be_tuned_by_scft(tmp_path: Path) -> None:
-    settings = table("scft", {"steps": 3})
+@pytest.mark.parametrize("recipe", ["scft", "lrcl"])
+def test_encoders_can_be_tuned(recipe: str, tmp_path: Path) -> None:
+    settings = table(recipe, {"steps": 3})
     output = train(tmp_path, settings, tiny_model("encoder"))
     catalogue = tmp_path / "data" / "items.parquet"
     _, vectors = embed(settings, catalogue, output, tiny_model("encoder"))
     assert vectors.shape == (19, 32)
-    with pytest.raises(ValueError, match="causal"):
-        train(tmp_path / "lrcl", table("lrcl"), tiny_model("encoder"))
 
 
 # ---------------------------------------------------------------- refusals
