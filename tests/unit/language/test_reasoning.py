@@ -271,7 +271,7 @@ def test_autocast_and_half_precision_weights_stay_close() -> None:
 def test_encoders_are_refused() -> None:
     bert = BertModel(BertConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
     language = SimpleNamespace(kind="encoder", tower=bert, embed=None, end_token=1)
-    with pytest.raises(ValueError, match="causal"):
+    with pytest.raises(ValueError, match="in an encoder texts see the thoughts after them"):
         LatentReasoner(language, None, LRCLTable(model="tiny", thoughts=0))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="odd"):
         ReasoningAttention(7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,10 @@ def carried(of: Jobs) -> dict[str, str]:
 
 
 def changed(before: Jobs, after: Jobs) -> set[str]:
-    """The jobs that differ; runs without their seed."""
+    """The jobs that differ; runs without their seeds."""
     old, new = carried(before), carried(after)
     assert old.keys() == new.keys()
-    return {name.removesuffix("/seed-1") for name in old if old[name] != new[name]}
+    return {re.sub(r"/seed-\d+$", "", name) for name in old if old[name] != new[name]}
 
 
 @pytest.mark.parametrize(
