@@ -38,11 +38,15 @@ def carried(of: Jobs) -> dict[str, str]:
     return told | {"ingest": of.ingest("sessions"), "prepare": of.prepare("sessions")}
 
 
+def without_seed(name: str) -> str:
+    return re.sub(r"/seed-\d+$", "", name)
+
+
 def changed(before: Jobs, after: Jobs) -> set[str]:
     """The jobs that differ; runs without their seeds."""
     old, new = carried(before), carried(after)
     assert old.keys() == new.keys()
-    return {re.sub(r"/seed-\d+$", "", name) for name in old if old[name] != new[name]}
+    return {without_seed(name) for name in old if old[name] != new[name]}
 
 
 @pytest.mark.parametrize(
@@ -66,7 +70,7 @@ def test_what_is_made_again(path: str, value: Any, expected: set[str]) -> None:
 def test_every_run_of_tpad_reads_its_tables_and_no_other_run() -> None:
     of = jobs()
     reading = {
-        noun.name.removesuffix("/seed-1")
+        without_seed(noun.name)
         for noun in of.plan.nouns
         if noun.kind == "run" and any(read.name == "image" for read in of.plan.reads(noun))
     }
