@@ -104,10 +104,10 @@ def top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         rows, columns, counts = rows[few[rows]], columns[few[rows]], np.where(few, counts, 0)
     shape = users, max(wanted, int(counts.max()))
     beside = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]
-    values, places = scores.new_full(shape, -math.inf), np.zeros(shape, np.int64)
-    values.numpy()[rows, beside], places[rows, beside] = scores.numpy()[rows, columns], columns
+    values, columns_of = scores.new_full(shape, -math.inf), np.zeros(shape, np.int64)
+    values.numpy()[rows, beside], columns_of[rows, beside] = scores.numpy()[rows, columns], columns
     best = torch.topk(values, wanted, dim=1)
-    chosen, indices = best.values[:, :k], torch.from_numpy(places).gather(1, best.indices[:, :k])
+    chosen, indices = best.values[:, :k], torch.from_numpy(columns_of).gather(1, best.indices[:, :k])
     whole = (best.values[:, 1:] == best.values[:, :-1]).any(1) | torch.from_numpy(~few)
     if bool(whole.any()):
         chosen, indices = chosen.clone(), indices.clone()
