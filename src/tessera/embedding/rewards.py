@@ -41,10 +41,10 @@ def ndcg_reward(similarity: Tensor, weights: Tensor) -> Tensor:
 
     Gains are the shares of the positives; shapes as in `rank_reward`. Of one positive it is 1 / log2(rank + 2).
     """
-    found = (weights[:, None] / torch.log2(expected_ranks(similarity) + 2)).sum(-1)
-    places = torch.arange(weights.shape[-1], device=weights.device, dtype=weights.dtype)
-    ideal = (weights.sort(-1, descending=True).values / torch.log2(places + 2)).sum(-1)
-    return found / ideal[:, None]
+    gained = (weights[:, None] / torch.log2(expected_ranks(similarity) + 2)).sum(-1)
+    ranks = torch.arange(weights.shape[-1], device=weights.device, dtype=weights.dtype)
+    ideal = (weights.sort(-1, descending=True).values / torch.log2(ranks + 2)).sum(-1)
+    return gained / ideal[:, None]
 
 
 def standardized(similarity: Tensor) -> Tensor:
