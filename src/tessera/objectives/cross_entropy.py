@@ -7,6 +7,7 @@ the cache; nothing of size T x N is ever kept. Values and gradients are those of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,7 +25,6 @@ class _CrossEntropySum(torch.autograd.Function):
         full = torch.promote_types(states.dtype, torch.float32)
         grad_states = torch.empty_like(states)
         grad_items = torch.zeros_like(items, dtype=full)
-        total = states.new_zeros((), dtype=torch.float64 if states.device.type == "cpu" else full)
         hits = states.new_empty((len(targets), 1), dtype=full)
         # one piece of memory for all chunks: half as much to keep in a CPU's cache, the same numbers
         own = states.device.type == "cpu" and full == states.dtype
@@ -46,16 +46,8 @@ class _CrossEntropySum(torch.autograd.Function):
                 grad_items.addmm_(errors.T, states[part])
             else:
                 grad_items += errors.T @ states[part]
-        losses = -hits.log()
-        # asked once, not in every chunk: a GPU has all chunks before anybody waits for it
-        for start in _chunks_with((hits < 1e-20).squeeze(1), rows):
-            part = slice(start, start + rows)
-            lost = (hits[part] < 1e-20).squeeze(1)
-            logits = states[part] @ items.T  # the product as it was: one of fewer rows may round otherwise
-            chosen = logits[lost].gather(1, targets[part, None][lost])
-            losses[part][lost] = (torch.logsumexp(logits[lost], 1, keepdim=True) - chosen).to(full)
-        for each in torch.split(losses, rows):
-            total += each.sum(dtype=total.dtype)
+        # the product as it was: one of fewer rows may round otherwise
+        total = sum_of_losses(hits, targets, rows, lambda part: states[part] @ items.T)
         ctx.save_for_backward(grad_states, grad_items)
         return total.to(full)
 
@@ -66,9 +58,45 @@ class _CrossEntropySum(torch.autograd.Function):
         return (grad_states * gradient).to(grad_states.dtype), (grad_items * gradient).to(grad_states.dtype), None, None
 
 
+def sum_of_losses(hits: Tensor, targets: Tensor, rows: int, logits_of: Callable[[slice], Tensor]) -> Tensor:
+    """() the sum of -log of the targets' probabilities; those too small for a logarithm are made of logits again.
+
+    Args:
+        hits: (targets, 1) probabilities of the targets.
+        targets: (targets,) row numbers of items.
+        rows: targets of a chunk.
+        logits_of: (rows, items) the logits of a chunk, as they were.
+    """
+    losses = -hits.log()
+    total = hits.new_zeros((), dtype=torch.float64 if hits.device.type == "cpu" else hits.dtype)
+    # asked once, not in every chunk: a GPU has all chunks before anybody waits for it
+    for start in _chunks_with((hits < 1e-20).squeeze(1), rows):
+        part = slice(start, start + rows)
+        lost = (hits[part] < 1e-20).squeeze(1)
+        logits = logits_of(part)
+        chosen = logits[lost].gather(1, targets[part, None][lost])
+        losses[part][lost] = (torch.logsumexp(logits[lost], 1, keepdim=True) - chosen).to(hits.dtype)
+    for each in torch.split(losses, rows):
+        total += each.sum(dtype=total.dtype)
+    return total
+
+
 def _chunks_with(mask: Tensor, rows: int) -> list[int]:
     """First rows of the chunks in which `mask` (targets,) holds."""
     return sorted({row // rows * rows for row in mask.nonzero()[:, 0].tolist()})
+
+
+def rows_of_a_chunk(items: Tensor, width: int = 1) -> int:
+    """How many targets are scored at once: as many as keep `width` scores an item in the cache."""
+    return max(16, _CHUNK_BYTES[items.device.type] // (items.element_size() * len(items) * width))
+
+
+def without_autocast(states: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the dtype that autocast would give a product: what follows does its own sums in float32."""
+    if torch.is_autocast_enabled(states.device.type):
+        dtype = torch.get_autocast_dtype(states.device.type)
+        return states.to(dtype), items.to(dtype)
+    return states, items
 
 
 def cross_entropy(states: Tensor, items: Tensor, targets: Tensor, chunk_rows: int | None = None) -> Tensor:
@@ -82,11 +110,9 @@ def cross_entropy(states: Tensor, items: Tensor, targets: Tensor, chunk_rows: in
     Returns:
         () the sum, differentiable once in `states` and `items`.
     """
-    if torch.is_autocast_enabled(states.device.type):
-        dtype = torch.get_autocast_dtype(states.device.type)
-        states, items = states.to(dtype), items.to(dtype)
+    states, items = without_autocast(states, items)
     if chunk_rows is None:
-        chunk_rows = max(16, _CHUNK_BYTES[states.device.type] // (items.element_size() * len(items)))
+        chunk_rows = rows_of_a_chunk(items)
     with torch.autocast(states.device.type, enabled=False):
         total: Tensor = _CrossEntropySum.apply(states, items, targets, chunk_rows)  # type: ignore[no-untyped-call]
     return total

@@ -9,14 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tessera.settings.systems.eimf import EIMFSystem
-
-_CHUNK = 2**23
-"""Scores of vectors that are in memory at a time while a loss is made."""
 
 
 class MultiInterest(nn.Module, ABC):
@@ -125,26 +120,3 @@ def nearest(vectors: Tensor, targets: Tensor) -> Tensor:
     """(n, dim) of vectors (n, K, dim), the one that is nearest to its target (n, dim) by inner product."""
     best = (vectors @ targets[..., None]).squeeze(2).argmax(1)
     return vectors[torch.arange(len(vectors), device=vectors.device), best]
-
-
-def best_of_all(vectors: Tensor, items: Tensor, targets: Tensor) -> Tensor:
-    """Summed cross-entropy of targets (n,) by scores as they are served: of a user's vectors, the best for each item.
-
-    Scores are made some rows at a time, and again for the gradient: their number is K times that of one vector's.
-
-    Args:
-        vectors: (n, K, dim)
-        items: (items, dim)
-        targets: (n,) rows of the items.
-    """
-
-    def some(vectors: Tensor, items: Tensor, targets: Tensor) -> Tensor:
-        scores = (vectors @ items.T).amax(1)
-        return F.cross_entropy(scores.float(), targets, reduction="sum")
-
-    rows = max(1, _CHUNK // (vectors.shape[1] * len(items)))
-    total = vectors.new_zeros((), dtype=torch.float32)
-    for start in range(0, len(vectors), rows):
-        own, wanted = vectors[start : start + rows], targets[start : start + rows]
-        total = total + checkpoint(some, own, items, wanted, use_reentrant=False, preserve_rng_state=False)
-    return total

@@ -9,12 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tessera.recommenders import multi_interest as several
 from tessera.recommenders.multi_interest import (
     Capsules,
     MultiInterest,
     SelfAttentive,
-    best_of_all,
     multi_interest,
     nearest,
     squash,
@@ -176,22 +174,3 @@ def test_each_vector_starts_from_a_horizon_of_its_own() -> None:
     assert made.ages is not None
     for k, horizon in enumerate((1, 2, 4)):
         assert made.ages[k].tolist() == [-age / horizon for age in range(LENGTH)]
-
-
-@pytest.mark.parametrize("chunk", [1, 40, 2**23])
-def test_the_loss_over_scores_is_that_of_the_plain_form(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(several, "_CHUNK", chunk)
-    torch.manual_seed(0)
-    vectors = torch.randn(6, NUMBER, DIM, requires_grad=True)
-    items, targets = torch.randn(9, DIM, requires_grad=True), torch.randint(9, (6,))
-    best_of_all(vectors, items, targets).backward()
-    got = [vectors.grad, items.grad]
-    vectors.grad = items.grad = None
-    plain = torch.zeros(())
-    for row in range(6):
-        scores = torch.stack([torch.stack([v @ e for v in vectors[row]]).max() for e in items])
-        plain = plain - scores.log_softmax(0)[targets[row]]
-    torch.testing.assert_close(best_of_all(vectors, items, targets).detach(), plain.detach())
-    plain.backward()
-    for one, two in zip(got, [vectors.grad, items.grad], strict=True):
-        torch.testing.assert_close(one, two)

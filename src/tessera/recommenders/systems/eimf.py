@@ -15,13 +15,14 @@ from torch import Tensor
 
 from tessera.artifacts.logs import log
 from tessera.evaluation.histories import Histories
+from tessera.objectives.best_of_several import best_of_several
 from tessera.objectives.catalogue import catalogue_loss
 from tessera.objectives.losses.base import CatalogueLoss
 from tessera.recommenders.backbones.base import at_places
 from tessera.recommenders.backbones.dropout import Dropout
 from tessera.recommenders.inputs import RunInputs, constant
 from tessera.recommenders.item_encoders.base import ItemEncoder
-from tessera.recommenders.multi_interest import best_of_all, multi_interest, nearest
+from tessera.recommenders.multi_interest import multi_interest, nearest
 from tessera.recommenders.semantic_module import SemanticModule
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate
 from tessera.recommenders.systems.encoded_items import EncodedItems
@@ -101,7 +102,7 @@ class EIMF(EncodedItems):
             near = nearest(states, F.embedding(chosen, vectors))
             total = self.loss(near, vectors, chosen, owners, histories.items)
         else:
-            total = best_of_all(states, vectors[1:], chosen - 1)
+            total = best_of_several(states, vectors[1:], chosen - 1)
         auxiliary = self.items.auxiliary_losses(vectors, chosen)
         return {
             "recommendation": Term(total, torch.full((), len(chosen), device=total.device)),
