@@ -143,12 +143,13 @@ class Plan:
             return {}
         runs = [
             CTRRun(
-                name=name, seed=seed, model=model, training=ctr.training, semantic_ids=model.read_codes,
+                name=name, seed=seed, model=model.model_copy(update={"seeds": None}), training=ctr.training,
+                semantic_ids=model.read_codes,
                 max_history=ctr.samples.max_history,
                 remarks=self._said(model, [ctr.semantic_ids] if model.read_codes and ctr.semantic_ids else [], []),
             )
             for name, model in ctr.models.items()
-            for seed in self.config.experiment.seeds
+            for seed in model.seeds or self.config.experiment.seeds
         ]  # fmt: skip
         return {run.path: run for run in runs}
 

@@ -22,6 +22,7 @@ from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -51,6 +52,21 @@ Width = Annotated[int, Field(ge=1, le=2**16)]
 """Of a layer or a vector."""
 Seed = Annotated[int, Field(ge=0)]
 """Of a random generator."""
+
+
+def each_once(values: list[Any]) -> list[Any]:
+    """A list that names nothing twice.
+
+    Raises:
+        ValueError: it does.
+    """
+    if len(set(values)) < len(values):
+        raise ValueError(f"names something twice: {values}")
+    return values
+
+
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(each_once)]
+"""A training each."""
 
 _LONGEST_LINE, _LONGEST_VALUE, _MOST_LINES = 1000, 200, 30
 _TOLD = reprlib.Repr()

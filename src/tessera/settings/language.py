@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from tessera.settings.base import ASIDE, Settings
+from tessera.settings.base import ASIDE, Settings, each_once
 from tessera.settings.references import DECODER, PICTURES, VISION, CaptionsName, ModelName, Need
 from tessera.settings.training import Steps
 
@@ -198,7 +198,7 @@ class ByModel(Settings):
 class ReadText(ByModel):
     """What a recipe reads of each item, and how the text becomes tokens."""
 
-    captions: list[CaptionsName] = Field(default_factory=list)
+    captions: Annotated[list[CaptionsName], AfterValidator(each_once)] = Field(default_factory=list)
     """Names under `captions`: told after the attributes, each as one more attribute."""
     states: Literal["last", "first_last"] = "last"
     """What is pooled of each token: the last layer's state, or that and the token's embedding beside it (twice the
@@ -212,9 +212,3 @@ class ReadText(ByModel):
         """What the captions that are read were made from: `image` and `text`."""
         sources = [config.captions[name].source for name in self.captions]
         return frozenset(part for source in sources for part in (("image", "text") if source == "both" else (source,)))
-
-    @model_validator(mode="after")
-    def _captions_once(self) -> ReadText:
-        if len(set(self.captions)) < len(self.captions):
-            raise ValueError(f"captions: names something twice: {self.captions}")
-        return self

@@ -36,6 +36,17 @@ def test_runs_are_models_times_seeds() -> None:
     assert config.ctr.against == "din"
 
 
+def test_a_model_may_have_seeds_of_its_own() -> None:
+    """The other runs stay what they were, and so do its own."""
+    before = Plan(load(tiny())).click_runs
+    changed = tiny()
+    changed["ctr"]["models"]["din"]["seeds"] = [2, 3]
+    after = Plan(load(changed)).click_runs
+    assert [path for path in after if path not in before] == ["din/seed-3"]
+    assert [path for path in before if path not in after] == ["din/seed-1"]
+    assert all(after[path] == before[path] for path in before if path in after)
+
+
 def test_a_sequential_config_has_no_click_through_runs() -> None:
     config: Config = load(yaml.safe_load((TINY.parent / "tiny.yaml").read_text()))
     assert Plan(config).click_runs == {}
@@ -47,6 +58,8 @@ def test_a_sequential_config_has_no_click_through_runs() -> None:
         ({"ctr": None}, "ctr: task 'ctr' needs this section"),
         ({"task": "sequential"}, "datasets.lifelong.lifelong: its log holds impressions that nobody clicked"),
         ({"task": "click"}, "task: 'click' is not one of the choices"),
+        ({"ctr__models__din__seeds": [1, 1]}, "ctr.models.din.seeds: names something twice: [1, 1]"),
+        ({"ctr__models__din__seeds": []}, "ctr.models.din.seeds"),
         ({"ctr__baseline": "dim"}, "ctr.baseline: unknown name 'dim'; did you mean 'din'"),
         ({"ctr__reference": "din"}, "ctr.reference: 'din' sees its window alone; give it `window: null`"),
         (

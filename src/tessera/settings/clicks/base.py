@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from tessera.settings.base import Width
+from tessera.settings.base import ASIDE, Seeds, Width
 from tessera.settings.kinds import Kind, KindOf
 
 
@@ -21,6 +21,8 @@ class ClickModel(Kind):
     """Whether it retrieves a few events, which can be compared with attention to all."""
     READS_CONTENT: ClassVar[bool] = False
     """Whether it reads texts and pictures of items."""
+    seeds: Annotated[Seeds | None, ASIDE] = None
+    """Only these seeds; null takes the experiment's."""
     dim: Width = 16
     """Width of the vector of an item id."""
     category_dim: int = Field(16, ge=0, le=2**16)

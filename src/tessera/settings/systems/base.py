@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from tessera.settings.base import ASIDE, Seed
+from tessera.settings.base import ASIDE, Seeds
 from tessera.settings.kinds import Kind, KindOf
 from tessera.settings.missing import Missing
 from tessera.settings.references import named
@@ -54,13 +54,13 @@ class TrainedSystem(SystemSettings):
 
     training: Annotated[dict[str, Any], ASIDE] = Field(default_factory=dict)
     """Keys of `training` that differ for this system."""
-    seeds: Annotated[list[Seed] | None, ASIDE] = Field(None, min_length=1)
+    seeds: Annotated[Seeds | None, ASIDE] = None
     """Only these seeds; null takes the experiment's."""
     missing: Annotated[Missing | None, ASIDE] = None
     """Pictures or texts that this system goes without; null takes the experiment's `missing`."""
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """Keys of `training` that are none, seeds that stand twice, losses of what no table was made from."""
+        """Keys of `training` that are none, losses of what no table was made from."""
         yield from override_problems(config.training, self.training)
         tables = [config.tables[name] for name in self.item_tables(config) if name in config.tables]
         read = {modality for table in tables for modality in table.modalities(config)}
@@ -68,8 +68,6 @@ class TrainedSystem(SystemSettings):
             if share and modality not in read:
                 made = ", ".join(sorted(read)) or "neither image nor text"
                 yield f"missing.{modality}", f"no table that it reads is made from it (they are made from: {made})"
-        if len(set(self.seeds or [])) < len(self.seeds or []):
-            yield "seeds", f"names something twice: {self.seeds}"
 
 
 System = Annotated[SystemSettings, KindOf("systems")]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tessera.settings.base import Seed
+from tessera.settings.base import Seeds
 from tessera.settings.systems.base import SystemSettings
 
 if TYPE_CHECKING:
@@ -33,15 +33,13 @@ class GivenSystem(SystemSettings):
     """Column of scores: the larger, the better. null takes the column `score` where there is one and `rank` is null."""
     rank: str | None = None
     """Column of ranks: the smaller, the better. null takes the column `rank` of a file without scores."""
-    seeds: list[Seed] = Field(default_factory=lambda: [0], min_length=1)
+    seeds: Seeds = Field(default_factory=lambda: [0])
     """A file a seed, where the program was run with several: `path` then holds `{seed}`."""
 
     @model_validator(mode="after")
     def _one_order(self) -> GivenSystem:
         if self.score is not None and self.rank is not None:
             raise ValueError(f"score ({self.score!r}) and rank ({self.rank!r}) are both named; items have one order")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds names something twice: {self.seeds}")
         if len(self.seeds) > 1 and "{seed}" not in self.path:
             raise ValueError(f"path: {self.path!r} is one file for {len(self.seeds)} seeds; put {{seed}} into it")
         return self

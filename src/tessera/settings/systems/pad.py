@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from tessera.settings.base import PresetSettings, Settings, Width
+from tessera.settings.base import PresetSettings, Settings, Width, each_once
 from tessera.settings.references import TableName
 from tessera.settings.systems.backbone_base import UnderBackbones
 
@@ -56,7 +56,9 @@ class PADSystem(PresetSettings, UnderBackbones):
     recommender: Literal["pad"] = "pad"
     table: TableName
     """Name under `tables`: what language models say of the items."""
-    experts: list[Expert] = Field(default_factory=lambda: [*EXPERTS], min_length=1)
+    experts: Annotated[list[Expert], AfterValidator(each_once)] = Field(
+        default_factory=lambda: [*EXPERTS], min_length=1
+    )
     """The towers that score in the end: IDs, IDs fused with the aligned text, text alone."""
     pretrain: PhaseTraining | None = Field(default_factory=PhaseTraining)
     """First phase: the ID tower alone, from which the aligned one starts; null goes without."""
@@ -85,13 +87,6 @@ class PADSystem(PresetSettings, UnderBackbones):
     members: Literal["items", "slots"] = "items"
     """Whose vectors are aligned: each item of the step once, or every slot of the batch, padding, repeats and negatives
     too, as published."""
-
-    @field_validator("experts")
-    @classmethod
-    def _each_once(cls, value: list[Expert]) -> list[Expert]:
-        if len(set(value)) < len(value):
-            raise ValueError(f"names something twice: {value}")
-        return value
 
     @model_validator(mode="after")
     def _has_a_use(self) -> PADSystem:
