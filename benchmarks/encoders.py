@@ -6,7 +6,7 @@ memory that the process ever had above what it had before the first step. `recom
 made again.
 
     ./run --configfile config/lemur.yaml
-    python benchmarks/encoders.py results/lemur/lifelong --lengths 50 300
+    python benchmarks/encoders.py results/lemur/lifelong --lengths 50 300 --plot benchmarks/results/encoders.svg
     python benchmarks/encoders.py results/lemur/lifelong --qauc  # of runs that are there
     python benchmarks/encoders.py results/lemur/lifelong --curves bank frozen end_to_end --output /tmp/curves
 
@@ -29,6 +29,8 @@ from typing import Any
 
 import numpy as np
 import yaml
+
+from line_plot import line_plot
 
 REGIMES: dict[str, dict[str, Any]] = {
     "frozen": {"regime": "frozen"},
@@ -171,6 +173,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=26, help="steps between two points of a curve")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, help="folder of what --curves trains")
+    parser.add_argument("--plot", type=Path, help="the SVG file of seconds a step over lengths")
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.qauc:
@@ -189,6 +192,7 @@ def main() -> None:
         return
     print("| regime | events | tokens a step | CPU s a step | tokens/s | MiB above the start |")
     print("|---|---:|---:|---:|---:|---:|")
+    points = []
     for regime in given.regimes:
         for length in given.lengths:
             asked = [str(given.folder), "--config", str(given.config), "--lengths", str(length), "--cell", regime]
@@ -197,6 +201,11 @@ def main() -> None:
             row = json.loads(done.stdout.splitlines()[-1])
             cells = (f"{row['tokens']:,.0f}", f"{row['seconds']:.2f}", f"{row['rate']:,.0f}", f"{row['mib']:,.0f}")
             print(f"| {regime} | {length} | {' | '.join(cells)} |", flush=True)
+            points.append({"name": regime, "x": length, "y": row["seconds"]})
+    if given.plot:
+        about = "Cost of a step by history", "CPU seconds of a training step"
+        titles = "events of a history", f"CPU seconds of a step of {given.batch} impressions"
+        given.plot.write_text(line_plot(points, given.regimes, titles, about), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
+from line_plot import line_plot
 from tessera.artifacts.codes import ABSENT, Part, SemanticIds
 from tessera.ctr.batch import Catalogue
 from tessera.ctr.models.base import ClickModel
@@ -146,26 +147,13 @@ def table(rows: list[dict[str, Any]], names: list[str], candidates: int, lengths
 
 def curve(rows: list[dict[str, Any]], names: list[str], candidates: int) -> str:
     """Median latency by length as a chart for a file of its own."""
-    import altair as alt
-
-    from tessera.reporting.plots import Plot, inline, render
-
     points = [
-        {"model": r["model"], "events": r["length"], "milliseconds": r["p50"]}
+        {"name": r["model"], "x": r["length"], "y": r["p50"]}
         for r in rows if r["candidates"] == candidates and "scan" not in r["model"]
     ]  # fmt: skip
+    titles = "events of the history", f"CPU milliseconds, {candidates} candidates"
     shown = [name for name in names if "scan" not in name]
-    colours = alt.Scale(domain=shown, range=[f"var(--c{number % 8})" for number in range(len(shown))])
-    dashes = alt.Scale(domain=shown, range=([[1, 0]] * 8 + [[5, 3]] * 8)[: len(shown)])
-    decades = {"scale": alt.Scale(type="log"), "axis": alt.Axis(values=[10.0**power for power in range(-2, 6)])}
-    base = alt.Chart(inline(points)).encode(
-        x=alt.X("events:Q", title="events of the history", **decades),
-        y=alt.Y("milliseconds:Q", title=f"CPU milliseconds, {candidates} candidates", **decades),
-        color=alt.Color("model:N", scale=colours, sort=shown, title=None),
-        strokeDash=alt.StrokeDash("model:N", scale=dashes, sort=shown, title=None),
-    )
-    chart = base.mark_line(point=True).properties(width=520, height=340)
-    return Plot("lifelong", "Latency by history", "median CPU time of a request", render(chart)).standalone()
+    return line_plot(points, shown, titles, ("Latency by history", "median CPU time of a request"))
 
 
 def main() -> None:
@@ -207,7 +195,7 @@ def main() -> None:
         given.output.mkdir(parents=True, exist_ok=True)
         (given.output / "lifelong.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         middle = 100 if 100 in given.candidates else given.candidates[-1]
-        (given.output / "lifelong.svg").write_text(curve(rows, given.models, middle) + "\n", encoding="utf-8")
+        (given.output / "lifelong.svg").write_text(curve(rows, given.models, middle), encoding="utf-8")
 
 
 if __name__ == "__main__":
