@@ -6,16 +6,14 @@ it is in the cache. Autograd's form keeps K scores an item, or makes them twice.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from tessera.objectives.cross_entropy import rows_of_a_chunk, sum_of_losses, without_autocast
+from tessera.objectives.cross_entropy import WithGradients, rows_of_a_chunk, sum_of_losses, without_autocast
 
 
-class _BestOfSeveral(torch.autograd.Function):
+class _BestOfSeveral(WithGradients):
     @staticmethod
     def forward(ctx: FunctionCtx, states: Tensor, items: Tensor, targets: Tensor, rows: int) -> Tensor:
         count, width = states.shape[:2]
@@ -43,12 +41,6 @@ class _BestOfSeveral(torch.autograd.Function):
         total = sum_of_losses(hits, targets, rows, lambda part: (states[part] @ items.T).amax(1))
         ctx.save_for_backward(grad_states, grad_items)
         return total.to(full)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        grad_states, grad_items = ctx.saved_tensors
-        # autograd asks for the dtype of the inputs
-        return (grad_states * gradient).to(grad_states.dtype), (grad_items * gradient).to(grad_states.dtype), None, None
 
 
 def best_of_several(states: Tensor, items: Tensor, targets: Tensor, chunk_rows: int | None = None) -> Tensor:

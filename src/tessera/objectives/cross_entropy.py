@@ -18,7 +18,17 @@ from torch.autograd.function import FunctionCtx
 _CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**28}
 
 
-class _CrossEntropySum(torch.autograd.Function):
+class WithGradients(torch.autograd.Function):
+    """A sum whose forward pass has made the gradients of states and items, and saved them."""
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        grad_states, grad_items = ctx.saved_tensors
+        # autograd asks for the dtype of the inputs
+        return (grad_states * gradient).to(grad_states.dtype), (grad_items * gradient).to(grad_states.dtype), None, None
+
+
+class _CrossEntropySum(WithGradients):
     @staticmethod
     def forward(ctx: FunctionCtx, states: Tensor, items: Tensor, targets: Tensor, rows: int) -> Tensor:
         # sums over targets and items in 16 bits would lose what a chunk adds to them
@@ -50,12 +60,6 @@ class _CrossEntropySum(torch.autograd.Function):
         total = sum_of_losses(hits, targets, rows, lambda part: states[part] @ items.T)
         ctx.save_for_backward(grad_states, grad_items)
         return total.to(full)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        grad_states, grad_items = ctx.saved_tensors
-        # autograd asks for the dtype of the inputs
-        return (grad_states * gradient).to(grad_states.dtype), (grad_items * gradient).to(grad_states.dtype), None, None
 
 
 def sum_of_losses(hits: Tensor, targets: Tensor, rows: int, logits_of: Callable[[slice], Tensor]) -> Tensor:
