@@ -35,7 +35,7 @@ class Shares:
         distinct, at = torch.unique(items, return_inverse=True)
         if self.machine is None:
             return distinct, at
-        everywhere: Tensor = torch.unique(self.all(distinct))  # type: ignore[no-untyped-call]
+        everywhere: Tensor = torch.unique(self.all(distinct))
         return everywhere, torch.searchsorted(everywhere, items)
 
     def mean(self, own: Tensor, rows: int) -> Tensor:
