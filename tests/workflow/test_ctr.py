@@ -85,6 +85,7 @@ def test_nothing_to_do(project: Project) -> None:
     [
         ("ctr__samples__per_user", 9, SAMPLED),
         ("ctr__training__learning_rate", 0.01, TRAINED),
+        ("ctr__training__processes", 2, TRAINED),
         ("ctr__models__sim_hard__k", 4, ONE_MODEL),
         ("ctr__models__din_long__dim", 4, {"train_ctr": 1, "evaluate_ctr": 3, **SHOWN}),
         ("ctr__evaluation__calibration_bins", 9, JUDGED),

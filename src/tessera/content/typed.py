@@ -163,7 +163,9 @@ class TypedEncoder(nn.Module):
         wanted = items.cpu().numpy()
         device = self.out.weight.device
         if not len(wanted):
-            return self.out.weight.new_zeros(0, self.out.out_features)
+            # joined to the weights: where others encode some, their gradients are waited for
+            nothing: Tensor = self.out(self.out.weight.new_zeros(0, self.out.in_features))
+            return nothing
         (content,) = self.content
         lengths = content.lengths(wanted, self.first_field)
         parts, order = [], length_batches(lengths, self.batch_tokens)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tessera.ctr.shares import AcrossRows
+
 AGES = 40
 """Buckets of ages: powers of two, up to more than 10,000 years in seconds."""
 
@@ -28,7 +30,7 @@ def masked_softmax(scores: Tensor, valid: Tensor) -> Tensor:
     return weights * valid
 
 
-class Dice(nn.Module):
+class Dice(AcrossRows):
     """Dice (DIN, equation 3): a soft switch at the mean of each number, over the events that there are.
 
     s p + a s (1 - p) with p = sigmoid of the standardised s and a trained slope a. Means are those of the batch in
@@ -48,11 +50,11 @@ class Dice(nn.Module):
     def forward(self, values: Tensor, valid: Tensor) -> Tensor:
         """(rows, length, width) with (rows or 1, length) valid places."""
         mean, variance = self.mean, self.variance
-        count = valid.sum()
+        count = self.shares.total(valid.sum()) if self.training else valid.sum()
         if self.training and count > 1:  # a batch with a single event has no spread: use what was seen before
             weight = valid[..., None] / count
-            mean = (values * weight).sum((0, 1))
-            variance = ((values - mean).square() * weight).sum((0, 1))
+            mean = self.shares.sum((values * weight).sum((0, 1)))
+            variance = self.shares.sum(((values - mean).square() * weight).sum((0, 1)))
             with torch.no_grad():
                 self.mean.lerp_(mean, self.momentum)
                 self.variance.lerp_(variance, self.momentum)
@@ -98,7 +100,7 @@ class DINAttention(nn.Module):
 
 def heads_apart(vectors: Tensor, heads: int) -> Tensor:
     """(..., dim) -> (..., heads, dim / heads)."""
-    return vectors.reshape(*vectors.shape[:-1], heads, -1)
+    return vectors.reshape(*vectors.shape[:-1], heads, vectors.shape[-1] // heads)
 
 
 class TargetAttention(nn.Module):

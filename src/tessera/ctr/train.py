@@ -17,11 +17,13 @@ from tessera.artifacts.models import write_model
 from tessera.content.fields import content_files
 from tessera.ctr.batch import Batch
 from tessera.ctr.data import Longs, SampleSet, load_catalogue, load_samples
+from tessera.ctr.shares import Shares, share
 from tessera.ctr.task import BatchOf, build
 from tessera.evaluation.clicks import summarize
 from tessera.settings.ctr import CTRRun, CTRTraining
 from tessera.training.engine import Engine
 from tessera.training.history import write_history
+from tessera.training.launch import one_of_processes, run_processes
 from tessera.training.losses import Losses, Term, reported
 from tessera.training.machine import Machine, seed_step, state_identity
 from tessera.training.phases import FixedSteps, Optimizer, Phase, Position, Update
@@ -80,6 +82,7 @@ def train_model(
     per_epoch = -(-len(training) // run.training.batch)
     steps = per_epoch * run.training.epochs
     machine = Machine(run.training)
+    shares = share(model, machine)
     model.to(machine.device).train()
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     log.info(
@@ -96,19 +99,22 @@ def train_model(
         if epoch not in planned:
             planned.clear()
             planned[epoch] = plan(lengths, run.training.batch, run.seed, epoch)
-        return samples.batch(training[planned[epoch][place]], most).to(machine.device)
+        mine = planned[epoch][place][machine.rank :: machine.world]
+        return samples.batch(training[mine], most).to(machine.device)
 
     digests = [file_digest(folder / name) for name in SAMPLE_FILES]
     digests += [file_digest(codes), file_digest(codes.with_name("model.safetensors"))] if codes is not None else []
     digests += [file_digest(file) for file in content_files(content)] if content is not None else []
     own: Any = getattr(model, "program", None)
-    program = own(run.training, per_epoch, batch_of) if own else _program(model, run.training, steps, batch_of)
+    program = own(run.training, per_epoch, batch_of) if own else _program(model, shares, run.training, steps, batch_of)
     folder_of_state = state / state_identity(run.canonical(), code, *digests)
     engine = Engine(model, program, run.training, run.seed, folder_of_state, machine, run.name)
     history = engine.fit()
     finish: Any = getattr(model, "finish", None)
     if finish is not None:
         finish()
+    if not machine.first:
+        return
     validation = _validate(model, samples, most, run.training.batch, machine.device)
     log.info("%s: validation %s", run.name, ", ".join(f"{k} {v:.4f}" for k, v in validation.items() if v is not None))
     about: Any = getattr(model, "about", None)
@@ -123,22 +129,22 @@ def train_model(
     engine.clear()
 
 
-def _program(model: nn.Module, training: CTRTraining, steps: int, batch_of: BatchOf) -> list[Phase]:
+def _program(model: nn.Module, shares: Shares, training: CTRTraining, steps: int, batch_of: BatchOf) -> list[Phase]:
     """One phase of all steps, one optimiser."""
 
     def updates(_: None, at: Position) -> Iterator[Update]:
-        yield Update(lambda: _losses(model, batch_of(at.step)))
+        yield Update(lambda: _losses(model, batch_of(at.step), shares))
 
     return [Phase(updates, FixedSteps(steps), {"model": Optimizer(training)})]
 
 
-def _losses(model: nn.Module, batch: Batch) -> Losses:
-    """Mean cross-entropy, and what the model adds to it."""
-    loss = binary_cross_entropy_with_logits(model(batch), batch.labels)
+def _losses(model: nn.Module, batch: Batch, shares: Shares) -> Losses:
+    """Mean cross-entropy over the rows of all processes, and what the model adds to it."""
+    loss = shares.mean(binary_cross_entropy_with_logits(model(batch), batch.labels), len(batch))
     auxiliary = getattr(model, "auxiliary", None)
     if auxiliary is None:
         return {"loss": Term(loss), "cross-entropy": reported(loss)}
-    return {"cross-entropy": Term(loss), "auxiliary": Term(auxiliary(batch))}
+    return {"cross-entropy": Term(loss), "auxiliary": Term(shares.mean(auxiliary(batch), len(batch)))}
 
 
 @torch.no_grad()
@@ -169,3 +175,43 @@ def _validate(
     valid = samples.of("valid")
     probabilities = predict(model, samples, valid, most, batch, device)
     return summarize(samples.users[valid], samples.labels[valid], probabilities, bins=15)
+
+
+def launch(
+    run: CTRRun,
+    folder: Path,
+    codes: Path | None,
+    output: Path,
+    state: Path,
+    code: str,
+    logfile: Path | None,
+    content: Path | None = None,
+) -> None:
+    """`train_model` in this process, or in as many as `training.processes` says (one a GPU).
+
+    Raises:
+        ValueError: training cannot go on, or files do not fit one another.
+        ChildProcessError: a process of several failed; its log says why.
+    """
+    if run.training.processes == 1:
+        train_model(run, folder, codes, output, state, code, content)
+        return
+    job = {
+        "run": run.model_dump(mode="json"), "folder": str(folder), "codes": str(codes) if codes else None,
+        "output": str(output), "state": str(state), "code": code, "log": str(logfile) if logfile else None,
+        "threads": torch.get_num_threads(), "content": str(content) if content else None,
+    }  # fmt: skip
+    run_processes("tessera.ctr.train", job, run.training.processes)
+
+
+def main() -> None:
+    """One of several processes, started by `launch`."""
+    with one_of_processes() as job:
+        train_model(
+            CTRRun.model_validate(job["run"]), Path(job["folder"]), Path(job["codes"]) if job["codes"] else None,
+            Path(job["output"]), Path(job["state"]), job["code"], Path(job["content"]) if job["content"] else None,
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

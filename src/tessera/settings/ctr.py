@@ -83,14 +83,17 @@ Samples = Annotated[ImpressionSamples | RatingSamples | PositiveSamples, Field(d
 
 
 class CTRTraining(OptimizerSettings, Hardware, LoopSettings):
-    """The training loop: binary cross-entropy, one process."""
+    """The training loop: binary cross-entropy."""
 
     epochs: int = Field(1, ge=1)
     """Passes over the samples; IDs are known to overfit from the second one on (Zhang et al., CIKM 2022)."""
     batch: int = Field(256, ge=2)
-    """Impressions a step."""
-    processes: Literal[1] = 1
-    """Always one."""
+    """Impressions a step, over all processes."""
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """A process without a row in any step."""
+        if self.batch < self.processes:
+            yield "batch", f"{self.batch} impressions for {self.processes} processes; expected one each, or more"
 
 
 class CTREvaluation(Settings):

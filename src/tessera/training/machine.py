@@ -157,6 +157,16 @@ class Machine:
         gathered: Tensor = _Gather.apply(rows, self.rank, self.world)  # type: ignore[no-untyped-call]
         return gathered
 
+    def gather_all(self, rows: Tensor) -> Tensor:
+        """`gather` where processes hold unlike shares, or none: (n, ...) their rows in the order of `[rank::world]`."""
+        if self.world == 1:
+            return rows
+        sizes = self.gather(torch.tensor([len(rows)], device=rows.device))
+        most = int(sizes.max())
+        padded = torch.cat([rows, rows.new_zeros(most - len(rows), *rows.shape[1:])])
+        there = torch.arange(most, device=rows.device)[:, None] < sizes
+        return self.gather(padded)[there.flatten()]
+
     def add_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Sum gradients over processes, in place, in one exchange a dtype; one without counts as zero."""
         if self.world == 1:

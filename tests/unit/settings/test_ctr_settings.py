@@ -75,6 +75,11 @@ def test_a_sequential_config_has_no_click_through_runs() -> None:
         ({"ctr__models": {"a": {"model": "avg", "k": 3}}}, "ctr.models.a.k: unknown key 'k'"),
         ({"ctr__samples": {"source": "clicks"}}, "ctr.samples: unknown source 'clicks'"),
         ({"ctr__samples__split": {"past": 0.9, "test": 0.1}}, "none trains"),
+        ({"ctr__training__processes": 0}, "ctr.training.processes: "),
+        (
+            {"ctr__training": {"batch": 2, "processes": 3}},
+            "ctr.training.batch: 2 impressions for 3 processes; expected one each, or more",
+        ),
         ({"ctr__evaluation__history_bins": [5, 5]}, "ascending positive whole numbers"),
         ({"ctr__models": {"a": {"model": "din", "attention_hidden": []}}}, "ctr.models.a.attention_hidden"),
         (

@@ -76,7 +76,7 @@ def test_every_stage_in_several_processes_does_so() -> None:
         for path in sources.rglob("*.py")
         for module in re.findall(r'run_processes\(\s*"([\w.]+)"', path.read_text(encoding="utf-8"))
     }
-    assert len(started) == 3
+    assert len(started) == 4
     for module in started:
         spec = find_spec(module)
         assert spec is not None

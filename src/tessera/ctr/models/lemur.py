@@ -27,6 +27,7 @@ from tessera.ctr.banked import Decoder, Events, similarities
 from tessera.ctr.batch import Batch, Catalogue
 from tessera.ctr.mixing import RankMixer
 from tessera.ctr.models.base import ClickModel, ShortTerm, filled
+from tessera.ctr.shares import AcrossRows
 from tessera.ctr.task import BatchOf
 from tessera.objectives.contrastive import session_contrastive, soft_contrastive
 from tessera.settings.clicks.lemur import LEMURSettings, QueryReader
@@ -71,7 +72,7 @@ class Prepared:
     """(1,) events that are read."""
 
 
-class Model(ClickModel):
+class Model(ClickModel, AcrossRows):
     """LEMUR under its three regimes."""
 
     def __init__(self, settings: LEMURSettings, catalogue: Catalogue) -> None:
@@ -121,15 +122,15 @@ class Model(ClickModel):
             table, known = self._bank(distinct)
             targets, there = self._bank(batch.items)
             return Content(targets, there, self.get_buffer("query_vectors")[anchors], table, known, at)
-        asked, which = torch.unique(anchors, return_inverse=True)
         regime = self.settings.regime
-        queries = self.get_buffer("query_vectors")[anchors] if regime == "frozen" else self.queries(asked)[which]
+        queries = self.get_buffer("query_vectors")[anchors] if regime == "frozen" else self._asked(anchors)
         together = torch.cat([batch.items, histories.flatten()])
-        distinct, rows = torch.unique(together, return_inverse=True)
+        exact = regime == "end_to_end"
+        distinct, rows = self.shares.distinct(together) if exact else torch.unique(together, return_inverse=True)
         own, at = rows[: len(batch)], rows[len(batch) :].view_as(histories)
-        if regime == "end_to_end":
+        if exact:
             real = distinct > 0
-            encoded = self.documents(distinct[real])
+            encoded = self.documents.levelled(self._encoded(self.documents, distinct[real]))
             table = torch.zeros(len(distinct), encoded.shape[1], device=encoded.device)
             table = table.index_copy(0, real.nonzero().squeeze(1), encoded.float())
             self._counted = {"tokens": self.documents.count_tokens(distinct[real]), "item_cosine": _alike(encoded)}
@@ -142,9 +143,19 @@ class Model(ClickModel):
             rows_of = torch.searchsorted(items, batch.items).clamp(max=len(items) - 1)
             hit = items[rows_of] == batch.items
             targets = torch.where(hit[:, None], vectors[rows_of].float(), targets)
-            there = known[at] & (histories > 0)
-            self._counted["bank_coverage"] = float(there.sum() / (histories > 0).sum().clamp(min=1))
+            events = histories > 0
+            there, every = self.shares.total(torch.stack([(known[at] & events).sum(), events.sum()]))
+            self._counted["bank_coverage"] = float(there / every.clamp(min=1))
         return Content(targets, known[own], queries, table, known, at)
+
+    def _encoded(self, encoder: TypedEncoder, items: Tensor) -> Tensor:
+        """(n, width) of items (n,) that all processes have alike, each of which encodes a share of them."""
+        return self.shares.all(encoder.encode(self.shares.mine(items)))
+
+    def _asked(self, anchors: Tensor) -> Tensor:
+        """(rows, width) vectors of queries; each of a step is encoded once."""
+        asked, which = self.shares.distinct(anchors)
+        return self.queries.levelled(self._encoded(self.queries, asked))[which]
 
     def _bank(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors (n, width) of items (n,) as the bank has them, and which it has; no gradient to what it holds."""
@@ -156,19 +167,23 @@ class Model(ClickModel):
     def _refresh(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Encode a share of the items shown and write them, before anything is read.
 
+        All processes draw the same of what is shown to all of them, and write the same.
+
         Returns:
             items (n,), ascending, and their vectors (n, width), of which a share carries a gradient.
         """
         settings, clock = self.settings, self.get_buffer("clock")
-        items, counts = torch.unique(batch.items, return_counts=True)
+        items, counts = torch.unique(self.shares.all(batch.items), return_counts=True)
         clock.add_(1)
         before, ages, known = self.bank.read(items, int(clock))
-        chosen = _some(items, settings.forwarded, settings.learned, _chances(settings.refresh, ages, known, counts))
-        learning, reading = chosen
-        parts = [self.documents.encode(items[learning])]
+        draws = self.shares.of_first(torch.rand(len(items))) if settings.learned < 1 else None
+        learning, reading = _some(
+            items, draws, settings.forwarded, settings.learned, _chances(settings.refresh, ages, known, counts)
+        )
+        parts = [self._encoded(self.documents, items[learning])]
         if len(reading):
             with torch.no_grad():
-                parts.append(self.documents.encode(items[reading]))
+                parts.append(self._encoded(self.documents, items[reading]))
         picked, order = torch.cat([learning, reading]).sort()
         vectors = self.documents.levelled(torch.cat(parts)[order])
         self.bank.write(items[picked], vectors.detach(), int(clock))
@@ -226,7 +241,8 @@ class Model(ClickModel):
         logits = self._logits(batch, histories, content)
         if self.counts is not None:
             logits = logits + self.counts(batch)
-        terms = {"cross-entropy": Term(binary_cross_entropy_with_logits(logits, batch.labels))}
+        entropy = binary_cross_entropy_with_logits(logits, batch.labels)
+        terms = {"cross-entropy": Term(self.shares.mean(entropy, len(batch)))}
         if self.settings.contrastive and self.settings.regime != "frozen":
             terms["contrastive"] = Term(self._query_loss(batch, content))
         if self.beside is not None:
@@ -234,36 +250,35 @@ class Model(ClickModel):
         return terms | {name: reported(value) for name, value in self._counted.items()}
 
     def _query_loss(self, batch: Batch, content: Content) -> Tensor:
-        """The contrastive loss of clicked items and their queries, a mean over clicks (SQDC)."""
+        """The contrastive loss of clicked items and their queries, a mean over clicks (SQDC) of all processes."""
         settings, clicked = self.settings, batch.labels > 0
+        positive = clicked & (batch.lengths > 0) & content.known
+        negative = content.known & clicked if settings.negatives == "clicked" else content.known
         total, count = session_contrastive(
-            content.queries,
-            content.targets,
-            clicked & (batch.lengths > 0) & content.known,
-            content.known & clicked if settings.negatives == "clicked" else content.known,
+            self.shares.all(content.queries),
+            self.shares.all(content.targets),
+            self.shares.all(positive),
+            self.shares.all(negative),
             settings.scale,
-            batch.users if settings.session_mask else None,
-            batch.items if settings.duplicate_mask else None,
+            self.shares.all(batch.users) if settings.session_mask else None,
+            self.shares.all(batch.items) if settings.duplicate_mask else None,
         )
         return settings.contrastive * total / count.clamp(min=1)
 
     def _id_loss(self, batch: Batch, content: Content, beside: nn.Linear) -> Tensor:
         """The contrastive loss of items' content vectors and id vectors (CIC)."""
-        distinct, first = _distinct(batch.items)
-        vectors, ids = content.targets[first], beside(self.items(distinct))
+        distinct, first = _distinct(self.shares.all(batch.items))
+        vectors, ids = self.shares.all(content.targets)[first], beside(self.items(distinct))
         loss = soft_contrastive(vectors, ids, CONTENT_ID_TEMPERATURE, normalize=True, targets="identity")
         return self.settings.content_id * loss
 
     def alone(self, batch: Batch) -> Losses:
         """The contrastive loss of a batch whose queries and items are all encoded, without the ranker."""
         anchors = last_events(filled(batch.histories), batch.lengths)
-        asked, which = torch.unique(anchors, return_inverse=True)
-        items, rows = torch.unique(batch.items, return_inverse=True)
-        vectors = self.documents(items)
-        everything = torch.ones(len(batch), dtype=torch.bool, device=batch.items.device)
-        content = Content(
-            vectors[rows], everything, self.queries(asked)[which], vectors, everything[: len(items)], rows[:, None]
-        )
+        items, rows = self.shares.distinct(batch.items)
+        vectors = self.documents.levelled(self._encoded(self.documents, items))
+        known, every = torch.ones_like(batch.labels, dtype=torch.bool), torch.ones_like(items, dtype=torch.bool)
+        content = Content(vectors[rows], known, self._asked(anchors), vectors, every, rows[:, None])
         beside = {"tokens": self.documents.count_tokens(items), "item_cosine": _alike(vectors)}
         loss = self._query_loss(batch, content)
         return {"contrastive": Term(loss), **{name: reported(value) for name, value in beside.items()}}
@@ -322,7 +337,7 @@ class Model(ClickModel):
         for encoder in (self.queries, self.documents):
             mode = encoder.training
             encoder.eval()
-            encoded = encoder.encode(every)
+            encoded = self._encoded(encoder, every)
             encoder.settle(encoded[met])
             vectors.append(encoder.levelled(encoded).float())
             encoder.train(mode)
@@ -422,13 +437,18 @@ def _chances(refresh: str, ages: Tensor, known: Tensor, counts: Tensor) -> Tenso
     return torch.where(known, ages, oldest).clamp(min=1).float() * counts
 
 
-def _some(items: Tensor, forwarded: float, learned: float, chances: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Places of the items that are read with a gradient, and of those without: at least one with."""
+def _some(
+    items: Tensor, draws: Tensor | None, forwarded: float, learned: float, chances: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Places of the items that are read with a gradient, and of those without: at least one with.
+
+    `draws` (n,) are uniform between 0 and 1; without them all are read with a gradient.
+    """
     count = len(items)
-    if forwarded == learned == 1:
+    if draws is None:
         return torch.arange(count, device=items.device), torch.arange(0, device=items.device)
     # the largest of log weight + Gumbel noise are a draw without replacement
-    noise = -torch.log(-torch.log(torch.rand(count).clamp(1e-12, 1 - 1e-7))).to(items.device)
+    noise = -torch.log(-torch.log(draws.clamp(1e-12, 1 - 1e-7))).to(items.device)
     order = (noise if chances is None else noise + chances.log()).argsort(descending=True)
     learning = max(1, round(learned * count))
     reading = max(learning, round(forwarded * count))

@@ -45,6 +45,8 @@ class FourierFilter(nn.Module):
 
     def forward(self, events: Tensor, valid: Tensor) -> Tensor:
         """(rows, k, width); zeros where `valid` (rows, k) says that there is no event."""
+        if not len(events):  # no spectrum can be made of nothing
+            return events
         events = events * valid[..., None]
         spectrum = torch.fft.rfft(events, dim=1, norm="ortho").unflatten(-1, (self.blocks, -1))
         weight = torch.view_as_complex(self.weight)
