@@ -102,12 +102,9 @@ def train_model(
         mine = planned[epoch][place][machine.rank :: machine.world]
         return samples.batch(training[mine], most).to(machine.device)
 
-    digests = [file_digest(folder / name) for name in SAMPLE_FILES]
-    digests += [file_digest(codes), file_digest(codes.with_name("model.safetensors"))] if codes is not None else []
-    digests += [file_digest(file) for file in content_files(content)] if content is not None else []
     own: Any = getattr(model, "program", None)
     program = own(run.training, per_epoch, batch_of) if own else _program(model, shares, run.training, steps, batch_of)
-    folder_of_state = state / state_identity(run.canonical(), code, *digests)
+    folder_of_state = state / state_identity(run.canonical(), code, *_digests(folder, codes, content))
     engine = Engine(model, program, run.training, run.seed, folder_of_state, machine, run.name)
     history = engine.fit()
     finish: Any = getattr(model, "finish", None)
@@ -127,6 +124,14 @@ def train_model(
     write_history(output.with_name("history.jsonl"), history)
     write_model(output, {name: t.contiguous() for name, t in model.state_dict().items()}, description)
     engine.clear()
+
+
+def _digests(folder: Path, codes: Path | None, content: Path | None) -> list[str]:
+    """Of all files that training reads."""
+    files = [folder / name for name in SAMPLE_FILES]
+    files += [codes, codes.with_name("model.safetensors")] if codes is not None else []
+    files += content_files(content) if content is not None else []
+    return [file_digest(file) for file in files]
 
 
 def _program(model: nn.Module, shares: Shares, training: CTRTraining, steps: int, batch_of: BatchOf) -> list[Phase]:

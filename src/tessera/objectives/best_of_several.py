@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from tessera.objectives.cross_entropy import WithGradients, rows_of_a_chunk, sum_of_losses, without_autocast
+from tessera.objectives.cross_entropy import WithGradients, sum_of_losses
 
 
 class _BestOfSeveral(WithGradients):
@@ -54,9 +54,4 @@ def best_of_several(states: Tensor, items: Tensor, targets: Tensor, chunk_rows: 
     Returns:
         () the sum, differentiable once in `states` and `items`.
     """
-    states, items = without_autocast(states, items)
-    if chunk_rows is None:
-        chunk_rows = rows_of_a_chunk(items, states.shape[1])
-    with torch.autocast(states.device.type, enabled=False):
-        total: Tensor = _BestOfSeveral.apply(states.contiguous(), items, targets, chunk_rows)  # type: ignore[no-untyped-call]
-    return total
+    return _BestOfSeveral.of(states.contiguous(), items, targets, chunk_rows, width=states.shape[1])

@@ -21,6 +21,22 @@ _CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**28}
 class WithGradients(torch.autograd.Function):
     """A sum whose forward pass has made the gradients of states and items, and saved them."""
 
+    @classmethod
+    def of(cls, states: Tensor, items: Tensor, targets: Tensor, rows: int | None, width: int = 1) -> Tensor:
+        """() the sum over chunks of `rows` targets, by default as many as keep `width` scores an item in the cache.
+
+        Under autocast the products are in its dtype; sums are in float32.
+        """
+        device = states.device.type
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            states, items = states.to(dtype), items.to(dtype)
+        if rows is None:
+            rows = max(16, _CHUNK_BYTES[device] // (items.element_size() * len(items) * width))
+        with torch.autocast(device, enabled=False):
+            total: Tensor = cls.apply(states, items, targets, rows)  # type: ignore[no-untyped-call]
+        return total
+
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_states, grad_items = ctx.saved_tensors
@@ -90,19 +106,6 @@ def _chunks_with(mask: Tensor, rows: int) -> list[int]:
     return sorted({row // rows * rows for row in mask.nonzero()[:, 0].tolist()})
 
 
-def rows_of_a_chunk(items: Tensor, width: int = 1) -> int:
-    """How many targets are scored at once: as many as keep `width` scores an item in the cache."""
-    return max(16, _CHUNK_BYTES[items.device.type] // (items.element_size() * len(items) * width))
-
-
-def without_autocast(states: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in the dtype that autocast would give a product: what follows does its own sums in float32."""
-    if torch.is_autocast_enabled(states.device.type):
-        dtype = torch.get_autocast_dtype(states.device.type)
-        return states.to(dtype), items.to(dtype)
-    return states, items
-
-
 def cross_entropy(states: Tensor, items: Tensor, targets: Tensor, chunk_rows: int | None = None) -> Tensor:
     """Sum over targets of -log softmax(states @ items.T)[target].
 
@@ -114,9 +117,4 @@ def cross_entropy(states: Tensor, items: Tensor, targets: Tensor, chunk_rows: in
     Returns:
         () the sum, differentiable once in `states` and `items`.
     """
-    states, items = without_autocast(states, items)
-    if chunk_rows is None:
-        chunk_rows = rows_of_a_chunk(items)
-    with torch.autocast(states.device.type, enabled=False):
-        total: Tensor = _CrossEntropySum.apply(states, items, targets, chunk_rows)  # type: ignore[no-untyped-call]
-    return total
+    return _CrossEntropySum.of(states, items, targets, chunk_rows)
