@@ -9,14 +9,16 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from tessera.content.mapped import Mapped
 
 NEVER = -1
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-class MemoryBank(nn.Module):
+class MemoryBank(Mapped):
     """Vectors (items + 1, dim) by item id, and the step at which each was written; row 0 is the padding.
 
     All are persistent buffers that are changed in place, so a checkpoint of the module holds them. No gradient goes
@@ -26,17 +28,24 @@ class MemoryBank(nn.Module):
     vectors: Tensor
     written: Tensor
 
-    def __init__(self, items: int, dim: int, storage: Literal["float32", "float16", "bfloat16"] = "float32") -> None:
+    def __init__(
+        self,
+        items: int,
+        dim: int,
+        storage: Literal["float32", "float16", "bfloat16"] = "float32",
+        mapped: bool = False,
+    ) -> None:
         """An empty bank.
 
         Args:
             items: of the catalogue; ids count from 1.
             dim: width of the vectors.
             storage: how they are held; they are read as float32.
+            mapped: whether they lie in files that are mapped into memory (`Mapped`).
         Raises:
             ValueError: there is no item, no width, or no such storage.
         """
-        super().__init__()
+        super().__init__(mapped)
         if items < 1 or dim < 1:
             raise ValueError(f"a memory bank needs at least one item and one column, not items={items}, dim={dim}")
         if storage not in _DTYPES:
@@ -53,6 +62,7 @@ class MemoryBank(nn.Module):
                 the step lies before one that was written. Nothing is changed then.
         """
         self._check(items)
+        items = items.to(self.written.device)
         if items.ndim != 1 or vectors.shape != (len(items), self.vectors.shape[1]):
             raise ValueError(
                 f"items {tuple(items.shape)} and vectors {tuple(vectors.shape)} should be (n,) and "
@@ -86,13 +96,15 @@ class MemoryBank(nn.Module):
             ValueError: an id is neither of the catalogue nor 0, or an item was written after this step.
         """
         self._check(items, least=0)
+        device, items = items.device, items.to(self.written.device)
         written = self.written[items]
         if items.numel() and step < int(written.max()):
             raise ValueError(
                 f"step {step} lies before step {int(written.max())}, at which an item of these was written"
             )
         present = written != NEVER
-        return self.vectors[items].float(), torch.where(present, step - written, NEVER), present
+        ages = torch.where(present, step - written, NEVER)
+        return self.vectors[items].to(device).float(), ages.to(device), present.to(device)
 
     def _check(self, items: Tensor, least: int = 1) -> None:
         if items.dtype != torch.int64:

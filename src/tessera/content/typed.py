@@ -7,6 +7,7 @@ start token, or of the mean of all states.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tessera.content.fields import PAD, FieldContent, Rows
+from tessera.content.mapped import pieces
 from tessera.language.states import pool
 from tessera.language.tokens import length_batches
 from tessera.training.attend import attend
@@ -152,11 +154,22 @@ class TypedEncoder(nn.Module):
         return vectors if self.level is None else self.level(vectors)
 
     @torch.no_grad()
-    def settle(self, vectors: Tensor) -> None:
-        """Measure by vectors (n, width) that `encode` gave from now on: running statistics lag behind what learns."""
-        if self.level is not None and len(vectors) > 1:
-            self.level.mean.copy_(vectors.float().mean(0))
-            self.level.variance.copy_(vectors.float().var(0, unbiased=False))
+    def settle(self, vectors: Tensor, counted: Tensor) -> None:
+        """Measure from now on by vectors (n, width) that `encode` gave, those that count (n,) alone.
+
+        Running statistics lag behind what learns. The table is gone through in pieces, and summed in float64.
+        """
+        count = int(counted.sum())
+        if self.level is None or count < 2:
+            return
+
+        def wanted() -> Iterator[Tensor]:
+            return (vectors[some][counted[some]].double() for some in pieces(len(vectors)))
+
+        mean = sum((part.sum(0) for part in wanted()), torch.zeros(())) / count
+        squares = sum(((part - mean).square().sum(0) for part in wanted()), torch.zeros(()))
+        self.level.mean.copy_(mean)
+        self.level.variance.copy_(squares / count)
 
     def encode(self, items: Tensor) -> Tensor:
         """(n, width) of items (n,) as the transformer says them; no item's depends on another's."""

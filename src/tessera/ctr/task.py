@@ -9,6 +9,7 @@ A module of `ctr/models` has a class `Model(settings, catalogue)`: a torch modul
 - `selected(batch)`: `(batch, length)` bool, the events that retrieval hands on;
 - `attention(batch)`: `(batch, length)` weights of events, of a model that attends to all of them;
 - `program(training, per_epoch, batch_of)`: its phases of training, in place of one with one optimiser;
+- `place(folder)`: told where it may keep files while it is trained;
 - `finish()`: what is done once training has ended, before the model is judged and written;
 - `about()`: what of the trained model is told beside its weights.
 

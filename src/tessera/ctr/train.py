@@ -83,6 +83,10 @@ def train_model(
     steps = per_epoch * run.training.epochs
     machine = Machine(run.training)
     shares = share(model, machine)
+    folder_of_state = state / state_identity(run.canonical(), code, *_digests(folder, codes, content))
+    place: Any = getattr(model, "place", None)
+    if place is not None:
+        place(folder_of_state)
     model.to(machine.device).train()
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     log.info(
@@ -104,7 +108,6 @@ def train_model(
 
     own: Any = getattr(model, "program", None)
     program = own(run.training, per_epoch, batch_of) if own else _program(model, shares, run.training, steps, batch_of)
-    folder_of_state = state / state_identity(run.canonical(), code, *_digests(folder, codes, content))
     engine = Engine(model, program, run.training, run.seed, folder_of_state, machine, run.name)
     history = engine.fit()
     finish: Any = getattr(model, "finish", None)

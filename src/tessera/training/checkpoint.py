@@ -71,9 +71,19 @@ def save_checkpoint(
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"best/{name}": value for name, value in best.items()}
     tensors |= _moments(model, optimizers)
-    # copies, for safetensors refuses tensors that share memory; not on a GPU, which may have no room for them
-    copies = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
-    write_tensors(path, copies, {"progress": json.dumps(progress)})
+    write_tensors(path, _apart(tensors), {"progress": json.dumps(progress)})
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same in the CPU's memory, none sharing it with another, which safetensors refuses; copied only for that."""
+    apart: dict[str, Tensor] = {}
+    met: set[int] = set()
+    for name, value in tensors.items():
+        own = value.detach().cpu()
+        memory = own.untyped_storage().data_ptr()
+        apart[name] = own.clone() if memory in met else own
+        met.add(memory)
+    return apart
 
 
 def read_checkpoint(path: Path, model: nn.Module, own: Mapping[str, Any]) -> Checkpoint | None:

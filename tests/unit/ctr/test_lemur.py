@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from ctr_logs import make_run, random_rows, samples_settings, write_log
@@ -253,7 +254,7 @@ def test_a_snapshot_is_measured_by_the_items_that_training_met(regime: str) -> N
     model.finish()
     model.eval()
     every = torch.arange(ITEMS + 1)
-    for encoder, read in ((model.documents, model.documents(every)), (model.queries, model.query_vectors)):
+    for encoder, read in ((model.documents, model.documents(every)), (model.queries, model.query_vectors.rows)):
         encoded = encoder.encode(every)
         torch.testing.assert_close(read, levelled(encoded, encoded[met]), atol=1e-5, rtol=1e-4)
     if regime == "end_to_end":
@@ -381,12 +382,34 @@ def test_judging_writes_nothing_into_the_bank(world: tuple[Path, Path], tmp_path
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize(("name", "step"), [("bank", 7), ("end_to_end", 7), ("frozen", 7), ("frozen", 21)])
+@pytest.mark.parametrize("name", ["bank", "refreshed", "frozen"])
+def test_mapped_vectors_are_the_same(
+    name: str, world: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, bank and metrics, also where a table is gone through in several pieces; no file is left behind."""
+    plain, mapped = (run_of(**REGIMES[name], mapped=mapped) for mapped in (False, True))
+    kept = train(plain, world, tmp_path / "plain").read_bytes()
+    assert train(mapped, world, tmp_path / "mapped").read_bytes() == kept
+    assert not list((tmp_path / "mapped").rglob("mapped-*"))
+    for run, folder in ((plain, "plain"), (mapped, "mapped")):
+        judge(run, world, tmp_path / folder)
+    predictions = [pq.read_table(tmp_path / folder / "predictions.parquet") for folder in ("plain", "mapped")]
+    assert predictions[0].equals(predictions[1])
+    monkeypatch.setattr("tessera.content.mapped.PIECE", 7)
+    pieced, whole = (read_tensors(train(mapped, world, tmp_path / where)) for where in ("pieced", "mapped"))
+    for part, tensor in whole.items():
+        torch.testing.assert_close(pieced[part], tensor, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "step"), [("bank", 7), ("mapped", 7), ("end_to_end", 7), ("frozen", 7), ("frozen", 21)]
+)
 def test_a_run_that_was_stopped_ends_with_the_same_bytes(
     name: str, step: int, world: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In every phase; of the bank and its clock, too (that a killed process leaves such a state: test_ctr_training)."""
-    run = run_of(**REGIMES[name], training={"epochs": 1, "checkpoint_seconds": 0.0})
+    regime = {"mapped": True} if name == "mapped" else REGIMES[name]
+    run = run_of(**regime, training={"epochs": 1, "checkpoint_seconds": 0.0})
     whole = train(run, world, tmp_path / "whole").read_bytes()
     update, done = Engine._update, []
 

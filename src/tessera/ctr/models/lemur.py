@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from tessera.content.bank import MemoryBank
 from tessera.content.fields import FieldContent
+from tessera.content.mapped import Mapped, Table, pieces
 from tessera.content.typed import TypedEncoder
 from tessera.ctr.banked import Decoder, Events, similarities
 from tessera.ctr.batch import Batch, Catalogue
@@ -84,10 +86,10 @@ class Model(ClickModel, AcrossRows):
         self.max_history = None if settings.counts else reads
         self.documents = _encoder(content, settings.documents, settings)
         self.queries = _encoder(content, settings.queries, settings, first_field=True)
-        self.bank = MemoryBank(catalogue.items, width, settings.storage)
+        self.bank = MemoryBank(catalogue.items, width, settings.storage, settings.mapped)
         self.absent = nn.Parameter(torch.randn(width) * 0.02) if settings.regime == "bank" else None
         self.register_buffer("clock", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("query_vectors", torch.zeros(catalogue.items + 1, width))
+        self.query_vectors = Table(catalogue.items + 1, width, settings.mapped)
         self.decoders = nn.ModuleDict()
         ids = self.items.width
         groups = [ids, width + 1, width, width + 2]
@@ -121,9 +123,9 @@ class Model(ClickModel, AcrossRows):
             distinct, at = torch.unique(histories, return_inverse=True)
             table, known = self._bank(distinct)
             targets, there = self._bank(batch.items)
-            return Content(targets, there, self.get_buffer("query_vectors")[anchors], table, known, at)
+            return Content(targets, there, self.query_vectors(anchors), table, known, at)
         regime = self.settings.regime
-        queries = self.get_buffer("query_vectors")[anchors] if regime == "frozen" else self._asked(anchors)
+        queries = self.query_vectors(anchors) if regime == "frozen" else self._asked(anchors)
         together = torch.cat([batch.items, histories.flatten()])
         exact = regime == "end_to_end"
         distinct, rows = self.shares.distinct(together) if exact else torch.unique(together, return_inverse=True)
@@ -317,33 +319,42 @@ class Model(ClickModel, AcrossRows):
 
     # ------------------------------------------------------------ snapshot
 
+    def place(self, folder: Path) -> None:
+        """Vectors that are to be mapped lie in files of this folder from now on."""
+        for part in self.modules():
+            if isinstance(part, Mapped):
+                part.place(folder)
+
     def fill(self) -> None:
         """Write the vectors of all queries and items, as the encoders have them now."""
         self._write(self._fresh())
 
     def _write(self, vectors: Tensor) -> None:
-        items = torch.arange(1, len(vectors) + 1, device=vectors.device)
-        self.bank.write(items, vectors, int(self.get_buffer("clock")))
+        for some in pieces(len(vectors)):
+            items = torch.arange(some.start, some.stop, device=vectors.device)
+            real = items > 0
+            self.bank.write(items[real], vectors[some][real], int(self.get_buffer("clock")))
+
+    def _fresh(self) -> Tensor:
+        """(items + 1, width) vectors of all items as the encoder has them now; those of all queries are written."""
+        self._say(self.queries, self.query_vectors.rows)
+        return self._say(self.documents, self.bank.rows_like(self.bank.vectors))
 
     @torch.no_grad()
-    def _fresh(self) -> Tensor:
-        """(items, width) vectors of all items as the encoder has them now; those of all queries are written.
+    def _say(self, encoder: TypedEncoder, table: Tensor) -> Tensor:
+        """A table (items + 1, width), filled with what an encoder says of every item.
 
         What is standardised is measured by the items that training met, each once.
         """
-        met = (self.items.get_buffer("_known") > 0).nonzero().squeeze(1)
-        every = torch.arange(len(self.bank.written), device=self.bank.written.device)
-        vectors = []
-        for encoder in (self.queries, self.documents):
-            mode = encoder.training
-            encoder.eval()
-            encoded = self._encoded(encoder, every)
-            encoder.settle(encoded[met])
-            vectors.append(encoder.levelled(encoded).float())
-            encoder.train(mode)
-        queries, documents = vectors
-        self.get_buffer("query_vectors").copy_(queries)
-        return documents[1:]
+        mode, device = encoder.training, self.get_buffer("clock").device
+        encoder.eval()
+        for some in pieces(len(table)):
+            table[some] = self._encoded(encoder, torch.arange(some.start, some.stop, device=device)).to(table)
+        encoder.settle(table, self.items.get_buffer("_known").to(table.device) > 0)
+        for some in pieces(len(table)):
+            table[some] = encoder.levelled(table[some].to(device)).to(table)
+        encoder.train(mode)
+        return table
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -360,8 +371,9 @@ class Model(ClickModel, AcrossRows):
         if self.settings.regime != "bank" or not len(known):
             return {}
         clock = int(self.get_buffer("clock"))
-        kept, ages, _ = self.bank.read(known, clock)
-        cosines = F.cosine_similarity(kept, fresh[known - 1], dim=1)
+        ages = clock - self.bank.written[known]
+        parts = [known[some] for some in pieces(len(known))]
+        cosines = torch.cat([F.cosine_similarity(self.bank.read(part, clock)[0], fresh[part], dim=1) for part in parts])
         return {
             "bank": {
                 "steps": clock,
@@ -392,7 +404,7 @@ class Model(ClickModel, AcrossRows):
 
     def score(self, prepared: Prepared, candidates: Tensor) -> Tensor:
         targets, known = self._bank(candidates)
-        queries = self.get_buffer("query_vectors")[prepared.anchor].expand(len(candidates), -1)
+        queries = self.query_vectors(prepared.anchor).expand(len(candidates), -1)
         content = Content(targets, known, queries, prepared.table, prepared.table_known, prepared.long.at)
         windows = {"long": prepared.long, "recent": prepared.recent}
         return self._rank(candidates, content, windows, prepared.short, prepared.length)

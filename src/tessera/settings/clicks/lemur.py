@@ -106,6 +106,9 @@ class LEMURSettings(ClickModel):
     """Which targets are read: any, or more often those whose vectors in the bank are old and often asked for."""
     storage: Literal["float32", "float16", "bfloat16"] = "float32"
     """How the bank holds vectors."""
+    mapped: bool = False
+    """Vectors of items and queries lie in files beside the run's state that are mapped into memory, and are read row by
+    row: for catalogues that memory does not hold. The numbers are the same."""
     snapshot: Literal["as_left", "refreshed"] = "as_left"
     """What judging reads: the bank as training left it, or written anew from the trained encoder."""
     token_dim: Width = 64
