@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import resource
@@ -39,9 +40,12 @@ STAGES = (
 )  # fmt: skip
 A_USER, AN_ITEM = 10, 10
 """Mean interactions."""
+AIM = "8 GiB, the aim"
 MEASURED = "measured.jsonl"
 WIDTH = 64
 """Of item vectors, and of the model that reads titles."""
+LEVELS = 4
+"""Codes an item: with three of 256, more than 256 of a million items share the first two, and `nearest` refuses."""
 WORDS = (("red", "green", "blue", "black"), ("oak", "steel", "glass", "wool"), ("lamp", "chair", "kettle", "carpet"))
 
 
@@ -171,9 +175,13 @@ def _table_stage(name: str, folder: Path, steps: int) -> Callable[[], Any]:
         files = {"source": str(vectors), "catalogue": catalogue}
         return lambda: make_table(VectorsTable(path=str(vectors)), files, str(table))
     settings: Any = {
-        "quantise RQ-k-means": RQKMeans(tables=["vectors"]),
+        "quantise RQ-k-means": RQKMeans(tables=["vectors"], levels=LEVELS),
         "quantise RQ-VAE": RQVAE.model_validate(
-            {"tables": ["vectors"], "training": {"steps": steps, "device": "cpu", "checkpoint_seconds": 1e9}}
+            {
+                "tables": ["vectors"],
+                "levels": LEVELS,
+                "training": {"steps": steps, "device": "cpu", "checkpoint_seconds": 1e9},
+            }
         ),
     }[name]
     implementation(settings)
@@ -318,16 +326,37 @@ def report(given: argparse.Namespace, cells: Cells, sizes: list[str]) -> None:
         "",
         *(f"- {size}" for size in sizes),
         "",
-        "| stage | " + " | ".join(f"{size:,} rows" for size in cells) + " |",
-        "|---" * (len(cells) + 1) + "|",
+        "| stage | " + " | ".join(f"{size:,} rows" for size in cells) + " | power | ten times that, by calculation |",
+        "|---" * (len(cells) + 3) + "|",
     ]
     for name in STAGES:
-        texts = [
-            f"{c['user'] + c['kernel']:.1f} s ({c['kernel']:.1f}), {c['GiB']:.2f} GiB" if c else "not run"
-            for c in (size.get(name) for size in cells.values())
-        ]
-        lines.append(f"| {name} | " + " | ".join(texts) + " |")
+        row = [size.get(name) for size in cells.values()]
+        texts = [f"{seconds(c):.1f} s ({c['kernel']:.1f}), {c['GiB']:.2f} GiB" if c else "not run" for c in row]
+        lines.append(f"| {name} | " + " | ".join([*texts, *beyond(list(cells), row)]) + " |")
     print("\n".join(lines))
+
+
+def seconds(cell: dict[str, float]) -> float:
+    """All CPU seconds of a stage."""
+    return cell["user"] + cell["kernel"]
+
+
+def beyond(sizes: list[int], row: list[dict[str, float] | None]) -> tuple[str, str]:
+    """With what power of the rows the seconds grow between the last two sizes, and the line through both, ten times on.
+
+    Args:
+        sizes: rows.
+        row: what a stage took at each.
+    """
+    if len(row) < 2 or row[-1] is None or row[-2] is None:
+        return "", ""
+    less, most = row[-2:]
+    steps = 9 * sizes[-1] / (sizes[-1] - sizes[-2])
+    power = math.log(seconds(most) / seconds(less)) / math.log(sizes[-1] / sizes[-2])
+    time, memory = (
+        last + steps * (last - first) for first, last in ((seconds(less), seconds(most)), (less["GiB"], most["GiB"]))
+    )
+    return f"{power:.2f}", f"{time:,.0f} s, {memory:.1f} GiB"
 
 
 def charts(folder: Path, cells: Cells) -> None:
@@ -335,7 +364,7 @@ def charts(folder: Path, cells: Cells) -> None:
     from line_plot import line_plot
 
     values: dict[str, tuple[str, Callable[[dict[str, float]], float]]] = {
-        "seconds": ("CPU seconds", lambda cell: cell["user"] + cell["kernel"]),
+        "seconds": ("CPU seconds", seconds),
         "memory": ("peak memory, GiB", lambda cell: cell["GiB"]),
     }
     for what, (title, value) in values.items():
@@ -343,8 +372,11 @@ def charts(folder: Path, cells: Cells) -> None:
             {"name": name, "x": rows, "y": value(cell)}
             for rows, stages in cells.items()
             for name, cell in stages.items()
+            if name != "generate"
         ]
-        shown = [name for name in STAGES if any(point["name"] == name for point in points)]
+        if what == "memory":
+            points += [{"name": AIM, "x": rows, "y": 8.0} for rows in cells]
+        shown = [name for name in (*STAGES, AIM) if any(point["name"] == name for point in points)]
         about = f"{title} by rows", f"{title} of each stage over the rows of the log"
         (folder / f"growth-{what}.svg").write_text(line_plot(points, shown, ("rows of the log", title), about))
 

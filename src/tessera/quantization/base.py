@@ -33,7 +33,10 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
         vectors: (n, dim).
         codebook: (codes, dim).
     """
-    return torch.addmm(codebook.square().sum(1), vectors, codebook.T, beta=-1, alpha=2).argmax(1)
+    sizes = codebook.square().sum(1)
+    # products with all codes are of a chunk at a time: of a large catalogue they take more room than its table
+    chunks = torch.split(vectors, CHUNK)
+    return torch.cat([torch.addmm(sizes, rows, codebook.T, beta=-1, alpha=2).argmax(1) for rows in chunks])
 
 
 def squared_distances(vectors: Tensor, codebook: Tensor) -> Tensor:
