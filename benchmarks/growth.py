@@ -44,13 +44,11 @@ AIM = "8 GiB, the aim"
 MEASURED = "measured.jsonl"
 WIDTH = 64
 """Of item vectors, and of the model that reads titles."""
-LEVELS = 4
-"""Codes an item: with three of 256, more than 256 of a million items share the first two, and `nearest` refuses."""
 WORDS = (("red", "green", "blue", "black"), ("oak", "steel", "glass", "wool"), ("lamp", "chair", "kettle", "carpet"))
 
 
 def generate(folder: Path, rows: int) -> None:
-    """log.csv, `user,item,timestamp` a line; items.csv, `item,title`; vectors.parquet, around 1,000 centres."""
+    """log.csv, `user,item,timestamp` a line; items.csv, `item,title`; vectors.parquet, whose spectrum falls."""
     import polars as pl
 
     draw = np.random.default_rng(0)
@@ -67,8 +65,7 @@ def generate(folder: Path, rows: int) -> None:
     named = words.with_columns(item=pl.format("i{}", pl.int_range(items)))
     titles = pl.format("{} {} {} {}", "0", "1", "2", "item").alias("title")
     named.select("item", titles).write_csv(folder / "items.csv")
-    vectors = draw.standard_normal((1000, WIDTH), np.float32)[draw.integers(0, 1000, items)]
-    vectors += draw.standard_normal(vectors.shape, np.float32) / 2
+    vectors = draw.standard_normal((items, WIDTH), np.float32) / np.arange(1, WIDTH + 1, dtype=np.float32) ** 0.5
     pl.DataFrame({"raw_id": named["item"], "embedding": vectors}).write_parquet(folder / "vectors.parquet")
 
 
@@ -175,11 +172,10 @@ def _table_stage(name: str, folder: Path, steps: int) -> Callable[[], Any]:
         files = {"source": str(vectors), "catalogue": catalogue}
         return lambda: make_table(VectorsTable(path=str(vectors)), files, str(table))
     settings: Any = {
-        "quantise RQ-k-means": RQKMeans(tables=["vectors"], levels=LEVELS),
+        "quantise RQ-k-means": RQKMeans(tables=["vectors"]),
         "quantise RQ-VAE": RQVAE.model_validate(
             {
                 "tables": ["vectors"],
-                "levels": LEVELS,
                 "training": {"steps": steps, "device": "cpu", "checkpoint_seconds": 1e9},
             }
         ),
