@@ -33,10 +33,7 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
         vectors: (n, dim).
         codebook: (codes, dim).
     """
-    sizes = codebook.square().sum(1)
-    # products with all codes are of a chunk at a time: of a large catalogue they take more room than its table
-    chunks = torch.split(vectors, CHUNK)
-    return torch.cat([torch.addmm(sizes, rows, codebook.T, beta=-1, alpha=2).argmax(1) for rows in chunks])
+    return torch.addmm(codebook.square().sum(1), vectors, codebook.T, beta=-1, alpha=2).argmax(1)
 
 
 def squared_distances(vectors: Tensor, codebook: Tensor) -> Tensor:
@@ -50,6 +47,8 @@ class PartQuantizer:
 
     ordered = True
     """Whether a level refines the one before it."""
+    together = False
+    """Whether the codes of a row depend on the rows that are asked for beside it."""
 
     def __init__(self, scaling: Standard, codebooks: Sequence[Tensor]) -> None:
         """
@@ -146,8 +145,10 @@ class Quantizer:
         """
         codes: list[Codes] = []
         for part, rows in zip(self.parts, vectors, strict=True):
-            latent = torch.from_numpy(_by_rows(part.encode, rows))
-            codes.append(part.choose(latent).numpy())
+            if part.together:
+                codes.append(part.choose(torch.from_numpy(_by_rows(part.encode, rows))).numpy())
+            else:  # latent vectors and their products with all codes are of a chunk at a time
+                codes.append(_by_rows(lambda chunk, part=part: part.choose(part.encode(chunk)), rows))
         return codes
 
     def latent(self, codes: Sequence[Codes]) -> list[Vectors]:

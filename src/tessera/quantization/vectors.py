@@ -90,8 +90,7 @@ def standard(vectors: Tensor, widths: Sequence[int]) -> Standard:
         widths: of every table.
     """
     mean = vectors.mean(0, dtype=torch.float64)
-    # one copy, changed in place: in 64 bits it is twice the table
-    variance = vectors.to(torch.float64, copy=True).sub_(mean).square_().mean(0)
+    variance = (vectors.double() - mean).square().mean(0)
     share = vectors.shape[1] / len(widths)
     tables = torch.split(variance, list(widths))
     scales = [(table.sum() / share).sqrt().clamp(min=1e-12).expand(len(table)) for table in tables]

@@ -13,7 +13,8 @@ from pydantic import TypeAdapter
 from tessera.artifacts.codes import read_codebooks
 from tessera.artifacts.models import write_model
 from tessera.artifacts.tables import ArtifactError, write_item_table
-from tessera.quantization.base import CHUNK, Fitted, Quantizer, load_quantizer, nearest
+from tessera.quantization import base
+from tessera.quantization.base import Fitted, Quantizer, load_quantizer
 from tessera.quantization.vectors import PartVectors, read_parts, standard
 from tessera.settings.kinds import implementation
 from tessera.settings.quantizers.base import SemanticIds
@@ -107,27 +108,17 @@ def test_residual_codes_are_nearest_level_by_level(tmp_path: Path) -> None:
         left = left - book[codes]
 
 
-def test_codes_chosen_in_chunks_are_those_chosen_at_once() -> None:
-    rng = np.random.default_rng(3)
-    vectors = torch.from_numpy(rng.standard_normal((2 * CHUNK + 5, 64)).astype(np.float32))
-    book = torch.from_numpy(rng.standard_normal((256, 64)).astype(np.float32))
-    whole = torch.addmm(book.square().sum(1), vectors, book.T, beta=-1, alpha=2).argmax(1)
-    assert torch.equal(nearest(vectors, book), whole)
-    assert nearest(vectors[:0], book).shape == (0,)
-    # against distances in 64 bits: what was chosen is as near as what is nearest
-    far = torch.cdist(vectors[-50:].double(), book.double())
-    torch.testing.assert_close(far.gather(1, nearest(vectors, book)[-50:, None])[:, 0], far.amin(1))
-
-
-def test_the_scale_is_that_of_64_bits_and_leaves_the_table_alone() -> None:
-    for dtype in (np.float32, np.float64):
-        rows = np.random.default_rng(4).standard_normal((500, 6)).astype(dtype) * 3 + 5
-        vectors = torch.from_numpy(rows.copy())
-        found = standard(vectors, [2, 4])
-        assert np.array_equal(vectors.numpy(), rows)
-        variance = np.var(rows.astype(np.float64), axis=0)
-        wanted = np.repeat(np.sqrt([variance[:2].sum() / 3, variance[2:].sum() / 3]), [2, 4])
-        np.testing.assert_allclose(found.scale.numpy(), wanted, rtol=1e-6)
+@pytest.mark.parametrize("kind", ["rq_kmeans", "rq_kmeans unit", "balanced_rq_kmeans", "pq", "rq_vae", "mm_rq_vae"])
+def test_codes_of_rows_in_chunks_are_those_of_all_at_once(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantizer, data, _ = fitted(kind, tmp_path)
+    with torch.no_grad():
+        whole = [p.choose(p.encode(torch.from_numpy(d.vectors))) for p, d in zip(quantizer.parts, data, strict=True)]
+    monkeypatch.setattr(base, "CHUNK", 50)
+    for codes, wanted in zip(quantizer.assign([d.vectors for d in data]), whole, strict=True):
+        assert np.array_equal(codes, wanted.numpy())
+    assert quantizer.assign([d.vectors[:0] for d in data])[0].shape == (0, 3)
 
 
 def test_product_codes_are_nearest_in_their_piece(tmp_path: Path) -> None:
