@@ -1,19 +1,23 @@
 """Every stage over the size of a log: CPU seconds and peak memory, each in a process of its own, one thread.
 
-A CSV of so many interactions is made: a user has 8 on average (log-normal, few have hundreds), an item 16, by Zipf's
-law. It goes through ingest and prepare (5-core left out: what grows is kept), ItemKNN, so many steps of SASRec with
-sampled softmax over the whole catalogue, the judging of so many drawn test users, and lists for as many.
+A CSV of so many interactions is made: a user has 10 on average (log-normal, few have hundreds), an item 10, one of
+each and the rest by Zipf's law. Beside it are titles of all items and vectors of width 64. It goes through ingest and
+prepare (5-core left out: what grows is kept); a table that a small language model makes of the titles in shards, a
+table of the vectors; semantic IDs by residual k-means and by an RQ-VAE; ItemKNN; so many steps of SASRec with sampled
+softmax over the whole catalogue; the judging of so many drawn test users; and lists for as many.
 
-    OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python benchmarks/growth.py --rows 100000 300000 1000000
+    OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python benchmarks/growth.py --rows 100000 1000000 --keep FOLDER
 
-Prints a row of the table as it is measured, and the table at the end (results/growth.md). Imports are not counted as
-time, but as memory. A size whose stages are not wanted here is prepared alone: `--stages generate ingest prepare`.
+Prints a stage as it is measured, and the table at the end (results/growth.md). Imports are not counted as time, but as
+memory. What was measured in a folder that is kept stays there (measured.jsonl): stages can be measured one by one, and
+table and charts show the last of each.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import resource
@@ -30,23 +34,39 @@ import numpy as np
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE",
               "CUDA_VISIBLE_DEVICES": ""}  # fmt: skip
-STAGES = ("generate", "ingest", "prepare", "fit ItemKNN", "judge ItemKNN", "train SASRec", "judge SASRec", "recommend")
-A_USER, AN_ITEM = 8, 16
+STAGES = (
+    "generate", "ingest", "prepare", "table in shards", "table of vectors", "quantise RQ-k-means", "quantise RQ-VAE",
+    "fit ItemKNN", "judge ItemKNN", "train SASRec", "judge SASRec", "recommend",
+)  # fmt: skip
+A_USER, AN_ITEM = 10, 10
 """Mean interactions."""
+AIM = "8 GiB, the aim"
+MEASURED = "measured.jsonl"
+WIDTH = 64
+"""Of item vectors, and of the model that reads titles."""
+WORDS = (("red", "green", "blue", "black"), ("oak", "steel", "glass", "wool"), ("lamp", "chair", "kettle", "carpet"))
 
 
-def generate(path: Path, rows: int) -> None:
-    """The log, `user,item,timestamp` a line."""
+def generate(folder: Path, rows: int) -> None:
+    """log.csv, `user,item,timestamp` a line; items.csv, `item,title`; vectors.parquet, whose spectrum falls."""
     import polars as pl
 
     draw = np.random.default_rng(0)
     users, items = rows // A_USER, rows // AN_ITEM
     sizes = np.maximum(3, draw.lognormal(np.log(A_USER) - 0.5, 1.0, users).astype(np.int64))
-    weights = np.cumsum(1.0 / np.arange(1, items + 1))
-    places = np.searchsorted(weights / weights[-1], draw.random(int(sizes.sum()))).clip(max=items - 1)
     owner = np.repeat(np.arange(users), sizes)
-    log = pl.DataFrame({"user": owner, "item": draw.permutation(items)[places], "timestamp": np.arange(len(owner))})
-    log.with_columns(pl.format("u{}", "user").alias("user"), pl.format("i{}", "item").alias("item")).write_csv(path)
+    weights = np.cumsum(1.0 / np.arange(1, items + 1))
+    zipf = np.searchsorted(weights / weights[-1], draw.random(len(owner) - items)).clip(max=items - 1)
+    item = draw.permutation(np.concatenate([np.arange(items), draw.permutation(items)[zipf]]))
+    log = pl.DataFrame({"user": owner, "item": item, "timestamp": np.arange(len(owner))})
+    log = log.with_columns(pl.format("u{}", "user").alias("user"), pl.format("i{}", "item").alias("item"))
+    log.write_csv(folder / "log.csv")
+    words = pl.DataFrame({str(place): draw.choice(some, items) for place, some in enumerate(WORDS)})
+    named = words.with_columns(item=pl.format("i{}", pl.int_range(items)))
+    titles = pl.format("{} {} {} {}", "0", "1", "2", "item").alias("title")
+    named.select("item", titles).write_csv(folder / "items.csv")
+    vectors = draw.standard_normal((items, WIDTH), np.float32) / np.arange(1, WIDTH + 1, dtype=np.float32) ** 0.5
+    pl.DataFrame({"raw_id": named["item"], "embedding": vectors}).write_parquet(folder / "vectors.parquet")
 
 
 def _dataset(folder: Path) -> Any:
@@ -57,6 +77,7 @@ def _dataset(folder: Path) -> Any:
         "path": str(folder / "log.csv"),
         "timestamp": "timestamp",
         "cleaning": {"core": None},
+        "items": {"path": str(folder / "items.csv"), "id": "item", "title": "title"},
     }
     config = {"datasets": {"x": section}, "experiment": {"datasets": ["x"], "systems": ["popular"], "seeds": [1]}}
     return load(config).datasets["x"]
@@ -94,19 +115,77 @@ class First:
 
 def stage(name: str, folder: Path, rows: int, steps: int, users: int) -> Callable[[], Any]:
     """The work of a stage, its modules loaded and its settings read."""
+    if name in ("generate", "ingest", "prepare"):
+        return _data_stage(name, folder, rows)
+    if name.startswith(("table", "quantise")):
+        return _table_stage(name, folder, steps)
+    return _run_stage(name, folder, rows, steps, users)
+
+
+def _data_stage(name: str, folder: Path, rows: int) -> Callable[[], Any]:
+    from tessera.data.ingest import ingest
+    from tessera.data.prepare import prepare
     from tessera.settings.sources.base import ingest_settings, prepare_settings
 
-    data, dataset = folder / "data", _dataset(folder)
-    if name in ("generate", "ingest", "prepare"):
-        from tessera.data.ingest import ingest
-        from tessera.data.prepare import prepare
+    dataset = _dataset(folder)
+    work: dict[str, Callable[[], Any]] = {
+        "generate": lambda: generate(folder, rows),
+        "ingest": lambda: ingest(ingest_settings(dataset), folder / "raw"),
+        "prepare": lambda: prepare(folder / "raw", folder / "data", prepare_settings(dataset)),
+    }
+    return work[name]
 
-        first: dict[str, Callable[[], Any]] = {
-            "generate": lambda: generate(folder / "log.csv", rows),
-            "ingest": lambda: ingest(ingest_settings(dataset), folder / "raw"),
-            "prepare": lambda: prepare(folder / "raw", data, prepare_settings(dataset)),
-        }
-        return first[name]
+
+def _reader(folder: Path) -> Any:
+    """The settings of a language model of one layer with random weights, which is written to `folder`."""
+    from tessera.language.built import make_image_processor, make_model, save_built, train_tokenizer
+    from tessera.settings.language import BuiltModel
+
+    settings = BuiltModel(built="qwen2.5-vl", hidden=WIDTH, layers=1, vision_layers=1, heads=2, vocabulary=500)
+    tokenizer = train_tokenizer([f"title is {' '.join(words)} i0" for words in zip(*WORDS, strict=True)] * 4, settings)
+    save_built(folder, make_model(settings, tokenizer), tokenizer, make_image_processor(settings))
+    return settings
+
+
+def _table_stage(name: str, folder: Path, steps: int) -> Callable[[], Any]:
+    import torch
+
+    from tessera.data.vectors import make_table
+    from tessera.embedding.embed import embed
+    from tessera.embedding.task import Places, Task
+    from tessera.quantization.quantize import quantize
+    from tessera.settings.kinds import implementation
+    from tessera.settings.quantizers.rq_kmeans import RQKMeans
+    from tessera.settings.quantizers.rq_vae import RQVAE
+    from tessera.settings.recipes.vectors import VectorsTable
+
+    torch.set_num_threads(1)
+    catalogue, table = str(folder / "data/items.parquet"), folder / "vectors-table.parquet"
+    if name == "table in shards":
+        hidden = {"recipe": "hidden", "model": "reader", "source": "text"}
+        task = Task.model_validate({"table": hidden, "prompt": {}, "model": _reader(folder / "reader")})
+        implementation(task.table)
+        read = Places(catalogue=catalogue, captions={}, model=str(folder / "reader"))
+        return lambda: embed(task, read, folder / "hidden-table.parquet", folder / "state", "")
+    if name == "table of vectors":
+        vectors = folder / "vectors.parquet"
+        files = {"source": str(vectors), "catalogue": catalogue}
+        return lambda: make_table(VectorsTable(path=str(vectors)), files, str(table))
+    settings: Any = {
+        "quantise RQ-k-means": RQKMeans(tables=["vectors"]),
+        "quantise RQ-VAE": RQVAE.model_validate(
+            {
+                "tables": ["vectors"],
+                "training": {"steps": steps, "device": "cpu", "checkpoint_seconds": 1e9},
+            }
+        ),
+    }[name]
+    implementation(settings)
+    codes = folder / settings.quantizer / "codes.parquet"
+    return lambda: quantize(settings, {"vectors": table}, None, folder / "data", codes, folder / "state", "")
+
+
+def _run_stage(name: str, folder: Path, rows: int, steps: int, users: int) -> Callable[[], Any]:
     import torch
 
     from tessera.artifacts.models import write_model
@@ -124,6 +203,7 @@ def stage(name: str, folder: Path, rows: int, steps: int, users: int) -> Callabl
     from tessera.training.machine import Machine, seed_step
 
     torch.set_num_threads(1)
+    data = folder / "data"
     run = _run("item_knn" if "KNN" in name else "id")
     model = folder / run.system / "model.safetensors"
     judged = Evaluation(test_users=users)
@@ -169,49 +249,70 @@ def worker(name: str, folder: Path, rows: int, steps: int, users: int) -> None:
     print(json.dumps({"user": after.user - before.user, "kernel": after.system - before.system, "GiB": peak}))
 
 
+Cells = dict[int, dict[str, dict[str, float]]]
+"""What was measured: rows -> stage -> user and kernel seconds, GiB."""
+
+
+def measure(name: str, folder: Path, rows: int, steps: int, users: int) -> None:
+    """Run a stage in a process of its own, tell what it took, and keep that in the folder; or tell why it failed."""
+    more = ["--rows", str(rows), "--steps", str(steps), "--users", str(users)]
+    command = [sys.executable, __file__, "--worker", name, "--keep", str(folder), *more]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **ONE_THREAD}, check=False)
+    if done.returncode:
+        print(rows, name, "failed:", done.stderr[-3000:], file=sys.stderr)
+        return
+    row = {"rows": rows, "stage": name, "users": users, "steps": steps, **json.loads(done.stdout.splitlines()[-1])}
+    print(json.dumps(row), flush=True)
+    with (folder / MEASURED).open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
 def main() -> None:
     """Run the stages of every size in turn and write a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 300_000, 1_000_000])
-    parser.add_argument("--steps", type=int, default=50, help="of training")
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--steps", type=int, default=20, help="of training")
     parser.add_argument("--users", type=int, default=1000, help="judged, and given lists")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES))
     parser.add_argument("--keep", type=Path, help="a folder to work in, which is kept")
+    parser.add_argument("--charts", type=Path, help="a folder for growth-seconds.svg and growth-memory.svg")
     parser.add_argument("--worker", choices=STAGES, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
         worker(given.worker, given.keep, given.rows[0], given.steps, given.users)
         return
-    measured: dict[int, dict[str, dict[str, float]]] = {}
-    counts: dict[int, str] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        for rows in given.rows:
-            folder = (given.keep or Path(temporary)) / str(rows)
+        folders = {rows: (given.keep or Path(temporary)) / str(rows) for rows in given.rows}
+        for rows, folder in folders.items():
             folder.mkdir(parents=True, exist_ok=True)
             for name in given.stages:
-                more = ["--rows", str(rows), "--steps", str(given.steps), "--users", str(given.users)]
-                command = [sys.executable, __file__, "--worker", name, "--keep", str(folder), *more]
-                done = subprocess.run(
-                    command, capture_output=True, text=True, env={**os.environ, **ONE_THREAD}, check=False
-                )
-                if done.returncode:
-                    print(done.stderr[-3000:], file=sys.stderr)
-                    measured.setdefault(rows, {})
-                    continue
-                measured.setdefault(rows, {})[name] = json.loads(done.stdout.strip().splitlines()[-1])
-                print(rows, name, measured[rows][name], flush=True)
-            stats = folder / "data/stats.json"
-            if stats.is_file():
-                kept = json.loads(stats.read_text())["counts"]
-                counts[rows] = f"{kept['interactions']:,} rows, {kept['users']:,} users, {kept['items']:,} items"
-        report(given, measured, counts)
+                measure(name, folder, rows, given.steps, given.users)
+        cells = {rows: measured(folder, given.steps, given.users) for rows, folder in folders.items()}
+        report(given, cells, list(filter(None, map(counts, folders.values()))))
+    if given.charts:
+        charts(given.charts, cells)
 
 
-def report(given: argparse.Namespace, measured: dict[int, dict[str, dict[str, float]]], counts: dict[int, str]) -> None:
+def measured(folder: Path, steps: int, users: int) -> dict[str, dict[str, float]]:
+    """The last of every stage, with so many steps and users."""
+    kept = folder / MEASURED
+    rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.is_file() else []
+    return {row["stage"]: row for row in rows if (row["steps"], row["users"]) == (steps, users)}
+
+
+def counts(folder: Path) -> str:
+    """What the dataset of a folder holds; empty where there is none."""
+    stats = folder / "data/stats.json"
+    if not stats.is_file():
+        return ""
+    kept = json.loads(stats.read_text())["counts"]
+    return f"{kept['interactions']:,} rows, {kept['users']:,} users, {kept['items']:,} items"
+
+
+def report(given: argparse.Namespace, cells: Cells, sizes: list[str]) -> None:
     """Print the table of what was measured."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "scipy", "polars"))
-    sizes = list(measured)
-    command = f"python benchmarks/growth.py --rows {' '.join(map(str, sizes))}"
+    command = f"python benchmarks/growth.py --rows {' '.join(map(str, cells))}"
     lines = [
         f"{datetime.now(UTC).date()}, {os.cpu_count()} cores {platform.machine()}, shared with other work: CPU seconds",
         "(in parentheses those of the kernel among them) and peak memory of a process a stage, one thread;",
@@ -219,19 +320,61 @@ def report(given: argparse.Namespace, measured: dict[int, dict[str, dict[str, fl
         "",
         f"    {command} --steps {given.steps} --users {given.users}",
         "",
-        *(f"- {size}" for size in counts.values()),
+        *(f"- {size}" for size in sizes),
         "",
-        "| stage | " + " | ".join(f"{size:,} rows" for size in sizes) + " |",
-        "|---" * (len(sizes) + 1) + "|",
+        "| stage | " + " | ".join(f"{size:,} rows" for size in cells) + " | power | ten times that, by calculation |",
+        "|---" * (len(cells) + 3) + "|",
     ]
     for name in STAGES:
-        cells = [measured[size].get(name) for size in sizes]
-        texts = [
-            f"{c['user'] + c['kernel']:.1f} s ({c['kernel']:.1f}), {c['GiB']:.2f} GiB" if c else "not run"
-            for c in cells
-        ]
-        lines.append(f"| {name} | " + " | ".join(texts) + " |")
+        row = [size.get(name) for size in cells.values()]
+        texts = [f"{seconds(c):.1f} s ({c['kernel']:.1f}), {c['GiB']:.2f} GiB" if c else "not run" for c in row]
+        lines.append(f"| {name} | " + " | ".join([*texts, *beyond(list(cells), row)]) + " |")
     print("\n".join(lines))
+
+
+def seconds(cell: dict[str, float]) -> float:
+    """All CPU seconds of a stage."""
+    return cell["user"] + cell["kernel"]
+
+
+def beyond(sizes: list[int], row: list[dict[str, float] | None]) -> tuple[str, str]:
+    """With what power of the rows the seconds grow between the last two sizes, and the line through both, ten times on.
+
+    Args:
+        sizes: rows.
+        row: what a stage took at each.
+    """
+    if len(row) < 2 or row[-1] is None or row[-2] is None:
+        return "", ""
+    less, most = row[-2:]
+    steps = 9 * sizes[-1] / (sizes[-1] - sizes[-2])
+    power = math.log(seconds(most) / seconds(less)) / math.log(sizes[-1] / sizes[-2])
+    time, memory = (
+        last + steps * (last - first) for first, last in ((seconds(less), seconds(most)), (less["GiB"], most["GiB"]))
+    )
+    return f"{power:.2f}", f"{time:,.0f} s, {memory:.1f} GiB"
+
+
+def charts(folder: Path, cells: Cells) -> None:
+    """Seconds and memory of every stage over the rows of the log."""
+    from line_plot import line_plot
+
+    values: dict[str, tuple[str, Callable[[dict[str, float]], float]]] = {
+        "seconds": ("CPU seconds", seconds),
+        "memory": ("peak memory, GiB", lambda cell: cell["GiB"]),
+    }
+    for what, (title, value) in values.items():
+        points = [
+            {"name": name, "x": rows, "y": value(cell)}
+            for rows, stages in cells.items()
+            for name, cell in stages.items()
+            if name != "generate"
+        ]
+        if what == "memory":
+            points += [{"name": AIM, "x": rows, "y": 8.0} for rows in cells]
+        shown = [name for name in (*STAGES, AIM) if any(point["name"] == name for point in points)]
+        about = f"{title} by rows", f"{title} of each stage over the rows of the log"
+        (folder / f"growth-{what}.svg").write_text(line_plot(points, shown, ("rows of the log", title), about))
 
 
 if __name__ == "__main__":

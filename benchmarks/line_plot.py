@@ -25,13 +25,14 @@ def line_plot(
     dashes = alt.Scale(domain=list(names), range=([[1, 0]] * 8 + [[5, 3]] * 8)[: len(names)])
     sizes = sorted({point["x"] for point in points})
     decades = alt.Axis(values=[10.0**power for power in range(-4, 7)])
+    legend = alt.Legend(title=None, symbolType="stroke", symbolSize=300, symbolStrokeWidth=2)  # dashes are seen in it
     chart = (
         alt.Chart(inline(points))
         .encode(
             x=alt.X("x:Q", title=titles[0], scale=alt.Scale(type="log", nice=False), axis=alt.Axis(values=sizes)),
             y=alt.Y("y:Q", title=titles[1], scale=alt.Scale(type="log"), axis=decades),
-            color=alt.Color("name:N", scale=colours, sort=list(names), title=None),
-            strokeDash=alt.StrokeDash("name:N", scale=dashes, sort=list(names), title=None),
+            color=alt.Color("name:N", scale=colours, sort=list(names), legend=legend),
+            strokeDash=alt.StrokeDash("name:N", scale=dashes, sort=list(names), legend=legend),
         )
         .mark_line(point=True)
         .properties(width=520, height=340)

@@ -97,6 +97,8 @@ def assign_bounded(vectors: Tensor, centres: Tensor, slack: float) -> tuple[Tens
 class Part(PartQuantizer):
     """Residual codes within the bound at every level, of all rows that are asked for together."""
 
+    together = True
+
     def __init__(self, scaling: Standard, codebooks: Sequence[Tensor], slack: float) -> None:
         super().__init__(scaling, codebooks)
         self.slack = slack

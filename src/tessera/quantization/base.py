@@ -47,6 +47,8 @@ class PartQuantizer:
 
     ordered = True
     """Whether a level refines the one before it."""
+    together = False
+    """Whether the codes of a row depend on the rows that are asked for beside it."""
 
     def __init__(self, scaling: Standard, codebooks: Sequence[Tensor]) -> None:
         """
@@ -143,8 +145,10 @@ class Quantizer:
         """
         codes: list[Codes] = []
         for part, rows in zip(self.parts, vectors, strict=True):
-            latent = torch.from_numpy(_by_rows(part.encode, rows))
-            codes.append(part.choose(latent).numpy())
+            if part.together:
+                codes.append(part.choose(torch.from_numpy(_by_rows(part.encode, rows))).numpy())
+            else:  # latent vectors and their products with all codes are of a chunk at a time
+                codes.append(_by_rows(lambda chunk, part=part: part.choose(part.encode(chunk)), rows))
         return codes
 
     def latent(self, codes: Sequence[Codes]) -> list[Vectors]:

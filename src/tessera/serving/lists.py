@@ -13,7 +13,7 @@ from torch import Tensor
 from tessera.data.padding import padded
 from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import Scorer, score
-from tessera.evaluation.ranking import check_scores
+from tessera.evaluation.ranking import check_scores, top
 from tessera.recommenders.systems.base import VectorScorer
 from tessera.serving.catalogue import Catalogue, Mask
 
@@ -43,18 +43,17 @@ def users_at_once(items: int) -> int:
 def best(scores: Tensor, k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """(batch, k) item ids and scores of the highest of (batch, items), best first; equals by id, -inf never.
 
-    Which of several equals `topk` takes is not said, so those at the end of the list are looked up.
+    Which of several equals a search takes is not said, so those at the end of the list are looked up.
     """
     width = min(k, scores.shape[1])
-    top = torch.topk(scores, width, dim=1)
-    last = top.values[:, -1:]
-    inside = (top.values == last).sum(1)
-    split = ((scores == last).sum(1) > inside).nonzero()[:, 0]
-    ids = top.indices + 1
-    for row in split.tolist():
-        count = int(inside[row])
+    # one more than is wanted tells who has equals outside of the list, with no second look at all scores
+    highest, columns = top(scores, min(width + 1, scores.shape[1]))
+    inside, last = highest[:, :width], highest[:, width - 1 : width]
+    ids = columns[:, :width] + 1
+    for row in (highest[:, width:] == last).any(1).nonzero()[:, 0].tolist():
+        count = int((inside[row] == last[row]).sum())
         ids[row, -count:] = (scores[row] == last[row]).nonzero()[:count, 0] + 1
-    items, values = ids.cpu().numpy(), top.values.float().cpu().numpy()
+    items, values = ids.cpu().numpy(), inside.float().cpu().numpy()
     order = np.lexsort((items, -values), axis=1)
     items, values = np.take_along_axis(items, order, 1), np.take_along_axis(values, order, 1)
     items = np.where(np.isneginf(values), 0, items)

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from tessera.artifacts.codes import read_codebooks
 from tessera.artifacts.models import write_model
 from tessera.artifacts.tables import ArtifactError, write_item_table
+from tessera.quantization import base
 from tessera.quantization.base import Fitted, Quantizer, load_quantizer
 from tessera.quantization.vectors import PartVectors, read_parts, standard
 from tessera.settings.kinds import implementation
@@ -105,6 +106,19 @@ def test_residual_codes_are_nearest_level_by_level(tmp_path: Path) -> None:
         book = own.codebooks[level].double().numpy()
         assert np.array_equal(np.square(left[:, None] - book[None]).sum(-1).argmin(1), codes)
         left = left - book[codes]
+
+
+@pytest.mark.parametrize("kind", ["rq_kmeans", "rq_kmeans unit", "balanced_rq_kmeans", "pq", "rq_vae", "mm_rq_vae"])
+def test_codes_of_rows_in_chunks_are_those_of_all_at_once(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantizer, data, _ = fitted(kind, tmp_path)
+    with torch.no_grad():
+        whole = [p.choose(p.encode(torch.from_numpy(d.vectors))) for p, d in zip(quantizer.parts, data, strict=True)]
+    monkeypatch.setattr(base, "CHUNK", 50)
+    for codes, wanted in zip(quantizer.assign([d.vectors for d in data]), whole, strict=True):
+        assert np.array_equal(codes, wanted.numpy())
+    assert quantizer.assign([d.vectors[:0] for d in data])[0].shape == (0, 3)
 
 
 def test_product_codes_are_nearest_in_their_piece(tmp_path: Path) -> None:

@@ -167,3 +167,23 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     # all scores at once would be 1,831 MiB
     assert grown < 600, grown
     assert users * items * 4 / 2**20 > 3 * 600
+
+
+@pytest.mark.parametrize("kind", ["different", "equals", "one score", "mostly masked", "masked"])
+@pytest.mark.parametrize(("items", "k"), [(3, 5), (5, 5), (40, 5), (3000, 10)])
+def test_the_best_are_those_of_a_whole_sort_and_equals_go_by_id(items: int, k: int, kind: str) -> None:
+    torch.manual_seed(items)
+    scores = torch.randn(7, items)
+    if kind == "equals":
+        scores = (2 * scores).round()
+    if kind == "one score":
+        scores = torch.ones(7, items)
+    if kind.endswith("masked"):
+        scores[:, 0 if kind == "masked" else 2 :] = -torch.inf
+    ids, values = lists.best(scores, k)
+    assert ids.shape == values.shape == (7, k)
+    for row, given in enumerate(scores.tolist()):
+        order = sorted(range(items), key=lambda item: (-given[item], item))[:k]
+        wanted = [item + 1 if given[item] > -float("inf") else 0 for item in order]
+        assert ids[row].tolist() == wanted + [0] * (k - len(wanted))
+        assert values[row].tolist() == [given[item] for item in order] + [-float("inf")] * (k - len(order))
