@@ -95,17 +95,7 @@ def train_model(
         steps, machine.device,
     )  # fmt: skip
     most = most_events(model, run)
-    lengths = samples.lengths[training] if most is None else np.minimum(samples.lengths[training], most)
-    planned: dict[int, list[Longs]] = {}
-
-    def batch_of(step: int) -> Batch:
-        epoch, place = divmod(step, per_epoch)
-        if epoch not in planned:
-            planned.clear()
-            planned[epoch] = plan(lengths, run.training.batch, run.seed, epoch)
-        mine = planned[epoch][place][machine.rank :: machine.world]
-        return samples.batch(training[mine], most).to(machine.device)
-
+    batch_of = _batches(run, samples, training, most, machine)
     own: Any = getattr(model, "program", None)
     program = own(run.training, per_epoch, batch_of) if own else _program(model, shares, run.training, steps, batch_of)
     engine = Engine(model, program, run.training, run.seed, folder_of_state, machine, run.name)
@@ -127,6 +117,23 @@ def train_model(
     write_history(output.with_name("history.jsonl"), history)
     write_model(output, {name: t.contiguous() for name, t in model.state_dict().items()}, description)
     engine.clear()
+
+
+def _batches(run: CTRRun, samples: SampleSet, training: Longs, most: int | None, machine: Machine) -> BatchOf:
+    """This process's share of the batch of each step, planned an epoch at a time."""
+    lengths = samples.lengths[training] if most is None else np.minimum(samples.lengths[training], most)
+    per_epoch = -(-len(training) // run.training.batch)
+    planned: dict[int, list[Longs]] = {}
+
+    def batch_of(step: int) -> Batch:
+        epoch, number = divmod(step, per_epoch)
+        if epoch not in planned:
+            planned.clear()
+            planned[epoch] = plan(lengths, run.training.batch, run.seed, epoch)
+        mine = planned[epoch][number][machine.rank :: machine.world]
+        return samples.batch(training[mine], most).to(machine.device)
+
+    return batch_of
 
 
 def _digests(folder: Path, codes: Path | None, content: Path | None) -> list[str]:
