@@ -38,6 +38,19 @@ def pytest_report_header() -> list[str]:
     ]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Which tests stay together where several processes share them (`--dist loadgroup`).
+
+    Those of a file do, for their fixtures; and all that look at the one finished run, which is made once.
+    """
+    if config.getoption("dist", "no") != "loadgroup":
+        return
+    for item in items:
+        one = "finished" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("finished" if one else item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Callable[..., Path]:
     """`data_root("ml-100k", "u.data")`: a real file or folder; the test is skipped, saying so, where it is absent.
