@@ -39,16 +39,18 @@ def test_the_python_code_runs() -> None:
 def test_the_config_of_own_data_is_valid() -> None:
     config = yaml.safe_load(blocks("yaml")[0])
     assert {run.recommender for run in Plan(load(config)).runs} >= {"sasrec", "gru4rec", "popular"}
+    with_texts = config | yaml.safe_load(blocks("yaml")[1])
+    assert {run.system for run in Plan(load(with_texts)).runs} == {"popular", "item_knn", "markov", "id", "text"}
 
 
 def test_the_config_of_language_models_is_valid() -> None:
-    config = load(yaml.safe_load(blocks("yaml")[1]))
+    config = load(yaml.safe_load(blocks("yaml")[2]))
     assert {run.system for run in Plan(config).runs} == {"id", "text", "llmemb", "reaemb"}
     assert {config.tables[name].recipe for name in config.tables} == {"text", "scft", "lrcl", "crrl"}
 
 
 def test_the_config_of_semantic_ids_is_valid() -> None:
-    config = load(yaml.safe_load(blocks("yaml")[2]))
+    config = load(yaml.safe_load(blocks("yaml")[3]))
     assert {run.recommender for run in Plan(config).runs} == {"sasrec", "tiger", "mme_sid"}
 
 
