@@ -97,11 +97,8 @@ def top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     wanted = k + 1
     if items < 2 * _GROUPS * wanted or scores.device.type != "cpu":
         return torch.topk(scores, k, dim=1)
-    rows, columns = _left(scores, wanted)
+    rows, columns, few = _left(scores, wanted)
     counts = np.bincount(rows, minlength=users)
-    few = counts <= 4 * wanted
-    if not few.all():
-        rows, columns, counts = rows[few[rows]], columns[few[rows]], np.where(few, counts, 0)
     shape = users, max(wanted, int(counts.max()))
     beside = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]
     values, columns_of = scores.new_full(shape, -math.inf), np.zeros(shape, np.int64)
@@ -115,15 +112,23 @@ def top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return chosen, indices
 
 
-def _left(scores: Tensor, wanted: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns, row by row, of all scores not below the row's `wanted`th highest maximum of groups."""
+def _left(scores: Tensor, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows and columns, row by row, of all scores not below the row's `wanted`th highest maximum of groups.
+
+    Third, the rows (users,) of which few are left. Of the others, such as those with hardly any score above the lowest,
+    nothing is listed: that would be all columns.
+    """
     groups = _GROUPS * wanted
     depth = scores.shape[1] // groups
-    flat = []
+    flat, few = [], []
     for tile in tiles(scores):
         part = scores[tile]
         highest = part.narrow(1, 0, groups * depth).view(len(part), depth, groups).amax(1).numpy()
         least = np.partition(highest, groups - wanted, axis=1)[:, groups - wanted, None]
-        flat.append(np.flatnonzero(part.numpy() >= least) + tile.start * scores.shape[1])
+        left = part.numpy() >= least
+        few.append(np.count_nonzero(left, axis=1) <= 4 * wanted)
+        if not few[-1].all():
+            left[~few[-1]] = False
+        flat.append(np.flatnonzero(left) + tile.start * scores.shape[1])
     rows, columns = np.divmod(np.concatenate(flat), scores.shape[1])
-    return rows, columns
+    return rows, columns, np.concatenate(few)

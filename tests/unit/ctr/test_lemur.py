@@ -455,6 +455,7 @@ def test_a_query_that_nobody_asked_teaches_nothing() -> None:
         ({"regime": "frozen", "contrastive": 0.0}, "contrastive is 0"),
         ({"regime": "frozen", "pretraining": 0}, "pretraining is 0"),
         ({"ranker_gradient": False, "contrastive": 0.0}, "contrastive is 0"),
+        ({"contrastive": 0.0, "content_id": 0.5, "pretraining": 2}, "pretraining learns from the contrastive loss"),
         ({"width": 9, "decoder_heads": 2}, "width 9 does not divide among 2 decoder_heads"),
         ({"documents": {"hidden": 9, "heads": 2}}, "hidden 9 does not divide among 2 heads"),
     ],

@@ -27,10 +27,31 @@ def test_top_is_topk_to_the_choice_among_equals(items: int, k: int, levels: int 
     expected, made = torch.topk(given, wanted, dim=1), ranking.top(given, wanted)
     assert torch.equal(made[0], expected.values)
     assert torch.equal(made[1], expected.indices)
-    beside = torch.cat([torch.full((13, 1), 99.0), given], dim=1)[
-        :, 1:
-    ]  # rows apart in memory, as heuristics give them
+    # rows apart in memory, as heuristics give them
+    beside = torch.cat([torch.full((13, 1), 99.0), given], dim=1)[:, 1:]
     assert torch.equal(ranking.top(beside, wanted)[1], expected.indices)
+
+
+def test_rows_of_few_scores_are_not_listed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the lowest score stand fewer items than are asked for: every column would be one of the best."""
+    given = torch.full((6, 50_000), -torch.inf)
+    given[:, ::9000] = torch.arange(6.0)[:, None] + torch.arange(6.0)
+    given[3] = torch.from_numpy(np.random.default_rng(0).permutation(50_000).astype(np.float32))  # as rows are
+    listed: list[int] = []
+
+    def left(scores: torch.Tensor, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows, columns, few = kept(scores, wanted)
+        listed.append(len(rows))
+        assert few.tolist() == [False, False, False, True, False, False]
+        return rows, columns, few
+
+    kept = ranking._left
+    monkeypatch.setattr(ranking, "_left", left)
+    values, columns = ranking.top(given, 20)
+    expected = torch.topk(given, 20, dim=1)
+    assert torch.equal(values, expected.values)
+    assert torch.equal(columns, expected.indices)
+    assert listed[0] <= 4 * 21
 
 
 class Scorer:

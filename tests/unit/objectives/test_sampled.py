@@ -56,16 +56,6 @@ def test_bpr_is_the_log_sigmoid_of_the_difference():
     assert found.item() == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("settings", [BCE(negatives=3), BPR(negatives=3)])
-def test_pairwise_negatives_are_never_in_the_history(settings):
-    torch.manual_seed(1)
-    loss = catalogue_loss(settings, torch.ones(13))
-    histories = torch.tensor([[1, 2, 3, 4, 5, 6], [7, 8, 9, 0, 0, 0]])
-    ids, collision = loss._draw(torch.tensor([0, 0, 1, 1]), histories)
-    for owner, row, lost in zip([0, 0, 1, 1], ids.tolist(), collision.tolist(), strict=True):
-        assert all(bad or item not in histories[owner].tolist() for item, bad in zip(row, lost, strict=True))
-
-
 def test_pairwise_losses_do_not_count_a_user_who_has_seen_everything():
     loss = catalogue_loss(BPR(), torch.ones(4))
     value = loss(
@@ -90,3 +80,31 @@ def test_gbce_through_the_door_has_gradients(shared):
 def test_gbce_beta_stays_within_its_range_in_tiny_catalogues(items):
     for calibration in (0.0, 0.75, 1.0):
         assert sampled.gbce_beta(256, items, calibration) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("settings", [BPR(negatives=8), BCE(negatives=8)])
+def test_a_target_is_no_negative_of_a_prefix(settings: BPR | BCE) -> None:
+    """A window holds its targets, a prefix does not; of two items none is left for a negative in either."""
+    torch.manual_seed(0)
+    loss = catalogue_loss(settings, torch.tensor([0, 1, 1]))
+    states, vectors = torch.randn(1, 4), torch.randn(3, 4)
+    target, owner = torch.tensor([2]), torch.tensor([0])
+    prefix = loss(states, vectors, target, owner, torch.tensor([[1]]))
+    window = loss(states, vectors, target, owner, torch.tensor([[1, 2]]))
+    torch.testing.assert_close(prefix, window)
+    positive = F.softplus(-states[0] @ vectors[2]) if settings.kind == "bce" else torch.zeros(())
+    torch.testing.assert_close(prefix, positive)
+
+
+@pytest.mark.parametrize("settings", [BPR(negatives=50), BCE(negatives=50)])
+def test_pairwise_negatives_are_outside_of_history_and_target(settings: BPR | BCE) -> None:
+    torch.manual_seed(0)
+    loss = catalogue_loss(settings, torch.ones(16))
+    histories = torch.randint(0, 16, (7, 12))
+    owners, targets = torch.randint(0, 7, (40,)), torch.randint(1, 16, (40,))
+    ids, collision = loss._draw(targets, owners, histories)
+    for row, owner, target, out in zip(ids, owners, targets, collision, strict=True):
+        taken = {*histories[owner].tolist(), int(target)}
+        assert [int(item) in taken for item in row] == out.tolist()
+        assert ((row >= 1) & (row <= 15)).all()
+    assert 0 < collision.float().mean() < 0.2  # redrawn five times

@@ -12,24 +12,31 @@ from tessera.objectives.losses.base import scores, uniform
 
 
 class Pairwise(ABC):
-    """Against uniform negatives that are not in the history (redrawn a few times, then left out)."""
+    """Against uniform negatives: neither the target nor in the history (redrawn a few times, then left out)."""
 
     def __init__(self, settings: Any, popularity: Tensor) -> None:
         self.settings = settings
         self.items = len(popularity) - 1
 
-    def _draw(self, owners: Tensor, histories: Tensor) -> tuple[Tensor, Tensor]:
-        seen = torch.zeros(len(histories), self.items + 1, dtype=torch.bool, device=histories.device)
-        seen.scatter_(1, histories, True)
+    def _draw(self, targets: Tensor, owners: Tensor, histories: Tensor) -> tuple[Tensor, Tensor]:
+        """Negatives (targets, negatives), and which of them are none."""
+        rows = torch.arange(len(histories), device=histories.device)[:, None] * (self.items + 1)
+        seen = torch.unique(rows + histories)  # sorted; a matrix of histories x items would grow with the catalogue
         ids = uniform((len(owners), self.settings.negatives), self.items, histories.device)
         for _ in range(5):
-            taken = seen[owners[:, None], ids]
+            taken = self._taken(ids, targets, owners, seen)
             ids = torch.where(taken, uniform(tuple(ids.shape), self.items, ids.device), ids)
-        return ids, seen[owners[:, None], ids]
+        return ids, self._taken(ids, targets, owners, seen)
+
+    def _taken(self, ids: Tensor, targets: Tensor, owners: Tensor, seen: Tensor) -> Tensor:
+        """Whether items are the target or of the history. A prefix does not hold its target, a window does."""
+        wanted = owners[:, None] * (self.items + 1) + ids
+        at = torch.searchsorted(seen, wanted).clamp_(max=len(seen) - 1)
+        return (seen[at] == wanted) | (ids == targets[:, None])
 
     def __call__(self, states: Tensor, vectors: Tensor, targets: Tensor, owners: Tensor, histories: Tensor) -> Tensor:
         """See `CatalogueLoss`."""
-        ids, collision = self._draw(owners, histories)
+        ids, collision = self._draw(targets, owners, histories)
         positive = (states * vectors[targets]).sum(1)
         return self.compare(positive, scores(states, vectors, ids), collision)
 

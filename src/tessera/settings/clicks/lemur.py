@@ -140,6 +140,8 @@ class LEMURSettings(ClickModel):
             raise ValueError("pretraining is 0: a frozen encoder would have learned nothing")
         if self.regime == "frozen" and not self.contrastive:
             raise ValueError("a frozen encoder learns from the contrastive loss: give contrastive a weight")
+        if self.pretraining and not self.contrastive:
+            raise ValueError("pretraining learns from the contrastive loss: give contrastive a weight")
         return self
 
     def remarks(self) -> list[str]:

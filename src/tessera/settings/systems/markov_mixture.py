@@ -36,7 +36,6 @@ class MarkovMixtureSystem(UnderBackbones):
     """A trained system, and beside it what its training histories say of the item that comes next to the last one."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.markov_mixture:MarkovMixture"
-    FREE: ClassVar[frozenset[str]] = UnderBackbones.FREE | {"weight", "grid", "strength", "strengths"}
     KNOWS_MODALITIES: ClassVar[bool] = True  # as a system within it may
     recommender: Literal["markov_mixture"] = "markov_mixture"
     base: Annotated[UnderBackbones, _WithinSystem("systems")] = Field(default_factory=_ids)
