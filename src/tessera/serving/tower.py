@@ -61,7 +61,8 @@ def write_tower(model: VectorRecommender, catalogue: Catalogue, path: Path) -> f
     batch = torch.export.Dim("batch", min=1, max=_MOST_ROWS)
     length = torch.export.Dim("length", min=1, max=model.max_history or 1 << 20)
     size = sum(part.nbytes for part in [*tower.parameters(), *tower.buffers()])
-    example = torch.arange(1, 4)[:, None] % len(catalogue.read) + torch.zeros(1, min(3, model.max_history or 3)).long()
+    # sizes that nothing within a system has: tracing may take what is equal in the example for equal always
+    example = torch.arange(1, 12)[:, None] % len(catalogue.read) + torch.zeros(1, min(7, model.max_history or 7)).long()
     try:
         with _quiet(), torch.no_grad():
             torch.onnx.export(
@@ -88,7 +89,8 @@ def write_tower(model: VectorRecommender, catalogue: Catalogue, path: Path) -> f
             vectors = run_tower(path, items)
         except Exception as error:
             path.unlink(missing_ok=True)
-            raise TowerError(f"its ONNX graph does not take histories of shape {items.shape}") from error
+            said = f"{type(error).__name__}: {str(error)[:200]}"
+            raise TowerError(f"its ONNX graph does not take histories of shape {items.shape} ({said})") from error
         scale = max(float(np.abs(wanted).max()), 1e-12)
         worst = max(worst, float(np.abs(vectors - wanted).max()) / scale if vectors.shape == wanted.shape else np.inf)
     if not worst <= CLOSE:
