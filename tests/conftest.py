@@ -38,7 +38,6 @@ def pytest_report_header() -> list[str]:
     ]
 
 
-@pytest.hookimpl(optionalhook=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Which tests stay together where several processes share them (`--dist loadgroup`).
 
