@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 # Before numpy or torch is imported: several test processes share few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -38,16 +40,39 @@ def pytest_report_header() -> list[str]:
     ]
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Which tests stay together where several processes share them (`--dist loadgroup`).
+@lru_cache
+def _group(file: str) -> str:
+    """Tests of a file stay together, for their fixtures; and all files that look at the one finished run, made once."""
+    looks = file.startswith("tests/workflow/") and "finished: Project" in (ROOT / file).read_text(encoding="utf-8")
+    return "finished" if looks else file
 
-    Those of a file do, for their fixtures; and all that look at the one finished run, which is made once.
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whole groups go to the processes that share the tests."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid.partition("::")[0])
+
+    return ByGroup(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Spread the groups that drive other programs evenly among the others where several processes share the tests.
+
+    They wait a lot and start processes of their own: not all workers should have such a group at once.
     """
-    if config.getoption("dist", "no") != "loadgroup":
+    if not hasattr(config, "workerinput"):  # of pytest-xdist
         return
+    groups: dict[str, list[pytest.Item]] = {}
     for item in items:
-        one = "finished" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("finished" if one else item.nodeid.partition("::")[0]))
+        groups.setdefault(_group(item.nodeid.partition("::")[0]), []).append(item)
+    alone = {name for name in groups if name.startswith(("tests/unit/", "tests/gpu/"))}
+    kinds = [[group for name, group in groups.items() if (name in alone) == of] for of in (False, True)]
+    spread = [(number / len(kind), group) for kind in kinds for number, group in enumerate(kind)]
+    items[:] = [item for _, group in sorted(spread, key=lambda pair: pair[0]) for item in group]
 
 
 @pytest.fixture(scope="session")
