@@ -161,12 +161,21 @@ def test_reading_the_workflow_loads_no_engine() -> None:
     assert not modules_after(statement) & {"torch", "polars", "pyarrow", "numpy", *HEAVY}
 
 
+def start_seconds(statements: str) -> float:
+    """CPU seconds of a Python that runs these statements."""
+    code = f"{statements}\nimport time\nprint(time.process_time())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return float(done.stdout)
+
+
 @pytest.mark.parametrize("script", LIGHT_SCRIPTS)
 def test_start_up_is_short(script: str) -> None:
-    # CPU seconds, best of two: other processes share this machine
-    code = f"{script_imports(script)}\nimport time\nprint(time.process_time())"
-    seconds = [
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-        for _ in range(2)
-    ]
-    assert min(seconds) < 1.5
+    # beside what every stage reads tables with, taken at the same moment: how fast the machine is, and who else uses it,
+    # does not count. Of three tries the best; a stage takes at most three times as long, and torch alone takes more than four
+    ratios = []
+    for _ in range(3):
+        reference = start_seconds("import numpy, polars, pyarrow")
+        ratios.append(start_seconds(script_imports(script)) / reference)
+        if ratios[-1] < 4:
+            return
+    raise AssertionError(f"{script}: a start takes {min(ratios):.1f} times the seconds of numpy, polars and pyarrow")
