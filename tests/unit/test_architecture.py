@@ -170,8 +170,8 @@ def start_seconds(statements: str) -> float:
 
 @pytest.mark.parametrize("script", LIGHT_SCRIPTS)
 def test_start_up_is_short(script: str) -> None:
-    # beside what every stage reads tables with, taken at the same moment: how fast the machine is, and who else uses it,
-    # does not count. Of three tries the best; a stage takes at most three times as long, and torch alone takes more than four
+    # beside what every stage reads tables with, taken at the same moment: how fast the machine is and who else uses it
+    # do not count. Of three tries the best: a stage takes three times as long at most, torch alone more than four times
     ratios = []
     for _ in range(3):
         reference = start_seconds("import numpy, polars, pyarrow")

@@ -67,6 +67,16 @@ class Batch:
     def __len__(self) -> int:
         return len(self.items)
 
+    def latest(self, most: int) -> Batch:
+        """The batch with the last `most` events of each history alone."""
+        if self.histories.shape[1] <= most:
+            return self
+        lengths = self.lengths.clamp(max=most)
+        # a history that is shorter stays where it is, and its padding with it
+        places = (self.lengths - lengths)[:, None] + torch.arange(most, device=lengths.device)
+        parts = {"histories": self.histories.gather(1, places), "ages": self.ages.gather(1, places)}
+        return replace(self, lengths=lengths, **parts)
+
     def to(self, device: torch.device | str) -> Batch:
         """The batch on a device."""
         moved = {part.name: getattr(self, part.name).to(device, non_blocking=True) for part in fields(self)}

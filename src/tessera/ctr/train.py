@@ -80,7 +80,6 @@ def train_model(
     model = build(run.model, catalogue)
     training = samples.of("train")
     per_epoch = -(-len(training) // run.training.batch)
-    steps = per_epoch * run.training.epochs
     machine = Machine(run.training)
     shares = share(model, machine)
     folder_of_state = state / state_identity(run.canonical(), code, *_digests(folder, codes, content))
@@ -88,16 +87,16 @@ def train_model(
     if place is not None:
         place(folder_of_state)
     model.to(machine.device).train()
+    most = most_events(model, run)
+    batch_of = _batches(run, samples, training, most, machine)
+    program = _program(model, shares, run.training, per_epoch, batch_of)
+    steps = sum(phase.until.count for phase in program if isinstance(phase.until, FixedSteps))
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     log.info(
         "%s seed %d: %s parameters, %s samples (%.1f %% clicked), %d steps, on %s",
         run.name, run.seed, f"{parameters:,}", f"{len(training):,}", 100 * samples.labels[training].mean(),
         steps, machine.device,
     )  # fmt: skip
-    most = most_events(model, run)
-    batch_of = _batches(run, samples, training, most, machine)
-    own: Any = getattr(model, "program", None)
-    program = own(run.training, per_epoch, batch_of) if own else _program(model, shares, run.training, steps, batch_of)
     engine = Engine(model, program, run.training, run.seed, folder_of_state, machine, run.name)
     history = engine.fit()
     finish: Any = getattr(model, "finish", None)
@@ -111,7 +110,7 @@ def train_model(
     description = {
         "run": run.model_dump(mode="json"), "items": catalogue.items, "users": catalogue.users,
         "parameters": parameters, "steps": steps, "validation": validation,
-        "seconds": history[-1]["seconds"] if history else 0.0,
+        "seconds": sum({row.get("phase"): row["seconds"] for row in history}.values()),  # each phase has its own clock
         **(about() if about is not None else {}),
     }  # fmt: skip
     write_history(output.with_name("history.jsonl"), history)
@@ -144,13 +143,17 @@ def _digests(folder: Path, codes: Path | None, content: Path | None) -> list[str
     return [file_digest(file) for file in files]
 
 
-def _program(model: nn.Module, shares: Shares, training: CTRTraining, steps: int, batch_of: BatchOf) -> list[Phase]:
-    """One phase of all steps, one optimiser."""
+def _program(model: nn.Module, shares: Shares, training: CTRTraining, per_epoch: int, batch_of: BatchOf) -> list[Phase]:
+    """The phases of the model; without any one of all steps, with one optimiser."""
+    own: Any = getattr(model, "program", None)
+    if own is not None:
+        phases: list[Phase] = own(training, per_epoch, batch_of)
+        return phases
 
     def updates(_: None, at: Position) -> Iterator[Update]:
         yield Update(lambda: _losses(model, batch_of(at.step), shares))
 
-    return [Phase(updates, FixedSteps(steps), {"model": Optimizer(training)})]
+    return [Phase(updates, FixedSteps(per_epoch * training.epochs), {"model": Optimizer(training)})]
 
 
 def _losses(model: nn.Module, batch: Batch, shares: Shares) -> Losses:

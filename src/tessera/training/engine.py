@@ -208,6 +208,7 @@ class Engine:
             self.phase += 1
         if self.phase < len(self.program):
             log.info("%s: phase %r follows", self.label, self.program[self.phase].name)
+            self.save()  # what a phase begins with may take longer than a scheduler waits before it kills
 
     def _run_steps(self, phase: Phase, until: FixedSteps) -> None:
         every = max(1, until.count // ROWS)

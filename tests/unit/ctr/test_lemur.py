@@ -55,6 +55,39 @@ def levelled(vectors: Tensor, over: Tensor) -> Tensor:
     return (vectors - over.mean(0)) / (over.var(0, unbiased=False) + 1e-5).sqrt()
 
 
+@pytest.mark.parametrize("regime", ["bank", "end_to_end", "frozen"])
+def test_counts_are_of_whole_histories_and_all_else_is_of_those_that_are_read(regime: str) -> None:
+    """What lies before the events that are read is neither encoded nor looked up: it changes the counted part alone."""
+    keys = {"regime": regime, "long": 20, "recent": 4, "short": 5}
+    plain, counting, batch = make(**keys), make(counts=True, **keys), make_batch(LENGTHS)
+    counting.load_state_dict(plain.state_dict(), strict=False)
+    for parameter in counting.counts.parameters():
+        parameter.data.zero_()
+    torch.manual_seed(1)
+    expected = plain.losses(batch.latest(20))
+    torch.manual_seed(1)
+    found = counting.losses(batch)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(torch.as_tensor(found[name].value), torch.as_tensor(term.value))
+               for name, term in expected.items())  # fmt: skip
+    counting.eval()
+    part = counting.counts(batch)
+    assert torch.equal(counting(batch), counting.logits(batch.latest(20)) + part)
+
+
+def test_the_latest_events_of_a_batch() -> None:
+    batch = make_batch(LENGTHS)
+    cut = batch.latest(10)
+    for row, length in enumerate(LENGTHS):
+        kept = min(length, 10)
+        for part in ("histories", "ages"):
+            whole, last = getattr(batch, part)[row], getattr(cut, part)[row]
+            assert last[:kept].tolist() == whole[length - kept : length].tolist()
+            assert not last[kept:].any()
+        assert int(cut.lengths[row]) == kept
+    assert batch.latest(60) is batch
+
+
 # ---------------------------------------------------------------- bank
 
 
@@ -312,6 +345,10 @@ def test_a_regime_from_samples_to_metrics(name: str, world: tuple[Path, Path], t
     assert list(dict.fromkeys(row.get("phase") for row in curve)) == phases
     assert judge(run, world, tmp_path)["metrics"]["AUC"] > 0
     written = tensors["bank.written"][1:] >= 0
+    described = json.loads((tmp_path / "model.json").read_text())
+    ends = [[row for row in curve if row.get("phase") == phase][-1] for phase in phases]
+    assert described["steps"] == sum(row["step"] for row in ends)
+    assert described["seconds"] == pytest.approx(sum(row["seconds"] for row in ends))
     samples = load_samples(world[0])
     shown = np.unique(samples.targets[samples.of("train")])
     # as training left it, the bank holds what training showed and nothing else
@@ -399,6 +436,28 @@ def test_mapped_vectors_are_the_same(
     pieced, whole = (read_tensors(train(mapped, world, tmp_path / where)) for where in ("pieced", "mapped"))
     for part, tensor in whole.items():
         torch.testing.assert_close(pieced[part], tensor, atol=1e-4, rtol=1e-4)
+
+
+def test_a_run_that_memory_did_not_hold_goes_on_from_its_state_with_mapped_vectors(
+    world: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = {"epochs": 1, "checkpoint_seconds": 0.0}
+    plain, mapped = (run_of(mapped=mapped, training=training) for mapped in (False, True))
+    whole = train(plain, world, tmp_path / "whole").read_bytes()
+    update, done = Engine._update, []
+
+    def stopping(*arguments: Any) -> None:
+        done.append(1)
+        if len(done) == 8:
+            raise MemoryError
+        update(*arguments)
+
+    monkeypatch.setattr(Engine, "_update", stopping)
+    with pytest.raises(MemoryError):
+        train(plain, world, tmp_path / "stopped")
+    done[:] = [0] * 8  # nor do the steps that are left go wrong
+    assert train(mapped, world, tmp_path / "stopped").read_bytes() == whole
+    assert len(done) < 8 + json.loads((tmp_path / "whole/model.json").read_text())["steps"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import yaml
 from tessera.plan.graph import Plan
 from tessera.plan.jobs import Jobs
 from tessera.settings.base import Aside, Settings
+from tessera.settings.clicks.lemur import LEMURSettings
 from tessera.settings.config import load
 from tessera.settings.language import Captions, HubModel
 from tessera.settings.recipes.hidden import HiddenTable
@@ -60,6 +61,15 @@ def test_a_change_re_runs_nothing(place: str) -> None:
     assert told(changed) != told(config())  # the jobs learn of it all the same
 
 
+def test_how_a_click_model_holds_its_vectors_re_runs_nothing() -> None:
+    """A run that memory did not hold goes on with `mapped: true`."""
+    before, changed = (yaml.safe_load((ROOT / "config/ctr-tiny.yaml").read_text()) for _ in range(2))
+    for written, keys in ((before, {}), (changed, {"mapped": True})):
+        written["ctr"]["models"]["lemur"] = {"model": "lemur", **keys}
+    assert recorded(changed) == recorded(before)
+    assert told(changed) != told(before)
+
+
 def test_what_is_read_is_no_aside() -> None:
     changed = config()
     changed["captions"]["looks"]["batch"] = 3  # what is padded to what shows in the last digits
@@ -93,7 +103,13 @@ def asides(model: type[Settings]) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("model", "names"), [(Captions, {"shard", "jobs"}), (HiddenTable, {"shard"}), (HubModel, {"offline"})]
+    ("model", "names"),
+    [
+        (Captions, {"shard", "jobs"}),
+        (HiddenTable, {"shard"}),
+        (HubModel, {"offline"}),
+        (LEMURSettings, {"mapped", "seeds"}),
+    ],
 )
 def test_they_are_marked(model: type[Settings], names: set[str]) -> None:
     assert asides(model) == names

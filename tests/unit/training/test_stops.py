@@ -170,3 +170,25 @@ def test_sigterm_before_any_line_of_the_engine(
         assert results(folder) == expected, at
         assert not list(folder.glob("state/.*")), at
     assert stopped > 10
+
+
+def test_a_kill_while_a_phase_begins_loses_no_step_of_the_phase_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed outright, before any state was due: what a phase begins with may take longer than a scheduler waits."""
+    by_phases(tmp_path / "undisturbed", 600.0)
+    begin, step, steps = Engine._begin, Engine._step, []
+
+    def killed(self: Engine, phase: Phase) -> None:
+        if self.phase:
+            raise KeyboardInterrupt
+        begin(self, phase)
+
+    monkeypatch.setattr(Engine, "_begin", killed)
+    with pytest.raises(KeyboardInterrupt):
+        by_phases(tmp_path / "killed", 600.0)
+    monkeypatch.setattr(Engine, "_begin", begin)
+    monkeypatch.setattr(Engine, "_step", lambda *arguments: (steps.append(1), step(*arguments)))
+    by_phases(tmp_path / "killed", 600.0)
+    assert len(steps) == 3  # those of the second phase
+    assert results(tmp_path / "killed") == results(tmp_path / "undisturbed")

@@ -82,8 +82,8 @@ class Model(ClickModel, AcrossRows):
         if catalogue.content is None:
             raise ValueError("the model reads texts and pictures of items, and is given none: make the content first")
         self.settings, content, width = settings, catalogue.content, settings.width
-        reads = max(settings.long, settings.recent, settings.short, 1)
-        self.max_history = None if settings.counts else reads
+        self.reads = max(settings.long, settings.recent, settings.short, 1)
+        self.max_history = None if settings.counts else self.reads  # counts are of whole histories
         self.documents = _encoder(content, settings.documents, settings)
         self.queries = _encoder(content, settings.queries, settings, first_field=True)
         self.bank = MemoryBank(catalogue.items, width, settings.storage, settings.mapped)
@@ -199,6 +199,7 @@ class Model(ClickModel, AcrossRows):
     # ------------------------------------------------------------ ranker
 
     def logits(self, batch: Batch) -> Tensor:
+        batch = batch.latest(self.reads)
         histories = filled(batch.histories)
         return self._logits(batch, histories, self.content(batch, histories))
 
@@ -220,8 +221,7 @@ class Model(ClickModel, AcrossRows):
         else:
             content_table = content.table
         alike = F.cosine_similarity(queries, targets, dim=1)[:, None]
-        reads = lengths.clamp(max=max(self.settings.long, self.settings.recent, self.settings.short, 1))
-        size = torch.log1p(reads.float())[:, None].expand(len(items), 1) / 7
+        size = torch.log1p(lengths.clamp(max=self.reads).float())[:, None].expand(len(items), 1) / 7
         missing = (~content.known).float()[:, None]
         features = [ids, torch.cat([targets, missing], 1), queries, torch.cat([queries * targets, alike, size], 1)]
         for name, most in self._sequences():
@@ -238,11 +238,12 @@ class Model(ClickModel, AcrossRows):
 
     def losses(self, batch: Batch) -> Losses:
         """Cross-entropy of clicks, and the contrastive losses."""
+        whole, batch = batch, batch.latest(self.reads)
         histories = filled(batch.histories)
         content = self.content(batch, histories)
         logits = self._logits(batch, histories, content)
         if self.counts is not None:
-            logits = logits + self.counts(batch)
+            logits = logits + self.counts(whole)
         entropy = binary_cross_entropy_with_logits(logits, batch.labels)
         terms = {"cross-entropy": Term(self.shares.mean(entropy, len(batch)))}
         if self.settings.contrastive and self.settings.regime != "frozen":
@@ -392,6 +393,7 @@ class Model(ClickModel, AcrossRows):
     # ------------------------------------------------------------ requests
 
     def prepare(self, history: Tensor, ages: Tensor) -> Prepared:
+        history, ages = history[-self.reads :], ages[-self.reads :]
         lengths = torch.tensor([len(history)], device=history.device)
         history, ages = filled(history[None]), filled(ages[None])
         distinct, at = torch.unique(history, return_inverse=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tessera.settings.base import Settings, Width
+from tessera.settings.base import ASIDE, Settings, Width
 from tessera.settings.clicks.base import ClickModel
 from tessera.settings.training import OptimizerSettings
 
@@ -106,9 +106,10 @@ class LEMURSettings(ClickModel):
     """Which targets are read: any, or more often those whose vectors in the bank are old and often asked for."""
     storage: Literal["float32", "float16", "bfloat16"] = "float32"
     """How the bank holds vectors."""
-    mapped: bool = False
+    mapped: Annotated[bool, ASIDE] = False
     """Vectors of items and queries lie in files beside the run's state that are mapped into memory, and are read row by
-    row: for catalogues that memory does not hold. The numbers are the same."""
+    row: for catalogues that memory does not hold. The numbers are the same: a change trains nothing again, and a run
+    that memory did not hold goes on from its state."""
     snapshot: Literal["as_left", "refreshed"] = "as_left"
     """What judging reads: the bank as training left it, or written anew from the trained encoder."""
     token_dim: Width = 64
