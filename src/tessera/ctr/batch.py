@@ -73,8 +73,8 @@ class Batch:
             return self
         lengths = self.lengths.clamp(max=most)
         # a history that is shorter stays where it is, and its padding with it
-        places = (self.lengths - lengths)[:, None] + torch.arange(most, device=lengths.device)
-        parts = {"histories": self.histories.gather(1, places), "ages": self.ages.gather(1, places)}
+        positions = (self.lengths - lengths)[:, None] + torch.arange(most, device=lengths.device)
+        parts = {"histories": self.histories.gather(1, positions), "ages": self.ages.gather(1, positions)}
         return replace(self, lengths=lengths, **parts)
 
     def to(self, device: torch.device | str) -> Batch:
