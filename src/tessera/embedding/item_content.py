@@ -153,12 +153,21 @@ class ItemContent:
         return Part(attributes, pixels)
 
     def rows(self, parts: Sequence[Part]) -> list[Row]:
-        """Token rows, those of the picture before the text; a part that is empty has none."""
+        """Token rows, those of the picture before the text; a part that is empty has none.
+
+        Raises:
+            ValueError: a picture leaves no room for a text.
+        """
         pieces = [[] if part.pixels is None else picture_pieces(self.model, part.pixels) for part in parts]
         texts: dict[int, list[int]] = {}
         for room in {len(own) for own in pieces}:
             some = [n for n, part in enumerate(parts) if len(pieces[n]) == room and part.attributes]
             lines = [attribute_text(parts[n].attributes) for n in some]
+            if room and self.most - room <= len(self.frame):
+                raise ValueError(
+                    f"a picture has {room} tokens, and of {self.most} (max_tokens, or the model's context) they leave "
+                    f"none for a text: lower max_pixels ({self.max_pixels:,}) or raise max_tokens"
+                )
             made, cut = tokenize(lines, self.frame, self.model.tokenizer, self.most - room) if some else ([], 0)
             texts |= dict(zip(some, made, strict=True))
             self.texts, self.cut = self.texts + len(some), self.cut + cut

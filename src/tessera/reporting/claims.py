@@ -102,7 +102,7 @@ class ClaimTable:
             f"{count} claim{'' if count == 1 else 's'}; {averaged}",
             f"holds: above what is claimed with p ≤ {rule.level:g}; does not hold: below it with such a p; "
             "undecided: else",
-            f"interval: {1 - rule.level:.0%} paired bootstrap over users, of each claim alone",
+            f"interval: {100 * (1 - rule.level):g} % paired bootstrap over users, of each claim alone",
             f"smallest effect: (z(1 - {rule.level:g} / {2 * count}) + z({POWER:g})) {error}, with {spread}: what this "
             "test would have seen four times in five",
         ]

@@ -25,7 +25,7 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "''",  # \textquotedbl is not in LaTeX's default encoding
     "…": r"\ldots{}",
     "≤": r"$\leq$",
     "±": r"$\pm$",

@@ -53,7 +53,8 @@ def allowed_items(catalogue: Catalogue, settings: Recommend, stock: Path | None)
     if settings.attribute is not None:
         mask &= catalogue.having(settings.attribute)
     if not mask.any():
-        raise ValueError(f"{stock}: no item of the list has the attribute {settings.attribute}")
+        of = "recommend.attribute: no item" if stock is None else f"{stock}: no item of the list"
+        raise ValueError(f"{of} has all of {settings.attribute}")
     log.info("%s of %s items may be recommended", f"{int(mask.sum()):,}", f"{len(catalogue):,}")
     return mask
 

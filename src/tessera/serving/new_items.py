@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -67,8 +68,8 @@ def read_products(products: pd.DataFrame) -> pa.Table:
         raise ValueError(f"new items: row {int(np.flatnonzero(missing)[0])} has no id")
     ids = [str(raw) for raw in products["item"]]
     if len(set(ids)) < len(ids):
-        twice = next(raw for raw in ids if ids.count(raw) > 1)
-        raise ValueError(f"new items: {twice!r} stands {ids.count(twice)} times, expected once")
+        twice, count = Counter(ids).most_common(1)[0]
+        raise ValueError(f"new items: {twice!r} stands {count} times, expected once")
     names = [name for name in products.columns if name not in ("item", "title")]
     columns = {name: _texts(products[name]) for name in names}
     titles = _texts(products["title"]) if "title" in products.columns else [""] * len(ids)

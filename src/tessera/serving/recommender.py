@@ -93,8 +93,10 @@ class Recommender:
         """The k items nearest to an item, by the cosine of the vectors that the system scores with.
 
         Raises:
-            ValueError: the item is not known, or the system has no vectors.
+            ValueError: the item is not known, k is less than 1, or the system has no vectors.
         """
+        if k < 1:
+            raise ValueError(f"k: expected 1 or more (got {k})")
         vectors = self._vectors("similar").item_vectors.detach()
         known, unknown = self.catalogue.find([item])
         if unknown:
@@ -153,6 +155,8 @@ class Recommender:
             given = {name: np.asarray(rows)[~np.array(old)] for name, rows in (vectors or {}).items()}
             items, vectors = read_products(products[~np.array(old)]), given
         extended = load_from(self._files, device)
+        if not len(items):
+            return extended
         extended.catalogue = wider(self.catalogue, items)
         widen(extended.scorer, self._files, items, vectors)
         return extended
@@ -248,7 +252,9 @@ class Recommender:
         if attribute is not None:
             mask &= self.catalogue.having(attribute)
         if not mask[1:].any():
-            raise ValueError("nothing to choose from: no item of `items` has the attribute")
+            of = "" if items is None else " of `items`"
+            having = "" if attribute is None else f" has the attributes {dict(attribute)}"
+            raise ValueError(f"nothing to choose from: no item{of}{having or ' is in the catalogue'}")
         return mask
 
     def _vectors(self, method: str) -> VectorScorer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -67,7 +68,7 @@ class Dimension(Settings):
         whole = isinstance(self.low, int) and isinstance(self.high, int)
         low, high = self.low, self.high + whole  # each whole number has a share of its own
         drawn = low * (high / low) ** at if self.log else low + (high - low) * at
-        return min(int(drawn), int(self.high)) if whole else float(f"{drawn:.6g}")
+        return min(math.floor(drawn), int(self.high)) if whole else float(f"{drawn:.6g}")
 
     def checked(self) -> Sequence[Any]:
         """Values that are tried on the settings before the run: all choices and whole numbers, else the two ends."""

@@ -355,6 +355,22 @@ def test_text_picture_and_both(shown: Any, expected: list[int], built: Path, sho
         np.testing.assert_allclose(text_alone[1][1], vectors[1], atol=2e-5)  # item 2 has none
 
 
+def test_an_item_of_which_nothing_is_left_is_not_trained_on(built: Path, tmp_path: Path) -> None:
+    """Without a text, and with a picture that cannot be opened: a row of no tokens would make every vector NaN."""
+    data = write_pictured(tmp_path / "shop", 4, [f"{n}.png" for n in range(1, 5)], ["Lamp", None, "Vase", "Chair"])
+    (tmp_path / "shop" / "pictures" / "2.png").write_bytes(b"no picture")
+    settings = table({"batch": 4, "steps": 2}, shown="both")
+    assert begun(settings, data, seeing(built)).learned.tolist() == [1, 3]  # 4 is held out
+    output = train(tmp_path, settings, data, seeing(built))
+    assert all(torch.isfinite(tensor).all() for tensor in read_tensors(output).values())
+
+
+def test_a_picture_that_leaves_no_room_for_a_text_is_told(built: Path, shop: Path) -> None:
+    content = made(table(shown="both", max_tokens=8), shop, model=seeing(built))._content()
+    with pytest.raises(ValueError, match=r"a picture has \d+ tokens, and of 8 .* lower max_pixels"):
+        content.rows([content.whole(1)])
+
+
 def test_items_that_say_the_same_are_no_negatives_of_each_other(built: Path, tmp_path: Path) -> None:
     texts = ["Oak lamp", "Oak lamp", "Oak lamp", "Lamp", "Oak"]
     images = ["1.png", "1.png", "3.png", "3.png", None]

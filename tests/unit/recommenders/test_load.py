@@ -211,6 +211,8 @@ def test_vectors_are_those_that_score(name: str, results: Path) -> None:
         np.testing.assert_allclose(rows.score, (vectors @ np.atleast_2d(state).T).max(1)[places], rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"unknown item 'i99' \(near: 'i9'"):
         recommender.similar("i99")
+    with pytest.raises(ValueError, match=r"k: expected 1 or more \(got 0\)"):
+        recommender.similar("i3", 0)
     near = recommender.similar("i3", 4)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     cosines = unit @ unit[2]

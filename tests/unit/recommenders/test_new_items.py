@@ -141,6 +141,9 @@ def test_items_that_are_known_stay_as_they_are(results: Path) -> None:
     scores = wider.recommend(["i1"], k=100, seen=True).set_index("item").score
     assert scores["a"] == pytest.approx(scores["i9"], rel=1e-5)
     assert wider.catalogue.titles[3] == "Item 3"
+    with pytest.warns(KnownItems, match="'i3', 'i4'"):  # and nothing else
+        same = shop.with_items(products("i3", "i4"), {"t": rows(results, 5, 9)}, device="cpu")
+    assert same.recommend(["i1"], k=5).equals(shop.recommend(["i1"], k=5))
 
 
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if name not in CAN])

@@ -372,6 +372,8 @@ def test_nothing_to_take_apart_is_told(inputs: RunInputs) -> None:
         ({"text": None, "image": None}, "needs a table: text or image, one at least"),
         ({"text": "tt"}, "did you mean 't'"),
         ({"transfer": "v", "generation": False}, "transfer features come from a table"),
+        ({"transfer": "v", "features": "knowledge"}, "transfer is said of transfer features"),
+        ({"generation": False, "features": "knowledge"}, "generation is said of transfer features"),
         ({"features": "distiled"}, "did you mean 'distilled'"),
         (
             {"disentangling": {"lower": 0.0, "upper": 0.0, "mmd": 0.0, "reconstruction": 0.0}},

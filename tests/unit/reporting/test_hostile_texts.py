@@ -107,7 +107,7 @@ def test_tables_hold_no_markup_and_nothing_unseen(results: Path) -> None:
         assert len(text) < 40_000
     assert "<img" not in markdown(table).replace("\\<img", "")
     assert escape_markdown("a & b &lt; <i> `x` |") == r"a \& b \&lt; \<i\> \`x\` \|"
-    assert escape_latex('a|"b"…') == r"a\textbar{}\textquotedbl{}b\textquotedbl{}\ldots{}"
+    assert escape_latex('a|"b"…') == r"a\textbar{}''b''\ldots{}"
 
 
 def test_the_config_is_yaml(hostile: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +111,8 @@ def test_the_ends_of_a_range_can_be_told(tmp_path: Path) -> None:
     assert dimension.value(1) > 0.23456781
     ask_round(Asking(space={"training.x": dimension}, sampler="tpe", seed=0, round=2), trials, tmp_path / "round.json")
     assert len(read_json(tmp_path / "round.json")["values"]) == 2
+
+
+def test_whole_numbers_below_zero_have_equal_shares() -> None:
+    drawn = Counter(Dimension(low=-3, high=3).value((n + 0.5) / 700) for n in range(700))
+    assert drawn == dict.fromkeys(range(-3, 4), 100)

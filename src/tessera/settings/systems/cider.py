@@ -101,7 +101,7 @@ class CIDerSystem(UnderBackbones):
     """Any multimodal item encoder under a causal backbone, trained whole and damaged at once (CIDer-style)."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.cider:CIDer"
-    FREE: ClassVar[frozenset[str]] = UnderBackbones.FREE | {"damage", "counterfactual"}
+    FREE: ClassVar[frozenset[str]] = UnderBackbones.FREE | {"damage"}
     HISTORY_LOSSES: ClassVar[bool] = True
     KNOWS_MODALITIES: ClassVar[bool] = True
     recommender: Literal["cider"] = "cider"

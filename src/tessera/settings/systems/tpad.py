@@ -89,6 +89,11 @@ class TPADSystem(UnderBackbones):
     def _fits(self) -> TPADSystem:
         if not self.modalities and self.features != "transfer":
             raise ValueError("needs a table: text or image, one at least; for IDs alone take `items: ids`")
+        if self.features == "knowledge" and (self.transfer is not None or not self.generation):
+            key = "transfer" if self.transfer is not None else "generation"
+            raise ValueError(
+                f"{key} is said of transfer features, which features: knowledge does not read; leave it out"
+            )
         if not self.generation and self.transfer is not None:
             raise ValueError("generation: false is said of the model of IDs, but transfer features come from a table")
         return self
