@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from tessera.settings import document
 from tessera.settings.base import meanings
@@ -44,13 +45,21 @@ def test_links_of_the_reference_lead_somewhere() -> None:
     assert len(anchors) == len(document.PLACES)
 
 
+@pytest.fixture(scope="module")
+def validator() -> Draft202012Validator:
+    """Of the schema, which is made once: it takes a second."""
+    schema = document.schema()
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
-def test_shipped_configs_fit_the_schema(path: Path) -> None:
-    jsonschema.validate(yaml.safe_load(path.read_text()), document.schema())
+def test_shipped_configs_fit_the_schema(path: Path, validator: Draft202012Validator) -> None:
+    validator.validate(yaml.safe_load(path.read_text()))
 
 
-def test_schema_refuses_unknown_keys() -> None:
+def test_schema_refuses_unknown_keys(validator: Draft202012Validator) -> None:
     config = {"datasets": {"b": {"source": "bazaar"}}, "experiment": {"datasets": ["b"]}}
-    jsonschema.validate(config, document.schema())
+    validator.validate(config)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**config, "trainin": {}}, document.schema())
+        validator.validate({**config, "trainin": {}})
