@@ -43,7 +43,9 @@ def midnight(day: str, clock: Clock = SECONDS) -> int:
         parsed = date.fromisoformat(day)
     except ValueError as error:
         raise LogError(f"{day!r} is not a day 'YYYY-MM-DD' ({error})") from None
-    return int(datetime(parsed.year, parsed.month, parsed.day, tzinfo=UTC).timestamp()) * clock.ticks
+    moment = int(datetime(parsed.year, parsed.month, parsed.day, tzinfo=UTC).timestamp()) * clock.ticks
+    ends = np.iinfo(np.int64)
+    return max(int(ends.min), min(moment, int(ends.max)))  # nanoseconds end in 2262
 
 
 def filter_rows(rows: Rows, settings: Cleaning, funnel: Funnel) -> Rows:

@@ -15,7 +15,7 @@ from tessera.artifacts.files import atomic, write_json
 from tessera.artifacts.logs import Progress, log
 from tessera.artifacts.tables import RAW_ITEMS, metadata
 from tessera.data.files import DataFileError, find
-from tessera.data.identifiers import twin
+from tessera.data.identifiers import id_text, twin
 from tessera.data.joins import Join
 from tessera.data.log import Item, RawLog, open_log
 from tessera.data.picture_folder import PictureFolder
@@ -51,7 +51,8 @@ def ingest(settings: Mapping[str, Any], folder: Path) -> None:
         raw.check_rejected(raw.rows, largest_share)
         raw.whole = dataset.catalogue == "all"
         if not raw.rows:
-            raise DataFileError(f"{dataset.path}: holds no interactions")
+            why = f"; all {raw.reasons.total():,} rows are unreadable ({raw.told_reasons()})" if raw.reasons else ""
+            raise DataFileError(f"{dataset.path}: holds no interactions{why}")
     interactions = raw.reasons.total()
     with _kept_when_refused(raw, folder):
         with counted() as texts:
@@ -67,6 +68,7 @@ def ingest(settings: Mapping[str, Any], folder: Path) -> None:
         "items_told": items.described,
         "items_repeated": items.repeated,
         "items_met_by_nobody": items.unmet,
+        "items_without_id": items.nameless,
         "images": items.images,
         "pictures": items.picture_counts,
         "texts": dict(texts),
@@ -78,6 +80,8 @@ def ingest(settings: Mapping[str, Any], folder: Path) -> None:
     log.info("read %s interactions of %s items", f"{raw.rows:,}", f"{len(raw.items):,}")
     if raw.whole:
         log.info("%s more items are told of and met by nobody", f"{items.unmet:,}")
+    if items.nameless:
+        log.warning("%s rows of files of items have no id and are left out", f"{items.nameless:,}")
     raw.tell_rejected(folder / "rejected.parquet")
 
 
@@ -118,10 +122,12 @@ class _Items:
 
     def __init__(self, dataset: FileSource, raw: RawLog) -> None:
         self.raw = raw
-        self.read = self.described = self.repeated = self.images = self.unmet = 0
+        self.read = self.described = self.repeated = self.images = self.unmet = self.nameless = 0
         self.picture_counts: dict[str, int] = {}
         self._empty: list[str] = []
         self._of_source = Join(raw.items)
+        self._numbered = raw.whole and all(twin(raw_id) and not raw_id.endswith(".0") for raw_id in raw.items)
+        """Whether strangers lose a `.0`, too: all ids of the log are whole numbers."""
         self._source, self._path = _described_in(dataset), dataset.path
         self._more = self._items_file(dataset)
         self._owners = raw.items | self._more.keys() if raw.whole else raw.items
@@ -150,7 +156,7 @@ class _Items:
 
         more: dict[str, Item] = {}
         join = Join(self.raw.items)
-        for item in self._known(read_items_file(dataset.items, self.raw), join):
+        for item in self._known(self._named(read_items_file(dataset.items, self.raw)), join):
             self.repeated += item.raw_id in more
             more.setdefault(item.raw_id, item)
         if not join.rows:
@@ -180,9 +186,22 @@ class _Items:
                 yield item
         yield from (item for raw_id, item in others.items() if raw_id not in exact and join.meet(raw_id))
 
+    def _named(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Items by the rule of ids, whatever file they stand in; those without one are counted."""
+        for item in items:
+            raw_id = id_text(item.raw_id)
+            if raw_id is None:
+                self.read += 1
+                self.nameless += 1
+                continue
+            if self._numbered and (other := twin(raw_id)) is not None and other not in self.raw.items:
+                raw_id = raw_id.removesuffix(".0")
+            yield item if raw_id == item.raw_id else replace(item, raw_id=raw_id)
+
     def _joined(self, own: Iterator[Item]) -> Iterator[Item]:
         """Known items, each once: the source's words first, then those of the items file."""
         seen: set[str] = set()
+        own = self._named(own)
         if self.raw.whole and self.pictures is not None:  # whose pictures are whose is known when all items are
             items = list(own)
             self._owners.update(item.raw_id for item in items)

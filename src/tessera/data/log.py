@@ -32,7 +32,7 @@ TEXT_LENGTH = 300
 _FIELDS = re.compile(r"\d+ fields, expected")
 REJECTED_KEPT = 100_000
 SESSION = "/"
-"""Between a user and its session in the id of the session."""
+"""Between a user and its session in the id of the session; a user's own stand there as %2F."""
 _SPLITS = {
     "train": "train",
     "valid": "valid",
@@ -70,24 +70,36 @@ def _checked(frame: pl.DataFrame, times: TimeColumn | None) -> pl.DataFrame:
         "split": pl.lit(None, pl.String),
     }
     if "session" in has:  # a session is read within its user
-        columns["session"] = id_texts(pl.col("session"), has["session"])
-        columns["user"] = pl.concat_str(columns["user"], columns["session"], separator=SESSION)
+        columns["session"] = _whole(id_texts(pl.col("session"), has["session"]))
+        user = _whole(columns["user"]).str.replace_all("%", "%25", literal=True)
+        user = user.str.replace_all(SESSION, "%2F", literal=True)
+        columns["user"] = pl.concat_str(user, columns["session"], separator=SESSION)
     bad = pl.col("user").is_null() | pl.col("item").is_null()
     if "timestamp" in has and times is not None:
         columns["timestamp"] = pl.lit(times.read(frame["timestamp"]))
         bad |= pl.col("timestamp").is_null()
     if "rating" in has:
-        columns["rating"] = pl.col("rating").cast(pl.Float32, strict=False)
+        rating = pl.col("rating").str.strip_chars() if has["rating"] == pl.String else pl.col("rating")
+        columns["rating"] = rating.cast(pl.Float32, strict=False)
+        columns["rating_said"] = rating
         said = pl.col("rating_said").is_not_null()
         if has["rating"] == pl.String:
             said &= pl.col("rating_said") != ""
-        bad |= said & (pl.col("rating").is_null() | pl.col("rating").is_nan())
-        columns["rating_said"] = pl.col("rating")
+        elif has["rating"].is_float():  # NaN stands for none there
+            said &= pl.col("rating_said").is_not_nan()
+        bad |= said & ~pl.col("rating").is_finite().fill_null(False)
     if "split" in has:
-        columns["split"] = pl.col("split").cast(pl.String).str.to_lowercase().replace_strict(_SPLITS, default=None)
-        columns["split_said"] = pl.col("split").is_not_null()
+        text = pl.col("split").cast(pl.String).str.strip_chars()
+        text = text.str.strip_suffix(".0").str.to_lowercase()  # a column of numbers with gaps has them
+        columns["split"] = text.replace_strict(_SPLITS, default=None)
+        columns["split_said"] = text.is_not_null() & (text != "") & (text != "nan")
         bad |= pl.col("split_said") & pl.col("split").is_null()
     return frame.select("line", **columns).with_columns(bad=bad)
+
+
+def _whole(ids: pl.Expr) -> pl.Expr:
+    """Ids whose whole numbers lose a `.0` one by one: what stands in a session's id is no column of its own."""
+    return ids.str.replace(r"^(0|-?[1-9]\d*)\.0$", "${1}")
 
 
 def _reason(said: dict[str, Any], read: dict[str, Any], times: TimeColumn | None) -> str:
@@ -99,9 +111,9 @@ def _reason(said: dict[str, Any], read: dict[str, Any], times: TimeColumn | None
     if times is not None and "timestamp" in said and read["timestamp"] is None:
         return times.reason(said["timestamp"])
     rating = read["rating"]
-    if said.get("rating") not in (None, "") and (rating is None or math.isnan(rating)):
+    if str(said.get("rating") or "").strip() and (rating is None or not math.isfinite(rating)):
         return f"rating {said['rating']} is no number"
-    return f"split {said.get('split')} is unknown"
+    return f"split {said.get('split')} is unknown, expected train, valid or test, or 0, 1, 2"
 
 
 class RawLog:

@@ -25,6 +25,7 @@ from tessera.data.splits import (
     cuts,
     ends,
     given,
+    given_parts,
     global_temporal,
     leave_one_out,
     none,
@@ -101,11 +102,14 @@ def core_and_split(rows: Rows, cleaning: Cleaning, split: Split, funnel: Funnel)
     if core is not None and core.on == "all":
         rows = funnel.count(_told(core.users, core.items, "all rows"), rows.take(k_core(rows, core)))
     moments = cuts(rows.times, split, rows.clock) if isinstance(split, GlobalTemporal) else None
+    by_source = isinstance(split, GivenSplit)
+    if by_source:  # before rows go: what validates is held out, and stays what it is
+        rows = replace(rows, given=given_parts(rows))
     if core is not None and core.on == "train":
         kept = k_core(rows, core, None if isinstance(split, NoSplit) else _train_part(rows, moments))
         rows = funnel.count(_told(core.users, core.items, "train rows"), rows.take(kept))
     if cleaning.max_history is not None:
-        capped = None if moments is None else _train_part(rows, moments)
+        capped = _train_part(rows, moments) if by_source or moments is not None else None
         rows = rows.take(cap_histories(rows, cleaning.max_history, capped))
         funnel.count(f"most recent {cleaning.max_history} a user", rows)
     if isinstance(split, GlobalTemporal):

@@ -150,6 +150,21 @@ def none(rows: Rows) -> Codes:
     return np.full(len(rows), TRAIN, np.uint8)
 
 
+def given_parts(rows: Rows) -> Codes:
+    """The source's own part of each row, and for a user with a test row but no valid one the last train row as that.
+
+    Rows that the source puts nowhere train. A last train row stays one where no other remains to train.
+    """
+    part = np.where(rows.given == UNSAID, TRAIN, rows.given).astype(np.uint8)
+    tested = np.bincount(rows.users[part == TEST], minlength=int(rows.users.max()) + 1) > 0
+    validated = np.bincount(rows.users[part == VALID], minlength=len(tested)) > 0
+    last_train = _one_a_user(rows.users, np.flatnonzero(part == TRAIN), "last")
+    owners = rows.users[last_train]
+    moved = tested[owners] & ~validated[owners] & (rows.positions()[last_train] > 0)
+    part[last_train[moved]] = VALID
+    return part
+
+
 def given(rows: Rows) -> Codes:
     """The source's own parts; rows that it puts nowhere train.
 
@@ -159,15 +174,9 @@ def given(rows: Rows) -> Codes:
     Raises:
         LogError: the source says of no row that it tests.
     """
-    part = np.where(rows.given == UNSAID, TRAIN, rows.given).astype(np.uint8)
+    part = given_parts(rows)
     if not (part == TEST).any():
         raise LogError("split given: the source marks no row as test; use leave_one_out or global_temporal")
-    tested = np.bincount(rows.users[part == TEST], minlength=int(rows.users.max()) + 1) > 0
-    validated = np.bincount(rows.users[part == VALID], minlength=len(tested)) > 0
-    last_train = _one_a_user(rows.users, np.flatnonzero(part == TRAIN), "last")
-    owners = rows.users[last_train]
-    moved = tested[owners] & ~validated[owners] & (rows.positions()[last_train] > 0)
-    part[last_train[moved]] = VALID
     targets = np.zeros(len(rows), bool)
     for code in (VALID, TEST):
         candidates = np.flatnonzero((part == code) & (rows.positions() > 0))

@@ -34,11 +34,12 @@ class Cleaning(Settings):
     duplicates: Literal["drop", "keep"] = "drop"
     """Rows equal in user, item and timestamp to its last digit (logs without timestamps have no duplicates)."""
     repeats: Literal["keep", "first", "last"] = "keep"
-    """Items that a user meets again: keep all, the first, or the last meeting."""
+    """Items that a user meets again: keep all, the first, or the last meeting. The last is refused where the split is a
+    cut in time or the source's own: what is held out would take rows out of the training part."""
     core: Core | None = Field(default_factory=Core)
     """Iterative k-core; null keeps everyone."""
     max_history: int | None = Field(None, ge=3)
-    """Keep the most recent interactions of a user (under global_temporal: of its training part)."""
+    """Keep the most recent interactions of a user (under global_temporal and given: of its training part)."""
 
     @field_validator("since", "until")
     @classmethod

@@ -149,3 +149,17 @@ def test_every_source_tells_of_items_that_nobody_met(
     assert [title for title in told.values() if title and title.startswith("Nobody's")]
     stranger = next(row for row in made.data("items").to_pylist() if (row["title"] or "").startswith("Nobody's"))
     assert "Acme" in dict(stranger["attributes"]).values()
+
+
+def test_the_rule_of_ids_holds_for_items_that_nobody_met(make: Callable[..., Any], write: Callable[..., str]) -> None:
+    """Blanks go, what stands for none is counted and left out, and whole numbers are written as those of the log."""
+    inter = "user_id:token\titem_id:token\ttimestamp:float\n" + "".join(
+        f"{user}\t{item}\t{1_600_000_000 + n}\n" for n, (user, item) in enumerate(
+            (user, item) for user in ("a", "b", "c") for item in ("1", "2", "4")
+        )
+    )  # fmt: skip
+    told = "item_id:token\ttitle:token_seq\n1\tOne\n 2\tTwo\n\tNone\nnan\tNone\n7.0\tSeven\n"
+    files = {"path": write("x.inter", inter), "items_file": write("x.item", told)}
+    made = make(source="recbole", **files, catalogue="all", cleaning=LOOSE)
+    assert titles(made) == {"1": "One", "2": "Two", "4": None, "7": "Seven"}
+    assert json.loads((made.folder / "raw" / "ingest.json").read_text())["items_without_id"] == 2

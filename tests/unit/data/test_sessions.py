@@ -170,6 +170,17 @@ def test_sessions_by_a_column(make: Make, write: Write, form: str, tmp_path: Any
     ]
 
 
+def test_users_and_what_their_sessions_are_called_stay_apart(make: Make, write: Write) -> None:
+    """However both are written: `a/b` with `c` is not `a` with `b/c`, and `1` with `3` is `1.0` with `3.0`."""
+    rows = [("a/b", "x", "c"), ("a", "y", "b/c"), ("a/b", "z", "c"), ("a", "w", "b/c"), ("a%2Fb", "v", "c"),
+            ("a%2Fb", "x", "c"), ("1", "x", "3"), ("1.0", "y", "3.0")]  # fmt: skip
+    dated = [(user, item, START + n, visit) for n, (user, item, visit) in enumerate(rows)]
+    by_column = {"kind": "column", "column": "visit"}
+    made = made_of(make, write("log.csv", text(dated, "user,item,t,visit")), sessions=by_column, split={"kind": "none"})
+    found = {name: [item for item, _ in own] for name, own in made.histories().items()}
+    assert found == {"a%2Fb/c": ["x", "z"], "a/b/c": ["y", "w"], "a%252Fb/c": ["v", "x"], "1/3": ["x", "y"]}
+
+
 def test_a_file_that_is_sessions_already(make: Make, write: Write) -> None:
     rows = [(f"s{n // 3}", f"i{n % 4}", START + 10 * n) for n in range(30)] + [("alone", "i1", START + 999)]
     made = made_of(make, write("log.csv", text(rows)), sessions={"kind": "given"})

@@ -193,3 +193,65 @@ def test_without_a_split_every_row_that_cleaning_keeps_trains(
         found = whole.histories()[user]
         assert [item for item, _ in history] == [item for item, _ in found][: len(history)]
         assert {part for _, part in found} == {"train"}
+
+
+GIVEN = {"source": "columns", "user": "u", "item": "i", "timestamp": "t", "split_column": "part"}
+
+
+def marked(parts: dict[str, str]) -> str:
+    """A log by user: item and part of each row, as `a:train b:test`."""
+    rows = [(user, *row.split(":")) for user, own in parts.items() for row in own.split()]
+    lines = (f"{user},{item},{1_600_000_000 + n},{part}\n" for n, (user, item, part) in enumerate(rows))
+    return "u,i,t,part\n" + "".join(lines)
+
+
+def test_held_out_rows_take_no_place_of_the_training_part(make: Callable[..., Any], write: Callable[..., str]) -> None:
+    """`max_history` counts training rows alone where the source says what is held out; the target is the first one."""
+    own = "a:train b:train c:train d:train e:valid f:test g:test h:test"
+    path = write("log.csv", marked(dict.fromkeys(("1", "2", "3"), own)))
+    made = make(**GIVEN, path=path, split={"kind": "given"}, cleaning={"core": None, "max_history": 3})
+    assert made.histories()["1"] == [("b", "train"), ("c", "train"), ("d", "train"), ("e", "valid"), ("f", "test")]
+
+
+def test_a_train_core_does_not_count_what_validates(make: Callable[..., Any], write: Callable[..., str]) -> None:
+    """The last train row of a user without a valid one validates: it is held out before anything is counted."""
+    path = write("log.csv", marked({
+        "1": "common:train pop:train rare:train pop:test", "2": "pop:train common:train rare:train common:test",
+        "3": "common:train pop:train pop:test", "4": "rare:train common:train pop:train common:test",
+    }))  # fmt: skip
+    core = {"users": 1, "items": 2, "on": "train"}
+    made = make(**GIVEN, path=path, split={"kind": "given"}, cleaning={"core": core})
+    rows = made.histories()
+    assert rows["1"] == [("common", "train"), ("pop", "train"), ("rare", "valid"), ("pop", "test")]
+    # one row that trains is left of `rare`, fewer than two: it goes, and the rows that validate stay
+    assert rows["4"] == [("common", "train"), ("pop", "valid"), ("common", "test")]
+
+
+def test_parts_may_be_numbers_with_gaps_or_padded(make: Callable[..., Any], write: Callable[..., str]) -> None:
+    parts = ["0.0", "", " train", "nan", "1.0", " Test "]
+    lines = "".join(f"1,i{n},{1_600_000_000 + n},{part}\n" for n, part in enumerate(parts))
+    made = make(**GIVEN, path=write("log.csv", "u,i,t,part\n" + lines), split={"kind": "given"}, cleaning=NO_CLEANING)
+    assert [part for _, part in made.histories()["1"]] == ["train"] * 4 + ["valid", "test"]
+    assert not made.rejected
+    bad = write("bad.csv", "u,i,t,part\n" + lines + "2,i1,1600000000,tets\n")
+    made = make(**GIVEN, path=bad, split={"kind": "given"}, cleaning={**NO_CLEANING, "max_rejected": 0.5})
+    assert made.rejected[0][2] == "split tets is unknown, expected train, valid or test, or 0, 1, 2"
+
+
+@pytest.mark.parametrize("split", [{"kind": "given"}, {"kind": "global_temporal"}])
+def test_the_last_meeting_is_refused_where_it_may_be_held_out(
+    split: dict[str, Any], make: Callable[..., Any], write: Callable[..., str]
+) -> None:
+    path = write("log.csv", marked({"1": "a:train b:train a:test"}))
+    with pytest.raises(ValueError, match=r"'last' lets what split .* holds out take earlier rows out of the training"):
+        make(**GIVEN, path=path, split=split, cleaning={**NO_CLEANING, "repeats": "last"})
+
+
+def test_a_day_that_nanoseconds_do_not_reach_is_after_all_rows(
+    make: Callable[..., Any], write: Callable[..., str]
+) -> None:
+    rows = "".join(f"u{n % 3},i{n},{1_600_000_000_000_000_000 + n * 10**15}\n" for n in range(9))
+    path = write("log.csv", "u,i,t\n" + rows)
+    with pytest.raises(LogError, match="leaves no test rows"):
+        make(source="columns", path=path, user="u", item="i", timestamp="t", cleaning=NO_CLEANING,
+             split={"kind": "global_temporal", "valid": "2020-10-01", "test": "2500-01-01"})  # fmt: skip

@@ -64,6 +64,15 @@ class Preparation(Settings):
         return self
 
     @model_validator(mode="after")
+    def _last_meetings_are_of_no_held_out_part(self) -> Preparation:
+        if self.cleaning.repeats == "last" and self.split.kind in ("global_temporal", "sessions", "given"):
+            raise ValueError(
+                f"cleaning.repeats: 'last' lets what split {self.split.kind} holds out take earlier rows out of the "
+                "training part; take 'first', or 'keep'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _train_core_needs_a_fixed_train_part(self) -> Preparation:
         core = self.cleaning.core
         if core is not None and core.on == "train" and isinstance(self.split, LeaveOneOut):
