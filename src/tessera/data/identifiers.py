@@ -61,6 +61,13 @@ def id_series(column: pl.Series) -> pl.Series:
     return ids.str.strip_suffix(".0") if whole_numbers(ids.drop_nulls().unique()) else ids
 
 
+def without_points(ids: pl.Expr) -> pl.Expr:
+    """Ids whose whole numbers lose a `.0` one by one: for those within another id, which are no column."""
+    import polars as pl
+
+    return pl.when(ids.str.contains(_WHOLE)).then(ids.str.strip_suffix(".0")).otherwise(ids)
+
+
 def whole_numbers(ids: pl.Series) -> bool | None:
     """Whether the ids of a column lose a `.0`: all are whole numbers, some with it.
 

@@ -23,7 +23,7 @@ from tessera.artifacts.files import atomic
 from tessera.artifacts.logs import Progress, log
 from tessera.artifacts.tables import write_table
 from tessera.data.clock import SECONDS, Clock
-from tessera.data.identifiers import id_texts, twin
+from tessera.data.identifiers import id_texts, twin, without_points
 from tessera.data.raw_file import RawFile
 from tessera.data.times import ACCEPTED, SAMPLE_ROWS, TimeColumn
 
@@ -70,8 +70,8 @@ def _checked(frame: pl.DataFrame, times: TimeColumn | None) -> pl.DataFrame:
         "split": pl.lit(None, pl.String),
     }
     if "session" in has:  # a session is read within its user
-        columns["session"] = _whole(id_texts(pl.col("session"), has["session"]))
-        user = _whole(columns["user"]).str.replace_all("%", "%25", literal=True)
+        columns["session"] = without_points(id_texts(pl.col("session"), has["session"]))
+        user = without_points(columns["user"]).str.replace_all("%", "%25", literal=True)
         user = user.str.replace_all(SESSION, "%2F", literal=True)
         columns["user"] = pl.concat_str(user, columns["session"], separator=SESSION)
     bad = pl.col("user").is_null() | pl.col("item").is_null()
@@ -95,11 +95,6 @@ def _checked(frame: pl.DataFrame, times: TimeColumn | None) -> pl.DataFrame:
         columns["split_said"] = text.is_not_null() & (text != "") & (text != "nan")
         bad |= pl.col("split_said") & pl.col("split").is_null()
     return frame.select("line", **columns).with_columns(bad=bad)
-
-
-def _whole(ids: pl.Expr) -> pl.Expr:
-    """Ids whose whole numbers lose a `.0` one by one: what stands in a session's id is no column of its own."""
-    return ids.str.replace(r"^(0|-?[1-9]\d*)\.0$", "${1}")
 
 
 def _reason(said: dict[str, Any], read: dict[str, Any], times: TimeColumn | None) -> str:

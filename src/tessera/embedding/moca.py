@@ -150,9 +150,10 @@ class MoCaRecipe(TrainedRecipe):
 
     def _learned(self, counts: np.ndarray) -> Items:
         """Ids, ascending, of the items that can be read and have a training interaction: only those are trained on."""
-        learned = np.array([item for item in self.content.items if counts[item] > 0], np.int64)
+        content = self.content
+        met = [item for item in content.items if counts[item] > 0]
         # a picture that is named may be one that cannot be read, and without a text nothing is left of its item
-        read = [i for i in learned.tolist() if self.content.attributes.get(i) or self.content.pixels(i) is not None]
+        read = [item for item in met if content.attributes.get(item) or content.pixels(item) is not None]
         learned = np.array(read, np.int64)
         log.info(
             "%s items to train on; %s more can be read, and have no training interaction",

@@ -221,7 +221,7 @@ class Model(ClickModel, AcrossRows):
         else:
             content_table = content.table
         alike = F.cosine_similarity(queries, targets, dim=1)[:, None]
-        size = torch.log1p(lengths.clamp(max=self.reads).float())[:, None].expand(len(items), 1) / 7
+        size = torch.log1p(lengths.float())[:, None].expand(len(items), 1) / 7
         missing = (~content.known).float()[:, None]
         features = [ids, torch.cat([targets, missing], 1), queries, torch.cat([queries * targets, alike, size], 1)]
         for name, most in self._sequences():
