@@ -12,7 +12,7 @@ from tessera.reporting.plots import Plot, render, run_lines
 from tessera.reporting.ranking import RankingTable
 from tessera.reporting.ranking_runs import RankingRun
 from tessera.reporting.runs import Entry
-from tessera.settings.missing import Missing
+from tessera.settings.missing import Missing, percent
 
 _WHEN = {"both": "", "training": " in training", "test": " at test"}
 
@@ -76,7 +76,7 @@ def by_missing(table: RankingTable, metric: str) -> Plot | None:
         for share, entry in points:
             runs = tuple(run for run in entry.runs if run.seed in common)
             value = float(replace(entry, runs=runs).values(metric).mean())
-            says = f"{line}: {share:.0%} lost, {metric} {value:.4f} ({seeds})"
+            says = f"{line}: {percent(share)} lost, {metric} {value:.4f} ({seeds})"
             rows.append({"run": line, "share": share, "value": value, "says": says})
     if not rows:
         return None

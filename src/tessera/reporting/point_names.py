@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import east_asian_width
 
 _LETTER = 7.5
-"""Pixels of a letter, at most."""
+"""Pixels of a letter, at most; a wide one of an East Asian script takes two."""
 _REACH = (0.5, 2.5, 5.0, math.inf)
 """Lines between a point and its name: names that can stay near their points come first."""
 
@@ -83,7 +84,7 @@ def _nearest(
     row: Mapping[str, Any], x: float, y: float, taken: Sequence[_Place], plane: Plane, text: float
 ) -> _Place | None:
     """The free place of a name that is nearest to its point; None where there is none."""
-    wide = _LETTER * len(row["run"])
+    wide = _LETTER * sum(2 if east_asian_width(letter) in "FW" else 1 for letter in row["run"])
     free = []
     for side, left, right in (("left", x + 8, x + 8 + wide), ("right", x - 8 - wide, x - 8)):
         if left < 0 or right > plane.width:

@@ -23,7 +23,7 @@ from tessera.reporting.ranking_runs import RankingRun, counted, same_users
 from tessera.reporting.runs import Array, Entry, baselines_of, label
 from tessera.reporting.tables import Column, Key
 from tessera.settings.evaluation import Evaluation, Significance
-from tessera.settings.missing import LOST, Lose, Pattern, Robustness
+from tessera.settings.missing import LOST, Lose, Pattern, Robustness, percent
 
 AREA = "AUILC"
 """Area under the curve of a metric over the missing rate (CIDer: area under indicators line chart)."""
@@ -85,12 +85,12 @@ class RobustnessTable(RankingTable):
         pattern, lose = self.kinds[column.kind]
         if column.group == AREA:
             return f"{AREA} of {column.metric}{full}, {LOST[lose]}, {pattern}"
-        share = f"{float(column.group.removeprefix(CHANGE)):.0%}"
+        rate = float(column.group.removeprefix(CHANGE))
         if column.group.startswith(CHANGE):
-            return f"change of {column.metric}{full} from 0% to {share} of {LOST[lose]}, {pattern}"
-        if share == "0%":
+            return f"change of {column.metric}{full} from 0% to {percent(rate)} of {LOST[lose]}, {pattern}"
+        if rate == 0:
             return f"{column.metric}{full}, nothing lost"
-        return f"{column.metric}{full} without {share} of {LOST[lose]}, {pattern}"
+        return f"{column.metric}{full} without {percent(rate)} of {LOST[lose]}, {pattern}"
 
     def settings(self) -> dict[str, Any]:
         """Also what is lost."""
@@ -116,8 +116,8 @@ class RobustnessTable(RankingTable):
 
 
 def _told(rate: float) -> str:
-    """A rate as groups are named by it."""
-    return f"{rate:g}"
+    """A rate as groups are named by it, each by a name of its own."""
+    return f"{rate:.10g}"
 
 
 def collect(
@@ -284,7 +284,7 @@ def by_rate(table: RobustnessTable, metric: str) -> list[Plot]:
         for entry in table.entries:
             for rate, mean, sd in table.curve(entry, kind, metric):
                 spread = f" ± {sd:.4f}" if sd is not None else ""
-                says = f"{label(entry)}: {rate:.0%} lost, {metric} {mean:.4f}{spread}"
+                says = f"{label(entry)}: {percent(rate)} lost, {metric} {mean:.4f}{spread}"
                 low, high = mean - (sd or 0.0), mean + (sd or 0.0)
                 rows.append({"run": label(entry), "rate": rate, "value": mean, "low": low, "high": high, "says": says})
         if not rows:

@@ -100,7 +100,7 @@ def _untangle(levels: list[list[str]], chains: list[list[str]]) -> None:
 def _lines(label: str) -> list[str]:
     """`runs: popular, item_knn` as its kind and the names below it."""
     kind, _, names = label.partition(": ")
-    return [kind, *wrap(names, _WIDEST, break_long_words=False)]
+    return [kind, *wrap(names, _WIDEST, break_long_words=False, break_on_hyphens=False)]
 
 
 Boxes = dict[str, tuple[float, float, float, float]]

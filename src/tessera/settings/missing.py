@@ -31,6 +31,11 @@ LOST: dict[Lose, str] = {"image": "pictures", "text": "texts", "both": "pictures
 """What is lost, in words."""
 
 
+def percent(share: float) -> str:
+    """A chosen share with all the digits that were chosen: `0.4%` of 0.004."""
+    return f"{100 * share:.10g}%"
+
+
 class Missing(Settings):
     """Items lose their picture or their text at random, as if they had never had one: no table that was made from it
     has a row of them."""
@@ -57,13 +62,13 @@ class Missing(Settings):
     def remark(self) -> str:
         """What stands beside every number that was measured so."""
         parts = [
-            f"{share:.0%} of the {'pictures' if name == 'image' else 'texts'}"
+            f"{percent(share)} of the {'pictures' if name == 'image' else 'texts'}"
             for name, share in self.shares.items()
             if share
         ]
         when = {"training": ", in training", "test": ", when judged", "both": ""}[self.when]
         if self.pattern == "one_modality":
-            parts = [f"the picture or the text of {self.image:.0%} of the items"]
+            parts = [f"the picture or the text of {percent(self.image)} of the items"]
         return f"without {' and '.join(parts)}{when} ({self.pattern})"
 
     @field_validator("pattern", mode="before")

@@ -161,6 +161,7 @@ def test_a_config_tells_every_system_what_its_tables_lose() -> None:
         Missing(image=0.3, text=0.2, when="test").remark
         == "without 30% of the pictures and 20% of the texts, when judged (item_consistent)"
     )
+    assert Missing(image=0.004).remark == "without 0.4% of the pictures (item_consistent)"
     plain = Plan(load(config())).runs
     assert all(run.missing is None and not run.modalities for run in plain)
     some = config(missing={"image": 0.5})

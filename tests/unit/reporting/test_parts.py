@@ -74,6 +74,16 @@ def test_lines_of_text_stand_inside_their_box() -> None:
     assert all(first["y"] < y < first["y"] + first["height"] for y in heights)
 
 
+def test_a_name_is_never_broken() -> None:
+    """Neither at a hyphen, where its halves would read as two names, nor where it is longer than a line."""
+    names = ["popular-recent", "bert4rec-bce", "item-knn", "a-name-that-is-longer-than-any-line-of-a-box"]
+    drawn = ElementTree.fromstring(rule_graph.svg(f'    a["runs: {", ".join(names)}"]\n    a --> b\n'))
+    kind, *lines = [line.text or "" for line in next(iter(drawn.iter("text"))).iter("tspan")]
+    assert kind == "runs"
+    assert len(lines) > 2
+    assert [name for line in lines for name in line.replace(",", "").split()] == names
+
+
 def test_a_cycle_is_refused() -> None:
     loop = [("x", "a"), ("a", "b"), ("b", "c"), ("c", "a")]
     for refused in (rule_graph.layers, rule_graph.reduce):

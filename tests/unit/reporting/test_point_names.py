@@ -46,6 +46,16 @@ def test_names_stand_apart_and_in_the_plot(lowest: float) -> None:
     assert not any(left < x < right and top < y < bottom for left, right, top, bottom in boxes for x, y in points)
 
 
+def test_wide_letters_take_two_places() -> None:
+    """A class of another's package may be named in any script; letters of a whole square would leave the plot."""
+    plane = Plane((1.0, 100.0), (0.0, 1.0), 420, 300)
+    names = {"rows/Model_of_some_rec": "left", "rows/混合模型混合模型混合": "right"}  # of as many letters, or fewer
+    for name, side in names.items():
+        rows: list[dict[str, Any]] = [{"run": name, "x": plane.values(230, 0)[0], "y": 0.5}]
+        place_names(rows, plane, TEXT)
+        assert rows[0]["side"] == side, name
+
+
 def test_a_name_that_is_not_beside_its_point_gets_a_line() -> None:
     rows, plane = placed(20)
     for row in rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from tessera.evaluation.metrics import ndcg
 from tessera.reporting.formats import FORMATS, write
 from tessera.reporting.ranking_page import build
 from tessera.reporting.robustness import AREA, RobustnessTable, by_rate, collect, load
-from tessera.reporting.tables import Column
+from tessera.reporting.tables import Cell, Column
 from tessera.settings.evaluation import Evaluation, Significance
 from tessera.settings.missing import Robustness
 from tessera.settings.reporting import Report
@@ -126,6 +127,29 @@ def test_a_plot_a_curve(table: RobustnessTable) -> None:
     assert says in plots[-1].description
     assert says in plots[-1].svg
     assert says not in plots[0].svg
+
+
+def test_rates_have_the_digits_that_were_chosen(world: Path) -> None:
+    """A small rate is not nothing, one below all is not all, and no two rates share a name."""
+    rates = [0.0, 0.004, 0.9999999, 1.0]
+    table = replace(made(world), robustness=Robustness(lose=["both"], rates=rates))
+    heads = [table.header(column) for column in table.shown]
+    assert heads == [
+        "NDCG@10, nothing lost",
+        "AUILC of NDCG@10, pictures and texts, item_consistent",
+        "NDCG@10 without 0.4% of pictures and texts, item_consistent",
+        "NDCG@10 without 100% of pictures and texts, item_consistent",
+        "change of NDCG@10 from 0% to 0.4% of pictures and texts, item_consistent",
+        "change of NDCG@10 from 0% to 100% of pictures and texts, item_consistent",
+    ]
+    entry = table.entries[0]
+    table.cells = {
+        (entry.name, Column("NDCG@10", "item_consistent both", f"{rate:.7g}")): Cell(1 - rate) for rate in rates
+    }
+    (plot,) = by_rate(table, "NDCG@10")
+    shown = [part.partition(": ")[2] for part in plot.description.split("; ")]
+    assert [text.partition(" lost")[0] for text in shown] == ["0%", "0.4%", "99.99999%", "100%"]
+    assert [text.rpartition(" ")[2] for text in shown] == ["1.0000", "0.9960", "0.0000", "0.0000"]
 
 
 def test_the_page_shows_table_and_plots(table: RobustnessTable, world: Path) -> None:
