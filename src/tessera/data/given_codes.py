@@ -27,7 +27,7 @@ def read_codes(source: Path) -> tuple[list[str], np.ndarray]:
         GivenCodesError: it is no such JSON, or codes are missing or are no numbers.
     """
     try:
-        pairs = json.loads(source.read_text(encoding="utf-8"), object_pairs_hook=_Pairs)
+        pairs = json.loads(source.read_text(encoding="utf-8-sig"), object_pairs_hook=_Pairs)
     except (ValueError, UnicodeDecodeError) as error:
         raise GivenCodesError(f"{source}: is no JSON ({error})") from None
     if not isinstance(pairs, _Pairs) or not pairs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from tessera.data.joins import Join, quoted
 from tessera.data.padding import padded
 from tessera.settings.base import did_you_mean
 from tessera.settings.evaluation import SampledRanking
+
+_EXPECTED = "expected `user negative negative ...`, one line a user, each negative once"
 
 
 def sample_candidates(cases: Cases, settings: SampledRanking, popularity: np.ndarray) -> pa.Table:
@@ -54,15 +57,16 @@ def parse_candidates(path: str | Path, raw_users: list[str], raw_items: list[str
         raw_users: raw ids by dense id, position 0 unused.
         raw_items: the same for items.
     Raises:
-        ArtifactError: no user of the file is in the dataset, or not every negative of one that is; names file, line and
-            id.
+        ArtifactError: no user of the file is in the dataset, or not every negative of one that is; a user has two
+            lines or no negative, or a negative twice; names file, line and id.
     """
-    with Path(path).open(encoding="utf-8") as file:
-        lines = [(number, parts) for number, line in enumerate(file, 1) if (parts := line.split())]
+    lines = _lines(Path(path))
     user_ids = _dense_ids({parts[0] for _, parts in lines}, raw_users)
     item_ids = _dense_ids({raw for _, parts in lines for raw in parts[1:]}, raw_items)
     met_users, met_items = Join(dict.fromkeys(raw_users[1:])), Join(dict.fromkeys(raw_items[1:]))
-    users, lists, unknown, first = [], [], 0, ""
+    lists: dict[str, list[int]] = {}
+    line_of: dict[str, int] = {}
+    unknown, first = 0, ""
     for number, (user, *negatives) in lines:
         if not met_users.meet(raw_users[user_ids[user]] if user_ids[user] else user):
             continue
@@ -70,8 +74,11 @@ def parse_candidates(path: str | Path, raw_users: list[str], raw_items: list[str
             if not met_items.meet(raw_items[item_ids[raw]] if item_ids[raw] else raw):
                 unknown += 1
                 first = first or f"line {number}: item {raw!r} is not in the dataset"
-        users.append(user_ids[user])
-        lists.append([item_ids[raw] for raw in negatives])
+        problem = f"has line {line_of[user]}, too" if user in line_of else _problem(negatives)
+        if problem:
+            raise ArtifactError(f"{path}: line {number}: user {user!r} {problem}; {_EXPECTED}")
+        line_of[user] = number
+        lists[user] = [item_ids[raw] for raw in negatives]
     met_users.tell(path, "users", ArtifactError)
     if not met_items.met:
         met_items.tell(path, "items", ArtifactError)
@@ -81,7 +88,29 @@ def parse_candidates(path: str | Path, raw_users: list[str], raw_items: list[str
             f"{path}: {first}; nor are {unknown - 1:,} more of the file's {met_items.rows:,} negatives "
             f"(items in the file alone: {quoted(met_items.strangers)}; in the dataset: {quoted(raw_items[1:])})"
         )
-    return pa.table({"user": pa.array(users, pa.int32()), "items": pa.array(lists, pa.list_(pa.int32()))})
+    users = pa.array([user_ids[user] for user in lists], pa.int32())
+    return pa.table({"user": users, "items": pa.array(lists.values(), pa.list_(pa.int32()))})
+
+
+def _lines(path: Path) -> list[tuple[int, list[str]]]:
+    """Number and words of every line that is not empty.
+
+    Raises:
+        ArtifactError: the file is no UTF-8 text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{path}: no UTF-8 text (byte {error.start}); {_EXPECTED}") from None
+    return [(number, words) for number, line in enumerate(text.split("\n"), 1) if (words := line.split())]
+
+
+def _problem(negatives: list[str]) -> str:
+    """What is wrong with the negatives of a user: none, or one of them twice, which would be ranked as two."""
+    if not negatives:
+        return "has no negatives"
+    raw, times = Counter(negatives).most_common(1)[0]
+    return f"has the item {raw!r} {times} times" if times > 1 else ""
 
 
 def _dense_ids(ids: set[str], raw_ids: list[str]) -> dict[str, int]:

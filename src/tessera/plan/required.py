@@ -261,7 +261,7 @@ def check_candidates(path: Path) -> None:
         DataFileError: it is no text, is empty, or holds a user alone.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             first = next((line.split() for line in file if line.strip()), [])
     except UnicodeDecodeError as error:
         raise DataFileError(f"{path}: no UTF-8 text (byte {error.start}); {_NEGATIVES}") from None

@@ -31,7 +31,7 @@ def read(settings: GivenCodes, source: Path, items_parquet: Path) -> SemanticIds
     """
     raw_ids, rows = read_codes(source)
     if settings.offset:
-        raw_ids = [_shifted(source, raw, settings.offset) for raw in raw_ids]
+        raw_ids = _shifted(source, raw_ids, settings.offset)
     known = read_raw_ids(items_parquet.parent, "items")
     items_of = positions_in(raw_ids, known[1:])
     pairs = [(item + 1, row) for item, row in zip(items_of, rows.tolist(), strict=True) if item >= 0]
@@ -50,8 +50,18 @@ def read(settings: GivenCodes, source: Path, items_parquet: Path) -> SemanticIds
     return SemanticIds(codes, (Part("codes", resolved.sizes, extra=resolved.extra),))
 
 
-def _shifted(source: Path, raw: str, offset: int) -> str:
-    try:
-        return str(int(raw.removesuffix(".0")) + offset)
-    except ValueError:
-        raise GivenCodesError(f"{source}: id {raw!r} is no number, so no offset can be added to it") from None
+def _shifted(source: Path, raw_ids: list[str], offset: int) -> list[str]:
+    """Ids that are numbers, with another number added to each."""
+    written: dict[int, str] = {}
+    for raw in raw_ids:
+        try:
+            number = int(raw.removesuffix(".0"))
+        except ValueError:
+            raise GivenCodesError(f"{source}: id {raw!r} is no number, so no offset can be added to it") from None
+        if number in written:
+            raise GivenCodesError(
+                f"{source}: the ids {written[number]!r} and {raw!r} are one number, {number}; with an 'offset' every "
+                "item needs a number of its own"
+            )
+        written[number] = raw
+    return [str(number + offset) for number in written]

@@ -238,6 +238,6 @@ def test_lists_of_ids_and_negatives(write: Write) -> None:
     assert "expected `user negative negative ...` a line" in negatives
     good = {
         "recommend": {"users": write("u.txt", "u\n"), "items": write("i.txt", "1\n")},
-        "evaluation": {"candidates": {"kind": "file", "path": write("n.txt", "u 1 2\n")}},
+        "evaluation": {"candidates": {"kind": "file", "path": write("n.txt", "\ufeff\nu 1 2\n")}},
     }
     check_first_lines(extended(write, **good))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ USERS = ["", "u1", "u2", "u3", "u4", "u5"]
 ITEMS = ["", "1", "2", "3"]
 
 
-def parsed(tmp_path: Path, text: str) -> list[dict[str, object]]:
-    (tmp_path / "negatives.txt").write_text(text, encoding="utf-8")
+def parsed(tmp_path: Path, text: str | bytes) -> list[dict[str, object]]:
+    (tmp_path / "negatives.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
     rows: list[dict[str, object]] = parse_candidates(tmp_path / "negatives.txt", USERS, ITEMS).to_pylist()
     return rows
 
@@ -41,3 +42,25 @@ def test_negatives_that_are_not_there_are_counted(tmp_path: Path) -> None:
     )
     with pytest.raises(ArtifactError, match=message):
         parsed(tmp_path, "u1 1 2\nu2 x 2\nu3 x y\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("u1 1 2\n\nu2 3\nu1 3\n", "line 4: user 'u1' has line 1, too"),
+        ("u1 1 2\nu2 2 3 2\n", "line 2: user 'u2' has the item '2' 2 times"),
+        ("u1 1 2\nu3\n", "line 2: user 'u3' has no negatives"),  # nothing but the target: everybody would hit it
+    ],
+)
+def test_doubles_and_empty_lines_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    expected = "expected `user negative negative ...`, one line a user, each negative once"
+    with pytest.raises(ArtifactError, match=f"negatives.txt: {re.escape(said)}; {re.escape(expected)}"):
+        parsed(tmp_path, text)
+
+
+def test_a_byte_order_mark_is_part_of_no_user(tmp_path: Path) -> None:
+    text = "u1 1 2\r\nu2 3\r\n"
+    assert parsed(tmp_path, text.encode("utf-8-sig")) == parsed(tmp_path, text)
+    assert len(parsed(tmp_path, text)) == 2
+    with pytest.raises(ArtifactError, match=r"negatives.txt: no UTF-8 text \(byte 10\); expected `user negative"):
+        parsed(tmp_path, b"u1 1 2\nu2 \xff\n")

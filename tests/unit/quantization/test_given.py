@@ -50,6 +50,18 @@ def test_codes_go_by_raw_id(tmp_path: Path) -> None:
     assert not found.parts[0].extra
 
 
+def test_a_byte_order_mark_is_no_part_of_the_codes(tmp_path: Path) -> None:
+    """What is read before anything runs takes one; so does the job."""
+    value = '{"c": [3], "a": [1]}'
+    plain, marked = (read(tmp_path, mark + value, ["a", "c"]).codes.tolist() for mark in ("", "\ufeff"))
+    assert marked == plain == [[-1], [1], [3]]
+
+
+def test_an_offset_makes_no_two_ids_one(tmp_path: Path) -> None:
+    with pytest.raises(GivenCodesError, match=r"codes\.json: the ids '1' and '01' are one number, 1; with an 'offset'"):
+        read(tmp_path, {"1": [1], "01": [2]}, ["1", "2"], offset=1)
+
+
 def test_numbers_and_an_offset(tmp_path: Path) -> None:
     found = read(tmp_path, {"0": [1, 2], "1": [1, 2], "4": [0, 0]}, ["1", "2", "9"], offset=1, conflicts="extra_level")
     assert found.codes.tolist() == [[-1] * 3, [1, 2, 0], [1, 2, 1], [-1] * 3]
