@@ -68,49 +68,61 @@ def calibration(table: ClickTable) -> Plot | None:
         return None
     x = alt.X("x:Q", title="predicted probability", scale=alt.Scale(domain=[0, 1]))
     chart = run_lines(rows, x, "share of clicks", [entry.name for entry in shown])
-    worst = max(table.entries, key=lambda entry: max(0.0, table.mean(entry, "ECE")))
-    says = f"the largest calibration error is that of {worst.name}, {max(0.0, table.mean(worst, 'ECE')):.4f}"
-    return Plot("ctr-calibration", "Calibration", says, render(chart))
+    # a mean over seeds, or a model that is not among the chosen ones, would be seen in no line
+    errors = {entry: entry.runs[0].metrics.get("ECE") or 0.0 for entry in shown if entry.runs[0].calibration}
+    worst = max(errors, key=errors.__getitem__)
+    says = f"the largest calibration error of the lines is that of {worst.name}, {errors[worst]:.4f}"
+    return Plot("ctr-calibration", f"Calibration{_whose(table)}", says, render(chart))
 
 
 def training(table: ClickTable, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Plot | None:
-    """Training loss over steps, a line a model."""
+    """Training loss over steps, a line a model, of its first seed."""
     drawn = _over_steps(table, curves, "cross-entropy", "cross-entropy")
     if drawn is None:
         return None
     rows, chart = drawn
-    ends = {row["run"]: f"{row['run']} ends at {row['value']:.4f}" for row in rows}
-    return Plot("ctr-training", "Training: cross-entropy", "; ".join(ends.values()), render(chart))
+    ends = {row["run"]: f"{row['run']} ends at {row['value']:.4f} ({row['steps']})" for row in rows}
+    title = f"Training: cross-entropy{_whose(table)}"
+    return Plot("ctr-training", title, "; ".join(ends.values()), render(chart))
 
 
 def bank(table: ClickTable, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Plot | None:
-    """How near vectors of a memory bank are to those that replace them, over steps, a line a model."""
+    """How near vectors of a memory bank are to those that replace them, over steps, a line a model's first seed."""
     drawn = _over_steps(table, curves, "bank_cosine", "cosine")
     if drawn is None:
         return None
     rows, chart = drawn
-    ends = {row["run"]: f"{row['run']} ends at {row['value']:.3f}" for row in rows}
+    ends = {row["run"]: f"{row['run']} ends at {row['value']:.3f} ({row['steps']})" for row in rows}
     covered = {name: [row["bank_coverage"] for row in curves[name] if "bank_coverage" in row] for name in ends}
     says = [f"{end}, with {covered[name][-1]:.0%} of events in the bank" for name, end in ends.items()]
-    return Plot("ctr-bank", "Memory bank: cosine of what it holds and what replaces it", "; ".join(says), render(chart))
+    title = f"Memory bank: cosine of what it holds and what replaces it{_whose(table)}"
+    return Plot("ctr-bank", title, "; ".join(says), render(chart))
+
+
+def _whose(table: ClickTable) -> str:
+    """What a title says where lines are of one seed of several."""
+    return " (first seeds)" if any(len(entry.runs) > 1 for entry in table.entries) else ""
 
 
 def _over_steps(
     table: ClickTable, curves: Mapping[str, Sequence[Mapping[str, Any]]], column: str, title: str
 ) -> tuple[list[dict[str, Any]], Any] | None:
-    """A column of the curves that have it, smoothed to forty points, and its lines; None with fewer than two steps."""
+    """A column of the curves that have it, as forty means over steps, and its lines; None with fewer than two steps."""
     rows: list[dict[str, Any]] = []
     names = []
     for name in (entry.name for entry in chosen(table, "AUC")):
         history = [row for row in curves.get(name, ()) if column in row]
         names += [name] * bool(history)
         size = max(1, -(-len(history) // 40))
+        before = 0
         for start in range(0, len(history), size):
             part = history[start : start + size]
             value = sum(row[column] for row in part) / len(part)
             step = part[-1]["step"]
-            says = f"{name}, step {step:,}: {title} {value:.4f}"
-            rows.append({"run": name, "step": step, "value": value, "says": says})
+            steps = f"steps {before + 1:,} to {step:,}" if step > before + 1 else f"step {step:,}"
+            before = step
+            says = f"{name}, {steps}: {title} {value:.4f}"
+            rows.append({"run": name, "step": step, "value": value, "steps": steps, "says": says})
     if len({row["step"] for row in rows}) < 2:
         return None
     x = alt.X("step:Q", title="step", axis=alt.Axis(tickCount=6, format="~s"), scale=alt.Scale(nice=False))

@@ -405,7 +405,7 @@ def training(table: Table[Any], metric: str, curves: dict[str, list[tuple[int, i
     step = -(-(epochs[-1] - epochs[0]) // 8)
     ticks = alt.Axis(values=list(range(epochs[0], epochs[-1] + 1, step)), format="d")
     x = alt.X("epoch:Q", title="epoch", axis=ticks, scale=alt.Scale(domain=[epochs[0], epochs[-1]], nice=False))
-    ends: dict[str, str] = {row["run"]: f"{row['run']} ends at {row['value']:.4f}" for row in rows}
+    ends = {(row["run"], row["seed"]): f"{row['run']}, seed {row['seed']}, ends at {row['value']:.4f}" for row in rows}
     file = re.sub(r"\W+", "-", name.lower()).strip("-")
     chart = run_lines(rows, x, name, [label(entry) for entry in chosen(table, metric)], zero=False)
     return Plot(f"training-{file}", f"Training: {name}", "; ".join(ends.values()), render(chart))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from tessera.reporting.ctr import collect
 from tessera.reporting.ctr_page import build
 from tessera.reporting.ctr_plots import all_plots
 from tessera.reporting.formats import csv_text, latex, markdown, write
-from tessera.reporting.tables import Column
+from tessera.reporting.runs import Entry
+from tessera.reporting.tables import Cell, Column
 from tessera.settings.clicks.r2led import R2LEDSettings
 from tessera.settings.reporting import Report
 
@@ -163,9 +165,40 @@ def test_a_bank_is_drawn_of_the_steps_that_tell_of_it(table):
         for n in range(2, 5)
     ]
     names = {plot.name: plot for plot in all_plots(table, {"base": [*alone, *joint], "same": joint[:1]})}
-    assert "base ends at 0.750, with 50% of events in the bank" in names["ctr-bank"].description
-    assert "base ends at 0.5000" in names["ctr-training"].description
+    assert "base ends at 0.750 (step 4), with 50% of events in the bank" in names["ctr-bank"].description
+    assert "base ends at 0.5000 (step 4)" in names["ctr-training"].description
     assert "ctr-bank" not in {plot.name for plot in all_plots(table, {"base": alone})}
+
+
+def test_where_a_curve_ends_says_over_which_steps(table):
+    """Of 99 rows of five steps each the last point is the mean of three."""
+    rows = [{"phase": "joint", "step": 5 * n, "cross-entropy": 1 / n} for n in range(1, 100)]
+    (drawn,) = [plot for plot in all_plots(table, {"base": rows}) if plot.name == "ctr-training"]
+    end = (1 / 97 + 1 / 98 + 1 / 99) / 3
+    assert drawn.title == "Training: cross-entropy (first seeds)"
+    assert drawn.description == f"base ends at {end:.4f} (steps 481 to 495)"
+    assert f"base, steps 481 to 495: cross-entropy {end:.4f}" in drawn.svg
+    assert f"base, steps 1 to 15: cross-entropy {(1 + 1 / 2 + 1 / 3) / 3:.4f}" in drawn.svg
+
+
+def test_the_calibration_error_that_is_told_is_that_of_a_line(table):
+    """Neither of a model that is left out of a full plot, nor of seeds that are not drawn."""
+    few = next(plot for plot in all_plots(table, {}) if plot.name == "ctr-calibration")
+    first = {entry.name: entry.runs[0].metrics["ECE"] for entry in table.entries}
+    worst = max(first, key=first.__getitem__)
+    said = f"the largest calibration error of the lines is that of {worst}, {first[worst]:.4f}"
+    assert (few.title, few.description) == ("Calibration (first seeds)", said)
+    assert f"{table.mean(next(e for e in table.entries if e.name == worst), 'ECE'):.4f}" not in said
+    base = next(entry for entry in table.entries if entry.name == "base")
+    off = replace(base.runs[0], metrics={**base.runs[0].metrics, "ECE": 0.9})
+    many = [Entry(f"model{number}", "", base.runs[:1]) for number in range(9)]
+    full = replace(table, entries=[*many, Entry("bad", "", (off,))], cells={})
+    full.average()
+    for name, auc in [("bad", 0.1), *((entry.name, 0.6) for entry in many)]:
+        full.cells[name, Column("AUC")] = Cell(auc)
+    drawn = next(plot for plot in all_plots(full, {}) if plot.name == "ctr-calibration")
+    assert "bad" not in drawn.svg
+    assert drawn.description.endswith(f"is that of model0, {first['base']:.4f}")
 
 
 def test_runs_on_other_samples_are_refused(results, tmp_path):

@@ -15,6 +15,7 @@ from reporting_world import ORDER, metric_files
 from tessera.reporting import plots, rule_graph
 from tessera.reporting.costs import read_costs
 from tessera.reporting.pictures import LARGEST, Pictures
+from tessera.reporting.ranking import load
 from tessera.reporting.ranking_runs import entries
 from tessera.reporting.samples import Catalogue, sample_items, sample_users
 
@@ -197,6 +198,15 @@ def test_length_bins_cover_every_user() -> None:
         assert len(bins) <= 22
         assert [name for name, _ in bins] == sorted((name for name, _ in bins), key=plots.group_order)
     assert plots.length_bins({5: 3}) == [("5", 3)]
+
+
+def test_every_seed_says_where_it_ends(results: Path) -> None:
+    table = load(results / "tables" / "bazaar.parquet", metric_files(results), ORDER)
+    curves = {name: [(seed, epoch, seed + epoch / 10) for seed in (1, 2) for epoch in (1, 2)] for name in ORDER[1:3]}
+    plot = plots.training(table, "NDCG@10", curves, "loss")
+    assert plot is not None
+    ends = [f"{name}, seed {seed}, ends at {seed}.2000" for name in ORDER[1:3] for seed in (1, 2)]
+    assert sorted(plot.description.split("; ")) == sorted(ends)
 
 
 def test_plots_say_their_values() -> None:
