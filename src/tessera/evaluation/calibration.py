@@ -28,10 +28,18 @@ def _log_odds(probabilities: np.ndarray) -> Array:
     return np.asarray(logit(np.clip(probabilities.astype(np.float64), _CLIP, 1 - _CLIP)))
 
 
+def _targets(labels: np.ndarray) -> Array:
+    """(n,) what stands for 0 and 1: of few impressions of a class none can say always or never (Platt, section 2.2)."""
+    clicked = labels > 0
+    clicks = int(clicked.sum())
+    return np.where(clicked, (clicks + 1) / (clicks + 2), 1 / (len(labels) - clicks + 2))
+
+
 def fit_platt(labels: np.ndarray, probabilities: np.ndarray) -> Calibrate:
     """sigmoid(a x + b) of the log-odds x, by greatest likelihood (Platt, 1999); a is above 0, so the order stays.
 
-    Where scores are so wrong that a would be 0 or less, it is 1 and only the mean is set right.
+    It is fitted to Platt's targets (`_targets`), so that a has a bound where scores tell the classes apart without an
+    error. Where scores are so wrong that a would be 0 or less, it is 1 and only the mean is set right.
 
     Args:
         labels: (n,) 0 or 1, both.
@@ -39,12 +47,15 @@ def fit_platt(labels: np.ndarray, probabilities: np.ndarray) -> Calibrate:
     """
     from sklearn.linear_model import LogisticRegression  # a stage that fits nothing need not import it
 
-    odds = _log_odds(probabilities)
-    fitted = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(odds[:, None], labels > 0)
+    odds, targets = _log_odds(probabilities), _targets(labels)
+    # a target between 0 and 1 is an impression that counts in part as a click, in part as none
+    twice, classes = np.concatenate([odds, odds])[:, None], np.repeat([1, 0], len(odds))
+    weights = np.concatenate([targets, 1 - targets])
+    fitted = LogisticRegression(C=np.inf, tol=1e-12, max_iter=1000).fit(twice, classes, weights)
     slope, shift = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     if slope <= 0:
         most = float(np.abs(odds).max()) + 40.0
-        mean = float((labels > 0).mean())
+        mean = float(targets.mean())
         slope, shift = 1.0, float(brentq(lambda b: float(expit(odds + b).mean()) - mean, -most, most))
     return lambda new: np.asarray(expit(slope * _log_odds(new) + shift))
 

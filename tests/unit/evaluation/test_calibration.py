@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.special import expit, logit
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
@@ -27,6 +28,64 @@ def test_platt_finds_the_scale_and_keeps_the_order() -> None:
     peer = LogisticRegression(C=1e12, tol=1e-10, max_iter=5000).fit(logit(predicted.astype(float))[:, None], labels)
     expected = peer.predict_proba(logit(predicted.astype(float))[:, None])[:, 1]
     np.testing.assert_allclose(better, expected, atol=1e-4)
+
+
+def separated(n: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, and a model that tells them apart without an error."""
+    labels = (np.arange(n) < share * n).astype(np.float32)
+    odds = np.random.default_rng(n).uniform(0.2, 3, n)
+    return labels, expit(np.where(labels > 0, odds, -odds))
+
+
+def rare(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Few clicks among many impressions."""
+    odds = np.random.default_rng(n).normal(-8, 0.8, n)
+    return (np.random.default_rng(n + 1).random(n) < expit(odds)).astype(np.float32), expit(2 * odds + 6)
+
+
+@pytest.mark.parametrize(
+    ("labels", "predicted"),
+    [
+        impressions(6000)[:2],
+        impressions(30)[:2],
+        separated(60, 0.5),
+        separated(20_000, 0.1),
+        separated(12, 1 / 12),
+        rare(20_000),
+    ],
+    ids=["overconfident", "few", "separated", "many separated", "one click", "rare"],
+)
+def test_platt_is_the_minimum_over_his_targets(labels: np.ndarray, predicted: np.ndarray) -> None:
+    """Platt (1999), section 2.2, written out and minimised by scipy: slope, shift, and what becomes of other scores."""
+    odds, clicked = logit(predicted.astype(float)), labels == 1
+    yes, no = clicked.sum(), (~clicked).sum()
+    assert yes > 0
+    target = np.where(clicked, (yes + 1) / (yes + 2), 1 / (no + 2))
+
+    def loss(line: np.ndarray) -> float:
+        return float(-(target * log_expit(line[0] * odds + line[1])).sum()
+                     - ((1 - target) * log_expit(-line[0] * odds - line[1])).sum())  # fmt: skip
+
+    def slopes(line: np.ndarray) -> np.ndarray:
+        off = expit(line[0] * odds + line[1]) - target
+        return np.array([off @ odds, off.sum()])
+
+    expected = minimize(loss, [1.0, 0.0], jac=slopes, method="BFGS", options={"gtol": 1e-8})
+    assert np.abs(slopes(expected.x)).max() < 1e-5  # of a sum over all impressions: it is the minimum
+    new = expit(np.linspace(-1, 1, 41))
+    better = fit_platt(labels, predicted)(new)
+    np.testing.assert_allclose(logit(better), expected.x[0] * logit(new) + expected.x[1], rtol=1e-4, atol=1e-4)
+
+
+def test_platt_is_never_as_sure_as_nobody_can_be() -> None:
+    """Of impressions that are told apart the slope had no bound: one wrong one later cost as much as can be."""
+    labels, predicted = separated(100, 0.5)
+    better = fit_platt(labels, predicted)(predicted)
+    assert better.max() < 1 - 1e-4
+    assert better.min() > 1e-4
+    assert better.mean() == pytest.approx(0.5)
+    wrong = fit_platt(labels, predicted)(np.array([0.55]))  # at the edge of the non-clicks, and is none
+    assert clicks.log_losses(np.array([0.0]), wrong)[0] < 3
 
 
 def test_platt_keeps_the_order_of_a_model_that_is_wrong_and_of_one_that_is_sure() -> None:
