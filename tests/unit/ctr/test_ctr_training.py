@@ -23,7 +23,7 @@ from tessera.artifacts.tables import ArtifactError, describe, read_table, write_
 from tessera.ctr.data import load_catalogue, load_samples
 from tessera.ctr.evaluate import evaluate_model
 from tessera.ctr.samples import make_samples
-from tessera.ctr.train import plan, train_model
+from tessera.ctr.train import plan, predict, train_model
 from tessera.evaluation import calibration, clicks
 from tessera.settings.ctr import CTREvaluation
 
@@ -80,6 +80,19 @@ def test_it_learns_who_clicks_what(samples, tmp_path):
     assert low < found["metrics"]["AUC"] < high
     curve = [json.loads(line) for line in (tmp_path / "history.jsonl").open()]
     assert curve[-1]["cross-entropy"] < curve[0]["cross-entropy"]
+
+
+def test_a_model_that_predicts_nan_is_refused(samples):
+    """Sorted last, it would have a plausible AUC."""
+    read = load_samples(samples)
+    test = read.of("test")
+
+    class Undefined(torch.nn.Module):
+        def forward(self, batch):
+            return torch.where(torch.arange(len(batch)) == 1, torch.nan, 0.5)
+
+    with pytest.raises(ValueError, match=r"the model predicts NaN for sample \d+, and 1 more"):
+        predict(Undefined(), read, test[:10], None, 5, torch.device("cpu"))
 
 
 def test_calibration_is_fitted_on_validation_alone(samples, tmp_path, monkeypatch):
