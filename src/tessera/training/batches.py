@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -37,7 +38,12 @@ def windows(offsets: np.ndarray, size: int, overlap: int) -> tuple[np.ndarray, n
 
 
 class WindowBatches:
-    """Batches of windows of like length, with a budget of padded positions."""
+    """Batches of windows of like length, all with the same number of targets.
+
+    A step takes the mean over its targets. With as many positions in every step instead, the targets of steps of short
+    windows would count more (of two items one is a target, of fifty-one fifty), those of single targets after long
+    histories fifty times as much as those after one item.
+    """
 
     def __init__(
         self,
@@ -54,36 +60,49 @@ class WindowBatches:
             items: (rows,) in time order within a user.
             size: most items a window.
             overlap: items that neighbours share; with 1 all items of a window but its first are targets.
-            tokens: most rows times longest row of a batch.
+            tokens: positions of a batch, on average over an epoch.
             times: (rows,) seconds of the items, for systems that read them.
         """
         self.offsets, self.items, self.times = offsets, items, times
         self.tokens = tokens
         self.starts, self.lengths = windows(offsets, size, overlap)
-        self.targets = int((self.lengths - overlap).sum()) if overlap else int(self.lengths.sum())
+        self.counts = self.lengths - overlap
+        """(windows,) targets of each."""
+
+    @property
+    def targets(self) -> int:
+        """Of an epoch."""
+        return int(self.counts.sum())
 
     def plan(self, seed: int, epoch: int) -> list[np.ndarray]:
         """Window numbers of each batch of an epoch: shuffled, sorted by length within pools of 64 batches, shuffled."""
         rng = np.random.default_rng((seed, epoch))
         order = rng.permutation(len(self.starts))
-        mean = float(self.lengths.mean()) if len(order) else 1.0
-        pool = max(1, int(64 * self.tokens / mean))
-        batches: list[np.ndarray] = []
-        for start in range(0, len(order), pool):
-            chosen = order[start : start + pool]
-            chosen = chosen[np.argsort(-self.lengths[chosen], kind="stable")]
-            batches += self._cut(chosen)
+        pools = max(1, round(int(self.lengths.sum()) / (64 * self.tokens)))
+        batches = [batch for pool in np.array_split(order, pools) for batch in self._cut(pool)]
         rng.shuffle(batches)
         return batches
 
+    @cached_property
+    def _step(self) -> tuple[float, float]:
+        """Targets of a batch, and the positions that batches of windows of one length may come to with so many."""
+        targets = self.tokens * self.targets / max(1, int(self.lengths.sum()))
+        return targets, targets * float((self.lengths / self.counts).max(initial=1.0))
+
     def _cut(self, chosen: np.ndarray) -> list[np.ndarray]:
-        """Cut windows sorted by falling length so that rows x longest stays within the budget."""
+        """Sort windows by falling length, and cut them into batches of the same number of targets."""
+        if not len(chosen):
+            return []
+        chosen = chosen[np.argsort(-self.lengths[chosen], kind="stable")]
+        sums = self.counts[chosen].cumsum()
+        targets, positions = self._step
+        number = max(1, round(sums[-1] / targets))
+        ends = np.searchsorted(sums, sums[-1] * np.arange(1, number) / number) + 1
         batches = []
-        start = 0
-        while start < len(chosen):
-            rows = max(1, self.tokens // int(self.lengths[chosen[start]]))
-            batches.append(chosen[start : start + rows])
-            start += rows
+        for batch in np.split(chosen, np.unique(ends)):
+            # the longest window pads all others: where lengths jump, a batch is cut once more
+            rows = max(1, int(1.5 * positions / self.lengths[batch].max(initial=1)))
+            batches += [batch[start : start + rows] for start in range(0, len(batch), rows)]
         return batches
 
     def batch(self, numbers: np.ndarray) -> Histories:
@@ -128,7 +147,8 @@ class PrefixBatches(WindowBatches):
             offsets: (users + 1,) user u stands in rows offsets[u - 1]:offsets[u].
             items: (rows,) in time order within a user.
             size: most items before a target.
-            tokens: most rows times longest row, the target with it, of a batch.
+            tokens: positions of a batch, the target's with them, on average over an epoch; batches of the longest
+                rows have more.
             targets: (items + 1,) which items may be targets; None takes all.
             times: (rows,) seconds of the items, for systems that read them.
         """
@@ -142,7 +162,7 @@ class PrefixBatches(WindowBatches):
         ends = np.flatnonzero(chosen)
         self.lengths = np.minimum(place[ends], size) + 1
         self.starts = ends + 1 - self.lengths
-        self.targets = len(ends)
+        self.counts = np.ones(len(ends), np.int64)
 
     def batch(self, numbers: np.ndarray) -> Histories:
         """The items before each target, and the targets; no targets make a batch that models still accept."""
