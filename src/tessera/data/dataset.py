@@ -24,6 +24,8 @@ Longs = npt.NDArray[np.int64]
 SPLITS = ("train", "valid", "test", "history")
 """Codes 0..3. A `history` row is neither trained on nor a target: a later target of its user may look back on it."""
 TRAIN, VALID, TEST, HISTORY = range(4)
+NO_TIME = int(np.iinfo(np.int64).min)
+"""Stands for a missing time; beyond all times that are read, and times before 1970 are negative."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Dataset:
     items: Ints
     """(rows,) in time order within a user."""
     timestamps: Longs
-    """(rows,) times as `clock` counts them, unix seconds unless the log is finer; -1 where the source has no time."""
+    """(rows,) times as `clock` counts them, unix seconds unless the log is finer; `NO_TIME` where the source has
+    none."""
     split: npt.NDArray[np.uint8]
     """(rows,) index into `SPLITS`. The train rows of a user come before all its other rows."""
     clock: Clock = SECONDS
@@ -103,7 +106,7 @@ class Dataset:
     @cached_property
     def seconds(self) -> npt.NDArray[np.float64]:
         """(rows,) times in seconds, NaN where the source has none."""
-        return np.where(self.timestamps < 0, np.nan, self.timestamps / self.clock.ticks)
+        return np.where(self.timestamps == NO_TIME, np.nan, self.timestamps / self.clock.ticks)
 
     @cached_property
     def train_counts(self) -> Longs:
@@ -179,7 +182,7 @@ def load_dataset(folder: str | Path) -> Dataset:
         n_items=counts["items"],
         offsets=_offsets(users, counts["users"]),
         items=np.ascontiguousarray(table.column("item").to_numpy()[order]),
-        timestamps=pc.fill_null(table.column("timestamp"), -1).to_numpy()[order],
+        timestamps=pc.fill_null(table.column("timestamp"), NO_TIME).to_numpy()[order],
         split=split,
         clock=read_clock(path),
     )
