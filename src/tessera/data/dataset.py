@@ -65,7 +65,7 @@ class Cases:
 
     def take(self, chosen: npt.NDArray[np.integer]) -> Cases:
         """Some of the cases, in the order of their numbers `chosen`."""
-        flat, offsets = _slices(self.offsets[:-1][chosen], self.lengths[chosen])
+        flat, offsets = slices(self.offsets[:-1][chosen], self.lengths[chosen])
         times = None if self.times is None else self.times[flat]
         return Cases(self.users[chosen], self.targets[chosen], offsets, self.items[flat], times)
 
@@ -120,11 +120,11 @@ class Dataset:
         rows = np.flatnonzero(self.split == SPLITS.index(part))
         users = self.users[rows]
         starts = self.offsets[users - 1]
-        flat, offsets = _slices(starts, rows - starts)
+        flat, offsets = slices(starts, rows - starts)
         return Cases(users, self.items[rows], offsets, self.items[flat], self.seconds[flat] if times else None)
 
 
-def _slices(starts: Longs, lengths: Longs) -> tuple[Longs, Longs]:
+def slices(starts: Longs, lengths: Longs) -> tuple[Longs, Longs]:
     """Flat positions start, ..., start + length - 1 of every slice in turn, and (slices + 1,) where each begins."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths), offsets
