@@ -143,10 +143,12 @@ class RawLog:
         Args:
             frame: columns `line` (number in the file), `user`, `item` and optionally `timestamp`, `rating`, `split`
                 and `session`, which makes the user a session of it. Where `timestamp` stands, a row without a time is
-                rejected.
+                rejected. Of lists in `item` each entry is a row, and an empty one is a rejected row.
             file: what rejected rows are said to come from.
             text: the source's own text of a line number, for rejected rows; without it the values are shown.
         """
+        if isinstance(frame.schema["item"], pl.List):
+            frame = self._taken_apart(frame, file, text)
         self._progress.update(frame.height)
         if self._times is None and "timestamp" in frame.schema:
             # what the times mean is decided from many rows
@@ -155,6 +157,14 @@ class RawLog:
                 self._start()
             return
         self._take(frame, file, text)
+
+    def _taken_apart(self, frame: pl.DataFrame, file: Path, text: LineText | None) -> pl.DataFrame:
+        """A row for each entry of the lists of items; of a missing list one without an item."""
+        empty = (pl.col("item").list.len() == 0).fill_null(False)
+        for values in frame.filter(empty).iter_rows(named=True):
+            line = values.pop("line")
+            self.reject(file, line, "the list of items is empty", (text(line) if text else None) or str(values))
+        return frame.filter(~empty).explode("item")
 
     def _start(self) -> None:
         sample = [frame["timestamp"] for frame, _, _ in self._waiting]

@@ -103,9 +103,9 @@ def _samples(path: Path, part: str, log: RawLog, encoding: str | None) -> Iterat
 
 
 def _list(text: str | None) -> list[str]:
-    """The items of a Python list of numbers or texts; empty where it is something else, or an item is missing."""
+    """The items of a Python list of numbers or texts; empty where it is something else, or an item is none."""
     entries = _literal(text or "")
-    items = [id_text(entry) for entry in entries] if isinstance(entries, list) else []
+    items = list(map(id_text, entries)) if isinstance(entries, list) else []
     return [item for item in items if item is not None] if None not in items else []
 
 
