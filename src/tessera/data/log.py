@@ -114,6 +114,9 @@ def _reason(said: dict[str, Any], read: dict[str, Any], times: TimeColumn | None
 class RawLog:
     """Takes frames of rows and writes them on; use inside `open_log`."""
 
+    folder: Path | None = None
+    """Of what is read from a folder: rejected rows name their file from there, for its parts may have equal names."""
+
     def __init__(self, path: Path, settings: Mapping[str, Any], progress: Progress) -> None:
         self._file = RawFile(path, settings)
         self._progress = progress
@@ -206,7 +209,12 @@ class RawLog:
         """Set a row aside."""
         self.reasons[_general(reason)] += 1
         if len(self._rejected) < REJECTED_KEPT:
-            self._rejected.append((file.name, line, reason, text[:TEXT_LENGTH]))
+            self._rejected.append((self._name(file), line, reason, text[:TEXT_LENGTH]))
+
+    def _name(self, file: Path) -> str:
+        if self.folder is not None and self.folder in file.parents:
+            return file.relative_to(self.folder).as_posix()
+        return file.name
 
     def check_rejected(self, accepted: int, largest_share: float, before: int = 0) -> None:
         """Refuse a source with too many rejected rows; the first `before` of them belong to other files.

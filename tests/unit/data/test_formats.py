@@ -708,6 +708,48 @@ def test_folders_of_parts(make: Make, tmp_path: Path) -> None:
             check(source=reader, path=str(text))
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet", "jsonl"])
+def test_rejected_rows_of_a_folder_name_their_part(form: str, make: Make, tmp_path: Path) -> None:
+    """Parts have equal names in folders such as `day=3`; the lines of each count from its own start."""
+    folder = tmp_path / "log"
+    expected = []
+    for day in ("day=10", "day=3", "day=3/hour=1"):
+        (folder / day).mkdir(parents=True)
+        for part in (0, 1):
+            users = ["u", None if part else "v", "w", None]
+            frame = pl.DataFrame({"user": users, "item": ["1", "2", "3", "4"]})
+            path = folder / day / f"part-{part}.{form}"
+            if form == "csv":
+                frame.write_csv(path)
+            else:
+                frame.write_parquet(path) if form == "parquet" else frame.write_ndjson(path)
+            wrong = [n for n, user in enumerate(users, 2 if form == "csv" else 1) if user is None]
+            expected += [(f"{day}/part-{part}.{form}", line, "user is missing") for line in wrong]
+    (folder / f"part-9.{form}").write_bytes((folder / "day=3" / f"part-0.{form}").read_bytes())
+    expected.append((f"part-9.{form}", 5 if form == "csv" else 4, "user is missing"))
+    order = {"day=3/hour": 0, "day=3/part": 1, "day=10/par": 2, f"part-9.{form}"[:10]: 3}
+    expected.sort(key=lambda row: (order[row[0][:10]], row))
+    made = make(only_raw=True, source="columns", path=str(folder), cleaning=LOOSE)
+    assert [row[:3] for row in made.rejected] == expected
+    with pytest.raises(RejectedError, match=rf"^day=3/hour=1/part-0\.{form}: 10 of 28 rows .* first: line"):
+        make(only_raw=True, source="columns", path=str(folder))
+
+    items = {"path": str(folder), "id": "user", "text": ["item"]}
+    (tmp_path / "a.csv").write_text("user,item\na,u\n")
+    made = make(only_raw=True, source="columns", path=str(tmp_path / "a.csv"), items=items, cleaning=LOOSE)
+    assert {name for name, *_ in made.rejected} == {name for name, *_ in expected}
+
+
+def test_rejected_samples_name_their_part(make: Make, write: Write) -> None:
+    for part in ("train", "test"):
+        path = write(f"one/{part}/x.csv", f"user_id,history_item_id,item_id\nu,[1],2\n{part},none,3\n")
+    write("one/index/x.item.json", '{"1": "no object", "2": {"title": "t"}}')
+    made = make(only_raw=True, source="minionerec", path=str(Path(path).parents[1]), cleaning=LOOSE)
+    names = [(name, line) for name, line, _, text in made.rejected if text != "no object"]
+    assert names == [("train/x.csv", 3), ("test/x.csv", 2), ("test/x.csv", 3)]
+    assert [name for name, _, _, text in made.rejected if text == "no object"] == ["index/x.item.json"]
+
+
 def test_damaged_parquet(make: Make, tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     users = [f"user {n * 7919 % 10_007}" for n in range(20_000)]

@@ -50,7 +50,8 @@ def read_interactions(settings: ColumnsSource, log: RawLog) -> None:
     """Hand the rows over; where the item column holds lists, each entry is an interaction, in the order of the list."""
     columns, encoding = _columns(settings), settings.encoding
     lists = _Lists(log)
-    for path in parts(find(settings.path, settings.sha256)):
+    log.folder = find(settings.path, settings.sha256)
+    for path in parts(log.folder):
         form = format_of(path, encoding)
         if form == "json":
             if holds_histories(path, encoding, settings.user, settings.item):
@@ -156,7 +157,8 @@ def read_items_file(settings: ItemsFile, log: RawLog) -> Iterator[Item]:
     Raises:
         DataFileError: a column is not there.
     """
-    for path in parts(find(settings.path, settings.sha256, "items.path")):
+    log.folder = find(settings.path, settings.sha256, "items.path")
+    for path in parts(log.folder):
         for number, row in _item_rows(path, settings, log):
             raw_id = id_text(row.get(settings.id))
             if raw_id is None:
