@@ -251,6 +251,13 @@ def test_numbers_in_parquet_are_refused_alike(tmp_path):
         read(tmp_path / "s.parquet", tmp_path)
 
 
+def test_lists_in_parquet_are_refused(tmp_path):
+    pl.DataFrame({"user": ["a"], "item": [["x", "y"]], "rank": [1]}).write_parquet(tmp_path / "s.parquet")
+    told = r"s\.parquet: column 'item' \(for item\) holds .*list.*, expected texts or numbers"
+    with pytest.raises(DataFileError, match=told):
+        reader.check_scores(GivenSystem(path="s.parquet"), tmp_path / "s.parquet")
+
+
 def test_blocks_change_nothing(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     rows = [(u, i, int(rng.integers(3))) for u in "abc" for i in "xyz"] + [("a", "x", 9), ("q", "x", 1)]
