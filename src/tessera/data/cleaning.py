@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 
 from tessera.data.clock import SECONDS, Clock
-from tessera.data.rows import LogError, Mask, Rows
+from tessera.data.dataset import Ints, Longs, slices
+from tessera.data.rows import LogError, Mask, Rows, stable_order
 from tessera.settings.datasets import Cleaning, Core
+
+_PASSES = 16
+"""Sorting the rows for `_peeled` takes about as long as so many passes over them."""
 
 
 class Funnel:
@@ -101,6 +105,9 @@ def _meetings(rows: Rows, which: str) -> Mask:
 def k_core(rows: Rows, core: Core, counted: Mask | None = None) -> Mask:
     """Iterative k-core over users and items: which rows stay.
 
+    Passes over what is left settle most logs. Where each takes little away (chains), the rest is peeled row by row, so
+    that the time stays linear in the rows.
+
     Args:
         counted: only these rows are counted, and only these are removed for their item; a user who fails loses all
             rows. This is the train-only core: what comes later decides nothing and stays, so that targets among
@@ -110,18 +117,58 @@ def k_core(rows: Rows, core: Core, counted: Mask | None = None) -> Mask:
     indices = np.flatnonzero(kept)
     users, items = rows.users[indices], rows.items[indices]
     n_users, n_items = int(rows.users.max()) + 1, int(rows.items.max()) + 1
+    budget = _PASSES * (len(indices) + n_users + n_items)
     while True:
         strong_users = np.bincount(users, minlength=n_users) >= core.users
         strong_items = np.bincount(items, minlength=n_items) >= core.items
         strong = strong_users[users] & strong_items[items]
         if strong.all():
             break
+        budget -= len(indices) + n_users + n_items
+        if budget <= 0:
+            strong = _peeled(_Side(users, core.users, n_users), _Side(items, core.items, n_items))
         kept[indices[~strong]] = False
         indices, users, items = indices[strong], users[strong], items[strong]
     if counted is None:
         return kept
     result: Mask = (kept | ~counted) & strong_users[rows.users]
     return result
+
+
+class _Side:
+    """The users or the items of rows, and how many rows each has left."""
+
+    def __init__(self, codes: Ints, least: int, size: int) -> None:
+        self.codes, self.least = codes, least
+        self.left = np.bincount(codes, minlength=size)
+        self._counts = self.left.copy()
+        self._order = stable_order(codes)
+        self._starts = np.cumsum(self._counts) - self._counts
+
+    def weak(self, among: Longs) -> Longs:
+        """Those that have some rows left, but too few; each once."""
+        left = self.left[among]
+        return np.unique(among[(left > 0) & (left < self.least)])
+
+    def rows(self, of: Longs) -> Longs:
+        """Places of their rows, gone or not."""
+        return self._order[slices(self._starts[of], self._counts[of])[0]]
+
+
+def _peeled(side: _Side, other: _Side) -> Mask:
+    """The rows of the k-core: users and items fall in turns, and only who lost a row is looked at again."""
+    kept = np.ones(len(side.codes), bool)
+    touched, untried = np.arange(len(side.left)), np.arange(len(other.left))
+    while len(touched) or len(untried):
+        weak = side.weak(touched)
+        gone = side.rows(weak)
+        gone = gone[kept[gone]]
+        kept[gone] = False
+        side.left[weak] = 0
+        np.subtract.at(other.left, other.codes[gone], 1)
+        touched, untried = np.concatenate([untried, other.codes[gone]]), untried[:0]
+        side, other = other, side
+    return kept
 
 
 def cap_histories(rows: Rows, longest: int, capped: Mask | None = None) -> Mask:

@@ -24,6 +24,8 @@ Longs = npt.NDArray[np.int64]
 SPLITS = ("train", "valid", "test", "history")
 """Codes 0..3. A `history` row is neither trained on nor a target: a later target of its user may look back on it."""
 TRAIN, VALID, TEST, HISTORY = range(4)
+NO_TIME = int(np.iinfo(np.int64).min)
+"""Stands for a missing time; beyond all times that are read, and times before 1970 are negative."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Cases:
 
     def take(self, chosen: npt.NDArray[np.integer]) -> Cases:
         """Some of the cases, in the order of their numbers `chosen`."""
-        flat, offsets = _slices(self.offsets[:-1][chosen], self.lengths[chosen])
+        flat, offsets = slices(self.offsets[:-1][chosen], self.lengths[chosen])
         times = None if self.times is None else self.times[flat]
         return Cases(self.users[chosen], self.targets[chosen], offsets, self.items[flat], times)
 
@@ -79,7 +81,8 @@ class Dataset:
     items: Ints
     """(rows,) in time order within a user."""
     timestamps: Longs
-    """(rows,) times as `clock` counts them, unix seconds unless the log is finer; -1 where the source has no time."""
+    """(rows,) times as `clock` counts them, unix seconds unless the log is finer; `NO_TIME` where the source has
+    none."""
     split: npt.NDArray[np.uint8]
     """(rows,) index into `SPLITS`. The train rows of a user come before all its other rows."""
     clock: Clock = SECONDS
@@ -103,7 +106,7 @@ class Dataset:
     @cached_property
     def seconds(self) -> npt.NDArray[np.float64]:
         """(rows,) times in seconds, NaN where the source has none."""
-        return np.where(self.timestamps < 0, np.nan, self.timestamps / self.clock.ticks)
+        return np.where(self.timestamps == NO_TIME, np.nan, self.timestamps / self.clock.ticks)
 
     @cached_property
     def train_counts(self) -> Longs:
@@ -117,11 +120,11 @@ class Dataset:
         rows = np.flatnonzero(self.split == SPLITS.index(part))
         users = self.users[rows]
         starts = self.offsets[users - 1]
-        flat, offsets = _slices(starts, rows - starts)
+        flat, offsets = slices(starts, rows - starts)
         return Cases(users, self.items[rows], offsets, self.items[flat], self.seconds[flat] if times else None)
 
 
-def _slices(starts: Longs, lengths: Longs) -> tuple[Longs, Longs]:
+def slices(starts: Longs, lengths: Longs) -> tuple[Longs, Longs]:
     """Flat positions start, ..., start + length - 1 of every slice in turn, and (slices + 1,) where each begins."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths), offsets
@@ -179,7 +182,7 @@ def load_dataset(folder: str | Path) -> Dataset:
         n_items=counts["items"],
         offsets=_offsets(users, counts["users"]),
         items=np.ascontiguousarray(table.column("item").to_numpy()[order]),
-        timestamps=pc.fill_null(table.column("timestamp"), -1).to_numpy()[order],
+        timestamps=pc.fill_null(table.column("timestamp"), NO_TIME).to_numpy()[order],
         split=split,
         clock=read_clock(path),
     )

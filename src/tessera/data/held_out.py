@@ -10,7 +10,7 @@ import numpy as np
 from tessera.artifacts.files import file_digest
 from tessera.artifacts.tables import describe
 from tessera.data.clock import UNITS
-from tessera.data.dataset import TRAIN, Dataset, load_dataset, read_raw_ids
+from tessera.data.dataset import NO_TIME, TRAIN, Dataset, load_dataset, read_raw_ids
 
 if TYPE_CHECKING:
     import polars as pl
@@ -38,7 +38,7 @@ def moment(fields: Any) -> Moment | None:
 def last_trained(dataset: Dataset) -> Moment | None:
     """When the last interaction that trains was; None where one has no time, or none trains."""
     times = dataset.timestamps[dataset.split == TRAIN]
-    if not len(times) or times.min() < 0:
+    if not len(times) or times.min() == NO_TIME:
         return None
     return Moment(int(times.max()), dataset.clock.unit, dataset.clock.dated)
 
@@ -46,7 +46,7 @@ def last_trained(dataset: Dataset) -> Moment | None:
 def first_held_out(dataset: Dataset) -> Moment | None:
     """When the first interaction was that does not train; None where one has no time, or all train."""
     times = dataset.timestamps[dataset.split != TRAIN]
-    if not len(times) or times.min() < 0:
+    if not len(times) or times.min() == NO_TIME:
         return None
     return Moment(int(times.min()), dataset.clock.unit, dataset.clock.dated)
 
@@ -63,7 +63,7 @@ def data_digest(data: Path) -> str:
 
 
 def _rows(data: Path, dataset: Dataset, part: Literal["train", "held out"], ticks: int) -> pl.DataFrame:
-    """Interactions of a part by raw ids: user, item and time (-1 where there is none), and how often each stands."""
+    """Interactions of a part by raw ids: user, item, time (or `NO_TIME`), and how often each stands."""
     # here, for every training and judging reads this file, and few need it
     import polars as pl
 
@@ -74,7 +74,7 @@ def _rows(data: Path, dataset: Dataset, part: Literal["train", "held out"], tick
         {
             "user": users.gather(dataset.users[kept]),
             "item": items.gather(dataset.items[kept]),
-            "time": np.where(times < 0, -1, times * (ticks // dataset.clock.ticks)),
+            "time": np.where(times == NO_TIME, NO_TIME, times * (ticks // dataset.clock.ticks)),
         }
     )
     return frame.group_by("user", "item", "time").len()
@@ -105,7 +105,7 @@ def seen_before(now: Path, earlier: Path) -> Seen | None:
     import polars as pl
 
     ours, theirs = load_dataset(now), load_dataset(earlier)
-    timed = [bool((dataset.timestamps >= 0).any()) for dataset in (ours, theirs)]
+    timed = [bool((dataset.timestamps != NO_TIME).any()) for dataset in (ours, theirs)]
     if timed[0] != timed[1] or (timed[0] and ours.clock.dated != theirs.clock.dated):
         return None
     ticks = max(ours.clock.ticks, theirs.clock.ticks)

@@ -21,13 +21,19 @@ MISSING = ("NaN", "nan", "null", "NULL", "None", "<NA>", "\\N")
 """What programs write where there is no id."""
 _WHOLE = r"^(?:0|-?[1-9]\d*)(?:\.0)?$"
 _WHOLE_FOUND = re.compile(_WHOLE)
+_NO_IDS = (bool, list, tuple, set, dict)
 EXACT = 2**53
 """Doubles beyond do not hold every whole number."""
 
 
+def may_be_id(value: Any) -> bool:
+    """Whether a value of a Python or JSON object is an id or a missing one: no object, list or boolean."""
+    return value is None or not isinstance(value, _NO_IDS)
+
+
 def id_text(value: Any) -> str | None:
-    """The id that a value of a Python or JSON object is; None where it is missing."""
-    if value is None:
+    """The id that a value of a Python or JSON object is; None where it is missing, or no id."""
+    if value is None or not may_be_id(value):
         return None
     if isinstance(value, float):
         # every digit, without an exponent: as ids of JSON are read in blocks

@@ -114,6 +114,9 @@ def _reason(said: dict[str, Any], read: dict[str, Any], times: TimeColumn | None
 class RawLog:
     """Takes frames of rows and writes them on; use inside `open_log`."""
 
+    folder: Path | None = None
+    """Of what is read from a folder: rejected rows name their file from there, for its parts may have equal names."""
+
     def __init__(self, path: Path, settings: Mapping[str, Any], progress: Progress) -> None:
         self._file = RawFile(path, settings)
         self._progress = progress
@@ -143,10 +146,12 @@ class RawLog:
         Args:
             frame: columns `line` (number in the file), `user`, `item` and optionally `timestamp`, `rating`, `split`
                 and `session`, which makes the user a session of it. Where `timestamp` stands, a row without a time is
-                rejected.
+                rejected. Of lists in `item` each entry is a row, and an empty one is a rejected row.
             file: what rejected rows are said to come from.
             text: the source's own text of a line number, for rejected rows; without it the values are shown.
         """
+        if isinstance(frame.schema["item"], pl.List):
+            frame = self._taken_apart(frame, file, text)
         self._progress.update(frame.height)
         if self._times is None and "timestamp" in frame.schema:
             # what the times mean is decided from many rows
@@ -155,6 +160,14 @@ class RawLog:
                 self._start()
             return
         self._take(frame, file, text)
+
+    def _taken_apart(self, frame: pl.DataFrame, file: Path, text: LineText | None) -> pl.DataFrame:
+        """A row for each entry of the lists of items; of a missing list one without an item."""
+        empty = (pl.col("item").list.len() == 0).fill_null(False)
+        for values in frame.filter(empty).iter_rows(named=True):
+            line = values.pop("line")
+            self.reject(file, line, "the list of items is empty", (text(line) if text else None) or str(values))
+        return frame.filter(~empty).explode("item")
 
     def _start(self) -> None:
         sample = [frame["timestamp"] for frame, _, _ in self._waiting]
@@ -196,7 +209,12 @@ class RawLog:
         """Set a row aside."""
         self.reasons[_general(reason)] += 1
         if len(self._rejected) < REJECTED_KEPT:
-            self._rejected.append((file.name, line, reason, text[:TEXT_LENGTH]))
+            self._rejected.append((self._name(file), line, reason, text[:TEXT_LENGTH]))
+
+    def _name(self, file: Path) -> str:
+        if self.folder is not None and self.folder in file.parents:
+            return file.relative_to(self.folder).as_posix()
+        return file.name
 
     def check_rejected(self, accepted: int, largest_share: float, before: int = 0) -> None:
         """Refuse a source with too many rejected rows; the first `before` of them belong to other files.

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ REJECTED = "rejected.parquet"
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
+Origin = Callable[[int], tuple[Path, int]]
+"""The file and the line of the n-th of some rows."""
 
 
 class ScoresError(ArtifactError):
@@ -86,7 +90,7 @@ def _open(settings: GivenSystem, path: Path, aside: ItemsLog) -> tuple[Callable[
         schema = parquet_schema(path)
         check_columns(path, columns, schema.names)
         columns["value"], ranks = order_column(settings, schema.names, path)
-        check_types(path, columns, schema)
+        check_types(path, columns, schema, lists=False)
         return lambda: parquet_frames(path, columns), ranks
     if format_of(path) == "json":
         raise DataFileError(f"{path}: is JSON; scores are read from CSV or Parquet")
@@ -141,8 +145,9 @@ def read_scores(
         ScoresError: a score is no number, or the file knows none of the test users or none of the items.
         DataFileError: the file is damaged, or lacks a column.
     """
-    source = files[0] if len(files) == 1 else Path(os.path.commonpath(files))
     aside = ItemsLog()
+    aside.folder = _folder_of(files)
+    source = files[0] if len(files) == 1 else aside.folder
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".scores-") as work:
         coded = _Coded(Path(work))
@@ -160,6 +165,14 @@ def read_scores(
     else:
         (folder / REJECTED).unlink(missing_ok=True)
     return made
+
+
+def _folder_of(files: list[Path]) -> Path:
+    """Where all files lie, above folders such as `day=3`."""
+    folder = Path(os.path.commonpath([path.parent for path in files]))
+    while "=" in folder.name:
+        folder = folder.parent
+    return folder
 
 
 def _named(
@@ -180,6 +193,13 @@ class _Coded:
         self._types: dict[str, Any] = {"user": np.int32, "item": np.int32, "value": np.float64, "line": np.int64}
         self._paths = {name: work / name for name in self._types}
         self._files = {name: path.open("wb") for name, path in self._paths.items()}
+        self._parts: list[Path] = []
+        self._firsts: list[int] = []
+
+    def begin(self, path: Path) -> None:
+        """The rows that come are those of this file."""
+        self._parts.append(path)
+        self._firsts.append(self.rows)
 
     def write(self, frame: pl.DataFrame) -> None:
         """Take rows."""
@@ -197,10 +217,19 @@ class _Coded:
             file.close()
 
     def blocks(self) -> Iterator[tuple[np.ndarray, ...]]:
-        """Users, items, values and lines of the rows, block by block."""
-        mapped = [_mapped(self._paths[name], kind, self.rows) for name, kind in self._types.items()]
+        """Users, items, values and numbers of the rows, block by block."""
+        mapped = [self._column(name) for name in ("user", "item", "value")]
         for start in range(0, self.rows, BLOCK_ROWS):
-            yield tuple(np.asarray(column[start : start + BLOCK_ROWS]) for column in mapped)
+            end = min(start + BLOCK_ROWS, self.rows)
+            yield *(np.asarray(column[start:end]) for column in mapped), np.arange(start, end)
+
+    def origin(self, rows: np.ndarray) -> Origin:
+        """What gives the file and the line of the n-th of some rows."""
+        lines = self._column("line")
+        return lambda number: (self._parts[bisect_right(self._firsts, rows[number]) - 1], int(lines[rows[number]]))
+
+    def _column(self, name: str) -> np.ndarray:
+        return _mapped(self._paths[name], self._types[name], self.rows)
 
 
 def _mapped(path: Path, kind: Any, rows: int, mode: Any = "r") -> np.ndarray:
@@ -210,12 +239,13 @@ def _mapped(path: Path, kind: Any, rows: int, mode: Any = "r") -> np.ndarray:
 
 def _read(settings: GivenSystem, path: Path, coded: _Coded, aside: ItemsLog) -> None:
     frames, ranks = _open(settings, path, aside)
+    coded.begin(path)
     for frame in _joined(frames()):
         checked = _numbers(frame, path, "rank" if ranks else "score")
         for name in ("user", "item"):
             without = checked.filter(pl.col(name).is_null())
-            values = without.select(pl.all().exclude("line"))
-            _set_aside(aside, path, without["line"].to_numpy(), f"{name} is missing", values.row)
+            values, lines = without.select(pl.all().exclude("line")), without["line"]
+            _set_aside(aside, len(lines), partial(_line_of, path, lines), f"{name} is missing", values.row)
             checked = checked.drop_nulls(name)
         kept = checked.filter(pl.col("value").is_finite())
         coded.unscored += checked.height - kept.height
@@ -234,15 +264,18 @@ def _joined(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         yield pl.concat(waiting)
 
 
-def _set_aside(
-    aside: ItemsLog, path: Path, lines: np.ndarray, reason: str, row: Callable[[int], tuple[Any, ...]]
-) -> None:
+def _line_of(path: Path, lines: pl.Series, number: int) -> tuple[Path, int]:
+    return path, int(lines[number])
+
+
+def _set_aside(aside: ItemsLog, rows: int, origin: Origin, reason: str, row: Callable[[int], tuple[Any, ...]]) -> None:
     """Count rows, and keep as many of them as are kept at all; `row` gives the values of the n-th."""
-    kept = lines[: max(REJECTED_KEPT - aside.kept, 0)].tolist()
-    for number, line in enumerate(kept):
-        aside.reject(path, int(line), reason, " ".join("" if value is None else str(value) for value in row(number)))
-    if len(kept) < len(lines):
-        aside.reasons[reason] += len(lines) - len(kept)
+    kept = min(rows, max(REJECTED_KEPT - aside.kept, 0))
+    for number in range(kept):
+        shown = " ".join("" if value is None else str(value) for value in row(number))
+        aside.reject(*origin(number), reason, shown)
+    if kept < rows:
+        aside.reasons[reason] += rows - kept
 
 
 def _numbers(frame: pl.DataFrame, path: Path, what: str) -> pl.DataFrame:
@@ -306,29 +339,29 @@ def _by_user(
     count = len(raw_ids[0]) - 1
     raw = [*coded.users.known], [*coded.items.known]
     sizes = np.zeros(count + 2, np.int64)
-    for user, item, value, line in coded.blocks():
+    for user, item, value, number in coded.blocks():
         owner, thing = users[user], items[item]
         kept = (owner > 0) & (thing > 0)
         sizes[1:] += np.bincount(owner[kept], minlength=count + 1)
         for name, strange in (("user", owner == 0), ("item", (owner > 0) & (thing == 0))):
             rows = np.flatnonzero(strange)
             shown = _named(raw, user[rows], item[rows], value[rows])
-            _set_aside(aside, source, line[rows], f"{name} is not in the dataset", shown)
+            _set_aside(aside, len(rows), coded.origin(number[rows]), f"{name} is not in the dataset", shown)
     offsets = np.cumsum(sizes)
     known = int(offsets[-1])
     stored = {name: _mapped(work / f"{name}-by-user", kind, known, "w+")
-              for name, kind in (("item", np.int32), ("value", np.float64), ("line", np.int64))}  # fmt: skip
+              for name, kind in (("item", np.int32), ("value", np.float64), ("row", np.int64))}  # fmt: skip
     following = offsets[:-1].copy()
-    for user, item, value, line in coded.blocks():
+    for user, item, value, number in coded.blocks():
         owner, thing = users[user], items[item]
         kept = np.flatnonzero((owner > 0) & (thing > 0))
         kept = kept[np.argsort(owner[kept], kind="stable")]
         mine = owner[kept]
         first = np.searchsorted(mine, mine)
         place = following[mine] + np.arange(len(mine)) - first
-        stored["item"][place], stored["value"][place], stored["line"][place] = thing[kept], value[kept], line[kept]
+        stored["item"][place], stored["value"][place], stored["row"][place] = thing[kept], value[kept], number[kept]
         following += np.bincount(mine, minlength=count + 1)
-    made = _ordered(source, offsets, stored, raw_ids, aside)
+    made = _ordered(coded, offsets, stored, raw_ids, aside)
     listed = int((np.diff(made.offsets) > 0).sum())
     log.info(
         "%s: %s scored rows (%s more are minus infinity), %s of users and items of the dataset, %s kept; %s users, "
@@ -340,7 +373,7 @@ def _by_user(
 
 
 def _ordered(
-    source: Path,
+    coded: _Coded,
     offsets: Longs,
     stored: dict[str, np.ndarray],
     raw_ids: tuple[list[str], list[str]],
@@ -353,12 +386,12 @@ def _ordered(
     for start, end in _user_blocks(offsets):
         rows = slice(int(offsets[start]), int(offsets[end]))
         owner = np.repeat(np.arange(start, end), np.diff(offsets[start : end + 1]))
-        item, value, line = (np.asarray(stored[name][rows]) for name in ("item", "value", "line"))
+        item, value, number = (np.asarray(stored[name][rows]) for name in ("item", "value", "row"))
         order = np.lexsort((np.arange(len(item)), item, owner))
         twice = order[1:][(item[order][1:] == item[order][:-1]) & (owner[order][1:] == owner[order][:-1])]
         if len(twice):
             shown = _named(raw_ids, owner[twice], item[twice], value[twice])
-            _set_aside(aside, source, line[twice], "user and item stand there already", shown)
+            _set_aside(aside, len(twice), coded.origin(number[twice]), "user and item stand there already", shown)
             once = np.setdiff1d(np.arange(len(item)), twice)
             owner, item, value = owner[once], item[once], value[once]
         order = np.lexsort((item, -value, owner))

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from tessera.data.cleaning import midnight
-from tessera.data.dataset import SPLITS, TRAIN, Dataset
+from tessera.data.dataset import NO_TIME, SPLITS, TRAIN, Dataset
 from tessera.settings.shift import PopularityShift, Shift, TemporalShift
 
 
@@ -131,7 +131,7 @@ def by_time(shift: TemporalShift, dataset: Dataset, counted: np.ndarray) -> Draw
         ValueError: no target has a time, a day is asked of times that are none, or all targets are on one side.
     """
     times = dataset.timestamps[dataset.split == SPLITS.index("test")]
-    timed = counted & (times >= 0)
+    timed = counted & (times != NO_TIME)
     if not timed.any():
         raise ValueError("'temporal' needs times, but no test target of the dataset has one; use kind popularity")
     known, clock = np.sort(times[timed]), dataset.clock
@@ -146,13 +146,13 @@ def by_time(shift: TemporalShift, dataset: Dataset, counted: np.ndarray) -> Draw
             f"time are from {clock.text(int(known[0]))} to {clock.text(int(known[-1]))}"
         )
     trained = dataset.timestamps[dataset.split == TRAIN]
-    trained = trained[trained >= 0]
+    trained = trained[trained != NO_TIME]
     facts = {
         "kind": "temporal",
         "cut": clock.text(cut),
         "trained_after": float((trained >= cut).mean()) if len(trained) else 0.0,
         "training_ends": clock.text(int(trained.max())) if len(trained) else "",
-        "without_time": int((counted & (times < 0)).sum()),
+        "without_time": int((counted & (times == NO_TIME)).sum()),
     }
     return Drawn(shifted, natural, facts)
 

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from random_logs import random_rows
 
+from tessera.data import cleaning
 from tessera.data.cleaning import Funnel, cap_histories, filter_rows, k_core, midnight
 from tessera.data.rows import LogError, Rows
 from tessera.settings.datasets import Cleaning, Core
@@ -34,6 +36,66 @@ def test_k_core_against_a_loop(seed: int) -> None:
     rows = random_rows(seed)
     core = Core(users=5 + seed % 3, items=8)
     assert tuples(rows.take(k_core(rows, core))) == loop_core(tuples(rows), core)
+
+
+def core_by_passes(rows: Rows, core: Core, counted: np.ndarray | None = None) -> np.ndarray:
+    """The core by the rule alone: all weak users and items go, until none is weak."""
+    kept = np.ones(len(rows), bool) if counted is None else counted.copy()
+    while True:
+        users, items = (np.bincount(codes[kept], minlength=codes.max() + 1) for codes in (rows.users, rows.items))
+        strong = (users >= core.users)[rows.users]
+        both = kept & strong & (items >= core.items)[rows.items]
+        if (both == kept).all():
+            return kept if counted is None else (kept | ~counted) & strong
+        kept = both
+
+
+def graph(users: np.ndarray, items: np.ndarray) -> Rows:
+    order = np.lexsort((items, users))
+    codes = (side[order].astype(np.int32) for side in (users, items))
+    return Rows(*codes, None, np.zeros(len(order), np.float32), np.zeros(len(order), np.uint8))
+
+
+@pytest.mark.parametrize("passes", [0, 1, 16])
+@pytest.mark.parametrize("seed", range(12))
+def test_k_core_of_random_graphs_however_it_is_made(seed: int, passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleaning, "_PASSES", passes)
+    draw = np.random.default_rng(seed)
+    size = int(draw.integers(1, 3000))
+    n_users, n_items = draw.integers(1, 600, 2)
+    users, items = (draw.integers(0, n, size) // draw.choice([1, 1, 2, 9], size) for n in (n_users, n_items))
+    rows = graph(users, items)
+    for least in [(0, 0), (2, 2), (5, 0), (0, 5), (4, 7), (6, 3), (99, 1)]:
+        core = Core(users=least[0], items=least[1])
+        np.testing.assert_array_equal(k_core(rows, core), core_by_passes(rows, core))
+        counted = draw.random(size) < draw.random()
+        np.testing.assert_array_equal(k_core(rows, core, counted), core_by_passes(rows, core, counted))
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_k_core_of_a_chain_reads_each_row_a_few_times(closed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    length, count, slices = 5000, np.bincount, cleaning.slices
+    read = 0
+
+    def counting(codes: np.ndarray, minlength: int) -> np.ndarray:
+        nonlocal read
+        read += len(codes) + minlength
+        return count(codes, minlength=minlength)
+
+    def cutting(starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal read
+        read += int(lengths.sum())
+        return slices(starts, lengths)
+
+    monkeypatch.setattr(np, "bincount", counting)
+    monkeypatch.setattr(cleaning, "slices", cutting)
+    users = np.repeat(np.arange(length), 2)
+    items = np.stack([np.arange(length), np.arange(1, length + 1)], 1).ravel()
+    if closed:  # a ring is its own core, and another chain hangs on it
+        users, items = np.append(users, [length, length]), np.append(items, [length // 2, length])
+    kept = k_core(graph(users, items), Core(users=2, items=2))
+    assert kept.sum() == (length + 2 if closed else 0)
+    assert read < 64 * len(users)
 
 
 @pytest.mark.parametrize("seed", range(4))

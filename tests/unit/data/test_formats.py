@@ -24,7 +24,7 @@ from tessera.data import packed
 from tessera.data.files import DataFileError, parts
 from tessera.data.log import RejectedError
 from tessera.data.packed import text_form
-from tessera.data.sources import csv_rows
+from tessera.data.sources import csv_rows, json_lines
 from tessera.data.sources.base import source
 from tessera.data.sources.json_forms import json_blocks
 from tessera.settings.sources.base import Dataset
@@ -439,10 +439,147 @@ def test_lists_by_user(make: Make, write: Write) -> None:
     made = make(only_raw=True, source="columns", path=write("x.json", text), cleaning=LOOSE)
     assert [(line, reason) for _, line, reason, _ in made.rejected] == [
         (3, "not a list of items"),
+        (4, "the list of items is empty"),
         (5, "not a list of items"),
     ]
     twice = make(only_raw=True, source="columns", path=write("x.json", '{"a": [3], "a": [1]}'))
     assert [row[:2] for row in twice.log] == [("a", "3"), ("a", "1")]
+
+
+NESTED = [{"a": 1}, [1, 2], True, False, {}, [], [["x"]]]
+FLAT = ["a", "[1, 2]", '{"a": 1}', "true", "false", "[", "{x", 7, 1.5, "7.5", "", None, " b "]
+
+
+def _said(value: Any) -> str | None:
+    """The id that a text or a number is; None where there is none."""
+    return None if value is None else str(value).strip() or None
+
+
+@pytest.mark.parametrize("key", ["user", "item", "session"])
+@pytest.mark.parametrize("seed", range(3))
+def test_objects_lists_and_booleans_are_no_ids_whatever_stands_beside_them(
+    seed: int, key: str, make: Make, write: Write
+) -> None:
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(400):
+        row: dict[str, Any] = {"user": "u", "item": "i", "session": "s", "t": 1_600_000_000}
+        rows.append(row | {key: draw.choice(NESTED if draw.random() < 0.03 else FLAT)})
+    lines = [json.dumps(row) for row in rows]
+    damaged = draw.sample(range(400), 3)
+    section: dict[str, Any] = {"source": "columns", "cleaning": LOOSE}
+    if key == "session":
+        section |= {"sessions": {"kind": "column", "column": "session"}, "timestamp": "t"}
+
+    def result(bad: list[int]) -> tuple[list[tuple[Any, ...]], dict[int, str]]:
+        text = "\n".join(line[:-2] if number in bad else line for number, line in enumerate(lines))
+        made = make(only_raw=True, path=write("a.jsonl", text), **section)
+        return [row[:2] for row in made.log], {line - 1: reason for _, line, reason, _ in made.rejected}
+
+    expected, reasons = [], {}
+    for number, row in enumerate(rows):
+        value = row[key]
+        if isinstance(value, dict | list | bool):
+            reasons[number] = f"{key} is neither text nor number: {value!r}"
+        elif _said(value) is None:
+            reasons[number] = f"{key} is missing"
+        else:
+            user = f"u/{_said(row['session'])}" if key == "session" else _said(row["user"])
+            expected.append((number, (user, _said(row["item"]))))
+    log, rejected = result([])
+    assert log == [row for _, row in expected]
+    assert rejected == reasons
+    log, rejected = result(damaged)
+    assert log == [row for number, row in expected if number not in damaged]
+    assert rejected.keys() == reasons.keys() | set(damaged)
+    assert all(rejected[number] == reason for number, reason in reasons.items() if number not in damaged)
+
+
+def test_ids_that_look_like_lists_beside_numbers_are_read_in_blocks(
+    make: Make, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_lines._Reader, "_one_by_one", None)
+    lines = [f'{{"user": {n}, "item": "[{n % 9}]", "more": {{"x": [true]}}}}' for n in range(300)]
+    made = make(only_raw=True, source="columns", path=write("a.jsonl", "\n".join(lines)))
+    assert [row[:2] for row in made.log] == [(str(n), f"[{n % 9}]") for n in range(300)]
+
+
+def _by_parquet(rows: list[tuple[str, list[Any]]], write: Write) -> str:
+    path = write("lists.parquet", "")
+    table = {"user": [user for user, _ in rows], "item": [list(map(str, items)) for _, items in rows]}
+    pq.write_table(pa.table(table, pa.schema({"user": pa.string(), "item": pa.list_(pa.string())})), path)
+    return path
+
+
+def _by_csv(rows: list[tuple[str, list[Any]]], write: Write, text: Callable[[Any], str]) -> str:
+    with io.StringIO(newline="") as file:
+        csv.writer(file).writerows([("user", "item"), *((user, text(items)) for user, items in rows)])
+        return write("lists.csv", file.getvalue())
+
+
+LISTS: dict[str, Callable[[list[tuple[str, list[Any]]], Write], str]] = {
+    "Parquet": _by_parquet,
+    "CSV of JSON": lambda rows, write: _by_csv(rows, write, json.dumps),
+    "CSV of Python": lambda rows, write: _by_csv(rows, write, repr),
+    "JSON lines": lambda rows, write: write(
+        "lists.jsonl", "\n".join(json.dumps({"user": user, "item": items}) for user, items in rows)
+    ),
+    "JSON lines, one damaged": lambda rows, write: write(
+        "lists.jsonl", "\n".join([*(json.dumps({"user": user, "item": items}) for user, items in rows), "{"])
+    ),
+    "JSON by user": lambda rows, write: write("lists.json", json.dumps(dict(rows))),
+}
+
+
+@pytest.mark.parametrize("form", LISTS)
+def test_lists_that_are_empty_or_hold_more_than_ids(form: str, make: Make, write: Write) -> None:
+    good: list[tuple[str, list[Any]]] = [(f"g{n}", ["a", n, "[1]", "true"]) for n in range(70)]
+    odd: list[tuple[str, list[Any]]] = [("empty", []), ("end", ["z"])]
+    if form != "Parquet":  # its types hold nothing else
+        odd += [("list", [[1], 2]), ("object", ["b", {"c": 1}]), ("yes", [True, "b"]), ("none", [[]])]
+    path = LISTS[form]([*good, *odd], write)
+    made = make(only_raw=True, source="columns", path=path, cleaning=LOOSE)
+    assert [row[:2] for row in made.log] == [
+        *((user, str(item)) for user, items in good for item in items), ("end", "z")
+    ]  # fmt: skip
+    start = 72 if form.startswith("CSV") else 71
+    reasons = {line: reason for _, line, reason, _ in made.rejected if line < start + len(odd)}
+    assert reasons.pop(start) == "the list of items is empty"
+    assert sorted(reasons) == list(range(start + 2, start + len(odd)))
+    why = "item holds what is neither text nor number" if form.startswith("JSON lines") else "not a list of items"
+    why = "item is no list like the others" if form.startswith("CSV") else why
+    assert all(reason.startswith(why) for reason in reasons.values())
+
+
+def test_a_history_that_holds_lists_is_no_list_of_items(make: Make, write: Write) -> None:
+    text = 'user_id,history_item_id,item_id\nu,[1],2\nv,"[[1], 2]",3\nw,"[True, 2]",3\nx,[],3\n'
+    path = Path(write("one/train/x.csv", text)).parents[1]
+    made = make(only_raw=True, source="minionerec", path=str(path), cleaning=LOOSE)
+    assert [row[:2] for row in made.log] == [("u", "1"), ("u", "2")]
+    reason = "history_item_id is no list of items"
+    assert [(line, why) for _, line, why, _ in made.rejected] == [(line, reason) for line in (3, 4, 5)]
+
+
+def test_items_whose_id_is_a_list_or_an_object_have_none(make: Make, write: Write) -> None:
+    values = ["1", ["2"], {"a": 3}, True, None, 4]
+    log = write("a.csv", "user,item\nu,1\nu,4\n")
+    path = write("i.jsonl", "\n".join(json.dumps({"id": value, "name": "n"}) for value in values))
+    items = {"path": path, "id": "id", "title": "name"}
+    made = make(only_raw=True, source="columns", path=log, items=items, catalogue="all", cleaning=LOOSE)
+    assert made.items.keys() == {"1", "4"}
+    assert [(line, reason) for _, line, reason, _ in made.rejected] == [
+        *((line, "id is neither text nor number") for line in (2, 3, 4)), (5, "id is missing")
+    ]  # fmt: skip
+    for kind, key in (("amazon_2018", "asin"), ("yelp", "business_id")):
+        rows = [{"reviewerID": "u", "user_id": "u", key: str(n), "date": "2020-01-01", "stars": 1} for n in (1, 4)]
+        rows = [row | {"unixReviewTime": 1_600_000_000, "overall": 1} for row in rows]
+        told = write("told.jsonl", "\n".join(json.dumps({key: value, "name": "n"}) for value in values))
+        made = make(
+            only_raw=True, source=kind, path=write("log.jsonl", "\n".join(map(json.dumps, rows))), catalogue="all",
+            **{"businesses" if kind == "yelp" else "metadata": told},
+        )  # fmt: skip
+        assert made.items.keys() == {"1", "4"}
+        assert json.loads((made.folder / "raw" / "ingest.json").read_text())["items_without_id"] == 4
 
 
 def test_items_by_id_as_json(make: Make, write: Write) -> None:
@@ -569,6 +706,48 @@ def test_folders_of_parts(make: Make, tmp_path: Path) -> None:
     for reader in ("amazon_2018", "yelp", "recbole", "sequences"):
         with pytest.raises(DataFileError, match="texts: a folder, expected a file"):
             check(source=reader, path=str(text))
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "jsonl"])
+def test_rejected_rows_of_a_folder_name_their_part(form: str, make: Make, tmp_path: Path) -> None:
+    """Parts have equal names in folders such as `day=3`; the lines of each count from its own start."""
+    folder = tmp_path / "log"
+    expected = []
+    for day in ("day=10", "day=3", "day=3/hour=1"):
+        (folder / day).mkdir(parents=True)
+        for part in (0, 1):
+            users = ["u", None if part else "v", "w", None]
+            frame = pl.DataFrame({"user": users, "item": ["1", "2", "3", "4"]})
+            path = folder / day / f"part-{part}.{form}"
+            if form == "csv":
+                frame.write_csv(path)
+            else:
+                frame.write_parquet(path) if form == "parquet" else frame.write_ndjson(path)
+            wrong = [n for n, user in enumerate(users, 2 if form == "csv" else 1) if user is None]
+            expected += [(f"{day}/part-{part}.{form}", line, "user is missing") for line in wrong]
+    (folder / f"part-9.{form}").write_bytes((folder / "day=3" / f"part-0.{form}").read_bytes())
+    expected.append((f"part-9.{form}", 5 if form == "csv" else 4, "user is missing"))
+    order = {"day=3/hour": 0, "day=3/part": 1, "day=10/par": 2, f"part-9.{form}"[:10]: 3}
+    expected.sort(key=lambda row: (order[row[0][:10]], row))
+    made = make(only_raw=True, source="columns", path=str(folder), cleaning=LOOSE)
+    assert [row[:3] for row in made.rejected] == expected
+    with pytest.raises(RejectedError, match=rf"^day=3/hour=1/part-0\.{form}: 10 of 28 rows .* first: line"):
+        make(only_raw=True, source="columns", path=str(folder))
+
+    items = {"path": str(folder), "id": "user", "text": ["item"]}
+    (tmp_path / "a.csv").write_text("user,item\na,u\n")
+    made = make(only_raw=True, source="columns", path=str(tmp_path / "a.csv"), items=items, cleaning=LOOSE)
+    assert {name for name, *_ in made.rejected} == {name for name, *_ in expected}
+
+
+def test_rejected_samples_name_their_part(make: Make, write: Write) -> None:
+    for part in ("train", "test"):
+        path = write(f"one/{part}/x.csv", f"user_id,history_item_id,item_id\nu,[1],2\n{part},none,3\n")
+    write("one/index/x.item.json", '{"1": "no object", "2": {"title": "t"}}')
+    made = make(only_raw=True, source="minionerec", path=str(Path(path).parents[1]), cleaning=LOOSE)
+    names = [(name, line) for name, line, _, text in made.rejected if text != "no object"]
+    assert names == [("train/x.csv", 3), ("test/x.csv", 2), ("test/x.csv", 3)]
+    assert [name for name, _, _, text in made.rejected if text == "no object"] == ["index/x.item.json"]
 
 
 def test_damaged_parquet(make: Make, tmp_path: Path) -> None:

@@ -202,6 +202,17 @@ def test_the_parts_of_the_source_hold_out_whole_sessions(make: Make, write: Writ
         made_of(make, path, sessions={"kind": "given"}, **more)
 
 
+def test_sessions_of_a_column_need_no_times_where_the_source_says_the_parts(make: Make, write: Write) -> None:
+    rows = [("u", f"i{n % 5}", n // 3, part) for n, part in enumerate(["train"] * 6 + ["val"] * 3 + ["test"] * 3)]
+    path = write("log.csv", "user,item,visit,part\n" + "".join(",".join(map(str, row)) + "\n" for row in rows))
+    more = {"sessions": {"kind": "column", "column": "visit"}, "split": {"kind": "given"}, "split_column": "part"}
+    made = made_of(make, path, timestamp=None, **more)
+    assert {name: [part for _, part in own] for name, own in made.histories().items()} == {
+        "u/0": ["train"] * 3, "u/1": ["train"] * 3, "u/2": ["history", "history", "valid"],
+        "u/3": ["history", "history", "test"],
+    }  # fmt: skip
+
+
 def test_without_a_split_all_sessions_train(make: Make, write: Write) -> None:
     rows = visits(8)
     made = made_of(make, write("log.csv", text(rows)), split={"kind": "none"})

@@ -21,6 +21,7 @@ from tessera.ctr.samples import make_samples
 from tessera.data.clock import Clock, read_clock
 from tessera.data.dataset import load_dataset
 from tessera.data.files import DataFileError
+from tessera.data.held_out import Moment, Seen, first_held_out, last_trained, seen_before
 from tessera.data.log import RejectedError
 from tessera.data.rows import LogError
 from tessera.data.times import TimeColumn
@@ -229,6 +230,52 @@ def test_clicks_see_every_earlier_event_and_ages_in_seconds(
     assert samples.lengths[own].tolist() == list(range(40))
     batch = samples.batch(own[39:])
     assert batch.ages[0].tolist() == [(39 - n) * 300 // 1000 for n in range(39)]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms"])
+def test_dates_before_1970_are_times_like_others(
+    unit: str, make: Callable[..., Any], write: Callable[..., str], tmp_path: Path
+) -> None:
+    part = ".250" if unit == "ms" else ""
+    days = ["1700-03-01", "1960-01-01", "1965-01-01", "1969-12-31", "1970-01-01", "2020-09-13"]
+    moments = [datetime.fromisoformat(f"{day}T23:59:59{part}+00:00") for day in days]
+    rows = [(user, f"i{n}", m.isoformat(), click) for user, click in ("u1", "v0") for n, m in enumerate(moments)]
+    text = "user,item,t,click\n" + "".join(",".join(row) + "\n" for row in rows)
+    section = {"source": "columns", "path": write("a.csv", text), "timestamp": "t", "rating": "click"}
+    made = make(**section, cleaning=KEEP)
+    assert made.rejected == []
+    data = load_dataset(made.folder / "data")
+    seconds = [m.timestamp() for m in moments]  # 1969-12-31T23:59:59 is -1
+    assert data.seconds.tolist() == seconds * 2
+    times = data.cases("test", times=True).times
+    assert times is not None
+    assert times.tolist() == seconds[:-1] * 2
+
+    ticks = 1000 if unit == "ms" else 1
+    assert last_trained(data) == Moment(round(seconds[3] * ticks), unit, True)
+    assert first_held_out(data) == Moment(round(seconds[4] * ticks), unit, True)
+
+    settings = ImpressionSamples.model_validate({"source": "impressions", "split": {"valid": 0.3, "test": 0.3}})
+    make_samples(settings, made.folder / "data", tmp_path / "samples")
+    samples = load_samples(tmp_path / "samples")
+    last = samples.batch(np.flatnonzero(samples.users == 1)[-1:])
+    assert last.ages[0].tolist() == [seconds[5] - second for second in seconds[:5]]
+
+
+def test_what_was_trained_on_is_told_by_times_before_1970_too(
+    make: Callable[..., Any], write: Callable[..., str]
+) -> None:
+    def data(name: str, rows: list[tuple[str, str]], kind: str) -> Path:
+        text = "user,item,t\n" + "".join(f"u,{item},{day}\n" for item, day in rows)
+        section = {"source": "columns", "path": write(name, text), "timestamp": "t"}
+        return Path(make(**section, cleaning=KEEP, split={"kind": kind}).folder / "data")
+
+    early = [("a", "1950-01-01"), ("b", "1951-01-01"), ("c", "1952-01-01"), ("d", "1953-01-01")]
+    now = data("now.csv", early, "leave_one_out")  # holds c and d out
+    same = data("same.csv", early, "none")
+    other = data("other.csv", [(item, day.replace("195", "194")) for item, day in early], "none")
+    assert seen_before(now, same) == Seen(2, 2, "u", "c")
+    assert seen_before(now, other) == Seen(0, 2), "the same items at other times"
 
 
 def test_numbers_of_order_are_no_dates(make: Callable[..., Any], write: Callable[..., str]) -> None:

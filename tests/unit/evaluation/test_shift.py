@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from tessera.artifacts.tables import ArtifactError, write_table
 from tessera.data.clock import SECONDS, Clock
-from tessera.data.dataset import TEST, TRAIN, VALID, Dataset
+from tessera.data.dataset import NO_TIME, TEST, TRAIN, VALID, Dataset
 from tessera.evaluation import metrics
 from tessera.evaluation.shift import by_popularity, equal_bins, members
 from tessera.evaluation.shifted import NATURAL, SHIFTED, Shifts, sentence
@@ -26,7 +26,9 @@ USERS, ITEMS = 300, 50
 DAY = 86_400
 
 
-def dataset(clock: Clock = SECONDS, timed: bool = True, users: int = USERS, seed: int = 0) -> Dataset:
+def dataset(
+    clock: Clock = SECONDS, timed: bool = True, users: int = USERS, seed: int = 0, first: int = 1_600_000_000
+) -> Dataset:
     """Histories whose items follow a power law; the last items are met by test rows alone, and times have ties."""
     rng = np.random.default_rng(seed)
     chances = 1 / np.arange(1, ITEMS + 1) ** 1.2
@@ -38,9 +40,9 @@ def dataset(clock: Clock = SECONDS, timed: bool = True, users: int = USERS, seed
         items.append(own)
         splits.append([TRAIN] * (length - 2) + [VALID, TEST])
         start = int(rng.integers(0, 60))
-        times.append((1_600_000_000 // DAY + start + np.arange(length)) * DAY * clock.ticks)
+        times.append((first // DAY + start + np.arange(length)) * DAY * clock.ticks)
     offsets = np.concatenate([[0], np.cumsum([len(own) for own in items])]).astype(np.int64)
-    stamps = np.concatenate(times).astype(np.int64) if timed else np.full(offsets[-1], -1)
+    stamps = np.concatenate(times).astype(np.int64) if timed else np.full(offsets[-1], NO_TIME)
     return Dataset(
         users, ITEMS, offsets, np.concatenate(items).astype(np.int32), stamps,
         np.concatenate(splits).astype(np.uint8), clock,
@@ -146,10 +148,11 @@ def test_the_draw_is_the_same_every_time_and_cold_targets_stay_out() -> None:
     assert facts["median_popularity"][0] < facts["median_popularity"][1]
 
 
+@pytest.mark.parametrize("first", [1_600_000_000, -30 * DAY, -(10**9)], ids=["2020", "around 1970", "before 1970"])
 @pytest.mark.parametrize("unit", ["s", "ns"])
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
-def test_late_targets_against_a_loop(share: float, unit: str) -> None:
-    made = dataset(Clock(unit))
+def test_late_targets_against_a_loop(share: float, unit: str, first: int) -> None:
+    made = dataset(Clock(unit), first=first)
     times = made.timestamps[made.split == TEST].tolist()
     asked = max(1, round(share * len(times)))
     cut = sorted(times)[len(times) - asked]
@@ -161,13 +164,14 @@ def test_late_targets_against_a_loop(share: float, unit: str) -> None:
     trained = made.timestamps[made.split == TRAIN]
     assert facts["trained_after"] == (trained >= cut).mean() > 0
     assert facts["training_ends"] == made.clock.text(int(trained.max()))
+    assert facts["without_time"] == 0
 
 
 def test_a_day_is_a_cut_and_targets_without_a_time_are_on_no_side() -> None:
     made = dataset()
     times = made.timestamps.copy()
     lost = np.flatnonzero(made.split == TEST)[:40]
-    times[lost] = -1
+    times[lost] = NO_TIME
     some = Dataset(made.n_users, made.n_items, made.offsets, made.items, times, made.split)
     shifted, natural, facts = rows(some, kind="temporal", after="2020-10-20")
     moment = 1_603_152_000  # 2020-10-20, midnight

@@ -184,6 +184,44 @@ def test_rows_that_say_nothing_are_counted_and_kept_aside(tmp_path, caplog):
     assert not list(tmp_path.glob(".scores-*"))
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize("names", [["part-0", "part-1", "part-2"], ["day=3/part-0", "day=4/part-0", "day=4/part-1"]])
+@pytest.mark.parametrize("blocks", [1, 3, 1 << 20])
+def test_rows_kept_aside_name_their_part(tmp_path, monkeypatch, names, form, blocks):
+    monkeypatch.setattr(reader, "BLOCK_ROWS", blocks)
+    texts = [
+        [("a", "x", 1.5), ("nobody", "x", 1.0), (None, "x", 3.0)],
+        [("a", "x", 7.0), ("c", "what", 2.0), ("c", "z", -2.0)],
+        [("c", None, 4.0), ("c", "z", 1.0), ("nobody", "y", 1.0), ("a", "x", 1.5)],
+    ]
+    for name, rows in zip(names, texts, strict=True):
+        path = tmp_path / "scores" / f"{name}.{form}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frame = pl.DataFrame(rows, ["user", "item", "score"], orient="row")
+        frame.write_csv(path) if form == "csv" else frame.write_parquet(path)
+    (tmp_path / "scores" / "part-9.csv").write_text("user,item,score\n")  # a part without rows
+    made = read(tmp_path / "scores", tmp_path)
+    assert made.items.tolist() == [1, 3]
+    aside = read_table(tmp_path / "rejected.parquet", "rejected").to_pylist()
+    shift = 1 if form == "csv" else 0  # a header is a line
+    expected = [
+        (0, 2, "user is not in the dataset"), (0, 3, "user is missing"), (1, 1, "user and item stand there already"),
+        (1, 2, "item is not in the dataset"), (2, 1, "item is missing"), (2, 2, "user and item stand there already"),
+        (2, 3, "user is not in the dataset"), (2, 4, "user and item stand there already"),
+    ]  # fmt: skip
+    assert sorted((row["file"], row["line"], row["reason"]) for row in aside) == [
+        (f"{names[part]}.{form}", line + shift, reason) for part, line, reason in expected
+    ]
+
+
+def test_rows_kept_aside_of_a_lone_part_name_its_day(tmp_path):
+    (tmp_path / "scores" / "day=3").mkdir(parents=True)
+    (tmp_path / "scores" / "day=3" / "part-0.csv").write_text("user,item,score\na,x,1\nb,what,2\nc,x,1\n")
+    read(tmp_path / "scores", tmp_path)
+    (row,) = read_table(tmp_path / "rejected.parquet", "rejected").to_pylist()
+    assert (row["file"], row["line"]) == ("day=3/part-0.csv", 3)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -211,6 +249,13 @@ def test_numbers_in_parquet_are_refused_alike(tmp_path):
     pl.DataFrame({"user": ["a"], "item": ["x"], "score": [float("nan")]}).write_parquet(tmp_path / "s.parquet")
     with pytest.raises(ScoresError, match=r"row 1: the score of item 'x' for user 'a' is 'NaN'"):
         read(tmp_path / "s.parquet", tmp_path)
+
+
+def test_lists_in_parquet_are_refused(tmp_path):
+    pl.DataFrame({"user": ["a"], "item": [["x", "y"]], "rank": [1]}).write_parquet(tmp_path / "s.parquet")
+    told = r"s\.parquet: column 'item' \(for item\) holds .*list.*, expected texts or numbers"
+    with pytest.raises(DataFileError, match=told):
+        reader.check_scores(GivenSystem(path="s.parquet"), tmp_path / "s.parquet")
 
 
 def test_blocks_change_nothing(tmp_path, monkeypatch):

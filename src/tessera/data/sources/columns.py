@@ -13,7 +13,7 @@ from typing import Any, Literal
 import polars as pl
 
 from tessera.data.files import DataFileError, find, parts
-from tessera.data.identifiers import id_text
+from tessera.data.identifiers import id_text, may_be_id
 from tessera.data.log import Item, RawLog
 from tessera.data.packed import open_bytes
 from tessera.data.sources.csv_rows import check_columns, csv_frames, csv_records, read_header, whole
@@ -50,7 +50,8 @@ def read_interactions(settings: ColumnsSource, log: RawLog) -> None:
     """Hand the rows over; where the item column holds lists, each entry is an interaction, in the order of the list."""
     columns, encoding = _columns(settings), settings.encoding
     lists = _Lists(log)
-    for path in parts(find(settings.path, settings.sha256)):
+    log.folder = find(settings.path, settings.sha256)
+    for path in parts(log.folder):
         form = format_of(path, encoding)
         if form == "json":
             if holds_histories(path, encoding, settings.user, settings.item):
@@ -110,16 +111,14 @@ def format_of(path: Path, encoding: str | None = None) -> Format:
 
 
 class _Lists:
-    """A row for each entry of a list of items; texts are read as JSON or Python lists where most of them look so."""
+    """Lists of items written as texts: they are read as JSON or Python lists where most of them look so."""
 
     def __init__(self, log: RawLog) -> None:
         self._log = log
         self._are_lists: bool | None = None
 
     def without(self, frame: pl.DataFrame, path: Path) -> pl.DataFrame:
-        """The rows of a frame, lists taken apart."""
-        if isinstance(frame.schema["item"], pl.List):
-            return frame.explode("item")
+        """The rows of a frame, texts that are lists read as such."""
         if frame.schema["item"] != pl.String:
             return frame
         texts = frame["item"].drop_nulls().str.strip_chars()
@@ -136,7 +135,7 @@ class _Lists:
                 self._log.reject(path, line, "item is no list like the others", str(text))
             kept.append(entries)
         lists = pl.Series("item", kept, pl.List(pl.String))
-        return frame.with_columns(lists).filter(pl.col("item").is_not_null()).explode("item")
+        return frame.with_columns(lists).filter(pl.col("item").is_not_null())
 
 
 def _list(text: str | None) -> list[str | None] | None:
@@ -149,7 +148,7 @@ def _list(text: str | None) -> list[str | None] | None:
             entries = ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return None
-    return [id_text(entry) for entry in entries] if isinstance(entries, list) else None
+    return list(map(id_text, entries)) if isinstance(entries, list) and all(map(may_be_id, entries)) else None
 
 
 def read_items_file(settings: ItemsFile, log: RawLog) -> Iterator[Item]:
@@ -158,12 +157,14 @@ def read_items_file(settings: ItemsFile, log: RawLog) -> Iterator[Item]:
     Raises:
         DataFileError: a column is not there.
     """
-    for path in parts(find(settings.path, settings.sha256, "items.path")):
+    log.folder = find(settings.path, settings.sha256, "items.path")
+    for path in parts(log.folder):
         for number, row in _item_rows(path, settings, log):
             raw_id = id_text(row.get(settings.id))
             if raw_id is None:
                 if any(value not in (None, "") for value in row.values()):
-                    log.reject(path, number, "id is missing", whole(str(row)))
+                    what = "id is missing" if may_be_id(row.get(settings.id)) else "id is neither text nor number"
+                    log.reject(path, number, what, whole(str(row)))
                 continue
             if not log.knows(raw_id):
                 yield Item(raw_id)  # counted; what it says is not looked at

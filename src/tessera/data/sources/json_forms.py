@@ -13,7 +13,7 @@ import polars as pl
 
 from tessera.data.blocks import BLOCK_BYTES, Block, as_block, blocks
 from tessera.data.files import DataFileError
-from tessera.data.identifiers import id_text
+from tessera.data.identifiers import id_text, may_be_id
 from tessera.data.log import RawLog
 from tessera.data.packed import open_bytes
 from tessera.data.sources.csv_rows import is_whole, whole
@@ -145,15 +145,16 @@ def json_histories(path: Path, log: RawLog, encoding: str | None = None) -> None
     """
     number = 0
     for block in json_blocks(path, encoding=encoding):
-        rows: list[tuple[int, str, str | None]] = []
+        rows: list[tuple[int, str, list[str | None]]] = []
         for raw in filter(bytes.strip, block.data.split(b"\n")):
             for user, items in _pairs(path, raw):
                 number += 1
                 if not isinstance(items, list) or not all(map(_is_id, [user, *items])):
                     log.reject(path, number, "not a list of items", whole(f"{user}: {items}"))
                     continue
-                rows += [(number, user, id_text(entry)) for entry in items]
-        log.add(pl.DataFrame(rows, {"line": pl.Int64, "user": pl.String, "item": pl.String}, orient="row"), path)
+                rows.append((number, user, [id_text(entry) for entry in items]))
+        schema: dict[str, Any] = {"line": pl.Int64, "user": pl.String, "item": pl.List(pl.String)}
+        log.add(pl.DataFrame(rows, schema, orient="row"), path)
 
 
 def _pairs(path: Path, raw: bytes) -> list[tuple[str, Any]]:
@@ -167,5 +168,4 @@ def _pairs(path: Path, raw: bytes) -> list[tuple[str, Any]]:
 
 def _is_id(value: Any) -> bool:
     # a missing id is a row without an item, not a damaged list
-    kind = value is None or (isinstance(value, str | int | float) and not isinstance(value, bool))
-    return kind and is_whole(str(value))
+    return may_be_id(value) and is_whole(str(value))

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 
 from tessera.data.blocks import BLOCK_BYTES, Block, as_block
 from tessera.data.files import DataFileError
-from tessera.data.identifiers import id_text
+from tessera.data.identifiers import id_text, may_be_id
 from tessera.data.log import RawLog
 from tessera.data.packed import open_bytes
 from tessera.data.sources.csv_rows import is_whole, whole
@@ -98,8 +99,6 @@ def json_rows(path: Path, columns: Mapping[str, str], log: RawLog, encoding: str
         typed.flush()
         for frame in reader.parse(block):
             renamed = frame.select("line", **{name: pl.col(key) for name, key in columns.items()})
-            if isinstance(schema[columns["item"]], pl.List):
-                renamed = renamed.explode("item")
             log.add(renamed, path, _line_text(block))
     typed.flush()
 
@@ -192,6 +191,7 @@ class _Reader:
         self.path, self.log = path, log
         self._times = [key for key, dtype in schema.items() if dtype == pl.Int64]
         self.schema = {key: pl.String if key in self._times else dtype for key, dtype in schema.items()}
+        self._flat = _flat(self.schema)
 
     def parse(self, block: Block) -> Iterator[pl.DataFrame]:
         """Frames in the order of the lines."""
@@ -201,7 +201,7 @@ class _Reader:
             frame = None if halves else pl.read_ndjson(block.data, schema=self.schema)
         except pl.exceptions.PolarsError:
             frame = None
-        if frame is not None and any(_no_numbers(frame[key]) for key in self._times):
+        if frame is not None and (any(_no_numbers(frame[key]) for key in self._times) or self._nested(block, frame)):
             frame = None
         if frame is not None and frame.height == block.lines:
             yield frame.with_row_index("line", offset=block.first).with_columns(pl.col("line").cast(pl.Int64))
@@ -214,6 +214,17 @@ class _Reader:
             head = as_block(block.first, block.data[:half])
             yield from self.parse(head)
             yield from self.parse(as_block(block.first + head.lines, block.data[half:]))
+
+    def _nested(self, block: Block, frame: pl.DataFrame) -> bool:
+        """Whether an object, a list or a boolean stands where a text or a number should: in a frame it is a text."""
+        signs = block.data.count(b"{") > block.lines or any(sign in block.data for sign in (b"[", b"true", b"false"))
+        if not signs or not any(map(_may_be_nested, frame)):
+            return False
+        try:
+            self._flat.decode_lines(block.data)
+        except (msgspec.MsgspecError, RecursionError):
+            return True
+        return False
 
     def _one_by_one(self, block: Block) -> pl.DataFrame:
         rows: list[dict[str, Any]] = []
@@ -234,10 +245,12 @@ class _Reader:
         if isinstance(dtype, pl.List):
             if not isinstance(value, list):
                 raise BadLine(f"{key} is no list: {value!r}")
+            if not all(map(may_be_id, value)):
+                raise BadLine(f"{key} holds what is neither text nor number: {value!r}")
             if not all(is_whole(str(entry)) for entry in value):
                 raise BadLine(f"{key} holds half of a character: {whole(str(value))!r}")
             return [id_text(entry) for entry in value]
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
+        if not may_be_id(value):
             raise BadLine(f"{key} is neither text nor number: {value!r}")
         if isinstance(value, str) and not is_whole(value):
             raise BadLine(f"{key} holds half of a character: {whole(value)!r}")
@@ -249,6 +262,21 @@ class _Reader:
         except ValueError:
             raise BadLine(f"{key} is no number: {value!r}") from None
         return str(value) if key in self._times else number
+
+
+def _flat(schema: Mapping[str, Any]) -> msgspec.json.Decoder[Any]:
+    """Decoder that refuses objects, lists and booleans as texts and as entries of lists."""
+    text: Any = str | int | float | None
+    kinds = {key: list[text] | None if isinstance(dtype, pl.List) else text for key, dtype in schema.items()}
+    names = {f"key_{number}": key for number, key in enumerate(schema)}
+    fields = [(name, kinds[key], None) for name, key in names.items()]
+    return msgspec.json.Decoder(msgspec.defstruct("Row", fields, rename=names, gc=False))
+
+
+def _may_be_nested(column: pl.Series) -> bool:
+    """Whether some text looks like an object, a list or a boolean."""
+    texts = column.explode() if isinstance(column.dtype, pl.List) else column
+    return texts.dtype == pl.String and bool(texts.str.contains(r"^(?:[\[{]|true$|false$)").any())
 
 
 def _no_numbers(column: pl.Series) -> bool:

@@ -36,6 +36,7 @@ def read_interactions(settings: MiniOneRecSource, log: RawLog) -> None:
         DataFileError: no part is there, or a file lacks a column.
     """
     folder, files = _files(settings)
+    log.folder = folder
     by_user: dict[str, list[Sample]] = {}
     for part, path in files.items():
         for user, sample in _samples(path, part, log, settings.encoding):
@@ -103,9 +104,9 @@ def _samples(path: Path, part: str, log: RawLog, encoding: str | None) -> Iterat
 
 
 def _list(text: str | None) -> list[str]:
-    """The items of a Python list of numbers or texts; empty where it is something else, or an item is missing."""
+    """The items of a Python list of numbers or texts; empty where it is something else, or an item is none."""
     entries = _literal(text or "")
-    items = [id_text(entry) for entry in entries] if isinstance(entries, list) else []
+    items = list(map(id_text, entries)) if isinstance(entries, list) else []
     return [item for item in items if item is not None] if None not in items else []
 
 
@@ -118,7 +119,8 @@ def _literal(text: str) -> Any:
 
 def read_items(settings: MiniOneRecSource, log: RawLog) -> Iterator[Item]:
     """Title, brand, categories and description; of items that the log does not know only the id."""
-    path = _items(find(settings.path, settings.sha256), settings)
+    log.folder = find(settings.path, settings.sha256)
+    path = _items(log.folder, settings)
     if path is None:
         return
     try:

@@ -66,9 +66,11 @@ def folder_values(path: Path) -> dict[str, str]:
     return {key: unquote(value) for key, value in pairs}
 
 
-def check_types(path: Path, columns: Mapping[str, str], schema: pa.Schema) -> None:
+def check_types(path: Path, columns: Mapping[str, str], schema: pa.Schema, lists: bool = True) -> None:
     """Refuse columns that hold no ids, times, ratings or parts.
 
+    Args:
+        lists: whether the items may stand in lists.
     Raises:
         DataFileError: there is one, or it is missing.
     """
@@ -76,7 +78,7 @@ def check_types(path: Path, columns: Mapping[str, str], schema: pa.Schema) -> No
     for name, column in columns.items():
         kind = schema.field(column).type
         inner = _plain(kind)
-        if name == "item" and _is_list(inner):
+        if lists and name == "item" and _is_list(inner):
             inner = _plain(inner.value_type)
         text = pt.is_string(inner) or pt.is_large_string(inner) or pt.is_binary(inner) or pt.is_large_binary(inner)
         number = pt.is_integer(inner) or pt.is_floating(inner) or pt.is_decimal(inner)

@@ -201,6 +201,7 @@ def prepare_settings(dataset: DatasetSettings) -> dict[str, Any]:
 def read_ingest_settings(settings: Mapping[str, Any]) -> tuple[FileSource, float]:
     """The inverse of `ingest_settings`: the source and the largest share of rejected rows."""
     source = {key: value for key, value in settings.items() if key != "max_rejected"}
+    source["split"] = {"kind": "none"}  # not known here; that of sessions, the default, would ask for times
     dataset = TypeAdapter[Any](Dataset).validate_python(source)
     if not isinstance(dataset, FileSource):
         raise ValueError(f"source {settings['source']!r} reads no files")
