@@ -38,12 +38,7 @@ def windows(offsets: np.ndarray, size: int, overlap: int) -> tuple[np.ndarray, n
 
 
 class WindowBatches:
-    """Batches of windows of like length, all with the same number of targets.
-
-    A step takes the mean over its targets. With as many positions in every step instead, the targets of steps of short
-    windows would count more (of two items one is a target, of fifty-one fifty), those of single targets after long
-    histories fifty times as much as those after one item.
-    """
+    """Batches of windows of like length, with a budget of padded positions."""
 
     def __init__(
         self,
@@ -60,49 +55,43 @@ class WindowBatches:
             items: (rows,) in time order within a user.
             size: most items a window.
             overlap: items that neighbours share; with 1 all items of a window but its first are targets.
-            tokens: positions of a batch, on average over an epoch.
+            tokens: most rows times longest row of a batch.
             times: (rows,) seconds of the items, for systems that read them.
         """
         self.offsets, self.items, self.times = offsets, items, times
         self.tokens = tokens
         self.starts, self.lengths = windows(offsets, size, overlap)
-        self.counts = self.lengths - overlap
-        """(windows,) targets of each."""
-
-    @property
-    def targets(self) -> int:
-        """Of an epoch."""
-        return int(self.counts.sum())
+        self.targets = int((self.lengths - overlap).sum()) if overlap else int(self.lengths.sum())
 
     def plan(self, seed: int, epoch: int) -> list[np.ndarray]:
         """Window numbers of each batch of an epoch: shuffled, sorted by length within pools of 64 batches, shuffled."""
         rng = np.random.default_rng((seed, epoch))
         order = rng.permutation(len(self.starts))
-        pools = max(1, round(int(self.lengths.sum()) / (64 * self.tokens)))
-        batches = [batch for pool in np.array_split(order, pools) for batch in self._cut(pool)]
+        batches: list[np.ndarray] = []
+        for chosen in self._pools(order):
+            chosen = chosen[np.argsort(-self.lengths[chosen], kind="stable")]
+            batches += self._cut(chosen)
         rng.shuffle(batches)
         return batches
 
     @cached_property
-    def _step(self) -> tuple[float, float]:
-        """Targets of a batch, and the positions that batches of windows of one length may come to with so many."""
-        targets = self.tokens * self.targets / max(1, int(self.lengths.sum()))
-        return targets, targets * float((self.lengths / self.counts).max(initial=1.0))
+    def _mean(self) -> float:
+        """Items of a window, on average."""
+        return float(self.lengths.mean()) if len(self.lengths) else 1.0
+
+    def _pools(self, order: np.ndarray) -> list[np.ndarray]:
+        """Shuffled windows, cut into those that are sorted together."""
+        size = max(1, int(64 * self.tokens / self._mean))
+        return [order[start : start + size] for start in range(0, len(order), size)]
 
     def _cut(self, chosen: np.ndarray) -> list[np.ndarray]:
-        """Sort windows by falling length, and cut them into batches of the same number of targets."""
-        if not len(chosen):
-            return []
-        chosen = chosen[np.argsort(-self.lengths[chosen], kind="stable")]
-        sums = self.counts[chosen].cumsum()
-        targets, positions = self._step
-        number = max(1, round(sums[-1] / targets))
-        ends = np.searchsorted(sums, sums[-1] * np.arange(1, number) / number) + 1
+        """Cut windows sorted by falling length so that rows x longest stays within the budget."""
         batches = []
-        for batch in np.split(chosen, np.unique(ends)):
-            # the longest window pads all others: where lengths jump, a batch is cut once more
-            rows = max(1, int(1.5 * positions / self.lengths[batch].max(initial=1)))
-            batches += [batch[start : start + rows] for start in range(0, len(batch), rows)]
+        start = 0
+        while start < len(chosen):
+            rows = max(1, self.tokens // int(self.lengths[chosen[start]]))
+            batches.append(chosen[start : start + rows])
+            start += rows
         return batches
 
     def batch(self, numbers: np.ndarray) -> Histories:
@@ -131,7 +120,12 @@ def _nothing(times: np.ndarray | None) -> Histories:
 
 
 class PrefixBatches(WindowBatches):
-    """Batches of single targets, each after up to `size` items before it, for models that read a history to one end."""
+    """Batches of single targets, each after up to `size` items before it, for models that read a history to one end.
+
+    All batches of an epoch have the same number of targets, give or take a few. A step is the mean over its targets:
+    with a budget of positions, a target after one item would share its step with 25 times as many others as one after
+    fifty, and count that much less.
+    """
 
     def __init__(
         self,
@@ -147,8 +141,8 @@ class PrefixBatches(WindowBatches):
             offsets: (users + 1,) user u stands in rows offsets[u - 1]:offsets[u].
             items: (rows,) in time order within a user.
             size: most items before a target.
-            tokens: positions of a batch, the target's with them, on average over an epoch; batches of the longest
-                rows have more.
+            tokens: positions of a batch, the targets with them, on average over an epoch; batches of the longest rows
+                have more.
             targets: (items + 1,) which items may be targets; None takes all.
             times: (rows,) seconds of the items, for systems that read them.
         """
@@ -162,7 +156,20 @@ class PrefixBatches(WindowBatches):
         ends = np.flatnonzero(chosen)
         self.lengths = np.minimum(place[ends], size) + 1
         self.starts = ends + 1 - self.lengths
-        self.counts = np.ones(len(ends), np.int64)
+        self.targets = len(ends)
+
+    def _pools(self, order: np.ndarray) -> list[np.ndarray]:
+        """Pools of the same size, so that none ends in a batch of a few."""
+        return self._parts(order, 64 * self.tokens)
+
+    def _cut(self, chosen: np.ndarray) -> list[np.ndarray]:
+        """Cut rows sorted by falling length into batches of the same number."""
+        return self._parts(chosen, self.tokens)
+
+    def _parts(self, rows: np.ndarray, positions: int) -> list[np.ndarray]:
+        """Parts of the same size that hold so many positions on average; none is empty."""
+        parts = max(1, round(len(rows) * self._mean / positions))
+        return np.array_split(rows, min(parts, len(rows))) if len(rows) else []
 
     def batch(self, numbers: np.ndarray) -> Histories:
         """The items before each target, and the targets; no targets make a batch that models still accept."""

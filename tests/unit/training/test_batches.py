@@ -1,6 +1,5 @@
 import itertools
 from collections import Counter
-from functools import partial
 
 import numpy as np
 import pytest
@@ -44,42 +43,38 @@ def test_the_latest_window_is_full():
     assert lengths.tolist() == [10, 10, 7]
 
 
-@pytest.mark.parametrize("kind", ["windows", "masked", "prefixes"])
-def test_every_target_counts_the_same_whatever_stands_before_it(kind):
+def test_batches_keep_their_budget_and_waste_little():
+    offsets, items = make(users=5000)
+    batches = WindowBatches(offsets, items, 51, 1, tokens=2000)
+    shapes = [batch.items.shape for batch in batches.epoch(0, 0)]
+    assert all(rows * columns <= 2000 for rows, columns in shapes)
+    assert sum(batches.lengths) / sum(r * c for r, c in shapes) > 0.9
+
+
+def test_every_single_target_counts_the_same_whatever_stands_before_it():
     """A step is the mean over its targets, so that all steps must have as many."""
     lengths = np.minimum(np.random.default_rng(0).geometric(0.08, 4000) + 2, 200)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    items = np.ones(offsets[-1], np.int32)
-    if kind == "prefixes":
-        batches = PrefixBatches(offsets, items, 50, tokens=4000)
-    else:
-        batches = WindowBatches(offsets, items, 51, 1 if kind == "windows" else 0, tokens=4000)
+    batches = PrefixBatches(offsets, np.ones(offsets[-1], np.int32), 50, tokens=4000)
     plan = batches.plan(0, 0)
-    sizes = np.array([batches.counts[numbers].sum() for numbers in plan])
-    assert sizes.max() <= 1.05 * sizes.min() + 2 * batches.counts.max()
-    weights = np.zeros(len(batches.counts))
+    sizes = np.array([len(numbers) for numbers in plan])
+    assert sizes.max() <= sizes.min() + 2
+    weights = np.zeros(batches.targets)
     for numbers in plan:
-        weights[numbers] += 1 / batches.counts[numbers].sum()
+        weights[numbers] += 1 / len(numbers)
     short, long = weights[batches.lengths <= 3], weights[batches.lengths >= 40]
-    assert short.mean() == pytest.approx(long.mean(), rel=0.03)
-    assert sorted(np.concatenate(plan)) == list(range(len(batches.starts)))
-
-
-@pytest.mark.parametrize(("prefixes", "most"), [(False, 3.1), (True, 4)])
-def test_batches_keep_their_budget_and_waste_little(prefixes, most):
-    offsets, items = make(users=5000)
-    make_batches = PrefixBatches if prefixes else partial(WindowBatches, overlap=1)
-    batches = make_batches(offsets, items, 51, tokens=2000)
-    plan = batches.plan(0, 0)
+    assert short.mean() == pytest.approx(long.mean(), rel=0.01)
     padded = np.array([len(numbers) * batches.lengths[numbers].max() for numbers in plan])
-    assert padded.max() <= most * 2000
-    assert padded.mean() == pytest.approx(2000, rel=0.15)
+    assert padded.mean() == pytest.approx(4000, rel=0.1)
     assert batches.lengths.sum() / padded.sum() > 0.9
+    assert sorted(np.concatenate(plan)) == list(range(batches.targets))
 
 
-def test_a_window_above_the_budget_is_a_batch_of_its_own():
-    batches = WindowBatches(np.array([0, 51, 102, 104]), np.arange(1, 105), 51, 1, tokens=10)
-    assert sorted(map(len, batches.plan(0, 0))) == [1, 1, 1]
+@pytest.mark.parametrize(("histories", "batches"), [([51, 51, 2], 101), ([1, 0], 0)])
+def test_a_budget_below_a_target_makes_batches_of_one(histories, batches):
+    offsets = np.concatenate([[0], np.cumsum(histories)])
+    plan = PrefixBatches(offsets, np.ones(offsets[-1], np.int32), 51, tokens=2).plan(0, 0)
+    assert list(map(len, plan)) == [1] * batches
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():
