@@ -48,8 +48,9 @@ def residual_levels(vectors: Tensor, sizes: Sequence[int], cluster: Cluster, uni
     scales = []
     for level, size in enumerate(sizes):
         if unit:
-            # where every item is a code already, nothing is left to scale
-            scale = scale * vectors.norm(dim=1).mean().clamp(min=1e-12)
+            # where every item is a code already, nothing is left to scale: a scale of 0 would divide by itself
+            length = vectors.norm(dim=1).mean()
+            scale = scale * torch.where(length > 1e-12, length, 1.0)
             vectors = unit_rows(vectors)
         clusters = cluster(vectors, size, level)
         left = clusters.error / max(float(vectors.square().sum(1).mean()), 1e-30)

@@ -50,7 +50,7 @@ def read_costs(folder: Path, datasets: list[str]) -> list[Cost]:
         dataset = next((part for part in parts[1:] if part in datasets), "")
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
-        if any(_number(row, "s") is None for row in rows):
+        if not rows or any(_number(row, "s") is None for row in rows):
             log.info("%s: not a benchmark file, left out", path)
             continue
         jobs.setdefault((parts[0], dataset), []).extend(rows)

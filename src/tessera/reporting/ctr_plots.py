@@ -19,7 +19,7 @@ def all_plots(table: ClickTable, curves: Mapping[str, Sequence[Mapping[str, Any]
         curves: model -> rows of a history.jsonl: step, loss.
     """
     plots = [
-        by_run(table, "AUC", {}, "ctr-auc"),
+        by_run(table, "AUC", {}, table.evaluation.level, "ctr-auc"),
         _by_group(table, "history", "history length", "events before the impression", "ctr-by-history"),
         _by_group(table, "popularity", "popularity", "the item's training events", "ctr-by-popularity"),
         accuracy_and_time(table),

@@ -134,12 +134,17 @@ def colours(names: Sequence[str], oracle: Sequence[str] = ()) -> alt.Scale:
 
 
 def by_run(
-    table: Table[Any], metric: str, intervals: Mapping[str, tuple[float, float]], file: str = "by-run"
+    table: Table[Any],
+    metric: str,
+    intervals: Mapping[str, tuple[float, float]],
+    outside: float,
+    file: str = "by-run",
 ) -> Plot | None:
     """A dot a row with its interval, the best first; the baselines and the bounds are told apart by colour.
 
     Args:
         intervals: name of a row -> the interval of its mean; without one, its cell's own or the sd over seeds is drawn.
+        outside: the share that intervals leave out.
         file: name of the file without its ending.
     """
     rows: list[dict[str, Any]] = []
@@ -176,7 +181,7 @@ def by_run(
     points = base.mark_point(size=80, filled=True, opacity=1).encode(x=alt.X("value:Q", title=title, scale=scale))
     whiskers = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
     chart = (whiskers + points).properties(width=380, height=alt.Step(26))
-    what = "95 % intervals" if known else "deviations over seeds"
+    what = f"{100 * (1 - outside):g} % intervals" if known else "deviations over seeds"
     return Plot(file, f"{title} by {table.ROW}, with {what}", described(rows), render(chart))
 
 

@@ -15,7 +15,7 @@ from tessera.reporting.ranking_runs import RankingRun, check_same_users, user_me
 from tessera.reporting.runs import Array
 from tessera.settings.evaluation import Significance
 
-_OUTSIDE = 0.05
+OUTSIDE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def compare(table: RankingTable, metric: str) -> RankingComparison | None:
         p=pairwise(values, settings) if tested else np.ones((systems, systems)),
         least=least_p(settings, pairs, users) if tested else 0.0,
         level=settings.level,
-        outside=_OUTSIDE,
+        outside=OUTSIDE,
         values=values,
         head=head,
         significance=settings,
@@ -90,6 +90,6 @@ def _intervals(columns: dict[str, Array], table: RankingTable) -> dict[str, tupl
         names = [name for name, values in columns.items() if len(values) == users]
         stacked = np.stack([columns[name] for name in names], axis=1)
         settings = table.significance
-        low, high = bootstrap_interval(stacked, _OUTSIDE, settings.resamples, settings.seed)
+        low, high = bootstrap_interval(stacked, OUTSIDE, settings.resamples, settings.seed)
         intervals |= {name: (float(low[n]), float(high[n])) for n, name in enumerate(names)}
     return intervals

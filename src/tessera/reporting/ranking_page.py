@@ -19,7 +19,7 @@ from tessera.reporting.missing import by_missing
 from tessera.reporting.page import NOT_TOLD, Made, write_page
 from tessera.reporting.plots import Plot
 from tessera.reporting.ranking import RankingTable, load
-from tessera.reporting.ranking_comparison import RankingComparison, compare
+from tessera.reporting.ranking_comparison import OUTSIDE, RankingComparison, compare
 from tessera.reporting.ranking_runs import RankingRun
 from tessera.reporting.representations import COLUMNS, Captioned, Files, Representations, captioned, representations
 from tessera.reporting.run_costs import RunCost
@@ -209,7 +209,7 @@ def _plots(
                     if line.get(field) is not None:
                         curves[key].setdefault(entry.name, []).append((run.seed, epoch, line[field]))
     drawn = [
-        plots.by_run(table, metric, compared.intervals if compared else {}),
+        plots.by_run(table, metric, compared.intervals if compared else {}, OUTSIDE),
         *(plots.by_cost(table, metric, {name: vars(cost) for name, cost in costs.items()}, key) for key in plots.COSTS),
         plots.by_group(
             table,

@@ -68,7 +68,13 @@ class Dimension(Settings):
         whole = isinstance(self.low, int) and isinstance(self.high, int)
         low, high = self.low, self.high + whole  # each whole number has a share of its own
         drawn = low * (high / low) ** at if self.log else low + (high - low) * at
-        return min(math.floor(drawn), int(self.high)) if whole else float(f"{drawn:.6g}")
+        return min(math.floor(drawn), int(self.high)) if whole else self.rounded(drawn)
+
+    def rounded(self, drawn: float) -> float:
+        """Six digits of a drawn value, within the ends: only they were tried on the settings."""
+        assert self.low is not None
+        assert self.high is not None
+        return float(min(max(float(f"{drawn:.6g}"), self.low), self.high))
 
     def checked(self) -> Sequence[Any]:
         """Values that are tried on the settings before the run: all choices and whole numbers, else the two ends."""

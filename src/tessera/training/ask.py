@@ -82,7 +82,9 @@ def distribution(dimension: Dimension) -> BaseDistribution:
 def parameter(dimension: Dimension, value: Any) -> Any:
     """A setting's value as Optuna has it."""
     if dimension.choices is not None:
-        return dimension.choices.index(value)
+        choices = dimension.choices
+        same = [at for at, choice in enumerate(choices) if choice == value]
+        return min(same, key=lambda at: type(choices[at]) is not type(value))  # 1 equals true, and is another setting
     assert dimension.low is not None
     assert dimension.high is not None
     return min(max(value, dimension.low), dimension.high)  # a setting is rounded
@@ -92,4 +94,4 @@ def setting(dimension: Dimension, value: Any) -> Any:
     """The setting that Optuna's value stands for."""
     if dimension.choices is not None:
         return dimension.choices[value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+    return dimension.rounded(value) if isinstance(value, float) else value

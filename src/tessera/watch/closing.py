@@ -16,11 +16,14 @@ from tessera.settings.config import Config
 def best(table: Path, metric: str, without: set[str]) -> tuple[str, float] | None:
     """The system with the best mean of a metric in a table (CSV), and the mean; None where the table has none."""
     with suppress(OSError, csv.Error), table.open(encoding="utf-8", newline="") as file:
-        rows = [(row.get("system") or row["model"], row) for row in csv.DictReader(file)]
+        reader = csv.DictReader(file)
+        # among drawn candidates the header says so behind the metric's name
+        column = next((name for name in reader.fieldnames or () if name.partition(" (")[0] == metric), metric)
+        rows = [(row.get("system") or row["model"], row) for row in reader]
         means = [
-            ("/".join(dict.fromkeys(filter(None, [name, row.get("recommender")]))), float(row[metric]))
+            ("/".join(dict.fromkeys(filter(None, [name, row.get("recommender")]))), float(row[column]))
             for name, row in rows
-            if name not in without and row.get(metric)
+            if name not in without and row.get(column)
         ]
         return max(means, key=lambda mean: mean[1]) if means else None
     return None

@@ -10,7 +10,7 @@ import torch
 from sklearn.cluster import KMeans
 
 from tessera.quantization.kmeans import assign, kmeans, plus_plus, refill, sums
-from tessera.quantization.rq_kmeans import faiss_kmeans
+from tessera.quantization.rq_kmeans import faiss_kmeans, residual_levels
 
 torch.set_num_threads(1)
 
@@ -115,3 +115,12 @@ def test_no_worse_than_faiss() -> None:
     assert ours.error == pytest.approx(theirs.error, rel=0.02)
     distances = (vectors[:, None] - theirs.centres[None]).square().sum(-1)
     assert torch.equal(distances.argmin(1), theirs.assigned)
+
+
+def test_levels_where_nothing_is_left_stay_numbers() -> None:
+    """As many codes as items: the first level takes all, and five levels of nothing have no length to divide by."""
+    vectors = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
+    levels = residual_levels(vectors, [16] * 7, lambda rows, size, level: kmeans(rows, size, 5, [level]), unit=True)
+    assert torch.isfinite(levels.scales).all()
+    assert (levels.scales > 0).all()
+    assert all(torch.isfinite(book / scale).all() for book, scale in zip(levels.codebooks, levels.scales, strict=True))

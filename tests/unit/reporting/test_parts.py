@@ -130,6 +130,8 @@ def test_costs_are_summed_by_rule_and_dataset(results: Path, tmp_path: Path) -> 
     assert found["evaluate", "bazaar"].memory is None
     (tmp_path / "report.tsv").write_text("s\tmax_rss\n1.5\t-\n")
     (tmp_path / "other.tsv").write_text("nonsense\n1\n")
+    (tmp_path / "killed.tsv").write_text("s\tmax_rss\n")
+    (tmp_path / "full.tsv").write_text("")
     only = read_costs(tmp_path, [])
     assert [(cost.rule, cost.dataset, cost.seconds) for cost in only] == [("report", "", 1.5)]
 

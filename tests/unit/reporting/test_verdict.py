@@ -172,13 +172,16 @@ def test_dots_have_the_intervals_of_users(results: Path) -> None:
     table = made(results)
     compared = compare(table, MAIN)
     assert compared is not None
-    drawn = plots.by_run(table, MAIN, compared.intervals)
+    drawn = plots.by_run(table, MAIN, compared.intervals, compared.outside)
     assert drawn is not None
     low, high = compared.intervals["id/sasrec"]
     assert f"{low:.4f} to {high:.4f}" in drawn.description
     assert drawn.description.startswith("semantic/sasrec: ")
     assert drawn.description.rpartition("; ")[2].startswith("oracle: ")
     assert "with 95 % intervals" in drawn.title
+    wide = plots.by_run(table, MAIN, compared.intervals, 0.1)
+    assert wide is not None
+    assert "with 90 % intervals" in wide.title
 
 
 def test_quality_against_cost(results: Path) -> None:

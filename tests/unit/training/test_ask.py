@@ -11,7 +11,7 @@ import pytest
 
 from tessera.artifacts.files import read_json, write_json
 from tessera.settings.search import Asking, Dimension
-from tessera.training.ask import ask_round
+from tessera.training.ask import ask_round, parameter
 
 pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
 
@@ -105,10 +105,10 @@ def test_all_may_fail(tmp_path: Path) -> None:
 
 
 def test_the_ends_of_a_range_can_be_told(tmp_path: Path) -> None:
-    """A setting has six digits, so it may lie a little outside of what Optuna was told."""
+    """A setting has six digits, and yet lies within what was tried on the settings."""
     dimension = Dimension(low=0.12345678, high=0.23456781)
     trials = [write_trial(tmp_path / f"{n}.json", {"training.x": dimension.value(n)}, 0.5) for n in (0, 1)]
-    assert dimension.value(1) > 0.23456781
+    assert (dimension.value(0), dimension.value(1)) == (0.123457, 0.23456781)
     ask_round(Asking(space={"training.x": dimension}, sampler="tpe", seed=0, round=2), trials, tmp_path / "round.json")
     assert len(read_json(tmp_path / "round.json")["values"]) == 2
 
@@ -116,3 +116,9 @@ def test_the_ends_of_a_range_can_be_told(tmp_path: Path) -> None:
 def test_whole_numbers_below_zero_have_equal_shares() -> None:
     drawn = Counter(Dimension(low=-3, high=3).value((n + 0.5) / 700) for n in range(700))
     assert drawn == dict.fromkeys(range(-3, 4), 100)
+
+
+def test_choices_that_are_equal_are_told_apart_by_their_type() -> None:
+    switch = Dimension(choices=[0, 1, False, True, None])
+    assert [parameter(switch, value) for value in (0, 1, False, True, None)] == [0, 1, 2, 3, 4]
+    assert parameter(switch, 1.0) == 1

@@ -71,3 +71,10 @@ def test_the_last_lines(jobs: Jobs) -> None:
         "Time: 3 min 20 s",
     ]
     assert closing_lines(jobs, ["logs"], 5.0, whole=False) == ["Logs: logs", "Time: 5 s"]
+
+
+def test_the_best_among_drawn_candidates(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(TABLE.replace("NDCG@10", "NDCG@10 (100 sampled)"))
+    assert best(table, "NDCG@10", {"oracle"}) == ("latent/sasrec", 0.5)
+    assert best(table, "NDCG@1", {"oracle"}) is None
