@@ -119,13 +119,30 @@ def _nothing(times: np.ndarray | None) -> Histories:
     return Histories.of(empty, times=None if times is None else empty.astype(np.float64))
 
 
-class PrefixBatches(WindowBatches):
-    """Batches of single targets, each after up to `size` items before it, for models that read a history to one end.
+class SingleTargetBatches(WindowBatches):
+    """Batches of windows with one target each, their last item: all of the same number, give or take one.
 
-    All batches of an epoch have the same number of targets, give or take a few. A step is the mean over its targets:
-    with a budget of positions, a target after one item would share its step with 25 times as many others as one after
-    fifty, and count that much less.
+    A step is the mean over its targets. With a budget of positions, a target after one item would share its step with
+    25 times as many others as one after fifty, and count that much less. So `tokens` is what a batch has on average;
+    batches of the longest windows have more.
     """
+
+    def _pools(self, order: np.ndarray) -> list[np.ndarray]:
+        """Pools of the same size, so that none ends in a batch of a few."""
+        return self._parts(order, 64 * self.tokens)
+
+    def _cut(self, chosen: np.ndarray) -> list[np.ndarray]:
+        """Cut rows sorted by falling length into batches of the same number."""
+        return self._parts(chosen, self.tokens)
+
+    def _parts(self, rows: np.ndarray, positions: int) -> list[np.ndarray]:
+        """Parts of the same size that hold so many positions on average; none is empty."""
+        parts = max(1, round(len(rows) * self._mean / positions))
+        return np.array_split(rows, min(parts, len(rows))) if len(rows) else []
+
+
+class PrefixBatches(SingleTargetBatches):
+    """Batches of single targets, each after up to `size` items before it, for models that read a history to one end."""
 
     def __init__(
         self,
@@ -141,8 +158,7 @@ class PrefixBatches(WindowBatches):
             offsets: (users + 1,) user u stands in rows offsets[u - 1]:offsets[u].
             items: (rows,) in time order within a user.
             size: most items before a target.
-            tokens: positions of a batch, the targets with them, on average over an epoch; batches of the longest rows
-                have more.
+            tokens: positions of a batch, the targets with them, on average over an epoch.
             targets: (items + 1,) which items may be targets; None takes all.
             times: (rows,) seconds of the items, for systems that read them.
         """
@@ -157,19 +173,6 @@ class PrefixBatches(WindowBatches):
         self.lengths = np.minimum(place[ends], size) + 1
         self.starts = ends + 1 - self.lengths
         self.targets = len(ends)
-
-    def _pools(self, order: np.ndarray) -> list[np.ndarray]:
-        """Pools of the same size, so that none ends in a batch of a few."""
-        return self._parts(order, 64 * self.tokens)
-
-    def _cut(self, chosen: np.ndarray) -> list[np.ndarray]:
-        """Cut rows sorted by falling length into batches of the same number."""
-        return self._parts(chosen, self.tokens)
-
-    def _parts(self, rows: np.ndarray, positions: int) -> list[np.ndarray]:
-        """Parts of the same size that hold so many positions on average; none is empty."""
-        parts = max(1, round(len(rows) * self._mean / positions))
-        return np.array_split(rows, min(parts, len(rows))) if len(rows) else []
 
     def batch(self, numbers: np.ndarray) -> Histories:
         """The items before each target, and the targets; no targets make a batch that models still accept."""

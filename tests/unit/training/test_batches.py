@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tessera.training.batches import PrefixBatches, WindowBatches, windows
+from tessera.training.batches import PrefixBatches, SingleTargetBatches, WindowBatches, windows
 
 
 def make(seed=0, users=60):
@@ -51,23 +51,25 @@ def test_batches_keep_their_budget_and_waste_little():
     assert sum(batches.lengths) / sum(r * c for r, c in shapes) > 0.9
 
 
-def test_every_single_target_counts_the_same_whatever_stands_before_it():
+@pytest.mark.parametrize("prefixes", [True, False])
+def test_every_single_target_counts_the_same_whatever_stands_before_it(prefixes):
     """A step is the mean over its targets, so that all steps must have as many."""
     lengths = np.minimum(np.random.default_rng(0).geometric(0.08, 4000) + 2, 200)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    batches = PrefixBatches(offsets, np.ones(offsets[-1], np.int32), 50, tokens=4000)
-    plan = batches.plan(0, 0)
+    items = np.ones(offsets[-1], np.int32)
+    one = PrefixBatches(offsets, items, 50, 4000) if prefixes else SingleTargetBatches(offsets, items, 51, 1, 4000)
+    plan = one.plan(0, 0)
     sizes = np.array([len(numbers) for numbers in plan])
     assert sizes.max() <= sizes.min() + 2
-    weights = np.zeros(batches.targets)
+    weights = np.zeros(len(one.starts))
     for numbers in plan:
         weights[numbers] += 1 / len(numbers)
-    short, long = weights[batches.lengths <= 3], weights[batches.lengths >= 40]
+    short, long = weights[one.lengths <= 3], weights[one.lengths >= 40]
     assert short.mean() == pytest.approx(long.mean(), rel=0.01)
-    padded = np.array([len(numbers) * batches.lengths[numbers].max() for numbers in plan])
+    padded = np.array([len(numbers) * one.lengths[numbers].max() for numbers in plan])
     assert padded.mean() == pytest.approx(4000, rel=0.1)
-    assert batches.lengths.sum() / padded.sum() > 0.9
-    assert sorted(np.concatenate(plan)) == list(range(batches.targets))
+    assert one.lengths.sum() / padded.sum() > 0.9
+    assert sorted(np.concatenate(plan)) == list(range(len(one.starts)))
 
 
 @pytest.mark.parametrize(("histories", "batches"), [([51, 51, 2], 101), ([1, 0], 0)])

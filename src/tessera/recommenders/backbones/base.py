@@ -32,6 +32,8 @@ class Backbone(nn.Module, ABC):
     """Items that two successive training windows share: a causal model predicts all items of a window but its first."""
     causal: bool = False
     """The state at a position has seen that position and those before it, and no other."""
+    last_only: bool = False
+    """A window has one target, its last item."""
     reads_times: bool = False
     """Whether `examples` and `encode` are given the times of histories; to others they never are."""
 

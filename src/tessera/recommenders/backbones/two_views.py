@@ -25,6 +25,7 @@ class TwoViews(Backbone):
         self.dim = 2 * backbones[0].dim
         self.max_length = backbones[0].max_length
         self.overlap = backbones[0].overlap
+        self.last_only = backbones[0].last_only
         self.reads_times = backbones[0].reads_times
 
     def attends(self) -> list[Block]:

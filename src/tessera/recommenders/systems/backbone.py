@@ -17,6 +17,7 @@ from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.base import ItemEncoder
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories
 from tessera.recommenders.systems.encoded_items import EncodedItems
+from tessera.recommenders.window_batches import window_batches
 from tessera.settings.kinds import implementation
 from tessera.settings.runs import Run
 from tessera.settings.systems.backbone import BackboneSystem
@@ -55,10 +56,10 @@ class SequentialRecommender(EncodedItems):
     def batches(self, run: Run, histories: TrainingHistories) -> WindowBatches:
         """Windows of training histories that lose no target, or every target by itself after what was before it."""
         assert isinstance(run.method, BackboneSystem)
-        offsets, items, tokens = histories.offsets, histories.items, run.training.batch_tokens
         if run.method.samples == "prefixes":
-            return PrefixBatches(offsets, items, self.backbone.max_length, tokens, times=histories.times)
-        return WindowBatches(offsets, items, self.backbone.window, self.backbone.overlap, tokens, times=histories.times)
+            most, tokens = self.backbone.max_length, run.training.batch_tokens
+            return PrefixBatches(histories.offsets, histories.items, most, tokens, times=histories.times)
+        return window_batches(self.backbone, run, histories)
 
     def losses(self, histories: Histories, at: Position) -> Losses:
         """The loss of the targets of windows or prefixes, and the auxiliary losses of the item encoder."""

@@ -38,6 +38,7 @@ from tessera.recommenders.robustness import (
 )
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate
 from tessera.recommenders.systems.encoded_items import EncodedItems
+from tessera.recommenders.window_batches import window_batches
 from tessera.settings.kinds import implementation
 from tessera.settings.runs import Run
 from tessera.settings.systems.cider import CIDerSystem
@@ -145,8 +146,7 @@ class CIDer(EncodedItems):
 
     def batches(self, run: Run, histories: TrainingHistories) -> WindowBatches:
         """Windows of training histories that lose no target."""
-        size, overlap = self.backbone.window, self.backbone.overlap
-        return WindowBatches(histories.offsets, histories.items, size, overlap, run.training.batch_tokens)
+        return window_batches(self.backbone, run, histories)
 
     def program(self, run: Run, histories: TrainingHistories, validate: Validate) -> list[Phase]:
         """Epochs, and after them the choice of tau on validation, where it is to be chosen."""

@@ -33,6 +33,7 @@ from tessera.recommenders.item_encoders.parts import of_all_processes
 from tessera.recommenders.stream_alignment import Alignment
 from tessera.recommenders.streams import Drawn, Exchange, Modalities, unit
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate, VectorRecommender
+from tessera.recommenders.window_batches import window_batches
 from tessera.settings.kinds import implementation
 from tessera.settings.runs import Run
 from tessera.settings.systems.findrec import FindRecSystem
@@ -117,8 +118,7 @@ class FindRec(VectorRecommender):
 
     def batches(self, run: Run, histories: TrainingHistories) -> WindowBatches:
         """Windows of training histories that lose no target."""
-        size, overlap = self.backbone.window, self.backbone.overlap
-        return WindowBatches(histories.offsets, histories.items, size, overlap, run.training.batch_tokens)
+        return window_batches(self.backbone, run, histories)
 
     def program(self, run: Run, histories: TrainingHistories, validate: Validate) -> list[Phase]:
         """One phase of epochs; with a score, two optimisers in turn, and neither moves what is the other's."""

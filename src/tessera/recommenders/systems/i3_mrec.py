@@ -22,6 +22,7 @@ from tessera.recommenders.environments import Views
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories
 from tessera.recommenders.systems.invariant import InvariantRecommender, Modalities
+from tessera.recommenders.window_batches import window_batches
 from tessera.settings.kinds import implementation
 from tessera.settings.runs import Run
 from tessera.settings.systems.i3_mrec import I3MRecSystem
@@ -71,8 +72,7 @@ class I3MRec(InvariantRecommender):
 
     def batches(self, run: Run, histories: TrainingHistories) -> WindowBatches:
         """Windows of training histories that lose no target."""
-        size, overlap = self.backbone.window, self.backbone.overlap
-        return WindowBatches(histories.offsets, histories.items, size, overlap, run.training.batch_tokens)
+        return window_batches(self.backbone, run, histories)
 
     def losses(self, histories: Histories, at: Position) -> Losses:
         """The loss of fused vectors, of each environment, of how unlike those are, and of the bottleneck."""

@@ -30,6 +30,7 @@ from tessera.recommenders.item_encoders.table import TableItemEncoder
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate, VectorRecommender
 from tessera.recommenders.tower import Tower
 from tessera.recommenders.towers import AlignedItems, Gate, text_items
+from tessera.recommenders.window_batches import window_batches
 from tessera.settings.kinds import implementation
 from tessera.settings.runs import Run
 from tessera.settings.systems.pad import AlignmentPhase, Expert, PADSystem
@@ -170,8 +171,7 @@ class PAD(VectorRecommender):
 
     def batches(self, run: Run, histories: TrainingHistories) -> WindowBatches:
         """Windows of training histories that lose no target."""
-        size, overlap = self.backbone[0].window, self.backbone[0].overlap
-        return WindowBatches(histories.offsets, histories.items, size, overlap, run.training.batch_tokens)
+        return window_batches(self.backbone[0], run, histories)
 
     def losses(self, histories: Histories, at: Position) -> Losses:
         """The loss of the targets of windows, and in the second phase the alignment of the step's items."""

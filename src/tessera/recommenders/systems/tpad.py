@@ -30,6 +30,7 @@ from tessera.recommenders.missing import Lost, Present
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate, VectorRecommender
 from tessera.recommenders.tower import Tower
 from tessera.recommenders.transitions import Disentangler, Laws, Parts, disentangling_losses, mean_states
+from tessera.recommenders.window_batches import window_batches
 from tessera.settings.kinds import implementation
 from tessera.settings.runs import Run
 from tessera.settings.systems.tpad import TPADSystem
@@ -334,8 +335,7 @@ class TPAD(VectorRecommender):
 
     def batches(self, run: Run, histories: TrainingHistories) -> WindowBatches:
         """Windows of training histories that lose no target."""
-        size, overlap = self.backbone.window, self.backbone.overlap
-        return WindowBatches(histories.offsets, histories.items, size, overlap, run.training.batch_tokens)
+        return window_batches(self.backbone, run, histories)
 
     def losses(self, histories: Histories, at: Position) -> Losses:
         """The loss of the targets of windows."""
