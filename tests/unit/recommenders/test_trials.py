@@ -144,6 +144,8 @@ def test_a_training_that_ended_before_the_kill_is_not_done_again(
     assert read_json(output) | {"seconds": 0} == read_json(whole) | {"seconds": 0}
     curves = [path.with_name("history.jsonl").read_text().splitlines() for path in (output, whole)]
     assert [json.loads(row)["loss"] for row in curves[0]] == [json.loads(row)["loss"] for row in curves[1]]
+    trained = sum(json.loads(row)["seconds"] for row in curves[0])
+    assert read_json(output)["seconds"] >= round(trained, 1)  # though the job that ended only read what was there
     assert not list((tmp_path / "state").rglob("*"))
 
 
