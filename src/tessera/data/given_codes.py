@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-# <a_12>, a_12 or 12
-_CODE = re.compile(r"<?(?:[A-Za-z]+_)?(\d+)>?")
+from tessera.settings.quantizers.base import MOST_CODES
+
+# <a_12>, a_12 or 12; no more digits than a code may have, as numbers of any length take their time
+_CODE = re.compile(r"<?(?:[A-Za-z]+_)?0*(\d{1,9})>?")
 _EXPECTED = "expected one object of raw item ids to lists of codes"
 _LOOKED_AT = 1 << 16
 """Characters of a file that are read before anything runs."""
@@ -24,7 +26,7 @@ def read_codes(source: Path) -> tuple[list[str], np.ndarray]:
     """Raw ids and (ids, levels) codes of the file.
 
     Raises:
-        GivenCodesError: it is no such JSON, or codes are missing or are no numbers.
+        GivenCodesError: it is no such JSON, or codes are missing, are no numbers or too large ones.
     """
     try:
         pairs = json.loads(source.read_text(encoding="utf-8-sig"), object_pairs_hook=_Pairs)
@@ -79,9 +81,10 @@ def _codes(source: Path, raw: str, value: Any) -> list[int]:
 
 
 def _code(source: Path, raw: str, code: Any) -> int:
-    if isinstance(code, int) and not isinstance(code, bool) and code >= 0:
-        return code
     matched = _CODE.fullmatch(code) if isinstance(code, str) else None
-    if matched is None:
-        raise GivenCodesError(f"{source}: id {raw!r} has the code {code!r}, expected a number from 0 or '<a_12>'")
-    return int(matched[1])
+    number = int(matched[1]) if matched else code
+    if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < MOST_CODES:
+        return number
+    raise GivenCodesError(
+        f"{source}: id {raw!r} has the code {code!r:.60}, expected a number from 0 to {MOST_CODES - 1:,} or '<a_12>'"
+    )

@@ -54,9 +54,9 @@ def open_picture(path: str | Path, side: int | None = None) -> Image.Image:
             breaks off, or it has more than `LARGEST` pixels.
     """
     path = Path(path)
-    if not path.is_file():
-        raise PictureError(path, "no such file")
     try:
+        if not path.is_file():  # a name that is too long is an error here, too
+            raise PictureError(path, "no such file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the check below takes the place of Pillow's warning of large pictures
             with Image.open(path, formats=FORMATS) as picture:

@@ -180,7 +180,7 @@ def fit_autoencoders(settings: LearnedCodes, data: Sequence[PartVectors], state:
             with torch.no_grad():
                 for part, rows in zip(parts, owned, strict=True):
                     part.codebooks.start(torch.cat([part.encoder(chunk) for chunk in torch.split(rows, CHUNK)]))
-            log.info("codebooks start from k-means of %d latent vectors", len(tables[0]))
+                    log.info("codebooks start from k-means of %d latent vectors", len(rows))
 
     training = settings.training
     program = [Phase(updates, FixedSteps(training.steps), {"model": Optimizer(training)}, begin=begin)]

@@ -26,8 +26,8 @@ def read(settings: GivenCodes, source: Path, items_parquet: Path) -> SemanticIds
         source: the JSON file.
         items_parquet: the dataset's items.
     Raises:
-        GivenCodesError: the file is no such JSON, codes are missing or are no numbers, or it knows no item of the
-            dataset.
+        GivenCodesError: the file is no such JSON, codes are missing, are no numbers or too large ones, or it knows no
+            item of the dataset.
     """
     raw_ids, rows = read_codes(source)
     if settings.offset:

@@ -186,7 +186,7 @@ def describe_kept(
     if quantizer.ordered:
         books = [book.numpy() for book in quantizer.codebooks]
         sums = sum(book[chosen[:, level]] for level, book in enumerate(books))
-        # where residuals are scaled before a level, code vectors do not simply add up
+        # a quantiser of a folder of your own may look codes up in another way than as the sum of their vectors
         if np.allclose(sums, latent, atol=1e-4):
             description["residual_ratios"] = residual_ratios(encoded, books, chosen)
     return description

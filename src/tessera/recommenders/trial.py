@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +26,8 @@ def try_run(
     """Train a run and write `output` (trial.json) and the curve, history.jsonl, beside it. No test target is read.
 
     A training that cannot go on, because its loss is no number, is a trial that failed, with `validation` null. One
-    that ended before the job was killed is not done again.
+    that ended before the job was killed is not done again. `seconds` are of this job, or of the whole curve where that
+    is more: epochs before a kill stand in it.
 
     Args:
         run: with the values of the trial.
@@ -54,13 +56,20 @@ def try_run(
         log.warning("WARNING: this trial failed: %s", error)
         write_history(output.with_name("history.jsonl"), [])
         outcome["failed"] = str(error)
-    seconds = round(time.monotonic() - started, 1)
-    write_json(output, {"values": run.chosen, "seed": run.seed, "seconds": seconds, **outcome})
+    seconds = max(time.monotonic() - started, _curve_seconds(output.with_name("history.jsonl")))
+    write_json(output, {"values": run.chosen, "seed": run.seed, "seconds": round(seconds, 1), **outcome})
     for path in (description, history, weights):
         path.unlink(missing_ok=True)
     for folder in weights.parents[:3]:  # the root of a trial's states may hold those of other rows
         with suppress(OSError):
             folder.rmdir()
+
+
+def _curve_seconds(history: Path) -> float:
+    """What the rows of a curve took: each epoch with its validation, and each phase of steps, whose clock runs on."""
+    rows = [json.loads(row) for row in history.read_text(encoding="utf-8").splitlines()]
+    epochs = sum(row.get("seconds", 0.0) + row.get("validation_seconds", 0.0) for row in rows if "epoch" in row)
+    return float(epochs + sum({row.get("phase"): row["seconds"] for row in rows if "step" in row}.values()))
 
 
 def _validation(run: Run, data: Path, inputs: RunInputs, weights: Path) -> float:

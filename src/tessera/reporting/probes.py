@@ -14,9 +14,16 @@ _NAME = 60
 """Most characters of an attribute's name."""
 _UNPROBED = 12
 """Most attributes that are named as not probed."""
-KEYS = ("probes", "hidden_probes")
-"""Of diagnostics: the catalogue's own attributes, and those that a generated world hides."""
+KEYS = {"probes": False, "hidden_probes": True}
+"""Of diagnostics: the catalogue's own attributes, and the truth of a generated world, which is hidden."""
 NEEDED = ("accuracy", "balanced", "majority", "values", "judged")
+
+
+class Attribute(NamedTuple):
+    """What is probed. A column of the items and the truth behind it may share a name; their labels differ."""
+
+    name: str
+    hidden: bool
 
 
 class ProbeCell(NamedTuple):
@@ -62,8 +69,6 @@ def probe_table(diagnostics: Mapping[str, Mapping[str, Any]], paths: Mapping[str
         ArtifactError: a probe lacks a key.
     """
     probes = {name: _probes(read, paths[name]) for name, read in diagnostics.items()}
-    hidden = {attribute for read in diagnostics.values() for attribute in read.get("hidden_probes", {})}
-    known = {attribute for read in diagnostics.values() for attribute in read.get("probes", {})}
     attributes = list(dict.fromkeys(attribute for own in probes.values() for attribute in own))
     if not attributes:
         return None
@@ -73,22 +78,26 @@ def probe_table(diagnostics: Mapping[str, Mapping[str, Any]], paths: Mapping[str
         (name, name in bounds, [_cell(own.get(attribute), name == best[attribute]) for attribute in attributes])
         for name, own in probes.items()
     ]
-    columns = [_column(attribute, probes, attribute in hidden - known) for attribute in attributes]
+    columns = [_column(attribute, probes) for attribute in attributes]
     majority = [_majority(attribute, probes) for attribute in attributes]
-    return ProbeTable(columns, majority, rows, _notes(diagnostics, columns, bounds))
+    return ProbeTable(columns, majority, rows, _notes(diagnostics, attributes, bounds))
 
 
-def _probes(diagnostics: Mapping[str, Any], path: object) -> dict[str, Mapping[str, float]]:
+def _probes(diagnostics: Mapping[str, Any], path: object) -> dict[Attribute, Mapping[str, float]]:
     """All probes of a table, those of the catalogue's own attributes first."""
-    own = {name: probe for key in KEYS for name, probe in diagnostics.get(key, {}).items()}
+    own = {
+        Attribute(name, hidden): probe
+        for key, hidden in KEYS.items()
+        for name, probe in diagnostics.get(key, {}).items()
+    }
     for attribute, probe in own.items():
         for key in NEEDED:
             if key not in probe:
-                raise ArtifactError(f"{path}: the probe of {attribute!r} lacks the key {key!r}")
+                raise ArtifactError(f"{path}: the probe of {attribute.name!r} lacks the key {key!r}")
     return own
 
 
-def _best(attribute: str, probes: Mapping[str, Mapping[str, Any]], bounds: set[str]) -> str | None:
+def _best(attribute: Attribute, probes: Mapping[str, Mapping[Attribute, Any]], bounds: set[str]) -> str | None:
     """The table that knows an attribute best, of those that had to find it out and beat the most frequent value."""
     rivals = {
         name: own[attribute]["accuracy"]
@@ -112,29 +121,30 @@ def _cell(probe: Mapping[str, float] | None, best: bool) -> ProbeCell:
     return ProbeCell(probe["accuracy"], _percent(probe["accuracy"]), more, best)
 
 
-def _column(attribute: str, probes: Mapping[str, Mapping[str, Any]], hidden: bool) -> ProbedAttribute:
+def _column(attribute: Attribute, probes: Mapping[str, Mapping[Attribute, Any]]) -> ProbedAttribute:
     counts = sorted({own[attribute]["values"] for own in probes.values() if attribute in own})
     shown = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return ProbedAttribute(one_line(attribute, _NAME), shown, hidden)
+    return ProbedAttribute(one_line(attribute.name, _NAME), shown, attribute.hidden)
 
 
-def _majority(attribute: str, probes: Mapping[str, Mapping[str, Any]]) -> ProbeCell:
+def _majority(attribute: Attribute, probes: Mapping[str, Mapping[Attribute, Any]]) -> ProbeCell:
     """The largest over the tables: they differ where tables lack items."""
     share = max(own[attribute]["majority"] for own in probes.values() if attribute in own)
     return ProbeCell(share, _percent(share), "share of the most frequent value")
 
 
-def _notes(diagnostics: Mapping[str, Mapping[str, Any]], columns: list[ProbedAttribute], bounds: set[str]) -> list[str]:
+def _notes(diagnostics: Mapping[str, Mapping[str, Any]], attributes: list[Attribute], bounds: set[str]) -> list[str]:
     notes = [
         "Percent of items whose value a linear probe (multinomial logistic regression) reads off the vector, judged on "
         "items that it was not fitted on; on hover the mean over values"
     ]
-    if hidden := [column.name for column in columns if column.hidden]:
-        notes.append(f"hidden in the generated world, no column of its items: {', '.join(hidden)}")
+    if hidden := [one_line(attribute.name, _NAME) for attribute in attributes if attribute.hidden]:
+        notes.append(f"hidden: truth of the generated world, read from no column of its items: {', '.join(hidden)}")
     if bounds:
         notes.append("bound: made of the true attributes themselves")
-    unprobed = list(dict.fromkeys(name for read in diagnostics.values() for name in read.get("unprobed", [])))
-    if unprobed:
+    shown = {attribute.name for attribute in attributes}
+    lacking = dict.fromkeys(name for read in diagnostics.values() for name in read.get("unprobed", []))
+    if unprobed := [name for name in lacking if name not in shown]:
         named = [one_line(name, _NAME) for name in unprobed[:_UNPROBED]]
         more = f" and {len(unprobed) - len(named)} more" if len(unprobed) > len(named) else ""
         notes.append(f"not probed (texts, numbers, or too few items): {', '.join(named)}{more}")

@@ -373,17 +373,25 @@ def begin(line: Line, costs: Costs, jobs: Sequence[Asked], cores: int) -> None:
         ],
         cores,
     )
-    on = f"on {cores} core{'s' * (cores != 1)}"
-    if estimate.unknown == estimate.jobs:
-        line.say(f"{len(jobs)} jobs {on}; how long they take is not known")
+    count, on = _counted(len(jobs), "job"), f"on {_counted(cores, 'core')}"
+    if not estimate.jobs:
+        line.say(f"{count}, about no time")
+    elif estimate.unknown == estimate.jobs:
+        line.say(f"{count} {on}; how long {'it takes' if len(jobs) == 1 else 'they take'} is not known")
     else:
-        line.say(f"{len(jobs)} jobs, {minutes(estimate.seconds)} {on} ({estimate.sources})")
+        line.say(f"{count}, {minutes(estimate.seconds)} {on} ({estimate.sources})")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def plan_lines(costs: Costs, jobs: Sequence[Asked], cores: int) -> list[str]:
     """Jobs by rule, with what each and all of them will take: a table and its sum."""
     if not jobs:
         return ["nothing to be done"]
+    if not any(job.benchmark for job in jobs):
+        return [f"{_counted(len(jobs), 'job')}, about no time"]
     lines = [f"{'rule':<16}{'jobs':>6}{'each':>14}{'together':>14}{'memory':>11}{'disk':>11}"]
     every: list[tuple[Cost | None, int]] = []
     disk = 0.0
@@ -403,8 +411,8 @@ def plan_lines(costs: Costs, jobs: Sequence[Asked], cores: int) -> list[str]:
         shown.append(f"{sum(sized):,.1f} MB" if sized else "")
         lines.append(f"{rule:<16}{len(of_rule):>6}{shown[0]:>14}{shown[1]:>14}{shown[2]:>11}{shown[3]:>11}".rstrip())
     estimate = together(every, cores)
-    on = f"on {cores} core{'s' * (cores != 1)}"
     took = "how long is not known" if estimate.unknown == estimate.jobs else minutes(estimate.seconds)
-    lines.append(f"{len(jobs)} jobs, {took} {on}, at most {estimate.memory:,.0f} MB a job, {disk:,.0f} MB on disk")
+    counts = f"{_counted(len(jobs), 'job')}, {took} on {_counted(cores, 'core')}"
+    lines.append(f"{counts}, at most {estimate.memory:,.0f} MB a job, {disk:,.0f} MB on disk")
     lines.append(f"jobs: {estimate.sources}")
     return lines

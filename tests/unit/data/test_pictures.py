@@ -49,6 +49,8 @@ def test_what_is_no_picture_is_one_error(tmp_path: Path, content: bytes) -> None
 def test_missing_and_broken_off_pictures(tmp_path: Path) -> None:
     with pytest.raises(PictureError, match="no such file"):
         open_picture(tmp_path / "none.png")
+    with pytest.raises(PictureError, match="File name too long"):
+        open_picture(tmp_path / ("x" * 300 + ".png"))
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "whole.png")
     (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:3000])

@@ -57,6 +57,11 @@ def test_a_byte_order_mark_is_no_part_of_the_codes(tmp_path: Path) -> None:
     assert marked == plain == [[-1], [1], [3]]
 
 
+def test_the_largest_code_and_zeros_before_a_number(tmp_path: Path) -> None:
+    found = read(tmp_path, {"a": [2**20 - 1, "<b_0000000000003>"], "c": [0, "000"]}, ["a", "c"])
+    assert found.codes.tolist() == [[-1, -1], [2**20 - 1, 3], [0, 0]]
+
+
 def test_an_offset_makes_no_two_ids_one(tmp_path: Path) -> None:
     with pytest.raises(GivenCodesError, match=r"codes\.json: the ids '1' and '01' are one number, 1; with an 'offset'"):
         read(tmp_path, {"1": [1], "01": [2]}, ["1", "2"], offset=1)
@@ -82,6 +87,13 @@ def test_numbers_and_an_offset(tmp_path: Path) -> None:
         ({"a": ["<a_x>"]}, "id 'a' has the code '<a_x>'"),
         ({"a": [True]}, "id 'a' has the code True"),
         ({"a": [-1]}, "id 'a' has the code -1"),
+        (
+            {"a": [1], "b": [99999999999999999999]},
+            "id 'b' has the code 9{20}, expected a number from 0 to",
+        ),
+        ({"a": [1], "b": [2**20]}, "id 'b' has the code 1048576, expected a number from 0 to 1,048,575"),
+        ({"a": ["<a_1048576>"]}, "id 'a' has the code '<a_1048576>', expected a number from 0 to 1,048,575"),
+        ({"a": ["9" * 5000]}, "id 'a' has the code '9+, expected a number from 0 to 1,048,575"),
         ({"a": [1.5]}, r"id 'a' has the code 1\.5"),
         ('{"a": [1], "a": [2]}', "names the id 'a' twice"),
         ({"0": [1], "1": [2]}, "meets 0 of 3 items .*: 'a', 'b', 'c'; in the file alone: '0', '1'; .*'offset'"),

@@ -222,6 +222,16 @@ def test_tables_are_read_side_by_side_or_apart(tmp_path: Path) -> None:
         read_parts(paths, 5, together=True)
 
 
+def test_the_log_tells_the_rows_of_each_part(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = settings_of("mm_rq_vae", training={**TRAINING, "steps": 1})
+    whole, few = part("a", 0), part("b", 1)
+    few.present[50:] = False
+    with caplog.at_level("INFO"):
+        implementation(settings).fit(settings, [whole, few], tmp_path)
+    started = [record.getMessage() for record in caplog.records if "k-means of" in record.getMessage()]
+    assert started == [f"codebooks start from k-means of {count} latent vectors" for count in (N, 50)]
+
+
 def test_given_codes_have_no_quantiser(tmp_path: Path) -> None:
     settings = GivenCodes(path="x.json")
     write_model(tmp_path / "model.safetensors", {}, {"settings": settings.model_dump(mode="json")})

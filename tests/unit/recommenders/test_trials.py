@@ -144,7 +144,31 @@ def test_a_training_that_ended_before_the_kill_is_not_done_again(
     assert read_json(output) | {"seconds": 0} == read_json(whole) | {"seconds": 0}
     curves = [path.with_name("history.jsonl").read_text().splitlines() for path in (output, whole)]
     assert [json.loads(row)["loss"] for row in curves[0]] == [json.loads(row)["loss"] for row in curves[1]]
+    trained = sum(json.loads(row)["seconds"] for row in curves[0])
+    assert read_json(output)["seconds"] >= round(trained, 1)  # though the job that ended only read what was there
     assert not list((tmp_path / "state").rglob("*"))
+
+
+def test_seconds_are_of_all_attempts(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of epochs before a kill the curve knows what they took; the clock of the job that goes on does not."""
+    rows = [
+        {"phase": "a", "step": 5, "seconds": 20.0},
+        {"phase": "a", "step": 10, "seconds": 40.0},
+        {"phase": "b", "epoch": 0, "validation_seconds": 1.0},
+        {"phase": "b", "epoch": 1, "seconds": 100.0, "validation_seconds": 3.0},
+        {"phase": "b", "epoch": 2, "seconds": 200.0},
+    ]
+
+    def ended(run: object, data: Path, inputs: object, weights: Path, *more: object) -> None:
+        weights.parent.mkdir(parents=True)
+        weights.write_bytes(b"")
+        write_json(weights.with_suffix(".json"), {"validation": 0.1, "best_epoch": 2, "epochs": 2})
+        weights.with_name("history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    monkeypatch.setattr(trial_module, "launch", ended)
+    output = tmp_path / "trial/trial.json"
+    try_run(with_values(make_run(), VALUES), data, RunInputs(), output, tmp_path / "state")
+    assert read_json(output)["seconds"] == 40 + 1 + 100 + 3 + 200
 
 
 def trial(folder: Path, number: int, validation: float | None) -> Path:

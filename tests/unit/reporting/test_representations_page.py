@@ -182,6 +182,36 @@ def test_probes_are_a_table_with_the_best_that_is_no_bound() -> None:
         probe_table({"text": {"probes": {"brand": {"accuracy": 1.0}}}}, {"text": "x.json"})
 
 
+def test_a_column_and_the_truth_of_one_name_are_apart() -> None:
+    """The first table knows the items' own colours, the other, which has few of them, the true ones."""
+    probed = {
+        "whole": {"probes": {"colour": said(0.6)}, "unprobed": ["size"]},
+        "few": {"probes": {"size": said(0.3)}, "hidden_probes": {"colour": said(0.9)}, "unprobed": ["title"]},
+    }
+    made = probe_table(probed, dict.fromkeys(probed, "x.json"))
+    assert made is not None
+    assert [(attribute.name, attribute.hidden) for attribute in made.attributes] == [
+        ("colour", False),
+        ("size", False),
+        ("colour", True),
+    ]
+    rows = {name: [(cell.text, cell.best) for cell in cells] for name, _, cells in made.rows}
+    assert rows == {
+        "whole": [("60.0", True), ("–", False), ("–", False)],
+        "few": [("–", False), ("30.0", True), ("90.0", True)],
+    }
+
+
+def test_what_some_tables_were_probed_for_is_not_called_unprobed() -> None:
+    probed = {
+        "whole": {"probes": {"colour": said(0.6)}},
+        "few": {"probes": {}, "unprobed": ["colour", "title"]},
+    }
+    made = probe_table(probed, dict.fromkeys(probed, "x.json"))
+    assert made is not None
+    assert made.notes[-1] == "not probed (texts, numbers, or too few items): title"
+
+
 def test_probes_stand_on_the_page(results: Path, files: dict[str, dict[str, Path]], tmp_path: Path) -> None:
     tables = {}
     for name, more in PROBED.items():

@@ -184,6 +184,26 @@ def test_the_line_before_the_start_and_the_time_left() -> None:
     assert line.left() == pytest.approx(180.0)
 
 
+def test_jobs_that_take_no_time_are_told_as_such() -> None:
+    stream = io.StringIO()
+    begin(Line(stream), estimated(jobs()), [ASKED[3]], 2)
+    assert stream.getvalue() == "1 job, about no time\n"
+    assert plan_lines(estimated(jobs()), [ASKED[3]], 2) == ["1 job, about no time"]
+    assert plan_lines(estimated(jobs()), [ASKED[3], ASKED[3]], 2) == ["2 jobs, about no time"]
+
+
+def test_a_single_job_is_one_job() -> None:
+    ran("train", RUN, 120.0)
+    stream = io.StringIO()
+    begin(Line(stream), estimated(jobs()), [ASKED[1]], 2)
+    begin(Line(stream), estimated(jobs()), [ASKED[2]], 2)
+    assert stream.getvalue().splitlines() == [
+        "1 job, about 2 minutes on 2 cores (1 ran here before)",
+        "1 job on 2 cores; how long it takes is not known",
+    ]
+    assert plan_lines(estimated(jobs()), [ASKED[1]], 2)[-2].startswith("1 job, about 2 minutes on 2 cores, at most ")
+
+
 def test_a_plan_has_a_row_a_rule_and_a_sum() -> None:
     ran("train", RUN, 120.0, 640.0)
     Path("model").write_bytes(b"x" * 3_000_000)

@@ -11,7 +11,7 @@ from tessera.settings.base import shown_value
 from tessera.settings.kinds import Kind, KindOf
 from tessera.settings.references import ONE_SEQUENCE, Need, TableName
 
-_MOST_CODES = 2**20
+MOST_CODES = 2**20
 _NAMES = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 
 
@@ -68,11 +68,11 @@ class Codes(QuantizerSettings):
         """Tables that stand twice, and sizes that are not one for each level."""
         if len(set(self.tables)) < len(self.tables):
             yield "tables", f"names something twice: {self.tables}"
-        if len(self.sizes) != self.levels or min(self.sizes) < 2 or max(self.sizes) > _MOST_CODES:
+        if len(self.sizes) != self.levels or min(self.sizes) < 2 or max(self.sizes) > MOST_CODES:
             yield (
                 "codes",
                 f"{shown_value(self.codes)} is not a number above 1 for each of {self.levels} levels "
-                f"(at most {_MOST_CODES:,})",
+                f"(at most {MOST_CODES:,})",
             )
 
 

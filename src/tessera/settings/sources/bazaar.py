@@ -47,7 +47,7 @@ class BazaarSource(DatasetSettings):
     mean_history: float = Field(12.0, ge=6, le=500)
     """Mean number of interactions a user (log-normal, 5 to 10 times the mean, at most half of the items)."""
     tastes: int = Field(120, ge=4)
-    """Tastes that users draw their interests from; memory grows with tastes x items (8 bytes each)."""
+    """Tastes that users draw their interests from; memory grows with tastes x items (24 bytes each, `lifelong`: 40)."""
     popularity: float = Field(1.3, ge=0, le=3)
     """Exponent of the Zipf law of item popularity; 0 makes all items equally popular."""
     drift: float = Field(0.03, ge=0, le=1)
