@@ -79,8 +79,8 @@ class Training(OptimizerSettings, Hardware, LoopSettings):
     validation_users: int | None = Field(None, ge=1)
     """Validate on a fixed random sample of users of this size; null takes all."""
     batch_tokens: int = Field(6400, ge=1)
-    """Padded positions a step (128 histories of length 50); of prefixes (`samples`), whose steps all have the same
-    number of targets, on average."""
+    """Most padded positions a step (128 histories of length 50). Where each row has one target (`samples: prefixes`,
+    `targets: last`) it is their mean: those steps all have the same number of targets."""
     gradient_clip: float | None = Field(5.0, gt=0)
     """Largest gradient norm; null does not clip."""
     warm_start: str | None = None

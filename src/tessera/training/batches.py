@@ -127,6 +127,19 @@ class SingleTargetBatches(WindowBatches):
     batches of the longest windows have more.
     """
 
+    def __init__(
+        self,
+        offsets: np.ndarray,
+        items: np.ndarray,
+        size: int,
+        overlap: int,
+        tokens: int,
+        times: np.ndarray | None = None,
+    ) -> None:
+        """See `WindowBatches`."""
+        super().__init__(offsets, items, size, overlap, tokens, times)
+        self.targets = len(self.starts)
+
     def _pools(self, order: np.ndarray) -> list[np.ndarray]:
         """Pools of the same size, so that none ends in a batch of a few."""
         return self._parts(order, 64 * self.tokens)

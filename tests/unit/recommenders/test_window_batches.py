@@ -38,7 +38,7 @@ def test_where_a_window_has_one_target_every_step_has_as_many(settings: type[Any
         vectors = torch.randn(2, read.dim)
         found = [len(read.examples(batches.batch(numbers).items, vectors).targets) for numbers in batches.plan(0, 0)]
         sizes[targets] = (min(found), max(found))
-        assert sum(found) == (batches.targets if targets == "all" else len(batches.starts))
+        assert sum(found) == batches.targets
     fewest, most = sizes["last"]
     assert most <= fewest + 2
     fewest, most = sizes["all"]
