@@ -16,6 +16,7 @@ GENERAL = {"alignment", "heuristics"}
 PAPERS = {
     "lifelong_ctr": ("din", "sim", "eta", "sdim", "twin", "mirrn"),
     "filter": ("bsarec",),
+    "ensemble": ("opinion-pool",),
     "markov_mixture": ("fpmc", "knn-lm", "dirichlet-smoothing"),
 }
 """Pages whose papers have other names."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Self
@@ -47,6 +48,18 @@ class Histories:
             longest = max(1, int(part.lengths.max()))
             times = None if part.times is None else part.times[:, :longest]
             yield type(self)(part.items[:, :longest], part.lengths, part.users, times, part.targets)
+
+    def latest(self, length: int | None) -> Self:
+        """The ends of the histories, of at most so many items; None leaves them whole."""
+        if length is None or self.items.shape[1] <= length:
+            return self
+        kept = self.lengths.clamp(max=length)
+        columns = torch.arange(length, device=self.items.device)
+        real = columns < kept[:, None]
+        positions = torch.where(real, (self.lengths - kept)[:, None] + columns, 0)
+        items = torch.where(real, self.items.gather(1, positions), 0)
+        times = None if self.times is None else self.times.gather(1, positions).masked_fill(~real, math.nan)
+        return replace(self, items=items, lengths=kept, times=times)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
         parts: dict[str, Tensor | None] = {field.name: getattr(self, field.name) for field in fields(self)}

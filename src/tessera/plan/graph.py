@@ -21,7 +21,7 @@ from tessera.settings.language import BuiltModel, ByModel
 from tessera.settings.losses.cross_entropy import CrossEntropy
 from tessera.settings.missing import Missing
 from tessera.settings.recipes.base import RecipeSettings
-from tessera.settings.references import TRUTH, RunReference, named, walk
+from tessera.settings.references import TRUTH, ReadRun, named, walk
 from tessera.settings.runs import Run
 from tessera.settings.systems.backbone_base import UnderBackbones
 from tessera.settings.systems.base import SystemSettings, TrainedSystem
@@ -64,9 +64,7 @@ class Plan:
                 runs += [Run.model_validate({**fixed, "seed": seed}) for seed in getattr(system, "seeds", [0])]
                 continue
             seeds = system.seeds or config.experiment.seeds
-            under: list[str | None] = [None]
-            if isinstance(system, UnderBackbones):
-                under = [*(system.backbones or config.experiment.backbones)]
+            under: list[str | None] = [*system.under(config)] or [None]
             runs += [self.run(name, backbone, seed) for backbone in under for seed in seeds]
         return runs
 
@@ -76,11 +74,14 @@ class Plan:
         assert isinstance(system, TrainedSystem)
         backbone = config.backbones[backbone_name] if backbone_name is not None else None
         training = {**config.training.model_dump(), **(backbone.training if backbone else {}), **system.training}
-        models = named(system, "models")
+        members = self.members(system, seed)
+        said_of = [f"{member.system}/{member.recommender}: {text}" for member in members for text in member.remarks]
+        models = [*named(system, "models"), *(model for member in members for model in member.named("models"))]
         missing, modalities = self._lost(system)
         # a network of its own has a loss of its own
         loss = (system.loss or config.loss) if isinstance(system, UnderBackbones) else CrossEntropy()
-        resolved = Training.model_validate(training)
+        # what an ensemble is made of goes on from earlier runs, and it does not
+        resolved = Training.model_validate({**training, **({"warm_start": None} if members else {})})
         start = [f"goes on from the weights of {resolved.warm_start}"] * (resolved.warm_start is not None)
         return Run(
             system=name,
@@ -96,8 +97,18 @@ class Plan:
             tables=system.item_tables(config),
             missing=missing,
             modalities=modalities,
-            remarks=[*self._remarks(system, backbone_name, backbone), *([missing.remark] if missing else []), *start],
+            members=[member.model_copy(update={"remarks": []}) for member in members],
+            remarks=[
+                *self._remarks(system, backbone_name, backbone),
+                *([missing.remark] if missing else []),
+                *start,
+                *said_of,
+            ],
         )
+
+    def members(self, system: SystemSettings, seed: int) -> list[Run]:
+        """The runs that an ensemble under a seed is made of; none of any other system."""
+        return self.referred(system, seed) if system.COMBINES else []
 
     def _lost(self, system: SystemSettings) -> tuple[Missing | None, dict[str, list[str]]]:
         """What a system goes without, and what its tables are made from; what reads nothing lost stays as it is."""
@@ -132,8 +143,8 @@ class Plan:
 
     def referred(self, settings: Settings, seed: int) -> list[Run]:
         """The runs whose item vectors settings read; `seed` is that of the reader."""
-        references = (part for _, part in walk(settings) if isinstance(part, RunReference))
-        return [self.run(one.system, one.backbone, seed if one.seed is None else one.seed) for one in references]
+        read = [part.names(self.config) for _, part in walk(settings) if isinstance(part, ReadRun)]
+        return [self.run(system, backbone, seed if own is None else own) for system, backbone, own in read]
 
     @cached_property
     def click_runs(self) -> dict[str, CTRRun]:
@@ -167,7 +178,7 @@ class Plan:
 
     def codes(self, run: Run) -> list[str]:
         """The semantic IDs that a run reads."""
-        return named(run.method, "semantic_ids")
+        return run.named("semantic_ids")
 
     def quantized(self, codes: str) -> list[str]:
         """The item tables that semantic IDs are made of."""
@@ -213,7 +224,7 @@ class Plan:
             run = self.trained[noun.name]
             yield from (Noun("semantic_ids", name) for name in self.codes(run))
             yield from (Noun("table", name) for name in run.tables)
-            yield from (Noun("model", name) for name in named(run.method, "models"))
+            yield from (Noun("model", name) for name in run.named("models"))
             yield from (Noun("run", teacher.path) for teacher in self.referred(run.method, run.seed))
         elif noun.kind == "click_run":
             if self.click_runs[noun.name].semantic_ids and config.ctr is not None and config.ctr.semantic_ids:

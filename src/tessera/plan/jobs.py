@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tessera.artifacts.places import PICTURES, REPORT, experiment_folder, place
-from tessera.artifacts.run_folder import RunFolder
+from tessera.artifacts.run_folder import DESCRIPTION, RunFolder
 from tessera.data.downloads import is_url
 from tessera.data.files import find, model_files, parts
 from tessera.data.picture_stamp import look_again
@@ -159,7 +159,12 @@ class Jobs:
             elif read.kind == "embedder":
                 files["embedder"] = self.file(read, dataset)
             elif read.kind == "run" and not judged:
-                files["teacher"] = self.file(read, dataset)
+                if noun.kind == "run" and self.plan.trained[noun.name].members:
+                    files["members"] = [*files.get("members", []), self.file(read, dataset)]
+                    described = self.file(read, dataset, DESCRIPTION)
+                    files["member_descriptions"] = [*files.get("member_descriptions", []), described]
+                else:
+                    files["teacher"] = self.file(read, dataset)
         if noun.kind == "run" and not judged:
             files |= self._start(self.plan.trained[noun.name], dataset)
         if noun.kind == "click_run" and self.plan.click_runs[noun.name].model.READS_CONTENT:

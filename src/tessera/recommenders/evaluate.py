@@ -19,7 +19,7 @@ from tessera.evaluation.judge import Scorer, evaluation_table, protocol_name, ra
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.systems.base import Fixed, as_scorer, fixed, recommender
 from tessera.recommenders.user_vectors import told_of_vectors
-from tessera.settings.changes import with_values
+from tessera.settings.changes import as_trained
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
 from tessera.training.machine import pick_device
@@ -34,7 +34,7 @@ def load_scorer(model: Path, run: Run, popularity: np.ndarray, inputs: RunInputs
     tensors, description = read_model(model)
     if description["items"] != len(popularity) - 1:
         raise ArtifactError(f"{model}: trained on {description['items']} items, the dataset has {len(popularity) - 1}")
-    run = with_values(run, description.get("run", {}).get("chosen", {}))
+    run = as_trained(run, description.get("run", {}))
     if run.heuristic:
         return fixed(run)(run.method, tensors)
     trained = recommender(run).build(run, inputs.under(run), popularity)

@@ -37,6 +37,8 @@ class RunInputs(Settings):
     """Item tables by name."""
     teacher: str | None = None
     """Weights of the ID run that the run is aligned with."""
+    members: list[str] = Field(default_factory=list)
+    """Weights of the runs that an ensemble is made of, each with its description beside it."""
     codes: str | None = None
     """Semantic IDs (Parquet); the quantiser's `model.safetensors` lies beside them."""
     model: str | None = None
@@ -55,7 +57,7 @@ class RunInputs(Settings):
     def digests(self) -> list[str]:
         """Fingerprints of the files, for the identity of a run's state."""
         files = [path for _, path in sorted(self.tables.items())]
-        files += [path for path in (self.teacher, self.codes, *self.source) if path]
+        files += [path for path in (self.teacher, *self.members, self.codes, *self.source) if path]
         files += [str(Path(self.codes).with_name("model.safetensors"))] if self.codes else []
         files += [str(Path(self.model, "model.safetensors"))] if self.model else []
         files += [self.start, str(RunFolder(Path(self.start).parent).items)] if self.start else []
@@ -159,12 +161,13 @@ def constant(vectors: np.ndarray, present: np.ndarray) -> bool:
 
 
 def run_inputs(run: Run, files: Mapping[str, Any]) -> RunInputs:
-    """The inputs of a run from the named inputs of its rule: `tables`, `teacher`, `codes`, `language_model`, `source`,
-    `start`."""
+    """The inputs of a run from the named inputs of its rule: `tables`, `teacher`, `members`, `codes`,
+    `language_model`, `source`, `start`."""
     tables = dict(zip(run.tables, map(str, files.get("tables", [])), strict=True))
     return RunInputs(
         tables=tables,
         teacher=files.get("teacher"),
+        members=list(files.get("members", [])),
         codes=files.get("codes"),
         model=files.get("language_model"),
         source=list(files.get("source", [])),

@@ -15,6 +15,7 @@ import torch
 from tessera.artifacts.files import file_digest, read_json
 from tessera.artifacts.logs import log
 from tessera.artifacts.models import write_model
+from tessera.artifacts.run_folder import DESCRIPTION
 from tessera.data.dataset import Cases, Dataset, load_dataset, read_raw_ids
 from tessera.evaluation.groups import repeat_warning
 from tessera.evaluation.judge import counted_cases, validation_metrics
@@ -22,6 +23,7 @@ from tessera.language.models import fingerprint
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.systems.base import Recommender, as_scorer, fixed, recommender, training_histories
 from tessera.recommenders.warm_start import Begin, begin, latest, trained_on
+from tessera.settings.changes import as_trained
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
 from tessera.training.checkpoint import clear
@@ -66,7 +68,7 @@ def as_long_as(program: Sequence[Phase], best: Mapping[str, int]) -> list[Phase]
         ValueError: it does not say of a phase.
     """
     epochs = [phase for phase in program if isinstance(phase.until, Epochs)]
-    best = {epochs[-1].name: best[""], **best}
+    best = {**({epochs[-1].name: best[""]} if epochs else {}), **best}
     if missing := [phase.name for phase in epochs if phase.name not in best]:
         raise ValueError(
             f"the run that was validated does not say after how many epochs it was best in {missing[0]!r}; "
@@ -115,6 +117,7 @@ def train_run(
         ValueError: a file that the run reads was not given.
     """
     dataset = load_dataset(data)
+    run = _of_members(run, inputs)
     read = {name: file_digest(file) for name, file in inputs.read_again().items()}
     raw_ids = read_raw_ids(data, "items")
     description: dict[str, Any] = {
@@ -155,11 +158,20 @@ def train_run(
     clear(folder / "checkpoint.safetensors")
     if validated is None and "NDCG@10" in best:
         log.info("best epoch %d of %d, validation NDCG@10 %.4f", best["epoch"], epochs, best["NDCG@10"])
+    elif run.members:
+        log.info("nothing is trained: its members are")
     elif not epochs:
         log.warning("WARNING: %s/%s: no epoch is trained%s", run.system, run.recommender,
                     f", for none made the run of {validated} better" if validated else "")  # fmt: skip
     else:
         log.info("trained on everything for %d epochs, as many as %s needed", epochs, validated)
+
+
+def _of_members(run: Run, inputs: RunInputs) -> Run:
+    """A run whose members, if it has any, are as they were trained."""
+    described = [read_json(Path(weights).with_name(DESCRIPTION))["run"] for weights in inputs.members]
+    members = [as_trained(member, its) for member, its in zip(run.members, described, strict=True)]
+    return run.model_copy(update={"members": members})
 
 
 def _train_network(
@@ -190,10 +202,11 @@ def _train_network(
     program = model.program(run, histories, validate if needed is None else None)
     if needed is not None:
         program = as_long_as(program, needed)
+    learned = " and ".join(f"{phase.batches.targets:,}" for phase in program if phase.batches is not None)
     log.info(
         "%s/%s seed %d: %s parameters, %s targets, %s validation users, on %s",
         run.system, run.recommender, run.seed, f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,}",
-        " and ".join(f"{phase.batches.targets:,}" for phase in program if phase.batches is not None),
+        learned or "no",
         f"{len(cases):,}", machine.device,
     )  # fmt: skip
     engine = Engine(model, program, run.training, run.seed, folder, machine, f"{run.system}/{run.recommender}")

@@ -201,7 +201,7 @@ def check_inputs(run: Run, inputs: RunInputs, start: Start, matched: Matched) ->
             "adapters fit no other; name one that stays the same under models: {folder: PATH}"
         )
     if inputs.codes is not None:
-        (name,) = named(run.method, "semantic_ids")
+        (name,) = run.named("semantic_ids")
         _check_codes(name, inputs.codes, start, matched)
     before = start.description["run"].get("tables", [])
     for (name, path), earlier in zip(inputs.tables.items(), before, strict=False):

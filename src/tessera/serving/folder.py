@@ -22,7 +22,6 @@ from tessera.artifacts.tables import ArtifactError
 from tessera.data.files import find, model_files
 from tessera.recommenders.inputs import RunInputs
 from tessera.settings.language import BuiltModel, FolderModel
-from tessera.settings.references import named
 from tessera.settings.runs import Run
 from tessera.settings.training import LoopSettings
 
@@ -69,17 +68,24 @@ def run_files(folder: str | Path) -> RunFiles:
     saved, root = where.saved, where.root
     inputs = RunInputs(
         tables={name: str(root / place("table", name)) for name in run.tables},
-        codes=next((str(root / place("semantic_ids", name)) for name in named(run.method, "semantic_ids")), None),
+        codes=next((str(root / place("semantic_ids", name)) for name in run.named("semantic_ids")), None),
     )
-    models = [root / place("model", name) for name in named(run.method, "models")]
+    models = [root / place("model", name) for name in run.named("models")]
     if isinstance(run.model, BuiltModel):
         inputs = inputs.model_copy(update={"model": str(models[0])})
     elif isinstance(run.model, FolderModel) and saved:
-        run = run.model_copy(update={"model": run.model.model_copy(update={"folder": str(models[0])})})
+        run = _reads_model(run, str(models[0]))
     files = RunFiles(folder, run, where.items, inputs)
     _check(files, saved)
     _check_same(files)
     return files
+
+
+def _reads_model(run: Run, folder: str) -> Run:
+    """A run that reads its language model in this folder, as its members do."""
+    members = [_reads_model(member, folder) for member in run.members]
+    model = run.model.model_copy(update={"folder": folder}) if run.model is not None else None
+    return run.model_copy(update={"model": model, "members": members})
 
 
 def _read_run(folder: Path) -> Run:
@@ -185,10 +191,10 @@ def _copied(files: RunFiles) -> list[tuple[Path, str]]:
     run, inputs = files.run, files.inputs
     copies = [(files.model, "model.safetensors"), (files.folder / "model.json", "model.json"), (files.items, ITEMS)]
     copies += [(Path(path), place("table", name)) for name, path in inputs.tables.items()]
-    for name in named(run.method, "semantic_ids"):
+    for name in run.named("semantic_ids"):
         for file in ("codes.parquet", "model.safetensors"):
             copies.append((Path(str(inputs.codes)).with_name(file), place("semantic_ids", name, file)))
-    for name in named(run.method, "models"):
+    for name in run.named("models"):
         if isinstance(run.model, FolderModel):
             folder = find(run.model.folder)
         elif inputs.model:

@@ -65,3 +65,14 @@ def with_values(run: Run, values: Mapping[str, Any]) -> Run:
         field, keys = below(path, run.method)
         run = run.model_copy(update={field: replaced(getattr(run, field), keys, values[path])})
     return run.model_copy(update={"chosen": {**run.chosen, **values}})
+
+
+def as_trained(run: Run, described: Mapping[str, Any]) -> Run:
+    """A run with what a search chose for it, and for the runs that it is made of.
+
+    Args:
+        described: the run as its `model.json` describes it.
+    """
+    members = zip(run.members, described.get("members", [{}] * len(run.members)), strict=True)
+    run = with_values(run, described.get("chosen", {}))
+    return run.model_copy(update={"members": [as_trained(member, its) for member, its in members]})

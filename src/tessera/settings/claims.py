@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import Field
 
 from tessera.settings.base import Settings, did_you_mean
-from tessera.settings.systems.backbone_base import UnderBackbones
 
 if TYPE_CHECKING:
     from tessera.settings.config import Config
@@ -81,10 +80,7 @@ def all_rows(config: Config) -> list[str]:
     rows = []
     for name in config.experiment.systems:
         system = config.systems[name]
-        if isinstance(system, UnderBackbones):
-            rows += [f"{name}/{backbone}" for backbone in system.backbones or config.experiment.backbones]
-        else:
-            rows.append(f"{name}/{system.label}")
+        rows += [f"{name}/{recommender}" for recommender in system.under(config) or [system.label]]
     return rows
 
 

@@ -207,9 +207,7 @@ def compared(config: Config) -> list[str]:
     """What a baseline is called: a system, or a system under a backbone."""
     names: list[str] = []
     for name in config.experiment.systems:
-        system = config.systems[name]
-        under = (system.backbones or config.experiment.backbones) if isinstance(system, UnderBackbones) else []
-        names += [name, *(f"{name}/{backbone}" for backbone in under)]
+        names += [name, *(f"{name}/{backbone}" for backbone in config.systems[name].under(config))]
     return list(dict.fromkeys(names))
 
 

@@ -61,7 +61,15 @@ SystemName = Annotated[str, Ref("systems")]
 BackboneName = Annotated[str, Ref("backbones")]
 
 
-class RunReference(Settings):
+class ReadRun(Settings):
+    """A trained run that something else reads; it is trained first."""
+
+    def names(self, config: Any) -> tuple[str, str | None, int | None]:
+        """Its system; its backbone, None of a system that brings its own network; its seed, None for the reader's."""
+        raise NotImplementedError
+
+
+class RunReference(ReadRun):
     """A trained run whose item vectors are read."""
 
     system: Annotated[str, Ref("systems", ITEM_VECTORS)] = "id"
@@ -70,6 +78,10 @@ class RunReference(Settings):
     """The backbone under which it is trained."""
     seed: int | None = Field(None, ge=0)
     """The seed under which it is trained; null takes that of the run that reads it."""
+
+    def names(self, config: Any) -> tuple[str, str | None, int | None]:
+        """See `ReadRun.names`."""
+        return self.system, self.backbone, self.seed
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from tessera.settings.language import LanguageModel
 from tessera.settings.losses.base import Loss
 from tessera.settings.losses.cross_entropy import CrossEntropy
 from tessera.settings.missing import Missing
+from tessera.settings.references import named
 from tessera.settings.systems.base import System, TrainedSystem
 from tessera.settings.training import Training
 
@@ -41,6 +42,8 @@ class Run(Settings):
     """Pictures or texts that are lost."""
     modalities: dict[str, list[str]] = Field(default_factory=dict)
     """What the tables are made from, where something is lost or the system asks."""
+    members: list[Run] = Field(default_factory=list)
+    """The runs that an ensemble is made of."""
     chosen: dict[str, Any] = Field(default_factory=dict)
     """Settings that a search chose for it, by their paths in the config."""
     remarks: list[str] = Field(default_factory=list)
@@ -50,6 +53,11 @@ class Run(Settings):
     def path(self) -> str:
         """Folder of the run below `runs/` of a dataset."""
         return f"{self.system}/{self.recommender}/seed-{self.seed}"
+
+    def named(self, section: str) -> list[str]:
+        """The names of a section of the config that it holds, itself or by its members, each once."""
+        every = [*named(self.method, section), *(name for member in self.members for name in member.named(section))]
+        return list(dict.fromkeys(every))
 
     @property
     def apart_from_losses(self) -> str:

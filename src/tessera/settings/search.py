@@ -135,12 +135,11 @@ class Search(Settings):
                 yield f"space.{path}", problem
         if wrong:
             return
-        for name in self.systems or [name for name in compared if isinstance(known[name], TrainedSystem)]:
+        for name in self.systems or [
+            name for name in compared if isinstance(known[name], TrainedSystem) and searchable(known[name])
+        ]:
             system = config.systems[name]
-            under = [""]
-            if isinstance(system, UnderBackbones):
-                under = [*(system.backbones or config.experiment.backbones)]
-            for backbone in under:
+            for backbone in system.under(config) or [""]:
                 if not any(touches(path, name, backbone, system) for path in self.space):
                     row = f"{name}/{backbone}" if backbone else name
                     yield "space", f"holds nothing of {row!r}, which would be made {self.trials} times alike"
@@ -199,7 +198,12 @@ def _path_problems(config: Config, path: str, values: Sequence[Any]) -> Iterator
 
 
 def searchable(system: SystemSettings) -> bool:
-    """Whether a system has settings that a search could choose: all that are trained, and heuristics with keys."""
+    """Whether a system has settings that a search could choose: all that are trained, and heuristics with keys.
+
+    One that is made of other runs has none: its members are searched.
+    """
+    if system.COMBINES:
+        return False
     own = type(system).model_fields.keys() - SystemSettings.model_fields.keys()
     return isinstance(system, TrainedSystem) or (bool(own) and not system.ONLY_JUDGED)
 

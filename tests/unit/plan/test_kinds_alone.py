@@ -241,7 +241,7 @@ BY_TYPE = {
     ("evaluation/shift.py", "PopularityShift"),
     ("language/models.py", "BuiltModel"), ("language/models.py", "FolderModel"), ("language/models.py", "PackageModel"),
     ("plan/graph.py", "BuiltModel"), ("plan/graph.py", "Kind"), ("plan/graph.py", "PresetSettings"),
-    ("plan/graph.py", "RunReference"), ("plan/graph.py", "TrainedSystem"), ("plan/graph.py", "UnderBackbones"),
+    ("plan/graph.py", "ReadRun"), ("plan/graph.py", "TrainedSystem"), ("plan/graph.py", "UnderBackbones"),
     ("plan/jobs.py", "FolderModel"), ("plan/required.py", "CandidatesFile"), ("plan/required.py", "FileSource"),
     ("plan/required.py", "FolderModel"), ("plan/required.py", "GivenSystem"), ("plan/required.py", "LoopSettings"),
     ("plan/required.py", "PackageModel"), ("plan/warm_start.py", "Kind"), ("plan/warm_start.py", "Settings"),

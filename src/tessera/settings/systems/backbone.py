@@ -55,6 +55,5 @@ class BackboneSystem(UnderBackbones):
         yield from super().problems(config)
         if self.scores == "product":
             yield from ((key, "is read with `scores: cosine` alone") for key in _OF_COSINES & self.model_fields_set)
-        named = self.backbones or config.experiment.backbones
-        used = {name: config.backbones[name] for name in named if name in config.backbones}
+        used = {name: config.backbones[name] for name in self.under(config) if name in config.backbones}
         yield from ((f"items.{key}" if key else "items", text) for key, text in self.items.misfits(used, config))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tessera.settings.base import ASIDE
 from tessera.settings.losses.base import Loss
 from tessera.settings.references import BackboneName
 from tessera.settings.systems.base import TrainedSystem
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
 class UnderBackbones(TrainedSystem):
@@ -19,3 +22,7 @@ class UnderBackbones(TrainedSystem):
     """Overrides the experiment's `loss`."""
     backbones: Annotated[list[BackboneName] | None, ASIDE] = None
     """Only under these backbones; null takes the experiment's."""
+
+    def under(self, config: Config) -> list[str]:
+        """Those that it names, or the experiment's."""
+        return list(self.backbones or config.experiment.backbones)

@@ -26,6 +26,9 @@ class SystemSettings(Kind):
     KNOWS_MODALITIES: ClassVar[bool] = False
     """Whether it asks what its tables are made from, though nothing be lost."""
 
+    COMBINES: ClassVar[bool] = False
+    """Whether it is made of other runs (`Run.members`), which are trained first."""
+
     HISTORY_LOSSES: ClassVar[bool] = False
     """Whether its `users` reads the items of a history by `Catalogue.read` alone, so that a position can be given the
     vector of an item that lost something there (`robustness`)."""
@@ -36,6 +39,10 @@ class SystemSettings(Kind):
     def source(self, dataset: str, seed: int) -> str | None:
         """The path of a file that it reads besides what the plan knows; the job that makes it has it as `source`."""
         return None
+
+    def under(self, config: Config) -> list[str]:
+        """The backbones under which it runs; none where it brings its own network, or has none."""
+        return []
 
     @property
     def label(self) -> str:

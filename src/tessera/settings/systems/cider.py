@@ -127,8 +127,7 @@ class CIDerSystem(UnderBackbones):
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Also items without a modality, items that do not fit a backbone, and backbones that look both ways."""
         yield from super().problems(config)
-        named = self.backbones or config.experiment.backbones
-        used = {name: config.backbones[name] for name in named if name in config.backbones}
+        used = {name: config.backbones[name] for name in self.under(config) if name in config.backbones}
         yield from ((f"items.{key}" if key else "items", text) for key, text in self.items.misfits(used, config))
         for name, backbone in used.items():
             if not backbone.causal_states:

@@ -100,7 +100,7 @@ class FindRecSystem(UnderBackbones):
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Also backbones whose states have seen what they predict, and states narrower than what is compared."""
         yield from super().problems(config)
-        for name in self.backbones or config.experiment.backbones:
+        for name in self.under(config):
             backbone = config.backbones.get(name)
             if backbone is None:
                 continue
