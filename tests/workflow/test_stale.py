@@ -15,7 +15,7 @@ from tessera.settings.sources.base import DatasetSettings
 pytestmark = pytest.mark.workflow
 
 SHOWN = {"tables": 1, "report": 1}
-JUDGED = {"evaluate": 26, "oracle": 1, **SHOWN}
+JUDGED = {"evaluate": 27, "oracle": 1, **SHOWN}
 SHIFT = {"shift": 1, **SHOWN}
 ALL_CODES = {"quantize": 3, "health": 3}
 
@@ -37,14 +37,14 @@ def atlas(*names: str) -> dict[str, int]:
 
 
 # what reads items through a language model, and what reads it in turn
-READ = {"caption": 1, "tune": 4, "embed": 7, "diagnose": 5, "atlas": 6, **ALL_CODES, **runs(17)}
+READ = {"caption": 1, "tune": 4, "embed": 7, "diagnose": 5, "atlas": 6, **ALL_CODES, **runs(18)}
 MADE_ANEW = {"prepare": 1, "shift": 1, "table": 2, "pretrain": 1}
-PREPARED = {**MADE_ANEW, **READ, "diagnose": 7, "atlas": 7, "train": 26, **JUDGED}
+PREPARED = {**MADE_ANEW, **READ, "diagnose": 7, "atlas": 7, "train": 27, **JUDGED}
 # the ID run of the first seed is a table, which is part of the codes of `codes` and `mme_sid`
 COLLABORATIVE = {"table": 1, "diagnose": 1, **codes(1), **atlas("views")}
-TRAINED = {**COLLABORATIVE, **runs(23)}
+TRAINED = {**COLLABORATIVE, **runs(24)}
 ONE_TABLE = {"embed": 1, "diagnose": 1}
-REFINISHED = {"embed": 7, "diagnose": 5, "atlas": 6, **ALL_CODES, **runs(17)}
+REFINISHED = {"embed": 7, "diagnose": 5, "atlas": 6, **ALL_CODES, **runs(18)}
 REAEMB = {**ONE_TABLE, **codes(1), **atlas("views"), **runs(4)}
 MOCA = {**ONE_TABLE, **atlas("moca"), **runs(1)}
 # `reaemb` learns from captions, which `said` holds
@@ -80,7 +80,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("tables__reaemb__policy", "vector", {"tune": 1, **REAEMB}),
     ("tables__reaemb__negatives", "hard", {"tune": 1, **REAEMB}),
     ("tables__reaemb__reward", "ndcg", {"tune": 1, **REAEMB}),
-    ("tables__interests__most", 2, {"embed": 1, **runs(1)}),
+    ("tables__interests__most", 2, {"embed": 1, **runs(2)}),
     ("tables__collaborative__seed", 2, {**COLLABORATIVE, **runs(2)}),
     ("semantic_ids__plain__codes", 9, {**codes(1), **atlas("plain"), **runs(1)}),
     ("semantic_ids__learned__conflicts", "none", {**codes(1), **atlas("learned"), **runs(1)}),
@@ -92,7 +92,12 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("systems__dmesr__items__direction", "fine", runs(1)),
     ("systems__pad__align", None, runs(1)),
     ("systems__findrec__gate", "mean", runs(1)),
-    ("systems__eimf__matching", None, runs(1)),
+    # it is a member of the ensemble
+    ("systems__eimf__matching", None, runs(2)),
+    ("systems__ensemble__weights", [1, 1], runs(1)),
+    ("systems__ensemble__rounds", 1, runs(1)),
+    ("systems__ensemble__shares", [0.0, 0.5], runs(1)),
+    ("systems__ensemble__members", ["id/gru4rec", "eimf"], runs(1)),
     ("systems__i3_mrec__ids", "none", runs(1)),
     ("systems__i3_mrec_graph__layers", 2, runs(1)),
     ("systems__cider__popularity", None, runs(1)),
@@ -103,8 +108,8 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("backbones__gru4rec__hidden_dim", 8, runs(4)),
     # EIMF has no published habits
     ("preset", "official",
-     {**COLLABORATIVE, **runs(22), "tune": 3, "embed": 2, "diagnose": 3, "atlas": 4, **ALL_CODES}),
-    ("loss", {"kind": "bce"}, {**COLLABORATIVE, **runs(19)}),
+     {**COLLABORATIVE, **runs(23), "tune": 3, "embed": 2, "diagnose": 3, "atlas": 4, **ALL_CODES}),
+    ("loss", {"kind": "bce"}, {**COLLABORATIVE, **runs(20)}),
     # what reads a table that is made from pictures
     ("missing", {"image": 0.5}, runs(10)),
     # nothing is trained or judged again as it was
@@ -143,7 +148,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     (
         "experiment__systems",
         ["id", "popular", "item_knn", "markov", "latent", "text", "llmemb", "reaemb", "codes", "tiger", "tiger_exact",
-         "dmesr", "pad", "findrec", "eimf", "i3_mrec", "i3_mrec_graph", "cider", "mme_sid"],
+         "dmesr", "pad", "findrec", "eimf", "i3_mrec", "i3_mrec_graph", "cider", "mme_sid"],  # all but the ensemble
         {"rulegraph": 1, **SHOWN},
     ),
 ]  # fmt: skip
@@ -198,10 +203,11 @@ CODE = [
     (f"{LIBRARY}/recommenders/systems/tiger.py", "\n_MORE = 1\n", runs(2)),
     (f"{LIBRARY}/recommenders/systems/pad.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/systems/findrec.py", "\n_MORE = 1\n", runs(1)),
-    (f"{LIBRARY}/recommenders/systems/eimf.py", "\n_MORE = 1\n", runs(1)),
+    (f"{LIBRARY}/recommenders/systems/eimf.py", "\n_MORE = 1\n", runs(2)),
+    (f"{LIBRARY}/recommenders/systems/ensemble.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/systems/cider.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/environments.py", "\n_MORE = 1\n", runs(2)),
-    (f"{LIBRARY}/embedding/interests.py", "\n_MORE = 1\n", {"embed": 1, **runs(1)}),
+    (f"{LIBRARY}/embedding/interests.py", "\n_MORE = 1\n", {"embed": 1, **runs(2)}),
     (f"{LIBRARY}/recommenders/systems/pad_published.py", "\n_MORE = 1\n", {}),
     (f"{LIBRARY}/objectives/mmd.py", "\n_MORE = 1\n", {**codes(1), **atlas("views"), **runs(4)}),
     (f"{LIBRARY}/quantization/rq_kmeans.py", "\n_MORE = 1\n", {**codes(1), **atlas("plain"), **runs(1)}),

@@ -75,9 +75,11 @@ class Plan:
         backbone = config.backbones[backbone_name] if backbone_name is not None else None
         training = {**config.training.model_dump(), **(backbone.training if backbone else {}), **system.training}
         members = self.members(system, seed)
-        said_of = [f"{member.system}/{member.recommender}: {text}" for member in members for text in member.remarks]
         models = [*named(system, "models"), *(model for member in members for model in member.named("models"))]
         missing, modalities = self._lost(system)
+        own = self._remarks(system, backbone_name, backbone)
+        if members:  # what they lose and read is told of them
+            missing, own = None, [f"{one.row}: {text}" for one in members for text in one.remarks]
         # a network of its own has a loss of its own
         loss = (system.loss or config.loss) if isinstance(system, UnderBackbones) else CrossEntropy()
         # what an ensemble is made of goes on from earlier runs, and it does not
@@ -98,12 +100,7 @@ class Plan:
             missing=missing,
             modalities=modalities,
             members=[member.model_copy(update={"remarks": []}) for member in members],
-            remarks=[
-                *self._remarks(system, backbone_name, backbone),
-                *([missing.remark] if missing else []),
-                *start,
-                *said_of,
-            ],
+            remarks=[*own, *([missing.remark] if missing else []), *start],
         )
 
     def members(self, system: SystemSettings, seed: int) -> list[Run]:

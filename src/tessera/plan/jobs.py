@@ -301,7 +301,7 @@ class Jobs:
         run = self.plan.trained[noun.name]
         if not is_searched(self.plan, run):
             return {}
-        return {"chosen": self.search_file(self.raw(dataset), f"{run.system}/{run.recommender}")}
+        return {"chosen": self.search_file(self.raw(dataset), run.row)}
 
     def searches(self) -> list[str]:
         """What all searches of the experiment came to."""
@@ -353,8 +353,10 @@ class Jobs:
         """What judging a run depends on; the oracle has no noun."""
         evaluation = _told(self.config.evaluation, ["shift"])
         run = self.plan.trained[noun.name] if noun is not None else None
-        if run is not None and (searched_so := remark(self.plan, run)):
-            run = run.model_copy(update={"remarks": [*run.remarks, searched_so]})
+        if run is not None:
+            of_members = [f"{one.row}: {text}" for one in run.members if (text := remark(self.plan, one))]
+            own = remark(self.plan, run)
+            run = run.model_copy(update={"remarks": [*run.remarks, *([own] if own else []), *of_members]})
         return canonical({"evaluation": evaluation} | ({"run": _told(run)} if run is not None else {}))
 
     # ------------------------------------------------------------ missing modalities
@@ -492,7 +494,7 @@ class Jobs:
         """Folders of the runs that names stand for: of several seeds the first."""
         paths: dict[tuple[str, str], str] = {}
         for run in self.plan.runs:
-            if {run.system, f"{run.system}/{run.recommender}"} & set(names):
+            if {run.system, run.row} & set(names):
                 paths.setdefault((run.system, run.recommender), run.path)
         return list(paths.values())
 

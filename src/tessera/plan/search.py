@@ -18,7 +18,9 @@ def is_searched(plan: Plan, run: Run) -> bool:
     if search is None or not searchable(run.method):
         return False
     compared = search.systems if search.systems is not None else plan.config.experiment.systems
-    return run.system in compared and (not run.heuristic or bool(_paths(search, run)))
+    # what others read may be no row of the experiment
+    asked = run.system in compared and any(run.row == one.row for one in plan.runs)
+    return asked and (not run.heuristic or bool(_paths(search, run)))
 
 
 def searched(plan: Plan) -> dict[str, Run]:
@@ -26,7 +28,7 @@ def searched(plan: Plan) -> dict[str, Run]:
     runs: dict[str, Run] = {}
     for run in plan.runs:
         if is_searched(plan, run):
-            runs.setdefault(f"{run.system}/{run.recommender}", run)
+            runs.setdefault(run.row, run)
     return runs
 
 

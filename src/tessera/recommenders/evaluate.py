@@ -83,6 +83,7 @@ def evaluate_run(
         "seconds": round(seconds, 3),
         "remarks": [*remarks, *read_json(model.with_suffix(".json")).get("remarks", [])],
         "trained": not run.heuristic,
+        "members": [member.path for member in run.members],
         "missing": run.missing.model_dump(mode="json") if run.missing else None,
         "apart_from_losses": run.apart_from_losses,
         "user_vectors": told_of_vectors(scorer, cases, ranked),

@@ -117,12 +117,12 @@ def train_run(
         ValueError: a file that the run reads was not given.
     """
     dataset = load_dataset(data)
-    run = _of_members(run, inputs)
+    run, remarks = _of_members(run, inputs)
     read = {name: file_digest(file) for name, file in inputs.read_again().items()}
     raw_ids = read_raw_ids(data, "items")
     description: dict[str, Any] = {
         "run": run.model_dump(mode="json"), "items": dataset.n_items, "users": dataset.n_users, "inputs": read,
-        "trained_on": trained_on(data, dataset, raw_ids),
+        "trained_on": trained_on(data, dataset, raw_ids), **({"remarks": remarks} if remarks else {}),
     }  # fmt: skip
     if run.heuristic:
         tensors = fixed(run).make(run, dataset, data, inputs.under(run), output.parent)
@@ -167,11 +167,22 @@ def train_run(
         log.info("trained on everything for %d epochs, as many as %s needed", epochs, validated)
 
 
-def _of_members(run: Run, inputs: RunInputs) -> Run:
-    """A run whose members, if it has any, are as they were trained."""
-    described = [read_json(Path(weights).with_name(DESCRIPTION))["run"] for weights in inputs.members]
-    members = [as_trained(member, its) for member, its in zip(run.members, described, strict=True)]
-    return run.model_copy(update={"members": members})
+def _of_members(run: Run, inputs: RunInputs) -> tuple[Run, list[str]]:
+    """A run whose members, if it has any, are as they were trained, and what their trainings said of themselves.
+
+    Raises:
+        ValueError: their weights were not given.
+    """
+    if len(run.members) != len(inputs.members):
+        given = len(inputs.members)
+        raise ValueError(f"system {run.system!r} is made of {len(run.members)} runs, but weights of {given} were given")
+    described = [read_json(Path(weights).with_name(DESCRIPTION)) for weights in inputs.members]
+    remarks = [
+        f"{member.row}: {remark}"
+        for member, its in zip(run.members, described, strict=True) for remark in its.get("remarks", [])
+    ]  # fmt: skip
+    members = [as_trained(member, its["run"]) for member, its in zip(run.members, described, strict=True)]
+    return run.model_copy(update={"members": members}), remarks
 
 
 def _train_network(

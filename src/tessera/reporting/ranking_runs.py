@@ -40,6 +40,8 @@ class RankingRun(Run):
     """Shared with the runs that differ in what they lost alone; empty where it is not known."""
     user_vectors: tuple[dict[str, Any], ...] = ()
     """Of some test users, what each of several vectors stands for (`recommenders/user_vectors.py`)."""
+    members: tuple[str, ...] = ()
+    """Folders of the runs that it is made of, below `runs`."""
 
     JUDGED = "evaluation.parquet"
 
@@ -70,6 +72,7 @@ def read_run(path: str | Path) -> RankingRun:
         missing=Missing.model_validate(content["missing"]) if content.get("missing") else None,
         apart_from_losses=content.get("apart_from_losses", ""),
         user_vectors=tuple(content.get("user_vectors", ())),
+        members=tuple(content.get("members", ())),
         remarks=tuple(content.get("remarks", ())),
         trained=content.get("trained", True),
     )

@@ -109,6 +109,8 @@ def _read_run(folder: Path) -> Run:
 
 def _as_written_today(described: Any) -> Any:
     """A description without keys of loops that have another name today: no result depends on them."""
+    if isinstance(described, list):
+        return [_as_written_today(part) for part in described]
     if not isinstance(described, dict):
         return described
     return {key: _as_written_today(part) for key, part in described.items() if key not in LoopSettings.RENAMED}

@@ -289,7 +289,7 @@ def load_from(files: RunFiles, device: str = "auto") -> Recommender:
     run = files.run
     if run.method.ONLY_JUDGED:
         raise ValueError(f"{run.path}: is only judged: it is a file of another program, and reads no histories")
-    run = run.model_copy(update={"training": run.training.model_copy(update={"device": device})})
+    run = run.on(device)
     with torch.random.fork_rng():  # a network starts with random weights; the caller's numbers stay as they were
         scorer = load_scorer(files.model, run, catalogue.popularity, files.inputs)
     return Recommender(files, scorer, catalogue)

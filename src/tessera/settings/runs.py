@@ -54,6 +54,18 @@ class Run(Settings):
         """Folder of the run below `runs/` of a dataset."""
         return f"{self.system}/{self.recommender}/seed-{self.seed}"
 
+    def on(self, device: str) -> Run:
+        """The same on another device, its members too."""
+        members = [member.on(device) for member in self.members]
+        return self.model_copy(
+            update={"training": self.training.model_copy(update={"device": device}), "members": members}
+        )
+
+    @property
+    def row(self) -> str:
+        """What tables call it."""
+        return f"{self.system}/{self.recommender}"
+
     def named(self, section: str) -> list[str]:
         """The names of a section of the config that it holds, itself or by its members, each once."""
         every = [*named(self.method, section), *(name for member in self.members for name in member.named(section))]

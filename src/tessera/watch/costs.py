@@ -171,7 +171,7 @@ class Work:
         settings: Any = None
         if rule == "train":
             run = self.jobs.plan.trained.get(name)
-            return None if run is None or run.heuristic else run.training
+            return None if run is None or run.heuristic or run.members else run.training
         if rule == "train_ctr":
             settings = self.jobs.plan.click_runs.get(name)
         elif rule == "tune":
@@ -186,7 +186,9 @@ class Work:
     def amount_before(self, rule: str, of: str) -> float | None:
         """How much there was to do when a job ran, by what it wrote; None where that is not known."""
         dataset, _, name = of.partition("/")
-        if rule == "train" and name in self.jobs.plan.trained and (sizes := self.size(dataset)) is not None:
+        if self.training(rule, name) is None:
+            return self.amount(rule, of)
+        if rule == "train" and (sizes := self.size(dataset)) is not None:
             with suppress(OSError, ValueError, KeyError, TypeError):
                 file = self.jobs.file(Noun("run", name), dataset, "model.json")
                 training = json.loads(Path(file).read_text(encoding="utf-8"))["run"]["training"]

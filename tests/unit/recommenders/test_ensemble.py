@@ -15,7 +15,7 @@ from asking import CPU
 from pattern import ITEMS
 
 import tessera
-from tessera.artifacts.files import read_json
+from tessera.artifacts.files import read_json, write_json
 from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.data.dataset import load_dataset
@@ -296,6 +296,43 @@ def test_what_is_said_of_a_member_is_said_of_the_whole() -> None:
     assert "o/sasrec: runs under preset official" in run.remarks
 
 
+def test_what_members_lose_is_told_of_them(data: Path) -> None:
+    """The whole of members that lose nothing loses nothing; the remark of one that does stands once."""
+    whole_texts = {"text": {**MEMBERS["text"], "missing": {"text": 0.0}}}
+    run = plan({"recommender": "ensemble", "members": ["text", "ids/short"]}, systems=whole_texts,
+               missing={"text": 0.5}).runs[0]  # fmt: skip
+    assert (run.missing, run.remarks) == (None, [])
+    run = plan({"recommender": "ensemble", "members": ["text", "ids/short"]}, missing={"text": 0.5}).runs[0]
+    assert run.missing is None
+    assert [remark.partition(":")[0] for remark in run.remarks] == ["text/sasrec"]
+    assert run.members[0].missing is not None
+
+
+def test_what_a_training_said_of_itself_is_told_beside_the_whole(root: Path, data: Path, tmp_path: Path) -> None:
+    run = whole()
+    inputs = files_of(run, root)
+    marked = tmp_path / "told/model.safetensors"
+    marked.parent.mkdir()
+    marked.write_bytes(Path(inputs.members[0]).read_bytes())
+    described = read_json(Path(inputs.members[0]).with_suffix(".json"))
+    write_json(marked.with_suffix(".json"), {**described, "remarks": ["of unknown origin"]})
+    train_run(
+        run, data, inputs.model_copy(update={"members": [str(marked), *inputs.members[1:]]}),
+        tmp_path / "model.safetensors", tmp_path / "state",
+    )  # fmt: skip
+    assert read_json(tmp_path / "model.json")["remarks"] == ["ids/short: of unknown origin"]
+    with pytest.raises(ValueError, match="is made of 3 runs, but weights of 2 were given"):
+        train_run(
+            run, data, inputs.model_copy(update={"members": inputs.members[1:]}),
+            tmp_path / "model.safetensors", tmp_path / "state",
+        )  # fmt: skip
+
+
+def test_another_device_is_that_of_the_members_too() -> None:
+    moved = whole().on("cuda")
+    assert {one.training.device for one in (moved, *moved.members)} == {"cuda"}
+
+
 def test_members_go_on_from_earlier_runs_and_the_whole_does_not() -> None:
     made = plan(training={"warm_start": "earlier"})
     assert made.runs[0].training.warm_start is None
@@ -307,6 +344,12 @@ def test_a_search_is_of_the_members() -> None:
     asked: dict[str, Any] = {"datasets": ["x"], "systems": ["both", "text"], "backbones": ["sasrec"], "seeds": [1]}
     made = plan(search={"trials": 2, "space": space}, experiment=asked)
     assert set(searched(made)) == {"text/sasrec"}
+    # what stands beside the member's numbers stands beside those of the whole; a run that is no row is not searched
+    judged = Jobs(made).evaluation(Noun("run", made.runs[0].path))
+    assert "text/sasrec: settings chosen on validation among 2 quasi-random trials" in judged
+    other = plan({**BOTH, "members": ["text", "ids/gru4rec"]}, search={"trials": 2, "space": space},
+                 experiment={**asked, "systems": ["both", "text", "id"]})  # fmt: skip
+    assert Jobs(other).chosen(Noun("run", "ids/gru4rec/seed-1"), "x") == {}
     files = Jobs(made).inputs(Noun("run", made.runs[0].path), "x")
     assert any("/text/sasrec/" in file for file in files["members"])
     with pytest.raises(ConfigError, match="'both' is no system of the experiment that has settings to search"):
@@ -331,7 +374,16 @@ def test_the_code_of_members_is_that_of_the_whole() -> None:
         ({"members": ["text", "several/sasrec"]}, "members.1.backbone: 'several' brings its own network"),
         ({"members": ["text", "markov"]}, "members.1.system: 'markov' is not trained"),
         ({"members": ["text", "both"]}, "members.1.system: 'both' is an ensemble itself"),
-        ({"members": ["text", "text/sasrec"]}, "systems.both.members: names something twice: 'text'"),
+        ({"members": ["text", "text/sasrec"]}, "systems.both.members: name something twice under seed 1: 'text'"),
+        (
+            {"members": ["text", {"system": "text", "seed": 1}]},
+            "systems.both.members: name something twice under seed 1: 'text'",
+        ),
+        ({"members": ["text", "text/gru4rec"]}, "'text' runs under sasrec; add 'gru4rec' to its `backbones`"),
+        (
+            {"members": [{"system": "text", "seed": 1}, {"system": "several", "seed": 2}], "seeds": [1, 2]},
+            "systems.both.seeds: every member names its own, so that those of [1, 2] would give the same",
+        ),
         ({**BOTH, "weights": [1, 1]}, "systems.both: weights: expected one a member, 3 (got 2)"),
         ({**BOTH, "weights": [0, 0, 0]}, "weights: none is below 0, and one is above"),
         ({**BOTH, "weights": [1, -1, 1]}, "weights: none is below 0, and one is above"),

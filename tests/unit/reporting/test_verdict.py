@@ -131,6 +131,20 @@ def test_costs_are_those_of_training(results: Path, tmp_path: Path) -> None:
     assert others.text == ""
 
 
+def test_what_is_made_of_runs_costs_what_they_cost(results: Path, tmp_path: Path) -> None:
+    """Its own job and those of its members: seconds of all, the largest memory; unknown where one is not known."""
+    tree = tmp_path / "results"
+    shutil.copytree(results, tree)
+    trained = tree / "benchmarks" / "train"
+    entry = next(entry for entry in made(tree).entries if entry.name == "id/sasrec")
+    first, second, third = entry.runs
+    of_two = replace(first, members=(f"id/sasrec/seed-{second.seed}",))
+    alone = replace(entry, runs=(of_two,))
+    assert run_cost(trained, "bazaar", alone).text == "1 min 00 s, 660 MiB of memory"
+    of_unknown = replace(first, members=(f"id/sasrec/seed-{third.seed}",))
+    assert run_cost(trained, "bazaar", replace(entry, runs=(of_unknown,))).text == ""
+
+
 def test_the_page_says_what_made_it(results: Path, tmp_path: Path) -> None:
     tree = tmp_path / "results"
     shutil.copytree(results, tree)

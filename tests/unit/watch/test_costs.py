@@ -64,6 +64,20 @@ def test_twice_the_epochs_take_twice_as_long_but_for_the_start() -> None:
     assert cost.seconds == pytest.approx(1.5 + 2 * 20.0)
 
 
+def test_what_is_made_of_runs_trains_nothing() -> None:
+    """An ensemble takes as long whatever its members train."""
+    both = {"recommender": "ensemble", "members": ["id/sasrec", "text"]}
+    systems = {"text": {"items": {"table": "text"}}, "both": both}
+    asked = {"datasets": ["bazaar"], "systems": ["id", "text", "both"], "backbones": ["sasrec"], "seeds": [1]}
+    one, other = (jobs(epochs=epochs, systems=systems, experiment=asked) for epochs in (10, 20))
+    costs = [estimated(made).cost("train", "bazaar/both/ensemble/seed-1") for made in (one, other)]
+    assert costs[0] == costs[1] is not None
+    trained = [estimated(made).cost("train", RUN) for made in (one, other)]
+    assert costs[0] is not None
+    assert trained[0] is not None
+    assert costs[0].seconds < trained[0].seconds
+
+
 def test_another_seed_says_it_before_another_system_does() -> None:
     ran("train", "bazaar/id/sasrec/seed-2", 30.0, 600.0)
     assert estimated(jobs()).cost("train", "bazaar/text/sasrec/seed-1") == Cost(30.0, 600.0, "alike")

@@ -47,7 +47,12 @@ class _Remembered:
     parts: dict[bytes, list[Tensor]] = field(default_factory=dict)
     """By histories: (batch, items) log-probabilities of each member."""
     size: int = 0
-    """Bytes of the parts."""
+    """Bytes of the parts, and of the first that there was no room for."""
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more is kept."""
+        return self.size > REMEMBERED
 
 
 class Ensemble(Recommender):
@@ -195,17 +200,18 @@ class Ensemble(Recommender):
         return scores.float().log_softmax(1)
 
     def _known(self, histories: Histories) -> list[Tensor]:
-        """What the members say: validation asks for the same histories each time."""
+        """What the members say, as validation asks for the same histories each time; empty where memory is used up."""
         assert self._remembered is not None
         known = self._remembered
         key = histories.users.cpu().numpy().tobytes() + histories.items.cpu().numpy().tobytes()
         if key in known.parts:
             return known.parts[key]
+        if known.full:
+            return []
         parts = [self._log_probabilities(number, histories, known.prepared) for number in range(len(self.runs))]
-        size = sum(part.nbytes for part in parts)
-        if known.size + size <= REMEMBERED:
+        known.size += sum(part.nbytes for part in parts)
+        if not known.full:
             known.parts[key] = parts
-            known.size += size
         return parts
 
 

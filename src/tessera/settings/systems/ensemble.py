@@ -54,6 +54,8 @@ class Member(ReadRun):
             )
         elif self.backbone is not None and not under:
             yield "backbone", f"{self.system!r} brings its own network, and runs under no backbone"
+        elif self.backbone is not None and self.backbone not in under:
+            yield "backbone", f"{self.system!r} runs under {', '.join(under)}; add {self.backbone!r} to its `backbones`"
 
 
 class _OrText:
@@ -110,9 +112,15 @@ class EnsembleSystem(TrainedSystem):
             yield "missing", "is said of the members"
         if "warm_start" in self.training:
             yield "training.warm_start", "is said of the members, which are what is trained"
-        runs = Counter(member.names(config) for member in self.members)
-        if twice := [run for run, count in runs.items() if count > 1]:
-            yield "members", f"names something twice: {twice[0][0]!r}"
+        named_runs = [member.names(config) for member in self.members]
+        seeds = self.seeds or config.experiment.seeds
+        for seed in seeds:
+            runs = Counter((system, under, seed if own is None else own) for system, under, own in named_runs)
+            if twice := [run for run, count in runs.items() if count > 1]:
+                yield "members", f"name something twice under seed {seed}: {twice[0][0]!r}"
+                break
+        if len(seeds) > 1 and all(own is not None for _, _, own in named_runs):
+            yield "seeds", f"every member names its own, so that those of {seeds} would give the same; name one"
         for section, what in (("semantic_ids", "semantic IDs"), ("models", "language models")):
             read = [name for member in self.members for name in named(config.systems[member.system], section)]
             names = sorted(set(read))
