@@ -19,6 +19,7 @@ from tessera.artifacts.run_folder import DESCRIPTION
 from tessera.data.dataset import Cases, Dataset, load_dataset, read_raw_ids
 from tessera.evaluation.groups import repeat_warning
 from tessera.evaluation.judge import counted_cases, validation_metrics
+from tessera.evaluation.ranking import ScoreError
 from tessera.language.models import fingerprint
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.systems.base import Recommender, as_scorer, fixed, recommender, training_histories
@@ -28,6 +29,7 @@ from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
 from tessera.training.checkpoint import clear
 from tessera.training.engine import Engine
+from tessera.training.errors import TrainingError
 from tessera.training.history import write_history
 from tessera.training.launch import one_of_processes, run_processes
 from tessera.training.machine import Machine, seed_step, state_identity
@@ -75,9 +77,14 @@ def as_long_as(program: Sequence[Phase], best: Mapping[str, int]) -> list[Phase]
             "train that run again"
         )
     return [
-        replace(phase, until=replace(phase.until, most=best[phase.name])) if isinstance(phase.until, Epochs) else phase
+        replace(phase, until=_ended(phase.until, best[phase.name])) if isinstance(phase.until, Epochs) else phase
         for phase in program
     ]
+
+
+def _ended(until: Epochs, most: int) -> Epochs:
+    """So many epochs, at the rates that they have within the longest course: those that the validated run had."""
+    return replace(until, most=most, course=until.most)
 
 
 def best_epochs(history: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
@@ -207,7 +214,13 @@ def _train_network(
         cases = validation_cases(run, cases, judged)
 
     def validate() -> dict[str, float]:
-        return validation_metrics(as_scorer(model, machine.device), cases, judged)
+        try:
+            return validation_metrics(as_scorer(model, machine.device), cases, judged)
+        except ScoreError as error:  # the loss before the last step was finite still
+            raise TrainingError(
+                f"{run.row}: {error}: the weights are no numbers after the last step; lower training.learning_rate or "
+                "training.gradient_clip"
+            ) from None
 
     histories = training_histories(dataset, model.reads_times)
     program = model.program(run, histories, validate if needed is None else None)

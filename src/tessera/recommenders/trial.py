@@ -16,6 +16,7 @@ from tessera.recommenders.evaluate import load_scorer
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.train import launch, run_identity, validation_cases, validation_settings
 from tessera.settings.runs import Run
+from tessera.training.checkpoint import clear
 from tessera.training.errors import TrainingError
 from tessera.training.history import write_history
 
@@ -60,6 +61,7 @@ def try_run(
     write_json(output, {"values": run.chosen, "seed": run.seed, "seconds": round(seconds, 1), **outcome})
     for path in (description, history, weights):
         path.unlink(missing_ok=True)
+    clear(weights.parents[1] / "checkpoint.safetensors")  # of a trial that failed, or was killed at its end
     for folder in weights.parents[:3]:  # the root of a trial's states may hold those of other rows
         with suppress(OSError):
             folder.rmdir()

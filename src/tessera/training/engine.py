@@ -27,7 +27,7 @@ from tessera.training.phases import Epochs, FixedSteps, Optimizer, Phase, Positi
 from tessera.training.trackers import Trackers
 
 ROWS = 200
-"""Most rows of the curve of a phase of steps."""
+"""Rows of the curve of a phase of steps: at least half of them, where it has as many steps, and fewer than twice."""
 
 
 class Engine:
@@ -67,6 +67,7 @@ class Engine:
         self.best: dict[str, Tensor] = {}
         self.best_value = -math.inf
         self.bad = self.phase = self.epoch = self.step = self.done = 0
+        self.reported = 0
         self.begun = False
         self.sums: dict[str, list[float]] = {}
         self.seconds = 0.0
@@ -74,15 +75,30 @@ class Engine:
 
     # ------------------------------------------------------------ state
 
-    _RESUMED = ("history", "best_value", "bad", "phase", "begun", "epoch", "step", "done", "sums", "seconds")
+    _RESUMED = (
+        "history",
+        "best_value",
+        "bad",
+        "phase",
+        "begun",
+        "epoch",
+        "step",
+        "done",
+        "sums",
+        "seconds",
+        "reported",
+    )
 
     def save(self) -> None:
-        """Write the checkpoint; only the first process does."""
+        """Write the checkpoint, and tell the trackers of the rows that it holds; only the first process does."""
+        # a kill between the two loses a row there; told before, it would stand there twice
+        first, self.reported = self.reported, len(self.history)
         if self.machine.first:
             progress = {name: getattr(self, name) for name in self._RESUMED}
             if not math.isfinite(self.best_value):
                 progress["best_value"] = None
             save_checkpoint(self.checkpoint, self.trained, self.optimizers.values(), self.best, progress)
+        self._report(first)
         self.saved_at = time.monotonic()
 
     def resume(self) -> None:
@@ -125,8 +141,8 @@ class Engine:
 
         Returns:
             the training curve. A phase of epochs has a row an epoch: `loss`, speed, and the validation metrics where
-            they were taken; the model is left with its best weights. A phase of steps has at most `ROWS` rows: means
-            since the row before. Several phases have their names in the rows, several losses a column each.
+            they were taken; the model is left with its best weights. A phase of steps has fewer than twice `ROWS` rows:
+            means since the row before. Several phases have their names in the rows, several losses a column each.
         Raises:
             TrainingError: the loss became NaN or infinite, or there is nothing to train on.
         """
@@ -147,6 +163,10 @@ class Engine:
             log.info("%s: asked to stop: saving the state at %s", self.label, self._place())
             self.save()
             raise
+        except TrainingError:
+            self._report(self.reported)
+            raise
+        self._report(self.reported)
         if self.trackers is not None:
             self.trackers.finish()
         return self.history
@@ -199,6 +219,12 @@ class Engine:
         return chosen
 
     def _close_phase(self) -> None:
+        if not self.best and not all(one.isfinite().all() for moved in self.moved.values() for one in moved):
+            phase = self.program[self.phase].name
+            raise TrainingError(
+                f"{self.label}: the weights are no numbers after the last step of phase {phase!r}; lower "
+                "training.learning_rate or training.gradient_clip"
+            )
         with unbroken():
             if self.best:
                 self.trained.load_state_dict(self.best)
@@ -221,11 +247,13 @@ class Engine:
                     self.seconds = before + time.monotonic() - started
                     if self.step % every == 0 or self.step == until.count:
                         self._close_row(phase)
-                progress.update(1, f"loss {self.history[-1]['loss']:.4f}" if self.history else "")
+                losses = [row["loss"] for row in self.history[-1:] if "loss" in row]
+                progress.update(1, f"loss {losses[0]:.4f}" if losses else "")
                 self._save_if_late(always=self.settings.checkpoint_seconds == 0)
 
     def _run_epochs(self, phase: Phase, until: Epochs) -> None:
         assert phase.batches is not None
+        course = until.most if until.course is None else until.course
         self._weigh_start(phase, until)
         while self.epoch < until.most and self.bad < until.patience:
             self._set_modes(phase)
@@ -236,7 +264,7 @@ class Engine:
                 while self.step < len(plan):
                     mine = plan[self.step][self.machine.rank :: self.machine.world]
                     with unbroken():  # nor what a model counted in half a step
-                        self._step(phase, phase.batches.batch(mine), until.most * len(plan))
+                        self._step(phase, phase.batches.batch(mine), course * len(plan))
                         self.seconds = before + time.monotonic() - started
                     progress.update(1, f"loss {self._mean('loss'):.4f}")
                     if self.step < len(plan) and self.settings.checkpoint_seconds:
@@ -253,7 +281,6 @@ class Engine:
         with unbroken():
             self._compare(metrics[until.metric])
             self.history.append(row | metrics)
-            self._tell_events(row | metrics, 0)
         if self.machine.first:
             log.info("as it came: %s", ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
@@ -269,7 +296,7 @@ class Engine:
             rate = schedule(phase.optimizers[name].settings, self.done, steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        at = Position(self.epoch, self.step, self.done, self.done / max(1, steps), self.optimizers)
+        at = Position(self.epoch, self.step, self.done, min(1.0, self.done / max(1, steps)), self.optimizers)
         for index, update in enumerate(phase.updates(batch, at)):
             self._seed(phase, index)
             self._update(phase, update)
@@ -347,7 +374,6 @@ class Engine:
         if self.sums:
             row = {**self._named(phase), "step": self.step, **self._means(), "seconds": round(self.seconds, 3)}
             self.history.append(row)
-            self._tell_events(row, self.step)
         self.sums = {}
 
     def _close_epoch(self, phase: Phase, until: Epochs) -> None:
@@ -369,15 +395,21 @@ class Engine:
             self.history.append(row)
             self.epoch = number
             self.step, self.sums, self.seconds = 0, {}, 0.0
-            self._tell_events(row, number)
         if self.machine.first:
             shown = ", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items())
             log.info("%s; at most %s left", shown, duration((until.most - number) * row["seconds"]))
         self._save_if_late(always=self.settings.checkpoint_seconds == 0)
 
-    def _tell_events(self, row: dict[str, Any], number: int) -> None:
-        if self.trackers is not None:
-            self.trackers.log(row, number)
+    def _report(self, first: int) -> None:
+        """Tell the trackers of rows from one on. Of several phases, each has metrics of its own, all along one axis."""
+        if self.trackers is None:
+            return
+        for number, row in enumerate(self.history[first:], first + 1):
+            if "phase" in row:
+                own = {f"{row['phase']}/{name}": value for name, value in row.items() if name != "phase"}
+                self.trackers.log(own, number)
+            else:
+                self.trackers.log(row, row["epoch"] if "epoch" in row else row["step"])
 
     def _validate(self, until: Epochs) -> dict[str, float]:
         assert until.validate is not None

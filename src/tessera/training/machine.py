@@ -168,19 +168,29 @@ class Machine:
         return self.gather(padded)[there.flatten()]
 
     def add_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Sum gradients over processes, in place, in one exchange a dtype; one without counts as zero."""
+        """Sum gradients over processes, in place, in one exchange a dtype.
+
+        One that a process lacks counts as zero there; one that all lack stays away, as in a single process.
+        """
         if self.world == 1:
             return
+        lacking = [parameter.grad is None for parameter in parameters]
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        for dtype in sorted({gradient.dtype for gradient in gradients}, key=str):
-            own = [gradient for gradient in gradients if gradient.dtype == dtype]
-            flat = torch.cat([gradient.flatten() for gradient in own])
+        for dtype in sorted({parameter.dtype for parameter in parameters}, key=str):
+            own = [number for number, parameter in enumerate(parameters) if parameter.dtype == dtype]
+            gradients = [gradient for number in own if (gradient := parameters[number].grad) is not None]
+            used = gradients[0].new_tensor([not lacking[number] for number in own])
+            flat = torch.cat([*(gradient.flatten() for gradient in gradients), used])
             torch.distributed.all_reduce(flat)
-            for gradient, summed in zip(own, torch.split(flat, [gradient.numel() for gradient in own]), strict=True):
+            *sums, used = torch.split(flat, [*(gradient.numel() for gradient in gradients), len(own)])
+            for gradient, summed in zip(gradients, sums, strict=True):
                 gradient.copy_(summed.view_as(gradient))
+            if any(lacking[number] for number in own):
+                for number, count in zip(own, used.tolist(), strict=True):
+                    if not count:
+                        parameters[number].grad = None
 
     def agree(self, values: list[float]) -> list[float]:
         """What the first process says, in all of them."""
@@ -204,6 +214,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        gradient = gradients[0].contiguous()
+        # a copy: the tensor may be the gradient of something else too
+        gradient = gradients[0].clone(memory_format=torch.contiguous_format)
         torch.distributed.all_reduce(gradient)
         return gradient[context.rank :: context.world].contiguous(), None, None

@@ -91,6 +91,8 @@ class Epochs:
     """Epochs between validations."""
     metric: str = "NDCG@10"
     """What decides."""
+    course: int | None = None
+    """Epochs over which rates fall and weights are annealed; None takes `most`."""
     start: bool = False
     """Whether the weights that the phase begins with count too, as after epoch 0: they are validated first."""
 
@@ -117,6 +119,7 @@ def schedule(settings: OptimizerSettings, step: int, steps: int) -> float:
     """The learning rate of a step (from 0): linear warm-up, then constant, or falling to zero at the last step."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
+    # epochs may differ by a step or two, so that the last ones may lie beyond the course
+    done = min(1.0, (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps))
     shape = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
     return settings.learning_rate * shape[settings.schedule]

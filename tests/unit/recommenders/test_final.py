@@ -19,9 +19,15 @@ def trained(run: Run, data: Path, folder: Path, validated: Path | None = None) -
     return output
 
 
-@pytest.mark.parametrize("recommender", ["sasrec", "gru4rec"])
-def test_the_same_data_give_the_weights_that_were_best(recommender: str, data: Path, tmp_path: Path) -> None:
-    run = make_run(recommender, epochs=12, patience=2, learning_rate=0.03)
+@pytest.mark.parametrize(
+    ("recommender", "schedule"),
+    [("sasrec", "constant"), ("gru4rec", "constant"), ("sasrec", "linear"), ("gru4rec", "cosine")],
+)
+def test_the_same_data_give_the_weights_that_were_best(
+    recommender: str, schedule: str, data: Path, tmp_path: Path
+) -> None:
+    """Also where rates fall: they do so over the epochs that the validated run might have taken."""
+    run = make_run(recommender, epochs=20, patience=2, learning_rate=0.03, schedule=schedule)
     first = trained(run, data, tmp_path / "validated")
     told = json.loads(first.with_name("model.json").read_text())
     assert told["best_epoch"] < told["epochs"], "it went on after the best: otherwise nothing is tested"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tessera.artifacts.files import read_json, write_json
 from tessera.data.dataset import load_dataset
 from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import validation_metrics
+from tessera.evaluation.ranking import ScoreError
 from tessera.recommenders import trial as trial_module
 from tessera.recommenders.evaluate import evaluate_run, load_scorer
 from tessera.recommenders.inputs import RunInputs
@@ -65,6 +67,28 @@ def test_a_trial_whose_loss_is_no_number_failed(data: Path, tmp_path: Path) -> N
         assert outcome["failed"]
     else:
         pytest.skip("this processor trains on at this rate")
+
+
+def test_a_trial_whose_weights_break_in_the_last_step_failed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation meets what is no number; what the trial had saved before is removed."""
+    calls: list[int] = []
+
+    def validation(*_: Any) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 3:
+            raise ScoreError("the score of item 1 for user 12 is NaN")
+        return {"NDCG@10": 0.1 * len(calls), "Hit@10": 0.2}
+
+    monkeypatch.setattr("tessera.recommenders.train.validation_metrics", validation)
+    run = make_run(checkpoint_seconds=0.0)
+    try_run(run, data, RunInputs(), tmp_path / "trial/trial.json", tmp_path / "state")
+    outcome = read_json(tmp_path / "trial/trial.json")
+    assert outcome["validation"] is None
+    assert "for user 12 is NaN: the weights are no numbers after the last step; lower" in outcome["failed"]
+    assert len(calls) == 3
+    assert not list((tmp_path / "state").rglob("*.safetensors"))
 
 
 HEURISTICS = {

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +17,7 @@ import pytest
 
 import tessera
 from tessera.artifacts.logs import Terminated
+from tessera.training.errors import TrainingError
 from tessera.training.launch import run_processes
 
 MEMBER = """
@@ -67,6 +74,65 @@ def run_members(folder: Path, monkeypatch: pytest.MonkeyPatch, **job: object) ->
 def test_processes_leave_their_group_before_they_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_members(tmp_path, monkeypatch, output=str(tmp_path / "total"))
     assert (tmp_path / "total").read_text() == "8"
+
+
+WAITING = """
+import os, sys, time
+from tessera.training.launch import one_of_processes
+
+with one_of_processes() as job:
+    open(os.path.join(job["folder"], os.environ["RANK"]), "w").write(str(os.getpid()))
+    time.sleep(60)
+"""
+STARTED = "import sys; from tessera.training.launch import run_processes as run; run('waiting', {job!r}, 2)"
+
+
+def test_nothing_goes_on_when_the_stage_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only asked to end: killed, together with all that is in its group, as a scheduler does."""
+    (tmp_path / "waiting.py").write_text(WAITING)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(tessera.__file__).parents[1]}")
+    job = {"log": None, "threads": 1, "folder": str(tmp_path)}
+    stage = subprocess.Popen([sys.executable, "-c", STARTED.format(job=job)], start_new_session=True)
+    ranks = [tmp_path / "0", tmp_path / "1"]
+    assert until(lambda: all(rank.is_file() and rank.read_text() for rank in ranks), 60)
+    workers = [int(rank.read_text()) for rank in ranks]
+    assert all(map(lives, workers))
+    os.killpg(stage.pid, signal.SIGKILL)
+    stage.wait()
+    assert until(lambda: not any(map(lives, workers)), 20)
+
+
+def lives(process: int) -> bool:
+    """Whether it is there, and no zombie that nobody waits for."""
+    status = Path(f"/proc/{process}/stat")
+    try:
+        return status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(said: Callable[[], bool], seconds: float) -> bool:
+    """Whether something becomes so within so many seconds."""
+    ends = time.monotonic() + seconds
+    while not (now := said()) and time.monotonic() < ends:
+        time.sleep(0.1)
+    return now
+
+
+REFUSED = """
+from tessera.training.errors import TrainingError
+from tessera.training.launch import one_of_processes
+
+with one_of_processes() as job:
+    raise TrainingError("the loss became nan at epoch 3")
+"""
+
+
+def test_why_training_cannot_go_on_is_told_by_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "refused.py").write_text(REFUSED)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(tessera.__file__).parents[1]}")
+    with pytest.raises(TrainingError, match=r"^the loss became nan at epoch 3$"):
+        run_processes("refused", {"log": None, "threads": 1}, 2)
 
 
 def test_every_stage_in_several_processes_does_so() -> None:

@@ -30,6 +30,7 @@ def network() -> nn.Module:
     torch.manual_seed(3)
     model = nn.Sequential(nn.Linear(4, 5), nn.Dropout(0.3), nn.Linear(5, 2))
     model[0].bias.requires_grad_(False)
+    model.register_parameter("rare", nn.Parameter(torch.ones(2)))  # every second step alone
     return model
 
 
@@ -46,7 +47,8 @@ def train(
         mine = torch.from_numpy(machine.share(rows))
 
         def losses() -> Losses:
-            made = machine.gather(model(mine))
+            out = model(mine) * model.rare if at.step % 2 else model(mine)
+            made = machine.gather(out) + machine.gather(0.1 * out.square())
             return {"loss": Term((made @ made.T).logsumexp(1).mean() + made.square().mean()), "twice": reported(2.0)}
 
         yield Update(losses)
@@ -72,6 +74,10 @@ def test_schedule(kind: str) -> None:
     assert rates[:3] == pytest.approx([0.05 / 3, 0.1 / 3, 0.05])
     assert rates[53] == pytest.approx({"constant": 0.05, "linear": 0.025, "cosine": 0.025}[kind])
     assert all(b <= a for a, b in pairwise(rates[3:]))
+    # an epoch that is longer than the one before leads beyond the course: never to a rate below 0
+    beyond = [schedule(settings, step, 103) for step in (103, 110, 300)]
+    assert beyond == pytest.approx([0.05 if kind == "constant" else 0.0] * 3, abs=1e-12)
+    assert min(beyond) >= 0
 
 
 def test_only_what_asks_for_gradients_is_trained(tmp_path: Path) -> None:
@@ -135,6 +141,18 @@ def test_a_loss_that_is_no_number_is_told(tmp_path: Path) -> None:
         yield Update(lambda: {"loss": Term(model(torch.ones(1, 4)).sum() * (float("nan") if at.step == 4 else 1.0))})
 
     with pytest.raises(TrainingError, match="nan at step 5"):
+        made(model, SETTINGS, tmp_path, Machine(SETTINGS), updates).fit()
+
+
+def test_weights_that_the_last_step_breaks_are_told(tmp_path: Path) -> None:
+    """The loss is finite still, its gradient is not."""
+    model = network()
+
+    def updates(_: None, at: Position) -> Iterator[Update]:
+        last = at.step == SETTINGS.steps - 1
+        yield Update(lambda: {"loss": Term((model(torch.ones(1, 4)).sum() * (0.0 if last else 1.0)).abs().sqrt())})
+
+    with pytest.raises(TrainingError, match="no numbers after the last step of phase 'training'"):
         made(model, SETTINGS, tmp_path, Machine(SETTINGS), updates).fit()
 
 
