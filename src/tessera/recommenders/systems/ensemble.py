@@ -27,7 +27,7 @@ from tessera.settings.systems.ensemble import EnsembleSystem
 from tessera.training.losses import Losses
 from tessera.training.phases import Batches, FixedSteps, Phase, Position
 
-REMEMBERED = 1 << 30
+REMEMBERED = 3 << 29
 """Most bytes of members' scores that are kept while shares are chosen; what goes beyond is scored anew every time."""
 
 
