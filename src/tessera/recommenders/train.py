@@ -152,19 +152,28 @@ def train_run(
     history, model = _train_network(run, dataset, inputs, folder, machine, needed, warm, selected)
     if not machine.first:
         return
-    if model.selected():
-        description["selected"] = model.selected()
-    phases = best_epochs(history)
-    best = list(phases.values())[-1] if phases else {"epoch": 0}
-    epochs = sum(row.get("epoch", 0) > 0 for row in history)
-    description |= {"best_epoch": best["epoch"], "epochs": epochs, "validation": best.get("NDCG@10")}
-    if len(phases) > 1:
-        description["best_epochs"] = {name: row["epoch"] for name, row in phases.items()}
+    description |= _outcome(model, history)
     write_history(output.with_name("history.jsonl"), history)
     write_model(output, model.state_dict(), description)
     clear(folder / "checkpoint.safetensors")
-    if validated is None and "NDCG@10" in best:
-        log.info("best epoch %d of %d, validation NDCG@10 %.4f", best["epoch"], epochs, best["NDCG@10"])
+    _tell_end(run, description, validated)
+
+
+def _outcome(model: Recommender, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How training went: its epochs, the best of them, and what was chosen on validation besides the weights."""
+    phases = best_epochs(history)
+    best = list(phases.values())[-1] if phases else {"epoch": 0}
+    epochs = sum(row.get("epoch", 0) > 0 for row in history)
+    outcome = {"best_epoch": best["epoch"], "epochs": epochs, "validation": best.get("NDCG@10")}
+    if len(phases) > 1:
+        outcome["best_epochs"] = {name: row["epoch"] for name, row in phases.items()}
+    return outcome | ({"selected": model.selected()} if model.selected() else {})
+
+
+def _tell_end(run: Run, outcome: Mapping[str, Any], validated: Path | None) -> None:
+    epochs, value = outcome["epochs"], outcome["validation"]
+    if validated is None and value is not None:
+        log.info("best epoch %d of %d, validation NDCG@10 %.4f", outcome["best_epoch"], epochs, value)
     elif run.members:
         log.info("nothing is trained: its members are")
     elif not epochs:

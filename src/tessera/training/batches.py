@@ -61,7 +61,11 @@ class WindowBatches:
         self.offsets, self.items, self.times = offsets, items, times
         self.tokens = tokens
         self.starts, self.lengths = windows(offsets, size, overlap)
-        self.targets = int((self.lengths - overlap).sum()) if overlap else int(self.lengths.sum())
+        self.targets = self._count(overlap)
+
+    def _count(self, overlap: int) -> int:
+        """Training targets of an epoch."""
+        return int((self.lengths - overlap).sum())
 
     def plan(self, seed: int, epoch: int) -> list[np.ndarray]:
         """Window numbers of each batch of an epoch: shuffled, sorted by length within pools of 64 batches, shuffled."""
@@ -127,18 +131,9 @@ class SingleTargetBatches(WindowBatches):
     batches of the longest windows have more.
     """
 
-    def __init__(
-        self,
-        offsets: np.ndarray,
-        items: np.ndarray,
-        size: int,
-        overlap: int,
-        tokens: int,
-        times: np.ndarray | None = None,
-    ) -> None:
-        """See `WindowBatches`."""
-        super().__init__(offsets, items, size, overlap, tokens, times)
-        self.targets = len(self.starts)
+    def _count(self, overlap: int) -> int:
+        """One a window."""
+        return len(self.starts)
 
     def _pools(self, order: np.ndarray) -> list[np.ndarray]:
         """Pools of the same size, so that none ends in a batch of a few."""
