@@ -295,7 +295,7 @@ def check_rows_differ(source: str | Path, vectors: np.ndarray, why: str) -> None
     size = np.sqrt(np.mean(np.square(vectors, dtype=np.float64)))
     if float(np.max(np.ptp(vectors, axis=0), initial=0)) <= _ALIKE * size:
         raise ArtifactError(
-            f"{source}: all {len(vectors)} rows have the same vector, which tells no item from another; {why}"
+            f"{source}: all {len(vectors)} rows have the same vector, which tells none from another; {why}"
         )
 
 

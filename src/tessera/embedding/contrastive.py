@@ -57,12 +57,15 @@ class ItemBatches:
                 f"least {2 * world} to tell from each other"
             )
         self.steps = len(items) // self.batch
+        self._epoch = -1
 
     def __call__(self, step: int) -> Items:
         """(batch,) ids of the items of a step."""
         epoch, place = divmod(step, self.steps)
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.items))
-        return self.items[order[place * self.batch : (place + 1) * self.batch]]
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng((self.seed, epoch)).permutation(len(self.items))
+        return self.items[self._order[place * self.batch : (place + 1) * self.batch]]
 
 
 class ContrastiveTraining(nn.Module):

@@ -15,7 +15,8 @@ from tessera.settings.recipes.crrl import CRRLTable
 MAX_HISTORY = 1000
 """Pairs are counted among so many items at the end of a history: a history of n items takes n squared entries."""
 
-_BLOCK = 1024  # anchors that are compared with all items at once
+_BLOCK = 1024  # most anchors that are compared with all items at once
+_CELLS = 2**24  # most similarities that are held at once: fewer anchors in large catalogues
 
 _ROUNDS = 20  # of drawing negatives again, before the rest is drawn from an explicit list
 
@@ -79,8 +80,9 @@ class Candidates:
         unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         column = np.full(self.counts.shape[1], -1)
         column[self.eligible] = np.arange(len(self.eligible))
-        for start in range(0, len(rows), _BLOCK):
-            block = slice(start, start + _BLOCK)
+        anchors = min(_BLOCK, max(1, _CELLS // len(unit)))
+        for start in range(0, len(rows), anchors):
+            block = slice(start, start + anchors)
             similarity = unit[column[self.anchors[block]]] @ unit.T
             met = self.counts[self.anchors[block]].tocoo()
             known = column[met.col] >= 0
@@ -90,7 +92,7 @@ class Candidates:
             right = np.where(self.positives[block] > 0, self.positives[block], self.anchors[block][:, None])
             for taken in (right, self.anchors[block][:, None]):
                 np.put_along_axis(similarity, column[taken], -np.inf, 1)
-            order = self.eligible[np.argsort(-similarity, axis=1, kind="stable")[:, : self.size]]
+            order = self.eligible[_largest(similarity, self.size)]
             # the first of each order go to the row's open cells, which are its last
             count = open_[block].sum(1, keepdims=True)
             wanted = np.arange(self.size)[None] < count
@@ -137,6 +139,15 @@ class Candidates:
         others = np.setdiff1d(np.intersect1d(self.eligible, met), taken)
         drawn = np.concatenate([generator.permutation(never), generator.permutation(others)])
         candidates[open_] = drawn[: open_.sum()]
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """(rows, count) columns of the largest values of each row, largest first, ties by column; without a full sort."""
+    least = np.partition(values, -count, axis=1)[:, -count, None]
+    rows, columns = np.nonzero(values >= least)  # by row and column; more than `count` where the least has ties
+    order = np.lexsort((columns, -values[rows, columns], rows))
+    place = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    return columns[order][place < count].reshape(len(values), count)
 
 
 def build_candidates(

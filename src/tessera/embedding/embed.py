@@ -59,7 +59,10 @@ def check(output: Path, rows: Rows) -> None:
             f"{rows.items[bad][0]}; nothing was written"
         )
     if len(np.unique(rows.items)) > 1:
-        why = "look at what is told of the items (prompt.attributes, captions) and at the model's tokenizer"
+        if rows.interests is None:
+            why = "look at what is told of the items (prompt.attributes, captions) and at the model's tokenizer"
+        else:
+            why = "the interests say the same of every user; look at what is told of the items and at the model"
         check_rows_differ(output, rows.vectors, f"nothing was written: {why}")
 
 

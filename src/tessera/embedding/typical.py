@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 Longs = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating]
@@ -18,11 +19,9 @@ def means(offsets: Longs, items: npt.NDArray[np.integer], vectors: Floats, prese
         vectors: (items + 1, dim), zero where absent.
         present: (items + 1,)
     """
-    owners = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    sums = np.zeros((len(offsets) - 1, vectors.shape[1]), np.float64)
-    np.add.at(sums, owners, vectors[items])
-    counts = np.bincount(owners, present[items], minlength=len(sums))
-    made: Floats = sums / np.maximum(counts, 1)[:, None]
+    # a row of ones for each history, in its order: no row of vectors is made for every interaction
+    met = sparse.csr_matrix((np.ones(len(items)), items, offsets), shape=(len(offsets) - 1, len(vectors)))
+    made: Floats = (met @ vectors.astype(np.float64)) / np.maximum(met @ present.astype(np.float64), 1)[:, None]
     return made
 
 

@@ -35,7 +35,7 @@ from tessera.language.models import LanguageModel, LanguageModelError, quiet
 from tessera.language.prompts import REQUEST, Attributes, attribute_text, domain_sentence, item_attributes
 from tessera.language.questions import INSTRUCTIONS, Pixels, Question, Source, picture_inputs, picture_positions
 from tessera.language.tokens import SYSTEM, Frame, chat_frame, pad_rows, plain_frame
-from tessera.settings.language import BuiltModel, ItemPrompt
+from tessera.settings.language import ANSWER, BuiltModel, ItemPrompt
 from tessera.training.engine import Engine
 from tessera.training.losses import Losses, Term
 from tessera.training.machine import Machine
@@ -52,8 +52,6 @@ CHECKED = 400
 """Pictures that the model is asked about at the end and was not trained on; and item texts that it was trained on."""
 ALIKE = ("circle", "hexagon")
 """Shapes that are shown twice as often: nearly all mistakes are between these two."""
-ANSWER = 48
-"""Longest description in tokens."""
 KEPT_ANSWERS = 50_000
 """Descriptions whose tokens are kept: pictures of few shapes and colours are said in the same words."""
 SHORT = 24

@@ -41,13 +41,13 @@ def item_attributes(
     described: dict[int, Attributes] = {}
     for item, title, attributes in zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True):
         described[item] = [("title", title or ""), *((name, value or "") for name, value in attributes or [])]
-    if prompt.attributes is not None:
-        known = {name for pairs in described.values() for name, _ in pairs}
-        for wanted in prompt.attributes:
+    known = {name for pairs in described.values() for name, _ in pairs}
+    for key in ("attributes", "first_sentence"):
+        # what the defaults name need not be there
+        for wanted in (getattr(prompt, key) or ()) if key in prompt.model_fields_set else ():
             if wanted not in known:
-                raise ConfigError(
-                    f"prompt.attributes: no item has the attribute {wanted!r}{did_you_mean(wanted, known)}"
-                )
+                raise ConfigError(f"prompt.{key}: no item has the attribute {wanted!r}{did_you_mean(wanted, known)}")
+    if prompt.attributes is not None:
         described = {item: _chosen(pairs, prompt.attributes) for item, pairs in described.items()}
     cut = {item: [(name, _value(name, value, prompt)) for name, value in pairs] for item, pairs in described.items()}
     for name, path in (captions or {}).items():

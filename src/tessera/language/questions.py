@@ -122,21 +122,34 @@ class Question:
             attributes: of each item; not looked at where the question is about the picture alone.
             pixels: of each item; None where the question is about the text alone.
             room: tokens to leave for the answer.
+        Raises:
+            LanguageModelError: the model's context does not hold question, picture and answer.
         """
         texts = [attribute_text(pairs) if self.reads_text else "" for pairs in attributes]
-        most = self.model.context - room
         if not self.pictured:
-            return tokenize(texts, self.frame, self.model.tokenizer, most)
+            return tokenize(texts, self.frame, self.model.tokenizer, self._most(room, 0))
         merge = int(self.model.image_processor.merge_size) if self.model.image_processor is not None else 1
         made, cut = [], 0
         for text, seen in zip(texts, pixels, strict=True):
             assert seen is not None
             extra = seen.tokens(merge) - 1
-            rows, shorter = tokenize([text], self.frame, self.model.tokenizer, most - extra)
+            rows, shorter = tokenize([text], self.frame, self.model.tokenizer, self._most(room, extra))
             cut += shorter
             place = rows[0].index(self.image_token)
             made.append([*rows[0][:place], *[self.image_token] * extra, *rows[0][place:]])
         return made, cut
+
+    def _most(self, room: int, extra: int) -> int:
+        """Most tokens of a question beside `extra` of a picture and `room` for the answer."""
+        most = self.model.context - room - extra
+        if most <= len(self.frame):
+            picture = f", a picture ({extra + 1})" if self.pictured else ""
+            raise LanguageModelError(
+                f"the model's context of {self.model.context} tokens does not hold the question ({len(self.frame)})"
+                f"{picture} and an answer ({room}); ask for a shorter answer or show smaller pictures, or give a model "
+                "that reads more"
+            )
+        return most
 
 
 def picture_inputs(ids: Tensor, pixels: Sequence[Pixels], image_token: int, device: torch.device) -> dict[str, Tensor]:

@@ -13,6 +13,11 @@ from tessera.settings.training import Steps
 
 # ---------------------------------------------------------------- models
 
+ANSWER = 48
+"""Longest answer in tokens that a built model learns."""
+QUESTION = 48
+"""Tokens that a question needs at least, with its frame; most need more."""
+
 
 class BuiltModel(Settings):
     """A small Qwen2.5-VL, made and pre-trained on the spot from the dataset's own texts and pictures: no download."""
@@ -62,9 +67,20 @@ class BuiltModel(Settings):
         return frozenset({DECODER, VISION})
 
     def problems(self, config: Any) -> Iterator[tuple[str, str]]:
-        """Rotary positions turn pairs of a head's numbers."""
-        if self.hidden % (2 * self.heads):
-            yield "heads", f"twice {self.heads} does not divide hidden {self.hidden}"
+        """Rotary positions turn pairs of a head's numbers, for height and width; a question needs room."""
+        if self.hidden % (4 * self.heads):
+            yield "heads", f"four times {self.heads} does not divide hidden {self.hidden}"
+        if self.context < (least := self.pieces + ANSWER + QUESTION):
+            yield (
+                "context",
+                f"{self.context} tokens do not hold a picture ({self.pieces} with image_size {self.image_size}), a "
+                f"question (at least {QUESTION}) and an answer ({ANSWER}); give {least} or more, or smaller pictures",
+            )
+
+    @property
+    def pieces(self) -> int:
+        """Tokens that a picture becomes."""
+        return (self.image_size // 28) ** 2
 
 
 class LoadedModel(Settings):
@@ -139,7 +155,7 @@ class ItemPrompt(Settings):
 
     domain: str = "item"
     """What kind of item it is, in a word or two."""
-    attributes: list[str] | None = None
+    attributes: Annotated[list[str], AfterValidator(each_once)] | None = None
     """Attributes in this order (`title` is one of them); null takes the title and then all of them."""
     max_characters: int = Field(100, ge=1)
     """A longer value is cut (LLMEmb and ReaEmb cut at 100)."""
@@ -186,6 +202,12 @@ class Captions(Sharded):
         model = config.models.get(self.model)
         if self.source != "text" and model is not None and VISION not in model.offers():
             yield "model", f"{self.model!r} {VISION.refusal}"
+        if isinstance(model, BuiltModel) and self.max_new_tokens >= model.context - QUESTION:
+            yield (
+                "max_new_tokens",
+                f"{self.max_new_tokens} leave no room for the question: {self.model!r} reads and writes "
+                f"{model.context}",
+            )
 
 
 class ByModel(Settings):

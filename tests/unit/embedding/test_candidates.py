@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tessera.data.dataset import HISTORY, TEST, TRAIN, VALID, Dataset
-from tessera.embedding.cooccurrence import Candidates, build_candidates
+from tessera.embedding.cooccurrence import Candidates, _largest, build_candidates
 from tessera.embedding.crrl_published import all_histories
 from tessera.settings.recipes.crrl import CRRLTable
 
@@ -134,6 +134,14 @@ def test_hard_negatives_are_the_most_alike_that_never_cooccur(monkeypatch: pytes
             best = sorted(others, key=lambda item: (bool(met[item]), -round(like[item], 5), item))
             assert row[weight == 0].tolist() == best[: int((weight == 0).sum())]
             assert row[weight > 0].tolist() == found.positives[found.anchors == anchor][0][: len(right)].tolist()
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_the_largest_are_as_in_a_full_sort(count: int) -> None:
+    values = np.random.default_rng(0).integers(-4, 4, (30, 40)).astype(np.float32)  # many ties
+    values[values == -4] = -np.inf
+    full = np.argsort(-values, axis=1, kind="stable")[:, :count]
+    assert _largest(values, count).tolist() == full.tolist()
 
 
 def test_negatives_are_uniform() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from torch.nn import functional as F
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tessera.artifacts.interests import Interest, read_interests
-from tessera.artifacts.tables import describe, read_table, write_table
-from tessera.embedding.embed import finished, write
+from tessera.artifacts.tables import ArtifactError, describe, read_table, write_table
+from tessera.embedding.embed import check, finished, write
 from tessera.embedding.finish import fit
 from tessera.embedding.interest_writers import Counts, NoInterestsError, Written, read_answer
 from tessera.embedding.interests import InterestsRecipe
@@ -113,6 +114,18 @@ def test_a_history_is_the_mean_of_what_has_a_text() -> None:
     present = np.array([False, True, True, False])
     offsets, items = np.array([0, 3, 3, 4]), np.array([1, 2, 3, 3])
     np.testing.assert_allclose(means(offsets, items, vectors, present), [[2, 3], [0, 0], [0, 0]])
+
+
+def test_means_of_many_interactions_need_no_row_for_each() -> None:
+    random = np.random.default_rng(0)
+    offsets = np.arange(0, 100_001, 100)
+    items, vectors = random.integers(1, 51, 100_000), random.normal(size=(51, 64)).astype(np.float32)
+    tracemalloc.start()
+    of_all = means(offsets, items, vectors, np.ones(51, bool))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(of_all[7], vectors[items[700:800]].mean(0, dtype=np.float64), rtol=1e-12)
+    assert peak < vectors[items].nbytes / 4
 
 
 def test_typical_users_have_histories_that_say_something(histories: Path) -> None:
@@ -372,6 +385,12 @@ def test_a_catalogue_that_says_the_same_of_all_is_told(tmp_path: Path) -> None:
     write_table(folder / "items.parquet", alike, "items")
     with pytest.raises(ValueError, match=r"items\.parquet: the items of none of 12 typical users share an attribute"):
         made(folder)
+
+
+def test_interests_that_say_the_same_of_every_user_are_refused(tmp_path: Path) -> None:
+    same = Rows(np.arange(1, 4), np.ones((3, 4), np.float32), interests=[Interest("lamps", "", [1])] * 3)
+    with pytest.raises(ArtifactError, match=r"all 3 rows have the same vector.*say the same of every user"):
+        check(tmp_path / "w.parquet", same)
 
 
 # ---------------------------------------------------------------- the plan

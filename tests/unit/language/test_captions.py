@@ -268,6 +268,12 @@ def test_without_a_chat_template_texts_are_asked_in_plain_words(
     assert "<|im_start|>" not in told
 
 
+def test_a_context_without_room_for_the_question_is_told(model: LanguageModel) -> None:
+    words = r"context of \d+ tokens does not hold the question \(\d+\) and an answer \(\d+\); ask for a shorter answer"
+    with pytest.raises(LanguageModelError, match=words):
+        Question(model, "text", "lamp").rows([[("title", "oak")]], [None], model.context)
+
+
 def test_an_instruction_of_ones_own_is_what_is_asked(model: LanguageModel) -> None:
     question = Question(model, "text", "lamp", "Whom does it suit?")
     rows, _ = question.rows([[("title", "oak")]], [None], 4)

@@ -57,6 +57,8 @@ def test_values_are_cut_and_cannot_break_the_form(tmp_path: Path) -> None:
 def test_an_attribute_that_no_item_has_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no item has the attribute 'gener'; did you mean 'genre'"):
         item_attributes(catalogue(tmp_path), ItemPrompt(attributes=["gener"]))
+    with pytest.raises(ConfigError, match="first_sentence: no item has the attribute 'descripton'; did you mean 'desc"):
+        item_attributes(catalogue(tmp_path), ItemPrompt(first_sentence=["descripton"]))
 
 
 def captions(folder: Path, rows: list[tuple[int, str | None, str]]) -> Path:
@@ -78,7 +80,7 @@ def test_captions_come_last(tmp_path: Path) -> None:
 def test_captions_are_told_whole(tmp_path: Path) -> None:
     long = "a red star; " * 20
     path = captions(tmp_path, [(1, long, "captioned"), (2, None, "no picture"), (3, None, "no picture")])
-    prompt = ItemPrompt(max_characters=10, first_sentence=["looks"])
+    prompt = ItemPrompt(max_characters=10)
     told = item_attributes(catalogue(tmp_path), prompt, {"looks": path})
     assert told[1][-1] == ("looks", " ".join(long.replace(";", ".").split()))
 

@@ -80,7 +80,31 @@ WRONG = [
     ("systems.aligned.items.align", {"system": "popular"}, "'popular' is no system of IDs"),
     ("systems.aligned.items.align", {"backbone": "sasrek"}, "unknown name 'sasrek'; did you mean 'sasrec'?"),
     ("backbones.gru4rec", {"dim": 32}, "dim 32 of 'gru4rec' differs from 64 of 'sasrec'"),
-    ("models.odd", {"built": "qwen2.5-vl", "heads": 5}, "models.odd.heads: twice 5 does not divide hidden 96"),
+    ("models.odd", {"built": "qwen2.5-vl", "heads": 5}, "models.odd.heads: four times 5 does not divide hidden 96"),
+    ("models.odd", {"built": "qwen2.5-vl", "hidden": 24}, "models.odd.heads: four times 4 does not divide hidden 24"),
+    ("models.odd", {"built": "qwen2.5-vl", "context": 64}, "models.odd.context: 64 tokens do not hold a picture (4"),
+    (
+        "models.odd",
+        {"built": "qwen2.5-vl", "image_size": 448},
+        "models.odd.context: 256 tokens do not hold a picture (256 with image_size 448), a question",
+    ),
+    (
+        "captions.looks",
+        {"model": "small", "max_new_tokens": 256},
+        "captions.looks.max_new_tokens: 256 leave no room for the question: 'small' reads and writes 256",
+    ),
+    (
+        "tables.first",
+        {"recipe": "moca", "model": "small", "shown": "image", "hard_negatives": 1},
+        "hard_negatives: share an attribute that is told, and shown: image tells none",
+    ),
+    (
+        "tables.first",
+        {"recipe": "moca", "model": "small", "pairs": {"together": 0, "views": 1}, "hard_negatives": 1},
+        "hard_negatives: are of the pairs of items, and pairs.together is 0",
+    ),
+    ("tables.second.temperature", 0.1, "temperature: is of objective: contrastive, and the objective is policy"),
+    ("datasets.shop.prompt", {"attributes": ["title", "title"]}, "datasets.shop.prompt.attributes"),
     (
         "models.odd",
         {"built": "qwen2.5-vl", "training": {"batch": 9, "processes": 2}},

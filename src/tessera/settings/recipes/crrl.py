@@ -118,6 +118,8 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
             raise ValueError(
                 f"learns: {self.learns} goes with policy gaussian or vector; under policy token the model is frozen"
             )
+        if self.temperature is not None and self.objective == "policy":
+            raise ValueError("temperature: is of objective: contrastive, and the objective is policy")
         if self.positives >= self.candidates:
             raise ValueError(f"positives ({self.positives}) must be fewer than candidates ({self.candidates})")
         return self

@@ -113,6 +113,10 @@ class MoCaTable(ReadText, Sharded, Finish, RecipeSettings):
     def _fits(self) -> MoCaTable:
         if self.shown == "image" and self.captions:
             raise ValueError("captions: are read with the text, and shown: image reads none")
+        if self.hard_negatives and self.shown == "image":
+            raise ValueError("hard_negatives: share an attribute that is told, and shown: image tells none")
+        if self.hard_negatives and not self.pairs.together:
+            raise ValueError("hard_negatives: are of the pairs of items, and pairs.together is 0")
         return self
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
