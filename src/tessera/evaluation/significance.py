@@ -50,6 +50,12 @@ def _chunks(resamples: int, users: int) -> Iterator[int]:
         yield min(size, resamples - start)
 
 
+def _pieces(rows: int, comparisons: int) -> Iterator[slice]:
+    """Rows of a chunk whose statistics are held at once."""
+    size = max(1, _CHUNK_VALUES // comparisons)
+    yield from (slice(start, start + size) for start in range(0, rows, size))
+
+
 def _product(weights: NDArray[np.integer], values: Array) -> Array:
     """(chunk, users) @ (users, comparisons), in blocks of users that stay in the cache."""
     total = np.zeros((len(weights), values.shape[1]))
@@ -80,14 +86,17 @@ def randomization(differences: Array, resamples: int = 10_000, seed: int = 0) ->
     observed = values.sum(0)
     if users < 60 and 2**users <= resamples:
         patterns = (np.arange(2**users)[:, None] >> np.arange(users)) & 1
-        return np.asarray(_extreme((1.0 - 2.0 * patterns) @ values, observed) / 2**users, np.float64)
+        pieces = _pieces(len(patterns), values.shape[1])
+        counts = sum(_extreme((1.0 - 2.0 * patterns[piece]) @ values, observed) for piece in pieces)
+        return np.asarray(counts / 2**users, np.float64)
     generator = np.random.default_rng(seed)
     extreme = np.zeros(values.shape[1], np.int64)
     for size in _chunks(resamples, users):
         bits = np.frombuffer(generator.bytes(size * math.ceil(users / 8)), np.uint8).reshape(size, -1)
         flipped = np.unpackbits(bits, axis=1, count=users)
         # sum of signs * d = sum of d - 2 * (sum of the flipped d)
-        extreme += _extreme(observed - 2.0 * _product(flipped, values), observed)
+        for piece in _pieces(size, values.shape[1]):
+            extreme += _extreme(observed - 2.0 * _product(flipped[piece], values), observed)
     return (1 + extreme) / (1 + resamples)
 
 
@@ -108,14 +117,14 @@ def bootstrap(differences: Array, resamples: int = 10_000, seed: int = 0) -> Arr
 
 
 def _bootstrap_sums(values: Array, resamples: int, seed: int) -> Iterator[Array]:
-    """(chunk, comparisons) sums over users drawn with replacement."""
+    """(piece, comparisons) sums over users drawn with replacement."""
     users = len(values)
     generator = np.random.default_rng(seed)
     for size in _chunks(resamples, users):
         drawn = generator.integers(0, users, (size, users))
         drawn += np.arange(size)[:, None] * users
         counts = np.bincount(drawn.ravel(), minlength=size * users).reshape(size, users)
-        yield _product(counts, values)
+        yield from (_product(counts[piece], values) for piece in _pieces(size, values.shape[1]))
 
 
 def bootstrap_interval(differences: Array, level: float, resamples: int = 10_000, seed: int = 0) -> tuple[Array, Array]:

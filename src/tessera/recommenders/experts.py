@@ -60,7 +60,7 @@ class Experts(nn.Module):
         """
         Args:
             vectors: (n, m, width).
-            available: (n, m) bool, which there are; one of a row at least. The others have no weight.
+            available: (n, m) bool, which there are. The others have no weight; where a row has none, all count.
             context: (n, context).
         """
         rows, number, _ = vectors.shape
@@ -69,7 +69,8 @@ class Experts(nn.Module):
         else:
             asked = torch.cat([vectors, context[:, None].expand(-1, number, -1)], 2)
             logits = self.route(asked).float() / self.temperature
-        hidden = logits.masked_fill(~available[..., None], -torch.inf)
+        read = available | ~available.any(1, keepdim=True)  # the padding has none, and numbers none the less
+        hidden = logits.masked_fill(~read[..., None], -torch.inf)
         gates = hidden.flatten(1).softmax(1).view_as(logits)
         made = self.dropout(self.make(vectors).relu()).view(rows, number, self.experts, self.dim)
         return Mixed(torch.einsum("nme,nmed->nd", gates.to(made.dtype), made), gates)

@@ -119,6 +119,8 @@ class Recommender:
     def encode(self, histories: Iterable[object]) -> npt.NDArray[np.float32]:
         """The state after a history, (dim,), or after each of several, (histories, dim).
 
+        A system of several states a history has one dimension more: (states, dim), (histories, states, dim).
+
         Raises:
             ValueError: the system has no vectors, or a history no known item.
         """

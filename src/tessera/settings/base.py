@@ -189,14 +189,16 @@ class Aside:
 ASIDE = Aside()
 
 
+def aside(model: type[BaseModel]) -> frozenset[str]:
+    """Fields of settings that are marked `ASIDE`."""
+    fields = model.model_fields.items()
+    return frozenset(name for name, field in fields if any(isinstance(mark, Aside) for mark in field.metadata))
+
+
 def _identity(value: Any, dumped: Any) -> Any:
     """What a value was dumped as, without the fields of settings in it that are marked `ASIDE`."""
     if isinstance(value, Settings):
-        kept = {
-            name: getattr(value, name)
-            for name, field in type(value).model_fields.items()
-            if not any(isinstance(mark, Aside) for mark in field.metadata)
-        }
+        kept = {name: getattr(value, name) for name in type(value).model_fields if name not in aside(type(value))}
         return {name: _identity(part, dumped[name]) for name, part in kept.items()}
     if isinstance(value, Mapping):
         return {key: _identity(part, dumped[str(key)]) for key, part in value.items()}

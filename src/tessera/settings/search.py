@@ -172,6 +172,10 @@ def _path_problems(config: Config, path: str, values: Sequence[Any]) -> Iterator
     if settings is None or not keys:
         yield wrong or "leads to no key"
         return
+    head, name, *_ = path.split(".")
+    if head == "systems" and not searchable(config.systems[name]):
+        yield f"nothing of {name!r} is searched: it is not trained, or its members are"
+        return
     if keys[0] in _FIXED.get(field, ()):
         yield f"{keys[0]!r} is the same for all trials; make a system of each value"
         return

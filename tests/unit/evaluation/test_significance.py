@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -58,6 +59,19 @@ def test_resampling_is_seeded_and_independent_of_chunks(test, monkeypatch) -> No
     assert (first != test(values, 2000, seed=2)).any()
     monkeypatch.setattr(significance, "_CHUNK_VALUES", 64 * 100)
     assert (first == test(values, 2000, seed=1)).all()
+
+
+@pytest.mark.parametrize("users", [8, 100])
+@pytest.mark.parametrize("test", [randomization, bootstrap])
+def test_memory_is_bounded_where_comparisons_are_many(test, users, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    values = noisy(users, 0.2, seed=5, comparisons=500)
+    first = test(values, 4000)
+    monkeypatch.setattr(significance, "_CHUNK_VALUES", 100_000)
+    tracemalloc.start()
+    assert (first == test(values, 4000)).all()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4000 * 500 * 8 / 2
 
 
 def test_bootstrap_and_t_test_agree_for_normal_differences() -> None:

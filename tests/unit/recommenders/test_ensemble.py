@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from pattern import ITEMS
 
 import tessera
 from tessera.artifacts.files import read_json, write_json
+from tessera.artifacts.logs import Terminated, stage
 from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.data.dataset import load_dataset
@@ -64,9 +67,9 @@ def plan(both: dict[str, Any] | None = None, **sections: Any) -> Plan:
     return Plan(load(config))
 
 
-def files_of(run: Run, root: Path) -> RunInputs:
+def files_of(run: Run, root: Path, made: Plan | None = None) -> RunInputs:
     """The inputs of a run as the workflow names them, below another root."""
-    planned = Jobs(plan()).inputs(Noun("run", run.path), "x")
+    planned = Jobs(made or plan()).inputs(Noun("run", run.path), "x")
     below = {
         key: [str(root / Path(file).relative_to("results/experiment/x")) for file in files]
         for key, files in planned.items() if isinstance(files, list)
@@ -231,6 +234,35 @@ def test_a_run_that_cannot_be_validated_takes_the_shares_of_the_one_that_was(
     torch.testing.assert_close(read_tensors(output)["shares"], wanted, atol=1e-5, rtol=0)
 
 
+def test_a_choice_that_was_stopped_goes_on_with_all_that_its_members_know(
+    root: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of I3-MRec's graph too, whose size is known when a member has been read."""
+    graph = {"recommender": "i3_mrec_graph", "text": "t", "dim": 8, "training": {"epochs": 1}}
+    made = plan({**BOTH, "members": ["graph", "text"]}, systems={"graph": graph})
+    run = made.runs[0]
+    member = run.members[0]
+    train_run(member, data, files_of(member, root, made), weights(root, member.path), tmp_path / "member")
+    inputs = files_of(run, root, made)
+    train_run(run, data, inputs, tmp_path / "whole.safetensors", tmp_path / "whole")
+    choose = ensemble.Ensemble._choose
+
+    def stopped(self: ensemble.Ensemble, *arguments: Any) -> None:
+        choose(self, *arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(ensemble.Ensemble, "_choose", stopped)
+        with pytest.raises(Terminated), stage(None):
+            train_run(run, data, inputs, tmp_path / "stopped.safetensors", tmp_path / "stopped")
+    signal.signal(signal.SIGTERM, before)
+    assert list((tmp_path / "stopped").rglob("checkpoint.safetensors"))
+    monkeypatch.setattr(ensemble.Ensemble, "_choose", None)  # it was made
+    train_run(run, data, inputs, tmp_path / "stopped.safetensors", tmp_path / "stopped")
+    assert (tmp_path / "stopped.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+
 def test_a_finished_ensemble_is_loaded_and_saved(root: Path, data: Path, tmp_path: Path) -> None:
     run = whole()
     loaded = tessera.load(weights(root, run.path).parent, device="cpu")
@@ -352,6 +384,8 @@ def test_a_search_is_of_the_members() -> None:
     assert Jobs(other).chosen(Noun("run", "ids/gru4rec/seed-1"), "x") == {}
     files = Jobs(made).inputs(Noun("run", made.runs[0].path), "x")
     assert any("/text/sasrec/" in file for file in files["members"])
+    with pytest.raises(ConfigError, match=r"space\.systems\.both\.rounds: nothing of 'both' is searched"):
+        plan(search={"trials": 2, "space": {**space, "systems.both.rounds": {"choices": [1, 2]}}}, experiment=asked)
     with pytest.raises(ConfigError, match="'both' is no system of the experiment that has settings to search"):
         plan(search={"trials": 2, "space": space, "systems": ["both"]}, experiment=asked)
 
@@ -371,6 +405,7 @@ def test_the_code_of_members_is_that_of_the_whole() -> None:
         ({"members": ["text", "txt"]}, "systems.both.members.1.system: unknown name 'txt'; did you mean 'text'?"),
         ({"members": ["text", "ids/gru"]}, "members.1.backbone: unknown name 'gru'; did you mean 'gru4rec'?"),
         ({"members": ["text", "ids"]}, "members.1.backbone: 'ids' runs under short, gru4rec; name one: ids/short"),
+        ({"members": ["text", "ids/"]}, "systems.both.members.1.backbone"),
         ({"members": ["text", "several/sasrec"]}, "members.1.backbone: 'several' brings its own network"),
         ({"members": ["text", "markov"]}, "members.1.system: 'markov' is not trained"),
         ({"members": ["text", "both"]}, "members.1.system: 'both' is an ensemble itself"),
@@ -390,6 +425,11 @@ def test_the_code_of_members_is_that_of_the_whole() -> None:
         ({**BOTH, "shares": [0.5, 1.0]}, "shares: each is at least 0 and below 1 (got 1)"),
         ({**BOTH, "missing": {"text": 0.5}}, "systems.both.missing: is said of the members"),
         ({**BOTH, "training": {"warm_start": "x"}}, "systems.both.training.warm_start: is said of the members"),
+        (
+            {**BOTH, "training": {"epochs": 3}},
+            "systems.both.training.epochs: is said of the members, which are what is",
+        ),
+        ({**BOTH, "weights": [1, 1, 1], "rounds": 2}, "systems.both.rounds: is read where shares are chosen"),
         ({"members": ["one", "two"]}, "members: read several semantic IDs (c, d); they may share one"),
     ],
 )

@@ -64,7 +64,10 @@ def run_of(backbone: str = "sasrec", training: dict[str, Any] | None = None, **s
     shape: dict[str, Any] = {"dim": 16, "max_length": 12, "dropout": 0.1}
     config = {
         "datasets": {"x": {"source": "bazaar"}},
-        "backbones": dict.fromkeys(("sasrec", "gru4rec", "bert4rec", "mamba"), shape),
+        "backbones": {
+            **dict.fromkeys(("sasrec", "gru4rec", "bert4rec", "mamba"), shape),
+            "single": {"kind": "gru4rec", "targets": "last", **shape},
+        },
         "tables": {name: {"recipe": "vectors", "path": f"{name}.npy"} for name in ("t", "p")},
         "systems": {"s": {**SMALL, **settings}},
         "training": {
@@ -145,6 +148,14 @@ def test_a_gate_weighs_what_is_there_and_nothing_else() -> None:
     torch.testing.assert_close(experts(changed, available, context).vectors, mixed.vectors)
     other = experts(vectors, available, context + torch.randn(7, 4)).gates
     assert not torch.allclose(other, mixed.gates), "the context decides"
+
+
+def test_a_row_without_anything_is_a_number() -> None:
+    """The padding, where a history is empty."""
+    experts = Experts(6, 4, 5, 3, "context", 1.0, 0.0).eval()
+    mixed = experts(torch.zeros(1, 2, 6), torch.zeros(1, 2, dtype=torch.bool), torch.zeros(1, 4))
+    assert mixed.vectors.isfinite().all()
+    torch.testing.assert_close(mixed.gates.sum(), torch.tensor(1.0))
 
 
 def test_alike_gates_are_the_mean_of_the_experts() -> None:
@@ -465,6 +476,7 @@ def test_a_batch_of_one_item_has_nothing_to_compare(inputs: RunInputs) -> None:
         ({"alignment": {"dim": 32}}, "alignment.dim: 32 is wider than the states of 'sasrec'"),
         ({"alignment": {"estimator": "stein"}}, "alignment.estimator"),
         ({"backbones": ["bert4rec"]}, "'bert4rec' looks both ways along a history"),
+        ({"backbones": ["single"]}, "'single' has `targets: last`, and every position is trained here"),
         ({"experts": 0}, "experts"),
         ({"beta": 1}, "unknown key 'beta'"),
     ],

@@ -101,10 +101,14 @@ class Ensemble(Recommender):
         raise NotImplementedError("an ensemble trains nothing")
 
     def program(self, run: Run, histories: TrainingHistories, validate: Validate) -> list[Phase]:
-        """One phase without a step: when it begins, the members are read and their shares chosen."""
+        """One phase without a step: when it begins, shares are chosen.
+
+        Members are read before it, as whoever goes on after a kill begins nothing: a checkpoint holds tensors of the
+        shapes that stood when training was made, and a member's are known when it has been read.
+        """
+        self._read_members()
 
         def begin() -> None:
-            self._read_members()
             if self.settings.weights is None:
                 self._choose(validate)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, GetJsonSchemaHandler, model_validator
 
-from tessera.settings.base import did_you_mean
+from tessera.settings.base import aside, did_you_mean
 from tessera.settings.references import BackboneName, ReadRun, SystemName, named
 from tessera.settings.systems.base import SystemSettings, TrainedSystem
 
@@ -32,7 +32,7 @@ class Member(ReadRun):
         if not isinstance(value, str):
             return value
         system, _, backbone = value.partition("/")
-        return {"system": system, **({"backbone": backbone} if backbone else {})}
+        return {"system": system, **({"backbone": backbone} if "/" in value else {})}
 
     def names(self, config: Config) -> tuple[str, str | None, int | None]:
         """See `ReadRun.names`."""
@@ -110,8 +110,12 @@ class EnsembleSystem(TrainedSystem):
         yield from super().problems(config)
         if self.missing is not None:
             yield "missing", "is said of the members"
-        if "warm_start" in self.training:
-            yield "training.warm_start", "is said of the members, which are what is trained"
+        read = {"validation_users", "device", "processes"} | aside(type(config.training))
+        for key in self.training.keys() - read:
+            yield f"training.{key}", "is said of the members, which are what is trained"
+        if self.weights is not None:
+            for key in self.model_fields_set & {"shares", "rounds"}:
+                yield key, "is read where shares are chosen, and `weights` are given"
         named_runs = [member.names(config) for member in self.members]
         seeds = self.seeds or config.experiment.seeds
         for seed in seeds:
