@@ -110,11 +110,11 @@ class EnsembleSystem(TrainedSystem):
         yield from super().problems(config)
         if self.missing is not None:
             yield "missing", "is said of the members"
-        read = {"validation_users", "device", "processes"} | aside(type(config.training))
-        for key in self.training.keys() - read:
+        own = {"validation_users", "device", "processes"} | aside(type(config.training))
+        for key in sorted(self.training.keys() - own):
             yield f"training.{key}", "is said of the members, which are what is trained"
         if self.weights is not None:
-            for key in self.model_fields_set & {"shares", "rounds"}:
+            for key in sorted(self.model_fields_set & {"shares", "rounds"}):
                 yield key, "is read where shares are chosen, and `weights` are given"
         named_runs = [member.names(config) for member in self.members]
         seeds = self.seeds or config.experiment.seeds
