@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from tessera.recommenders.item_encoders.parts import standardized
 from tessera.recommenders.missing import Lost, Present
 
 _CHUNK = 4096
@@ -35,11 +36,9 @@ class RawBranch(nn.Module):
             lost: which rows are lost in an experiment.
         """
         super().__init__()
-        if standardize:
-            vectors = vectors - vectors[present].mean(0)
-            vectors = vectors / vectors[present].square().mean().sqrt().clamp(min=1e-12)
+        table = standardized(vectors, present) if standardize else vectors * present[:, None]
         # not saved with the weights: the table is an artifact of its own
-        self.register_buffer("table", vectors * present[:, None], persistent=False)
+        self.register_buffer("table", table, persistent=False)
         self.present = Present(present, lost)
         self.projection = nn.Linear(vectors.shape[1], width)
         self.absent = nn.Parameter(torch.randn(width) * 0.02)
@@ -51,11 +50,7 @@ class RawBranch(nn.Module):
 
     def stand_in(self) -> Tensor:
         """(width,) what stands where an item has no row: learned, or the mean of all where training met none."""
-        present = self.present()
-        if bool(present[1:].all()) or not self.present.unlearned(self.absent):
-            return self.absent
-        mean: Tensor = self.projection(self.table[self.present.averaged()].mean(0))
-        return mean
+        return self.present.stand_in(self.absent, lambda rows: self.projection(self.table[rows].mean(0)))
 
 
 class CodeBranch(nn.Module):
@@ -98,10 +93,7 @@ class CodeBranch(nn.Module):
 
     def stand_in(self) -> Tensor:
         """(width,) what stands where an item has no codes: learned, or the mean of all where nothing moved it."""
-        present = self.present()
-        if bool(present[1:].all()) or not self.present.unlearned(self.absent):
-            return self.absent
-        return self._summed(self.codes[present]).mean(0)
+        return self.present.stand_in(self.absent, lambda rows: self._summed(self.codes[rows]).mean(0))
 
 
 def unit_codebooks(codes: Tensor, codebooks: Sequence[Tensor]) -> list[Tensor]:

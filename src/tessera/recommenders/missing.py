@@ -6,7 +6,7 @@ is trained and judged under the same losses (`settings/missing.py`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -131,12 +131,23 @@ class Present(nn.Module):
         when the run is judged. The padding keeps `absent`, which nothing reads.
         """
         present = self()
-        if not bool(present[1:].all()) and self.unlearned(absent):
-            averaged = self.averaged()
-            stand_in = absent if not bool(averaged.any()) else vectors[averaged].mean(0)
-            filled = torch.where(present[:, None], vectors, stand_in)
-            return torch.cat([torch.where(present[:1, None], vectors[:1], absent), filled[1:]])
-        return torch.where(present[:, None], vectors, absent)
+        stand_in = self.stand_in(absent, lambda averaged: vectors[averaged].mean(0))
+        if stand_in is absent:
+            return torch.where(present[:, None], vectors, absent)
+        filled = torch.where(present[:, None], vectors, stand_in)
+        return torch.cat([torch.where(present[:1, None], vectors[:1], absent), filled[1:]])
+
+    def stand_in(self, absent: Tensor, mean: Callable[[Tensor], Tensor]) -> Tensor:
+        """(dim,) what stands where there is no row: `absent`, or a mean of rows where a judged run never learned it.
+
+        Args:
+            absent: (dim,) learned where training met items without a row.
+            mean: gives the mean of the rows of a mask (items + 1, ...), of which one at least is true.
+        """
+        if bool(self()[1:].all()) or not self.unlearned(absent):
+            return absent
+        averaged = self.averaged()
+        return mean(averaged) if bool(averaged.any()) else absent
 
 
 def present_in_any(tables: Mapping[str, Table], lost: Mapping[str, Lost | None]) -> Present:
