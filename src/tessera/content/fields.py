@@ -186,9 +186,9 @@ class Rows:
     fields: Tensor
     """(rows, length) int64: 0 the start token and padding, then the fields in their order."""
     patches: Tensor | None
-    """(rows, patches, width) float32 from -1 to 1; None where no picture is read."""
+    """(rows, patches, width) float32 from -1 to 1; None where no row has a picture, or none is read."""
     pictured: Tensor | None
-    """(rows,) bool: whether there is a picture."""
+    """(rows,) bool: whether there is a picture; None as for `patches`."""
 
     def to(self, device: torch.device) -> Rows:
         """The rows on a device."""
@@ -226,11 +226,15 @@ class FieldContent:
         """How many patches a picture has, and the numbers of one; None where no picture is read."""
         return (self._patches.shape[1], self._patches.shape[2]) if self.about["picture"] else None
 
+    def pictured(self, items: Longs) -> npt.NDArray[np.bool_]:
+        """(n,) whether items have a picture."""
+        return np.asarray(self._pictured[items] >= 0)
+
     def lengths(self, items: Longs, first_field: bool = False) -> Longs:
         """(n,) tokens and patches of items, the start token with them; 0 is an item that tells nothing."""
         if first_field:
             return np.asarray(1 + self._first[items], np.int64)
-        pictures = self.patches[0] * (self._pictured[items] >= 0) if self.patches is not None else 0
+        pictures = self.patches[0] * self.pictured(items) if self.patches is not None else 0
         return np.asarray(1 + self._offsets[items + 1] - self._offsets[items] + pictures, np.int64)
 
     def rows(self, items: Longs, first_field: bool = False) -> Rows:
@@ -251,11 +255,11 @@ class FieldContent:
             tokens[row, 1 : 1 + count] = self._tokens[start : start + count]
             fields[row, 1 : 1 + count] = self._fields[start : start + count]
         patches = pictured = None
-        if self.patches is not None and not first_field:
-            row_of = self._pictured[items]
-            pictured = torch.from_numpy(row_of >= 0)
+        there = self.pictured(items)
+        if self.patches is not None and not first_field and there.any():
+            pictured = torch.from_numpy(there)
             seen = np.zeros((len(items), *self.patches), np.float32)
-            seen[row_of >= 0] = self._patches[row_of[row_of >= 0]] / 127.5 - 1
+            seen[there] = self._patches[self._pictured[items[there]]] / 127.5 - 1
             patches = torch.from_numpy(seen)
         return Rows(torch.from_numpy(tokens), torch.from_numpy(fields), patches, pictured)
 

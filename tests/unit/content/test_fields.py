@@ -97,8 +97,8 @@ def test_the_same_catalogue_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_catalogue_without_pictures_has_none(tmp_path: Path) -> None:
     read = content(tmp_path, pictures=False)
     rows = read.rows(np.array([1, 2]))
-    assert rows.pictured is not None
-    assert not rows.pictured.any()
+    assert rows.patches is None
+    assert rows.pictured is None
     assert torch.isfinite(TypedEncoder(read, 4, 8, 1, 2)(torch.tensor([1, 3]))).all()
 
 
@@ -143,6 +143,24 @@ def test_vectors_depend_on_no_other_item_and_no_padding(read: FieldContent) -> N
     torch.testing.assert_close(together[4], together[6])  # nothing to read is nothing to read
     assert (together[0] - together[4]).abs().max() > 1e-3
     assert model(asked[:0]).shape == (0, 5)
+
+
+def test_no_batch_has_more_padded_tokens_than_asked_for(read: FieldContent) -> None:
+    """Items without a picture are not padded with one, and say what they say beside blank patches that are masked."""
+    model = encoder(read).eval()
+    asked = torch.tensor([1, 3, 5, 0, 2, 3, 4, 6, 0, 3, 5])
+    model.batch_tokens = int(read.lengths(asked.numpy()).max())
+    sizes: list[int] = []
+    model.blocks[0].register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[0] * inputs[0].shape[1]))
+    vectors = model(asked)
+    assert max(sizes) <= model.batch_tokens
+    assert sum(sizes) >= model.count_tokens(asked)
+    for item, vector in zip(asked, vectors, strict=True):
+        rows = read.rows(item[None].numpy())
+        if rows.patches is None:
+            blank = torch.zeros(1, *(read.patches or (0, 0)))
+            rows = type(rows)(rows.tokens, rows.fields, blank, torch.tensor([False]))
+        torch.testing.assert_close(vector, model.read(rows)[0], atol=1e-6, rtol=1e-5)
 
 
 def test_every_token_field_and_patch_is_read(read: FieldContent) -> None:
