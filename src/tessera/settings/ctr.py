@@ -76,7 +76,8 @@ class PositiveSamples(SamplesSettings):
     negatives: int = Field(1, ge=1)
     """Negatives a click."""
     distribution: Literal["uniform", "popularity", "category"] = "uniform"
-    """Where they come from: any item, by training events, or the category of the click."""
+    """Where they come from: any item, by training events, or the category of the click (any, once a user has had all of
+    that)."""
 
 
 Samples = Annotated[ImpressionSamples | RatingSamples | PositiveSamples, Field(discriminator="source")]
