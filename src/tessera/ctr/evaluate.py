@@ -94,7 +94,7 @@ def evaluate_model(
     more["calibrated"] = calibrated(fitted_on, judged_on, settings.calibration_bins)
     inputs = {"model": file_digest(path), "samples": file_digest(folder / "samples.parquet")}
     write_predictions(output, samples, test, probabilities, run.model_dump(mode="json"), inputs)
-    summary = judge(samples, test, probabilities, catalogue.popularity.numpy(), settings)
+    summary = judge(samples, test, probabilities, catalogue, settings)
     summary |= {"model": run.name, "seed": run.seed, "kind": run.model.model, "remarks": run.remarks, **more}
     write_json(summary_path, summary)
     log.info("%s: %s", run.name, ", ".join(f"{k} {v:.4f}" for k, v in summary["metrics"].items() if v is not None))
@@ -116,18 +116,15 @@ def write_predictions(
 
 
 def judge(
-    samples: SampleSet, numbers: Longs, probabilities: np.ndarray, popularity: np.ndarray, settings: CTREvaluation
+    samples: SampleSet, numbers: Longs, probabilities: np.ndarray, catalogue: Catalogue, settings: CTREvaluation
 ) -> dict[str, Any]:
-    """Metrics of predictions: overall with intervals, by popularity of the item and by length of the history.
-
-    Args:
-        popularity: (items + 1,) training events an item.
-    """
-    users, labels = samples.users[numbers], samples.labels[numbers]
+    """Metrics of predictions: overall with intervals, by popularity of the item and by length of the history."""
+    users, labels, targets = samples.users[numbers], samples.labels[numbers], samples.targets[numbers]
     groups: dict[str, dict[str, Any]] = {"popularity": {}, "history": {}}
     as_ranked = Evaluation(head_share=settings.head_share, history_bins=settings.history_bins)
-    named = {n: m[samples.targets[numbers]] for n, m in item_groups(popularity, as_ranked)["popularity"].items()}
-    named["unknown"] = popularity[samples.targets[numbers]] == 0
+    by_events = item_groups(catalogue.popularity.numpy(), as_ranked)["popularity"]
+    named = {name: members[targets] for name, members in by_events.items()}
+    named["unknown"] = ~catalogue.known.numpy()[targets]  # of the tail, too
     lengths = samples.lengths[numbers]
     by_length = {"empty": lengths == 0, **history_groups(lengths, as_ranked)}
     for kind, members in (("popularity", named), ("history", by_length)):

@@ -22,6 +22,7 @@ from tessera.artifacts.models import write_tensors
 from tessera.artifacts.tables import ArtifactError, describe, read_table, write_table
 from tessera.ctr.data import load_catalogue, load_samples
 from tessera.ctr.evaluate import evaluate_model
+from tessera.ctr.evaluate import judge as judge_samples
 from tessera.ctr.samples import make_samples
 from tessera.ctr.train import plan, predict, train_model
 from tessera.evaluation import calibration, clicks
@@ -200,6 +201,22 @@ def test_new_users_unknown_items_and_items_without_codes_get_predictions(tmp_pat
     assert groups["history"]["empty"]["samples"] == 1
     assert groups["popularity"]["unknown"]["samples"] == 2
     assert found["samples"] == len(load_samples(samples).of("test"))
+
+
+def test_an_item_that_training_showed_is_not_unknown(tmp_path):
+    """Though nobody clicked it: its id has a vector that was trained."""
+    rows = random_rows(users=6, items=28, length=50, ties=False)
+    times = sorted(row[2] for row in rows)
+    rows += [(7, 29, times[len(times) // 2], 0.0), (7, 29, times[-1], 0.0), (7, 30, times[-1] + 1, 1.0)]
+    folder = make(tmp_path, rows)
+    samples, catalogue = load_samples(folder), load_catalogue(folder)
+    assert (catalogue.popularity[29], catalogue.popularity[30]) == (0, 0)
+    test = samples.of("test")
+    assert {29, 30} <= set(samples.targets[test].tolist())
+    settings = CTREvaluation(resamples=100)
+    groups = judge_samples(samples, test, np.full(len(test), 0.5), catalogue, settings)["groups"]["popularity"]
+    assert groups["unknown"]["samples"] == 1
+    assert groups["head"]["samples"] + groups["tail"]["samples"] == len(test)
 
 
 def test_what_must_be_said_of_a_model_stands_with_its_metrics(samples, tmp_path):
