@@ -20,9 +20,10 @@ from torch import Tensor
 
 from tessera.artifacts.files import atomic, file_digest, read_json, write_json
 from tessera.artifacts.logs import Progress, log
-from tessera.artifacts.tables import ArtifactError, image_root, read_table
+from tessera.artifacts.tables import ArtifactError, read_table
 from tessera.content.tokenizer import train_tokenizer
-from tessera.data.pictures import PictureError, open_picture
+from tessera.data.catalogue_pictures import CataloguePictures, warn_broken
+from tessera.data.pictures import PictureError
 from tessera.settings.base import ConfigError, did_you_mean
 from tessera.settings.ctr import ItemContent
 
@@ -47,12 +48,15 @@ def write_fields(settings: ItemContent, catalogue: Path, folder: Path) -> None:
         folder: where the files go; content.json is written last.
     Raises:
         ConfigError: a field is named that no item has.
-        ArtifactError: the ids of items are not 1, 2, ...
+        ArtifactError: the ids of items are not 1, 2, ..., or the folder of pictures is not there.
     """
-    table = read_table(catalogue, "items", ["item", "title", "attributes", "image"]).sort_by("item")
+    table = read_table(catalogue, "items", ["item", "title", "attributes"]).sort_by("item")
     items = table.column("item").to_pylist()
     if items != list(range(1, len(items) + 1)):
         raise ArtifactError(f"{catalogue}: the ids of items are not 1 to {len(items)}")
+    pictures = CataloguePictures(catalogue) if settings.picture else None
+    if pictures is not None and (missing := pictures.missing()):
+        raise ArtifactError(f"{missing}; ctr.content reads them (picture: null reads texts alone)")
     described = [
         {"title": title or "", **{name: value or "" for name, value in attributes or []}}
         for title, attributes in zip(*(table.column(name).to_pylist() for name in ("title", "attributes")), strict=True)
@@ -69,13 +73,12 @@ def write_fields(settings: ItemContent, catalogue: Path, folder: Path) -> None:
     tokenizer = train_tokenizer(every, settings.vocabulary, SPECIAL)
     cut = Counter[str]()
     rows, fields, first = _coded(tokenizer, described, lengths, cut)
-    paths = _picture_paths(catalogue, table.column("image").to_pylist()) if settings.picture else [None] * len(items)
     offsets = np.cumsum([0, 0, *map(len, rows)])
     _save(folder / "tokens.npy", np.concatenate([*rows, np.zeros(0, np.int32)]))
     _save(folder / "fields.npy", np.concatenate([*fields, np.zeros(0, np.uint8)]))
     _save(folder / "offsets.npy", offsets)
     _save(folder / "first.npy", np.array(first, np.int32))
-    broken = _write_patches(settings, paths, folder)
+    broken = _write_patches(settings, pictures, len(items), folder)
     with atomic(folder / "tokenizer.json") as temporary:
         tokenizer.save(str(temporary))
     empty = int(np.sum((np.diff(offsets) == 0)[1:] & (np.load(folder / "pictured.npy")[1:] < 0)))
@@ -130,36 +133,30 @@ def _coded(
     return rows, fields, first
 
 
-def _picture_paths(catalogue: Path, images: Sequence[str | None]) -> list[Path | None]:
-    root = image_root(catalogue)
-    return [Path(root) / name if root is not None and name else None for name in images]
-
-
-def _write_patches(settings: ItemContent, paths: Sequence[Path | None], folder: Path) -> int:
+def _write_patches(settings: ItemContent, pictures: CataloguePictures | None, items: int, folder: Path) -> int:
     """Write patches and the row of each item's picture (-1: none); gives how many pictures cannot be read."""
-    rows = np.full(len(paths) + 1, -1, np.int64)
-    wanted = [(item, path) for item, path in enumerate(paths, start=1) if path is not None]
+    rows = np.full(items + 1, -1, np.int64)
+    wanted = pictures.named() if pictures is not None else []
     side, patch = settings.picture or settings.patch, settings.patch
     shape = (len(wanted), (side // patch) ** 2, 3 * patch**2)
     broken, count = list[str](), 0
     with atomic(folder / "patches.npy") as temporary:
-        if not wanted:
+        if pictures is None or not wanted:
             with temporary.open("wb") as file:
                 np.save(file, np.zeros(shape, np.uint8), allow_pickle=False)
         else:
             kept = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
             with Progress("pictures", len(wanted), "pictures", seconds=15) as progress:
-                for item, path in wanted:
+                for item in wanted:
                     try:
-                        kept[count] = cut_up(open_picture(path, 2 * side), side, patch)
+                        kept[count] = cut_up(pictures.open(item, 2 * side), side, patch)
                         rows[item], count = count, count + 1
                     except PictureError as error:
                         broken.append(str(error))
                     progress.update(1)
             kept.flush()
             del kept
-    for reason in broken[:3]:
-        log.warning("%s", reason)
+    warn_broken(broken, len(wanted))
     _save(folder / "pictured.npy", rows)
     return len(broken)
 

@@ -102,6 +102,21 @@ def test_catalogue_without_pictures_has_none(tmp_path: Path) -> None:
     assert torch.isfinite(TypedEncoder(read, 4, 8, 1, 2)(torch.tensor([1, 3]))).all()
 
 
+def test_a_folder_of_pictures_that_is_gone_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    catalogue = write_items(tmp_path / "data")
+    write_fields(ItemContent(picture=8, patch=4, vocabulary=300), catalogue, tmp_path / "content")
+    assert "1 of 4 pictures cannot be read" in caplog.text
+    for name in (tmp_path / "data").glob("*.png"):
+        name.unlink()
+    catalogue.rename(tmp_path / "items.parquet")
+    (tmp_path / "data").rmdir()
+    gone = tmp_path / "gone"
+    with pytest.raises(ArtifactError, match=r"data: no such folder; .*ctr.content reads them \(picture: null"):
+        write_fields(ItemContent(picture=8, patch=4, vocabulary=300), tmp_path / "items.parquet", gone)
+    assert not gone.exists(), "nothing is written"
+    write_fields(ItemContent(picture=None, vocabulary=300), tmp_path / "items.parquet", gone)
+
+
 def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     read = content(tmp_path)
     with pytest.raises(ValueError, match="item 7 is not of the content, whose ids are 1 to 6"):
