@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tessera.artifacts.files import file_digest, write_json
 from tessera.artifacts.logs import log
@@ -179,6 +179,22 @@ def measure_latency(
     }
 
 
+def among_heaviest(heavy: Tensor, chosen: Tensor) -> Tensor:
+    """(rows, length) bool: of n chosen events those that weigh as much as the n-th heaviest, or more.
+
+    An item that comes again weighs the same again: which of equals is chosen is the same to it.
+
+    Args:
+        heavy: (rows, length) weights; where there is no event, less than any has.
+        chosen: (rows, length) bool, events alone.
+    """
+    if not heavy.shape[1]:
+        return chosen
+    last = (chosen.sum(1) - 1).clamp(min=0)
+    least = heavy.sort(1, descending=True).values.gather(1, last[:, None])
+    return chosen & (heavy >= least)
+
+
 @torch.no_grad()
 def _recall(
     model: nn.Module,
@@ -191,8 +207,8 @@ def _recall(
 ) -> dict[str, float]:
     """How much of what full target attention looks at most is handed on by retrieval.
 
-    For each impression of which n events are selected: the share of the n events that weigh most in the reference that
-    are among them, and the share of the reference's whole (absolute) weight that falls on them.
+    For each impression of which n events are selected: the share of the n events that weigh most in the reference (any
+    of equal weight) that are among them, and the share of the reference's whole (absolute) weight that falls on them.
     """
     run, path = reference
     looking = load_model(path, run, catalogue, device)
@@ -208,9 +224,7 @@ def _recall(
         chosen = model.selected(batch) & real  # type: ignore[operator]
         heavy = torch.where(real, looking.attention(batch).abs(), -1.0)  # type: ignore[operator]
         counts = chosen.sum(1)
-        ranks = heavy.argsort(dim=1, descending=True).argsort(dim=1)
-        best = ranks < counts[:, None]
-        hits += float((best & chosen).sum())
+        hits += float(among_heaviest(heavy, chosen).sum())
         wanted += float(counts.sum())
         mass = torch.where(real, heavy, 0.0)
         share = (mass * chosen).sum(1) / mass.sum(1).clamp(min=1e-12)

@@ -21,8 +21,9 @@ from tessera.artifacts.codes import Part, SemanticIds, write_codes
 from tessera.artifacts.models import write_tensors
 from tessera.artifacts.tables import ArtifactError, describe, read_table, write_table
 from tessera.ctr.data import load_catalogue, load_samples
-from tessera.ctr.evaluate import evaluate_model
+from tessera.ctr.evaluate import among_heaviest, evaluate_model
 from tessera.ctr.evaluate import judge as judge_samples
+from tessera.ctr.retrieval import best, ordered
 from tessera.ctr.samples import make_samples
 from tessera.ctr.train import plan, predict, train_model
 from tessera.evaluation import calibration, clicks
@@ -246,6 +247,25 @@ def test_retrieval_is_compared_with_attention(samples, tmp_path):
     assert found[1000]["weight"] == pytest.approx(1)
     assert 0 < found[5]["recall"] < 1
     assert found[5]["selected"] == pytest.approx(5, abs=0.5)
+
+
+def test_retrieval_by_the_weights_of_the_reference_finds_all():
+    """Histories in which items come again, which weigh the same each time."""
+    generator = torch.Generator().manual_seed(0)
+    items = torch.randint(0, 9, (40, 30), generator=generator)
+    real = torch.arange(30) < torch.randint(0, 31, (40, 1), generator=generator)
+    heavy = torch.where(real, torch.rand(9, generator=generator)[items], -1.0)
+    later = best(ordered(heavy), 7, real).mask(30)
+    earlier = best(ordered(heavy.flip(1)), 7, real.flip(1)).mask(30).flip(1)
+    assert not torch.equal(later, earlier)
+    for chosen in (later, earlier):
+        assert torch.equal(among_heaviest(heavy, chosen), chosen)
+    other = best(torch.arange(30).expand(40, 30).contiguous(), 7, real).mask(30)
+    for row, found in enumerate(among_heaviest(heavy, other)):
+        few = heavy[row][other[row]].tolist()
+        most = sorted(heavy[row].tolist(), reverse=True)[: len(few)]
+        assert int(found.sum()) == sum(weight >= most[-1] for weight in few)
+    assert not among_heaviest(heavy[:, :0], other[:, :0]).any()
 
 
 def test_weights_of_another_catalogue_are_refused(samples, tmp_path):
