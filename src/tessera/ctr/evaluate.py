@@ -86,7 +86,7 @@ def evaluate_model(
     }
     if settings.requests and hasattr(model, "request"):
         more["latency"] = measure_latency(model, samples, test, catalogue, settings, most, device)
-    if reference is not None and hasattr(model, "selected"):
+    if settings.recall_samples and reference is not None and hasattr(model, "selected"):
         more["retrieval"] = _recall(model, reference, samples, catalogue, settings, most, device)
     valid = samples.of("valid")
     seen = predict(model, samples, valid, most, settings.batch, device)
@@ -204,8 +204,8 @@ def _recall(
     settings: CTREvaluation,
     most: int | None,
     device: torch.device,
-) -> dict[str, float]:
-    """How much of what full target attention looks at most is handed on by retrieval.
+) -> dict[str, float | None]:
+    """How much of what full target attention looks at most is handed on by retrieval; None where nothing is selected.
 
     For each impression of which n events are selected: the share of the n events that weigh most in the reference (any
     of equal weight) that are among them, and the share of the reference's whole (absolute) weight that falls on them.
@@ -233,6 +233,6 @@ def _recall(
     return {
         "samples": len(some),
         "selected": wanted / max(1, len(some)),
-        "recall": hits / max(1.0, wanted),
-        "weight": weight / max(1.0, total),
+        "recall": hits / wanted if wanted else None,
+        "weight": weight / total if total else None,
     }

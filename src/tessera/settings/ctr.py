@@ -117,7 +117,7 @@ class CTREvaluation(Settings):
     candidates: int = Field(100, ge=1)
     """Candidates of such a request."""
     recall_samples: int = Field(500, ge=0)
-    """Test impressions on which retrieval is compared with the attention of `reference`."""
+    """Test impressions on which retrieval is compared with the attention of `reference`; 0 compares none."""
     seed: Seed = 0
     """Seed of the resampling."""
 

@@ -249,6 +249,26 @@ def test_retrieval_is_compared_with_attention(samples, tmp_path):
     assert found[5]["selected"] == pytest.approx(5, abs=0.5)
 
 
+def test_no_recall_is_told_where_nothing_is_compared(tmp_path):
+    """Not 0, which would say that nothing was found."""
+    rows = random_rows(users=10, length=20, ties=False)
+    rows += [(11 + n, 1 + n % 30, 2 * 10**6 + n, float(n % 2)) for n in range(60)]  # nobody of the test has a history
+    samples = make(tmp_path, rows)
+    read = load_samples(samples)
+    assert read.lengths[read.of("test")].max() == 0
+    whole, run = make_run(model="din", window=None), make_run(model="eta", k=5)
+    train(whole, samples, tmp_path / "din")
+    train(run, samples, tmp_path / "eta")
+    reference = whole, tmp_path / "din/model.safetensors"
+    outputs = tmp_path / "p.parquet", tmp_path / "m.json"
+    for wanted, expected in ((40, {"selected": 0.0, "recall": None, "weight": None}), (0, None)):
+        settings = CTREvaluation(resamples=100, requests=0, recall_samples=wanted)
+        found = evaluate_model(
+            run, settings, tmp_path / "eta/model.safetensors", samples, None, *outputs, reference
+        ).get("retrieval")  # fmt: skip
+        assert found == (expected if expected is None else {"samples": found["samples"], **expected})
+
+
 def test_retrieval_by_the_weights_of_the_reference_finds_all():
     """Histories in which items come again, which weigh the same each time."""
     generator = torch.Generator().manual_seed(0)
