@@ -66,7 +66,9 @@ def write_fields(settings: ItemContent, catalogue: Path, folder: Path) -> None:
         for name in wanted:
             if name not in names:
                 raise ConfigError(f"ctr.content.{key}: no item has the attribute {name!r}{did_you_mean(name, names)}")
-    lengths = {name: settings.tokens.get(name, settings.max_tokens) for name in settings.fields or names}
+    # a first field that says nothing of any item would make all queries one
+    said = [name for name in names if any(texts.get(name) for texts in described)] or names[:1]
+    lengths = {name: settings.tokens.get(name, settings.max_tokens) for name in settings.fields or said}
     if len(lengths) > np.iinfo(np.uint8).max - 2:
         raise ConfigError(f"ctr.content: {len(lengths)} fields, at most {np.iinfo(np.uint8).max - 2}; name some")
     every = (texts.get(name, "") for texts in described for name in lengths)
@@ -81,6 +83,7 @@ def write_fields(settings: ItemContent, catalogue: Path, folder: Path) -> None:
     broken = _write_patches(settings, pictures, len(items), folder)
     with atomic(folder / "tokenizer.json") as temporary:
         tokenizer.save(str(temporary))
+    unnamed = first[1:].count(0)
     empty = int(np.sum((np.diff(offsets) == 0)[1:] & (np.load(folder / "pictured.npy")[1:] < 0)))
     write_json(
         folder / "content.json",
@@ -93,17 +96,27 @@ def write_fields(settings: ItemContent, catalogue: Path, folder: Path) -> None:
             "cut": {name: int(count) for name, count in cut.items() if count},
             "broken_pictures": broken,
             "without_content": empty,
+            "without_first_field": unnamed,
             "longest": int(max(np.diff(offsets), default=0)),
             "mean_tokens": float(np.diff(offsets)[1:].mean()) if len(items) else 0.0,
             "picture": settings.picture,
             "patch": settings.patch,
         },
     )
+    _tell(cut, lengths, len(items), empty, unnamed)
+
+
+def _tell(cut: Counter[str], lengths: Mapping[str, int], items: int, empty: int, unnamed: int) -> None:
     for name, count in cut.items():
         if count:
-            log.info("%s of %s texts of %r are cut to %d tokens", f"{count:,}", f"{len(items):,}", name, lengths[name])
+            log.info("%s of %s texts of %r are cut to %d tokens", f"{count:,}", f"{items:,}", name, lengths[name])
     if empty:
-        log.warning("%s of %s items have neither text nor picture", f"{empty:,}", f"{len(items):,}")
+        log.warning("%s of %s items have neither text nor picture", f"{empty:,}", f"{items:,}")
+    if 2 * unnamed > items:
+        log.warning(
+            "%s of %s items have no %r: the first field is all that a query reads, name another (ctr.content.fields)",
+            f"{unnamed:,}", f"{items:,}", next(iter(lengths)),
+        )  # fmt: skip
 
 
 def _coded(

@@ -133,8 +133,8 @@ class ItemContent(Settings):
     """What models that learn from raw content are given of every item."""
 
     fields: list[str] | None = Field(None, min_length=1)
-    """Attributes (and `title`) that are read, in this order; null takes the title and all attributes. The first one
-    stands for a query where the log has none."""
+    """Attributes (and `title`) that are read, in this order; null takes the title and all attributes, but those that no
+    item has. The first one stands for a query where the log has none."""
     max_tokens: int = Field(32, ge=1, le=2**16)
     """Most tokens of each."""
     tokens: dict[str, Annotated[int, Field(ge=1, le=2**16)]] = Field(default_factory=dict)

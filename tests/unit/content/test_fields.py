@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
-from tessera.artifacts.tables import ArtifactError, write_table
+from tessera.artifacts.tables import ArtifactError, read_table, write_table
 from tessera.content.fields import BETWEEN, FILES, PAD, START, FieldContent, cut_up, write_fields
 from tessera.content.typed import TypedEncoder
 from tessera.settings.base import ConfigError
@@ -62,6 +62,25 @@ def test_rows_are_the_fields_in_their_order(tmp_path: Path) -> None:
     first = read.rows(np.array([1]), first_field=True)
     assert first.tokens[0].tolist() == [START, *title]
     assert first.patches is None
+
+
+def test_the_first_field_is_one_that_items_have(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """All queries of a catalogue without titles would be one."""
+    catalogue = write_items(tmp_path, pictures=False)
+    table = read_table(catalogue, "items").replace_schema_metadata(None)
+    titles = table.schema.get_field_index("title")
+
+    def names(some: list[str | None], **keys: Any) -> tuple[list[str], list[int]]:
+        write_table(catalogue, table.set_column(titles, "title", pa.array(some, pa.string())), "items")
+        write_fields(ItemContent(picture=None, vocabulary=300, **keys), catalogue, tmp_path / "content")
+        read = FieldContent(tmp_path / "content")
+        return read.names, (read.lengths(np.arange(1, 7), first_field=True) > 1).tolist()
+
+    assert names([None] * 6) == (["note"], [bool(note) for note in NOTES])
+    assert "the first field" not in caplog.text
+    assert names(["", "", None, "", "", "lamp"]) == (["title", "note"], [False] * 5 + [True])
+    assert "5 of 6 items have no 'title': the first field is all that a query reads" in caplog.text
+    assert names([None] * 6, fields=["title"])[0] == ["title"]
 
 
 def test_fields_are_chosen_and_cut(tmp_path: Path) -> None:
