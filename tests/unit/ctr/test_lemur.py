@@ -522,6 +522,7 @@ def test_a_query_that_nobody_asked_teaches_nothing() -> None:
     [
         ({"learned": 0.5, "forwarded": 0.2}, "learned 0.5 is more than forwarded 0.2"),
         ({"regime": "end_to_end", "forwarded": 0.2, "learned": 0.2}, "forwarded is of regime bank"),
+        ({"refresh": "age"}, "refresh age draws the targets that are read, and forwarded 1 and learned 1 take"),
         ({"regime": "frozen", "contrastive": 0.0}, "contrastive is 0"),
         ({"regime": "frozen", "pretraining": 0}, "pretraining is 0"),
         ({"ranker_gradient": False, "contrastive": 0.0}, "contrastive is 0"),
