@@ -272,7 +272,8 @@ class Model(ClickModel, AcrossRows):
         """The contrastive loss of items' content vectors and id vectors (CIC); items without a vector have no part."""
         distinct, first = _distinct(self.shares.all(batch.items))
         known = self.shares.all(content.known)[first]
-        vectors, ids = self.shares.all(content.targets)[first[known]], beside(self.items(distinct[known]))
+        vectors: Tensor = self.shares.all(content.targets)[first[known]]
+        ids: Tensor = beside(self.items(distinct[known]))
         if len(ids) < 2:  # nothing stands against it
             return (vectors.sum() + ids.sum()) * 0.0
         loss = soft_contrastive(vectors, ids, CONTENT_ID_TEMPERATURE, normalize=True, targets="identity")
