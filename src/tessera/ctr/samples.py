@@ -270,9 +270,9 @@ class _Negatives:
             waiting = redraw(others, lambda waiting: self._uniform(len(waiting), generator))
             self.elsewhere += len(others)
         # few: users who had almost everything of what is drawn from
-        for places in np.split(waiting, np.flatnonzero(np.diff(users[waiting])) + 1) if len(waiting) else []:
-            left = had.lacks(users[places[0]], np.arange(1, self.count + 1))
-            for place in places:
+        for of_user in np.split(waiting, np.flatnonzero(np.diff(users[waiting])) + 1) if len(waiting) else []:
+            left = had.lacks(users[of_user[0]], np.arange(1, self.count + 1))
+            for place in of_user:
                 drawn[place] = generator.choice(left) if len(left) else 0
         return drawn
 
@@ -281,8 +281,8 @@ class _Negatives:
             return generator.choice(self.count, len(kinds), p=self.odds) + 1
         if self.same:
             sizes = self.starts[kinds + 1] - self.starts[kinds]
-            places = self.starts[kinds] + (generator.random(len(kinds)) * sizes).astype(np.int64)
-            return np.asarray(self.by_category[places])
+            rows = self.starts[kinds] + (generator.random(len(kinds)) * sizes).astype(np.int64)
+            return np.asarray(self.by_category[rows])
         return self._uniform(len(kinds), generator)
 
     def _uniform(self, size: int, generator: np.random.Generator) -> Longs:
