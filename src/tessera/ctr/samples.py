@@ -259,6 +259,7 @@ class _Negatives:
                 waiting = waiting[~fresh]
             return waiting
 
+        others = np.zeros(0, np.int64)
         waiting = redraw(np.arange(len(users)), lambda waiting: self._propose(kinds[waiting], generator))
         if self.same and len(waiting):
             sizes = self.starts[kinds[waiting] + 1] - self.starts[kinds[waiting]]
@@ -268,12 +269,12 @@ class _Negatives:
                 drawn[place] = generator.choice(had.lacks(users[place], within))
             others = waiting[~some]
             waiting = redraw(others, lambda waiting: self._uniform(len(waiting), generator))
-            self.elsewhere += len(others)
         # few: users who had almost everything of what is drawn from
         for of_user in np.split(waiting, np.flatnonzero(np.diff(users[waiting])) + 1) if len(waiting) else []:
             left = had.lacks(users[of_user[0]], np.arange(1, self.count + 1))
             for place in of_user:
                 drawn[place] = generator.choice(left) if len(left) else 0
+        self.elsewhere += int(np.count_nonzero(drawn[others]))
         return drawn
 
     def _propose(self, kinds: Longs, generator: np.random.Generator) -> Longs:

@@ -123,8 +123,9 @@ def test_negatives_are_nothing_that_the_user_had(tmp_path, distribution):
     assert strangers
 
 
-def test_negatives_of_a_category_are_of_it_while_any_is_left(tmp_path):
+def test_negatives_of_a_category_are_of_it_while_any_is_left(tmp_path, caplog):
     """Also where a user has had nearly all of it; only of one that the user had wholly they are of any."""
+    caplog.set_level("INFO", "tessera")
     rows = [(1, 1 + n % 199, n, None) for n in range(400)]  # of 200 items of one category one is left
     rows += [(2, 201, 360 + n, None) for n in range(40)]  # the only item of another
     categories = {item: "a" if item <= 200 else "b" if item == 201 else "c" for item in range(1, 211)}
@@ -135,6 +136,7 @@ def test_negatives_of_a_category_are_of_it_while_any_is_left(tmp_path):
     late = samples.of("test")
     assert set(samples.targets[late][drawn[late] & (samples.users[late] == 1)]) == {200}
     others = samples.targets[drawn & (samples.users == 2)]
+    assert f"{len(others)} negatives are of any category" in caplog.text
     assert 201 not in others
     assert len(set(others.tolist())) > 20
 
