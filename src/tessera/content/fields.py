@@ -20,9 +20,10 @@ from torch import Tensor
 
 from tessera.artifacts.files import atomic, file_digest, read_json, write_json
 from tessera.artifacts.logs import Progress, log
-from tessera.artifacts.tables import ArtifactError, image_root, read_table
+from tessera.artifacts.tables import ArtifactError, read_table
 from tessera.content.tokenizer import train_tokenizer
-from tessera.data.pictures import PictureError, open_picture
+from tessera.data.catalogue_pictures import CataloguePictures, warn_broken
+from tessera.data.pictures import PictureError
 from tessera.settings.base import ConfigError, did_you_mean
 from tessera.settings.ctr import ItemContent
 
@@ -47,12 +48,15 @@ def write_fields(settings: ItemContent, catalogue: Path, folder: Path) -> None:
         folder: where the files go; content.json is written last.
     Raises:
         ConfigError: a field is named that no item has.
-        ArtifactError: the ids of items are not 1, 2, ...
+        ArtifactError: the ids of items are not 1, 2, ..., or the folder of pictures is not there.
     """
-    table = read_table(catalogue, "items", ["item", "title", "attributes", "image"]).sort_by("item")
+    table = read_table(catalogue, "items", ["item", "title", "attributes"]).sort_by("item")
     items = table.column("item").to_pylist()
     if items != list(range(1, len(items) + 1)):
         raise ArtifactError(f"{catalogue}: the ids of items are not 1 to {len(items)}")
+    pictures = CataloguePictures(catalogue) if settings.picture else None
+    if pictures is not None and (missing := pictures.missing()):
+        raise ArtifactError(f"{missing}; ctr.content reads them (picture: null reads texts alone)")
     described = [
         {"title": title or "", **{name: value or "" for name, value in attributes or []}}
         for title, attributes in zip(*(table.column(name).to_pylist() for name in ("title", "attributes")), strict=True)
@@ -62,22 +66,24 @@ def write_fields(settings: ItemContent, catalogue: Path, folder: Path) -> None:
         for name in wanted:
             if name not in names:
                 raise ConfigError(f"ctr.content.{key}: no item has the attribute {name!r}{did_you_mean(name, names)}")
-    lengths = {name: settings.tokens.get(name, settings.max_tokens) for name in settings.fields or names}
+    # a first field that says nothing of any item would make all queries one
+    said = [name for name in names if any(texts.get(name) for texts in described)] or names[:1]
+    lengths = {name: settings.tokens.get(name, settings.max_tokens) for name in settings.fields or said}
     if len(lengths) > np.iinfo(np.uint8).max - 2:
         raise ConfigError(f"ctr.content: {len(lengths)} fields, at most {np.iinfo(np.uint8).max - 2}; name some")
     every = (texts.get(name, "") for texts in described for name in lengths)
     tokenizer = train_tokenizer(every, settings.vocabulary, SPECIAL)
     cut = Counter[str]()
     rows, fields, first = _coded(tokenizer, described, lengths, cut)
-    paths = _picture_paths(catalogue, table.column("image").to_pylist()) if settings.picture else [None] * len(items)
     offsets = np.cumsum([0, 0, *map(len, rows)])
     _save(folder / "tokens.npy", np.concatenate([*rows, np.zeros(0, np.int32)]))
     _save(folder / "fields.npy", np.concatenate([*fields, np.zeros(0, np.uint8)]))
     _save(folder / "offsets.npy", offsets)
     _save(folder / "first.npy", np.array(first, np.int32))
-    broken = _write_patches(settings, paths, folder)
+    broken = _write_patches(settings, pictures, len(items), folder)
     with atomic(folder / "tokenizer.json") as temporary:
         tokenizer.save(str(temporary))
+    unnamed = first[1:].count(0)
     empty = int(np.sum((np.diff(offsets) == 0)[1:] & (np.load(folder / "pictured.npy")[1:] < 0)))
     write_json(
         folder / "content.json",
@@ -90,17 +96,27 @@ def write_fields(settings: ItemContent, catalogue: Path, folder: Path) -> None:
             "cut": {name: int(count) for name, count in cut.items() if count},
             "broken_pictures": broken,
             "without_content": empty,
+            "without_first_field": unnamed,
             "longest": int(max(np.diff(offsets), default=0)),
             "mean_tokens": float(np.diff(offsets)[1:].mean()) if len(items) else 0.0,
             "picture": settings.picture,
             "patch": settings.patch,
         },
     )
+    _tell(cut, lengths, len(items), empty, unnamed)
+
+
+def _tell(cut: Counter[str], lengths: Mapping[str, int], items: int, empty: int, unnamed: int) -> None:
     for name, count in cut.items():
         if count:
-            log.info("%s of %s texts of %r are cut to %d tokens", f"{count:,}", f"{len(items):,}", name, lengths[name])
+            log.info("%s of %s texts of %r are cut to %d tokens", f"{count:,}", f"{items:,}", name, lengths[name])
     if empty:
-        log.warning("%s of %s items have neither text nor picture", f"{empty:,}", f"{len(items):,}")
+        log.warning("%s of %s items have neither text nor picture", f"{empty:,}", f"{items:,}")
+    if 2 * unnamed > items:
+        log.warning(
+            "%s of %s items have no %r: the first field is all that a query reads, name another (ctr.content.fields)",
+            f"{unnamed:,}", f"{items:,}", next(iter(lengths)),
+        )  # fmt: skip
 
 
 def _coded(
@@ -130,36 +146,30 @@ def _coded(
     return rows, fields, first
 
 
-def _picture_paths(catalogue: Path, images: Sequence[str | None]) -> list[Path | None]:
-    root = image_root(catalogue)
-    return [Path(root) / name if root is not None and name else None for name in images]
-
-
-def _write_patches(settings: ItemContent, paths: Sequence[Path | None], folder: Path) -> int:
+def _write_patches(settings: ItemContent, pictures: CataloguePictures | None, items: int, folder: Path) -> int:
     """Write patches and the row of each item's picture (-1: none); gives how many pictures cannot be read."""
-    rows = np.full(len(paths) + 1, -1, np.int64)
-    wanted = [(item, path) for item, path in enumerate(paths, start=1) if path is not None]
+    rows = np.full(items + 1, -1, np.int64)
+    wanted = pictures.named() if pictures is not None else []
     side, patch = settings.picture or settings.patch, settings.patch
     shape = (len(wanted), (side // patch) ** 2, 3 * patch**2)
     broken, count = list[str](), 0
     with atomic(folder / "patches.npy") as temporary:
-        if not wanted:
+        if pictures is None or not wanted:
             with temporary.open("wb") as file:
                 np.save(file, np.zeros(shape, np.uint8), allow_pickle=False)
         else:
             kept = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
             with Progress("pictures", len(wanted), "pictures", seconds=15) as progress:
-                for item, path in wanted:
+                for item in wanted:
                     try:
-                        kept[count] = cut_up(open_picture(path, 2 * side), side, patch)
+                        kept[count] = cut_up(pictures.open(item, 2 * side), side, patch)
                         rows[item], count = count, count + 1
                     except PictureError as error:
                         broken.append(str(error))
                     progress.update(1)
             kept.flush()
             del kept
-    for reason in broken[:3]:
-        log.warning("%s", reason)
+    warn_broken(broken, len(wanted))
     _save(folder / "pictured.npy", rows)
     return len(broken)
 
@@ -186,9 +196,9 @@ class Rows:
     fields: Tensor
     """(rows, length) int64: 0 the start token and padding, then the fields in their order."""
     patches: Tensor | None
-    """(rows, patches, width) float32 from -1 to 1; None where no picture is read."""
+    """(rows, patches, width) float32 from -1 to 1; None where no row has a picture, or none is read."""
     pictured: Tensor | None
-    """(rows,) bool: whether there is a picture."""
+    """(rows,) bool: whether there is a picture; None as for `patches`."""
 
     def to(self, device: torch.device) -> Rows:
         """The rows on a device."""
@@ -226,11 +236,15 @@ class FieldContent:
         """How many patches a picture has, and the numbers of one; None where no picture is read."""
         return (self._patches.shape[1], self._patches.shape[2]) if self.about["picture"] else None
 
+    def pictured(self, items: Longs) -> npt.NDArray[np.bool_]:
+        """(n,) whether items have a picture."""
+        return np.asarray(self._pictured[items] >= 0)
+
     def lengths(self, items: Longs, first_field: bool = False) -> Longs:
         """(n,) tokens and patches of items, the start token with them; 0 is an item that tells nothing."""
         if first_field:
             return np.asarray(1 + self._first[items], np.int64)
-        pictures = self.patches[0] * (self._pictured[items] >= 0) if self.patches is not None else 0
+        pictures = self.patches[0] * self.pictured(items) if self.patches is not None else 0
         return np.asarray(1 + self._offsets[items + 1] - self._offsets[items] + pictures, np.int64)
 
     def rows(self, items: Longs, first_field: bool = False) -> Rows:
@@ -251,11 +265,11 @@ class FieldContent:
             tokens[row, 1 : 1 + count] = self._tokens[start : start + count]
             fields[row, 1 : 1 + count] = self._fields[start : start + count]
         patches = pictured = None
-        if self.patches is not None and not first_field:
-            row_of = self._pictured[items]
-            pictured = torch.from_numpy(row_of >= 0)
+        there = self.pictured(items)
+        if self.patches is not None and not first_field and there.any():
+            pictured = torch.from_numpy(there)
             seen = np.zeros((len(items), *self.patches), np.float32)
-            seen[row_of >= 0] = self._patches[row_of[row_of >= 0]] / 127.5 - 1
+            seen[there] = self._patches[self._pictured[items[there]]] / 127.5 - 1
             patches = torch.from_numpy(seen)
         return Rows(torch.from_numpy(tokens), torch.from_numpy(fields), patches, pictured)
 

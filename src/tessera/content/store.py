@@ -21,7 +21,8 @@ from torch import Tensor
 from tessera.artifacts.files import file_digest, identity, read_json, write_json
 from tessera.artifacts.logs import Progress, log
 from tessera.artifacts.models import write_tensors
-from tessera.artifacts.tables import ArtifactError, image_root, read_table
+from tessera.artifacts.tables import ArtifactError
+from tessera.data.catalogue_pictures import CataloguePictures, warn_broken
 from tessera.data.pictures import PictureError, at_most, open_picture
 from tessera.language.models import LanguageModel
 from tessera.language.prompts import attribute_text, domain_sentence, item_attributes
@@ -65,16 +66,18 @@ def write_store(
         max_pixels: pictures are kept, larger ones made smaller; None keeps none.
         shard: items in a file.
     Raises:
-        ValueError: the model sees no pictures, though they are asked for, or the ids of items are not 1, 2, ...
+        ValueError: the model sees no pictures, though they are asked for, their folder is not there, or the ids of
+            items are not 1, 2, ...
     """
     if max_pixels is not None:
         check_vision(model, "a content store with pictures")
-    table = read_table(catalogue, "items", ["item", "image"]).sort_by("item")
-    items = table.column("item").to_pylist()
+    pictures = CataloguePictures(catalogue)
+    items = pictures.items
     if items != list(range(1, len(items) + 1)):
         raise ValueError(f"{catalogue}: the ids of items are not 1 to {len(items)}")
-    root = image_root(catalogue)
-    images = table.column("image").to_pylist() if root is not None and max_pixels is not None else [None] * len(items)
+    if max_pixels is not None and (missing := pictures.missing()):
+        raise ValueError(f"{missing}; a content store without max_pixels keeps no pictures")
+    named = set(pictures.named()) if max_pixels is not None else set[int]()
     attributes = item_attributes(catalogue, prompt)
     frame = plain_frame(model, f"{domain_sentence(prompt.domain)}\n")
     made_from = {
@@ -92,7 +95,7 @@ def write_store(
     with Progress("content", len(items), "items") as progress:
         for start in range(0, len(items), shard):
             chunk = items[start : start + shard]
-            paths = [Path(str(root)) / name if name else None for name in images[start : start + shard]]
+            paths = [pictures.path(item) if item in named else None for item in chunk]
             digests = [file_digest(path) if path is not None and path.is_file() else "" for path in paths]
             own = identity(json.dumps(made_from, sort_keys=True), str(start), *digests)
             shards.append(own)
@@ -110,8 +113,7 @@ def write_store(
             progress.update(len(chunk))
     if cut:
         log.info("%s texts are cut to %d tokens", f"{cut:,}", max_tokens)
-    for reason in broken[:3]:
-        log.warning("%s", reason)
+    warn_broken(broken, len(named))
     write_json(folder / _INDEX, {"items": len(items), "shards": shards, "made_from": made_from})
 
 

@@ -180,8 +180,7 @@ class TypedEncoder(nn.Module):
             nothing: Tensor = self.out(self.out.weight.new_zeros(0, self.out.in_features))
             return nothing
         (content,) = self.content
-        lengths = content.lengths(wanted, self.first_field)
-        parts, order = [], length_batches(lengths, self.batch_tokens)
+        parts, order = [], self._batches(wanted)
         for numbers in order:
             rows = content.rows(wanted[numbers], self.first_field).to(device)
             if self.recompute and torch.is_grad_enabled():
@@ -190,6 +189,14 @@ class TypedEncoder(nn.Module):
                 parts.append(self.read(rows))
         back = torch.from_numpy(np.argsort(np.concatenate(order), kind="stable")).to(device)
         return torch.cat(parts)[back]
+
+    def _batches(self, items: np.ndarray) -> list[np.ndarray]:
+        """Places in items (n,), batch by batch: a picture beside items without one would be padding of all of them."""
+        (content,) = self.content
+        lengths, pictured = content.lengths(items, self.first_field), content.pictured(items)
+        alike = [pictured, ~pictured] if self.patches is not None else [np.ones(len(items), bool)]
+        groups = (np.flatnonzero(group) for group in alike)
+        return [group[batch] for group in groups for batch in length_batches(lengths[group], self.batch_tokens)]
 
     def count_tokens(self, items: Tensor) -> int:
         """Tokens and patches of items (n,), without padding."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tessera.artifacts.files import file_digest, write_json
 from tessera.artifacts.logs import log
@@ -86,7 +86,7 @@ def evaluate_model(
     }
     if settings.requests and hasattr(model, "request"):
         more["latency"] = measure_latency(model, samples, test, catalogue, settings, most, device)
-    if reference is not None and hasattr(model, "selected"):
+    if settings.recall_samples and reference is not None and hasattr(model, "selected"):
         more["retrieval"] = _recall(model, reference, samples, catalogue, settings, most, device)
     valid = samples.of("valid")
     seen = predict(model, samples, valid, most, settings.batch, device)
@@ -94,7 +94,7 @@ def evaluate_model(
     more["calibrated"] = calibrated(fitted_on, judged_on, settings.calibration_bins)
     inputs = {"model": file_digest(path), "samples": file_digest(folder / "samples.parquet")}
     write_predictions(output, samples, test, probabilities, run.model_dump(mode="json"), inputs)
-    summary = judge(samples, test, probabilities, catalogue.popularity.numpy(), settings)
+    summary = judge(samples, test, probabilities, catalogue, settings)
     summary |= {"model": run.name, "seed": run.seed, "kind": run.model.model, "remarks": run.remarks, **more}
     write_json(summary_path, summary)
     log.info("%s: %s", run.name, ", ".join(f"{k} {v:.4f}" for k, v in summary["metrics"].items() if v is not None))
@@ -116,18 +116,15 @@ def write_predictions(
 
 
 def judge(
-    samples: SampleSet, numbers: Longs, probabilities: np.ndarray, popularity: np.ndarray, settings: CTREvaluation
+    samples: SampleSet, numbers: Longs, probabilities: np.ndarray, catalogue: Catalogue, settings: CTREvaluation
 ) -> dict[str, Any]:
-    """Metrics of predictions: overall with intervals, by popularity of the item and by length of the history.
-
-    Args:
-        popularity: (items + 1,) training events an item.
-    """
-    users, labels = samples.users[numbers], samples.labels[numbers]
+    """Metrics of predictions: overall with intervals, by popularity of the item and by length of the history."""
+    users, labels, targets = samples.users[numbers], samples.labels[numbers], samples.targets[numbers]
     groups: dict[str, dict[str, Any]] = {"popularity": {}, "history": {}}
     as_ranked = Evaluation(head_share=settings.head_share, history_bins=settings.history_bins)
-    named = {n: m[samples.targets[numbers]] for n, m in item_groups(popularity, as_ranked)["popularity"].items()}
-    named["unknown"] = popularity[samples.targets[numbers]] == 0
+    by_events = item_groups(catalogue.popularity.numpy(), as_ranked)["popularity"]
+    named = {name: members[targets] for name, members in by_events.items()}
+    named["unknown"] = ~catalogue.known.numpy()[targets]  # of the tail, too
     lengths = samples.lengths[numbers]
     by_length = {"empty": lengths == 0, **history_groups(lengths, as_ranked)}
     for kind, members in (("popularity", named), ("history", by_length)):
@@ -182,6 +179,22 @@ def measure_latency(
     }
 
 
+def among_heaviest(heavy: Tensor, chosen: Tensor) -> Tensor:
+    """(rows, length) bool: of n chosen events those that weigh as much as the n-th heaviest, or more.
+
+    An item that comes again weighs the same again: which of equals is chosen is the same to it.
+
+    Args:
+        heavy: (rows, length) weights; where there is no event, less than any has.
+        chosen: (rows, length) bool, events alone.
+    """
+    if not heavy.shape[1]:
+        return chosen
+    last = (chosen.sum(1) - 1).clamp(min=0)
+    least = heavy.sort(1, descending=True).values.gather(1, last[:, None])
+    return chosen & (heavy >= least)
+
+
 @torch.no_grad()
 def _recall(
     model: nn.Module,
@@ -191,11 +204,11 @@ def _recall(
     settings: CTREvaluation,
     most: int | None,
     device: torch.device,
-) -> dict[str, float]:
-    """How much of what full target attention looks at most is handed on by retrieval.
+) -> dict[str, float | None]:
+    """How much of what full target attention looks at most is handed on by retrieval; None where nothing is selected.
 
-    For each impression of which n events are selected: the share of the n events that weigh most in the reference that
-    are among them, and the share of the reference's whole (absolute) weight that falls on them.
+    For each impression of which n events are selected: the share of the n events that weigh most in the reference (any
+    of equal weight) that are among them, and the share of the reference's whole (absolute) weight that falls on them.
     """
     run, path = reference
     looking = load_model(path, run, catalogue, device)
@@ -211,9 +224,7 @@ def _recall(
         chosen = model.selected(batch) & real  # type: ignore[operator]
         heavy = torch.where(real, looking.attention(batch).abs(), -1.0)  # type: ignore[operator]
         counts = chosen.sum(1)
-        ranks = heavy.argsort(dim=1, descending=True).argsort(dim=1)
-        best = ranks < counts[:, None]
-        hits += float((best & chosen).sum())
+        hits += float(among_heaviest(heavy, chosen).sum())
         wanted += float(counts.sum())
         mass = torch.where(real, heavy, 0.0)
         share = (mass * chosen).sum(1) / mass.sum(1).clamp(min=1e-12)
@@ -222,6 +233,6 @@ def _recall(
     return {
         "samples": len(some),
         "selected": wanted / max(1, len(some)),
-        "recall": hits / max(1.0, wanted),
-        "weight": weight / max(1.0, total),
+        "recall": hits / wanted if wanted else None,
+        "weight": weight / total if total else None,
     }

@@ -48,7 +48,7 @@ def judge_oracle(
     probabilities = table.column("probability").to_numpy()[rows].astype(np.float32)
     described = {"model": "oracle", "seed": 0, "kind": "oracle"}
     write_predictions(output, samples, test, probabilities, described, {"truth": file_digest(truth)})
-    summary = judge(samples, test, probabilities, load_catalogue(folder).popularity.numpy(), settings) | described
+    summary = judge(samples, test, probabilities, load_catalogue(folder), settings) | described
     write_json(summary_path, summary)
     return summary
 

@@ -8,7 +8,7 @@ its past: they are not strictly earlier, and one of them may be the impression's
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +205,91 @@ def _latest(shown: Longs, users: Longs, parts: Longs, most: int) -> Longs:
     return np.sort(shown[order[after <= most]])
 
 
+class _Had:
+    """What each user had."""
+
+    def __init__(self, users: Longs, items: Longs, count: int) -> None:
+        self.base = count + 1
+        self.keys = np.unique(users * self.base + items)
+
+    def has(self, users: Longs, items: Longs) -> Bools:
+        """(n,) whether each of users (n,) had the item beside it."""
+        keys = users * self.base + items
+        nearest = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.asarray(self.keys[nearest] == keys)
+
+    def lacks(self, user: int, items: Longs) -> Longs:
+        """Those of ascending items that a user has not had."""
+        first, last = np.searchsorted(self.keys, [user * self.base, (user + 1) * self.base])
+        return np.setdiff1d(items, self.keys[first:last] - user * self.base, assume_unique=True)
+
+    def counts(self, users: Longs, kinds: Longs, categories: Longs) -> Longs:
+        """(n,) how many items of the category beside it each of users (n,) had."""
+        base = int(categories.max()) + 1
+        keys, counts = np.unique(self.keys // self.base * base + categories[self.keys % self.base], return_counts=True)
+        wanted = users * base + kinds
+        nearest = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        return np.where(keys[nearest] == wanted, counts[nearest], 0)
+
+
+class _Negatives:
+    """Items that are drawn beside clicks, none of which the user had."""
+
+    def __init__(self, settings: PositiveSamples, popularity: Longs, categories: Longs) -> None:
+        self.count, self.categories = len(popularity) - 1, categories
+        self.same = settings.distribution == "category"
+        odds = popularity[1:].astype(np.float64)
+        self.odds = odds / odds.sum() if settings.distribution == "popularity" and odds.sum() > 0 else None
+        self.by_category = np.argsort(categories[1:], kind="stable") + 1
+        self.starts = np.searchsorted(categories[self.by_category], np.arange(categories.max() + 2))
+        self.elsewhere = 0
+        """How many are of another category than the click, though its own was asked for."""
+
+    def draw(self, users: Longs, clicked: Longs, had: _Had, generator: np.random.Generator) -> Longs:
+        """(n,) an item for each of users (n,) who clicked (n,); 0 where a user had every item."""
+        drawn, kinds = np.zeros(len(users), np.int64), self.categories[clicked]
+
+        def redraw(waiting: Longs, propose: Callable[[Longs], Longs]) -> Longs:
+            for _ in range(_ROUNDS):
+                if not len(waiting):
+                    break
+                chosen = propose(waiting)
+                fresh = ~had.has(users[waiting], chosen)
+                drawn[waiting[fresh]] = chosen[fresh]
+                waiting = waiting[~fresh]
+            return waiting
+
+        others = np.zeros(0, np.int64)
+        waiting = redraw(np.arange(len(users)), lambda waiting: self._propose(kinds[waiting], generator))
+        if self.same and len(waiting):
+            sizes = self.starts[kinds[waiting] + 1] - self.starts[kinds[waiting]]
+            some = had.counts(users[waiting], kinds[waiting], self.categories) < sizes
+            for place in waiting[some]:  # few: users who had almost all of a category
+                within = self.by_category[self.starts[kinds[place]] : self.starts[kinds[place] + 1]]
+                drawn[place] = generator.choice(had.lacks(users[place], within))
+            others = waiting[~some]
+            waiting = redraw(others, lambda waiting: self._uniform(len(waiting), generator))
+        # few: users who had almost everything of what is drawn from
+        for of_user in np.split(waiting, np.flatnonzero(np.diff(users[waiting])) + 1) if len(waiting) else []:
+            left = had.lacks(users[of_user[0]], np.arange(1, self.count + 1))
+            for place in of_user:
+                drawn[place] = generator.choice(left) if len(left) else 0
+        self.elsewhere += int(np.count_nonzero(drawn[others]))
+        return drawn
+
+    def _propose(self, kinds: Longs, generator: np.random.Generator) -> Longs:
+        if self.odds is not None:
+            return generator.choice(self.count, len(kinds), p=self.odds) + 1
+        if self.same:
+            sizes = self.starts[kinds + 1] - self.starts[kinds]
+            rows = self.starts[kinds] + (generator.random(len(kinds)) * sizes).astype(np.int64)
+            return np.asarray(self.by_category[rows])
+        return self._uniform(len(kinds), generator)
+
+    def _uniform(self, size: int, generator: np.random.Generator) -> Longs:
+        return generator.integers(1, self.count + 1, size)
+
+
 def _with_negatives(
     rows: Mapping[str, np.ndarray],
     settings: PositiveSamples,
@@ -218,48 +303,23 @@ def _with_negatives(
 
     What a user had is counted up to the end of the click's part: training knows nothing of what comes after.
     """
-    count = len(popularity) - 1
+    negatives = _Negatives(settings, popularity, categories)
     drawn = np.zeros((len(rows["user"]), settings.negatives), np.int64)
-    odds = popularity[1:].astype(np.float64)
-    by_category = np.argsort(categories[1:], kind="stable") + 1
-    starts = np.searchsorted(categories[by_category], np.arange(categories.max() + 2))
-
-    def propose(positives: Longs, generator: np.random.Generator) -> Longs:
-        if settings.distribution == "popularity" and odds.sum() > 0:
-            return generator.choice(count, len(positives), p=odds / odds.sum()) + 1
-        if settings.distribution == "category":
-            kind = categories[rows["item"][positives]]
-            sizes = starts[kind + 1] - starts[kind]
-            return np.asarray(by_category[starts[kind] + (generator.random(len(positives)) * sizes).astype(np.int64)])
-        return generator.integers(1, count + 1, len(positives))
-
     for part in range(len(PARTS)):
         generator = np.random.default_rng((settings.seed, part))
-        had = np.unique(users[parts <= part] * (count + 1) + items[parts <= part])
+        had = _Had(users[parts <= part], items[parts <= part], negatives.count)
         mine = np.flatnonzero(rows["part"] == part)
         for column in range(settings.negatives):
-            waiting = mine
-            for _ in range(_ROUNDS):
-                chosen = propose(waiting, generator)
-                keys = rows["user"][waiting] * (count + 1) + chosen
-                nearest = np.searchsorted(had, keys)
-                fresh = had[np.minimum(nearest, len(had) - 1)] != keys
-                drawn[waiting[fresh], column] = chosen[fresh]
-                waiting = waiting[~fresh]
-                if not len(waiting):
-                    break
-            for place in waiting:  # few: users who had almost everything of what is drawn from
-                user = rows["user"][place]
-                own = had[np.searchsorted(had, user * (count + 1)) : np.searchsorted(had, (user + 1) * (count + 1))]
-                left = np.setdiff1d(np.arange(1, count + 1), own - user * (count + 1))
-                drawn[place, column] = generator.choice(left) if len(left) else 0
+            drawn[mine, column] = negatives.draw(rows["user"][mine], rows["item"][mine], had, generator)
     width = settings.negatives + 1
     repeated = {name: np.repeat(column, width) for name, column in rows.items()}
     repeated["item"] = np.concatenate([rows["item"][:, None], drawn], 1).ravel()
     repeated["label"] = np.tile(np.array([1] + [0] * settings.negatives, np.int8), len(drawn))
     kept = repeated["item"] > 0
     if not kept.all():
-        log.info("%d negatives are missing: their users had every item", int((~kept).sum()))
+        log.info("%s negatives are missing: their users had every item", f"{int((~kept).sum()):,}")
+    if negatives.elsewhere:
+        log.info("%s negatives are of any category: their users had all of the click's", f"{negatives.elsewhere:,}")
     return {name: column[kept] for name, column in repeated.items()}
 
 

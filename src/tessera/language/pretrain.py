@@ -24,9 +24,9 @@ from torch import Tensor
 
 from tessera.artifacts.files import write_json
 from tessera.artifacts.logs import Progress, log
-from tessera.artifacts.tables import image_root, read_table
+from tessera.data.catalogue_pictures import CataloguePictures, warn_broken
 from tessera.data.dataset import load_dataset
-from tessera.data.pictures import PictureError, open_picture
+from tessera.data.pictures import PictureError
 from tessera.language.answers import answer
 from tessera.language.built import END, make_image_processor, make_model, save_built, train_tokenizer
 from tessera.language.colours import colour_words
@@ -146,7 +146,8 @@ class Teacher:
             drawn: pictures drawn afresh, else the dataset's own.
             data: folder of the prepared dataset.
         Raises:
-            LanguageModelError: no item that is trained on has a text or a picture.
+            LanguageModelError: no item that is trained on has a text or a picture, or the folder of pictures is not
+                there.
         """
         self.settings, self.prompt, self.drawn = settings, prompt, drawn
         counts = load_dataset(data).train_counts
@@ -205,24 +206,21 @@ class Teacher:
             self.by_word.setdefault(str(read_caption(said)["category"]), []).append(number)
 
     def _open(self, data: Path, items: np.ndarray) -> None:
-        table = read_table(data / "items.parquet", "items", ["item", "image"])
-        root = image_root(data / "items.parquet")
-        names = dict(zip(table.column("item").to_pylist(), table.column("image").to_pylist(), strict=True))
-        broken = 0
-        for item in items.tolist():
-            if root is None or not names.get(item):
-                continue
+        pictures = CataloguePictures(data / "items.parquet")
+        if missing := pictures.missing():
+            raise LanguageModelError(f"{missing}; the model is to learn from them (pictures: own)")
+        wanted = [item for item in items.tolist() if item in pictures]
+        broken: list[str] = []
+        for item in wanted:
             try:
-                picture = open_picture(Path(root) / str(names[item]))
+                picture = pictures.open(item)
             except PictureError as error:
-                broken += 1
-                log.info("item %d: %s", item, error)
+                broken.append(f"item {item}: {error}")
                 continue
             self.of_item[item] = len(self.shown)
             self.shown.add([picture])
             self.captions.append("; ".join([colour_words(picture), *short_attributes(self.attributes.get(item, []))]))
-        if broken:
-            log.info("%s pictures cannot be read", f"{broken:,}")
+        warn_broken(broken, len(wanted))
         random = np.random.default_rng((self.settings.training.seed, 2))
         kept = random.permutation(len(self.shown))[: min(CHECKED, len(self.shown) // 20)]
         self.held_out = sorted(kept.tolist())
@@ -410,7 +408,7 @@ def pretrain(
         state: folder of the trainer's checkpoint, named by everything that training depends on.
         machine: device and processes.
     Raises:
-        LanguageModelError: there is nothing to learn from.
+        LanguageModelError: there is nothing to learn from, or the folder of pictures is not there.
         TrainingError: the loss became NaN or infinite.
     """
     quiet()

@@ -76,7 +76,8 @@ class PositiveSamples(SamplesSettings):
     negatives: int = Field(1, ge=1)
     """Negatives a click."""
     distribution: Literal["uniform", "popularity", "category"] = "uniform"
-    """Where they come from: any item, by training events, or the category of the click."""
+    """Where they come from: any item, by training events, or the category of the click (any, once a user has had all of
+    that)."""
 
 
 Samples = Annotated[ImpressionSamples | RatingSamples | PositiveSamples, Field(discriminator="source")]
@@ -116,7 +117,7 @@ class CTREvaluation(Settings):
     candidates: int = Field(100, ge=1)
     """Candidates of such a request."""
     recall_samples: int = Field(500, ge=0)
-    """Test impressions on which retrieval is compared with the attention of `reference`."""
+    """Test impressions on which retrieval is compared with the attention of `reference`; 0 compares none."""
     seed: Seed = 0
     """Seed of the resampling."""
 
@@ -132,8 +133,8 @@ class ItemContent(Settings):
     """What models that learn from raw content are given of every item."""
 
     fields: list[str] | None = Field(None, min_length=1)
-    """Attributes (and `title`) that are read, in this order; null takes the title and all attributes. The first one
-    stands for a query where the log has none."""
+    """Attributes (and `title`) that are read, in this order; null takes the title and all attributes, but those that no
+    item has. The first one stands for a query where the log has none."""
     max_tokens: int = Field(32, ge=1, le=2**16)
     """Most tokens of each."""
     tokens: dict[str, Annotated[int, Field(ge=1, le=2**16)]] = Field(default_factory=dict)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
-from tessera.artifacts.tables import ArtifactError, write_table
+from tessera.artifacts.tables import ArtifactError, read_table, write_table
 from tessera.content.fields import BETWEEN, FILES, PAD, START, FieldContent, cut_up, write_fields
 from tessera.content.typed import TypedEncoder
 from tessera.settings.base import ConfigError
@@ -64,6 +64,25 @@ def test_rows_are_the_fields_in_their_order(tmp_path: Path) -> None:
     assert first.patches is None
 
 
+def test_the_first_field_is_one_that_items_have(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """All queries of a catalogue without titles would be one."""
+    catalogue = write_items(tmp_path, pictures=False)
+    table = read_table(catalogue, "items").replace_schema_metadata(None)
+    titles = table.schema.get_field_index("title")
+
+    def names(some: list[str | None], **keys: Any) -> tuple[list[str], list[int]]:
+        write_table(catalogue, table.set_column(titles, "title", pa.array(some, pa.string())), "items")
+        write_fields(ItemContent(picture=None, vocabulary=300, **keys), catalogue, tmp_path / "content")
+        read = FieldContent(tmp_path / "content")
+        return read.names, (read.lengths(np.arange(1, 7), first_field=True) > 1).tolist()
+
+    assert names([None] * 6) == (["note"], [bool(note) for note in NOTES])
+    assert "the first field" not in caplog.text
+    assert names(["", "", None, "", "", "lamp"]) == (["title", "note"], [False] * 5 + [True])
+    assert "5 of 6 items have no 'title': the first field is all that a query reads" in caplog.text
+    assert names([None] * 6, fields=["title"])[0] == ["title"]
+
+
 def test_fields_are_chosen_and_cut(tmp_path: Path) -> None:
     read = content(tmp_path, fields=["note", "title"], tokens={"note": 2}, picture=None)
     coder = Tokenizer.from_file(str(tmp_path / "content/tokenizer.json"))
@@ -97,9 +116,24 @@ def test_the_same_catalogue_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_catalogue_without_pictures_has_none(tmp_path: Path) -> None:
     read = content(tmp_path, pictures=False)
     rows = read.rows(np.array([1, 2]))
-    assert rows.pictured is not None
-    assert not rows.pictured.any()
+    assert rows.patches is None
+    assert rows.pictured is None
     assert torch.isfinite(TypedEncoder(read, 4, 8, 1, 2)(torch.tensor([1, 3]))).all()
+
+
+def test_a_folder_of_pictures_that_is_gone_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    catalogue = write_items(tmp_path / "data")
+    write_fields(ItemContent(picture=8, patch=4, vocabulary=300), catalogue, tmp_path / "content")
+    assert "1 of 4 pictures cannot be read" in caplog.text
+    for name in (tmp_path / "data").glob("*.png"):
+        name.unlink()
+    catalogue.rename(tmp_path / "items.parquet")
+    (tmp_path / "data").rmdir()
+    gone = tmp_path / "gone"
+    with pytest.raises(ArtifactError, match=r"data: no such folder; .*ctr.content reads them \(picture: null"):
+        write_fields(ItemContent(picture=8, patch=4, vocabulary=300), tmp_path / "items.parquet", gone)
+    assert not gone.exists(), "nothing is written"
+    write_fields(ItemContent(picture=None, vocabulary=300), tmp_path / "items.parquet", gone)
 
 
 def test_what_is_wrong_is_told(tmp_path: Path) -> None:
@@ -143,6 +177,24 @@ def test_vectors_depend_on_no_other_item_and_no_padding(read: FieldContent) -> N
     torch.testing.assert_close(together[4], together[6])  # nothing to read is nothing to read
     assert (together[0] - together[4]).abs().max() > 1e-3
     assert model(asked[:0]).shape == (0, 5)
+
+
+def test_no_batch_has_more_padded_tokens_than_asked_for(read: FieldContent) -> None:
+    """Items without a picture are not padded with one, and say what they say beside blank patches that are masked."""
+    model = encoder(read).eval()
+    asked = torch.tensor([1, 3, 5, 0, 2, 3, 4, 6, 0, 3, 5])
+    model.batch_tokens = int(read.lengths(asked.numpy()).max())
+    sizes: list[int] = []
+    model.blocks[0].register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[0] * inputs[0].shape[1]))
+    vectors = model(asked)
+    assert max(sizes) <= model.batch_tokens
+    assert sum(sizes) >= model.count_tokens(asked)
+    for item, vector in zip(asked, vectors, strict=True):
+        rows = read.rows(item[None].numpy())
+        if rows.patches is None:
+            blank = torch.zeros(1, *(read.patches or (0, 0)))
+            rows = type(rows)(rows.tokens, rows.fields, blank, torch.tensor([False]))
+        torch.testing.assert_close(vector, model.read(rows)[0], atol=1e-6, rtol=1e-5)
 
 
 def test_every_token_field_and_patch_is_read(read: FieldContent) -> None:

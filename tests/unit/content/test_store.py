@@ -1,5 +1,6 @@
 """The content store: what is read is what the tokenizer and the image processor make of each item."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,6 +22,14 @@ from tessera.settings.language import ItemPrompt
 def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     folder = tmp_path_factory.mktemp("model")
     return load_model(tiny_built(), write_built(folder / "model", tiny_built()))
+
+
+def test_a_folder_of_pictures_that_is_gone_is_told(tmp_path: Path, model: LanguageModel) -> None:
+    data = write_pictured(tmp_path, 2, ["1.png", "2.png"], ["Oak lamp", "Lamp"])
+    shutil.rmtree(tmp_path / "pictures")
+    with pytest.raises(ValueError, match=r"pictures: no such folder; .*items.parquet expects"):
+        write_store(tmp_path / "store", data / "items.parquet", model, ItemPrompt(), max_pixels=4096)
+    write_store(tmp_path / "store", data / "items.parquet", model, ItemPrompt())
 
 
 def test_rows_resume_and_missing(tmp_path: Path, model: LanguageModel) -> None:

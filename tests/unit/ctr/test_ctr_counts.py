@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import torch
-from ctr_world import ITEMS, make_batch, make_catalogue
+from ctr_logs import make_run
+from ctr_world import ITEMS, make_batch, make_catalogue, settings
 
 from tessera.ctr.counts import Counts, Histogram, shared
 from tessera.ctr.sid_index import Prefixes
+from tessera.ctr.task import build
+from tessera.ctr.train import most_events
 
 
 def keys_of(prefixes: bool) -> torch.Tensor:
@@ -38,3 +41,14 @@ def test_scan_and_histogram_count_what_a_loop_counts() -> None:
             items, often = torch.unique(events, return_counts=True)
             assert Histogram(keys[items], often).of(keys[batch.items[row : row + 1]])[0].tolist() == counted
     assert found[0].sum() > 0
+
+
+def test_din_counts_the_whole_history_and_attends_to_its_window() -> None:
+    model = build(settings(model="din", window=5, counts=True), make_catalogue()).eval()
+    batch = make_batch([60, 0, 7, 31])
+    assert most_events(model, make_run()) is None, "histories are not cut before they are counted"
+    with torch.no_grad():
+        assert torch.allclose(model(batch), model.logits(batch.latest(5)) + model.counts(batch), atol=1e-6)
+        assert not torch.allclose(model.counts(batch), model.counts(batch.latest(5)), atol=1e-3)
+    alone = build(settings(model="din", window=5), make_catalogue())
+    assert most_events(alone, make_run()) == 5

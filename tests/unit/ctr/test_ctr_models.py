@@ -357,7 +357,7 @@ def test_mirrn_asks_for_the_target_the_last_events_and_all() -> None:
                 expected |= set(top((signs == model.hash.signs(query)).sum(-1).tolist(), 4))
             assert found == sorted(expected)
     with pytest.raises(ValueError, match="cannot be cut"):
-        make({"model": "mirrn", "dim": 7, "category_dim": 8})
+        make({"model": "mirrn", "dim": 7, "category_dim": 8, "read_codes": True})
 
 
 def r2led_scores(model: Any, batch: Batch, row: int, kind: str) -> tuple[list[float], list[float]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from time import process_time
+
 import numpy as np
 import pytest
 from ctr_logs import random_rows, samples_settings, write_log
 
 from tessera.artifacts.tables import ArtifactError, read_table
 from tessera.ctr.data import load_catalogue, load_samples
-from tessera.ctr.samples import SampleError, make_samples, read_categories
+from tessera.ctr.samples import SampleError, _with_negatives, make_samples, read_categories
 
 CUTS = {"split": {"past": 0.2, "valid": 0.15, "test": 0.15}}
 
@@ -119,6 +121,39 @@ def test_negatives_are_nothing_that_the_user_had(tmp_path, distribution):
         if distribution == "popularity":
             assert train_events[item - 1] > 0
     assert strangers
+
+
+def test_negatives_of_a_category_are_of_it_while_any_is_left(tmp_path, caplog):
+    """Also where a user has had nearly all of it; only of one that the user had wholly they are of any."""
+    caplog.set_level("INFO", "tessera")
+    rows = [(1, 1 + n % 199, n, None) for n in range(400)]  # of 200 items of one category one is left
+    rows += [(2, 201, 360 + n, None) for n in range(40)]  # the only item of another
+    categories = {item: "a" if item <= 200 else "b" if item == 201 else "c" for item in range(1, 211)}
+    settings = {"source": "positives", "distribution": "category", "negatives": 2}
+    samples = make(tmp_path, rows, 210, categories, **settings, **CUTS)
+    drawn = samples.labels == 0
+    assert drawn.sum() == 2 * (samples.labels == 1).sum()
+    late = samples.of("test")
+    assert set(samples.targets[late][drawn[late] & (samples.users[late] == 1)]) == {200}
+    others = samples.targets[drawn & (samples.users == 2)]
+    assert f"{len(others)} negatives are of any category" in caplog.text
+    assert 201 not in others
+    assert len(set(others.tolist())) > 20
+
+
+def test_categories_that_users_had_wholly_cost_no_search_through_the_catalogue():
+    items, users = 20_000, np.repeat(np.arange(1, 401), 10)
+    clicked = np.random.default_rng(0).integers(1, items + 1, len(users))
+    rows = {"user": users, "item": clicked, "label": np.ones(len(users), np.int8), "part": np.zeros(len(users), int)}
+    settings = samples_settings(source="positives", distribution="category")
+    popularity = np.bincount(clicked, minlength=items + 1)
+    started = process_time()
+    # every item is a category of its own
+    found = _with_negatives(rows, settings, users, clicked, rows["part"], popularity, np.arange(items + 1))
+    assert process_time() - started < 1  # 9 s when each click went through the catalogue
+    assert len(found["item"]) == 2 * len(users)
+    had = set(zip(users.tolist(), clicked.tolist(), strict=True))
+    assert not had & set(zip(users.tolist(), found["item"][1::2].tolist(), strict=True))
 
 
 def test_a_user_who_had_everything_gets_fewer_negatives(tmp_path):

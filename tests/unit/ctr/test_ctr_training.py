@@ -21,7 +21,9 @@ from tessera.artifacts.codes import Part, SemanticIds, write_codes
 from tessera.artifacts.models import write_tensors
 from tessera.artifacts.tables import ArtifactError, describe, read_table, write_table
 from tessera.ctr.data import load_catalogue, load_samples
-from tessera.ctr.evaluate import evaluate_model
+from tessera.ctr.evaluate import among_heaviest, evaluate_model
+from tessera.ctr.evaluate import judge as judge_samples
+from tessera.ctr.retrieval import best, ordered
 from tessera.ctr.samples import make_samples
 from tessera.ctr.train import plan, predict, train_model
 from tessera.evaluation import calibration, clicks
@@ -202,6 +204,22 @@ def test_new_users_unknown_items_and_items_without_codes_get_predictions(tmp_pat
     assert found["samples"] == len(load_samples(samples).of("test"))
 
 
+def test_an_item_that_training_showed_is_not_unknown(tmp_path):
+    """Though nobody clicked it: its id has a vector that was trained."""
+    rows = random_rows(users=6, items=28, length=50, ties=False)
+    times = sorted(row[2] for row in rows)
+    rows += [(7, 29, times[len(times) // 2], 0.0), (7, 29, times[-1], 0.0), (7, 30, times[-1] + 1, 1.0)]
+    folder = make(tmp_path, rows)
+    samples, catalogue = load_samples(folder), load_catalogue(folder)
+    assert (catalogue.popularity[29], catalogue.popularity[30]) == (0, 0)
+    test = samples.of("test")
+    assert {29, 30} <= set(samples.targets[test].tolist())
+    settings = CTREvaluation(resamples=100)
+    groups = judge_samples(samples, test, np.full(len(test), 0.5), catalogue, settings)["groups"]["popularity"]
+    assert groups["unknown"]["samples"] == 1
+    assert groups["head"]["samples"] + groups["tail"]["samples"] == len(test)
+
+
 def test_what_must_be_said_of_a_model_stands_with_its_metrics(samples, tmp_path):
     ids = write_ids(tmp_path / "codes.parquet", 30)
     for name, codes, said in (("r2led", ids, ["a reconstruction from the abstract"]), ("avg", None, [])):
@@ -229,6 +247,45 @@ def test_retrieval_is_compared_with_attention(samples, tmp_path):
     assert found[1000]["weight"] == pytest.approx(1)
     assert 0 < found[5]["recall"] < 1
     assert found[5]["selected"] == pytest.approx(5, abs=0.5)
+
+
+def test_no_recall_is_told_where_nothing_is_compared(tmp_path):
+    """Not 0, which would say that nothing was found."""
+    rows = random_rows(users=10, length=20, ties=False)
+    rows += [(11 + n, 1 + n % 30, 2 * 10**6 + n, float(n % 2)) for n in range(60)]  # nobody of the test has a history
+    samples = make(tmp_path, rows)
+    read = load_samples(samples)
+    assert read.lengths[read.of("test")].max() == 0
+    whole, run = make_run(model="din", window=None), make_run(model="eta", k=5)
+    train(whole, samples, tmp_path / "din")
+    train(run, samples, tmp_path / "eta")
+    reference = whole, tmp_path / "din/model.safetensors"
+    outputs = tmp_path / "p.parquet", tmp_path / "m.json"
+    for wanted, expected in ((40, {"selected": 0.0, "recall": None, "weight": None}), (0, None)):
+        settings = CTREvaluation(resamples=100, requests=0, recall_samples=wanted)
+        found = evaluate_model(
+            run, settings, tmp_path / "eta/model.safetensors", samples, None, *outputs, reference
+        ).get("retrieval")  # fmt: skip
+        assert found == (expected if expected is None else {"samples": found["samples"], **expected})
+
+
+def test_retrieval_by_the_weights_of_the_reference_finds_all():
+    """Histories in which items come again, which weigh the same each time."""
+    generator = torch.Generator().manual_seed(0)
+    items = torch.randint(0, 9, (40, 30), generator=generator)
+    real = torch.arange(30) < torch.randint(0, 31, (40, 1), generator=generator)
+    heavy = torch.where(real, torch.rand(9, generator=generator)[items], -1.0)
+    later = best(ordered(heavy), 7, real).mask(30)
+    earlier = best(ordered(heavy.flip(1)), 7, real.flip(1)).mask(30).flip(1)
+    assert not torch.equal(later, earlier)
+    for chosen in (later, earlier):
+        assert torch.equal(among_heaviest(heavy, chosen), chosen)
+    other = best(torch.arange(30).expand(40, 30).contiguous(), 7, real).mask(30)
+    for row, found in enumerate(among_heaviest(heavy, other)):
+        few = heavy[row][other[row]].tolist()
+        most = sorted(heavy[row].tolist(), reverse=True)[: len(few)]
+        assert int(found.sum()) == sum(weight >= most[-1] for weight in few)
+    assert not among_heaviest(heavy[:, :0], other[:, :0]).any()
 
 
 def test_weights_of_another_catalogue_are_refused(samples, tmp_path):

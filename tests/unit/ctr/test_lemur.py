@@ -243,6 +243,27 @@ def test_content_and_ids_are_brought_together() -> None:
     assert found["documents.out.weight"].any()
 
 
+def test_items_that_the_bank_lacks_have_no_part_in_it() -> None:
+    """They all have the one vector of what is absent, which no id can be told from."""
+    model, batch = make(content_id=0.5, forwarded=0.5, learned=0.5), make_batch(LENGTHS)
+    content = model.content(batch, batch.histories)
+    known = content.known & (batch.items != batch.items[0])
+    known[0] = False
+    assert 2 <= len(set(batch.items[known].tolist())) < len(set(batch.items.tolist()))
+    content = replace(content, known=known)
+    loss = model._id_loss(batch, content, model.beside)
+    distinct, first = np.unique(batch.items[known].numpy(), return_index=True)
+    vectors = torch.nn.functional.normalize(content.targets[known][first], dim=1)
+    ids = torch.nn.functional.normalize(model.beside(model.items(torch.from_numpy(distinct))), dim=1)
+    logits, own = vectors @ ids.T / 0.1, torch.arange(len(distinct))
+    both = (torch.nn.functional.cross_entropy(sides, own) for sides in (logits, logits.T))
+    torch.testing.assert_close(loss, 0.5 * sum(both) / 2)
+    assert not gradients(model, loss)["absent"].any()
+    for few in (0, 1):
+        some = known & (batch.items == batch.items[known][0]) & bool(few)
+        assert model._id_loss(batch, replace(content, known=some), model.beside) == 0
+
+
 def mean_cosine(model: Any) -> float:
     """Of the vectors of different items, as judging would read them."""
     with torch.no_grad():
@@ -501,6 +522,7 @@ def test_a_query_that_nobody_asked_teaches_nothing() -> None:
     [
         ({"learned": 0.5, "forwarded": 0.2}, "learned 0.5 is more than forwarded 0.2"),
         ({"regime": "end_to_end", "forwarded": 0.2, "learned": 0.2}, "forwarded is of regime bank"),
+        ({"refresh": "age"}, "refresh age draws the targets that are read, and forwarded 1 and learned 1 take"),
         ({"regime": "frozen", "contrastive": 0.0}, "contrastive is 0"),
         ({"regime": "frozen", "pretraining": 0}, "pretraining is 0"),
         ({"ranker_gradient": False, "contrastive": 0.0}, "contrastive is 0"),

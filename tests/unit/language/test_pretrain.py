@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from tessera.artifacts.files import read_json
+from tessera.data import catalogue_pictures
 from tessera.data.bazaar.attributes import IMAGE, VALUES
 from tessera.language import pretrain as pretrain_module
 from tessera.language.drawn import caption, draw, read_caption
@@ -105,13 +107,29 @@ def test_only_items_with_training_interactions_are_read(
     assert sorted(Teacher(tiny, PROMPT, False, data).of_item) == [1, 3, 4, 5]
 
 
+def test_a_folder_of_pictures_that_is_gone_is_told(
+    tiny: BuiltModel, catalogue: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would learn from texts alone, though its captions are to be of pictures."""
+    data = catalogue(6)
+    for item in range(1, 6):
+        (tmp_path / "pictures" / f"{item}.png").write_bytes(b"broken")
+    Teacher(tiny, PROMPT, False, data)
+    assert "5 of 5 pictures cannot be read" in caplog.text
+    assert caplog.text.count(".png") == 3
+    shutil.rmtree(tmp_path / "pictures")
+    with pytest.raises(LanguageModelError, match=r"pictures: no such folder; .*items.parquet expects"):
+        Teacher(tiny, PROMPT, False, data)
+    Teacher(tiny, PROMPT, True, data)
+
+
 def test_the_drawn_teacher_never_opens_the_catalogues_pictures(
     tiny: BuiltModel, catalogue: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def opened(path: Path) -> None:
+    def opened(path: Path, side: int | None = None) -> None:
         raise AssertionError(f"opened {path}")
 
-    monkeypatch.setattr(pretrain_module, "open_picture", opened)
+    monkeypatch.setattr(catalogue_pictures, "open_picture", opened)
     data = catalogue(4)
     assert Teacher(tiny, PROMPT, True, data).tasks.count("image") == 3
     with pytest.raises(AssertionError, match="opened"):

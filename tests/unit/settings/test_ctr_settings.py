@@ -71,8 +71,17 @@ def test_a_sequential_config_has_no_click_through_runs() -> None:
         ({"ctr__semantic_ids": None}, "ctr.models.r2led: r2led reads semantic IDs, but ctr.semantic_ids names none"),
         ({"ctr__semantic_ids": "plane"}, "ctr.semantic_ids: unknown name 'plane'; did you mean 'plain'"),
         ({"ctr__models": {"oracle": {"model": "avg"}}}, "ctr.models.oracle: this name is taken"),
+        (
+            {"ctr__models": {"a": {"model": "lemur", "long": 0, "recent": 0, "cosines": True}}},
+            "ctr.models.a.cosines: are of target and events, and neither long nor recent reads any",
+        ),
         ({"ctr__models": {"a": {"model": "sims"}}}, "ctr.models.a.model: unknown model 'sims'; did you mean 'sdim'"),
         ({"ctr__models": {"a": {"model": "avg", "k": 3}}}, "ctr.models.a.k: unknown key 'k'"),
+        (
+            {"ctr__models": {"a": {"model": "mirrn", "dim": 10, "category_dim": 0}}},
+            "ctr.models.a: heads 4 do not divide the width 10 of item vectors",
+        ),
+        ({"ctr__models": {"a": {"model": "mirrn", "category_dim": 5}}}, "heads 4 do not divide the width 21"),
         ({"ctr__samples": {"source": "clicks"}}, "ctr.samples: unknown source 'clicks'"),
         ({"ctr__samples__split": {"past": 0.9, "test": 0.1}}, "none trains"),
         ({"ctr__training__processes": 0}, "ctr.training.processes: "),
@@ -102,6 +111,22 @@ def test_what_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as error:
         load(tiny(**changes), "my.yaml")
     assert said in str(error.value)
+
+
+def test_cosines_of_no_events_may_stand_where_nobody_asked_for_them() -> None:
+    """Also in a job, which reads all keys."""
+    model = {"model": "lemur", "long": 0, "recent": 0, "forwarded": 0.5, "refresh": "age", "learned": 0.5}
+    config = load(tiny(ctr__models={"a": model}, ctr__reference=None))
+    for run in Plan(config).click_runs.values():
+        assert type(run).model_validate_json(run.model_dump_json()) == run
+
+
+def test_width_of_mirrn_is_its_own_affair_where_codebooks_have_a_say() -> None:
+    load(
+        tiny(
+            ctr__models={"a": {"model": "mirrn", "dim": 10, "category_dim": 0, "read_codes": True}}, ctr__reference=None
+        )
+    )
 
 
 def test_a_model_may_read_codes_beside_r2led() -> None:

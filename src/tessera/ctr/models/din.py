@@ -17,18 +17,19 @@ class Model(ClickModel):
 
     def __init__(self, settings: DINSettings, catalogue: Catalogue) -> None:
         super().__init__(settings, catalogue)
-        self.max_history = settings.window
-        """The last events read; None reads all."""
+        self.window = settings.window
+        """The last events that are attended to; None attends to all."""
+        self.max_history = None if settings.counts else self.window  # counts are of whole histories
         self.din = DINAttention(self.items.width, settings.attention_hidden, settings.activation)
         self.tower = Tower(self.items.width, 1, settings.hidden, settings.dropout)
 
     def events(self, histories: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors of the events read, and which places hold one."""
-        if self.max_history is None or self.max_history >= histories.shape[1]:
+        if self.window is None or self.window >= histories.shape[1]:
             histories = filled(histories)
             valid = length_mask(lengths, histories.shape[1])
         else:
-            last = latest(lengths, self.max_history)
+            last = latest(lengths, self.window)
             histories, valid = last.take(histories), last.valid
         return self.items(histories) * valid[..., None], valid
 

@@ -269,9 +269,13 @@ class Model(ClickModel, AcrossRows):
         return settings.contrastive * total / count.clamp(min=1)
 
     def _id_loss(self, batch: Batch, content: Content, beside: nn.Linear) -> Tensor:
-        """The contrastive loss of items' content vectors and id vectors (CIC)."""
+        """The contrastive loss of items' content vectors and id vectors (CIC); items without a vector have no part."""
         distinct, first = _distinct(self.shares.all(batch.items))
-        vectors, ids = self.shares.all(content.targets)[first], beside(self.items(distinct))
+        known = self.shares.all(content.known)[first]
+        vectors: Tensor = self.shares.all(content.targets)[first[known]]
+        ids: Tensor = beside(self.items(distinct[known]))
+        if len(ids) < 2:  # nothing stands against it
+            return (vectors.sum() + ids.sum()) * 0.0
         loss = soft_contrastive(vectors, ids, CONTENT_ID_TEMPERATURE, normalize=True, targets="identity")
         return self.settings.content_id * loss
 

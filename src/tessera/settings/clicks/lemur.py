@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from tessera.settings.base import ASIDE, Settings, Width
 from tessera.settings.clicks.base import ClickModel
 from tessera.settings.training import OptimizerSettings
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
 class QueryReader(Settings):
@@ -131,6 +135,8 @@ class LEMURSettings(ClickModel):
             for key in ("forwarded", "learned", "refresh", "snapshot"):
                 if getattr(self, key) != type(self).model_fields[key].default:
                     raise ValueError(f"{key} is of regime bank; {self.regime} has no stale vectors: leave it out")
+        elif self.refresh == "age" and self.learned == 1:
+            raise ValueError("refresh age draws the targets that are read, and forwarded 1 and learned 1 take them all")
         trains_alone = self.regime == "frozen" or self.pretraining
         if (trains_alone or not self.ranker_gradient) and not (self.contrastive or self.content_id):
             raise ValueError(
@@ -144,6 +150,12 @@ class LEMURSettings(ClickModel):
         if self.pretraining and not self.contrastive:
             raise ValueError("pretraining learns from the contrastive loss: give contrastive a weight")
         return self
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Also cosines that are asked for of no events."""
+        yield from super().problems(config)
+        if self.cosines and "cosines" in self.model_fields_set and not (self.long or self.recent):
+            yield "cosines", "are of target and events, and neither long nor recent reads any; leave it out"
 
     def remarks(self) -> list[str]:
         """No code was published."""

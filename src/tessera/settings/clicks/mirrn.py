@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tessera.settings.base import PresetSettings
 from tessera.settings.clicks.retrieval_base import Hashed
@@ -24,3 +24,13 @@ class MIRRNSettings(PresetSettings, Hashed):
     """What a block of the Fourier filter multiplies with: its matrix, or the matrix's diagonal, as in the code."""
     mask: bool = True
     """Leave padding out of filter and attention; the code does not."""
+
+    @model_validator(mode="after")
+    def _blocks_divide(self) -> MIRRNSettings:
+        width = self.dim + self.category_dim
+        if not self.read_codes and width % self.heads:  # with codes, the codebooks have their say in the width
+            raise ValueError(
+                f"heads {self.heads} do not divide the width {width} of item vectors (dim {self.dim}, category_dim "
+                f"{self.category_dim}), of which the Fourier filter makes a block each"
+            )
+        return self
