@@ -24,7 +24,7 @@ from tessera.data.files import DataFileError, find
 from tessera.data.identifiers import id_series, id_text, positions_in
 from tessera.data.log import ItemsLog
 from tessera.data.sources.columns import read_items_file
-from tessera.data.text import clean
+from tessera.data.text import as_text, clean
 from tessera.embedding.finish import finish, read_components
 from tessera.embedding.task import Places, Task
 from tessera.evaluation.judge import Scorer
@@ -140,7 +140,16 @@ def add_file(scorer: Scorer, catalogue: Catalogue, files: RunFiles, settings: It
 
 
 def _texts(column: pd.Series[Any]) -> list[str]:
-    return ["" if pd.isna(value) else clean(str(value)) for value in column]
+    return [_text(value) for value in column]
+
+
+def _text(value: object) -> str:
+    """What a cell says: lists and mappings are joined as in files of items, and what is missing is empty."""
+    if isinstance(value, np.ndarray):  # a list of a Parquet file
+        value = value.tolist()
+    if isinstance(value, list | tuple | Mapping):
+        return as_text(value)
+    return "" if value is None or pd.isna(value) else clean(str(value))
 
 
 def wider(catalogue: Catalogue, items: pa.Table) -> Catalogue:

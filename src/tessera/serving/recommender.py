@@ -139,10 +139,11 @@ class Recommender:
 
         Args:
             products: columns `item` and `title`; every other column is an attribute.
-            vectors: rows by table, (new, width), of tables that are not to be made here from the texts.
+            vectors: rows by table, (products, width), of tables that are not to be made here from the texts.
             device: where to score.
         Raises:
-            ValueError: the system cannot place a new item, or a table has nothing to place it by.
+            ValueError: the system cannot place a new item, a table has nothing to place it by, or there is not a row a
+                product.
         """
         if self.catalogue.new:
             raise ValueError("new items were added already; load the run again and give all of them at once")
@@ -152,7 +153,7 @@ class Recommender:
             ids = given.column("raw_id").to_pylist()
             repeated = ", ".join(repr(raw) for raw, is_new in zip(ids, new, strict=True) if not is_new)
             warnings.warn(f"already in the catalogue: {repeated}; left as they are", KnownItems, stacklevel=2)
-            vectors = {name: np.asarray(rows)[new] for name, rows in (vectors or {}).items()}
+            vectors = {name: _of_new(name, rows, new) for name, rows in (vectors or {}).items()}
         extended = load_from(self._files, device)
         if not len(items):
             return extended
@@ -271,6 +272,14 @@ class Recommender:
                 "score": scores,
             }
         )
+
+
+def _of_new(name: str, rows: npt.ArrayLike, new: Mask) -> npt.NDArray[np.float32]:
+    """The rows of a table (products, width) that are of new items (products,)."""
+    given = np.asarray(rows, np.float32)
+    if given.shape[:1] != new.shape:
+        raise ValueError(f"vectors of table {name!r}: expected {len(new)} rows, one a product (got {given.shape})")
+    return given[new]
 
 
 def _is_list(value: object) -> bool:

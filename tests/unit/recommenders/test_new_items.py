@@ -165,6 +165,23 @@ def test_ids_of_products_are_those_of_the_catalogue(tmp_path: Path) -> None:
     assert read_products(pd.DataFrame({"item": [" x ", "901.0"]})).column("raw_id").to_pylist() == ["x", "901.0"]
 
 
+def test_rows_are_one_a_product(results: Path) -> None:
+    shop = loaded(results, "table")
+    with (
+        pytest.warns(KnownItems),
+        pytest.raises(ValueError, match=r"vectors of table 't': expected 2 rows, one a product \(got \(1, 6\)\)"),
+    ):
+        shop.with_items(products("i3", "a"), {"t": rows(results, 9)}, device="cpu")
+
+
+def test_attributes_of_products_are_read_as_those_of_files() -> None:
+    tags = [["x", "y", "x"], np.array(["z"]), None, float("nan"), pd.NA, [], " a  b ", 3]
+    ids = [f"a{number}" for number in range(len(tags))]
+    items = read_products(pd.DataFrame({"item": ids, "tags": pd.Series(tags, dtype=object)}))
+    said = [dict(pairs).get("tags") for pairs in items.column("attributes").to_pylist()]
+    assert said == ["x, y", "z", None, None, None, None, "a b", "3"]
+
+
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if name not in CAN])
 def test_who_cannot_says_so(name: str, results: Path) -> None:
     with pytest.raises(ValueError, match=r"a new item cannot be placed: what the system knows .* comes from training"):
