@@ -26,6 +26,8 @@ from tessera.settings.runs import Run
 from tessera.training.losses import Losses
 from tessera.training.phases import Batches, Epochs, Optimizer, Phase, Position, Update
 
+UNSCORED = -(2.0**100)
+"""Below every sum of log probabilities, finite, and the same number in every type."""
 Validate = Callable[[], dict[str, float]] | None
 """Metrics of a system as it stands, which decide when training stops; None where nothing is held out."""
 

@@ -27,7 +27,7 @@ from tessera.recommenders.decoding import (
     reached_items,
 )
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.systems.base import Recommender, TrainingHistories
+from tessera.recommenders.systems.base import UNSCORED, Recommender, TrainingHistories
 from tessera.recommenders.t5 import START, Cache, Decoder, Encoder, Memory, T5Shape, hidden
 from tessera.recommenders.trie import CodeTrie
 from tessera.settings.runs import Run
@@ -42,8 +42,6 @@ PREFIXES_AT_ONCE = 16_384
 """Prefixes times users that go through the decoder together when all are scored."""
 LOGITS = 1 << 26
 """Most logits at a time. With a token a prefix, the last level has as many as there are items."""
-UNREACHED = -(2.0**100)
-"""Below every sum of log probabilities, finite, and the same number in every type."""
 
 
 class CodeTokens(nn.Module):
@@ -82,7 +80,7 @@ class CodeTokens(nn.Module):
 class TIGER(Recommender):
     """Reads histories as codes, writes the code of the next item."""
 
-    unscored = UNREACHED
+    unscored = UNSCORED
 
     def __init__(self, settings: TIGERSystem, ids: SemanticIds, popularity: np.ndarray) -> None:
         super().__init__()
@@ -247,7 +245,7 @@ class TIGER(Recommender):
     def score_known(self, histories: Histories, prepared: None) -> Tensor:
         """See `Recommender.score_known`: what no beam reached, and what has no codes, is not known."""
         parts = map(self._score, histories.split(self.users_at_once))
-        return torch.cat([torch.where(reached, scores, UNREACHED) for scores, reached in parts])
+        return torch.cat([torch.where(reached, scores, self.unscored) for scores, reached in parts])
 
     def _score(self, histories: Histories) -> tuple[Tensor, Tensor]:
         """(batch, items) finite scores, and which items were reached."""
