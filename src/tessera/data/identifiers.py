@@ -8,7 +8,7 @@ id is missing (null, NaN, empty), there is none.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,14 +95,18 @@ def twin(raw_id: str) -> str | None:
     return raw_id.removesuffix(".0") if raw_id.endswith(".0") else f"{raw_id}.0"
 
 
-def positions_in(ids: Iterable[str | None], known: Iterable[str]) -> list[int]:
-    """Where each id of a file stands among the known ones, or -1.
+def positions_in(ids: Iterable[str | None], known: Iterable[str] | Mapping[str, int]) -> list[int]:
+    """Where each id of a file or list stands among the known ones, or -1.
 
     A whole number written in the other way counts where the file does not hold the known id itself.
+
+    Args:
+        ids: the ids, None where one is missing.
+        known: the known ones in their order, or the position of each.
     """
-    place = {raw_id: number for number, raw_id in enumerate(known)}
+    place = known if isinstance(known, Mapping) else {raw_id: number for number, raw_id in enumerate(known)}
     listed = list(ids)
-    exact = set(listed) & place.keys()
+    exact = {raw_id for raw_id in listed if raw_id in place}
     positions = []
     for raw_id in listed:
         other = twin(raw_id) if raw_id is not None and raw_id not in place else raw_id

@@ -90,6 +90,11 @@ def exact_scores(writer: Writer, memory: Memory, trie: CodeTrie, normalize: Norm
     return leaf_scores
 
 
+def reached_items(leaves: Tensor, trie: CodeTrie) -> Tensor:
+    """(batch, items) which items of the catalogue the log probabilities of leaves (batch, leaves) reach."""
+    return trie.to_items(leaves, -torch.inf) > -torch.inf
+
+
 def item_scores(leaves: Tensor, trie: CodeTrie) -> Tensor:
     """(batch, items) scores of the catalogue from log probabilities of leaves (batch, leaves).
 
@@ -99,7 +104,7 @@ def item_scores(leaves: Tensor, trie: CodeTrie) -> Tensor:
     """
     shared = trie.item_count[trie.level_starts[-2] :].log()
     scores = trie.to_items(leaves - shared, -torch.inf)
-    reached = scores > -torch.inf
+    reached = reached_items(leaves, trie)
     lowest = scores.masked_fill(~reached, torch.inf).amin(1, keepdim=True)
     return torch.where(reached, scores, lowest - 1)
 

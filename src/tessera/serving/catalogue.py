@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from tessera.artifacts.tables import ArtifactError, check_ids, read_table
+from tessera.data.identifiers import id_text, twin
 from tessera.settings.base import did_you_mean
 
 Mask = npt.NDArray[np.bool_]
@@ -55,12 +56,16 @@ class Catalogue:
         return {raw: number for number, raw in enumerate(self.raw_ids) if number}
 
     def find(self, ids: Iterable[object]) -> tuple[npt.NDArray[np.int32], list[str]]:
-        """The dense ids of the known ones, in order, and those that are not known; a number is read as its text."""
+        """The dense ids of the known ones, in order, and those that are not known.
+
+        Each is read by the rule of ids: a whole number written in the other way counts where it is not known itself.
+        """
         known, unknown = list[int](), list[str]()
-        for raw in map(str, ids):
-            number = self.numbers.get(raw)
+        for value in ids:
+            raw = id_text(value) or ""
+            number = self.numbers.get(raw) or self.numbers.get(twin(raw) or "")
             if number is None:
-                unknown.append(raw)
+                unknown.append(str(value))
             else:
                 known.append(number)
         return np.array(known, np.int32), unknown

@@ -17,6 +17,7 @@ from tessera.artifacts.logs import Progress, log
 from tessera.artifacts.tables import RECOMMENDATIONS, metadata
 from tessera.data.dataset import Dataset, load_dataset, read_raw_ids
 from tessera.data.id_list import read_ids
+from tessera.data.identifiers import id_text, positions_in
 from tessera.evaluation.judge import Scorer, reads_times
 from tessera.recommenders.evaluate import load_scorer
 from tessera.recommenders.inputs import RunInputs
@@ -63,9 +64,8 @@ def chosen_users(raw_ids: list[str], path: Path | None) -> tuple[list[str], npt.
     """Raw and dense ids of the users who get a list; of a file its order, 0 where the dataset does not know one."""
     if path is None:
         return raw_ids[1:], np.arange(1, len(raw_ids), dtype=np.int32)
-    numbers = {raw: number for number, raw in enumerate(raw_ids) if number}
     wanted = read_ids(path, "user")
-    dense = np.array([numbers.get(raw, 0) for raw in wanted], np.int32)
+    dense = np.array(positions_in(map(id_text, wanted), raw_ids[1:]), np.int32) + 1
     if unknown := [raw for raw, number in zip(wanted, dense, strict=True) if not number]:
         some = ", ".join(map(repr, unknown[:5])) + (" ..." if len(unknown) > 5 else "")
         log.warning("%s: %d of %d users have no history (%s): popular items", path, len(unknown), len(wanted), some)

@@ -98,6 +98,8 @@ def rank(
             clock = np.concatenate([times[number] for number in part]) if times is not None else None
             scores = score(scorer, flat, offsets[:-1], lengths[part], who[part], clock)
         check_scores(scores, torch.from_numpy(who[part]))
+        if (unscored := getattr(scorer, "unscored", -torch.inf)) > -torch.inf:
+            scores.masked_fill_(scores <= unscored, -torch.inf)
         if not seen:
             rows = torch.from_numpy(np.repeat(np.arange(len(part)), lengths[part]))
             scores[rows, torch.from_numpy(flat).long() - 1] = -torch.inf

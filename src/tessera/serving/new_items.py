@@ -21,13 +21,14 @@ from tessera.artifacts.logs import log
 from tessera.artifacts.places import place
 from tessera.artifacts.tables import ArtifactError, describe, write_table
 from tessera.data.files import DataFileError, find
+from tessera.data.identifiers import id_series, id_text, positions_in
 from tessera.data.log import ItemsLog
 from tessera.data.sources.columns import read_items_file
-from tessera.data.text import clean
+from tessera.data.text import as_text, clean
 from tessera.embedding.finish import finish, read_components
 from tessera.embedding.task import Places, Task
 from tessera.evaluation.judge import Scorer
-from tessera.serving.catalogue import Catalogue
+from tessera.serving.catalogue import Catalogue, Mask
 from tessera.serving.folder import RunFiles
 from tessera.settings.kinds import load
 from tessera.settings.language import BuiltModel, ByModel
@@ -63,10 +64,7 @@ def read_products(products: pd.DataFrame) -> pa.Table:
     """
     if "item" not in products.columns:
         raise ValueError(f"new items: expected a column 'item' with their ids (got {', '.join(map(str, products))})")
-    missing = products["item"].isna()
-    if missing.any():
-        raise ValueError(f"new items: row {int(np.flatnonzero(missing)[0])} has no id")
-    ids = [str(raw) for raw in products["item"]]
+    ids = _ids(products["item"])
     if len(set(ids)) < len(ids):
         twice, count = Counter(ids).most_common(1)[0]
         raise ValueError(f"new items: {twice!r} stands {count} times, expected once")
@@ -83,6 +81,25 @@ def read_products(products: pd.DataFrame) -> pa.Table:
             "image": pa.nulls(len(ids), pa.string()),
         }
     )
+
+
+def _ids(column: pd.Series[Any]) -> list[str]:
+    """The ids of a column, by the rule of whole columns."""
+    # here, for only new items need it
+    import polars as pl
+
+    ids = [id_text(raw) for raw in column]
+    if None in ids:
+        row = ids.index(None)
+        raise ValueError(f"new items: row {row} has no id (got {column.iloc[row]!r}, expected a text or a number)")
+    return id_series(pl.Series("id", ids, pl.String)).to_list()
+
+
+def new_to(catalogue: Catalogue, items: pa.Table) -> tuple[pa.Table, Mask]:
+    """The products that a catalogue does not know, numbered from 1, and which of all (products,) these are."""
+    new = np.array(positions_in(items.column("raw_id").to_pylist(), catalogue.numbers), np.int64) < 0
+    left = items.filter(pa.array(new, pa.bool_()))
+    return left.set_column(0, "item", pa.array(range(1, left.num_rows + 1), pa.int32())), new
 
 
 def read_file(settings: ItemsFile) -> pd.DataFrame:
@@ -113,18 +130,26 @@ def add_file(scorer: Scorer, catalogue: Catalogue, files: RunFiles, settings: It
     Raises:
         ValueError: as `read_file` and `widen`.
     """
-    products = read_file(settings)
-    new = products[[raw not in catalogue.numbers for raw in products["item"]]]
-    log.info("%s: %d of %d items came after training", settings.path, len(new), len(products))
-    if new.empty:
+    products = read_products(read_file(settings))
+    items, _ = new_to(catalogue, products)
+    log.info("%s: %d of %d items came after training", settings.path, items.num_rows, products.num_rows)
+    if not items.num_rows:
         return catalogue
-    items = read_products(new)
     widen(scorer, files, items)
     return wider(catalogue, items)
 
 
 def _texts(column: pd.Series[Any]) -> list[str]:
-    return ["" if pd.isna(value) else clean(str(value)) for value in column]
+    return [_text(value) for value in column]
+
+
+def _text(value: object) -> str:
+    """What a cell says: lists and mappings are joined as in files of items, and what is missing is empty."""
+    if isinstance(value, np.ndarray):  # a list of a Parquet file
+        value = value.tolist()
+    if isinstance(value, list | tuple | Mapping):
+        return as_text(value)
+    return "" if value is None or pd.isna(value) else clean(str(value))
 
 
 def wider(catalogue: Catalogue, items: pa.Table) -> Catalogue:

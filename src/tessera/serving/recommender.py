@@ -20,7 +20,7 @@ from tessera.recommenders.systems.base import VectorScorer
 from tessera.serving.catalogue import Catalogue, Mask, read_catalogue
 from tessera.serving.folder import RunFiles, run_files, save_run
 from tessera.serving.lists import History, best, rank, states_after, users_at_once
-from tessera.serving.new_items import read_products, widen, wider
+from tessera.serving.new_items import new_to, read_products, widen, wider
 from tessera.settings.base import ConfigError, explain
 from tessera.settings.export import Export
 
@@ -141,21 +141,21 @@ class Recommender:
 
         Args:
             products: columns `item` and `title`; every other column is an attribute.
-            vectors: rows by table, (new, width), of tables that are not to be made here from the texts.
+            vectors: rows by table, (products, width), of tables that are not to be made here from the texts.
             device: where to score.
         Raises:
-            ValueError: the system cannot place a new item, or a table has nothing to place it by.
+            ValueError: the system cannot place a new item, a table has nothing to place it by, or there is not a row a
+                product.
         """
         if self.catalogue.new:
             raise ValueError("new items were added already; load the run again and give all of them at once")
-        items = read_products(products)
-        old = [raw in self.catalogue.numbers for raw in items.column("raw_id").to_pylist()]
-        if any(old):
-            ids = items.column("raw_id").to_pylist()
-            repeated = ", ".join(repr(raw) for raw, known in zip(ids, old, strict=True) if known)
+        given = read_products(products)
+        items, new = new_to(self.catalogue, given)
+        if not new.all():
+            ids = given.column("raw_id").to_pylist()
+            repeated = ", ".join(repr(raw) for raw, is_new in zip(ids, new, strict=True) if not is_new)
             warnings.warn(f"already in the catalogue: {repeated}; left as they are", KnownItems, stacklevel=2)
-            given = {name: np.asarray(rows)[~np.array(old)] for name, rows in (vectors or {}).items()}
-            items, vectors = read_products(products[~np.array(old)]), given
+            vectors = {name: _of_new(name, rows, new) for name, rows in (vectors or {}).items()}
         extended = load_from(self._files, device)
         if not len(items):
             return extended
@@ -274,6 +274,14 @@ class Recommender:
                 "score": scores,
             }
         )
+
+
+def _of_new(name: str, rows: npt.ArrayLike, new: Mask) -> npt.NDArray[np.float32]:
+    """The rows of a table (products, width) that are of new items (products,)."""
+    given = np.asarray(rows, np.float32)
+    if given.shape[:1] != new.shape:
+        raise ValueError(f"vectors of table {name!r}: expected {len(new)} rows, one a product (got {given.shape})")
+    return given[new]
 
 
 def _is_list(value: object) -> bool:

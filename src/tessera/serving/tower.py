@@ -59,7 +59,9 @@ def write_tower(model: VectorRecommender, catalogue: Catalogue, path: Path) -> f
     """
     tower = UserTower(model, catalogue)
     batch = torch.export.Dim("batch", min=1, max=_MOST_ROWS)
-    length = torch.export.Dim("length", min=1, max=model.max_history or 1 << 20)
+    longest = model.max_history or 1 << 20
+    # the exporter refuses a range of one length, as a system that reads one item has it
+    length = torch.export.Dim("length", min=1, max=longest) if longest > 1 else torch.export.Dim.STATIC
     size = sum(part.nbytes for part in [*tower.parameters(), *tower.buffers()])
     # sizes that nothing within a system has: tracing may take what is equal in the example for equal always
     example = torch.arange(1, 12)[:, None] % len(catalogue.read) + torch.zeros(1, min(7, model.max_history or 7)).long()

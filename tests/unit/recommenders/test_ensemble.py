@@ -30,11 +30,12 @@ from tessera.plan.search import searched
 from tessera.recommenders.evaluate import load_scorer
 from tessera.recommenders.inputs import RunInputs, run_inputs
 from tessera.recommenders.systems import ensemble
-from tessera.recommenders.systems.base import as_scorer, recommender, training_histories
+from tessera.recommenders.systems.base import UNSCORED, Recommender, as_scorer, recommender, training_histories
 from tessera.recommenders.train import train_run, validation_settings
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
 from tessera.settings.runs import Run
+from tessera.settings.systems.ensemble import EnsembleSystem
 
 SHORT, LONG = 3, 12
 MEMBERS: dict[str, Any] = {
@@ -443,3 +444,41 @@ def test_bad_settings_are_refused(both: dict[str, Any], said: str) -> None:
 def test_histories_without_times_stay_so() -> None:
     histories = Histories.of(np.array([[1, 2, 3, 4]]))
     assert replace(histories).latest(2).times is None
+
+
+class Fixed(Recommender):
+    """The same scores (items,) after every history; those of some items are of nothing that it knows."""
+
+    build = batches = losses = None  # type: ignore[assignment]
+
+    def __init__(self, scores: list[float], unknown: list[int] | None = None) -> None:
+        super().__init__()
+        self.scores, self.unknown = torch.tensor(scores), unknown
+        if unknown is not None:
+            self.unscored = UNSCORED
+
+    def score(self, histories: Histories, prepared: Any) -> torch.Tensor:
+        return self.scores.repeat(len(histories), 1)
+
+    def score_known(self, histories: Histories, prepared: Any) -> torch.Tensor:
+        scores = self.score(histories, prepared)
+        scores[:, self.unknown or []] = self.unscored
+        return scores
+
+
+@pytest.mark.parametrize(
+    ("weights", "unknown"), [([2.0, 1.0], [3]), ([2.0, 1.0, 1.0], []), ([1.0, 0.0], [2, 3]), ([0.0, 1.0, 0.0], [1, 3])]
+)
+def test_an_item_is_known_where_one_member_with_a_share_knows_it(weights: list[float], unknown: list[int]) -> None:
+    members = [Fixed([-1.0, -2, -3, -3], [2, 3]), Fixed([-2.0, -3, -1, -3], [1, 3]), Fixed([0.0, 0, 0, 5])]
+    names = ["a", "b", "c"][: len(weights)]
+    settings = EnsembleSystem(members=names)
+    made = ensemble.Ensemble(settings, names, members[: len(weights)])
+    made.shares.copy_(torch.tensor(weights))
+    scorer, histories = as_scorer(made, CPU), Histories.of(np.array([[1], [2]]), np.array([1, 1]))
+    plain, scores = made.score(histories, made.prepare()).float(), scorer(histories)
+    assert plain.isfinite().all()
+    marked = (scores <= scorer.unscored).nonzero()
+    assert marked.tolist() == [[row, item] for row in range(2) for item in unknown]
+    assert torch.equal(scores[scores > scorer.unscored], plain[scores > scorer.unscored])
+    assert all(plain[0, item] == plain[0].min() for item in unknown)  # the order is the same

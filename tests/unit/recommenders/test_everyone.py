@@ -20,7 +20,7 @@ from tessera.evaluation.ranking import ScoreError
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.train import train_run
 from tessera.serving import lists
-from tessera.serving.everyone import recommend_everyone
+from tessera.serving.everyone import chosen_users, recommend_everyone
 from tessera.settings.recommend import Recommend
 
 COLUMNS = ["user", "rank", "item", "title", "score", "popular"]
@@ -90,6 +90,14 @@ def test_filters_and_users_from_files(model: Path, tmp_path: Path, caplog: pytes
     assert strangers.score.tolist() == sorted((float(popularity[item]) for item in (3, 5, 30)), reverse=True)
     assert "1 of 3 users have no history ('stranger')" in caplog.text
     assert "1 of 4: unknown item 'SKU'" in caplog.text
+
+
+def test_users_of_a_list_are_known_however_a_whole_number_is_written(tmp_path: Path) -> None:
+    users = tmp_path / "users.txt"
+    users.write_text("12.0\n11\nnan\n13\n")
+    wanted, dense = chosen_users(["", "11", "12", "13.0"], users)
+    assert wanted == ["12.0", "11", "nan", "13"]
+    assert dense.tolist() == [2, 1, 0, 3]
 
 
 @pytest.mark.parametrize(

@@ -355,6 +355,16 @@ class Stubborn(VectorRecommender):
         return (mean * len(histories.items) if self.broken == "len" else mean)[:, None]
 
 
+@pytest.mark.parametrize("longest", [1, 2])
+def test_a_tower_of_a_system_that_reads_one_or_two_items(longest: int, tmp_path: Path) -> None:
+    model, path = Stubborn("").eval(), tmp_path / "t.onnx"
+    model.max_history = longest
+    with torch.no_grad():
+        assert write_tower(model, model.catalogue(), path) < 1e-6
+        items = np.arange(1, 4)[:, None]
+        np.testing.assert_allclose(run_tower(path, items)[:, None], model.items[items].numpy(), rtol=1e-6)
+
+
 @pytest.mark.parametrize("broken", ["len", "asks", ""])
 def test_a_tower_that_is_not_the_system_is_not_written(broken: str, tmp_path: Path) -> None:
     model, path = Stubborn(broken).eval(), tmp_path / "t.onnx"

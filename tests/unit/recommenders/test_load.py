@@ -30,7 +30,7 @@ from tessera.plan.graph import Plan
 from tessera.plan.jobs import Jobs
 from tessera.recommenders.evaluate import evaluate_run
 from tessera.recommenders.train import train_run
-from tessera.serving.catalogue import read_catalogue
+from tessera.serving.catalogue import Catalogue, read_catalogue
 from tessera.serving.folder import run_files
 from tessera.serving.lists import best
 from tessera.serving.recommender import NoHistory, UnknownItems
@@ -253,6 +253,18 @@ def test_unknown_ids_are_told_and_left_out(markov: Any) -> None:
         markov.recommend([f"no-{number}" for number in range(8)] + ["i1"])
     with pytest.raises(ValueError, match=r"unknown item 'i99' \(near: 'i9'"):
         markov.catalogue.among(["i99"])
+
+
+def test_ids_are_known_however_a_whole_number_is_written() -> None:
+    catalogue = Catalogue(Path("x"), ["", "901", "902", "903.0", "1.5"], [""] * 5, np.ones(5, np.int64))
+    written = [901, 901.0, np.float64(902), "902.0", np.int64(903), 903.0, 1.5, " 901 ", np.float32(902)]
+    known, unknown = catalogue.find([*written, None, float("nan"), True, "0901"])
+    assert known.tolist() == [1, 1, 2, 2, 3, 3, 4, 1, 2]
+    assert unknown == ["None", "nan", "True", "0901"]
+    both = Catalogue(Path("x"), ["", "7", "7.0"], [""] * 3, np.ones(3, np.int64))
+    assert both.find(["7.0", "7"])[0].tolist() == [2, 1]
+    mask, unknown = catalogue.among(["901.0", "902.0", "904.0"])  # lines of a stock list
+    assert (np.flatnonzero(mask).tolist(), unknown) == ([1, 2], ["904.0"])
 
 
 def test_no_history_gets_popular_items(markov: Any) -> None:

@@ -17,11 +17,13 @@ from tessera.artifacts.files import read_json, write_json
 from tessera.artifacts.models import write_model
 from tessera.artifacts.tables import read_item_table, read_table, write_item_table
 from tessera.recommenders.train import train_run
+from tessera.serving.catalogue import Catalogue
 from tessera.serving.everyone import recommend_everyone
 from tessera.serving.folder import run_files
-from tessera.serving.new_items import read_products
+from tessera.serving.new_items import new_to, read_file, read_products
 from tessera.serving.recommender import KnownItems, Recommender
 from tessera.settings.recommend import Recommend
+from tessera.settings.sources.base import ItemsFile
 
 SYSTEMS: dict[str, Any] = {
     "table": {"items": {"table": "t", "adapter": [8]}},
@@ -146,6 +148,40 @@ def test_items_that_are_known_stay_as_they_are(results: Path) -> None:
     assert same.recommend(["i1"], k=5).equals(shop.recommend(["i1"], k=5))
 
 
+def test_ids_of_products_are_those_of_the_catalogue(tmp_path: Path) -> None:
+    catalogue = Catalogue(Path("x"), ["", "901", "902.0"], [""] * 3, np.ones(3, np.int64))
+    (tmp_path / "new.csv").write_text("sku,name\n901.0,a\n903.0,b\n")
+    for frame in (
+        pd.DataFrame({"item": [901.0, 903.0]}),
+        read_file(ItemsFile(path=str(tmp_path / "new.csv"), id="sku", title="name")),
+    ):
+        given = read_products(frame)
+        items, new = new_to(catalogue, given)
+        assert given.column("raw_id").to_pylist() == ["901", "903"]
+        assert (items.column("raw_id").to_pylist(), items.column("item").to_pylist()) == (["903"], [1])
+        assert new.tolist() == [False, True]
+    _, new = new_to(catalogue, read_products(pd.DataFrame({"item": ["902", " x ", "901.0", "1.50"]})))
+    assert new.tolist() == [False, True, False, True]
+    assert read_products(pd.DataFrame({"item": [" x ", "901.0"]})).column("raw_id").to_pylist() == ["x", "901.0"]
+
+
+def test_rows_are_one_a_product(results: Path) -> None:
+    shop = loaded(results, "table")
+    with (
+        pytest.warns(KnownItems),
+        pytest.raises(ValueError, match=r"vectors of table 't': expected 2 rows, one a product \(got \(1, 6\)\)"),
+    ):
+        shop.with_items(products("i3", "a"), {"t": rows(results, 9)}, device="cpu")
+
+
+def test_attributes_of_products_are_read_as_those_of_files() -> None:
+    tags = [["x", "y", "x"], np.array(["z"]), None, float("nan"), pd.NA, [], " a  b ", 3]
+    ids = [f"a{number}" for number in range(len(tags))]
+    items = read_products(pd.DataFrame({"item": ids, "tags": pd.Series(tags, dtype=object)}))
+    said = [dict(pairs).get("tags") for pairs in items.column("attributes").to_pylist()]
+    assert said == ["x, y", "z", None, None, None, None, "a b", "3"]
+
+
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if name not in CAN])
 def test_who_cannot_says_so(name: str, results: Path) -> None:
     with pytest.raises(ValueError, match=r"a new item cannot be placed: what the system knows .* comes from training"):
@@ -164,6 +200,10 @@ def test_what_is_wrong_is_told(results: Path, tmp_path: Path) -> None:
     for frame, words in (
         (pd.DataFrame({"id": ["a"]}), r"expected a column 'item' with their ids \(got id\)"),
         (pd.DataFrame({"item": ["a", None]}), "row 1 has no id"),
+        (pd.DataFrame({"item": ["a", " "]}), "row 1 has no id"),
+        (pd.DataFrame({"item": ["a", "nan"]}), "row 1 has no id"),
+        (pd.DataFrame({"item": [True, "1"]}), r"row 0 has no id \(got True, expected a text or a number\)"),
+        (pd.DataFrame({"item": [901, 901.0]}, dtype=object), "'901' stands 2 times"),
         (pd.DataFrame({"item": ["a", "b", "a"]}), "'a' stands 2 times"),
     ):
         with pytest.raises(ValueError, match=words):

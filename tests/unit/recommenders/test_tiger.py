@@ -14,13 +14,15 @@ from asking import scorer as scorer_of
 
 from tessera.artifacts.codes import ABSENT, Part, SemanticIds, write_codes
 from tessera.artifacts.models import read_tensors, write_tensors
-from tessera.data.dataset import load_dataset
+from tessera.data.dataset import Cases, load_dataset
 from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import rank_cases, validation_metrics
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.systems import tiger
 from tessera.recommenders.systems.base import TrainingHistories
 from tessera.recommenders.train import training_histories
+from tessera.serving.catalogue import Catalogue
+from tessera.serving.lists import rank
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.runs import Run
 from tessera.settings.training import Training
@@ -63,6 +65,18 @@ def inputs(tmp_path_factory) -> RunInputs:
 def build(run: Run, inputs: RunInputs, popularity: np.ndarray | None = None) -> tiger.TIGER:
     seed_step(run.seed)
     return tiger.TIGER.build(run, inputs, np.ones(31, np.int64) if popularity is None else popularity)
+
+
+class Same:
+    """The same scores (items,) after every history."""
+
+    max_history = None
+
+    def __init__(self, scores: torch.Tensor) -> None:
+        self.scores = scores
+
+    def __call__(self, histories: Histories) -> torch.Tensor:
+        return self.scores.repeat(len(histories), 1)
 
 
 # ---------------------------------------------------------------- batches
@@ -230,6 +244,49 @@ def test_items_without_codes_are_left_out_with_a_warning(tmp_path, caplog):
     scores = ask(scorer_of(model), np.array([[5, 6]]), np.array([2]))
     assert scores[0].argmin() == 4
     assert scores.isfinite().all()
+
+
+@pytest.mark.parametrize("cold_share", [None, 0.3])
+def test_what_no_beam_reached_is_ranked_but_never_recommended(cold_share, tmp_path):
+    codes = grid()
+    codes[6] = [ABSENT, ABSENT]  # item 7
+    popularity = np.ones(31, np.int64)
+    popularity[[0, 3, 12]] = 0
+    method = {"beams": 2, **({"cold_share": cold_share} if cold_share else {})}
+    model = build(make_run(method), write_ids(tmp_path / "codes.parquet", codes, (6, 5)), popularity).eval()
+    histories = Histories(torch.tensor([[1, 2]]), torch.tensor([2]), torch.tensor([0]))
+    with torch.no_grad():
+        leaves = tiger.beam_search(
+            model, model.read(histories.items, histories.lengths, None), model.trie, 2, "catalogue"
+        )
+        plain = model.score(histories, None)[0]
+    ends = model.trie.leaf_of - model.trie.level_starts[-2]
+    reached = {item for item in range(1, 31) if item != 7 and leaves[0, ends[item]] > -torch.inf}
+    assert 5 <= len(reached) < 20  # two prefixes of at most five items
+    # what an ensemble adds up: finite, one below the lowest
+    assert plain.isfinite().all()
+    if cold_share is None:
+        assert plain.min() == plain[[item - 1 for item in reached]].min() - 1
+    catalogue = Catalogue(Path("x"), ["", *(f"i{item}" for item in range(1, 31))], [""] * 31, popularity)
+    scorer, history = scorer_of(model), [np.array([1, 2], np.int32)]
+    lists = rank(scorer, catalogue, history, 30, seen=True)
+    assert set(lists.items[0]) == reached | {0}
+    assert np.isfinite(lists.scores[0][lists.items[0] > 0]).all()
+    unreached = next(item for item in range(30, 0, -1) if item not in reached)
+    some = max(reached)
+    allowed = np.zeros(31, bool)
+    allowed[[7, unreached]] = True
+    assert not rank(scorer, catalogue, history, 5, allowed=allowed).items.any()
+    allowed[some] = True
+    assert rank(scorer, catalogue, history, 5, seen=True, allowed=allowed).items.tolist() == [[some, 0, 0, 0, 0]]
+    # the judge: ranks of all targets are those of plain scores, lists hold what was reached
+    targets = np.arange(1, 31, dtype=np.int32)
+    cases = Cases(np.ones(30, np.int32), targets, np.arange(0, 61, 2), np.tile(np.array([1, 2], np.int32), 30))
+    settings = Evaluation(mask_seen=False)
+    judged = rank_cases(scorer, cases, settings, recommend=30)
+    assert judged.ranks.tolist() == rank_cases(Same(plain), cases, settings).ranks.tolist()
+    assert (judged.candidates == 30).all()
+    assert all(set(row) == reached | {0} for row in judged.recommended)
 
 
 def test_codes_of_several_tables_are_refused(tmp_path):

@@ -26,6 +26,8 @@ from tessera.settings.runs import Run
 from tessera.training.losses import Losses
 from tessera.training.phases import Batches, Epochs, Optimizer, Phase, Position, Update
 
+UNSCORED = -(2.0**100)
+"""Below every sum of log probabilities, finite, and the same number in every type."""
 Validate = Callable[[], dict[str, float]] | None
 """Metrics of a system as it stands, which decide when training stops; None where nothing is held out."""
 
@@ -54,6 +56,8 @@ class Recommender(nn.Module, ABC):
     """How much of a history's end is read; None reads all."""
     reads_times: bool = False
     """Whether histories carry times."""
+    unscored: float = -torch.inf
+    """What `score_known` gives items of which the system knows nothing: they are ranked last, and never recommended."""
 
     @classmethod
     @abstractmethod
@@ -136,6 +140,10 @@ class Recommender(nn.Module, ABC):
     def score(self, histories: Histories, prepared: Any) -> Tensor:
         """(batch, items) scores of the whole catalogue; `prepared` is what `prepare` gave."""
 
+    def score_known(self, histories: Histories, prepared: Any) -> Tensor:
+        """`score`, but with `unscored` for items of which it knows nothing: the order is the same."""
+        return self.score(histories, prepared)
+
 
 class Catalogue(NamedTuple):
     """Vectors of all items; row 0 is the padding."""
@@ -188,13 +196,14 @@ class TrainedScorer:
         self.model, self.device = model.to(device).eval(), device
         self.max_history = model.max_history
         self.reads_times = model.reads_times
+        self.unscored = model.unscored
         with torch.no_grad():
             self.prepared = model.prepare()
 
     @torch.no_grad()
     def __call__(self, histories: Histories) -> Tensor:
         """(batch, items) scores."""
-        return self.model.score(histories.to(self.device), self.prepared).float()
+        return self.model.score_known(histories.to(self.device), self.prepared).float()
 
     @property
     def takes_new(self) -> bool:

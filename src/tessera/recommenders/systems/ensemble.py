@@ -21,7 +21,7 @@ from tessera.artifacts.models import read_model
 from tessera.artifacts.tables import ArtifactError
 from tessera.evaluation.histories import Histories
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.systems.base import Recommender, TrainingHistories, Validate, recommender
+from tessera.recommenders.systems.base import UNSCORED, Recommender, TrainingHistories, Validate, recommender
 from tessera.settings.runs import Run
 from tessera.settings.systems.ensemble import EnsembleSystem
 from tessera.training.losses import Losses
@@ -59,6 +59,7 @@ class Ensemble(Recommender):
     """Finished runs, and the share of each."""
 
     shares: Tensor
+    unscored = UNSCORED
 
     def __init__(self, settings: EnsembleSystem, names: Sequence[str], members: Sequence[Recommender]) -> None:
         """
@@ -197,6 +198,18 @@ class Ensemble(Recommender):
                 summed = share * part if summed is None else summed.add(part, alpha=share)
         assert summed is not None
         return summed
+
+    def score_known(self, histories: Histories, prepared: Prepared) -> Tensor:
+        """See `Recommender.score_known`: what one member with a share knows, is known."""
+        scores = self.score(histories, prepared)
+        asked = [pair for *pair, share in zip(self.runs, prepared.members, prepared.shares, strict=True) if share]
+        # most members know every item, and need not be asked again; what is unknown to all is the last in any case
+        if self._remembered is not None or any(member.unscored == -torch.inf for member, _ in asked):
+            return scores
+        known = torch.zeros_like(scores, dtype=torch.bool)
+        for member, made in asked:
+            known |= member.score_known(histories.latest(member.max_history), made) > member.unscored
+        return torch.where(known, scores, self.unscored)
 
     def _log_probabilities(self, number: int, histories: Histories, prepared: Sequence[Any]) -> Tensor:
         member = self.runs[number]

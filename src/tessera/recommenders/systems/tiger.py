@@ -18,9 +18,16 @@ from torch import Tensor, nn
 from tessera.artifacts.codes import ABSENT, SemanticIds, read_codes
 from tessera.artifacts.logs import log
 from tessera.evaluation.histories import Histories
-from tessera.recommenders.decoding import beam_search, continuations, exact_scores, item_scores, keep_share
+from tessera.recommenders.decoding import (
+    beam_search,
+    continuations,
+    exact_scores,
+    item_scores,
+    keep_share,
+    reached_items,
+)
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.systems.base import Recommender, TrainingHistories
+from tessera.recommenders.systems.base import UNSCORED, Recommender, TrainingHistories
 from tessera.recommenders.t5 import START, Cache, Decoder, Encoder, Memory, T5Shape, hidden
 from tessera.recommenders.trie import CodeTrie
 from tessera.settings.runs import Run
@@ -72,6 +79,8 @@ class CodeTokens(nn.Module):
 
 class TIGER(Recommender):
     """Reads histories as codes, writes the code of the next item."""
+
+    unscored = UNSCORED
 
     def __init__(self, settings: TIGERSystem, ids: SemanticIds, popularity: np.ndarray) -> None:
         super().__init__()
@@ -231,9 +240,15 @@ class TIGER(Recommender):
 
     def score(self, histories: Histories, prepared: None) -> Tensor:
         """See `Recommender.score`: what is decoded, a part of the users at a time."""
-        return torch.cat([self._score(part) for part in histories.split(self.users_at_once)])
+        return torch.cat([self._score(part)[0] for part in histories.split(self.users_at_once)])
 
-    def _score(self, histories: Histories) -> Tensor:
+    def score_known(self, histories: Histories, prepared: None) -> Tensor:
+        """See `Recommender.score_known`: what no beam reached, and what has no codes, is not known."""
+        parts = map(self._score, histories.split(self.users_at_once))
+        return torch.cat([torch.where(reached, scores, self.unscored) for scores, reached in parts])
+
+    def _score(self, histories: Histories) -> tuple[Tensor, Tensor]:
+        """(batch, items) finite scores, and which items were reached."""
         settings = self.settings
         memory = self.read(histories.items, histories.lengths, histories.users)
         if settings.scoring == "exact":
@@ -241,7 +256,9 @@ class TIGER(Recommender):
         else:
             leaves = beam_search(self, memory, self.trie, settings.beams, settings.normalize)
         scores = item_scores(leaves, self.trie)
-        return keep_share(scores, self.cold, settings.cold_share) if settings.cold_share else scores
+        if settings.cold_share:
+            scores = keep_share(scores, self.cold, settings.cold_share)
+        return scores, reached_items(leaves, self.trie)
 
     def _begin(self, memory: Memory) -> Tensor:
         """(batch or 1, dim) the vector that what is written begins with."""
