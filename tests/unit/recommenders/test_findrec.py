@@ -23,7 +23,7 @@ from tessera.recommenders.bottleneck import Bottleneck, divergence
 from tessera.recommenders.evaluate import evaluate_run
 from tessera.recommenders.experts import Experts, entropy_of, use_of
 from tessera.recommenders.inputs import RunInputs
-from tessera.recommenders.systems.base import as_scorer, recommender
+from tessera.recommenders.systems.base import TrainingHistories, as_scorer, recommender
 from tessera.recommenders.systems.findrec import FindRec
 from tessera.recommenders.train import train_run, training_histories
 from tessera.settings.base import ConfigError
@@ -467,6 +467,17 @@ def test_a_batch_of_one_item_has_nothing_to_compare(inputs: RunInputs) -> None:
     assert torch.isfinite(model._score_losses()["score"].value)
 
 
+def test_a_backbone_of_single_targets_is_trained_at_every_position_here(inputs: RunInputs) -> None:
+    """Its windows were batched and counted as if they had one target each."""
+    histories = TrainingHistories(np.array([0, 6, 9]), np.arange(1, 10, dtype=np.int32))
+    model = build(inputs, "single")
+    batches = model.batches(run_of("single"), histories)
+    (rows,) = batches.plan(1, 1)
+    targets = model.losses(batches.batch(rows), START)["recommendation"].targets
+    assert targets is not None
+    assert batches.targets == int(targets) == 7
+
+
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
@@ -476,7 +487,6 @@ def test_a_batch_of_one_item_has_nothing_to_compare(inputs: RunInputs) -> None:
         ({"alignment": {"dim": 32}}, "alignment.dim: 32 is wider than the states of 'sasrec'"),
         ({"alignment": {"estimator": "stein"}}, "alignment.estimator"),
         ({"backbones": ["bert4rec"]}, "'bert4rec' looks both ways along a history"),
-        ({"backbones": ["single"]}, "'single' has `targets: last`, and every position is trained here"),
         ({"experts": 0}, "experts"),
         ({"beta": 1}, "unknown key 'beta'"),
     ],

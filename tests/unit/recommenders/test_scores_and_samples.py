@@ -160,14 +160,3 @@ def test_a_temperature_without_cosines_is_refused(key: str) -> None:
     }
     with pytest.raises(ConfigError, match=rf"systems\.s\.{key}: .*scores: cosine"):
         load(config)
-
-
-def test_prefixes_and_single_targets_are_one_thing_too_many() -> None:
-    config: dict[str, Any] = {
-        "datasets": {"x": {"source": "bazaar"}},
-        "backbones": {"gru4rec": {"targets": "last"}},
-        "systems": {"s": {"items": "ids", "samples": "prefixes"}},
-        "experiment": {"datasets": ["x"], "systems": ["s"], "backbones": ["gru4rec"]},
-    }
-    with pytest.raises(ConfigError, match=r"systems\.s\.samples: prefixes have one target each anyway"):
-        load(config)

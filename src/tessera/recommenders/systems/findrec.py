@@ -117,8 +117,8 @@ class FindRec(VectorRecommender):
     # ------------------------------------------------------------ training
 
     def batches(self, run: Run, histories: TrainingHistories) -> WindowBatches:
-        """Windows of training histories that lose no target."""
-        return window_batches(self.backbone, run, histories)
+        """Windows of training histories that lose no target; all of their positions are trained."""
+        return window_batches(self.backbone, run, histories, every_position=True)
 
     def program(self, run: Run, histories: TrainingHistories, validate: Validate) -> list[Phase]:
         """One phase of epochs; with a score, two optimisers in turn, and neither moves what is the other's."""

@@ -31,11 +31,6 @@ class BackboneSettings(Kind):
         """Whether the state at a position has seen that position and those before it, and no other."""
         return True
 
-    @property
-    def last_only(self) -> bool:
-        """Whether each target is trained by itself, after what was before it."""
-        return getattr(self, "targets", "all") == "last"
-
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Keys of `training` that are none, and heads that do not divide the width."""
         yield from override_problems(config.training, self.training)

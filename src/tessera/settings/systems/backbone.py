@@ -37,7 +37,7 @@ class BackboneSystem(UnderBackbones):
     """Whether `temperature` is only where training starts."""
     samples: Literal["windows", "prefixes"] = "windows"
     """Train on windows of histories, all of whose items are targets in one pass, or on every prefix of a history by
-    itself, the item after it the one target."""
+    itself, the item after it the one target (also where the backbone has `targets: last`)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -56,6 +56,4 @@ class BackboneSystem(UnderBackbones):
         if self.scores == "product":
             yield from ((key, "is read with `scores: cosine` alone") for key in _OF_COSINES & self.model_fields_set)
         used = {name: config.backbones[name] for name in self.under(config) if name in config.backbones}
-        if self.samples == "prefixes" and (single := [name for name, one in used.items() if one.last_only]):
-            yield "samples", f"prefixes have one target each anyway; leave `targets: last` of {single[0]!r} out"
         yield from ((f"items.{key}" if key else "items", text) for key, text in self.items.misfits(used, config))

@@ -106,8 +106,6 @@ class FindRecSystem(UnderBackbones):
                 continue
             if not backbone.causal_states:
                 yield "backbones", f"{name!r} looks both ways along a history; a causal one is needed here"
-            if backbone.last_only:
-                yield "backbones", f"{name!r} has `targets: last`, and every position is trained here"
             if self.alignment is not None and self.alignment.dim > backbone.dim:
                 yield "alignment.dim", f"{self.alignment.dim} is wider than the states of {name!r} ({backbone.dim})"
 
