@@ -31,6 +31,8 @@ _ROW_BYTES = 50
 """Of a row of a log, where nothing else tells how many rows a file has."""
 _ROWS_AN_ITEM = 15
 """Interactions an item, where nothing else tells how many items there are."""
+_CATALOGUE = 6000
+"""Items at which the scores of a whole catalogue cost a training step as much as everything else."""
 _STOPS = 0.5
 """Share of the epochs that training has gone through when early stopping ends it, mostly."""
 _START = 1.5
@@ -116,7 +118,9 @@ class Work:
         with suppress(OSError):
             file = find(path)
             files = [file] if file.is_file() else [one for one in file.rglob("*") if one.is_file()]
-            rows = max(1.0, sum(one.stat().st_size for one in files) / _ROW_BYTES)
+            size, layout = sum(one.stat().st_size for one in files), getattr(settings, "layout", None)
+            each = 1 / _ROW_BYTES if layout is None else _rows_a_byte(files[0], layout)
+            rows = max(1.0, size * each)
             return rows, max(1.0, rows / _ROWS_AN_ITEM)
         return None
 
@@ -162,9 +166,15 @@ class Work:
         if isinstance(training, Steps):
             return float(training.steps * training.batch)
         if isinstance(training, Training):
-            return rows * training.epochs
+            return rows * training.epochs * self._of_items(rule, name, items)
         by_item = ("caption", "embed", "table", "diagnose", "atlas", "quantize", "health", "export")
         return items if rule in by_item else rows
+
+    def _of_items(self, rule: str, name: str, items: float) -> float:
+        """How much a larger catalogue adds to the cost of a target: where a loss scores all items."""
+        run = self.jobs.plan.trained.get(name) if rule == "train" else None
+        wide = run is not None and run.backbone is not None and run.loss.kind == "cross_entropy"
+        return 1 + items / _CATALOGUE if wide else 1.0
 
     def training(self, rule: str, name: str) -> Training | Steps | None:
         """The settings by which a job trains."""
@@ -192,7 +202,7 @@ class Work:
             with suppress(OSError, ValueError, KeyError, TypeError):
                 file = self.jobs.file(Noun("run", name), dataset, "model.json")
                 training = json.loads(Path(file).read_text(encoding="utf-8"))["run"]["training"]
-                return sizes[0] * float(training["epochs"])
+                return sizes[0] * float(training["epochs"]) * self._of_items(rule, name, sizes[1])
         if rule == "tune" and name in self.config.tables:
             with suppress(OSError, ValueError, KeyError, TypeError):
                 file = self.jobs.file(Noun("embedder", name), dataset, "model.json")
@@ -276,6 +286,15 @@ class Costs:
         stops = _STOPS if isinstance(self.work.training(rule, of.partition("/")[2]), Training) else 1.0
         seconds = float(rate["start"]) + float(rate["each"]) * amount * stops
         return Cost(seconds * self.slowness, float(rate["memory"]), "rates")
+
+
+def _rows_a_byte(file: Path, layout: str) -> float:
+    """Interactions a byte of a text of histories, by its beginning; see `layout` of `source: sequences`."""
+    with file.open("rb") as opened:
+        sample = opened.read(1 << 16)
+    lines, words = sample.count(b"\n"), len(sample.split())
+    rows = {"lines": words - lines, "lines_without_user": words}.get(layout, lines)
+    return rows / max(1, len(sample))
 
 
 def _bytes(path: Path) -> int:

@@ -133,6 +133,35 @@ def test_the_size_of_a_dataset_is_read_where_it_is_known() -> None:
     assert estimated(made).work.size("bazaar") == (500.0, 40.0)
 
 
+@pytest.mark.parametrize(
+    ("layout", "line"),
+    [("lines", "{user} 7 8 9 10 11\n"), ("lines_without_user", "7 8 9 10 11\n"), ("pairs", "{user} 7\n" * 5)],
+)
+def test_interactions_of_a_text_of_histories_are_counted_by_its_beginning(
+    tmp_path: Path, layout: str, line: str
+) -> None:
+    (tmp_path / "log.txt").write_text("".join(line.format(user=user) for user in range(10_000, 50_000)))
+    source = {"source": "sequences", "path": str(tmp_path / "log.txt"), "layout": layout}
+    made = jobs(
+        datasets={"bazaar": source}, experiment={"datasets": ["bazaar"], "systems": ["id"]}, systems={}, tables={}
+    )
+    size = estimated(made).work.size("bazaar")
+    assert size is not None
+    assert size[0] == pytest.approx(200_000, rel=0.01)
+
+
+def test_a_target_costs_more_among_many_items() -> None:
+    def seconds(items: int, **more: Any) -> float:
+        made = jobs(datasets={"bazaar": {"source": "bazaar", "users": 2000, "items": items}}, **more)
+        cost = estimated(made).cost("train", RUN)
+        assert cost is not None
+        return cost.seconds - float(RATES["rules"]["train"]["sasrec"]["start"])
+
+    assert seconds(12_000) / seconds(3000) == pytest.approx((1 + 12_000 / 6000) / (1 + 3000 / 6000))
+    sampled = {"loss": {"kind": "sampled_softmax"}}
+    assert seconds(12_000, **sampled) == pytest.approx(seconds(3000, **sampled))
+
+
 def test_nobody_guesses_how_long_a_foreign_model_takes(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     made = jobs(models={"small": {"folder": "model"}})
