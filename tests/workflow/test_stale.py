@@ -76,7 +76,6 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("tables__reaemb__noise_std", 0.2, {"tune": 1, **REAEMB}),
     ("tables__moca__temperature", 0.2, {"tune": 1, **MOCA}),
     ("tables__reaemb__learns", "both", {"tune": 1, **REAEMB}),
-    ("tables__reaemb__temperature", 0.2, {"tune": 1, **REAEMB}),
     ("tables__reaemb__policy", "vector", {"tune": 1, **REAEMB}),
     ("tables__reaemb__negatives", "hard", {"tune": 1, **REAEMB}),
     ("tables__reaemb__reward", "ndcg", {"tune": 1, **REAEMB}),

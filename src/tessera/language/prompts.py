@@ -42,10 +42,11 @@ def item_attributes(
     for item, title, attributes in zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True):
         described[item] = [("title", title or ""), *((name, value or "") for name, value in attributes or [])]
     known = {name for pairs in described.values() for name, _ in pairs}
+    default = ItemPrompt()
     for key in ("attributes", "first_sentence"):
-        # what the defaults name need not be there
-        for wanted in (getattr(prompt, key) or ()) if key in prompt.model_fields_set else ():
-            if wanted not in known:
+        for wanted in getattr(prompt, key) or ():
+            # what the defaults name need not be there
+            if wanted not in known and wanted not in (getattr(default, key) or ()):
                 raise ConfigError(f"prompt.{key}: no item has the attribute {wanted!r}{did_you_mean(wanted, known)}")
     if prompt.attributes is not None:
         described = {item: _chosen(pairs, prompt.attributes) for item, pairs in described.items()}
