@@ -173,7 +173,7 @@ class Work:
     def _of_items(self, rule: str, name: str, items: float) -> float:
         """How much a larger catalogue adds to the cost of a target: where a loss scores all items."""
         run = self.jobs.plan.trained.get(name) if rule == "train" else None
-        wide = run is not None and run.backbone is not None and run.loss.kind == "cross_entropy"
+        wide = run is not None and run.backbone is not None and run.loss.ALL_ITEMS
         return 1 + items / _CATALOGUE if wide else 1.0
 
     def training(self, rule: str, name: str) -> Training | Steps | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from tessera.settings.kinds import Kind, KindOf
 
@@ -10,6 +10,8 @@ from tessera.settings.kinds import Kind, KindOf
 class LossSettings(Kind):
     """The loss of a recommender."""
 
+    ALL_ITEMS: ClassVar[bool] = False
+    """Whether a step scores the whole catalogue: then its cost grows with the items."""
     kind: str
     """Which kind it is."""
     cold_items: Literal["negatives", "left_out"] = "negatives"
