@@ -380,6 +380,7 @@ TRAINED: dict[str, Train] = {
     **{name: partial(_recommend, make) for name, make in RECOMMENDERS.items()},
     "scft": partial(_contrastive, "scft"),
     "lrcl": partial(_contrastive, "lrcl"),
+    "pairs": partial(_contrastive, "pairs"),
     **{name: partial(_crrl, name) for name in CRRL},
     **{name: partial(_moca, name) for name in MOCA},
     "pretraining": _pretrain,

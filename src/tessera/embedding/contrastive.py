@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -68,6 +68,20 @@ class ItemBatches:
         return self.items[self._order[place * self.batch : (place + 1) * self.batch]]
 
 
+class StepBatches(Protocol):
+    """What the steps of a training are of."""
+
+    items: Items
+    """Ids that are trained on."""
+
+    @property
+    def batch(self) -> int:
+        """Items, or pairs of them, of a step, over all processes."""
+
+    def __call__(self, step: int) -> Any:
+        """What a step is of; a `ContrastiveTraining` knows it."""
+
+
 class ContrastiveTraining(nn.Module):
     """One step: two views of every item of the batch, read, gathered over processes, and told apart."""
 
@@ -84,7 +98,7 @@ class ContrastiveTraining(nn.Module):
         """
         Args:
             encoder: token ids and mask, both (rows, length), to vectors (rows, width); holds what is trained.
-            table: the recipe, a `ContrastiveTable` with `loss` and `training`.
+            table: the recipe: a `ContrastiveTable` with `loss` and `training`, or one that has their keys.
             attributes: attributes by item.
             frame: around every view.
             most: tokens of a view with its frame.
@@ -104,15 +118,18 @@ class ContrastiveTraining(nn.Module):
         """() the temperature as it stands."""
         return self.log_temperature.exp()
 
+    def tokens(self, told: Iterable[Attributes]) -> list[list[int]]:
+        """Token rows of attributes; what is cut is counted."""
+        rows, cut = tokenize([attribute_text(attributes) for attributes in told], self.frame, self.tokenizer, self.most)
+        self.texts, self.cut = self.texts + len(rows), self.cut + cut
+        return rows
+
     def rows(self, items: Items, step: int) -> list[list[int]]:
         """Token rows of the first views of items, then of their second views."""
         step = 0 if self.table.views == "static" else step + 1
         seed, drop = self.table.training.seed, self.table.drop
         pairs = [two_views(self.attributes[item], drop, seed, step, item) for item in items.tolist()]
-        texts = [attribute_text(pair[side]) for side in (0, 1) for pair in pairs]
-        rows, cut = tokenize(texts, self.frame, self.tokenizer, self.most)
-        self.texts, self.cut = self.texts + len(rows), self.cut + cut
-        return rows
+        return self.tokens(pair[side] for side in (0, 1) for pair in pairs)
 
     def encode(self, rows: list[list[int]]) -> Tensor:
         """(rows, width), read in batches of like length, so that little of it is padding."""
@@ -128,16 +145,19 @@ class ContrastiveTraining(nn.Module):
         place = np.argsort(np.concatenate(batches), kind="stable")
         return torch.cat(encoded)[torch.from_numpy(place).to(self.machine.device)]
 
-    def losses(self, items: Items, step: int) -> Losses:
+    @torch.no_grad()
+    def hold_temperature(self) -> None:
+        """Below the least value of the loss there is no gradient that would lead back."""
+        self.log_temperature.clamp_(min=math.log(LEAST_TEMPERATURE))
+
+    def losses(self, items: Any, step: int) -> Losses:
         """The loss of a step over all processes, and what the curve tells beside it.
 
         Args:
-            items: of the step, over all processes.
+            items: (batch,) ids of the step, over all processes; what `StepBatches` gives.
             step: its number.
         """
-        with torch.no_grad():
-            # below the least value of the loss there is no gradient that would lead back
-            self.log_temperature.clamp_(min=math.log(LEAST_TEMPERATURE))
+        self.hold_temperature()
         mine = self.machine.share(items)
         vectors = self.encode(self.rows(mine, step))
         first, second = (self.machine.gather(half) for half in (vectors[: len(mine)], vectors[len(mine) :]))
@@ -176,7 +196,7 @@ class ContrastiveRecipe(TrainedRecipe):
     """Where texts are padded when the catalogue is embedded."""
     training: ContrastiveTraining
     thinking: ReasoningAttention | None
-    batches: ItemBatches
+    batches: StepBatches
 
     # ------------------------------------------------------------ what a recipe says
 
@@ -191,6 +211,16 @@ class ContrastiveRecipe(TrainedRecipe):
     def attention(self) -> ReasoningAttention | None:
         """A fresh reasoning attention on the model's device, where the encoder has one."""
         return None
+
+    def step(
+        self, encoder: nn.Module, attributes: Mapping[int, Attributes], frame: Frame, machine: Machine
+    ) -> ContrastiveTraining:
+        """What a step does; for the arguments see `ContrastiveTraining`."""
+        return ContrastiveTraining(encoder, self.settings, attributes, frame, self.room, self.given.model, machine)
+
+    def step_batches(self, items: Items, world: int) -> StepBatches:
+        """What each step is of, by its number; `items` are trained on, by so many processes."""
+        return ItemBatches(items, self.settings.training.batch, world, self.settings.training.seed)
 
     @property
     def room(self) -> int:
@@ -211,9 +241,9 @@ class ContrastiveRecipe(TrainedRecipe):
         self.thinking = self.attention()
         encoder = self.encoder(self.thinking)
         frame = self.frame(training=True)
-        self.training = ContrastiveTraining(encoder, settings, attributes, frame, self.room, model, machine)
+        self.training = self.step(encoder, attributes, frame, machine)
         drop_out(model.tower)
-        self.batches = ItemBatches(items, settings.training.batch, machine.world, settings.training.seed)
+        self.batches = self.step_batches(items, machine.world)
         trained = sum(parameter.numel() for parameter in self.training.parameters() if parameter.requires_grad)
         log.info(
             "%s: %s trained parameters, %d items a step, on %s",
@@ -232,24 +262,24 @@ class ContrastiveRecipe(TrainedRecipe):
     def trained(self, history: list[dict[str, Any]]) -> Embedder:
         """See `TrainedRecipe.trained`."""
         settings, training = self.settings, self.training
-        self._tell_end(history)
+        self.tell_end(history)
+        if training.cut:
+            log.info("%s of %s texts were cut to %d tokens", f"{training.cut:,}", f"{training.texts:,}", training.most)
         items = len(self.batches.items)
         description = {"recipe": settings.recipe, "settings": settings.model_dump(mode="json"), "items": items}
         temperature = training.temperature.clamp(min=LEAST_TEMPERATURE)
         adapters = lora_weights(self.given.model.tower)
         return Embedder(adapters, settings.lora, self.thinking, temperature, description)
 
-    def _tell_end(self, history: list[dict[str, Any]]) -> None:
-        recipe, training = self.settings.recipe, self.training
+    def tell_end(self, history: list[dict[str, Any]]) -> None:
+        """What is to be said of how training went."""
         soft = self.settings.loss.targets != "identity"
         if soft and history and history[-1]["loss"] > 0.98 * math.log(self.batches.batch):
             log.warning(
                 "%s: the loss ended at %.3f, that of telling nothing apart: the vectors are so alike that their "
                 "soft targets are uniform; try loss: {targets: identity, normalize: true, temperature: 0.1}",
-                recipe, history[-1]["loss"],
+                self.settings.recipe, history[-1]["loss"],
             )  # fmt: skip
-        if training.cut:
-            log.info("%s of %s views were cut to %d tokens", f"{training.cut:,}", f"{training.texts:,}", training.most)
 
     # ------------------------------------------------------------ embedding
 

@@ -10,7 +10,7 @@ from torch import Tensor
 def in_batch(
     queries: Tensor,
     targets: Tensor,
-    temperature: float,
+    temperature: float | Tensor,
     same: Tensor,
     negatives: Tensor | None = None,
     absent: Tensor | None = None,

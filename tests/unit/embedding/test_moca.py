@@ -16,6 +16,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from same_training import assert_same_training
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "language"))
 from tiny_language import tiny_model, write_data
 from tiny_vision import tiny_built, write_built, write_pictured
@@ -113,15 +115,14 @@ def begun(settings: MoCaTable, data: Path, model: LanguageModel | None = None) -
 def test_both_phases_learn(lora: dict[str, Any] | None, tmp_path: Path) -> None:
     model = tiny_model()
     before = copy.deepcopy(model.full.state_dict())
-    rate = 5e-3 if lora is None else 2e-2
     settings = table(
-        {"steps": 40, "learning_rate": rate}, {"steps": 60, "learning_rate": rate},
+        {"steps": 40, "learning_rate": 5e-3 if lora is None else 2e-3}, {"steps": 60, "learning_rate": 5e-3},
         lora=lora, drop=0.2, temperature=0.1, pairs={"together": 0.0},
     )  # fmt: skip
     output = train(tmp_path, settings, model=model)
     rows = history(output)
     # adapters alone move little of a random model, whose output layer stands still
-    drops = (0.4, 0.3) if lora is None else (0.05, 0.1)
+    drops = (0.4, 0.3) if lora is None else (0.05, 0.3)
     for phase, steps, drop in (("continual", 60, drops[0]), ("contrastive", 40, drops[1])):
         own = [row for row in rows if row["phase"] == phase]
         assert len(own) == steps
@@ -207,8 +208,7 @@ def test_what_tokens_were_stands_beside_the_last_states(built: Path, shop: Path,
     # what is kept of a step's memory changes nothing here either
     small = settings.model_copy(update={"batch_tokens": 60, "recompute": True})
     again = read_tensors(train(tmp_path / "small", small, shop, seeing(built)))
-    for name, value in read_tensors(output).items():
-        torch.testing.assert_close(again[name], value, atol=2e-4, rtol=1e-3)
+    assert_same_training(read_tensors(output), again, 3e-3)
 
 
 # ---------------------------------------------------------------- what is hidden
@@ -433,8 +433,7 @@ def test_memory_saved_changes_no_number(built: Path, shop: Path, tmp_path: Path)
     kept = read_tensors(train(tmp_path / "a", settings, shop, seeing(built)))
     small = settings.model_copy(update={"batch_tokens": 60, "recompute": True})
     again = read_tensors(train(tmp_path / "b", small, shop, seeing(built)))
-    for name, value in kept.items():
-        torch.testing.assert_close(again[name], value, atol=2e-4, rtol=1e-3)
+    assert_same_training(kept, again, 3e-3)
 
 
 def test_two_processes_are_one(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "text": {"recipe": "text", "model": "m"},
     "plain": {"recipe": "text", "model": "m", "whiten": 0.0},
     "scft": {"recipe": "scft", "model": "m", "pca": 4, "training": TRAINING},
+    "pairs": {"recipe": "pairs", "model": "m", "pca": 4, "training": TRAINING},
     "moca": {
         "recipe": "moca",
         "model": "m",

@@ -11,6 +11,7 @@ import pytest
 import torch
 from pattern import ITEMS, make_run, reads, write_dataset, write_interests_of
 
+from same_training import assert_same_training
 from tessera.artifacts.models import read_tensors
 from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.recommenders.evaluate import evaluate_run
@@ -196,9 +197,7 @@ def test_two_processes_give_the_numbers_of_one(data, tmp_path, device, system):
     output = tmp_path / "two" / "model.safetensors"
     launch(two, data, read, output, tmp_path / "state", "", None)
     shared = read_tensors(output)
-    assert single.keys() == shared.keys()
-    for name, value in single.items():
-        torch.testing.assert_close(shared[name], value, atol=2e-4, rtol=2e-3, msg=name)
+    assert_same_training(single, shared, one.training.learning_rate)
 
 
 def make_table(folder, skip=()):
