@@ -42,11 +42,11 @@ class PairTraining(ContrastiveTraining):
         """
         super().__init__(*given)
         self.counts = counts
-        texts: dict[str, int] = {}
-        told = {item: attribute_text(attributes) for item, attributes in self.attributes.items()}
+        numbers: dict[str, int] = {}
+        # (items + 1,) items with the same text have the same number
         self.content = np.zeros(counts.shape[0], np.int64)
-        for item, text in told.items():
-            self.content[item] = texts.setdefault(text, len(texts))
+        for item, attributes in self.attributes.items():
+            self.content[item] = numbers.setdefault(attribute_text(attributes), len(numbers))
 
     def losses(self, pairs: Pairs, step: int) -> Losses:
         """The loss over the pairs of all processes, and what the curve tells beside it."""

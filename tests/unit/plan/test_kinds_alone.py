@@ -152,7 +152,7 @@ def test_an_edit_of_files_leaves_other_stages_alone(
 # ---------------------------------------------------------------- the tag-grep
 
 ORDINARY = {"attributes", "backbone", "collaborative", "columns", "given", "hidden", "ids", "image", "latent",
-            "semantic_ids", "sequences", "table", "text", "vectors"}  # fmt: skip
+            "pairs", "semantic_ids", "sequences", "table", "text", "vectors"}  # fmt: skip
 """Tags that are words of another meaning too: of these only comparisons with the key of a family count."""
 ALLOWED = {
     ("settings/clicks/mirrn.py", "filter"): "its own key of that name",
