@@ -118,9 +118,11 @@ class ContrastiveTraining(nn.Module):
         """() the temperature as it stands."""
         return self.log_temperature.exp()
 
-    def tokens(self, told: Iterable[Attributes]) -> list[list[int]]:
+    def tokens(self, described: Iterable[Attributes]) -> list[list[int]]:
         """Token rows of attributes; what is cut is counted."""
-        rows, cut = tokenize([attribute_text(attributes) for attributes in told], self.frame, self.tokenizer, self.most)
+        rows, cut = tokenize(
+            [attribute_text(attributes) for attributes in described], self.frame, self.tokenizer, self.most
+        )
         self.texts, self.cut = self.texts + len(rows), self.cut + cut
         return rows
 
