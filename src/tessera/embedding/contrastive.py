@@ -89,6 +89,7 @@ class ContrastiveTraining(nn.Module):
         self,
         encoder: nn.Module,
         table: Any,
+        temperature: float,
         attributes: Mapping[int, Attributes],
         frame: Frame,
         most: int,
@@ -98,7 +99,8 @@ class ContrastiveTraining(nn.Module):
         """
         Args:
             encoder: token ids and mask, both (rows, length), to vectors (rows, width); holds what is trained.
-            table: the recipe: a `ContrastiveTable` with `loss` and `training`, or one that has their keys.
+            table: the recipe: a `ContrastiveTable` with `loss` and `training`, or another that the losses know.
+            temperature: of the loss, at the start.
             attributes: attributes by item.
             frame: around every view.
             most: tokens of a view with its frame.
@@ -108,7 +110,7 @@ class ContrastiveTraining(nn.Module):
         super().__init__()
         self.encoder = encoder
         # its logarithm is learned: a step then changes it by a share, be it 3 or 0.05
-        self.log_temperature = nn.Parameter(torch.tensor(table.loss.temperature, device=machine.device).log())
+        self.log_temperature = nn.Parameter(torch.tensor(temperature, device=machine.device).log())
         self.table, self.attributes, self.frame, self.most, self.machine = table, attributes, frame, most, machine
         self.tokenizer, self.pad = model.tokenizer, model.pad_token
         self.texts = self.cut = 0
@@ -218,7 +220,9 @@ class ContrastiveRecipe(TrainedRecipe):
         self, encoder: nn.Module, attributes: Mapping[int, Attributes], frame: Frame, machine: Machine
     ) -> ContrastiveTraining:
         """What a step does; for the arguments see `ContrastiveTraining`."""
-        return ContrastiveTraining(encoder, self.settings, attributes, frame, self.room, self.given.model, machine)
+        settings, model = self.settings, self.given.model
+        temperature = settings.loss.temperature
+        return ContrastiveTraining(encoder, settings, temperature, attributes, frame, self.room, model, machine)
 
     def step_batches(self, items: Items, world: int) -> StepBatches:
         """What each step is of, by its number; `items` are trained on, by so many processes."""

@@ -125,8 +125,9 @@ class PairsRecipe(SCFTRecipe):
         self, encoder: nn.Module, attributes: Mapping[int, Attributes], frame: Frame, machine: Machine
     ) -> ContrastiveTraining:
         """See `ContrastiveRecipe.step`."""
-        given = self.given.model
-        return PairTraining(self.counts, encoder, self.settings, attributes, frame, self.room, given, machine)
+        settings, model = self.settings, self.given.model
+        given = (encoder, settings, settings.temperature, attributes, frame, self.room, model, machine)
+        return PairTraining(self.counts, *given)
 
     def step_batches(self, items: Items, world: int) -> NeighbourBatches:
         """See `ContrastiveRecipe.step_batches`."""

@@ -43,7 +43,7 @@ def rewritten(data: Path, change: Any) -> Path:
 
 
 def test_the_loss_is_that_of_every_pair_by_hand(tmp_path: Path) -> None:
-    recipe = begun(write_data(tmp_path), loss={"temperature": 0.2})
+    recipe = begun(write_data(tmp_path), temperature=0.2)
     recipe.training.eval()
     pairs = paired((1, 2), (5, 6), (9, 2), (11, 12))
     told = recipe.training.losses(pairs, 0)

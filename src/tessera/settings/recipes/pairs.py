@@ -6,18 +6,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from tessera.settings.base import Settings
 from tessera.settings.language import ReadText
 from tessera.settings.lora import LoRA
 from tessera.settings.recipes.base import Finish, RecipeSettings
 from tessera.settings.training import Steps
-
-
-class PairLoss(Settings):
-    """InfoNCE on cosines, from an item to the one beside it and back."""
-
-    temperature: float = Field(0.1, gt=0)
-    """Initial temperature; it is learned."""
 
 
 class PairsTable(ReadText, Finish, RecipeSettings):
@@ -32,8 +24,8 @@ class PairsTable(ReadText, Finish, RecipeSettings):
     """Mean over all tokens, or the last one."""
     window: int = Field(5, ge=1)
     """Items of a history are a pair where they stand at most so many places apart."""
-    loss: PairLoss = Field(default_factory=PairLoss)
-    """The contrastive loss."""
+    temperature: float = Field(0.1, gt=0)
+    """Of InfoNCE on cosines, from an item to the one beside it and back, at the start; it is learned."""
     lora: LoRA = Field(default_factory=LoRA)
     """What is trained in the language model."""
     recompute: bool = False
