@@ -66,13 +66,13 @@ class PairTraining(ContrastiveTraining):
         }  # fmt: skip
 
     def no_negatives(self, pairs: Pairs) -> np.ndarray:
-        """(batch, batch) true where target j is no negative of query i, nor query i one of target j.
+        """(batch, batch) true where target j is no negative of query i, and query i none of target j.
 
-        They stand near each other, too, or are one item, or say the same; or j is the target's or the query's double.
+        So it is where the two stand near each other or have the same text, and where both queries or both targets have.
         """
         queries, targets = pairs.queries, pairs.targets
-        asked, said = self.content[queries], self.content[targets]
-        alike = (asked[:, None] == said) | (said[:, None] == said) | (asked[:, None] == asked)
+        query, target = self.content[queries], self.content[targets]
+        alike = (query[:, None] == target) | (target[:, None] == target) | (query[:, None] == query)
         return np.asarray(alike | (self.counts[queries][:, targets].toarray() > 0))
 
 
