@@ -32,11 +32,13 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]
     """Draws the line, and says in full what a person must know."""
 
     def __post_init__(self) -> None:
-        from tessera.artifacts.failures import ended_by
+        from tessera.artifacts.failures import ended_by, warned_of
         from tessera.watch import line as watch
 
-        self.watch, self.ended_by = watch, ended_by
+        self.watch, self.ended_by, self.warned_of = watch, ended_by, warned_of
         self.began = time.monotonic()
+        self.logs: dict[Any, tuple[str, list[str], float]] = {}
+        """Of every job at work: its name, its logs, and when it started."""
         self.failed = self.jobs_failed = self.nothing = False
         self.ended: str | None = None
         """How the last job ended whose failure has not been told."""
@@ -108,8 +110,10 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]
         elif event == LogEvent.JOB_INFO:
             name = self.watch.job_name(fields["rule_name"], fields["log"] or [], dict(fields["wildcards"] or {}))
             threads = int(fields.get("threads") or 1)
+            self.logs[fields["jobid"]] = name, list(fields["log"] or []), time.time()
             self.line.start(fields["jobid"], self.watch.Job(name, fields["rule_name"], threads))
         elif event == LogEvent.JOB_FINISHED:
+            self._warnings(fields["job_id"])
             self.line.finish(fields["job_id"])
         elif event == LogEvent.PROGRESS:
             self.line.total = int(fields.get("total") or self.line.total)
@@ -120,8 +124,17 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]
         elif record.levelno == INFO and event is None:
             self._aside(str(record.msg or ""))
 
+    def _warnings(self, job: Any) -> None:
+        """What a job warned of, which stands in its log, is said where a person looks."""
+        name, logs, started = self.logs.pop(job, ("", [], 0.0))
+        for path in map(Path, logs):
+            with suppress(OSError):
+                for text in self.warned_of(path, started):
+                    self.line.say(f"WARNING: {name}: {text}")
+
     def _job_failed(self, record: LogRecord) -> None:
         fields = record.__dict__
+        self._warnings(fields["jobid"])
         logs = list(fields["log"] or [])
         job = self.line.fail(fields["jobid"])
         name = job.name if job is not None else self.watch.job_name(fields["rule_name"], logs, {})

@@ -90,6 +90,10 @@ def plan(configs: Configs, cores: Annotated[int, typer.Option(help="Cores that t
     """Say which jobs a config would run here, and the time, memory and disk that they will take; nothing is run."""
     if not Path("Snakefile").is_file():
         raise _end(f"no Snakefile in {Path.cwd()}; go to the folder of the workflow, or make one: tessera init FOLDER")
+    try:
+        check_files_of_config([str(config) for config in configs])
+    except ConfigError as error:
+        raise _end(error) from None
     command = [sys.executable, "-m", "snakemake", "-n", "--logger=tessera", "--cores", str(cores)]
     done = subprocess.run([*command, "--configfile", *map(str, configs)], check=False)
     if done.returncode:

@@ -64,6 +64,9 @@ def test_a_plan_of_a_config(tmp_path: Path) -> None:
     done = planned("config/tiny.yaml", str(wrong))
     assert done.returncode == 1
     assert "did you mean 'epochs'?" in done.stderr
+    done = planned("nowhere.yaml")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "nowhere.yaml: no such file" in done.stderr
     done = planned("config/tiny.yaml", folder=tmp_path)
     assert done.returncode == 1
     assert "tessera init" in done.stderr

@@ -95,6 +95,24 @@ def test_single_files_say_nothing_of_the_table(project: Project) -> None:
     assert "Time: " in done.stdout
 
 
+def test_what_jobs_warn_of_is_said(project: Project) -> None:
+    rows = [f"u{n % 6},i{(n * n) % 5},{1_600_000_000 + n}" for n in range(60)]
+    rows[7] = "u1,i2"
+    (project.folder / "rows.csv").write_text("\n".join(["user,item,time", *rows]) + "\n")
+    source = {
+        "source": "columns",
+        "path": str(project.folder / "rows.csv"),
+        "timestamp": "time",
+        "cleaning": {"core": None},
+    }
+    config = {"datasets": {"rows": source}, "experiment": {"datasets": ["rows"], "systems": ["popular"], "seeds": [1]}}
+    (project.folder / "rows.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    done = run(project, "results/rows/rows/raw/interactions.parquet", "--configfile", "rows.yaml")
+    assert done.returncode == 0, done.stdout
+    assert "WARNING: ingest rows: rejected 1 rows (wrong number of fields: 1), kept in results/rows/rows" in done.stdout
+    assert "first: rows.csv: line 9: 2 fields, expected 3: 'u1,i2'" in done.stdout
+
+
 @pytest.mark.usefixtures("first")
 def test_the_full_text_is_one_option_away(project: Project) -> None:
     tables = "results/small/tables/bazaar.md"

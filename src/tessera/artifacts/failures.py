@@ -1,4 +1,5 @@
-"""What went wrong in a run, told last and framed: no job's message stands above the workflow's own lines."""
+"""What went wrong in a run, told last and framed: no job's message stands above the workflow's own lines. And what its
+stages warned of."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+_WARNING = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) WARNING: (.*)")
 _LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (UNEXPECTED ERROR|ERROR: .*)")
 _MOST = 5
 _TAIL = 200_000
@@ -42,10 +44,23 @@ def failures(logs: Path, since: float) -> list[str]:
     return [text for _, text in sorted(messages, reverse=True)]
 
 
-def _errors(path: Path, since: float) -> list[str]:
+def warned_of(path: Path, since: float) -> list[str]:
+    """What a stage warned of in its log since a time (unix seconds): the first of them, and how many more there are."""
+    warnings = [match for line in _last_lines(path) if (match := _WARNING.match(line))]
+    recent = [match[2] for match in warnings if datetime.fromisoformat(match[1]).timestamp() >= int(since)]
+    said = list(dict.fromkeys(recent))
+    more = len(said) - _MOST
+    return said[:_MOST] + ([f"... and {more} more, in {path}"] if more > 0 else [])
+
+
+def _last_lines(path: Path) -> list[str]:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL))
-        lines = file.read().decode("utf-8", errors="replace").splitlines()
+        return file.read().decode("utf-8", errors="replace").splitlines()
+
+
+def _errors(path: Path, since: float) -> list[str]:
+    lines = _last_lines(path)
     said: list[str] = []
     for number, line in enumerate(lines):
         match = _LINE.match(line)

@@ -84,6 +84,17 @@ class _LogFile(logging.FileHandler):
         pass
 
 
+class _Lines(logging.Formatter):
+    """Lines with the time, and the word by which warnings are found in a log (`artifacts.failures`)."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        said = super().formatMessage(record)
+        return said if record.levelno != logging.WARNING else f"{record.asctime} WARNING: {record.message}"
+
+
 def _write(path: str | Path | None, text: str) -> None:
     """Add to a log file alone; a disk that is full is told by the stage, not by its log."""
     if path:
@@ -147,7 +158,7 @@ def stage(path: str | Path | None, threads: int = 1, attempt: int | None = None,
                 raise SystemExit(1)
             _kept(path).unlink(missing_ok=True)
     for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        handler.setFormatter(_Lines())
     log.handlers[:] = handlers
     log.setLevel(logging.INFO)
     log.propagate = False

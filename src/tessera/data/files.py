@@ -11,6 +11,8 @@ from tessera.settings.base import cut, did_you_mean
 
 __all__ = ["DataFileError", "find", "is_url", "model_files", "parts"]
 
+_PART = re.compile(r"part([-_.0-9]|$)")
+
 
 def find(path: str, sha256: str | None = None, key: str = "path") -> Path:
     """The local place of a file or folder of the config; a URL is downloaded once and verified.
@@ -51,7 +53,7 @@ def parts(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     files = [file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path))]
-    chosen = [file for file in files if file.name.startswith("part")] or [f for f in files if f.suffix == ".parquet"]
+    chosen = [file for file in files if _PART.match(file.name)] or [f for f in files if f.suffix == ".parquet"]
     chosen = [file for file in chosen if file.stat().st_size]
     if not chosen:
         names = sorted(entry.name for entry in path.iterdir())[:12]

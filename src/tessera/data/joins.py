@@ -82,7 +82,7 @@ class Join:
         if not self.met:
             raise error(message + hint)
         if self.share < FEW:
-            log.warning("WARNING: %s", message)
+            log.warning("%s", message)
         else:
             log.info("%s", message)
 

@@ -187,7 +187,7 @@ class RawLog:
                 shown = (text(line) if text else None) or str(values)
                 self.reject(file, line, _reason(values, read, self._times), shown)
             checked = checked.filter(~pl.col("bad"))
-        self._file.write(checked, self._clock)
+        self._file.write(checked, self._clock, file)
         self.items.update(checked["item"].unique().to_list())
 
     def finish(self) -> None:

@@ -64,7 +64,7 @@ class PictureFolder:
             passed = f"; it holds {left_out}, which are not read" if left_out else ""
             raise DataFileError(f"{folder}: holds no pictures ({', '.join(SUFFIXES)}){passed}")
         if left_out:
-            log.warning("WARNING: %s: pictures of other formats are left out: %s", folder, left_out)
+            log.warning("%s: pictures of other formats are left out: %s", folder, left_out)
         self.left_out = dict(other)
 
     @property
@@ -134,7 +134,7 @@ class PictureFolder:
         ):
             if items:
                 examples = "; ".join(f"{item!r}: {quoted(files)}" for item, files in list(items.items())[:EXAMPLES])
-                log.warning("WARNING: %s: %s items %s (%s)", self.folder, f"{len(items):,}", what, examples)
+                log.warning("%s: %s items %s (%s)", self.folder, f"{len(items):,}", what, examples)
         return {
             "files": len(self._files),
             "several": len(self.several),

@@ -255,7 +255,7 @@ def _tell_items(items: int, about: Mapping[str, Any]) -> None:
     common = about["common_title"]
     if common is not None and items > 2 and common["share"] > MOST:
         title, count = common["title"][:80], common["items"]
-        log.warning("WARNING: %s of %s items have the same title, %r", f"{count:,}", f"{items:,}", title)
+        log.warning("%s of %s items have the same title, %r", f"{count:,}", f"{items:,}", title)
 
 
 def _cleaned_texts(path: Path) -> dict[str, int]:

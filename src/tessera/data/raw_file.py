@@ -34,14 +34,17 @@ class RawFile:
         self._told = SECONDS
         self._units: list[tuple[int, str]] = []  # first row from which times have the unit
         self._pointed: set[str] = set()
+        self._files: list[tuple[int, Path]] = []  # first row from which rows are of the file
         self._closed = False
         self.rows = 0
 
-    def write(self, checked: pl.DataFrame, clock: Clock) -> None:
-        """Write rows whose times are told by `clock`."""
+    def write(self, checked: pl.DataFrame, clock: Clock, file: Path) -> None:
+        """Write rows of a file whose times are told by `clock`."""
         rows = checked.with_row_index("row", offset=self.rows)
         if not self._units or self._units[-1][1] != clock.unit:
             self._units.append((self.rows, clock.unit))
+        if not self._files or self._files[-1][1] != file:
+            self._files.append((self.rows, file))
         for name in ("user", "item"):
             if name not in self._pointed and rows[name].str.ends_with(".0").any():
                 self._pointed.add(name)
@@ -84,6 +87,8 @@ class RawFile:
         ids = pl.Series(column.chunk(0).dictionary)
         whole = whole_numbers(ids)
         pointed = ids.filter(ids.str.ends_with(".0"))
+        if whole is None and len(self._files) > 1:
+            whole = True if not self._one_file_holds_both(column) else None
         if whole is None:
             pair = next(raw_id for raw_id in pointed if raw_id.removesuffix(".0") in set(ids))
             log.warning(
@@ -93,6 +98,16 @@ class RawFile:
         elif whole and (pointed.str.strip_suffix(".0").cast(pl.Float64).abs() >= EXACT).any():
             log.warning("%ss are floating-point numbers beyond 2^53: the source no longer tells neighbours apart", name)
         return bool(whole)
+
+    def _one_file_holds_both(self, column: pa.Array) -> bool:
+        """Whether two ids of one file would become one: between files, `1.0` and `1` are two ways to write a number."""
+        ends = [*(first for first, _ in self._files[1:]), self.rows]
+        of_file: dict[Path, list[pl.Series]] = {}
+        for (first, file), end in zip(self._files, ends, strict=True):
+            ids = pc.unique(column.slice(first, end - first).cast(pa.string()))
+            of_file.setdefault(file, []).append(pl.Series(ids.to_pylist(), dtype=pl.String))
+        ids_of_files = (pl.concat(pieces).unique() for pieces in of_file.values())
+        return any(ids.str.strip_suffix(".0").n_unique() < len(ids) for ids in ids_of_files)
 
     def _amend(self, stripped: Iterable[str], clock: Clock) -> None:
         """Write the file again, group of rows by group of rows."""

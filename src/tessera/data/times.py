@@ -241,10 +241,10 @@ def _bounded(seconds: Longs, nanos: Longs, valid: Mask) -> _Moments:
 
 # ---------------------------------------------------------------- the form of a column
 
-_TYPED = "date"
+_ORDER = "number of order"
 _NUMBER_FORMS: dict[str, Callable[[_Numbers], _Moments]] = {
     "unix time": _unix,
-    "number of order": _steps,
+    _ORDER: _steps,
     "Excel day": _excel,
     "year": _compact(4),
     "year and month in one number": _compact(6),
@@ -265,19 +265,22 @@ class TimeColumn:
         Args:
             sample: the column in the first frames of the log.
         """
-        self._form, self._why = _form(_joined(sample))
+        self._dates = False
+        """Whether a column of dates was there: they need no form, and stand beside texts and numbers that have one."""
+        self._form: str | None = None
+        self._why: str | None = None
+        self._learn(sample)
         self.unit = "s"
         """The coarsest unit that holds everything read so far."""
 
     @property
     def clock(self) -> Clock:
         """What the numbers read so far count, if all of them are told in its unit."""
-        return Clock(self.unit, self._form != "number of order")
+        return Clock(self.unit, self._form != _ORDER)
 
     def read(self, column: pl.Series) -> pl.Series:
         """The times of a frame, Int64 in `unit`, which becomes finer where they need it; null where there is none."""
-        if self._form is None and self._why is None:  # nothing was there to learn from
-            self._form, self._why = _form(_joined([column]))
+        self._learn([column])
         seconds, nanos, valid = self._moments(column)
         used = nanos[valid] if nanos.any() else nanos[:0]
         self.unit = next(
@@ -290,11 +293,19 @@ class TimeColumn:
         series = pl.Series(values)
         return series if valid.all() else pl.select(pl.when(pl.Series(valid)).then(series)).to_series()
 
+    def _learn(self, columns: Sequence[pl.Series]) -> None:
+        """Find the form of numbers or texts, once there are any."""
+        self._dates = self._dates or any(map(_is_typed, columns))
+        if self._form is None and self._why is None:
+            self._form, self._why = _form(_joined([column for column in columns if not _is_typed(column)]))
+            if self._dates and self._form == _ORDER:
+                self._form, self._why = None, "is no time like the others (date)"
+
     def _moments(self, column: pl.Series) -> _Moments:
         none = np.zeros(len(column), np.int64)
         nothing = _Moments(none, none, none.astype(bool))
-        if self._form == _TYPED:
-            return _typed_moments(column) if column.dtype == pl.Date or column.dtype == pl.Datetime else nothing
+        if _is_typed(column):
+            return _typed_moments(column) if self._form != _ORDER else nothing
         if self._form is None or not _readable(column):
             return nothing
         if self._form in _NUMBER_FORMS:
@@ -311,6 +322,11 @@ class TimeColumn:
         return f"timestamp {value} is no time{like}"
 
 
+def _is_typed(column: pl.Series) -> bool:
+    """Whether a column holds dates, rather than numbers or texts that say one."""
+    return column.dtype == pl.Date or column.dtype == pl.Datetime
+
+
 def _readable(column: pl.Series) -> bool:
     """Whether a type may hold times as numbers or texts."""
     dtype = column.dtype
@@ -318,7 +334,8 @@ def _readable(column: pl.Series) -> bool:
 
 
 def _joined(sample: Sequence[pl.Series]) -> pl.Series:
-    """One column of the sample; of numbers and texts, texts."""
+    """One column of the sample; of numbers and texts, texts. Columns without a type hold nothing."""
+    sample = [column for column in sample if column.dtype != pl.Null]
     if len({column.dtype for column in sample}) > 1 and all(map(_readable, sample)):
         sample = [column.cast(pl.String) for column in sample]
     return pl.concat([column.alias("timestamp") for column in sample]) if sample else pl.Series([], dtype=pl.String)
@@ -326,8 +343,6 @@ def _joined(sample: Sequence[pl.Series]) -> pl.Series:
 
 def _form(column: pl.Series) -> tuple[str | None, str | None]:
     """The name of a column's form, or why it has none; neither where it is empty."""
-    if column.dtype == pl.Date or column.dtype == pl.Datetime:
-        return _TYPED, None
     column = column.drop_nulls()
     if not len(column):
         return None, None

@@ -163,7 +163,7 @@ def _by_raw_id(path: Path, table: pa.Table, column: str, raw_ids: list[str]) -> 
     ids = id_series(pl.Series(table.column("raw_id"))).to_list()
     if None in ids:
         row, missing = ids.index(None), ids.count(None)
-        log.warning("WARNING: %s: %s rows have no raw_id and are left out; first: row %d", path, f"{missing:,}", row)
+        log.warning("%s: %s rows have no raw_id and are left out; first: row %d", path, f"{missing:,}", row)
     _check_once(path, "raw_id", np.array([raw_id for raw_id in ids if raw_id is not None], object))
     positions = np.array(positions_in(ids, raw_ids), np.int64)
     join = Join(dict.fromkeys(raw_ids))

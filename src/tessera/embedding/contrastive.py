@@ -53,8 +53,8 @@ class ItemBatches:
         self.batch = min(batch, len(items)) // world * world
         if self.batch < 2 * world:
             raise ValueError(
-                f"{len(items)} items have a text and a training interaction; a step of {world} processes needs at "
-                f"least {2 * world} to tell from each other"
+                f"{len(items)} items can be trained on (they have what is read, training interactions, and a neighbour "
+                f"where pairs are asked for); a step of {world} processes needs at least {2 * world} to tell apart"
             )
         self.steps = len(items) // self.batch
         self._epoch = -1

@@ -65,13 +65,15 @@ class Candidates:
             self._fill(anchors[row], candidates[row], open_[row], positives[row], generator)
         return candidates, weights
 
-    def nearest(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, vectors: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positives, then hard negatives: the items most like the anchor among those that never co-occur with it.
 
-        Where too few never co-occur, others that are no positives fill up, again the most alike first.
+        An item of which the same is told as of the anchor counts as one that co-occurs: no vector tells the two apart.
+        Where too few are left, others that are no positives fill up, again the most alike first.
 
         Args:
             vectors: (eligible, width) of the eligible items, in that order; compared by cosine, ties by item id.
+            texts: (eligible,) the same number for items of which the same is told.
         Returns:
             items (anchors, size) and weights, as from `draw`.
         """
@@ -84,6 +86,7 @@ class Candidates:
         for start in range(0, len(rows), anchors):
             block = slice(start, start + anchors)
             similarity = unit[column[self.anchors[block]]] @ unit.T
+            similarity[texts[column[self.anchors[block]]][:, None] == texts[None]] -= 4.0
             met = self.counts[self.anchors[block]].tocoo()
             known = column[met.col] >= 0
             # below every cosine

@@ -115,7 +115,9 @@ class CollaborativeTraining:
         settings = table.training
         self.batches = ItemBatches(candidates.anchors, settings.batch, machine.world, settings.seed)
         if table.negatives == "hard":
-            self.fixed = candidates.nearest(self._catalogue().float().cpu().numpy())
+            numbers: dict[tuple[int, ...], int] = {}
+            texts = np.array([numbers.setdefault(tuple(row), len(numbers)) for row in prefixes.rows], np.int64)
+            self.fixed = candidates.nearest(self._catalogue().float().cpu().numpy(), texts)
         else:
             generator = np.random.default_rng((settings.seed, 0, _FIXED))
             self.fixed = candidates.draw(np.arange(len(candidates.anchors)), generator)

@@ -163,7 +163,7 @@ class ItemContent:
         for room in {len(own) for own in pieces}:
             some = [n for n, part in enumerate(parts) if len(pieces[n]) == room and part.attributes]
             lines = [attribute_text(parts[n].attributes) for n in some]
-            if room and self.most - room <= len(self.frame):
+            if some and room and self.most - room <= len(self.frame):
                 raise ValueError(
                     f"a picture has {room} tokens, and of {self.most} (max_tokens, or the model's context) they leave "
                     f"none for a text: lower max_pixels ({self.max_pixels:,}) or raise max_tokens"

@@ -54,14 +54,15 @@ class PairTraining(nn.Module):
         vectors = read.new_zeros(mine.size, read.shape[1])
         vectors[torch.from_numpy(np.flatnonzero(mine)).to(read.device)] = read
         vectors = machine.gather(vectors.view(*mine.shape, -1))
-        keys = machine.gather(torch.tensor([[content.key(i) for i in row[:2]] for row in mine], device=read.device))
+        contents = [[content.key(item) if item else 0 for item in row] for row in mine.tolist()]
+        keys = machine.gather(torch.tensor(contents, device=read.device))
         queries, targets = vectors[:, 0], vectors[:, 1]
-        loss = in_batch(
-            queries, targets, self.table.temperature, same_content(keys), vectors[:, 2:],
-            torch.from_numpy(pairs.negatives == 0).to(read.device),
-        )  # fmt: skip
+        same, absent = same_content(keys[:, :2]), torch.from_numpy(pairs.negatives == 0).to(read.device)
+        # a negative that says what its query or the target says is none
+        absent |= (keys[:, 2:] == keys[:, :1]) | (keys[:, 2:] == keys[:, 1:2])
+        loss = in_batch(queries, targets, self.table.temperature, same, vectors[:, 2:], absent)
         tokens = machine.total(torch.tensor(float(sum(len(row.ids) for row in rows)), device=read.device))
-        accuracy = retrieval_accuracy(queries, targets, True)
+        accuracy = retrieval_accuracy(queries, targets, True, same)
         return {"loss": Term(loss), "accuracy": reported(accuracy), "tokens": reported(tokens)}
 
 
@@ -130,8 +131,9 @@ class MoCaRecipe(TrainedRecipe):
         self.continual = None
         if settings.continual.steps:
             self.continual = Reconstruction(reader, self.content, settings.continual, seed, machine)
-            costs = self.content.costs(self.learned.tolist())
-            self.buckets = CostBuckets(self.learned, costs, settings.continual.budget, world, seed)
+            given = self.continual.given_back(self.learned)
+            costs = self.content.costs(given.tolist())
+            self.buckets = CostBuckets(given, costs, settings.continual.budget, world, seed)
             trained["continual"] = self.continual
         # after the layer was copied: its copy has no adapters
         self._free(model)

@@ -16,6 +16,7 @@ import torch
 from scipy import sparse
 from torch import nn
 
+from tessera.artifacts.logs import log
 from tessera.data.dataset import load_dataset
 from tessera.embedding.contrastive import ContrastiveTraining
 from tessera.embedding.scft import SCFTRecipe
@@ -60,9 +61,10 @@ class PairTraining(ContrastiveTraining):
         same = torch.from_numpy(self.no_negatives(pairs)).to(queries.device)
         forth = in_batch(queries, targets, self.temperature, same)
         back = in_batch(targets, queries, self.temperature, same.T)
-        accuracy = retrieval_accuracy(queries, targets, True)
         return {
-            "loss": Term((forth + back) / 2), "temperature": reported(self.temperature), "accuracy": reported(accuracy)
+            "loss": Term((forth + back) / 2), "temperature": reported(self.temperature),
+            "accuracy": reported(retrieval_accuracy(queries, targets, True, same)),
+            "negatives": reported((~same).sum(1).float().mean()),
         }  # fmt: skip
 
     def no_negatives(self, pairs: Pairs) -> np.ndarray:
@@ -134,4 +136,10 @@ class PairsRecipe(SCFTRecipe):
         return NeighbourBatches(items, self.counts, self.settings, world)
 
     def tell_end(self, history: list[dict[str, Any]]) -> None:
-        """Nothing: there are no soft targets here."""
+        """Whether there was anything to tell a pair from."""
+        if history and history[-1]["negatives"] < 1:
+            log.warning(
+                "pairs: %.1f negatives a pair: nearly all items of a step stand near each other or have the same text, "
+                "so that nothing is told apart; take a smaller window or a larger batch (window %d, batch %d)",
+                history[-1]["negatives"], self.settings.window, self.settings.training.batch,
+            )  # fmt: skip

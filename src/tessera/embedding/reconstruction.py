@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -115,6 +116,19 @@ class Reconstruction(nn.Module):
             for name in ("text", "picture") if weights[name]
         }  # fmt: skip
         return {**losses, "tokens": reported(self.machine.total(self.zero() + tokens))}
+
+    def given_back(self, items: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Those of the items of which anything is given back: where texts are not, those with a picture that is read.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.mask is not None:
+            return items
+        seen = [item for item in items.tolist() if self.content.pixels(item) is not None]
+        if not seen:
+            raise ValueError("continual: texts are not given back (mask_text), and no item has a picture that is read")
+        return np.array(seen, np.int64)
 
     def zero(self) -> Tensor:
         """() nothing, on the device."""

@@ -19,7 +19,8 @@ from tessera.training.machine import Machine
 def tune(task: Task, inputs: Places, output: Path, state: Path, code: str) -> None:
     """Train the embedder of a task: `output` (model.safetensors), model.json and history.jsonl beside it."""
     folder = task.state(inputs, state, code)
-    train(task.recipe(inputs, folder), output, folder, Machine(_steps(task)))
+    machine = Machine(_steps(task))  # first: it chooses the process's own GPU, on which the model is then loaded
+    train(task.recipe(inputs, folder), output, folder, machine)
 
 
 def train(recipe: Recipe, output: Path, state: Path, machine: Machine) -> None:

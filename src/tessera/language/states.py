@@ -29,8 +29,9 @@ def widen(states: Tensor) -> Tensor:
 
 def total(states: Tensor, mask: Tensor) -> Tensor:
     """(batch, width) sum over tokens of states (batch, length, width), in at least float32."""
-    wide = widen(states)
-    return torch.einsum("bnd,bn->bd", wide, mask.to(wide.dtype))
+    with torch.autocast(states.device.type, enabled=False):  # which would make the sum in half precision
+        wide = widen(states)
+        return torch.einsum("bnd,bn->bd", wide, mask.to(wide.dtype))
 
 
 def pool(states: Tensor, mask: Tensor, pooling: Literal["mean", "last"]) -> Tensor:

@@ -55,11 +55,19 @@ def soft_contrastive(
 
 
 @torch.no_grad()
-def retrieval_accuracy(x: Tensor, y: Tensor, normalize: bool = False) -> Tensor:
-    """() share of rows of `x` (batch, dim) whose best match among the rows of `y` is their own."""
+def retrieval_accuracy(x: Tensor, y: Tensor, normalize: bool = False, same: Tensor | None = None) -> Tensor:
+    """() share of rows of `x` (batch, dim) whose best match among the rows of `y` is their own.
+
+    Args:
+        same: (batch, batch) true where row j of `y` is no wrong match of row i; the diagonal counts whatever is said.
+    """
     if normalize:
         x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
-    return ((x @ y.T).argmax(1) == torch.arange(len(x), device=x.device)).float().mean()
+    matches = x @ y.T
+    if same is not None:
+        own = torch.eye(len(x), dtype=torch.bool, device=x.device)
+        matches = matches.masked_fill(same & ~own, -torch.inf)
+    return (matches.argmax(1) == torch.arange(len(x), device=x.device)).float().mean()
 
 
 def session_contrastive(

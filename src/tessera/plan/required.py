@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -34,7 +34,7 @@ from tessera.settings.training import LoopSettings, missing_tracker
 _NEGATIVES = "expected `user negative negative ...` a line"
 ITEM_KEYS = ("metadata", "businesses", "items_file", "films")
 """The keys of a dataset that name a file of items of its source's own form."""
-# The keys of a dataset, nested ones included, that name a file or a folder.
+# The keys of a dataset, nested ones included, that name a file or a folder; an own source may have more (`FILES`).
 FILE_KEYS = {"path", "metadata", "businesses", "items_file", "images", "targets", "films", "film_ids"}
 
 
@@ -53,11 +53,13 @@ class Needed:
     """What else is looked at, once it is there."""
 
 
-def _named(settings: Mapping[str, Any], where: str, of_several: bool = False) -> Iterator[Needed]:
+def _named(
+    settings: Mapping[str, Any], where: str, of_several: bool = False, more: Collection[str] = ()
+) -> Iterator[Needed]:
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from _named(value, f"{where}.{name}")
-        elif name in FILE_KEYS and isinstance(value, str):
+        elif (name in FILE_KEYS or name in more) and isinstance(value, str):
             url = name == "path" and "sha256" in settings and not of_several
             folder = True if name == "images" else None if name == "path" else False
             yield Needed(f"{where}.{name}", value, url, settings.get("sha256") if url else None, folder)
@@ -66,7 +68,8 @@ def _named(settings: Mapping[str, Any], where: str, of_several: bool = False) ->
 def _of_dataset(config: Config, name: str) -> Iterator[Needed]:
     """What a dataset reads; a folder of several files is no file, which a URL could give."""
     dataset = config.datasets[name]
-    yield from _named(dataset.model_dump(), f"datasets.{name}", getattr(dataset, "READS_FOLDER", False))
+    several, more = getattr(dataset, "READS_FOLDER", False), getattr(dataset, "FILES", ())
+    yield from _named(dataset.model_dump(), f"datasets.{name}", several, more)
 
 
 def dataset_files(config: Config, dataset: str) -> list[Path]:
@@ -221,6 +224,8 @@ def _problem(needed: Needed) -> str | None:
         if not needed.url:
             return f"{shown_url(needed.file)}: a URL is not taken here; fetch it and give the path"
         return url_problem(needed.file, needed.sha256)
+    if needed.sha256 is not None:
+        return f"{needed.file}: is no URL; sha256 is compared with what a URL gives, and does nothing here"
     try:
         path = find(needed.file)
         if needed.folder is None or path.is_dir() == needed.folder:
@@ -295,7 +300,8 @@ def check_first_lines(plan: Plan, where: str = "config") -> None:
         from tessera.data.sources.columns import check_items_file
 
         reader = source(dataset)
-        look(f"datasets.{name}.path", dataset.path, partial(reader.check, dataset))
+        if hasattr(reader, "check"):
+            look(f"datasets.{name}.path", dataset.path, partial(reader.check, dataset))
         for key in ITEM_KEYS:
             if (path := getattr(dataset, key, None)) is not None and hasattr(reader, "check_items"):
                 look(f"datasets.{name}.{key}", path, partial(reader.check_items, dataset))

@@ -88,7 +88,7 @@ class RunInputs(Settings):
                 "give the items texts or pictures, or leave out the systems that read them"
             )
         if constant(vectors, present):
-            log.warning("WARNING: the table %r says the same of every item: it can tell nothing apart", name)
+            log.warning("the table %r says the same of every item: it can tell nothing apart", name)
         return torch.from_numpy(vectors), torch.from_numpy(present)
 
     def read_sequences(self, name: str, items: int) -> ItemSequences:

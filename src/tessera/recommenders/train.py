@@ -177,7 +177,7 @@ def _tell_end(run: Run, outcome: Mapping[str, Any], validated: Path | None) -> N
     elif run.members:
         log.info("nothing is trained: its members are")
     elif not epochs:
-        log.warning("WARNING: %s/%s: no epoch is trained%s", run.system, run.recommender,
+        log.warning("%s/%s: no epoch is trained%s", run.system, run.recommender,
                     f", for none made the run of {validated} better" if validated else "")  # fmt: skip
     else:
         log.info("trained on everything for %d epochs, as many as %s needed", epochs, validated)
@@ -267,7 +267,7 @@ def validation_cases(run: Run, cases: Cases, judged: Evaluation) -> Cases:
             "set evaluation.mask_seen: false"
         )
     if warning := repeat_warning(int(cases.repeats.sum()), len(cases), judged, "validation users"):
-        log.warning("WARNING: %s/%s: %s", run.system, run.recommender, warning)
+        log.warning("%s/%s: %s", run.system, run.recommender, warning)
     return _sample(counted, run.training.validation_users)
 
 

@@ -54,7 +54,7 @@ def try_run(
             outcome["validation"] = _validation(run, data, inputs, weights)
         write_text(output.with_name("history.jsonl"), history.read_text(encoding="utf-8"))
     except TrainingError as error:
-        log.warning("WARNING: this trial failed: %s", error)
+        log.warning("this trial failed: %s", error)
         write_history(output.with_name("history.jsonl"), [])
         outcome["failed"] = str(error)
     seconds = max(time.monotonic() - started, _curve_seconds(output.with_name("history.jsonl")))

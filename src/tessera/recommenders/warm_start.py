@@ -253,7 +253,7 @@ def _tell_table(name: str, path: Path, before: Path, items: int, matched: Matche
     alike = float(torch.nn.functional.cosine_similarity(a, b).mean())
     if alike < _SAME:
         log.warning(
-            "WARNING: table %s: the vectors of items that stay have a mean cosine of %.2f with those that the weights "
+            "table %s: the vectors of items that stay have a mean cosine of %.2f with those that the weights "
             "were learned on (%s): what reads the table has to be learned anew; a warm start gives little there",
             name, alike, before,
         )  # fmt: skip
@@ -290,7 +290,7 @@ def check_held_out(start: Start, data: Path, dataset: Dataset) -> list[str]:
     for folder in _lineage(start):
         seen = seen_before(data, folder) if folder is not None else None
         if seen is None:
-            log.warning("WARNING: %s: %s", start.files.folder, UNKNOWN)
+            log.warning("%s: %s", start.files.folder, UNKNOWN)
             return [UNKNOWN]
         if seen.number:
             raise WarmStartError(

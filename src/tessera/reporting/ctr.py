@@ -243,7 +243,7 @@ def collect(
     table = bare(dataset, metric_files, evaluation, bounds)
     table.baselines = baselines_of(table.entries, against, "ctr.baseline")
     for warning in table.warnings():
-        log.warning("WARNING: %s: %s", dataset, warning)
+        log.warning("%s: %s", dataset, warning)
     table.average()
     _compare(table)
     table.mark_best()

@@ -60,9 +60,9 @@ class Pictures:
         """Say in the log which pictures cannot be shown; all of them as `name: reason`."""
         lines = [f"{image}: {reason}" for image, reason in self.broken.items()]
         for line in lines[:NAMED]:
-            log.warning("WARNING: %s/%s; the report shows its item without it", self.root, line)
+            log.warning("%s/%s; the report shows its item without it", self.root, line)
         if len(lines) > NAMED:
-            log.warning("WARNING: and %s more pictures that cannot be read", f"{len(lines) - NAMED:,}")
+            log.warning("and %s more pictures that cannot be read", f"{len(lines) - NAMED:,}")
         return lines
 
     def _thumbnail(self, path: Path, image: str) -> str | None:

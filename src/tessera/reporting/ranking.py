@@ -290,7 +290,7 @@ def collect(
         )
     table.average()
     for warning in table.warnings():  # what they count stands in cells
-        log.warning("WARNING: %s: %s", dataset, warning)
+        log.warning("%s: %s", dataset, warning)
     table.mark_best()
     _compare(table, sets)
     return table

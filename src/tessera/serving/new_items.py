@@ -250,9 +250,11 @@ def _embedded(files: RunFiles, name: str, path: Path, task: Task, items: pa.Tabl
         log.warning("table %r was made with captions, too; of new items the texts alone are read", name)
     components = read_components(path.with_suffix(".finish.safetensors"))
     known = {key for pairs in items.column("attributes").to_pylist() for key, _ in pairs or ()} | {"title"}
-    if task.prompt.attributes is not None:
-        wanted = [key for key in task.prompt.attributes if key in known]
-        task = task.model_copy(update={"prompt": task.prompt.model_copy(update={"attributes": wanted})})
+    kept = {
+        key: [name for name in names if name in known]
+        for key in ("attributes", "first_sentence") if (names := getattr(task.prompt, key)) is not None
+    }  # fmt: skip
+    task = task.model_copy(update={"prompt": task.prompt.model_copy(update=kept)})
     with tempfile.TemporaryDirectory() as folder:
         catalogue = Path(folder) / "items.parquet"
         write_table(catalogue, items, "items")

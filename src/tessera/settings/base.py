@@ -153,6 +153,9 @@ def check_size(config: Any, where: str = "config") -> None:
     raise ConfigError(f"{where}: aliases (*name) make more than {MOST_VALUES:,} values of it")
 
 
+_BOOLEAN_KEY = "YAML reads on, off, yes and no as true and false: write such a key in quotes"
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """The end of an error message: the nearest valid name, and all of them when they are few."""
     names = sorted(map(str, known))
@@ -258,6 +261,8 @@ class Settings(BaseModel):
         for key, value in data.items():
             if key not in cls.model_fields:
                 renamed = f"; it is `{cls.RENAMED[key]}` now" if key in cls.RENAMED else None
+                if isinstance(key, bool):
+                    renamed = f"{did_you_mean('', cls.model_fields)}; {_BOOLEAN_KEY}"
                 raise PydanticCustomError(
                     "unknown_key",
                     "unknown key '{key}' (value {value}){hint}",
@@ -388,7 +393,8 @@ def explain(error: ValidationError, config: Any, where: str = "config") -> str:
     lines: list[str] = []
     for problem in error.errors(include_url=False):
         location = problem["loc"]
-        if problem["type"] in {"unknown_key", "number_as_text", "kind_unknown"}:
+        of_text = problem["type"] == "kind_unknown" and isinstance(_readable_path(location, config, False)[1], str)
+        if problem["type"] in {"unknown_key", "number_as_text", "kind_unknown"} and not of_text:
             location = (*location, problem["ctx"]["key"])
         if location and location[-1] == "[key]":
             path, _ = _readable_path(location[:-2], config, missing=False)
@@ -420,6 +426,8 @@ def _problem(problem: Any, value: Any) -> str:
     if problem["type"] == "union_tag_not_found":
         key = str(problem["ctx"]["discriminator"]).strip("'")
         return f"needs a key {key!r} that says which kind it is (got {shown_value(value)})"
+    if problem["type"] == "string_type" and isinstance(value, date):
+        return f"{text}: write the date in quotes, '{value}'"
     if problem["type"] not in {"unknown_key", "number_as_text", "kind_unknown", "missing", "value_error"}:
         return f"{text} (got {shown_value(value)})"
     return text

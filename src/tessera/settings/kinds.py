@@ -7,6 +7,7 @@ one is two new files, and no other stage's fingerprint knows of it.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import sys
@@ -184,7 +185,9 @@ def _outside(family: Family, base: type[Kind], tag: str) -> type[Kind]:
         if not kind.IMPLEMENTATION:
             raise KindError(f"{tag!r} does not say where its code is: it needs IMPLEMENTATION = 'package.module:Name'")
         for code in filter(None, (kind.IMPLEMENTATION, kind.PUBLISHED)):
-            _check_file(code.partition(":")[0])
+            module, _, name = code.partition(":")
+            _check_file(module)
+            _check_name(module, name)
     except KindError:
         raise
     except Exception as error:  # whatever a file of somebody else raises
@@ -199,6 +202,23 @@ def _check_file(module: str) -> None:
         raise KindError(f"there is no module {module!r} in {Path.cwd()}{_near(module)}")
     if not module.startswith("tessera.") and not file.is_relative_to(Path.cwd()):
         raise KindError(f"module {module!r} is {file}, which is not in {Path.cwd()}; give yours another name")
+
+
+def _check_name(module: str, name: str) -> None:
+    """Refuse a name that own code does not define, without importing it: that may take libraries, and time."""
+    file = _file(module)
+    if not name or module.startswith("tessera.") or file is None or file.suffix != ".py":
+        return
+    defined: list[str] = []
+    for node in ast.walk(ast.parse(file.read_bytes(), str(file))):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            defined.append(node.name)
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            defined += [alias.asname or alias.name for alias in node.names]
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            defined.append(node.id)
+    if name not in defined and "*" not in defined:
+        raise KindError(f"module {module!r} has no {name!r}{did_you_mean(name, defined)}")
 
 
 def _file(module: str) -> Path | None:
@@ -241,7 +261,7 @@ class KindOf:
             raise PydanticCustomError(
                 "kind_needed",
                 "needs a key '{key}' that says which kind it is{hint}",
-                {"key": place.key, "hint": did_you_mean("", tags(self.family))},
+                {"key": place.key, "hint": did_you_mean(next(iter(value), ""), tags(self.family))},
             )
         try:
             kind = settings_class(self.family, str(tag))

@@ -152,7 +152,7 @@ class Trackers:
         return True
 
     def _warn(self, tracker: str, error: Exception) -> None:
-        log.warning("WARNING: %s: tracking by %s ends here: %s", self.name, tracker, error)
+        log.warning("%s: tracking by %s ends here: %s", self.name, tracker, error)
 
     def log(self, row: Mapping[str, Any], step: int) -> None:
         """A row of the curve: its numbers under their names."""

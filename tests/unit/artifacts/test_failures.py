@@ -6,7 +6,8 @@ import os
 import time
 from pathlib import Path
 
-from tessera.artifacts.failures import framed, summary
+from tessera.artifacts.failures import framed, summary, warned_of
+from tessera.artifacts.logs import log, stage
 
 
 def test_what_stages_said_is_told(tmp_path: Path) -> None:
@@ -34,3 +35,18 @@ def test_what_stages_said_is_told(tmp_path: Path) -> None:
 
 def test_a_frame_is_as_wide_as_its_text() -> None:
     assert framed("a\n" + "b" * 30).splitlines() == ["─" * 30, "a", "b" * 30, "─" * 30]
+
+
+def test_what_a_stage_warned_of_is_found_in_its_log(tmp_path: Path) -> None:
+    path = tmp_path / "ingest.log"
+    path.write_text("2020-01-01 00:00:00 WARNING: of a former run\n")
+    since = time.time()
+    with stage(path):
+        log.info("read 7 rows")
+        log.warning("rejected %d rows", 3)
+        log.warning("rejected %d rows", 3)
+    assert warned_of(path, since) == ["rejected 3 rows"]
+    with stage(path):
+        for number in range(9):
+            log.warning("item %d", number)
+    assert warned_of(path, since)[1:] == ["item 0", "item 1", "item 2", "item 3", f"... and 5 more, in {path}"]

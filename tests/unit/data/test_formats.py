@@ -320,6 +320,39 @@ def test_quoted_fields_against_the_standard_library(
     assert {item: row["attributes"].get("text", "") for item, row in made.items.items()} == texts
 
 
+REVIEWS = [
+    "Great.\nHowever, it broke",
+    "Nice.\nCheap, too",
+    "Pros: light\nCons: pricey, but ok",
+    "Good\n\nUpdate, still so",
+]
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+@pytest.mark.parametrize("columns", ["item text time user", "item text user time rating", "user item text time"])
+def test_the_last_line_of_a_text_is_no_row_of_its_own(
+    columns: str, quoting: Any, share: float, make: Make, write: Write
+) -> None:
+    """It may have as many separators as a row has, and values like those of rows."""
+    draw = random.Random(3)
+    texts = [draw.choice(REVIEWS if draw.random() < share else ["Works fine, good value.", "ok"]) for _ in range(400)]
+    rows = [
+        {"user": f"A{n % 37}", "item": f"B0{n % 29}X", "text": text, "time": 1_600_000_000 + n, "rating": n % 5 + 1}
+        for n, text in enumerate(texts)
+    ]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns.split(), quoting=quoting, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    path = write("a.csv", buffer.getvalue())
+    items = {"path": path, "id": "item", "text": ["text"]}
+    made = make(only_raw=True, source="columns", path=path, timestamp="time", items=items)
+    assert [row[:2] for row in made.log] == [(row["user"], row["item"]) for row in rows]
+    assert made.rejected == []
+    assert set(made.items) == {row["item"] for row in rows}
+
+
 def test_a_field_of_a_million_characters(make: Make, write: Write) -> None:
     long = "x " * 500_000
     text = f'user,item,note\nu,1,"{long}"\nu,2,{long}\nv,1,"a\n{long}"\n'
@@ -706,6 +739,24 @@ def test_folders_of_parts(make: Make, tmp_path: Path) -> None:
     for reader in ("amazon_2018", "yelp", "recbole", "sequences"):
         with pytest.raises(DataFileError, match="texts: a folder, expected a file"):
             check(source=reader, path=str(text))
+
+
+def test_a_file_whose_name_begins_with_part_is_no_part(tmp_path: Path) -> None:
+    for name in ("2023.parquet", "partners.parquet"):
+        (tmp_path / name).write_bytes(b"PAR1")
+    assert [path.name for path in parts(tmp_path)] == ["2023.parquet", "partners.parquet"]
+    for name in ("part-0", "part.1.csv", "part_2", "part3", "part"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [path.name for path in parts(tmp_path)] == ["part", "part3", "part-0", "part.1.csv", "part_2"]
+
+
+def test_lists_in_texts_may_have_blanks_around_them(make: Make, write: Write) -> None:
+    path = write("a.csv", 'user,item\nu," [1, 2]"\nv,"[3] "\n')
+    assert [row[:2] for row in make(only_raw=True, source="columns", path=path).log] == [
+        ("u", "1"),
+        ("u", "2"),
+        ("v", "3"),
+    ]
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet", "jsonl"])

@@ -116,6 +116,29 @@ def test_different_ids_of_a_file_stay_apart(
     assert "users '1.0' and '1' both stand in the log and are kept apart" in caplog.text
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_parts_may_write_whole_numbers_in_two_ways(
+    form: str, make: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One gap in an integer column of a part is enough for pandas to make floating-point numbers of it."""
+    for name, numbers in (("user", [7, 8, 9]), ("item", [1, 2, 3])):
+        folder = tmp_path / name
+        folder.mkdir()
+        other = {"user": "item", "item": "user"}[name]
+        first = pl.DataFrame({name: numbers, other: numbers})
+        second = pl.DataFrame({name: [*map(float, numbers), None], other: [*numbers, 5]})
+        for part, frame in enumerate((first, second, first)):
+            write_part = frame.write_csv if form == "csv" else frame.write_parquet
+            write_part(folder / f"part-{part}.{form}")
+        made = make(only_raw=True, source="columns", path=str(folder), cleaning=LOOSE)
+        assert ids(made) == 3 * [(str(n), str(m)) for n, m in zip(numbers, numbers, strict=True)]
+    assert "kept apart" not in caplog.text
+    pl.DataFrame({"user": ["1", "2"], "item": ["3", "3.0"]}).write_csv(folder / f"part-3.{form}")
+    if form == "csv":
+        made = make(only_raw=True, source="columns", path=str(folder), cleaning=LOOSE)
+        assert ids(made)[-2:] == [("1", "3"), ("2", "3.0")], "one file holds both"
+
+
 def test_the_whole_column_decides(
     make: Callable[..., Any], write: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,7 +40,7 @@ def test_share_and_three_examples_of_each_side(caplog: pytest.LogCaptureFixture)
         in text
     )
     assert "WARNING" not in text
-    assert "WARNING: file: meets 4 of 10 items" in told(known, known[:4], caplog)
+    assert "file: meets 4 of 10 items" in told(known, known[:4], caplog)
     with pytest.raises(ValueError, match="meets 0 of 10 items"):
         told(known, ["x"], caplog)
     assert told(known, [], caplog) == told([], ["x"], caplog) == ""

@@ -241,3 +241,30 @@ def test_lists_of_ids_and_negatives(write: Write) -> None:
         "evaluation": {"candidates": {"kind": "file", "path": write("n.txt", "\ufeff\nu 1 2\n")}},
     }
     check_first_lines(extended(write, **good))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "said"),
+    [
+        ({"cleaning": {"min_rating": 4.0}}, "cleaning.min_rating", "name their column in `rating`"),
+        ({"cleaning": {"since": "2020-01-01"}}, "cleaning.since", "the log has none"),
+        ({"cleaning": {"until": "2020-01-01"}}, "cleaning.until", "the log has none"),
+        ({"split_column": "part"}, "split_column", "split leave_one_out does not read it"),
+        ({"split": {"kind": "given"}}, "split_column", "split given needs the column"),
+        ({"items": {"path": "x", "id": "item", "image": "file"}}, "items.image", "no folder holds them"),
+    ],
+)
+def test_keys_that_would_do_nothing_are_refused(section: dict[str, Any], key: str, said: str, write: Write) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config(shop={"source": "columns", "path": write("log.csv", LOG), **section})
+    assert f"datasets.shop.{key}: " in str(caught.value)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["log", "items"])
+def test_a_checksum_of_a_local_file_is_refused(place: str, write: Write) -> None:
+    log, checksum = write("log.csv", LOG), {"sha256": "0" * 64}
+    items = {"path": log, "id": "item", **(checksum if place == "items" else {})}
+    shop = {"source": "columns", "path": log, "items": items, **(checksum if place == "log" else {})}
+    with pytest.raises(ConfigError, match=r"log\.csv: is no URL; sha256 is compared with what a URL gives"):
+        check_files(config(shop=shop))

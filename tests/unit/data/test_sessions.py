@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from tessera.data.dataset import HISTORY, TEST, TRAIN, VALID, load_dataset, read_raw_ids
 from tessera.data.files import DataFileError
 from tessera.data.rows import LogError
+from tessera.settings.datasets import Core
 from tessera.settings.sources.base import Dataset, ingest_settings, prepare_settings
 
 Make, Write = Callable[..., Any], Callable[..., str]
@@ -280,3 +281,17 @@ def test_another_gap_reads_no_file_again() -> None:
     made = [settings(timestamp="t", sessions=each) for each in sessions]
     assert ingest_settings(made[0]) == ingest_settings(made[1]) == ingest_settings(made[2]) != ingest_settings(made[3])
     assert len({json.dumps(prepare_settings(each), sort_keys=True) for each in made}) == 4
+
+
+@pytest.mark.parametrize("core", [{}, {"items": 5}, {"items": 3}, {"on": "all"}])
+def test_a_core_that_says_nothing_of_sessions_keeps_those_of_two(core: dict[str, Any]) -> None:
+    settings = TypeAdapter(Dataset).validate_python(
+        {
+            "source": "columns",
+            "path": "x.csv",
+            "timestamp": "t",
+            "sessions": {"kind": "gap"},
+            "cleaning": {"core": core},
+        }
+    )
+    assert settings.cleaning.core == Core(**{"users": 2, "items": 5, **core})

@@ -480,3 +480,46 @@ def test_faulty_files_keep_their_resolution(
     assert histories(made) == in_order(rows)
     assert made.stats["counts"]["interactions"] == 240
     assert made.rejected == []
+
+
+PARTS: dict[str, list[Any]] = {
+    "units": [pl.Datetime("us"), pl.Datetime("ms"), pl.Datetime("ns")],
+    "days": [pl.Datetime("us"), pl.Date],
+    "zones": [pl.Datetime("us", "UTC"), pl.Datetime("ms")],
+    "texts": [pl.Datetime("ms"), pl.String],
+    "texts first": [pl.String, pl.Datetime("us")],
+    "numbers": [pl.Datetime("ms"), pl.Int64],
+    "nothing first": [pl.Null, pl.Datetime("ms")],
+    "nothing after": [pl.Date, pl.Null],
+}
+
+
+@pytest.mark.parametrize("rows", [3, 70_000])
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_may_have_times_of_several_types(name: str, rows: int, make: Callable[..., Any], tmp_path: Path) -> None:
+    """Whatever the first part is, and however many rows it has: the form is found in the first rows."""
+    start, expected, missing = datetime(2020, 1, 1, tzinfo=UTC), [], 0
+    for part, dtype in enumerate(PARTS[name]):
+        count = rows if part == 0 else 3
+        days = pl.Series("time", [start + timedelta(days=n % 900) for n in range(count)]).dt.replace_time_zone(None)
+        seconds = days.dt.epoch("s")
+        if dtype == pl.Null:
+            column, missing = pl.Series("time", [None] * count, dtype=pl.Null), count
+        elif dtype == pl.String:
+            column = days.dt.strftime("%Y-%m-%d %H:%M:%S")
+        else:
+            zone = getattr(dtype, "time_zone", None)
+            column = seconds if dtype == pl.Int64 else (days.dt.replace_time_zone(zone) if zone else days).cast(dtype)
+        pl.DataFrame({"user": ["u"] * count, "item": ["i"] * count, "time": column}).write_parquet(
+            tmp_path / f"part-{part}.parquet"
+        )
+        expected += [] if dtype == pl.Null else seconds.to_list()
+    made = make(
+        only_raw=True,
+        source="columns",
+        path=str(tmp_path),
+        timestamp="time",
+        cleaning={"core": None, "max_rejected": 1.0},
+    )
+    assert [row[2] for row in made.log] == expected
+    assert bool(made.rejected) == bool(missing), "rows without a time, and no others"

@@ -122,7 +122,7 @@ def test_hard_negatives_are_the_most_alike_that_never_cooccur(monkeypatch: pytes
         found = build_candidates(dataset(histories, n_items), np.arange(1, n_items + 1), settings(positives=2))
         vectors = np.random.default_rng(0).standard_normal((len(found.eligible), 4)).astype(np.float32)
         vectors[5] = vectors[4]  # a tie
-        items, weights = found.nearest(vectors)
+        items, weights = found.nearest(vectors, np.arange(len(found.eligible)))
         check_rows(found, items, weights, 2)
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         place = {int(item): row for row, item in enumerate(found.eligible)}
@@ -134,6 +134,21 @@ def test_hard_negatives_are_the_most_alike_that_never_cooccur(monkeypatch: pytes
             best = sorted(others, key=lambda item: (bool(met[item]), -round(like[item], 5), item))
             assert row[weight == 0].tolist() == best[: int((weight == 0).sum())]
             assert row[weight > 0].tolist() == found.positives[found.anchors == anchor][0][: len(right)].tolist()
+
+
+def test_a_copy_of_an_item_is_no_hard_negative_of_it() -> None:
+    """Its vector is that of the item: nothing could rank above it."""
+    found = build_candidates(dataset(random_histories(60, 40, 5), 40), np.arange(1, 41), settings(positives=2))
+    vectors = np.random.default_rng(0).standard_normal((len(found.eligible), 4)).astype(np.float32)
+    place = {int(item): row for row, item in enumerate(found.eligible)}
+    anchor = next(item for item in found.anchors if found.counts[item].nnz < 20)
+    copy = next(item for item in found.eligible if item != anchor and not found.counts[anchor, item])
+    vectors[place[copy]] = vectors[place[anchor]]
+    texts = np.arange(len(found.eligible))
+    row = found.anchors.tolist().index(anchor)
+    assert copy in found.nearest(vectors, texts)[0][row], "by vectors alone it is the nearest"
+    texts[place[copy]] = texts[place[anchor]]
+    assert copy not in found.nearest(vectors, texts)[0][row]
 
 
 @pytest.mark.parametrize("count", [1, 3, 40])

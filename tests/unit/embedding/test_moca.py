@@ -33,6 +33,7 @@ from tessera.embedding.item_content import Part, hidden_tokens, noised
 from tessera.embedding.moca import MoCaRecipe, same_content
 from tessera.embedding.recipe import Given, Items, Vectors
 from tessera.embedding.reconstruction import Reconstruction, picture_targets
+from tessera.embedding.step_batches import Pairs
 from tessera.embedding.tune import train as run_training
 from tessera.language.lora import lora_weights
 from tessera.language.models import LanguageModel, LanguageModelError, load_model
@@ -328,6 +329,27 @@ def test_either_part_of_the_first_phase_can_be_left_out(
     assert (recipe.continual.mask is None) == ("mask_text" in hide)
     with pytest.raises(ValueError, match="nothing is given back"):
         begun(table(continual={"mask_picture": 0.0, "mask_text": 0.0}, shown="both"), shop, seeing(built))
+
+
+def test_a_first_phase_of_pictures_alone_meets_no_item_without_one(built: Path, shop: Path, tmp_path: Path) -> None:
+    """Items without a picture cost less, and would fill steps of which nothing is given back."""
+    settings = table({"steps": 1}, {"steps": 8, "budget": 60, "mask_text": 0.0}, shown="both")
+    output = train(tmp_path, settings, shop, seeing(built))
+    assert all(np.isfinite(row["loss"]) and row["loss"] > 0 for row in history(output)[:8])
+    recipe = begun(settings, shop, seeing(built))
+    assert sorted({item for step in range(200) for item in recipe.buckets(step).tolist()}) == [1, 3, 4, 5, 6, 9, 10]
+
+
+def test_a_hard_negative_that_says_the_same_is_none(tmp_path: Path) -> None:
+    """A duplicate of the query or of the target shares its attributes, and would be drawn again and again."""
+    recipe = begun(table(hard_negatives=2), write_data(tmp_path))
+    phase, content = recipe.contrastive.eval(), recipe.content
+    without = Pairs("together", np.array([1, 5]), np.array([2, 6]), np.zeros((2, 2), np.int64))
+    others = without._replace(negatives=np.array([[9, 8], [10, 11]]))
+    for item, copy_of in ((9, 1), (8, 2), (10, 5), (11, 6)):
+        content.attributes[item] = content.attributes[copy_of]
+    losses = [float(phase.losses(pairs, 0)["loss"].value.detach()) for pairs in (without, others)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
 # ---------------------------------------------------------------- what is read

@@ -24,6 +24,7 @@ TRAINING = {"steps": 2, "batch": 8, "checkpoint_seconds": 0.0}
 RECIPES: dict[str, dict[str, Any]] = {
     "text": {"recipe": "text", "model": "m"},
     "plain": {"recipe": "text", "model": "m", "whiten": 0.0},
+    "sentences": {"recipe": "text", "model": "m"},
     "scft": {"recipe": "scft", "model": "m", "pca": 4, "training": TRAINING},
     "pairs": {"recipe": "pairs", "model": "m", "pca": 4, "training": TRAINING},
     "moca": {
@@ -45,7 +46,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.full.save_pretrained(folder / "lm")
     model.tokenizer.save_pretrained(folder / "lm")
     for name, recipe in RECIPES.items():
-        task = Task.model_validate({"table": recipe, "model": {"folder": str(folder / "lm")}, "prompt": {}})
+        # of an attribute that no new item may have the first sentence is told
+        prompt = {"first_sentence": [next(iter(dict(attributes_of(5))))]} if name == "sentences" else {}
+        task = Task.model_validate({"table": recipe, "model": {"folder": str(folder / "lm")}, "prompt": prompt})
         common: dict[str, Any] = {"catalogue": str(folder / "data/items.parquet"), "captions": {}, "model": None}
         own = folder / f"embedders/{name}/model.safetensors"
         if task.table.TRAINS:
@@ -71,6 +74,13 @@ def test_the_text_of_an_old_item_gives_its_row(name: str, root: Path) -> None:
     np.testing.assert_allclose(vectors, expected[[5, 11, 14]], rtol=1e-3, atol=1e-3 * np.abs(expected).max())
     # which says something: other items stand elsewhere
     assert np.abs(vectors[0].numpy() - expected[6]).max() > 0.05 * np.abs(expected).max()
+
+
+def test_new_items_need_not_have_what_the_prompt_names(root: Path) -> None:
+    _, present = rows_of(files(root, "sentences"), read_products(pd.DataFrame({"item": ["a"], "title": ["red lamp"]})))[
+        "sentences"
+    ]
+    assert present.all()
 
 
 def test_an_item_without_a_word_has_no_row(root: Path) -> None:

@@ -62,6 +62,23 @@ def test_the_loss_is_that_of_every_pair_by_hand(tmp_path: Path) -> None:
     assert left_out[2, 0]
 
 
+def test_pairs_that_nothing_is_told_from_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def together(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        users, items = zip(*((user, item) for user in (1, 2) for item in range(5, 13)), strict=True)
+        kept = {"user": users, "item": items, "position": [*range(8)] * 2, "timestamp": [*range(8)] * 2}
+        return {name: [*kept.get(name, ["train"] * 16 if name == "split" else [None] * 16)] for name in columns}
+
+    data = rewritten(write_data(tmp_path / "data"), together)
+    for window, said in ((8, True), (1, False)):
+        settings = table("pairs", {"steps": 2, "batch": 6}, **STILL, window=window)
+        caplog.clear()
+        output = train(tmp_path / str(window), settings, data=data)
+        row = history(output)[-1]
+        assert (row["negatives"] == 0) == said
+        assert (row["accuracy"] == 1.0) >= said, "where there is no other, the own target is found"
+        assert ("nothing is told apart; take a smaller window" in caplog.text) == said
+
+
 def test_no_negatives(tmp_path: Path) -> None:
     def only(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
         items = [1, 2, 3, 5, 6, 7, 8, 9, 10]

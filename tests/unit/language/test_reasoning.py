@@ -14,6 +14,7 @@ from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig
 
 from tessera.embedding.lrcl_published import MixedAttention, PublishedReasoner
 from tessera.language.reasoning import LatentReasoner, ReasoningAttention
+from tessera.language.states import total
 from tessera.settings.recipes.lrcl import LRCLTable
 
 WIDTH = 32
@@ -253,6 +254,15 @@ def test_gradient_checkpointing_reads_twice_instead_of_losing_the_cache() -> Non
     assert_same(value_and_gradients(model, ids, mask), plain, 1e-6)
     with pytest.raises(RuntimeError, match="gradient checkpointing must be off"):
         model.read(ids, mask)
+
+
+def test_sums_of_states_are_not_rounded_by_autocast() -> None:
+    states = torch.randn(2, 50, 8, generator=torch.Generator().manual_seed(0)) + 100
+    mask = torch.ones(2, 50)
+    with torch.autocast("cpu", torch.bfloat16):
+        summed = total(states, mask)
+    assert summed.dtype == torch.float32
+    torch.testing.assert_close(summed, states.double().sum(1).float())
 
 
 def test_autocast_and_half_precision_weights_stay_close() -> None:

@@ -139,6 +139,10 @@ def test_retrieval_accuracy() -> None:
     # by dot products a long vector wins everywhere
     assert float(retrieval_accuracy(long, short)) == 0.5
     assert float(retrieval_accuracy(long, short, normalize=True)) == 1.0
+    # a row that is no wrong match does not stand in the way of the right one
+    same = torch.zeros(4, 4, dtype=torch.bool)
+    same[0, 1] = same[0, 0] = True
+    assert float(retrieval_accuracy(x, x[[1, 0, 2, 3]], same=same)) == 0.75
 
 
 @pytest.mark.parametrize("masked", [True, False])

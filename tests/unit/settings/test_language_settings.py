@@ -103,6 +103,11 @@ WRONG = [
         {"recipe": "moca", "model": "small", "pairs": {"together": 0, "views": 1}, "hard_negatives": 1},
         "hard_negatives: are of the pairs of items, and pairs.together is 0",
     ),
+    (
+        "tables.asked",
+        {"recipe": "hidden", "model": "small", "max_tokens": 64},
+        "tables.asked.max_tokens: does nothing here: items are read `batch` at once",
+    ),
     ("tables.second.temperature", 0.1, "temperature: is of objective: contrastive, and the objective is policy"),
     ("datasets.shop.prompt", {"attributes": ["title", "title"]}, "datasets.shop.prompt.attributes"),
     (

@@ -26,6 +26,8 @@ class Bare(BackboneSettings):
     pass
 class Lost(BackboneSettings):
     IMPLEMENTATION = "kinds_of_a_test.onw:OwnBackbone"
+class Nameless(BackboneSettings):
+    IMPLEMENTATION = "kinds_of_a_test.own:OwnBackbon"
 class Half(BackboneSettings):
     IMPLEMENTATION = "kinds_of_a_test.own:OwnBackbone"
     PUBLISHED = "kinds_of_a_test.own_publishd:OwnBackbone"

@@ -20,7 +20,7 @@ class Source(Protocol):
         ...
 
     def check(self, settings: Any) -> None:
-        """Refuse files whose first lines are not what the settings say; nothing else is read."""
+        """Refuse files whose first lines are not what the settings say; an own source may do without."""
         ...
 
     def files(self, settings: Any) -> list[Path]:

@@ -139,7 +139,8 @@ class _Lists:
 
 
 def _list(text: str | None) -> list[str | None] | None:
-    if text is None or not text.startswith("["):
+    text = "" if text is None else text.strip()
+    if not text.startswith("["):
         return None
     try:
         entries = json.loads(text)

@@ -2,7 +2,8 @@
 
 A block is parsed as a whole; where its records are not its lines one by one, it is read again with care. A quoted field
 may hold line breaks, but where most of the lines that it would take in look like rows themselves, its quote was a stray
-one: its line is rejected, and reading goes on with the next.
+one: its line is rejected, and reading goes on with the next. The line that closes a field may look like a row by chance
+(`Cheap, too",5`): it counts where the first line of the field looks like one, or where it makes no record there.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _PROFILED_BYTES = 1 << 16
 _PROFILED_LINES = 400
 _FEW_SHAPES = 4
 _QUOTE = 34
+_FIRST_QUOTE = re.compile('(?:[^"]|"")*"(?!")')
 _HALVES = re.compile("[\ud800-\udfff]+")
 csv.field_size_limit(2**31 - 1)
 
@@ -243,15 +245,26 @@ class CarefulReader:
         seen = alike = 0
         for place in range(start, len(lines)):
             line = lines[place]
+            within = alike > 0 and 2 * alike >= seen  # of the lines before this one
             if line.strip():
                 seen += 1
                 alike += self.is_row(line)
             stray = alike > 0 and 2 * alike >= seen
             if '"' in line and not is_open(parse('"' + line, self.header.separator)):
+                by_chance = stray and not within and not self.is_row(lines[start - 1])
+                if by_chance and self._makes_a_record(lines[start - 1 : place + 1]):
+                    return place + 1
                 return 0 if stray else place + 1
             if seen == _JUDGED_LINES and stray:
                 return 0
         return None
+
+    def _makes_a_record(self, lines: list[str]) -> bool:
+        """Whether a quoted field that the last line closes ends there at a separator, and the lines make one record."""
+        closing = _FIRST_QUOTE.match(lines[-1])
+        if closing is None or lines[-1][closing.end() :][:1] not in ("", self.header.separator):
+            return False
+        return fits(self.header, parse("\n".join(lines), self.header.separator))
 
 
 def _texts(block: Block) -> list[str]:

@@ -144,7 +144,7 @@ def read_items(settings: MovieLensSource, log: RawLog) -> Iterator[Item]:
         yield from films(path, log, settings.encoding)
     else:
         name = _FILES[_plain(ratings)]
-        logger.warning("WARNING: %s: no %s beside %s; films have no titles", ratings.parent, name, ratings.name)
+        logger.warning("%s: no %s beside %s; films have no titles", ratings.parent, name, ratings.name)
 
 
 def film_reader(path: Path) -> _Reader:

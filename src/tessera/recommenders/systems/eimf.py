@@ -64,7 +64,7 @@ class EIMF(EncodedItems):
             interests = inputs.read_interests(settings.interests)
             if constant(interests.vectors, interests.present):
                 log.warning(
-                    "WARNING: %s: the table %r says the same of every interest: it can teach nothing",
+                    "%s: the table %r says the same of every interest: it can teach nothing",
                     run.system,
                     settings.interests,
                 )

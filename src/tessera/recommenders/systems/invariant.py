@@ -45,7 +45,7 @@ class Modalities:
         single = len(self.tables) == 1 and not settings.knows_ids
         if single and (settings.invariance is not None or settings.keep is not None):
             log.warning(
-                "WARNING: %s: %s is the only environment: there is nothing to be invariant over, and no two absences "
+                "%s: %s is the only environment: there is nothing to be invariant over, and no two absences "
                 "differ; invariance and keep are left out",
                 system, next(iter(self.tables)),
             )  # fmt: skip

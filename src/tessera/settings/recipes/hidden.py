@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -39,6 +40,11 @@ class HiddenTable(ReadText, Sharded, Finish, RecipeSettings):
     def reads_pictures(self, source: str) -> bool:
         """The model is shown them, unless it is told of the text alone."""
         return self.source != "text"
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Keys of texts: what is read is the model's own form of a question."""
+        for name in sorted({"max_tokens", "batch_tokens"} & self.model_fields_set):
+            yield name, "does nothing here: items are read `batch` at once, and cut to the model's context"
 
     @model_validator(mode="after")
     def _plain(self) -> HiddenTable:

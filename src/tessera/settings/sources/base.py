@@ -48,8 +48,10 @@ class Preparation(Settings):
             return data
         data = {"split": {"kind": "sessions"}, **data}
         cleaning = data.get("cleaning", {})
-        if isinstance(cleaning, Mapping) and "core" not in cleaning:
-            data["cleaning"] = {"core": {"users": 2, "items": 5}, **cleaning}
+        if isinstance(cleaning, Mapping):
+            core = cleaning.get("core", {})
+            if isinstance(core, Mapping):
+                data["cleaning"] = {**cleaning, "core": {"users": 2, **core}}
         return data
 
     @model_validator(mode="after")
@@ -121,8 +123,18 @@ class DatasetSettings(Preparation, Kind):
         """Whether it is known before anything is read that the log has no times."""
         return False
 
+    @property
+    def unrated(self) -> bool:
+        """Whether it is known before anything is read that the log has no ratings."""
+        return False
+
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """A cut in time through a log without times."""
+        """What needs times or ratings of a log without them."""
+        for name in ("since", "until"):
+            if self.timeless and getattr(self.cleaning, name) is not None:
+                yield f"cleaning.{name}", "needs times, and the log has none"
+        if self.unrated and self.cleaning.min_rating is not None:
+            yield "cleaning.min_rating", "needs ratings, and the log has none: name their column in `rating`"
         if self.timeless and isinstance(self.split, GlobalTemporal):
             yield "split", "global_temporal needs times, and the log has none; use leave_one_out or given"
 
@@ -160,6 +172,9 @@ class FileSource(DatasetSettings):
 
     READS_FOLDER: ClassVar[bool] = False
     """Whether `path` is a folder of several files, which no URL gives."""
+    FILES: ClassVar[tuple[str, ...]] = ()
+    """Keys of an own source that name files beside `path`: they are looked for before anything runs, and a change of
+    one reads the log anew."""
 
     path: str
     """File, folder or URL. Relative paths are looked for under $TESSERA_DATA, then under the working directory."""
@@ -171,6 +186,12 @@ class FileSource(DatasetSettings):
     """Folder of pictures named by raw item id (`<id>.jpg`, .png, .webp, .gif, .bmp, .tiff)."""
     items: ItemsFile | None = None
     """A file with more texts or pictures of the items."""
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """A key that could do nothing."""
+        yield from super().problems(config)
+        if self.items is not None and self.items.image is not None and self.images is None:
+            yield "items.image", "names pictures, and no folder holds them: say which in `images`"
 
 
 Dataset = Annotated[DatasetSettings, KindOf("sources")]

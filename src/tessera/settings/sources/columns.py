@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from tessera.settings.datasets import SessionsByGap
 from tessera.settings.sources.base import FileSource
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
 class ColumnsSource(FileSource):
@@ -43,3 +47,16 @@ class ColumnsSource(FileSource):
     def timeless(self) -> bool:
         """Where no column tells of times."""
         return self.timestamp is None
+
+    @property
+    def unrated(self) -> bool:
+        """Where no column tells of ratings."""
+        return self.rating is None
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """A column of parts that no split reads, or a split that has none."""
+        yield from super().problems(config)
+        if self.split.kind == "given" and self.split_column is None:
+            yield "split_column", "split given needs the column of the part (train, valid, test)"
+        if self.split.kind != "given" and self.split_column is not None:
+            yield "split_column", f"split {self.split.kind} does not read it; say split: {{kind: given}}"
