@@ -200,6 +200,23 @@ def _missing_trackers(plan: Plan, where: str) -> Iterator[str]:
             yield f"{where}: {key}.trackers: {missing_tracker(name)}"
 
 
+def _without_pictures(plan: Plan, where: str) -> Iterator[str]:
+    """What reads pictures alone, over a dataset that names no folder of them: nothing could be made."""
+    config = plan.config
+    for dataset in config.experiment.datasets:
+        source = config.datasets[dataset]
+        if not isinstance(source, FileSource) or source.images is not None:
+            continue
+        mend = f"reads pictures, and datasets.{dataset} has none: say in `images` which folder holds them"
+        for name in sorted(plan.needed("captions")):
+            if config.captions[name].source == "image":
+                yield f"{where}: captions.{name}: {mend}, or take source: text"
+        for name in sorted(plan.needed("table")):
+            table = config.tables[name]
+            if table.reads_pictures(source.source) and table.modalities(config) == {"image"}:
+                yield f"{where}: tables.{name}: {mend}"
+
+
 def _export_problems(plan: Plan, where: str) -> Iterator[str]:
     """What is in the way of the folders that the experiment asks for; the hub is not asked."""
     folders, settings = Jobs(plan).exported(), plan.config.export
@@ -248,6 +265,7 @@ def check_files(plan: Plan, where: str = "config", elsewhere: bool = False) -> N
     problems = [
         *_missing_packages(plan, where, elsewhere),
         *_missing_trackers(plan, where),
+        *_without_pictures(plan, where),
         *_export_problems(plan, where),
     ]
     problems += [f"{where}: {problem}" for problem in warm_start_problems(Jobs(plan))]

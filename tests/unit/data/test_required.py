@@ -268,3 +268,26 @@ def test_a_checksum_of_a_local_file_is_refused(place: str, write: Write) -> None
     shop = {"source": "columns", "path": log, "items": items, **(checksum if place == "log" else {})}
     with pytest.raises(ConfigError, match=r"log\.csv: is no URL; sha256 is compared with what a URL gives"):
         check_files(config(shop=shop))
+
+
+PICTURED: dict[str, dict[str, Any]] = {
+    "captions.looks": {
+        "captions": {"looks": {"model": "small"}},
+        "tables": {"seen": {"recipe": "text", "model": "small", "captions": ["looks"]}},
+    },
+    "tables.seen": {"tables": {"seen": {"recipe": "hidden", "model": "small"}}},
+}
+
+
+@pytest.mark.parametrize("key", PICTURED)
+def test_what_reads_pictures_alone_needs_a_folder_of_them(key: str, write: Write, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    shop = {"source": "columns", "path": write("log.csv", LOG)}
+    made = {
+        "models": {"small": {"built": "qwen2.5-vl"}}, "systems": {"seen": {"items": {"table": "seen"}}},
+        "experiment": {"datasets": ["shop"], "systems": ["seen"]}, "significance": {}, **PICTURED[key],
+    }  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        check_files(Plan(load({"datasets": {"shop": shop}, **made})))
+    assert f"{key}: reads pictures, and datasets.shop has none: say in `images`" in str(caught.value)
+    check_files(Plan(load({"datasets": {"shop": {**shop, "images": str(tmp_path / "pictures")}}, **made})))
