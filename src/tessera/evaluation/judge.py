@@ -128,13 +128,16 @@ class _Judge:
         target_scores = scores.gather(1, targets[:, None] - 1)
         seen = padded(cases.items, cases.offsets[:-1][chosen], np.where(self.masked[chosen], cases.lengths[chosen], 0))
         finite = check_scores(scores, torch.from_numpy(cases.users[chosen]))
+        candidates = self._candidates(chosen)
+        if candidates is not None:  # before anything is masked: a list that is given is taken as it is
+            among, sizes = _among(scores, torch.from_numpy(candidates).long().to(device), target_scores)
         if settings.mask_seen:
             self._mask(chosen, scores, seen, targets)
         if self.recommend:
             ranking.recommended[chosen] = _top(scores, self.recommend, self.unscored)
-        part, candidates = scores, self._candidates(chosen)
+        part = scores
         if candidates is not None:
-            part, sizes = _among(scores, torch.from_numpy(candidates).long().to(device), target_scores)
+            part = among
             ranking.candidates[chosen] = sizes.cpu().numpy()
         elif settings.mask_seen and not finite:
             ranking.candidates[chosen] = torch.isfinite(scores).sum(1).cpu().numpy()
@@ -329,7 +332,7 @@ def summarize(
 
     overall = means(np.ones(len(rank), bool))
     if len(rank) and "recommended" in table.column_names:
-        shown = table.filter(pa.array(~repeats)) if settings.repeat_targets == "drop" else table
+        shown = table if counted.all() else table.filter(pa.array(counted))
         overall["metrics"] |= list_metrics(shown, popularity, settings)
     groups: dict[str, dict[str, Any]] = {
         kind: {name: means(members[targets]) for name, members in named.items()}

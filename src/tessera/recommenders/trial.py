@@ -50,7 +50,9 @@ def try_run(
             launch(run, data, inputs, weights, state, code, logfile)
         ended = read_json(description)
         outcome |= {key: ended.get(key) for key in ("validation", "best_epoch", "epochs")}
-        if run.heuristic or "selected" in ended:  # what was chosen after the last epoch counts, too
+        unmeasured = outcome["validation"] is None  # of no epoch
+        # what is chosen, or set, after the last epoch counts, too
+        if run.heuristic or unmeasured or "selected" in ended or run.method.CHANGES_AT_THE_END:
             outcome["validation"] = _validation(run, data, inputs, weights)
         write_text(output.with_name("history.jsonl"), history.read_text(encoding="utf-8"))
     except TrainingError as error:

@@ -14,7 +14,7 @@ HEADS = ("training", "loss", "backbones", "systems")
 
 
 def replaced(settings: Settings, keys: Sequence[str], value: Any) -> Settings:
-    """Settings with one key changed, however deep.
+    """Settings with one key changed, however deep. What was said of them, and what is a default, stays told apart.
 
     Raises:
         ValueError: there is no such key, or it cannot have this value.
@@ -25,7 +25,18 @@ def replaced(settings: Settings, keys: Sequence[str], value: Any) -> Settings:
         part = _below(part, key)
     _below(part, keys[-1], last=True)
     part[keys[-1]] = value
-    return type(settings).model_validate(whole)
+    changed = type(settings).model_validate(whole)
+    _as_said(changed, settings, keys)
+    return changed
+
+
+def _as_said(changed: Settings, before: Settings, keys: Sequence[str]) -> None:
+    """Let only those fields count as said that were, and the one that is changed."""
+    changed.model_fields_set.intersection_update(before.model_fields_set | set(keys[:1]))
+    for name in type(changed).model_fields:
+        own, old = getattr(changed, name), getattr(before, name, None)
+        if isinstance(own, Settings) and isinstance(old, Settings):
+            _as_said(own, old, keys[1:] if keys[:1] == [name] else ())
 
 
 def _below(part: Any, key: str, last: bool = False) -> Any:

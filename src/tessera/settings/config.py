@@ -96,7 +96,7 @@ class Config(Settings):
     ctr: CTR | None = None
     """Click-through rate; of `experiment` it takes the datasets and the seeds."""
     loss: Loss = Field(default_factory=CrossEntropy)
-    """The loss of every trained system."""
+    """The loss of every trained system but those that bring their own: TIGER, MME-SID, EIMF, `i3_mrec_graph`."""
     training: Training = Field(default_factory=Training)
     """The training loop."""
     missing: Missing | None = None

@@ -5,10 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from tessera.artifacts.tables import ArtifactError
+from tessera.data.dataset import Cases
 from tessera.evaluation.candidates import parse_candidates
+from tessera.evaluation.histories import Histories
+from tessera.evaluation.judge import rank_cases
+from tessera.settings.evaluation import Evaluation
 
 USERS = ["", "u1", "u2", "u3", "u4", "u5"]
 ITEMS = ["", "1", "2", "3"]
@@ -64,3 +70,22 @@ def test_a_byte_order_mark_is_part_of_no_user(tmp_path: Path) -> None:
     assert len(parsed(tmp_path, text)) == 2
     with pytest.raises(ArtifactError, match=r"negatives.txt: no UTF-8 text \(byte 10\); expected `user negative"):
         parsed(tmp_path, b"u1 1 2\nu2 \xff\n")
+
+
+class Falling:
+    """Item 1 first, item 10 last."""
+
+    max_history = None
+
+    def __call__(self, histories: Histories) -> torch.Tensor:
+        return torch.arange(10.0, 0.0, -1.0).expand(len(histories), -1).clone()
+
+
+@pytest.mark.parametrize("mask_seen", [True, False])
+def test_negatives_of_the_users_own_history_are_ranked_as_they_are_given(mask_seen: bool) -> None:
+    """Masked ones would count as beaten, and flatter every system."""
+    history, negatives = np.array([1, 2, 3], np.int32), np.array([[1, 2, 3, 9]])
+    cases = Cases(np.array([1], np.int32), np.array([6], np.int32), np.array([0, 3]), history)
+    settings = Evaluation.model_validate({"candidates": {"kind": "file", "path": "x"}, "mask_seen": mask_seen})
+    ranked = rank_cases(Falling(), cases, settings, negatives)
+    assert (ranked.ranks.tolist(), ranked.candidates.tolist()) == ([4.0], [5])

@@ -3,6 +3,7 @@
 import csv
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -225,3 +226,16 @@ def test_without_repeated_targets_no_setting_of_them_moves_anything():
         for other in found[1:]:
             for part in ("ranks", "scores", "candidates", "recommended"):
                 np.testing.assert_array_equal(getattr(other, part), getattr(found[0], part))
+
+
+@pytest.mark.parametrize("rule", ["miss", "drop"])
+def test_lists_are_counted_of_the_users_that_count(rule):
+    popularity = np.array([0, 5, 5, 5, 0])  # item 4 is cold
+    columns = {
+        "user": [1, 2, 3], "item": [1, 1, 4], "rank": [1.0, 1.0, 1.0], "candidates": [4, 4, 4], "score": [0.0] * 3,
+        "history_length": [1, 1, 1], "popularity": [5, 5, 0], "repeat": [False] * 3, "cold_rank": [None, None, 1.0],
+        "cold_candidates": [0, 0, 1], "recommended": pa.array([[1], [1], [2]], pa.list_(pa.int32())),
+    }  # fmt: skip
+    told = summarize(pa.table(columns), Evaluation(cold_targets=rule), popularity, "full")
+    assert told["users"] == (3 if rule == "miss" else 2)
+    assert told["metrics"]["coverage@10"] == (0.5 if rule == "miss" else 0.25)

@@ -21,7 +21,9 @@ from tessera.recommenders.evaluate import evaluate_run, load_scorer
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.train import train_run, validation_settings
 from tessera.recommenders.trial import try_run
+from tessera.settings.base import ConfigError
 from tessera.settings.changes import with_values
+from tessera.settings.config import load
 from tessera.settings.evaluation import Evaluation
 from tessera.training.search import choose
 
@@ -216,3 +218,57 @@ def test_the_best_trial_is_chosen_and_more_of_them_change_nothing_else(tmp_path:
     assert best.read_bytes() == before
     with pytest.raises(ValueError, match=r"all 1 trials failed; the first: the loss is not a number"):
         choose(trials[:1], best, search)
+
+
+def test_a_trial_of_a_mixture_is_judged_with_its_weight(tmp_path: Path) -> None:
+    """A weight that is given is set after the last epoch, whose validation is of the base alone."""
+    data = write_dataset(tmp_path / "data")
+    base = make_run(system={"recommender": "markov_mixture", "weight": 0.1}, epochs=2)
+    validations = []
+    for weight in (0.0, 0.9):
+        run, folder = with_values(base, {"systems.s.weight": weight}), tmp_path / str(weight)
+        try_run(run, data, RunInputs(), folder / "trial.json", tmp_path / "state")
+        train_run(run, data, RunInputs(), folder / "model.safetensors", tmp_path / "trained")
+        dataset = load_dataset(data)
+        scorer = load_scorer(folder / "model.safetensors", run, dataset.train_counts, RunInputs())
+        judged = validation_metrics(scorer, dataset.cases("valid"), validation_settings(run))["NDCG@10"]
+        validations.append(read_json(folder / "trial.json")["validation"])
+        assert validations[-1] == pytest.approx(judged, rel=1e-12)
+    assert validations[0] != validations[1]
+
+
+def test_a_trial_of_no_epoch_says_what_the_start_is_worth(tmp_path: Path) -> None:
+    run, data = make_run(epochs=0), write_dataset(tmp_path / "data")
+    try_run(run, data, RunInputs(), tmp_path / "trial.json", tmp_path / "state")
+    outcome = read_json(tmp_path / "trial.json")
+    assert outcome["failed"] is None
+    assert 0 <= outcome["validation"] <= 1
+    assert outcome["epochs"] == 0
+
+
+SEARCHED: dict[str, tuple[dict[str, Any], str]] = {
+    "a dropout of items": ({"items": {"table": "t"}}, "items.dropout"),
+    "smoothing of a Markov chain": ({"recommender": "markov"}, "smoothing"),
+    "weight of a mixture": ({"recommender": "markov_mixture"}, "weight"),
+    "a base": ({"recommender": "markov_mixture", "base": {"items": {"table": "t"}}}, "base.items.dropout"),
+    "what is read with cosines": ({"items": "ids", "scores": "cosine"}, "temperature"),
+}
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_a_search_of_one_key_says_nothing_of_the_others(name: str) -> None:
+    """Defaults that nobody wrote are not refused as keys that nothing reads."""
+    system, key = SEARCHED[name]
+    config = {
+        "datasets": {"shop": {"source": "bazaar"}}, "systems": {"s": system},
+        "tables": {"t": {"recipe": "vectors", "path": "t.npy", "made_from": ["text"]}},
+        "experiment": {"datasets": ["shop"], "systems": ["s"], "backbones": ["sasrec"], "seeds": [1]},
+        "search": {"trials": 2, "space": {f"systems.s.{key}": {"low": 0.1, "high": 0.5}}},
+    }  # fmt: skip
+    assert load(config).search is not None
+    if name.startswith("smoothing"):
+        with pytest.raises(ConfigError, match="strength: is read with `similar` alone"):
+            load({**config, "systems": {"s": {**system, "strength": 2.0}}})
+        space = {"systems.s.strength": {"low": 0.1, "high": 0.5}}
+        with pytest.raises(ConfigError, match="strength: is read with `similar` alone"):
+            load({**config, "search": {"trials": 2, "space": space}})

@@ -26,6 +26,8 @@ class SystemSettings(Kind):
     KNOWS_MODALITIES: ClassVar[bool] = False
     """Whether it asks what its tables are made from, though nothing be lost."""
 
+    CHANGES_AT_THE_END: ClassVar[bool] = False
+    """Whether something is set after the last epoch that the validation of no epoch has seen."""
     COMBINES: ClassVar[bool] = False
     """Whether it is made of other runs (`Run.members`), which are trained first."""
 

@@ -36,6 +36,7 @@ class MarkovMixtureSystem(UnderBackbones):
     """A trained system, and beside it what its training histories say of the item that comes next to the last one."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.markov_mixture:MarkovMixture"
+    CHANGES_AT_THE_END: ClassVar[bool] = True
     KNOWS_MODALITIES: ClassVar[bool] = True  # as a system within it may
     recommender: Literal["markov_mixture"] = "markov_mixture"
     base: Annotated[UnderBackbones, _WithinSystem("systems")] = Field(default_factory=_ids)
