@@ -269,14 +269,16 @@ def test_first_items_are_targets_where_the_history_begins():
     plain = HistoryBatches(offsets, items, 3, 100, empty=False)
     assert plain.targets == 5
     batches = HistoryBatches(offsets, items, 3, 100, empty=True)
-    assert batches.targets == 7
-    rows = batches.batch(np.arange(3)).items
-    assert sorted(map(tuple, rows.tolist())) == [(0, 1, 2, 3), (0, 6, 7, 0), (3, 4, 5, 0)]
+    assert batches.targets == 8, "of the history of one item, too"
+    rows = batches.batch(np.arange(4)).items
+    assert sorted(map(tuple, rows.tolist())) == [(0, 1, 2, 3), (0, 6, 7, 0), (0, 8, 0, 0), (3, 4, 5, 0)]
+    alone = HistoryBatches(np.array([0, 1, 2]), np.array([4, 9]), 3, 100, empty=True)
+    assert alone.batch(np.arange(2)).items.tolist() == [[0, 4], [0, 9]]
     assert len(batches.batch(np.zeros(0, np.int64))) == 0
 
 
 def test_the_number_of_targets_is_what_the_model_counts(inputs):
-    offsets, items = np.array([0, 5, 7]), np.array([1, 2, 3, 4, 5, 6, 7])
+    offsets, items = np.array([0, 5, 7, 8]), np.array([1, 2, 3, 4, 5, 6, 7, 8])
     for empty in (False, True):
         model = build(inputs, empty_history=empty, max_length=2)
         batches = model.batches(make_run(), TrainingHistories(offsets, items))

@@ -198,6 +198,11 @@ class HistoryBatches(WindowBatches):
         """
         super().__init__(offsets, items, size, 1, tokens)
         self.empty = empty
+        if empty:  # of a history of one item there is its first item to predict
+            starts = np.concatenate([self.starts, offsets[:-1][np.diff(offsets) == 1]])
+            lengths = np.concatenate([self.lengths, np.ones(len(starts) - len(self.lengths), self.lengths.dtype)])
+            order = np.argsort(starts, kind="stable")
+            self.starts, self.lengths = starts[order], lengths[order]
         self.begins = np.isin(self.starts, offsets[:-1])
         self.targets += int(self.begins.sum()) * empty
 
