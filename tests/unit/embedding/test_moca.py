@@ -337,7 +337,10 @@ def test_a_first_phase_of_pictures_alone_meets_no_item_without_one(built: Path, 
     output = train(tmp_path, settings, shop, seeing(built))
     assert all(np.isfinite(row["loss"]) and row["loss"] > 0 for row in history(output)[:8])
     recipe = begun(settings, shop, seeing(built))
-    assert sorted({item for step in range(200) for item in recipe.buckets(step).tolist()}) == [1, 3, 4, 5, 6, 9, 10]
+    seen = recipe.learned.tolist()
+    assert {2, 8} <= set(seen), "they have a text"
+    met = {item for step in range(200) for item in recipe.buckets(step).tolist()}
+    assert met == {item for item in seen if recipe.content.pixels(item) is not None}
 
 
 def test_a_hard_negative_that_says_the_same_is_none(tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def test_batches_go_through_all_items() -> None:
     every = ItemBatches(np.arange(100, 119), 512, 2, 1)
     assert every.batch == 18
     assert len(set(every(0).tolist())) == 18
-    with pytest.raises(ValueError, match="3 items have a text"):
+    with pytest.raises(ValueError, match="3 items can be trained on"):
         ItemBatches(np.arange(3), 8, 2, 1)
 
 
