@@ -10,8 +10,9 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-_WARNING = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) WARNING: (.*)")
-_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (UNEXPECTED ERROR|ERROR: .*)")
+_STAMP = r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)"
+_WARNING = re.compile(_STAMP + " WARNING: (.*)")
+_LINE = re.compile(_STAMP + " (UNEXPECTED ERROR|ERROR: .*)")
 _MOST = 5
 _TAIL = 200_000
 
@@ -47,10 +48,15 @@ def failures(logs: Path, since: float) -> list[str]:
 def warned_of(path: Path, since: float) -> list[str]:
     """What a stage warned of in its log since a time (unix seconds): the first of them, and how many more there are."""
     warnings = [match for line in _last_lines(path) if (match := _WARNING.match(line))]
-    recent = [match[2] for match in warnings if datetime.fromisoformat(match[1]).timestamp() >= int(since)]
+    recent = [match[2] for match in warnings if _is_since(match[1], since)]
     said = list(dict.fromkeys(recent))
     more = len(said) - _MOST
     return said[:_MOST] + ([f"... and {more} more, in {path}"] if more > 0 else [])
+
+
+def _is_since(stamp: str, since: float) -> bool:
+    """Whether a line was written since a time; lines have whole seconds."""
+    return datetime.fromisoformat(stamp).timestamp() >= int(since)
 
 
 def _last_lines(path: Path) -> list[str]:
@@ -64,7 +70,7 @@ def _errors(path: Path, since: float) -> list[str]:
     said: list[str] = []
     for number, line in enumerate(lines):
         match = _LINE.match(line)
-        if match is None or datetime.fromisoformat(match[1]).timestamp() < int(since):
+        if match is None or not _is_since(match[1], since):
             continue
         text = match[2].removeprefix("ERROR: ")
         if match[2] == "UNEXPECTED ERROR":  # the last line of its traceback says what it is

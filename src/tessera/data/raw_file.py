@@ -88,7 +88,7 @@ class RawFile:
         whole = whole_numbers(ids)
         pointed = ids.filter(ids.str.ends_with(".0"))
         if whole is None and len(self._files) > 1:
-            whole = True if not self._one_file_holds_both(column) else None
+            whole = None if self._one_file_holds_both(column) else True
         if whole is None:
             pair = next(raw_id for raw_id in pointed if raw_id.removesuffix(".0") in set(ids))
             log.warning(

@@ -11,6 +11,7 @@ import pytest
 
 from tessera.plan.graph import Plan
 from tessera.plan.jobs import Jobs
+from tessera.plan.required import check_files, check_first_lines, dataset_files
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
 from tessera.settings.kinds import implementation, settings_class
@@ -108,8 +109,25 @@ class Margin(LossSettings):
     margin: float = 1.0
 class Lines(FileSource):
     IMPLEMENTATION = "kinds_of_a_test.own"
+    FILES = ("stop",)
     path: str
+    stop: str | None = None
 """
+
+
+def test_the_files_of_an_own_source_are_looked_for_and_read(folder: Path) -> None:
+    """Those that it names beside `path` as well; its code need not have a `check`."""
+    (folder / "others.py").write_text(OTHERS)
+    given = config("sasrec")
+    given["datasets"]["shop"] = {"source": f"{FOLDER}.others:Lines", "path": "log.txt", "stop": "stop.txt"}
+    (folder.parent / "log.txt").write_text("u i")
+    with pytest.raises(ConfigError, match=r"datasets\.shop\.stop: .*stop\.txt: no such file"):
+        check_files(Plan(load(given)))
+    (folder.parent / "stop.txt").write_text("u")
+    plan = Plan(load(given))
+    check_files(plan)
+    check_first_lines(plan)
+    assert [file.name for file in dataset_files(plan.config, "shop")] == ["log.txt", "stop.txt"]
 
 
 def test_losses_and_sources_too(folder: Path) -> None:
