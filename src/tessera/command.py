@@ -151,14 +151,28 @@ def compare(
         tables = [read_table(path, "metrics").to_pylist() for path in (first, second)]
     except (ArtifactError, OSError) as error:
         raise _end(error) from None
+    # of click models a row is a model of some kind
     means = [
-        {(r["system"], r["recommender"]): r["mean"] for r in rows if r["metric"] == metric and not r["kind"]}
+        {
+            (r.get("system") or r["model"], r.get("recommender") or r["model_kind"]): r["mean"]
+            for r in rows
+            if r["metric"] == metric and not r["kind"]
+        }
         for rows in tables
     ]
     if not any(means):
         known = {row["metric"] for rows in tables for row in rows}
         raise _end(f"no metric {metric!r}{did_you_mean(metric, known)}")
-    typer.echo(f"{metric:<36}{first.parents[1].name:>14}{second.parents[1].name:>14}{'difference':>14}")
+    protocols, datasets = (
+        [", ".join(sorted({row[key] for row in rows if key in row})) for rows in tables]
+        for key in ("protocol", "dataset")
+    )
+    if protocols[0] != protocols[1]:
+        raise _end(f"metrics of unlike protocols cannot stand side by side: {' and '.join(map(repr, protocols))}")
+    if datasets[0] != datasets[1]:
+        typer.echo(f"WARNING: of unlike datasets: {' and '.join(map(repr, datasets))}", err=True)
+    names = [path.resolve().parents[1].name for path in (first, second)]
+    typer.echo(f"{metric:<36}{names[0]:>14}{names[1]:>14}{'difference':>14}")
     for key in dict.fromkeys([*means[0], *means[1]]):
         shown = [f"{values[key]:>14.4f}" if key in values else f"{'':>14}" for values in means]
         both = f"{means[1][key] - means[0][key]:>+14.4f}" if all(key in values for values in means) else ""

@@ -72,8 +72,9 @@ def test_a_plan_of_a_config(tmp_path: Path) -> None:
     assert "tessera init" in done.stderr
 
 
-def write_metrics(path: Path, means: dict[str, float]) -> Path:
+def write_metrics(path: Path, means: dict[str, float], protocol: str = "full", dataset: str = "x") -> Path:
     rows = {
+        "protocol": [protocol] * len(means), "dataset": [dataset] * len(means),
         "system": list(means), "recommender": ["sasrec"] * len(means), "kind": [""] * len(means),
         "metric": ["NDCG@10"] * len(means), "mean": list(means.values()),
     }  # fmt: skip
@@ -90,7 +91,25 @@ def test_two_experiments_side_by_side(tmp_path: Path) -> None:
         ["text/sasrec", "0.1200"], ["mine/sasrec", "0.1500"],
     ]  # fmt: skip
     assert "did you mean 'NDCG@10'?" in told("compare", first, second, "--metric", "NDCG@11", code=1)
+    other = write_metrics(tmp_path / "other/tables/y.parquet", {"id": 0.1}, dataset="y")
+    assert "WARNING: of unlike datasets: 'x' and 'y'" in told("compare", first, other)
+    sampled = write_metrics(tmp_path / "sampled/tables/x.parquet", {"id": 0.5}, protocol="100 sampled")
+    assert "unlike protocols cannot stand side by side: 'full' and '100 sampled'" in told(
+        "compare", first, sampled, code=1
+    )
     assert "absent.parquet" in told("compare", first, tmp_path / "absent.parquet", code=1)
+
+
+def test_click_models_of_two_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("old", 0.7), ("new", 0.75)):
+        rows = {"dataset": ["x"], "model": ["mine"], "model_kind": ["din"], "kind": [""], "metric": ["AUC"],
+                "mean": [value]}  # fmt: skip
+        write_table(tmp_path / name / "tables/x-ctr.parquet", pa.table(rows), "metrics")
+    monkeypatch.chdir(tmp_path / "old/tables")
+    lines = told("compare", "x-ctr.parquet", "../../new/tables/x-ctr.parquet", "--metric", "AUC").splitlines()
+    assert [line.split() for line in lines] == [
+        ["AUC", "old", "new", "difference"], ["mine/din", "0.7000", "0.7500", "+0.0500"],
+    ]  # fmt: skip
 
 
 def test_a_run_that_is_none(tmp_path: Path) -> None:

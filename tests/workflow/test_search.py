@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 from tiny_project import Project, copy_repository
 
 pytestmark = pytest.mark.workflow
@@ -25,7 +26,10 @@ CONFIG: dict[str, Any] = {
         },
     },
     "significance": {"resamples": 200},
-    "experiment": {"datasets": ["shop"], "systems": ["popular", "id", "plain"], "seeds": [1, 2]},
+    "experiment": {
+        "datasets": ["shop"], "systems": ["popular", "id", "plain"], "seeds": [1, 2], "export": ["id/sasrec"],
+    },
+    "export": {"onnx": False},
 }  # fmt: skip
 
 
@@ -57,6 +61,15 @@ def test_the_best_trial_is_what_all_seeds_train(project: Project) -> None:
     for run in read(project, "runs/plain/sasrec/seed-*/model.json"):
         assert run["run"]["backbone"]["dim"] == 16
     assert not list(project.folder.glob("results/**/trials/**/*.safetensors"))
+
+
+def test_what_is_handed_on_says_what_was_chosen(project: Project) -> None:
+    (trained,) = read(project, "runs/id/sasrec/seed-1/model.json")
+    (card,) = project.folder.glob("results/**/export/id/sasrec/README.md")
+    said = yaml.safe_load(card.read_text().split("```yaml\n")[1].split("```")[0])
+    assert said["chosen"] == trained["run"]["chosen"] != {}
+    for part in ("training", "backbone"):
+        assert said[part] == trained["run"][part]
 
 
 def test_the_budget_stands_under_the_table_and_on_the_page(project: Project) -> None:

@@ -31,4 +31,5 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, special: Sequence[str
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.encode_special_tokens = True  # a text that has the words of one has no more than the words
     return tokenizer

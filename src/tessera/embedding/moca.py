@@ -249,7 +249,7 @@ class MoCaRecipe(TrainedRecipe):
                 if read:
                     vectors.append(reader([rows[number] for number in read]).float().cpu().numpy())
                 content.forget()
-            broken = sum(item in content.broken for item in items)
+            broken = len(content.broken.intersection(items).difference(kept))  # others are read by their texts
             return RowShard(np.array(kept, np.int64), np.concatenate(vectors), broken)
 
         items, made = sharded_rows(content.items, settings, settings.batch, reader.width, given.state, make)

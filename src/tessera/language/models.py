@@ -300,6 +300,10 @@ def _read(folder: Path, settings: LoadedModel) -> LanguageModel:
     text_config = full.config.get_text_config()
     most = tokenizer.model_max_length
     longest = int(getattr(text_config, "max_position_embeddings", None) or most)
+    for name, module in full.named_modules():
+        # of RoBERTa and its kin positions are counted from behind the padding's row
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            longest = min(longest, module.num_embeddings - module.padding_idx - 1)
     return LanguageModel(
         full=full,
         tower=_tower(full, kind),

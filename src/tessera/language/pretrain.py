@@ -34,7 +34,7 @@ from tessera.language.drawn import draw, read_caption
 from tessera.language.models import LanguageModel, LanguageModelError, quiet
 from tessera.language.prompts import REQUEST, Attributes, attribute_text, domain_sentence, item_attributes
 from tessera.language.questions import INSTRUCTIONS, Pixels, Question, Source, picture_inputs, picture_positions
-from tessera.language.tokens import SYSTEM, Frame, chat_frame, pad_rows, plain_frame
+from tessera.language.tokens import SYSTEM, Frame, chat_frame, pad_rows, plain_frame, text_ids
 from tessera.settings.language import ANSWER, BuiltModel, ItemPrompt
 from tessera.training.engine import Engine
 from tessera.training.losses import Losses, Term
@@ -286,7 +286,7 @@ class Teacher:
     def _continue(self, item: int, random: np.random.Generator) -> Example:
         frame: Frame = self.frames[random.integers(len(self.frames))]
         text = attribute_text(self._shuffled(self.attributes[item], random))
-        ids = self.model.tokenizer(text, add_special_tokens=False)["input_ids"][: self.model.context - len(frame)]
+        ids = text_ids(self.model.tokenizer, [text])[0][: self.model.context - len(frame)]
         return Example([*frame.before, *ids, *frame.after], len(frame.before), None)
 
     def _describe(
@@ -298,7 +298,7 @@ class Teacher:
 
     def _said_tokens(self, said: str) -> tuple[int, ...]:
         tokenizer = self.model.tokenizer
-        tokens = tokenizer(said, add_special_tokens=False)["input_ids"][: ANSWER - 1]
+        tokens = text_ids(tokenizer, [said])[0][: ANSWER - 1]
         return (*tokens, tokenizer.convert_tokens_to_ids(END))
 
     def _asked(self, source: Source, pairs: Attributes, seen: Pixels | None) -> list[int]:

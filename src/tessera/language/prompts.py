@@ -67,10 +67,11 @@ def _chosen(pairs: Attributes, wanted: Sequence[str]) -> Attributes:
 
 def _value(name: str, value: str, prompt: ItemPrompt) -> str:
     """One attribute's value: no newline, no semicolon, the first sentence where asked, not too long."""
-    value = _plain(value)
+    value = _SPACE.sub(" ", value).strip()
+    # before semicolons become full stops, which would end a sentence
     if name in prompt.first_sentence and (sentence := _SENTENCE.match(value)):
         value = sentence.group(1)
-    return value[: prompt.max_characters].strip()
+    return _plain(value)[: prompt.max_characters].strip()
 
 
 def _plain(value: str) -> str:

@@ -37,6 +37,14 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
 
+def text_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """The tokens of what items say of themselves: `<|im_end|>` in a title is these ten characters, and ends nothing."""
+    if not len(texts):
+        return []
+    told = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
+    return [list(ids) for ids in told["input_ids"]]
+
+
 def plain_frame(model: LanguageModel, before: str = "", end: bool = True) -> Frame:
     """Words before the text and, with `end`, the end token after it; an encoder's own start and end tokens."""
     tokenizer = model.tokenizer
@@ -123,7 +131,7 @@ def tokenize(texts: Sequence[str], frame: Frame, tokenizer: Any, most: int) -> t
     room = most - len(frame)
     if room < 1:
         raise ValueError(f"max_tokens is {most}, but the prompt around each text has {len(frame)} tokens")
-    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
+    encoded = text_ids(tokenizer, texts)
     rows = [[*frame.before, *ids[:room], *frame.after] for ids in encoded]
     return rows, sum(len(ids) > room for ids in encoded)
 

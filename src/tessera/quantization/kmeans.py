@@ -110,7 +110,9 @@ def kmeans(vectors: Tensor, count: int, iterations: int, seed: Sequence[int], ho
     while done < iterations:
         done += 1
         total, counts = sums(vectors, chosen, count)
-        centres = refill(vectors, total / counts.clamp(min=1)[:, None], counts, distances)
+        # a cluster that stays empty, since no row is apart from its centre, stays where it was
+        means = torch.where(counts[:, None] > 0, total / counts.clamp(min=1)[:, None], centres)
+        centres = refill(vectors, means, counts, distances)
         again, distances = how(vectors, centres)
         before, error = error, float(distances.mean())
         settled = torch.equal(again, chosen)

@@ -127,10 +127,13 @@ def keep_share(scores: Tensor, special: Tensor, share: float) -> Tensor:
     if not mine.shape[1] or not others.shape[1]:
         return scores
     number = torch.arange(1, mine.shape[1] + 1, device=scores.device)
-    before = (number * ((1 - share) / share)).floor().long()
-    above = torch.cat([others[:, :1] + 1, others], 1)[:, before.clamp_max(others.shape[1])]
-    # just below the last item that may come before
-    raised = torch.nextafter(above, torch.full_like(above, -torch.inf))
+    before = (number * ((1 - share) / share)).floor().long().clamp_max(others.shape[1])
+    above = torch.cat([others[:, :1] + 1, others], 1)[:, before]
+    # just below the last item that may come before; those that the same one comes before follow in their order
+    raised, down = above, torch.full_like(above, -torch.inf)
+    turn = number - 1 - torch.searchsorted(before, before)
+    for step in range(int(turn.amax()) + 1):
+        raised = torch.where(turn >= step, torch.nextafter(raised, down), raised)
     mine = torch.where(mine > lowest, torch.maximum(mine, raised), mine)
     indices = special.nonzero()[:, 0][order]
     return scores.scatter(1, indices, mine)

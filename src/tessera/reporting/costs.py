@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tessera.artifacts.logs import log
+from tessera.settings.config import final_name
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,17 @@ def numbers_of(path: Path, keys: Sequence[str]) -> list[dict[str, float | None]]
 
 
 def read_costs(folder: Path, datasets: list[str]) -> list[Cost]:
-    """Costs by rule and dataset from `folder/<rule>/<dataset>/....tsv` or `folder/<rule>.tsv`."""
+    """Costs by rule and dataset from `folder/<rule>/<dataset>/....tsv`, `folder/<rule>/<dataset>.tsv` or
+    `folder/<rule>.tsv`.
+
+    Args:
+        datasets: of the experiment; those on which `experiment.final` trains are told apart from them.
+    """
+    datasets = [*datasets, *map(final_name, datasets)]
     jobs: dict[tuple[str, str], list[dict[str, str]]] = {}
     for path in sorted(folder.rglob("*.tsv")):
         parts = path.relative_to(folder).with_suffix("").parts
-        dataset = next((part for part in parts[1:] if part in datasets), "")
+        dataset = parts[1] if len(parts) > 1 and parts[1] in datasets else ""
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
         if not rows or any(_number(row, "s") is None for row in rows):

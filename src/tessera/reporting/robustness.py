@@ -21,7 +21,7 @@ from tessera.reporting.plots import Plot, colours, inline, render, run_lines
 from tessera.reporting.ranking import RankingTable, bare_table
 from tessera.reporting.ranking_runs import RankingRun, counted, same_users
 from tessera.reporting.runs import Array, Entry, baselines_of, label
-from tessera.reporting.tables import Column, Key
+from tessera.reporting.tables import Column, Key, Metric
 from tessera.settings.evaluation import Evaluation, Significance
 from tessera.settings.missing import LOST, Lose, Pattern, Robustness, percent
 
@@ -76,6 +76,11 @@ class RobustnessTable(RankingTable):
     def columns(self) -> list[Column]:
         """See `shown`."""
         return self.filled(self.shown)
+
+    def metric(self, column: Column) -> Metric:
+        """No change is the best: who reads nothing that is lost has nothing to lose."""
+        metric = super().metric(column)
+        return replace(metric, better="neither") if column.group.startswith(CHANGE) else metric
 
     def header(self, column: Column) -> str:
         """Metric, what is lost, and under which pattern."""

@@ -174,6 +174,11 @@ def _limits(facts: Facts) -> str:
     ]
     if most:
         lines.append(f"- Of a history the last {most} items are read.")
+    if facts.vectors.get("judged_with_times"):
+        lines.append(
+            "- The metrics were measured with the times of histories. `recommend` and the user tower are given none, "
+            "and count positions alone: their lists differ a little from those that were judged."
+        )
     if "index" in facts.vectors and facts.vectors["index"]["kind"] != "flat":
         lines.append("- The index is not exact; its recall stands above.")
     if "onnx" in facts.vectors:

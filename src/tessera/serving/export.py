@@ -19,7 +19,7 @@ from tessera.artifacts.models import write_tensors
 from tessera.artifacts.places import place
 from tessera.data.dataset import load_dataset
 from tessera.data.hub import push_folder, token_problem
-from tessera.evaluation.judge import Scorer
+from tessera.evaluation.judge import Scorer, reads_times
 from tessera.recommenders.systems.base import VectorScorer
 from tessera.serving.card import Facts, model_card
 from tessera.serving.catalogue import Catalogue
@@ -153,6 +153,7 @@ def _write_vectors(
         "vectors_a_user": states.shape[1] if states.ndim == 3 else 1,
         "bias": bias is not None,
         "max_history": scorer.max_history,
+        "judged_with_times": reads_times(scorer),
         "index": {
             "kind": index.kind,
             "width": index.width,

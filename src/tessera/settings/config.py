@@ -40,6 +40,15 @@ BUILT_IN_SYSTEMS: dict[str, Any] = {
     "id": {"items": "ids"},
 }
 
+OF_RANKING = {
+    "training": ": theirs is ctr.training",
+    "evaluation": ": theirs is ctr.evaluation",
+    "significance": ": theirs are ctr.baseline and ctr.evaluation",
+    "loss": ": theirs is binary cross-entropy",
+    "missing": "",
+}
+"""Sections that say nothing to `task: ctr`, and what does instead."""
+
 
 class Experiment(Settings):
     """What is compared: every system under every backbone, on every dataset, for every seed."""
@@ -130,6 +139,12 @@ class Config(Settings):
             yield "claims", f"two claims have the name {twice[0]!r}"
         if self.task == "ctr" and self.ctr is None:
             yield "ctr", "task 'ctr' needs this section, with `models`"
+        if self.task == "ctr":
+            for key, instead in OF_RANKING.items():
+                if key in self.model_fields_set:
+                    yield key, f"click models do not read it{instead}; leave it out"
+            if "main_metric" in self.report.model_fields_set:
+                yield "report.main_metric", "the tables of click models are led by AUC; leave it out"
         measured = self.evaluation.measured
         if (wanted := self.report.main_metric) not in measured:
             yield "report.main_metric", f"unknown name {wanted!r}{did_you_mean(wanted, measured)}"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 _NAMED = "a name is letters, digits, '-', '_' and '.', the first no '.'"
 _OF_EXPERIMENTS = ("benchmarks", "experiment.json", "logs", "report", "tables")
+_BESIDE = ("claims", "robustness")
+"""What else is written of a dataset beside its table, `results/<experiment>/tables/<dataset>-<this>.parquet`."""
 _RESERVED = {"datasets": _OF_EXPERIMENTS, "systems": ("oracle",), "ctr.models": ("oracle",)}
 
 
@@ -41,8 +43,16 @@ def _names(config: Config) -> Iterator[str]:
         for name in names:
             if not _NAME.fullmatch(name):
                 yield f"{section}.{name}: {_NAMED}"
+            elif section == "datasets" and (other := _beside(name, names)):
+                yield f"{section}.{name}: a table of {other!r} has this name; choose another"
             elif name in _RESERVED.get(section, ()):
                 yield f"{section}.{name}: this name is taken by a folder of results; choose another"
+
+
+def _beside(name: str, names: Mapping[str, Any]) -> str | None:
+    """The dataset beside whose table one of this name would be written over."""
+    others = (name.removesuffix(f"-{kind}") for kind in _BESIDE)
+    return next((other for other in others if other != name and other in names), None)
 
 
 def _experiment(config: Config) -> Iterator[str]:

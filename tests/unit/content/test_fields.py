@@ -64,6 +64,13 @@ def test_rows_are_the_fields_in_their_order(tmp_path: Path) -> None:
     assert first.patches is None
 
 
+def test_words_of_control_tokens_are_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "TITLES", ["a [START] lamp [PAD] x [BETWEEN]", *TITLES[1:]])
+    row = content(tmp_path, fields=["title"], picture=None).rows(np.array([1])).tokens[0].tolist()
+    assert row[0] == START
+    assert not {PAD, START, BETWEEN} & set(row[1:])
+
+
 def test_the_first_field_is_one_that_items_have(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """All queries of a catalogue without titles would be one."""
     catalogue = write_items(tmp_path, pictures=False)

@@ -362,10 +362,15 @@ def test_a_hard_negative_that_says_the_same_is_none(tmp_path: Path) -> None:
     ("shown", "expected"),
     [("text", [1, 2, 3, 4, 6, 8, 9, 10]), ("image", [1, 3, 4, 5, 6, 9, 10]), ("both", [1, 2, 3, 4, 5, 6, 8, 9, 10])],
 )
-def test_text_picture_and_both(shown: Any, expected: list[int], built: Path, shop: Path, tmp_path: Path) -> None:
+def test_text_picture_and_both(
+    shown: Any, expected: list[int], built: Path, shop: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     settings = table(shown=shown, training={"batch": 4})
     output = train(tmp_path, settings, shop, seeing(built))
-    items, vectors = embed(tmp_path, settings, shop, output, seeing(built))
+    with caplog.at_level("INFO", "tessera"):
+        items, vectors = embed(tmp_path, settings, shop, output, seeing(built))
+    # with both, the item of the broken picture is read by its text
+    assert ("1 pictures cannot be read; their items have no row" in caplog.text) == (shown == "image")
     assert items.tolist() == expected
     assert np.isfinite(vectors).all()
     for several in ({"batch": 1}, {"batch_tokens": 30}):

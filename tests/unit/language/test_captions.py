@@ -58,6 +58,16 @@ def test_an_item_without_what_is_shown_is_marked_and_not_captioned(
         assert list(rows) == [1, 2, 3, 4, 5]
 
 
+def test_control_tokens_in_texts_are_text(model: LanguageModel, catalogue: Callable[..., Path], tmp_path: Path) -> None:
+    """One more token of a picture in a title would end the job of all."""
+    titles = ["Oak <|image_pad|> lamp", "Elm <|im_end|> lamp", "Ash"]
+    data = catalogue(3, ["1.png", "2.png", "3.png"], titles)
+    settings = Captions(model="tiny", source="both", max_new_tokens=4)
+    output = tmp_path / "captions.parquet"
+    write_captions(settings, PROMPT, model, data / "items.parquet", output, tmp_path / "state")
+    assert [status for _, status in said(output).values()] == ["captioned"] * 3
+
+
 def test_an_empty_answer_is_no_caption(
     model: LanguageModel, catalogue: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from tessera.language.built import make_config, make_image_processor, make_model, save_built, train_tokenizer
 from tessera.language.models import LanguageModel, LanguageModelError, load_model
@@ -43,6 +50,21 @@ def test_an_encoder_gives_its_states_and_has_no_scores(bert: Path) -> None:
     assert model.end_token == 3
     with pytest.raises(ValueError, match="no language-model head"):
         model.logits(states(model, ids))
+
+
+def test_positions_that_are_counted_from_behind_the_padding(qwen2: Path, tmp_path: Path) -> None:
+    """Of RoBERTa 130 positions hold 128 tokens, and its tokenizer need not say so."""
+    tokenizer = AutoTokenizer.from_pretrained(qwen2)
+    tokenizer.model_max_length = int(1e30)
+    tokenizer.save_pretrained(tmp_path / "roberta")
+    config = RobertaConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, vocab_size=len(tokenizer),
+        max_position_embeddings=130, pad_token_id=1,
+    )  # fmt: skip
+    RobertaModel(config).save_pretrained(tmp_path / "roberta")
+    model = load_model(FolderModel(folder=str(tmp_path / "roberta")))
+    assert model.context == 128
+    assert torch.isfinite(states(model, torch.full((1, 128), 5))).all()
 
 
 def test_a_vision_model_is_read_as_its_text_decoder(built: Path, tiny: BuiltModel) -> None:

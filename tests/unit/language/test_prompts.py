@@ -54,6 +54,27 @@ def test_values_are_cut_and_cannot_break_the_form(tmp_path: Path) -> None:
     assert short[2][0] == ("title", "Hea")
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Soft; washable and warm. Made in Wales.", "Soft. washable and warm."),
+        ("Fits models A; B; C. Black.", "Fits models A. B. C."),
+        ("No end; of it", "No end. of it"),
+        (" Two\nlines; one? More.", "Two lines. one?"),
+    ],
+)
+def test_a_semicolon_ends_no_sentence(tmp_path: Path, said: str, told: str) -> None:
+    rows = pa.table(
+        [
+            pa.array([1], pa.int32()), ["a"], ["Rug"],
+            pa.array([[("description", said)]], pa.map_(pa.string(), pa.string())), pa.array([None], pa.string()),
+        ],
+        names=["item", "raw_id", "title", "attributes", "image"],
+    )  # fmt: skip
+    write_table(tmp_path / "items.parquet", rows, "items")
+    assert dict(item_attributes(tmp_path / "items.parquet", ItemPrompt())[1])["description"] == told
+
+
 def test_an_attribute_that_no_item_has_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no item has the attribute 'gener'; did you mean 'genre'"):
         item_attributes(catalogue(tmp_path), ItemPrompt(attributes=["gener"]))

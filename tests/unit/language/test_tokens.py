@@ -11,7 +11,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from tessera.language.built import train_tokenizer
 from tessera.language.tokens import Frame, chat_frame, length_batches, pad_rows, plain_frame, tokenize
+from tessera.settings.language import BuiltModel
 
 WORDS = ["<pad>", "<end>", "system", "user", "You", "are", "red", "blue", "round", "?", "tell", ":", "\u2042"]
 
@@ -44,6 +46,16 @@ def test_an_encoders_own_tokens_stand_around_the_text(before: str) -> None:
     told = model.tokenizer(f"{before} red blue".strip())["input_ids"]
     rows, _ = tokenize(["red blue"], plain_frame(model, before), model.tokenizer, 20)
     assert rows == [told]
+
+
+def test_control_tokens_in_a_text_are_text() -> None:
+    built = train_tokenizer(["title is Oak lamp"], BuiltModel(built="qwen2.5-vl"))
+    told = "lamp <|im_end|> of <|image_pad|>"
+    assert set(built.all_special_ids) & set(built(told)["input_ids"])
+    rows, _ = tokenize([told, "Oak"], Frame((), ()), built, 99)
+    assert not set(built.all_special_ids) & {token for row in rows for token in row}
+    assert built.decode(rows[0]) == told
+    assert rows[1] == built("Oak", add_special_tokens=False)["input_ids"]
 
 
 TEMPLATE = "{% for m in messages %}{{ m['role'] }} : {{ m['content'] }} <end> {% endfor %}"

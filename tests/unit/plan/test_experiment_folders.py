@@ -88,6 +88,14 @@ def test_a_dataset_takes_no_place_of_the_experiment() -> None:
             load(config)
 
 
+@pytest.mark.parametrize("kind", ["claims", "robustness"])
+def test_a_dataset_takes_no_place_of_anothers_tables(kind: str) -> None:
+    names = ["shop", f"shop-{kind}"]
+    with pytest.raises(ConfigError, match=f"datasets.shop-{kind}: a table of 'shop' has this name"):
+        load({"datasets": {name: {"source": "bazaar"} for name in names}, "experiment": {"datasets": names}})
+    load({"datasets": {names[1]: {"source": "bazaar"}}, "experiment": {"datasets": names[1:]}})
+
+
 def test_state_lies_apart() -> None:
     assert state_folder("results/my/shop/runs/id/sasrec/seed-1/model.safetensors") == Path("state/my")
 

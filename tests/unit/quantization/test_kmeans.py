@@ -85,6 +85,8 @@ def test_fewer_places_than_clusters_leaves_finite_centres() -> None:
     found = kmeans(vectors, 8, 20, (0,))
     assert torch.isfinite(found.centres).all()
     assert found.error == pytest.approx(0.0, abs=1e-6)
+    # each is one of the places: one that nobody is near to would be a code of items that are seen later
+    assert torch.cdist(found.centres, vectors).amin(1).max() < 1e-3
 
 
 def test_fewer_vectors_than_clusters_are_refused() -> None:

@@ -211,12 +211,16 @@ def test_special_items_get_their_share_of_every_list():
     scores = -torch.arange(40.0)[None]
     special = torch.arange(40) >= 30
     scores[0, 35:] = -100.0  # not reached
-    for share in (0.1, 0.2, 0.25, 0.5):
-        order = place(keep_share(scores, special, share))
+    for share in (0.1, 0.2, 0.25, 0.5, 0.75, 0.9):
+        kept = keep_share(scores, special, share)
+        assert kept[0, :35].unique().numel() == 35, share  # nothing that was reached ties
+        order = place(kept)
         for length in range(1, 41):
             given = sum(item >= 30 for item in order[:length])
             if length <= 20:
-                assert given == min(5, int(share * length + 1e-9)), (share, length)
+                # the c-th one stands at place floor(c / share)
+                expected = sum(int(c / share + 1e-9) <= length for c in range(1, 6))
+                assert given == expected >= min(5, int(share * length + 1e-9)), (share, length)
         assert [item for item in order if item < 30] == list(range(30))  # the others keep their order
         assert [item for item in order if 30 <= item < 35] == list(range(30, 35))
         assert set(order[35:]) == set(range(35, 40))

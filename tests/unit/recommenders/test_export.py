@@ -206,6 +206,13 @@ def test_the_card_parses_and_is_true(name: str, exported: Any, results: Path) ->
         assert "was not judged" in card.text
 
 
+def test_a_card_says_where_times_were_read_that_nobody_is_asked_for(exported: Any) -> None:
+    for name in ("hstu", "sasrec"):
+        _, folder = exported(name)
+        assert read_json(folder / "export.json")["judged_with_times"] == (name == "hstu")
+        assert ("measured with the times of histories" in (folder / "README.md").read_text()) == (name == "hstu")
+
+
 def test_what_a_system_does_not_have_is_said(exported: Any) -> None:
     for name, absent, present in (
         ("tiger", ["item vectors", "index", "user tower"], ["semantic_ids.json"]),

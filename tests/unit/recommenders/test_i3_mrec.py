@@ -477,6 +477,7 @@ def test_a_batch_that_no_environment_knows_has_no_risk(inputs: RunInputs) -> Non
         ({"text": None, "image": None}, "needs a table: text or image, one at least"),
         ({"text": "tt"}, "did you mean 't'"),
         ({"environment_weight": 0.0, "invariance": None}, "nothing would train the modalities; set it to false"),
+        ({"environment_weight": 0.0, "image": None}, "nothing would train the modalities; set it to false"),
         ({"invariance": {"penalty": "irm"}}, r"invariance\.penalty"),
         ({"invariance": {"weight": 0.0}}, r"invariance\.weight"),
         ({"invariance": {"warm_up": 1.5}}, r"invariance\.warm_up"),

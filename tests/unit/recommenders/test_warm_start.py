@@ -168,6 +168,17 @@ def test_the_weights_as_they_came_are_validated_first(weeks: dict[str, Path], ca
     assert rows[0]["NDCG@10"] > 0.4, "last week's weights are worth something"
 
 
+@pytest.mark.parametrize("tau", [0.0, 0.7])
+def test_what_the_config_says_is_not_taken_from_the_start(
+    tau: float, weeks: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {**SYSTEMS["cider"], "counterfactual": {"keep": "last", "tau": tau}}
+    monkeypatch.setitem(SYSTEMS, "cider", own)
+    warm = train(weeks["now"], resolved("cider", epochs=0), weeks["cider"], name=f"tau-{tau}")
+    assert float(read_tensors(weeks["cider"] / "model.safetensors")["tau"]) == pytest.approx(0.4)
+    assert float(read_tensors(warm / "model.safetensors")["tau"]) == pytest.approx(tau)
+
+
 def test_a_training_that_spoils_its_start_keeps_it(weeks: dict[str, Path]) -> None:
     run = resolved("ids", epochs=9, patience=2, learning_rate=1.0)
     warm = train(weeks["now"], run, weeks["ids"], name="spoiled")

@@ -136,6 +136,18 @@ def test_costs_are_summed_by_rule_and_dataset(results: Path, tmp_path: Path) -> 
     assert [(cost.rule, cost.dataset, cost.seconds) for cost in only] == [("report", "", 1.5)]
 
 
+def test_costs_of_final_runs_are_apart(tmp_path: Path) -> None:
+    for place in ("train/shop/id/one", "train/shop-final/id/one", "train/other/shop/one", "prepare/shop"):
+        path = tmp_path / f"{place}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("s\tmax_rss\n10\t1\n")
+    found = {(cost.rule, cost.dataset): cost.jobs for cost in read_costs(tmp_path, ["shop"])}
+    assert found == {
+        ("train", "shop"): 1, ("train", "shop-final"): 1, ("prepare", "shop"): 1,
+        ("train", ""): 1,  # a system that has the name of a dataset
+    }  # fmt: skip
+
+
 def test_thumbnails_are_small_and_flat(tmp_path: Path) -> None:
     Image.new("RGBA", (400, 200), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     Image.effect_noise((900, 900), 80).convert("RGB").save(tmp_path / "noise.jpg")

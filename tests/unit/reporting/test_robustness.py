@@ -102,6 +102,13 @@ def test_areas_and_falls_are_tested_over_users(table: RobustnessTable) -> None:
     assert whole.difference > 0
 
 
+def test_no_change_is_the_best_one(table: RobustnessTable) -> None:
+    """Who reads nothing that is lost has nothing to lose."""
+    best = {column.group for (_, column), cell in table.cells.items() if cell.best}
+    assert {"0", "1", AREA} <= best
+    assert not [group for group in best if group.startswith("change to ")]
+
+
 def test_files_say_what_was_lost_and_are_read_back(table: RobustnessTable, tmp_path: Path, world: Path) -> None:
     paths = {kind: tmp_path / f"robustness.{kind}" for kind in FORMATS}
     write(table, paths)

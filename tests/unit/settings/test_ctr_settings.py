@@ -55,6 +55,13 @@ def test_a_sequential_config_has_no_click_through_runs() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"training": {"epochs": 5}}, "training: click models do not read it: theirs is ctr.training; leave it out"),
+        ({"significance": {"baseline": "x"}}, "significance: click models do not read it: theirs are ctr.baseline"),
+        ({"evaluation": {"cutoffs": [5]}}, "evaluation: click models do not read it: theirs is ctr.evaluation"),
+        ({"loss": {"kind": "bpr"}}, "loss: click models do not read it: theirs is binary cross-entropy"),
+        ({"missing": {"image": 0.5}}, "missing: click models do not read it; leave it out"),
+        ({"report": {"main_metric": "MRR"}}, "report.main_metric: the tables of click models are led by AUC"),
+        ({"ctr__models__r2led__index": False}, "ctr.models.r2led.index"),
         ({"ctr": None}, "ctr: task 'ctr' needs this section"),
         ({"task": "sequential"}, "datasets.lifelong.lifelong: its log holds impressions that nobody clicked"),
         ({"task": "click"}, "task: 'click' is not one of the choices"),

@@ -92,8 +92,7 @@ class CIDer(EncodedItems):
         self.reconstruction = Reconstruction(self.damaged.views(), backbone.dim) if used.reconstruction else None
         self.adjustment = self._adjustment()
         causal = settings.counterfactual
-        tau = causal.tau if causal is not None and causal.tau is not None else 0.0
-        self.register_buffer("tau", torch.tensor(tau))
+        self.register_buffer("tau", torch.tensor(self._given_tau()))
         # NDCG@10 of each tau that was tried, -1 before; saved, so that a resumed run still knows
         grid = causal.grid if causal is not None and causal.tau is None else []
         self.register_buffer("tried", torch.full((len(grid),), -1.0))
@@ -102,6 +101,10 @@ class CIDer(EncodedItems):
         self.register_buffer("spread", None, persistent=False)
         self.applied = 0.0
         """The tau of the last catalogue that was made."""
+
+    def _given_tau(self) -> float:
+        causal = self.settings.counterfactual
+        return causal.tau if causal is not None and causal.tau is not None else 0.0
 
     def _adjustment(self) -> LogitAdjustment | BinAdjustment | None:
         settings = self.settings.popularity
@@ -152,6 +155,8 @@ class CIDer(EncodedItems):
         """Epochs, and after them the choice of tau on validation, where it is to be chosen."""
         phase = self.epochs(run, self.batches(run, histories), validate)
         causal = self.settings.counterfactual
+        if not len(self.tried):
+            self.tau.fill_(self._given_tau())  # what training goes on from may have had another
         if causal is None:
             return [phase]
         if len(self.kept):

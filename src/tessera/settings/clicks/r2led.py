@@ -22,6 +22,8 @@ class R2LEDSettings(Hashed):
     """Queries: the target, the last events, all events; `levels` is one route for each level of the codes."""
     k: int = Field(16, ge=1)
     """Events retrieved by each route."""
+    index: Literal[True] = True
+    """Always: serving compares with the distinct items of a history."""
     recent: int = Field(16, ge=1)
     """Last events that make the recent query."""
     views: Literal["mixed", "collaborative", "semantic"] = "mixed"

@@ -47,10 +47,11 @@ class Finish(Settings):
     """How pooled states become the rows of a table."""
 
     pca: int | None = Field(None, ge=1)
-    """Keep so many principal components (all, where there are fewer); null keeps the vectors as they are."""
+    """Keep so many principal components (all, where there are fewer); null keeps all."""
     whiten: float = Field(0.5, ge=0, le=1)
     """Divide every component by its standard deviation to this power: 1 makes all equally strong, 0 leaves them as they
-    are, as published. What tells items apart is often in weak components, which an adapter learns slowly."""
+    are, as published (with `pca: null` the vectors themselves). What tells items apart is often in weak components,
+    which an adapter learns slowly."""
     l2: bool = False
     """Scale every row to length one."""
     shuffle: int | None = Field(None, ge=0)

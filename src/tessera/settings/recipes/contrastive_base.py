@@ -44,4 +44,4 @@ class ContrastiveTable(PresetSettings, ReadText, Finish, RecipeSettings):
     """Keep the states of `batch_tokens` tokens at a time and compute the others again for the gradient: large models in
     little memory, at a third more time, the same numbers."""
     pca: int | None = Field(512, ge=1)
-    """Keep so many principal components (all, where there are fewer); null keeps the vectors as they are."""
+    """Keep so many principal components (all, where there are fewer); null keeps all."""

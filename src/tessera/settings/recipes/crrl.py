@@ -47,9 +47,10 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
     captions: list[CaptionsName] = Field(default_factory=list)
     """Names under `captions`, where there is no `start`."""
     pca: int | None = Field(512, ge=1)
-    """Keep so many principal components (all, where there are fewer); null keeps the vectors as they are."""
+    """Keep so many principal components (all, where there are fewer); null keeps all."""
     objective: Literal["policy", "contrastive"] = "policy"
-    """Policy gradient, or the control: a supervised contrastive loss on the same pairs."""
+    """Policy gradient, or the control: a supervised contrastive loss on the same pairs, which has no rollouts: what is
+    said of policy, noise, reward, advantage and clipping is then not read."""
     temperature: float | None = Field(None, gt=0)
     """Contrastive objective: what similarities are divided by; null is 0.1 where adapters learn, and their deviation
     among an item's candidates where the thought alone does: adapters would draw all vectors together under it."""
@@ -120,6 +121,8 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
             )
         if self.temperature is not None and self.objective == "policy":
             raise ValueError("temperature: is of objective: contrastive, and the objective is policy")
+        if self.kl and self.objective == "contrastive":
+            raise ValueError("kl: is of objective: policy; the contrastive one has no policy to diverge")
         if self.positives >= self.candidates:
             raise ValueError(f"positives ({self.positives}) must be fewer than candidates ({self.candidates})")
         return self

@@ -96,7 +96,7 @@ class MoCaTable(ReadText, Sharded, Finish, RecipeSettings):
     batch: int = Field(64, ge=1)
     """Items that are opened at once when the table is made."""
     pca: int | None = Field(512, ge=1)
-    """Keep so many principal components (all, where there are fewer); null keeps the vectors as they are."""
+    """Keep so many principal components (all, where there are fewer); null keeps all."""
     training: Steps = Field(default_factory=lambda: Steps(steps=1000, batch=128, gradient_clip=5.0))
     """The second phase, and the machine of both; no steps leave it out."""
 

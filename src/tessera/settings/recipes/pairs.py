@@ -32,7 +32,7 @@ class PairsTable(ReadText, Finish, RecipeSettings):
     """Keep the states of `batch_tokens` tokens at a time and compute the others again for the gradient: large models in
     little memory, at a third more time, the same numbers."""
     pca: int | None = Field(512, ge=1)
-    """Keep so many principal components (all, where there are fewer); null keeps the vectors as they are."""
+    """Keep so many principal components (all, where there are fewer); null keeps all."""
     training: Steps = Field(
         default_factory=lambda: Steps(steps=200, batch=128, learning_rate=2.0e-3, warmup_steps=20, schedule="linear")
     )

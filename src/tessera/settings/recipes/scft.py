@@ -23,7 +23,7 @@ class SCFTTable(ContrastiveTable):
     pooling: Literal["mean", "last"] = "mean"
     """Mean over all tokens, or the last one."""
     pca: int | None = Field(1536, ge=1)
-    """Keep so many principal components (all, where there are fewer); null keeps the vectors as they are."""
+    """Keep so many principal components (all, where there are fewer); null keeps all."""
     loss: SoftContrastive = Field(default_factory=SoftContrastive)
     """The contrastive loss."""
     training: Steps = Field(default_factory=lambda: Steps(steps=4000, batch=256))

@@ -34,7 +34,8 @@ class I3MRecSystem(InvariantModalities, UnderBackbones):
 
     @model_validator(mode="after")
     def _modalities_learn(self) -> I3MRecSystem:
-        if self.detach and not self.environment_weight and self.invariance is None:
+        alone = len(self.modalities) + self.knows_ids < 2
+        if self.detach and not self.environment_weight and (self.invariance is None or alone):
             raise ValueError(
                 "detach: without environment_weight and invariance nothing would train the modalities; set it to false"
             )
