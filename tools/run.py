@@ -51,6 +51,8 @@ def sort(arguments: list[str]) -> tuple[list[str], list[str]]:
             values = [value] if value else []
             while waiting and not waiting[0].startswith("-"):
                 values.append(waiting.pop(0))
+            if not values:
+                others.append(argument)  # Snakemake says what is missing; a variable of the shell may be empty
             files = [one for number, one in enumerate(values) if number == 0 or _is_config(one)]
             targets += [one for one in values if one not in files]
             configs += files

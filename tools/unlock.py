@@ -33,11 +33,13 @@ def workers(folder: Path) -> list[psutil.Process]:
     own = {psutil.Process().pid, *(parent.pid for parent in psutil.Process().parents())}
     for process in psutil.process_iter():
         try:
-            command = " ".join(process.cmdline())
+            program, *arguments = process.cmdline() or [""]
             works = process.pid not in own and Path(process.cwd()) == folder
         except (psutil.Error, OSError):
             continue
-        if works and ("snakemake" in command) and process.status() != psutil.STATUS_ZOMBIE:
+        # not what looks at a file of Snakemake's, such as a log
+        runs = "python" in Path(program).name and any("snakemake" in argument for argument in arguments)
+        if works and (runs or Path(program).name == "snakemake") and process.status() != psutil.STATUS_ZOMBIE:
             processes.append(process)
     return processes
 

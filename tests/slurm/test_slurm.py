@@ -94,7 +94,7 @@ def test_a_cancelled_job_is_retried_and_resumes(project: Project, cluster: Clust
     before = len(cluster.jobs_of("train"))
     with start(project, cluster, f"{RUN}/metrics.json") as process:
         end = time.monotonic() + 120
-        while not list((project.folder / "state").glob("*/*/checkpoint.safetensors")):
+        while not list((project.folder / "state").glob("*/*/*/checkpoint.safetensors")):
             assert time.monotonic() < end, "no checkpoint within 120 s"
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.05)

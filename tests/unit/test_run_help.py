@@ -74,6 +74,15 @@ def test_an_end_of_snakemake_that_it_cannot_tell_is_told(tmp_path: Path, number:
     )
 
 
+def test_an_option_without_its_file_does_not_vanish(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable of the shell was empty: the demo is not what was meant."""
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    run = importlib.import_module("run")
+    assert run.sort(["--configfile"]) == (["--configfile"], [])
+    assert run.sort(["--configfile", "-n"]) == (["--configfile", "-n"], [])
+    assert run.sort(["--configfile", "a.yaml", "-n"]) == (["-n", "--configfile", "a.yaml"], ["a.yaml"])
+
+
 def test_the_page_will_tell_the_command_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "tools")
     run = importlib.import_module("run")

@@ -131,7 +131,7 @@ def test_a_killed_training_goes_on(project: Project, tmp_path: Path) -> None:
         command, cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         end = time.monotonic() + 120
-        while not (saved := list(state.glob("*/*/checkpoint.safetensors"))) and time.monotonic() < end:
+        while not (saved := list(state.glob("*/*/*/checkpoint.safetensors"))) and time.monotonic() < end:
             time.sleep(0.02)
         assert saved, "no checkpoint within 120 s"
         for child in psutil.Process(process.pid).children(recursive=True):

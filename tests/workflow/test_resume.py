@@ -51,7 +51,7 @@ def wait_for_checkpoint(project: Project, process: subprocess.Popen[str]) -> Pat
     """Until an epoch or more is saved."""
     end = time.monotonic() + 120
     while time.monotonic() < end:
-        saved = list((project.folder / "state").glob("*/*/checkpoint.safetensors"))
+        saved = list((project.folder / "state").glob("*/*/*/checkpoint.safetensors"))
         if saved:
             return saved[0]
         assert process.poll() is None, (project.folder / "run.log").read_text()

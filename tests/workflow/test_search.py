@@ -83,7 +83,7 @@ def test_the_budget_stands_under_the_table_and_on_the_page(project: Project) -> 
 def test_more_trials_run_alone_until_one_is_better(project: Project) -> None:
     assert project.stale("own.yaml") == {}
     more = project.write_config(CONFIG | {"search": CONFIG["search"] | {"trials": 3}}, "more.yaml")
-    expected = {"trial", "choose", "train", "evaluate", "tables", "report"}
+    expected = {"trial", "choose", "train", "evaluate", "export", "tables", "report"}
     stale = project.stale(more)
     assert stale["trial"] == 1
     assert set(stale) <= expected

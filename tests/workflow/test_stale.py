@@ -191,6 +191,7 @@ def test_the_order_of_keys_is_nothing(finished: Project) -> None:
 LIBRARY = "src/tessera"
 CODE = [
     (f"{LIBRARY}/reporting/plots.py", "\n# a comment\n", {}),
+    (f"{LIBRARY}/reporting/page.css", "\n/* more */\n", {"report": 1}),
     (f"{LIBRARY}/recommenders/backbones/gru4rec.py", "\n# a comment\n", {}),
     (f"{LIBRARY}/settings/reporting.py", "\n_MORE = 1\n", {"report": 1}),
     (f"{LIBRARY}/reporting/plots.py", "\n_MORE = 1\n", {"report": 1}),

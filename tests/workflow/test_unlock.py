@@ -40,6 +40,30 @@ def test_the_lock_of_another_user_is_left_alone(tmp_path: Path) -> None:
     assert lock.exists()
 
 
+def test_who_reads_a_log_of_snakemake_runs_nothing(tmp_path: Path) -> None:
+    lock = make_lock(tmp_path)
+    (tmp_path / ".snakemake/log").mkdir()
+    (tmp_path / ".snakemake/log/a.snakemake.log").write_text("all that was said\n")
+    reading = ["tail", "-f", ".snakemake/log/a.snakemake.log"]
+    with subprocess.Popen(reading, cwd=tmp_path, stdout=subprocess.PIPE) as one:
+        assert one.stdout is not None
+        one.stdout.readline()
+        done = unlock(tmp_path)
+        one.kill()
+    assert done.returncode == 0, done.stderr
+    assert not lock.exists()
+    lock = make_lock(tmp_path / "other")
+    code = "import time; print('here', flush=True); time.sleep(60)"
+    working = [sys.executable, "-c", code, "-m", "snakemake"]
+    with subprocess.Popen(working, cwd=tmp_path / "other", stdout=subprocess.PIPE) as one:
+        assert one.stdout is not None
+        one.stdout.readline()
+        done = unlock(tmp_path / "other")
+        one.kill()
+    assert done.returncode == 1
+    assert lock.exists()
+
+
 def test_what_killed_runs_left_is_cleaned_and_nothing_else(tmp_path: Path) -> None:
     lock = make_lock(tmp_path)
     kept = [
@@ -54,6 +78,7 @@ def test_what_killed_runs_left_is_cleaned_and_nothing_else(tmp_path: Path) -> No
         "results/x/raw/.interactions.parquet.12345678.parquet",
         "data/downloads/.0123-log.csv.gz.12345678.gz",
         "results/tables/.names.12345678",
+        "state/b/.tmpH2Jz7l",
     ]
     young = "results/x/raw/.rejected.parquet.12345678.parquet"
     for name in [*kept, *left, young]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,29 @@ def environment() -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
+@cache
+def _server() -> subprocess.Popen[str]:
+    """One for all dry runs of this process; it ends with it."""
+    server = str(Path(__file__).with_name("snakemake_server.py"))
+    return subprocess.Popen(
+        [sys.executable, server], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
+    )
+
+
+def dry_run(folder: Path, arguments: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
+    """Snakemake forked from a process that has imported it: half of a dry run is imports."""
+    server = _server()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8", errors="replace") as output:
+        asked = {"arguments": arguments, "folder": str(folder), "environment": environment(), "output": output.name,
+                 "timeout": int(timeout)}  # fmt: skip
+        server.stdin.write(json.dumps(asked) + "\n")
+        server.stdin.flush()
+        code = int(server.stdout.readline())
+        return subprocess.CompletedProcess(snakemake_command(*arguments), code, output.read())
+
+
 @dataclass
 class Project:
     """A copy of the repository in which Snakemake runs."""
@@ -54,6 +80,8 @@ class Project:
     def snakemake(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         for owner in [] if self.owned else self.folder.glob("results/*/experiment.json"):
             owner.unlink()
+        if "-n" in arguments:
+            return dry_run(self.folder, arguments, timeout)
         return subprocess.run(
             ["timeout", "-s", "KILL", str(timeout), *snakemake_command(*arguments)],
             cwd=self.folder, env=environment(), text=True, check=False, stdout=subprocess.PIPE,

@@ -6,7 +6,7 @@ import re
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH")])))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from tessera.artifacts.code import code_fingerprint, keep_parses
+from tessera.artifacts.code import code_fingerprint, keep_parses, templates_fingerprint
 from tessera.data.files import find
 from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs, Told
@@ -107,12 +107,14 @@ def noun_code(script, kind):
 def resources(stage, needs_gpu=None):
     """A stage's resources; memory doubles at every attempt, and `gpu` is asked for only where it is wanted.
 
-    `needs_gpu` says of wildcards whether their job computes on one; without it all do.
+    `needs_gpu` says of wildcards whether their job computes on one; without it all do, and with False none.
     """
     wanted = getattr(CONFIG.resources, stage)
     needs = {"mem_mb": lambda wildcards, attempt: wanted.mem_mb * 2 ** (attempt - 1), "runtime": wanted.runtime}
     # no resource, but the way to tell a script which attempt it is
     needs |= {"attempt": lambda wildcards, attempt: attempt}
+    if needs_gpu is False:
+        return needs
     gpu = wanted.gpu if needs_gpu is None else lambda wildcards: wanted.gpu if needs_gpu(wildcards) else 0
     return needs | ({"gpu": gpu} if wanted.gpu else {})
 

@@ -148,7 +148,7 @@ rule oracle_ctr:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
     resources:
-        **resources("evaluate"),
+        **resources("evaluate", needs_gpu=False),
     params:
         cfg=lambda wildcards: Told(CONFIG.ctr.evaluation.canonical()),
         code=code("oracle_ctr.py"),

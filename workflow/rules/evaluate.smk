@@ -16,7 +16,7 @@ rule test_users:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
     resources:
-        **resources("evaluate"),
+        **resources("evaluate", needs_gpu=False),
     params:
         cfg=lambda wildcards: JOBS.drawn_users(),
         code=code("test_users.py"),
@@ -42,7 +42,7 @@ rule candidates:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
     resources:
-        **resources("evaluate"),
+        **resources("evaluate", needs_gpu=False),
     params:
         cfg=lambda wildcards: Told(CANDIDATES.canonical()),
         code=code("candidates.py"),
@@ -69,7 +69,7 @@ rule shift:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
     resources:
-        **resources("evaluate"),
+        **resources("evaluate", needs_gpu=False),
     params:
         cfg=lambda wildcards: JOBS.shift(),
         code=code("shift.py"),
@@ -164,7 +164,7 @@ rule oracle:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
     resources:
-        **resources("evaluate"),
+        **resources("evaluate", needs_gpu=False),
     params:
         cfg=lambda wildcards: JOBS.evaluation(),
         code=code("oracle.py"),

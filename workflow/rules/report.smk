@@ -73,5 +73,6 @@ rule report:
     params:
         cfg=lambda wildcards: JOBS.report(config),
         code=code("report.py", JOBS.task.page_module),
+        templates=templates_fingerprint(),
     script:
         "../../scripts/report.py"

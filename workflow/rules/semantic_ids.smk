@@ -51,7 +51,7 @@ rule health:
         ENVIRONMENT
     threads: CONFIG.resources.quantize.threads
     resources:
-        **resources("quantize"),
+        **resources("quantize", needs_gpu=False),
     params:
         tables=lambda wildcards: PLAN.quantized(wildcards.codes),
         threads=CONFIG.resources.quantize.threads,

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+from tessera.artifacts.files import file_digest, identity
 from tessera.artifacts.parses import Parse, Parses
 
 SOURCE = Path(__file__).resolve().parents[2]
@@ -26,6 +27,8 @@ _LEFT_OUT = {"tessera.__version__"}
 @cache
 def _module_file(name: str, roots: tuple[Path, ...]) -> Path | None:
     for root in roots:
+        if root == SOURCE and name.partition(".")[0] != "tessera":
+            continue  # an installed library lies among all the others
         base = root.joinpath(*name.split("."))
         for candidate in (base.with_suffix(".py"), base / "__init__.py"):
             if candidate.is_file():
@@ -142,6 +145,13 @@ def code_modules(script: str | Path, plugins: Iterable[str] = ()) -> list[Path]:
 def _place(path: Path) -> str:
     """Where a file stands in the library; a script goes by its name, wherever the workflow lies."""
     return path.relative_to(SOURCE).as_posix() if path.is_relative_to(SOURCE) else path.name
+
+
+@cache
+def templates_fingerprint(folder: str = "tessera/reporting") -> str:
+    """Hash of the names and the bytes of what a folder of the library holds for pages besides code, 16 hex digits."""
+    paths = sorted(path for path in (SOURCE / folder).iterdir() if path.suffix in (".html", ".css", ".js"))
+    return identity(*(f"{path.name}: {file_digest(path)}" for path in paths))[:16]
 
 
 @cache

@@ -17,8 +17,8 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 """Errors of a disk, a quota or a limit that takes no more."""
 
 
-# `.NAME.SUFFIX.abcd1234.SUFFIX`, as `atomic` names what it writes
-_TEMPORARY = re.compile(r"\.[^/]*?(?P<suffix>(?:\.[^./]+)?)\.[a-z0-9_]{8}(?P=suffix)")
+# `.NAME.SUFFIX.abcd1234.SUFFIX`, as `atomic` names what it writes, and `.tmpAbc123`, as safetensors does beside that
+_TEMPORARY = re.compile(r"\.[^/]*?(?P<suffix>(?:\.[^./]+)?)\.[a-z0-9_]{8}(?P=suffix)|\.tmp[A-Za-z0-9]{6}")
 
 
 @contextmanager

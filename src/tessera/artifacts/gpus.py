@@ -1,7 +1,8 @@
 """GPUs of one machine shared among the jobs of a run: each job computes on devices that no other one has.
 
-A device is held by a lock on a file, which the system releases however its process ends. Under Slurm the cluster deals
-out devices, and nothing is done here. No library of a GPU is asked: this runs before any of them looks at its devices.
+A device is held by a lock on a file, which the system releases however its process ends. A job that Slurm gave its
+devices keeps them, and nothing is done here. No library of a GPU is asked: this runs before any of them looks at its
+devices.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ def visible_gpus(devices: Path = Path("/dev")) -> list[str]:
     """The devices that this process may use: those of `CUDA_VISIBLE_DEVICES`, else all of the machine."""
     named = os.environ.get(VISIBLE)
     if named is None:
-        numbers = [path.name.removeprefix("nvidia") for path in devices.glob("nvidia[0-9]*")]
-        return sorted((number for number in numbers if number.isdigit()), key=int)
+        # CUDA counts those that are there from 0; a container may keep the numbers that they have on its host
+        there = [path for path in devices.glob("nvidia[0-9]*") if path.name.removeprefix("nvidia").isdigit()]
+        return [str(number) for number in range(len(there))]
     names: list[str] = []
     for name in map(str.strip, named.split(",")):
         if not name or name.startswith("-"):  # as CUDA reads it: what follows a device that is none is not seen
@@ -38,7 +40,8 @@ def visible_gpus(devices: Path = Path("/dev")) -> list[str]:
 def own_gpus(count: int, tell: Callable[[str], object]) -> Iterator[list[str]]:
     """Hold `count` devices, waiting until so many are free, and let this process and its children see these alone.
 
-    Nothing is done where none is asked for, where the machine has none, and where Slurm gave the job its devices.
+    Nothing is done where none is asked for, where the machine has none, and where Slurm gave the job its devices: so
+    many as it asks for. Jobs of a run inside one allocation share what that has.
 
     Args:
         count: how many.
@@ -47,7 +50,7 @@ def own_gpus(count: int, tell: Callable[[str], object]) -> Iterator[list[str]]:
         ValueError: more are asked for than there are, or the folder of locks is another user's.
     """
     devices = visible_gpus()
-    if not count or not devices or os.environ.get("SLURM_JOB_ID"):
+    if not count or not devices or ("SLURM_JOB_ID" in os.environ and len(devices) <= count):
         yield devices
         return
     if count > len(devices):
@@ -72,7 +75,9 @@ def own_gpus(count: int, tell: Callable[[str], object]) -> Iterator[list[str]]:
 
 def _take(devices: list[str], count: int, held: ExitStack) -> list[str] | None:
     """Locks on so many devices, or on none: jobs that hold some and wait for more could wait for each other."""
-    folder = Path(tempfile.gettempdir(), f"tessera-gpus-{os.getuid()}")
+    # each allocation of Slurm may count its devices from 0
+    name = "-".join(filter(None, ["tessera-gpus", str(os.getuid()), os.environ.get("SLURM_JOB_ID")]))
+    folder = Path(tempfile.gettempdir(), name)
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():  # others may write below /tmp, too
         raise ValueError(

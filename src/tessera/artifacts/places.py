@@ -49,8 +49,18 @@ def experiment_folder(name: str) -> str:
 
 
 def state_folder(output: str | Path) -> Path:
-    """Where the experiment of an output keeps what killed jobs go on from: `state/<experiment>`."""
-    return Path("state", *Path(output).parts[1:2])
+    """Where the job of an output keeps what it goes on from when it was killed, `state/<experiment>/<job>`.
+
+    Each has a folder of its own: jobs that make the same of the same files (two datasets that differ in their prompt
+    alone, a table under two names) may run beside one another.
+    """
+    _, experiment, *below = Path(output).with_suffix("").parts
+    return Path("state", experiment, "+".join(below))
+
+
+def final_name(dataset: str) -> str:
+    """The name of a dataset with every interaction in training."""
+    return f"{dataset}-final"
 
 
 def near(folder: str | Path, beside: Path) -> str:

@@ -129,6 +129,12 @@ def _labels(path: Path, table: pa.Table, settings: Samples) -> tuple[Bools, Bool
     """Which rows are clicks, and which are events of histories, (rows,) each."""
     everything = np.ones(table.num_rows, bool)
     if isinstance(settings, PositiveSamples):
+        if shown := pc.sum(pc.equal(table.column("rating"), 0)).as_py():
+            log.warning(
+                "%s: %s of %s rows have a rating of 0 and count as clicks under samples.source positives; a log that "
+                "says what was not clicked is read by samples: {source: impressions}",
+                path, f"{shown:,}", f"{table.num_rows:,}",
+            )  # fmt: skip
         return everything, everything
     column = table.column("rating")
     if column.null_count:
@@ -272,8 +278,11 @@ class _Negatives:
         # few: users who had almost everything of what is drawn from
         for of_user in np.split(waiting, np.flatnonzero(np.diff(users[waiting])) + 1) if len(waiting) else []:
             left = had.lacks(users[of_user[0]], np.arange(1, self.count + 1))
+            odds = None
+            if self.odds is not None and (mass := self.odds[left - 1].sum()) > 0:
+                odds = self.odds[left - 1] / mass  # as those that were drawn with the others
             for place in of_user:
-                drawn[place] = generator.choice(left) if len(left) else 0
+                drawn[place] = generator.choice(left, p=odds) if len(left) else 0
         self.elsewhere += int(np.count_nonzero(drawn[others]))
         return drawn
 

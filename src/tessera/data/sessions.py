@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from tessera.data.cleaning import Funnel
+from tessera.data.dataset import TRAIN, Ints
 from tessera.data.log import SESSION
-from tessera.data.rows import LogError, Mask, Rows
+from tessera.data.rows import UNSAID, LogError, Mask, Rows
 from tessera.settings.datasets import Sessions, SessionsByGap
 
 SHORTEST = 2
@@ -54,18 +55,23 @@ def _by_gap(rows: Rows, user_ids: list[str], settings: SessionsByGap, by_part: b
     begins = np.diff(rows.users, prepend=-1) != 0
     begins[1:] |= np.diff(rows.times) > gap
     if by_part:  # rows of a part stand together
-        begins[1:] |= np.diff(rows.given.astype(np.int16)) != 0
+        begins[1:] |= np.diff(_parts(rows)) != 0
     first = np.flatnonzero(begins)
     # a part of the source may begin at the very time of another session of its user
     starts = zip(rows.users[first], rows.times[first], strict=True)
     names = [f"{user_ids[user]}{SESSION}{time}" for user, time in starts]
     if by_part:
-        names = [f"{name}{SESSION}{part}" for name, part in zip(names, rows.given[first], strict=True)]
+        names = [f"{name}{SESSION}{part}" for name, part in zip(names, _parts(rows)[first], strict=True)]
     return replace(rows, users=(np.cumsum(begins) - 1).astype(np.int32)), names
 
 
+def _parts(rows: Rows) -> Ints:
+    """(n,) the part of each row; one of which the source says none trains."""
+    return np.where(rows.given == UNSAID, TRAIN, rows.given).astype(np.int32)
+
+
 def _check_parts(rows: Rows, user_ids: list[str]) -> None:
-    mixed = np.flatnonzero((np.diff(rows.users) == 0) & (np.diff(rows.given.astype(np.int16)) != 0))
+    mixed = np.flatnonzero((np.diff(rows.users) == 0) & (np.diff(_parts(rows)) != 0))
     if len(mixed):
         raise LogError(
             f"split given: the source puts rows of session {user_ids[rows.users[mixed[0]]]!r} into several parts; a "

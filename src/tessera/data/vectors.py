@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -20,11 +20,15 @@ import pyarrow.parquet as pq
 from tessera.artifacts.files import file_digest
 from tessera.artifacts.logs import log
 from tessera.artifacts.tables import LATENTS, ArtifactError, check_ids, check_rows_differ, read_table, write_item_table
+from tessera.data.files import find
 from tessera.data.identifiers import id_series, positions_in
 from tessera.data.joins import Join, quoted
 from tessera.settings.base import did_you_mean
 from tessera.settings.recipes.base import ItemTable
 from tessera.settings.recipes.latent import LatentTable
+
+if TYPE_CHECKING:
+    from tessera.settings.recipes.vectors import VectorsTable
 
 
 def import_table(recipe: ItemTable, source: str | Path, items: str | Path, output: str | Path) -> None:
@@ -75,17 +79,44 @@ def vectors_of(recipe: ItemTable, source: Path, raw_ids: list[str]) -> tuple[np.
     return chosen, vectors
 
 
+def vectors_of_new(recipe: ItemTable, source: Path, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """As `vectors_of`, of items that came after training: those that `source` does not know have no vector.
+
+    Raises:
+        ArtifactError: `source` cannot be read as the recipe says, or is keyed by the numbers of the items of training.
+    """
+    if source.suffix == ".npy":
+        rows = len(_array(source))
+        met = [place for place, raw_id in enumerate(raw_ids) if _is_row(raw_id, rows)]
+    elif source.suffix == ".parquet":
+        names = pq.read_schema(source).names
+        if "raw_id" not in names and "item" in names:
+            raise ArtifactError(
+                f"{source}: is keyed by 'item', the numbers of the items of training, which says nothing of new ones; "
+                "expected 'raw_id'"
+            )
+        known = set(id_series(pl.Series(pq.read_table(source, columns=["raw_id"]).column("raw_id"))).to_list())
+        met = [place for place, raw_id in enumerate(raw_ids) if raw_id in known]
+    else:
+        met = list(range(len(raw_ids)))
+    if not met:
+        return np.zeros(0, np.int64), np.zeros((0, 0), np.float32)
+    chosen, vectors = vectors_of(recipe, source, [raw_ids[place] for place in met])
+    return np.asarray(met)[chosen], vectors
+
+
 def make_table(recipe: Any, files: Mapping[str, str], output: str) -> None:
     """Write the item table of a recipe from the files of its job: `source` and `catalogue`."""
     import_table(recipe, files["source"], files["catalogue"], output)
 
 
-def check_vectors(path: Path) -> None:
+def check(recipe: VectorsTable) -> None:
     """Refuse a file that holds no item vectors, by its first bytes.
 
     Raises:
         ArtifactError: so it is.
     """
+    path = find(recipe.path)
     if path.suffix == ".npy":
         _array(path)
     elif path.suffix == ".parquet":

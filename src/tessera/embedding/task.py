@@ -62,7 +62,7 @@ class Task(Settings):
         """Where answers of what writes are kept: beside the states, for whatever table asks the same again."""
         model, folder = (self.model, inputs.model) if self.writer is None else (self.writer, inputs.writer)
         built = [file_digest(Path(folder, "model.safetensors"))] if folder else []
-        return state.parent / "answers" / state_identity(model.canonical(), *fingerprint(model), *built)
+        return state.parents[1] / "answers" / state_identity(model.canonical(), *fingerprint(model), *built)
 
     def recipe(self, inputs: Places, state: Path) -> Recipe:
         """The recipe with its model, its files and the folder of its state, and the one that it goes on from."""

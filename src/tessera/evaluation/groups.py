@@ -65,6 +65,7 @@ def item_groups(popularity: np.ndarray, settings: Evaluation) -> dict[str, dict[
     order = np.argsort(-counts, kind="stable") + 1
     head = np.zeros(len(popularity), bool)
     head[order[: max(1, round(settings.head_share * len(counts)))]] = True
+    head[1:] &= counts > 0  # what nobody met is of the tail, however few were met
     tail = ~head
     tail[0] = False
     # the mass before an item decides its bin: the most popular items fill bin 1

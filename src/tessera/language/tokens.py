@@ -41,8 +41,8 @@ def text_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """The tokens of what items say of themselves: `<|im_end|>` in a title is these ten characters, and ends nothing."""
     if not len(texts):
         return []
-    told = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
-    return [list(ids) for ids in told["input_ids"]]
+    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
+    return [list(ids) for ids in encoded["input_ids"]]
 
 
 def plain_frame(model: LanguageModel, before: str = "", end: bool = True) -> Frame:

@@ -284,8 +284,10 @@ class Plan:
         return self.generated(dataset) and self.config.datasets[dataset].sessions is None
 
     def lifelong(self, dataset: str) -> bool:
-        """Whether the true chance of every click is known."""
-        return getattr(self.config.datasets[dataset], "lifelong", None) is not None
+        """Whether the true chance of every click is known, which a world tells by its time."""
+        ctr = self.config.ctr
+        known = getattr(self.config.datasets[dataset], "lifelong", None) is not None
+        return known and (ctr is None or ctr.samples.split.by == "time")
 
     # ------------------------------------------------------------ what is told
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tessera.artifacts.places import PICTURES, REPORT, experiment_folder, place
+from tessera.artifacts.places import PICTURES, REPORT, experiment_folder, final_name, place
 from tessera.artifacts.run_folder import DESCRIPTION, RunFolder
 from tessera.data.downloads import is_url
 from tessera.data.files import find, model_files, parts
@@ -22,7 +22,6 @@ from tessera.plan.search import asked_round, asking, is_searched, remark, search
 from tessera.plan.truth import knows_the_truth
 from tessera.plan.warm_start import start_folder
 from tessera.settings.base import Settings
-from tessera.settings.config import final_name
 from tessera.settings.ctr import CTRRun
 from tessera.settings.language import FolderModel
 from tessera.settings.references import ONE_ROW, walk
@@ -373,15 +372,17 @@ class Jobs:
         )
 
     def corrupted(self, dataset: str) -> list[str]:
-        """The ranks at missing rates of every run of the experiment that reads what is lost."""
+        """The ranks at missing rates of every run of the experiment that reads what is lost, or that loses something of
+        its own when it is judged, which these rates replace."""
         robustness = self.config.robustness
         if robustness is None:
             return []
-        reading = [
-            run.path
-            for run in self.plan.runs
-            if any(robustness.modalities & set(made) for made in self.plan.modalities(run.method).values())
-        ]
+        reading = []
+        for run in self.plan.runs:
+            read = set().union(*self.plan.modalities(run.method).values())
+            own = run.missing is not None and run.missing.when != "training" and bool(read)
+            if own or robustness.modalities & read:
+                reading.append(run.path)
         return [self.file(Noun("run", path), dataset, CORRUPTED) for path in reading]
 
     def robustness_inputs(self, dataset: str) -> Files:

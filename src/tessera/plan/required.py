@@ -19,11 +19,13 @@ from tessera.data.id_list import read_ids
 from tessera.data.picture_stamp import names_fingerprint
 from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs
+from tessera.plan.search import trial_problems
 from tessera.plan.warm_start import warm_start_problems
 from tessera.settings.base import ConfigError, Settings, message
 from tessera.settings.config import Config
 from tessera.settings.evaluation import CandidatesFile
 from tessera.settings.export import onnx_problem
+from tessera.settings.kinds import load
 from tessera.settings.language import FolderModel, PackageModel
 from tessera.settings.references import PICTURES, Need, references
 from tessera.settings.search import LEARNING
@@ -269,6 +271,7 @@ def check_files(plan: Plan, where: str = "config", elsewhere: bool = False) -> N
         *_export_problems(plan, where),
     ]
     problems += [f"{where}: {problem}" for problem in warm_start_problems(Jobs(plan))]
+    problems += [f"{where}: {problem}" for problem in trial_problems(plan)]
     for needed in _needed(plan):
         problem = _problem(needed)
         if problem is not None:
@@ -336,16 +339,13 @@ def check_first_lines(plan: Plan, where: str = "config") -> None:
             for name in plan.config.experiment.datasets:
                 source_file = run.method.source(name, run.seed)
                 look(f"systems.{run.system}.path", source_file, partial(check_scores, run.method, find(source_file)))
-    for name in plan.needed("table"):
-        if (path := getattr(plan.config.tables[name], "path", None)) is not None:
-            from tessera.data.vectors import check_vectors
-
-            look(f"tables.{name}.path", path, partial(check_vectors, find(path)))
-    for name in plan.needed("semantic_ids"):
-        if (path := getattr(plan.config.semantic_ids[name], "path", None)) is not None:
-            from tessera.data.given_codes import check_codes
-
-            look(f"semantic_ids.{name}.path", path, partial(check_codes, find(path)))
+    for section, noun in (("tables", "table"), ("semantic_ids", "semantic_ids")):
+        for name in plan.needed(noun):
+            settings = getattr(plan.config, section)[name]
+            path = getattr(settings, "path", None)
+            # of what form it is the code alone knows that reads it
+            if path is not None and hasattr(code := load(settings.code().partition(":")[0]), "check"):
+                look(f"{section}.{name}.path", path, partial(code.check, settings))
     for key, what, path in (
         ("items", "item", plan.config.recommend.items),
         ("users", "user", plan.config.recommend.users),

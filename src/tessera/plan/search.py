@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
+from pydantic import ValidationError
+
 from tessera.plan.graph import Plan
 from tessera.settings.changes import with_values
+from tessera.settings.kinds import Kind
 from tessera.settings.runs import Run
 from tessera.settings.search import LEARNING, Asking, Search, searchable, touches
 
@@ -83,6 +86,32 @@ def trial_run(plan: Plan, name: str, trial: int) -> Run:
         judged = {"mask_seen": config.evaluation.mask_seen, "repeat_targets": config.evaluation.repeat_targets}
         run = run.model_copy(update={"training": training, **judged})
     return run if asked_round(config.search, trial) else with_values(run, values(config.search, run, trial))
+
+
+def trial_problems(plan: Plan) -> Iterator[str]:
+    """Values of the space that fit by themselves and not together, of trials whose values are known before the run."""
+    search = plan.config.search
+    if search is None:
+        return
+    for name in searched(plan):
+        for trial in range(search.trials):
+            if asked_round(search, trial):
+                break
+            if misfit := _misfit(plan, name, trial):
+                chosen = values(search, searched(plan)[name], trial)
+                listed = ", ".join(f"{path}: {value}" for path, value in chosen.items())
+                yield f"search.space: trial {trial} of {name} ({listed}): {misfit}; leave values out that do not fit"
+                break
+
+
+def _misfit(plan: Plan, name: str, trial: int) -> str:
+    """What is wrong with the settings of a trial; empty where nothing is."""
+    try:
+        run = trial_run(plan, name, trial)
+    except ValidationError as error:
+        return error.errors()[0]["msg"].removeprefix("Value error, ")
+    parts = (part for part in (run.method, run.backbone) if isinstance(part, Kind))
+    return next((f"{key}: {problem}" for part in parts for key, problem in part.problems(plan.config)), "")
 
 
 def asked_round(search: Search, trial: int) -> int:

@@ -9,11 +9,17 @@ import numpy as np
 from tessera.artifacts.codes import ABSENT, Part, SemanticIds
 from tessera.artifacts.logs import log
 from tessera.data.dataset import read_raw_ids
-from tessera.data.given_codes import GivenCodesError, read_codes
+from tessera.data.files import find
+from tessera.data.given_codes import GivenCodesError, check_codes, read_codes
 from tessera.data.identifiers import positions_in
 from tessera.data.joins import Join
 from tessera.quantization.conflicts import resolve
 from tessera.settings.quantizers.given import GivenCodes
+
+
+def check(settings: GivenCodes) -> None:
+    """Refuse a file that holds no codes by item, by its first entry; raises as `check_codes`."""
+    check_codes(find(settings.path))
 
 
 def read(settings: GivenCodes, source: Path, items_parquet: Path) -> SemanticIds:

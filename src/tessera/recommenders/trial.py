@@ -64,7 +64,7 @@ def try_run(
     for path in (description, history, weights):
         path.unlink(missing_ok=True)
     clear(weights.parents[1] / "checkpoint.safetensors")  # of a trial that failed, or was killed at its end
-    for folder in weights.parents[:3]:  # the root of a trial's states may hold those of other rows
+    for folder in weights.parents[:4]:  # the root of a trial's states may hold those of other rows
         with suppress(OSError):
             folder.rmdir()
 

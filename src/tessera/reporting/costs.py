@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tessera.artifacts.logs import log
-from tessera.settings.config import final_name
+from tessera.artifacts.places import final_name
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,11 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   };
   const fileName = (text) => text.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "") || "table";
-  const cellText = (cell) => (cell.dataset.value ?? (cell.querySelector("button") ?? cell).textContent).trim().replace(/\s+/g, " ");
+  const cellText = (cell) => {
+    const own = (cell.querySelector("button") ?? cell).cloneNode(true);
+    for (const tag of own.querySelectorAll(".tag")) tag.remove(); // a run's name is what other tables call it
+    return (cell.dataset.value ?? own.textContent).trim().replace(/\s+/g, " ");
+  };
   const rowsOf = (table, shown) =>
     [...table.rows].map((row) => [...row.cells].filter((cell) => !shown || cell.offsetParent).map(cellText));
   const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
@@ -92,7 +96,7 @@
       node.textContent = "Copied";
       setTimeout(() => (node.textContent = "Copy"), 1500);
     });
-    copy.title = "Copy what is shown, as tab-separated values";
+    copy.title = "Copy the columns shown, numbers in full, as tab-separated values";
     const all = () => rowsOf(table, false).map((row) => row.map(quoted).join(",")).join("\n");
     const csv = tool("CSV", () => save(`${all()}\n`, "text/csv", `${name}.csv`));
     csv.title = "Download all columns as CSV";

@@ -233,9 +233,11 @@ def _made(files: RunFiles, name: str, path: Path, items: pa.Table) -> npt.NDArra
     source = getattr(recipe, "path", None) or (read and str(files.root / read))
     if source is None or not hasattr(module, "vectors_of"):
         raise ValueError(f"table {name!r} is of recipe {recipe.recipe}, which says nothing of an item that nobody met")
-    chosen, vectors = module.vectors_of(recipe, find(source), items.column("raw_id").to_pylist())
-    rows = np.full((items.num_rows, vectors.shape[1]), np.nan, np.float32)
-    rows[chosen] = vectors
+    asked = getattr(module, "vectors_of_new", module.vectors_of)
+    chosen, vectors = asked(recipe, find(source), items.column("raw_id").to_pylist())
+    rows = np.full((items.num_rows, vectors.shape[1] if len(chosen) else describe_width(path)), np.nan, np.float32)
+    if len(chosen):
+        rows[chosen] = vectors
     return rows
 
 

@@ -213,9 +213,11 @@ class Recommender:
 
     def _read(self, histories: Iterable[object]) -> tuple[list[History], bool]:
         """Dense histories, and whether one was given and not a list of them; unknown ids are told."""
-        if isinstance(histories, (str, bytes, Mapping)) or not isinstance(histories, Iterable):
+        given = list(histories) if _has_order(histories) else [histories]
+        if odd := [one for one in given if isinstance(one, Iterable) and not _has_order(one) and not _is_id(one)]:
+            raise TypeError(f"a history is a list of item ids, oldest first, e.g. ['SKU1', 'SKU7'] (got {odd[0]!r})")
+        if not isinstance(histories, Iterable) or _is_id(histories):
             raise TypeError(f"a history is a list of item ids, oldest first, e.g. ['SKU1', 'SKU7'] (got {histories!r})")
-        given = list(histories)
         nested = [_is_list(one) for one in given]
         if any(nested) and not all(nested):
             wrong = nested.index(not nested[0])
@@ -284,8 +286,17 @@ def _of_new(name: str, rows: npt.ArrayLike, new: Mask) -> npt.NDArray[np.float32
     return given[new]
 
 
+def _is_id(value: object) -> bool:
+    return isinstance(value, (str, bytes))
+
+
 def _is_list(value: object) -> bool:
-    return isinstance(value, Iterable) and not isinstance(value, (str, bytes))
+    return isinstance(value, Iterable) and not _is_id(value)
+
+
+def _has_order(value: object) -> bool:
+    """Whether these are things one after the other, and no set, no mapping, no frame of columns."""
+    return _is_list(value) and not isinstance(value, (set, frozenset, Mapping)) and not hasattr(value, "columns")
 
 
 def load(folder: str | Path, device: str = "auto") -> Recommender:

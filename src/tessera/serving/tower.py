@@ -85,9 +85,9 @@ def write_tower(model: VectorRecommender, catalogue: Catalogue, path: Path) -> f
     _strip(path)
     worst = 0.0
     for items in _histories(len(catalogue.read) - 1, model.max_history or 50):
-        with torch.no_grad():
-            wanted = tower(torch.from_numpy(items)).numpy()
         try:
+            with torch.no_grad():
+                wanted = tower(torch.from_numpy(items)).numpy()
             vectors = run_tower(path, items)
         except Exception as error:
             path.unlink(missing_ok=True)

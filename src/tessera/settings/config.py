@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from tessera.artifacts.places import final_name
 from tessera.settings.backbones.base import Backbone
 from tessera.settings.base import ConfigError, Seed, Settings, check_size, did_you_mean, explain, message
 from tessera.settings.claims import Claim
@@ -204,11 +205,6 @@ class Config(Settings):
                 for name, keys in named.items()
             }
         return data
-
-
-def final_name(dataset: str) -> str:
-    """The name of a dataset with every interaction in training."""
-    return f"{dataset}-final"
 
 
 def _on_everything(dataset: Dataset) -> Dataset:

@@ -204,7 +204,10 @@ class CTR(Settings):
         """Worlds whose log tells what was not clicked in a part of the time alone."""
         for name in config.experiment.datasets:
             lifelong = getattr(config.datasets[name], "lifelong", None)
-            if lifelong is None or self.samples.source != "impressions":
+            if lifelong is None:
+                continue
+            if self.samples.source == "positives":
+                yield "samples.source", f"the log of {name!r} tells what was not clicked, too; take impressions"
                 continue
             if self.samples.split.past < round(1 - lifelong.logged, 9):
                 yield (

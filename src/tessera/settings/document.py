@@ -65,7 +65,7 @@ Every stage re-runs when the keys that it reads change, and only then: an edit t
 `evaluation` judges again without training.
 
 For completion and checks in an editor, begin a config with
-`# yaml-language-server: $schema=../workflow/schemas/config.schema.json`.
+`# yaml-language-server: $schema=../workflow/schemas/config.schema.json` in `config/`, without the `../` beside `./run`.
 """
 
 

@@ -123,7 +123,9 @@ def load(place: str) -> Any:
         # a module that the module itself misses is another fault
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
-        raise KindError(f"there is no module {module_name!r} in {Path.cwd()}{_near(module_name)}") from None
+        raise KindError(
+            f"there is no module {module_name!r} in {Path.cwd()}, where the run starts{_near(module_name)}"
+        ) from None
     if name and not hasattr(module, name):
         raise KindError(f"module {module_name!r} has no {name!r}{did_you_mean(name, _own_names(module))}")
     return getattr(module, name) if name else module
@@ -195,11 +197,15 @@ def _outside(family: Family, base: type[Kind], tag: str) -> type[Kind]:
     return kind
 
 
+def _absent(module: str) -> str:
+    return f"there is no module {module!r} in {Path.cwd()}, where the run starts{_near(module)}"
+
+
 def _check_file(module: str) -> None:
     """Refuse code that no fingerprint would cover: what lies neither in the library nor in the working directory."""
     file = _file(module)
     if file is None:
-        raise KindError(f"there is no module {module!r} in {Path.cwd()}{_near(module)}")
+        raise KindError(_absent(module))
     if not module.startswith("tessera.") and not file.is_relative_to(Path.cwd()):
         raise KindError(f"module {module!r} is {file}, which is not in {Path.cwd()}; give yours another name")
 

@@ -23,7 +23,7 @@ LEARNING = ("tpe", "gp")
 """Samplers of Optuna, which learn from the trials of earlier rounds."""
 
 _FIXED = {
-    "training": {"warm_start", "device", "processes", *LoopSettings.model_fields},
+    "training": {"warm_start", "device", "processes", "validation_users", *LoopSettings.model_fields},
     "method": {"backbones", "missing", "preset", "seeds"},
     "backbone": {"preset"},
 }

@@ -199,5 +199,6 @@ def clear(path: Path) -> None:
     """Remove a checkpoint, what half of it was ever written, and its folder unless something else is in it."""
     path.unlink(missing_ok=True)
     tidy(path.parent)
-    with suppress(OSError):
-        path.parent.rmdir()
+    for folder in path.parents[:2]:  # that of the state, and that of the job
+        with suppress(OSError):
+            folder.rmdir()

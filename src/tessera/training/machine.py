@@ -86,12 +86,14 @@ def seed_step(*numbers: int) -> None:
 
 
 def state_identity(*parts: str) -> str:
-    """Name of a trainer's state: changes with any part (settings, code, fingerprints of inputs), and with the threads.
+    """Name of a trainer's state: changes with any part (settings, code, fingerprints of inputs), and with the machine.
 
-    Some sums are split among threads (LayerNorm's gradients, a sum over everything): a run that went on with another
-    number of them would be neither the one nor the other.
+    Some sums are split among threads (LayerNorm's gradients, a sum over everything), and a GPU adds in other orders: a
+    run that went on with another number of them, or where `device: auto` means another, would be neither the one nor
+    the other.
     """
-    return identity(*parts, f"{torch.get_num_threads()} threads")
+    of_gpu = torch.cuda.is_available() and any('"device": "auto"' in part for part in parts)
+    return identity(*parts, f"{torch.get_num_threads()} threads", *(["cuda"] if of_gpu else []))
 
 
 class Machine:

@@ -50,6 +50,17 @@ def test_closure_follows_imports_inside_functions(library: Path) -> None:
     assert names == ["a.py", "b.py", "stage.py"]
 
 
+def test_other_installed_packages_are_none_of_it(library: Path) -> None:
+    """Where the library lies among all that is installed."""
+    edit(library, "src/tessera/b.py", "LIMIT = 5", "import numpy\nLIMIT = 5")
+    before = fingerprint(library)
+    (library / "src/numpy").mkdir()
+    (library / "src/numpy/__init__.py").write_text("import tessera.c\n")
+    code._module_file.cache_clear()
+    assert fingerprint(library) == before
+    assert len(code.code_modules(library / "stage.py")) == 3
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [('"""Doc."""', '"""Another doc."""'), ("return 2", "return 2  # why"), ("LIMIT = 5", "LIMIT   =  5"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tessera.artifacts.files import atomic, file_digest, read_json, write_json, write_text
+from tessera.artifacts.files import atomic, file_digest, half_written, read_json, write_json, write_text
 
 
 def test_replaces_at_the_end(tmp_path: Path) -> None:
@@ -39,6 +39,24 @@ def test_a_failure_leaves_the_old_file_alone(tmp_path: Path) -> None:
         fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_kill_while_tensors_are_written_leaves_nothing_that_is_not_known(tmp_path: Path) -> None:
+    """The library that writes them makes a file of its own beside the one that it is given."""
+    code = (
+        "import sys, torch\nfrom tessera.artifacts.models import write_tensors\n"
+        "big = {'x': torch.zeros(40_000_000)}\nprint('writing', flush=True)\n"
+        "while True:\n    write_tensors(sys.argv[1], big)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "w.safetensors")], stdout=subprocess.PIPE) as one:
+        assert one.stdout is not None
+        one.stdout.readline()
+        end = time.monotonic() + 60
+        while not (half := [p for p in tmp_path.iterdir() if p.stat().st_size and p.name != "w.safetensors"]):
+            assert time.monotonic() < end
+        one.kill()
+    assert half
+    assert {path.name for path in tmp_path.iterdir()} - {"w.safetensors"} == {p.name for p in half_written(tmp_path)}
 
 
 def test_kill_in_the_middle(tmp_path: Path) -> None:

@@ -104,16 +104,31 @@ def test_nothing_is_done_where_nothing_is_to_be_dealt_out(why: str, monkeypatch:
     if why == "slurm":
         monkeypatch.setenv("SLURM_JOB_ID", "7")
     lines: list[str] = []
-    with own_gpus(0 if why == "none asked" else 1, lines.append) as devices:
+    with own_gpus({"none asked": 0, "none there": 1, "slurm": 2}[why], lines.append) as devices:
         assert devices == ([] if why == "none there" else ["0", "1"])
     assert lines == []
 
 
+def test_jobs_inside_one_allocation_share_its_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VISIBLE, "0,1")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with own_gpus(1, print) as first:
+        monkeypatch.setenv(VISIBLE, "0,1")  # as another job sees it
+        with own_gpus(1, print) as second:
+            assert (first, second) == (["0"], ["1"])
+            monkeypatch.setenv("SLURM_JOB_ID", "8")  # of other devices, under the same numbers
+            monkeypatch.setenv(VISIBLE, "0,1")
+            with own_gpus(1, print) as other:
+                assert other == ["0"]
+
+
 def test_devices_are_those_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VISIBLE, raising=False)
-    for name in ("nvidia0", "nvidia10", "nvidia2", "nvidiactl", "nvidia-uvm"):
+    for name in ("nvidia3", "nvidiactl", "nvidia-uvm"):
         (tmp_path / name).touch()
-    assert visible_gpus(tmp_path) == ["0", "2", "10"]
+    assert visible_gpus(tmp_path) == ["0"]  # the fourth of the host is the first that a container sees
+    (tmp_path / "nvidia10").touch()
+    assert visible_gpus(tmp_path) == ["0", "1"]
     monkeypatch.setenv(VISIBLE, "1, 0,-1,2")
     assert visible_gpus(tmp_path) == ["1", "0"]
 

@@ -10,7 +10,7 @@ from ctr_logs import random_rows, samples_settings, write_log
 
 from tessera.artifacts.tables import ArtifactError, read_table
 from tessera.ctr.data import load_catalogue, load_samples
-from tessera.ctr.samples import SampleError, _with_negatives, make_samples, read_categories
+from tessera.ctr.samples import SampleError, _Had, _Negatives, _with_negatives, make_samples, read_categories
 
 CUTS = {"split": {"past": 0.2, "valid": 0.15, "test": 0.15}}
 
@@ -154,6 +154,17 @@ def test_categories_that_users_had_wholly_cost_no_search_through_the_catalogue()
     assert len(found["item"]) == 2 * len(users)
     had = set(zip(users.tolist(), clicked.tolist(), strict=True))
     assert not had & set(zip(users.tolist(), found["item"][1::2].tolist(), strict=True))
+
+
+def test_who_had_nearly_all_that_is_popular_gets_the_rest_by_the_same_odds():
+    """Uniform ones would mostly be items that training never met: no click among them."""
+    popularity = np.concatenate([[0], 1000 // np.arange(1, 201), np.zeros(800, int)])
+    settings = samples_settings(source="positives", distribution="popularity")
+    negatives = _Negatives(settings, popularity, np.ones(1001, int))
+    had = _Had(np.ones(190, int), np.arange(1, 191), 1000)
+    users = np.ones(400, int)
+    drawn = negatives.draw(users, np.ones(400, int), had, np.random.default_rng(0))
+    assert set(drawn) == set(range(191, 201))
 
 
 def test_a_user_who_had_everything_gets_fewer_negatives(tmp_path):

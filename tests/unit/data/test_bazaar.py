@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from tessera.data.bazaar.attributes import COLOURS, IMAGE, PATTERNS, SHAPES, SIZ
 from tessera.data.bazaar.generate import generate
 from tessera.data.bazaar.histories import (
     CHUNK,
+    SHORTEST,
     Histories,
     Sampler,
     component_shares,
@@ -173,6 +175,18 @@ def test_nobody_has_an_item_before_it_opens(tmp_path: Path) -> None:
     truth = read_table(tmp_path / "truth.parquet", "truth")
     said = set(zip(*(truth.column(name).to_pylist() for name in ("user", "item", "timestamp")), strict=True))
     assert said == set(zip(*(table.column(name).to_pylist() for name in ("user", "item", "timestamp")), strict=True))
+
+
+@pytest.mark.parametrize("keys", [{"items": 150, "mean_history": 60.0, "late": 0.5}, {"items": 100, "late": 0.9}])
+def test_nobody_has_all_that_is_open(keys: dict[str, float], tmp_path: Path) -> None:
+    generate(SMALL.model_copy(update={"users": 300, "malformed": 0.0, **keys}), tmp_path)
+    table = read_table(tmp_path / "interactions.parquet", "raw_interactions")
+    assert min(Counter(table.column("user").to_pylist()).values()) >= SHORTEST
+
+
+def test_too_few_items_that_are_open_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"late: 0\.9 of 20 items leaves . that are there from the start"):
+        generate(SMALL.model_copy(update={"items": 20, "late": 0.9}), tmp_path)
 
 
 def test_without_late_items_all_are_open(world: World) -> None:

@@ -203,6 +203,20 @@ def test_the_parts_of_the_source_hold_out_whole_sessions(make: Make, write: Writ
         made_of(make, path, sessions={"kind": "given"}, **more)
 
 
+def test_a_row_without_a_part_is_of_the_training_sessions_beside_it(make: Make, write: Write) -> None:
+    parts = ["train", ""] * 3 + ["val"] * 3 + ["test"] * 3
+    rows = [("u", f"i{n % 5}", START + n, part) for n, part in enumerate(parts)]
+    path = write("log.csv", text(rows, "user,item,t,part"))
+    made = made_of(make, path, split_column="part", split={"kind": "given"})
+    assert ["train"] * 6 in [[part for _, part in own] for own in made.histories().values()]
+    apart = [(f"s{n // 3}", item, time, part) for n, (_, item, time, part) in enumerate(rows)]
+    given = made_of(
+        make, write("apart.csv", text(apart, "user,item,t,part")), sessions={"kind": "given"}, split_column="part",
+        split={"kind": "given"},
+    )  # fmt: skip
+    assert [[part for _, part in own] for own in given.histories().values()].count(["train"] * 3) == 2
+
+
 def test_sessions_of_a_column_need_no_times_where_the_source_says_the_parts(make: Make, write: Write) -> None:
     rows = [("u", f"i{n % 5}", n // 3, part) for n, part in enumerate(["train"] * 6 + ["val"] * 3 + ["test"] * 3)]
     path = write("log.csv", "user,item,visit,part\n" + "".join(",".join(map(str, row)) + "\n" for row in rows))

@@ -76,6 +76,12 @@ def test_a_shuffled_order_of_cases_gives_the_same_table():
     assert tables[0].equals(tables[1])
 
 
+def test_items_that_nobody_met_are_of_the_tail():
+    groups = item_groups(np.array([0, 0, 5, 0, 1, *[0] * 15]), Evaluation(head_share=0.5))["popularity"]
+    assert np.flatnonzero(groups["head"]).tolist() == [2, 4]
+    assert groups["tail"].sum() == 17
+
+
 def test_item_groups_partition_the_catalogue_and_bins_hold_equal_mass():
     popularity = np.concatenate([[0], np.random.default_rng(0).zipf(1.5, 500).clip(max=400)])
     groups = item_groups(popularity, Evaluation())

@@ -97,7 +97,10 @@ def test_a_dataset_takes_no_place_of_anothers_tables(kind: str) -> None:
 
 
 def test_state_lies_apart() -> None:
-    assert state_folder("results/my/shop/runs/id/sasrec/seed-1/model.safetensors") == Path("state/my")
+    made = "results/my/shop/runs/id/sasrec/seed-1/model.safetensors"
+    assert state_folder(made) == Path("state/my/shop+runs+id+sasrec+seed-1+model")
+    others = ["results/my/other/runs/id/sasrec/seed-1/model.safetensors", "results/my/shop/tables/id.parquet"]
+    assert len({state_folder(path) for path in (made, *others)}) == 3
 
 
 def test_a_folder_that_is_near_moves_along(tmp_path: Path) -> None:

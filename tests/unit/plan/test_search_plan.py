@@ -169,6 +169,33 @@ def test_a_learning_sampler_is_refused_without_optuna(monkeypatch: pytest.Monkey
     )
 
 
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        (
+            {"backbones.sasrec.dim": {"choices": [16, 10]}, "backbones.sasrec.heads": {"choices": [1, 4]}},
+            r"trial \d of id/sasrec \(backbones.sasrec.dim: 10, backbones.sasrec.heads: 4\): heads: 4 does not divide",
+        ),
+        (
+            {"systems.found.width": {"choices": [36, 64]}, "systems.found.heads": {"choices": [2, 8]}},
+            r"trial \d of found/sasrec \(systems.found.heads: 8, systems.found.width: 36\): .*8 does not divide width",
+        ),
+    ],
+)
+def test_values_that_do_not_fit_together_are_told_before_anything_runs(space: dict[str, Any], said: str) -> None:
+    config = {
+        "datasets": {"shop": {"source": "bazaar"}},
+        "tables": {"text": {"recipe": "latent", "view": "text"}, "seen": {"recipe": "latent", "view": "image"}},
+        "systems": {"found": {"recommender": "findrec", "text": "text", "image": "seen"}},
+        "search": {"trials": 12, "space": space, "systems": ["found" if "systems.found.width" in space else "id"]},
+        "experiment": {"datasets": ["shop"], "systems": ["id", "found"], "backbones": ["sasrec"]},
+    }
+    with pytest.raises(ConfigError, match=said):
+        check_files(Plan(load(config)), "my.yaml")
+    config["search"]["space"] = {path: {"choices": d["choices"][::-1]} for path, d in [*space.items()][:1]}
+    check_files(Plan(load(config)), "my.yaml")
+
+
 NEIGHBOURS = {"systems.item_knn.neighbours": {"low": 10, "high": 200}}
 
 
@@ -266,6 +293,7 @@ def test_values_go_before_what_a_system_says_of_itself_and_can_be_put_in_twice()
         ({"space": {"systems.mine.seeds": {"choices": [[1], [2]]}}}, "'seeds' is the same for all trials"),
         ({"space": {"systems.mine.training.patienc": {"low": 1, "high": 2}}}, "did you mean 'patience'"),
         ({"space": {"backbones.sasrec.dim": {"low": 16, "high": 64}}}, "17: heads: 2 does not divide dim 17"),
+        ({"space": {"training.validation_users": {"low": 5, "high": 99}}}, "'validation_users' is the same for all"),
         ({"systems": ["popular"]}, "search.systems.0: 'popular' is no system of the experiment that has settings"),
         ({"trails": 3}, "did you mean 'trials'"),
     ],

@@ -351,6 +351,10 @@ def test_nothing_else_depends_on_the_rates() -> None:
     readers = {lose: jobs(robustness={"lose": [lose]}).corrupted("x") for lose in ("image", "text", "both")}
     assert [[path.split("/")[4] for path in paths] for paths in readers.values()] == [["p"], ["s"], ["s", "p"]]
     assert plain.corrupted("x") == []
+    # who loses something of its own when judged has it back at every rate, though it reads nothing that the rates take
+    for when, expected in (("both", ["s", "p"]), ("test", ["s", "p"]), ("training", ["p"])):
+        paths = jobs(robustness={"lose": ["image"]}, missing={"text": 0.5, "when": when}).corrupted("x")
+        assert [path.split("/")[4] for path in paths] == expected
 
 
 # ---------------------------------------------------------------- what is refused, and what is said

@@ -46,6 +46,8 @@ RUNS: dict[str, tuple[str, str]] = {
     "pad_gru4rec": ("pad", "gru4rec"),
     "findrec": ("findrec", "sasrec"),
     "eimf": ("eimf", "eimf"),
+    "tpad": ("tpad", "sasrec"),
+    "i3_mrec_graph": ("i3_mrec_graph", "i3_mrec_graph"),
     "cider": ("cider", "sasrec"),
     "markov_mixture": ("markov_mixture", "gru4rec"),
     "tiger": ("tiger", "tiger"),
@@ -54,9 +56,10 @@ RUNS: dict[str, tuple[str, str]] = {
 }
 FUSED = {"kind": "dual_view", "text": "t", "fine": "f", "width": 8, "adapter": [8], "axis": "sequence"}
 COSINE = {"items": "ids", "scores": "cosine", "learn_temperature": True}
-TOWERS = [name for name in RUNS if name not in ("markov_mixture", "tiger", "markov", "mme_sid")]
+TOWERS = [name for name in RUNS if name not in ("markov_mixture", "tiger", "markov", "mme_sid", "i3_mrec_graph")]
 BACKBONES = ("sasrec", "gru4rec", "bert4rec", "filter", "hstu")
-OWN = {"fused": {"items": FUSED}, "cosine": COSINE}
+GRAPH = {"recommender": "i3_mrec_graph", "text": "t", "dim": 8, "layers": 1}
+OWN = {"fused": {"items": FUSED}, "cosine": COSINE, "i3_mrec_graph": GRAPH}
 
 
 @pytest.fixture(scope="module")

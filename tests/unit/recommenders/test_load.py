@@ -310,6 +310,13 @@ def test_filters(markov: Any, tmp_path: Path) -> None:
 def test_what_is_no_history_is_refused(markov: Any) -> None:
     with pytest.raises(TypeError, match=r"a history is a list of item ids"):
         markov.recommend("i4")
+    for unordered in ({"i4", "i5"}, {"item": "i4"}, pd.DataFrame({"item": ["i4"]}), 7, b"i4"):
+        with pytest.raises(TypeError, match=r"a history is a list of item ids"):
+            markov.recommend(unordered)
+        if isinstance(unordered, (set, dict)):
+            with pytest.raises(TypeError, match=r"a history is a list of item ids"):
+                markov.recommend([["i4"], unordered])
+    assert len(markov.recommend(pd.Series(["i4", "i5"]), k=2)) == 2
     with pytest.raises(TypeError, match="not a mixture"):
         markov.recommend([["i4"], "i5"])
     with pytest.raises(ValueError, match="k: expected 1 or more"):

@@ -16,12 +16,14 @@ import tessera
 from tessera.artifacts.files import read_json, write_json
 from tessera.artifacts.models import write_model
 from tessera.artifacts.tables import read_item_table, read_table, write_item_table
+from tessera.data.vectors import vectors_of_new
 from tessera.recommenders.train import train_run
 from tessera.serving.catalogue import Catalogue
 from tessera.serving.everyone import recommend_everyone
 from tessera.serving.folder import run_files
 from tessera.serving.new_items import new_to, read_file, read_products
 from tessera.serving.recommender import KnownItems, Recommender
+from tessera.settings.recipes.vectors import VectorsTable
 from tessera.settings.recommend import Recommend
 from tessera.settings.sources.base import ItemsFile
 
@@ -236,6 +238,27 @@ def test_a_file_of_vectors_is_looked_up(shop: Path) -> None:
     wider = loaded(shop, "table").with_items(products("late", "later"), device="cpu")
     scores = wider.recommend(["i1"], k=100, seen=True).set_index("item").score
     assert scores["late"] == pytest.approx(scores["i5"], rel=1e-5)
+
+
+def test_a_file_that_knows_none_of_them_says_nothing(shop: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = loaded(shop, "table")
+    wider = run.with_items(products("later"), device="cpu")
+    assert "table 't' says nothing of 1 of 1 new items" in caplog.text
+    assert "later" in set(wider.recommend(["i1"], k=100).item)
+
+
+def test_numbers_of_the_items_of_training_are_no_ids_of_new_ones(shop: Path, tmp_path: Path) -> None:
+    table = pd.read_parquet(tmp_path / "v.parquet")
+    table.assign(item=range(1, len(table) + 1)).drop(columns="raw_id").to_parquet(tmp_path / "v.parquet")
+    with pytest.raises(ValueError, match="keyed by 'item', the numbers of the items of training"):
+        loaded(shop, "table").with_items(products("late", "later"), device="cpu")
+
+
+def test_rows_of_an_array_are_those_of_their_numbers(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.arange(12.0).reshape(4, 3))
+    chosen, vectors = vectors_of_new(VectorsTable(path="v.npy"), tmp_path / "v.npy", ["x", "3", "9", "0"])
+    assert chosen.tolist() == [1, 3]
+    assert vectors.tolist() == [[9, 10, 11], [0, 1, 2]]
 
 
 def everyone(root: Path, name: str, **settings: Any) -> pd.DataFrame:

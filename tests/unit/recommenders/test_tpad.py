@@ -64,11 +64,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> RunInputs:
 
 def run_of(backbone: str = "gru4rec", training: dict[str, Any] | None = None, **settings: Any) -> Run:
     shape: dict[str, Any] = {"dim": 16, "max_length": 12, "dropout": 0.1}
+    apart = settings.get("features", "distilled") == "distilled"
+    whole = {key: value for key, value in SMALL.items() if apart or key != "disentangling"}
     config = {
         "datasets": {"x": {"source": "bazaar"}},
         "backbones": dict.fromkeys(("sasrec", "gru4rec", "bert4rec", "srgnn"), shape),
         "tables": {name: {"recipe": "vectors", "path": f"{name}.npy"} for name in ("t", "p", "v")},
-        "systems": {"s": {**SMALL, **settings}},
+        "systems": {"s": {**whole, **settings}},
         "training": {"epochs": 2, "batch_tokens": 200, "learning_rate": 0.01, "device": "cpu", **(training or {})},
         "experiment": {"datasets": ["x"], "systems": ["s"], "backbones": [backbone], "seeds": [1]},
     }
@@ -374,6 +376,7 @@ def test_nothing_to_take_apart_is_told(inputs: RunInputs) -> None:
         ({"transfer": "v", "generation": False}, "transfer features come from a table"),
         ({"transfer": "v", "features": "knowledge"}, "transfer is said of transfer features"),
         ({"generation": False, "features": "knowledge"}, "generation is said of transfer features"),
+        ({"features": "side_by_side", "disentangling": {"steps": 5}}, "disentangling: is of features: distilled"),
         ({"features": "distiled"}, "did you mean 'distilled'"),
         (
             {"disentangling": {"lower": 0.0, "upper": 0.0, "mmd": 0.0, "reconstruction": 0.0}},

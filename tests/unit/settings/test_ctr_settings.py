@@ -62,6 +62,14 @@ def test_a_sequential_config_has_no_click_through_runs() -> None:
         ({"missing": {"image": 0.5}}, "missing: click models do not read it; leave it out"),
         ({"report": {"main_metric": "MRR"}}, "report.main_metric: the tables of click models are led by AUC"),
         ({"ctr__models__r2led__index": False}, "ctr.models.r2led.index"),
+        (
+            {"ctr__samples": {"source": "positives", "split": {"past": 0.6}}},
+            "ctr.samples.source: the log of 'lifelong' tells what was not clicked, too; take impressions",
+        ),
+        (
+            {"ctr__samples": {"source": "ratings", "threshold": 1.0}},
+            "ctr.samples.split.past: 0.0, but the log of 'lifelong' tells what was not clicked in its last 0.5 alone",
+        ),
         ({"ctr": None}, "ctr: task 'ctr' needs this section"),
         ({"task": "sequential"}, "datasets.lifelong.lifelong: its log holds impressions that nobody clicked"),
         ({"task": "click"}, "task: 'click' is not one of the choices"),

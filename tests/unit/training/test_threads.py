@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tessera.artifacts.logs import stage
+from tessera.settings.training import Training
 from tessera.training.machine import state_identity
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -68,6 +69,15 @@ def test_a_state_is_that_of_its_number_of_threads() -> None:
             assert os.environ["OMP_NUM_THREADS"] == str(count)  # for processes that share the step
             names.append(state_identity("settings", "code"))
     assert names[0] == names[2] != names[1]
+
+
+def test_a_state_is_that_of_the_device_that_auto_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    auto, cpu = Training().canonical(), Training(device="cpu").canonical()
+    before = [state_identity(settings, "code") for settings in (auto, cpu)]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    after = [state_identity(settings, "code") for settings in (auto, cpu)]
+    assert before[0] != after[0]
+    assert before[1] == after[1]
 
 
 def test_every_stage_that_computes_in_threads_has_their_number_in_its_params() -> None:

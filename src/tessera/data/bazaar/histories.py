@@ -176,7 +176,7 @@ def draw_histories(sampler: Sampler, chunk: int, record: bool = False) -> Histor
     settings = sampler.world.settings
     generator = stream(settings.seed, "users", chunk)
     user = np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, settings.users))
-    length = _draw_lengths(settings, len(user), generator)
+    length = _draw_lengths(settings, len(user), generator, int((sampler.world.opens == 0).sum()))
     order = np.argsort(-length, kind="stable")
     user, length = user[order], length[order]
     tastes, base, focus = _draw_interests(settings, len(user), generator)
@@ -214,10 +214,19 @@ def draw_times(histories: Histories, generator: np.random.Generator) -> np.ndarr
     return np.asarray(start + np.cumsum(gap.astype(np.int64), axis=1))
 
 
-def _draw_lengths(settings: BazaarSource, count: int, generator: np.random.Generator) -> np.ndarray:
-    """Log-normal lengths around the wanted mean."""
+def _draw_lengths(settings: BazaarSource, count: int, generator: np.random.Generator, there: int) -> np.ndarray:
+    """Log-normal lengths around the wanted mean; nobody has all items that are `there` from the start.
+
+    Raises:
+        ValueError: these are too few.
+    """
+    if there <= SHORTEST:
+        raise ValueError(
+            f"late: {settings.late:g} of {settings.items} items leaves {there} that are there from the start, and "
+            f"everybody has {SHORTEST} or more; give more items, or open fewer of them late"
+        )
     mean = np.log(settings.mean_history) - LENGTH_SPREAD**2 / 2
-    longest = max(SHORTEST, min(int(10 * settings.mean_history), settings.items // 2))
+    longest = max(SHORTEST, min(int(10 * settings.mean_history), settings.items // 2, there - 1))
     drawn = generator.lognormal(mean, LENGTH_SPREAD, count)
     return np.asarray(np.clip(np.rint(drawn), SHORTEST, longest).astype(np.int64))
 

@@ -52,14 +52,16 @@ class UserVectors(nn.Module):
 class I3MRecGraph(InvariantRecommender):
     """The graph, the users' vectors, the environments and their fusion."""
 
+    known_users: Tensor | None
+    """(users + 1, dim) of the last catalogue that was made."""
+
     def __init__(self, settings: I3MRecGraphSystem, modalities: Modalities, items: int, seed: int) -> None:
         super().__init__(settings, modalities, settings.dim, seed)
         self.settings = settings
         self.vectors = UserVectors(settings.dim)
         self.graph = UserItemGraph(items + 1)
         self.negatives: Negatives | None = None
-        self.known_users: Tensor | None = None
-        """(users + 1, dim) of the last catalogue that was made."""
+        self.register_buffer("known_users", None, persistent=False)
 
     @classmethod
     def build(cls, run: Run, inputs: RunInputs, popularity: np.ndarray) -> I3MRecGraph:

@@ -346,12 +346,14 @@ class TPAD(VectorRecommender):
 
     def catalogue(self) -> Catalogue:
         """Histories read items as targets are scored."""
+        self.of_transitions = self._learns_transitions
         _, vectors = self._reads()
         return Catalogue(vectors, vectors)
 
     def users(self, histories: Histories, catalogue: Catalogue) -> Tensor:
         """(batch, 1, dim) the backbone's state after the last item."""
-        backbone = self.tower.backbone if self._learns_transitions and self.tower is not None else self.backbone
+        # not by the stage, a number that a graph to hand on would depend on
+        backbone = self.tower.backbone if self.of_transitions and self.tower is not None else self.backbone
         states: Tensor = backbone.encode(histories.items, histories.lengths, catalogue.read)
         return states[:, None]
 

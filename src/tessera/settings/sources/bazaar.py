@@ -45,7 +45,8 @@ class BazaarSource(DatasetSettings):
     seed: int = Field(7, ge=0)
     """Seed of the world."""
     mean_history: float = Field(12.0, ge=6, le=500)
-    """Mean number of interactions a user (log-normal, 5 to 10 times the mean, at most half of the items)."""
+    """Mean number of interactions a user (log-normal, 5 to 10 times the mean, at most half of the items, and
+    fewer than are there from the start)."""
     tastes: int = Field(120, ge=4)
     """Tastes that users draw their interests from; memory grows with tastes x items (24 bytes each, `lifelong`: 40)."""
     popularity: float = Field(1.3, ge=0, le=3)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from tessera.settings.base import Settings, Width
 from tessera.settings.references import TableName
 from tessera.settings.systems.backbone_base import UnderBackbones
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
 class Estimator(Settings):
@@ -97,6 +101,12 @@ class TPADSystem(UnderBackbones):
         if not self.generation and self.transfer is not None:
             raise ValueError("generation: false is said of the model of IDs, but transfer features come from a table")
         return self
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Also how something is taken apart that is not."""
+        yield from super().problems(config)
+        if self.features != "distilled" and "disentangling" in self.model_fields_set:
+            yield "disentangling", f"is of features: distilled, and they are {self.features}; leave it out"
 
     def remarks(self) -> list[str]:
         """Of the paper the abstract alone was to be had."""

@@ -1,0 +1,67 @@
+"""Snakemake, started many times: a process that has imported it forks for every call, which then skips the imports.
+
+They are half of a dry run. A call is a line of JSON on standard input: `arguments`, `folder`, `environment`, `output`
+(the file that takes what is said) and `timeout` (seconds, after which it is killed). The answer is a line with its exit
+code.
+Nothing of Tessera is imported before the fork: every call finds the code of its own folder.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from typing import Any
+
+import snakemake.cli
+
+
+def _call(arguments: list[str], folder: str, environment: dict[str, str], output: str, timeout: int) -> None:
+    """In the forked process: what `python -m snakemake` does."""
+    signal.alarm(timeout)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    said, nothing = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (said, 1), (said, 2)):
+        os.dup2(source, target)
+    sys.argv = [snakemake.cli.__file__.replace("cli.py", "__main__.py"), *arguments]
+    sys.path[0] = folder
+    code: Any = 0
+    try:
+        snakemake.cli.main()
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin:
+        asked = json.loads(line)
+        process = os.fork()
+        if process == 0:
+            answers.detach()
+            _call(**asked)
+        _, status = os.waitpid(process, 0)
+        answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
