@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from tessera.plan.graph import Plan
 from tessera.settings.changes import with_values
-from tessera.settings.kinds import Kind
 from tessera.settings.runs import Run
 from tessera.settings.search import LEARNING, Asking, Search, searchable, touches
 
@@ -110,7 +109,7 @@ def _misfit(plan: Plan, name: str, trial: int) -> str:
         run = trial_run(plan, name, trial)
     except ValidationError as error:
         return error.errors()[0]["msg"].removeprefix("Value error, ")
-    parts = (part for part in (run.method, run.backbone) if isinstance(part, Kind))
+    parts = [run.method] if run.backbone is None else [run.method, run.backbone]
     return next((f"{key}: {problem}" for part in parts for key, problem in part.problems(plan.config)), "")
 
 

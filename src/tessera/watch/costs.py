@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tessera.artifacts.logs import duration
+from tessera.artifacts.places import RESULTS, place
 from tessera.data.downloads import is_url
 from tessera.data.files import find
 from tessera.plan.graph import Noun
 from tessera.plan.jobs import Jobs
+from tessera.settings.runs import Run
 from tessera.settings.training import Steps, Training
 from tessera.watch.line import Job, Line
 
@@ -64,6 +66,8 @@ class Ran:
     """What it is of: `bazaar/id/sasrec/seed-1`."""
     seconds: float
     memory: float
+    folder: Path = Path()
+    """Of the experiment's results."""
 
 
 def split_benchmark(path: str | Path) -> tuple[str, str] | None:
@@ -85,7 +89,7 @@ def ran_before(folder: Path) -> list[Ran]:
                 if named is None or len(lines) < 2:
                     continue
                 row = dict(zip(lines[0].split("\t"), lines[-1].split("\t"), strict=False))
-                ran.append((file.stat().st_mtime, Ran(*named, float(row["s"]), float(row["max_rss"]))))
+                ran.append((file.stat().st_mtime, Ran(*named, float(row["s"]), float(row["max_rss"]), top.parent)))
     return [one for _, one in sorted(ran, key=lambda pair: pair[0])]
 
 
@@ -103,10 +107,8 @@ class Work:
         return self._sizes[dataset]
 
     def _size(self, dataset: str) -> tuple[float, float] | None:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            stats = Path(self.jobs.pictures(dataset)).parents[1] / "data/stats.json"
-            counts = json.loads(stats.read_text(encoding="utf-8"))["counts"]
-            return float(counts["interactions"]), float(counts["items"])
+        if (counted := _counts(Path(self.jobs.pictures(dataset)).parents[1])) is not None:
+            return counted
         settings = self.config.datasets[dataset]
         if (mean := getattr(settings, "mean_history", None)) is not None:
             lifelong = getattr(settings, "lifelong", None)
@@ -126,8 +128,8 @@ class Work:
 
     def kind(self, rule: str, of: str) -> str:
         """What jobs of a rule must share so that one says what another takes: the recommender, the recipe ..."""
-        _, _, name = of.partition("/")
-        if rule in ("train", "evaluate", "corrupt", "recommend", "export"):
+        name = of.partition("/")[2]
+        if rule in ("train", "trial", "evaluate", "corrupt", "recommend", "export"):
             return name.split("/")[1] if "/" in name else name
         if rule in ("train_ctr", "evaluate_ctr"):
             run = self.jobs.plan.click_runs.get(name)
@@ -153,10 +155,12 @@ class Work:
 
     def amount(self, rule: str, of: str) -> float | None:
         """How much there is to do; None where nobody knows."""
-        dataset, _, name = of.partition("/")
+        return self._amount(rule, of, self.size(of.partition("/")[0]))
+
+    def _amount(self, rule: str, of: str, sizes: tuple[float, float] | None) -> float | None:
+        name = of.partition("/")[2]
         if rule in ("report", "tables", "robustness"):
             return 1.0
-        sizes = self.size(dataset)
         if sizes is None:
             return None
         rows, items = sizes
@@ -172,15 +176,22 @@ class Work:
 
     def _of_items(self, rule: str, name: str, items: float) -> float:
         """How much a larger catalogue adds to the cost of a target: where a loss scores all items."""
-        run = self.jobs.plan.trained.get(name) if rule == "train" else None
+        run = self._run(rule, name)
         wide = run is not None and run.backbone is not None and run.loss.ALL_ITEMS
         return 1 + items / _CATALOGUE if wide else 1.0
+
+    def _run(self, rule: str, name: str) -> Run | None:
+        """The run that a job trains; a trial of a search, which may change its epochs, that of the first seed."""
+        if rule == "trial":
+            row = name.rpartition("/")[0]
+            return next((run for run in self.jobs.plan.runs if run.row == row), None)
+        return self.jobs.plan.trained.get(name) if rule == "train" else None
 
     def training(self, rule: str, name: str) -> Training | Steps | None:
         """The settings by which a job trains."""
         settings: Any = None
-        if rule == "train":
-            run = self.jobs.plan.trained.get(name)
+        if rule in ("train", "trial"):
+            run = self._run(rule, name)
             return None if run is None or run.heuristic or run.members else run.training
         if rule == "train_ctr":
             settings = self.jobs.plan.click_runs.get(name)
@@ -193,22 +204,37 @@ class Work:
         training = getattr(settings, "training", None)
         return training if isinstance(training, (Training, Steps)) else None
 
-    def amount_before(self, rule: str, of: str) -> float | None:
-        """How much there was to do when a job ran, by what it wrote; None where that is not known."""
-        dataset, _, name = of.partition("/")
-        if self.training(rule, name) is None:
-            return self.amount(rule, of)
-        if rule == "train" and (sizes := self.size(dataset)) is not None:
+    def amount_before(self, ran: Ran) -> float | None:
+        """How much there was to do when a job ran, by what it wrote; None where that is not known.
+
+        Of this experiment's jobs that is else as much as now. Of those of another experiment, which may call other data
+        and other settings by the same names, nobody knows.
+        """
+        dataset, _, name = ran.of.partition("/")
+        own = ran.folder in (Path(RESULTS), Path(self.jobs.root))
+        there = Path(self.jobs.root) if own else ran.folder
+        sizes = self.size(dataset) if own else _counts(there / dataset)
+        if self.training(ran.rule, name) is None:
+            return self._amount(ran.rule, ran.of, sizes)
+        if ran.rule == "train" and sizes is not None:
             with suppress(OSError, ValueError, KeyError, TypeError):
-                file = self.jobs.file(Noun("run", name), dataset, "model.json")
-                training = json.loads(Path(file).read_text(encoding="utf-8"))["run"]["training"]
-                return sizes[0] * float(training["epochs"]) * self._of_items(rule, name, sizes[1])
-        if rule == "tune" and name in self.config.tables:
+                file = there / dataset / place("run", name, "model.json")
+                training = json.loads(file.read_text(encoding="utf-8"))["run"]["training"]
+                return sizes[0] * float(training["epochs"]) * self._of_items(ran.rule, name, sizes[1])
+        if ran.rule == "tune" and name in self.config.tables:
             with suppress(OSError, ValueError, KeyError, TypeError):
-                file = self.jobs.file(Noun("embedder", name), dataset, "model.json")
-                training = json.loads(Path(file).read_text(encoding="utf-8"))["settings"]["training"]
+                file = there / dataset / place("embedder", name, "model.json")
+                training = json.loads(file.read_text(encoding="utf-8"))["settings"]["training"]
                 return float(training["steps"] * training["batch"])
-        return self.amount(rule, of)
+        return self.amount(ran.rule, ran.of) if own else None
+
+
+def _counts(dataset: Path) -> tuple[float, float] | None:
+    """Interactions and items of a prepared dataset in its folder of results; None where there is none."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        counts = json.loads((dataset / "data/stats.json").read_text(encoding="utf-8"))["counts"]
+        return float(counts["interactions"]), float(counts["items"])
+    return None
 
 
 class Costs:
@@ -225,7 +251,9 @@ class Costs:
         self.before: dict[tuple[str, str], Ran] = {}
         self._alike: dict[tuple[str, str], list[Ran]] = {}
         for ran in ran_before(results):
-            self.before[ran.rule, ran.of] = ran
+            # what another experiment did under the same name says nothing, unless its work is known
+            if ran.folder in (results, Path(jobs.root)) or self.work.amount_before(ran) is not None:
+                self.before[ran.rule, ran.of] = ran
         for ran in self.before.values():
             self._alike.setdefault((ran.rule, self.work.kind(ran.rule, ran.of)), []).append(ran)
         self._rates_file = rates
@@ -265,14 +293,14 @@ class Costs:
         return float(rate[0]) + (float(rate[1]) * rows + float(rate[2]) * items) / 1e6
 
     def _scaled(self, ran: Ran, rule: str, of: str) -> float:
-        then, now = self.work.amount_before(ran.rule, ran.of), self.work.amount(rule, of)
+        then, now = self.work.amount_before(ran), self.work.amount(rule, of)
         if not then or not now:
             return ran.seconds
         start = min(_START, ran.seconds)
         return start + (ran.seconds - start) * now / then
 
     def _by_rates(self, rule: str, of: str, kind: str) -> Cost | None:
-        shipped = self.rates["rules"].get(rule)
+        shipped = self.rates["rules"].get("train" if rule == "trial" else rule)
         if shipped is None:
             return None
         rate = shipped.get(kind) or shipped.get("")

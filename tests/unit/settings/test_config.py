@@ -116,6 +116,18 @@ def test_what_is_no_config_is_refused(config: Any) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+def test_what_jobs_are_given_is_read_back_as_it_was(path: Path) -> None:
+    """A job's settings name every key; a check of which keys were written belongs to `problems`."""
+    plan = Plan(load(yaml.safe_load(path.read_text())))
+    config = plan.config
+    settings = [*plan.trained.values(), *plan.click_runs.values()]
+    for section in (config.datasets, config.tables, config.semantic_ids, config.captions, config.models):
+        settings += section.values()
+    for given in settings:
+        assert type(given).model_validate(given.model_dump(mode="json")) == given
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
 def test_shipped_configs_are_good(path: Path) -> None:
     config = load(yaml.safe_load(path.read_text()), path.name)
     assert Plan(config).runs or Plan(config).click_runs

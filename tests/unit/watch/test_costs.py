@@ -44,6 +44,12 @@ def ran(rule: str, of: str, seconds: float, memory: float = 500.0, below: str = 
     file.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:01\t{memory}\n")
 
 
+def counted(dataset: str, interactions: int, items: int, below: str) -> None:
+    stats = Path(below, dataset, "data/stats.json")
+    stats.parent.mkdir(parents=True, exist_ok=True)
+    stats.write_text(json.dumps({"counts": {"interactions": interactions, "items": items}}))
+
+
 def estimated(made: Jobs) -> Costs:
     return Costs(made, Path("results"))
 
@@ -62,6 +68,22 @@ def test_twice_the_epochs_take_twice_as_long_but_for_the_start() -> None:
     cost = estimated(made).cost("train", RUN)
     assert cost is not None
     assert cost.seconds == pytest.approx(1.5 + 2 * 20.0)
+
+
+def test_a_trial_takes_what_a_training_does() -> None:
+    search = {"trials": 2, "space": {"training.learning_rate": {"low": 1e-3, "high": 1e-2}}, "systems": ["id"]}
+    seconds = []
+    for epochs in (10, 20):
+        made = jobs(epochs=epochs, search=search)
+        trial, training = (
+            estimated(made).cost(*job) for job in (("trial", "bazaar/id/sasrec/trial-1"), ("train", RUN))
+        )
+        assert trial == training is not None
+        assert trial is not None
+        seconds.append(trial.seconds)
+    assert seconds[1] > 1.5 * seconds[0]
+    ran("trial", "bazaar/id/sasrec/trial-0", 30.0, 600.0)
+    assert estimated(jobs(search=search)).cost("trial", "bazaar/id/sasrec/trial-1") == Cost(30.0, 600.0, "alike")
 
 
 def test_what_is_made_of_runs_trains_nothing() -> None:
@@ -91,7 +113,30 @@ def test_the_last_of_two_experiments_counts() -> None:
     os.utime("results/old/benchmarks/prepare/bazaar.tsv", (1, 1))
     ran("prepare", "bazaar", 9.0, below="results/new")
     cost = estimated(jobs()).cost("prepare", "bazaar")
-    assert cost == Cost(9.0, 500.0, "before")
+    assert cost is not None
+    assert cost.origin == "rates", "nobody knows what they called bazaar"
+    for name in ("old", "new"):
+        counted("bazaar", 24_000, 1200, f"results/{name}")
+    assert estimated(jobs()).cost("prepare", "bazaar") == Cost(9.0, 500.0, "before")
+    counted("bazaar", 2_400, 120, "results/new")
+    cost = estimated(jobs()).cost("prepare", "bazaar")
+    assert cost is not None
+    assert cost.seconds == pytest.approx(1.5 + 10 * 7.5)
+
+
+def test_a_small_experiment_of_the_same_names_does_not_say_what_a_large_one_takes() -> None:
+    counted("bazaar", 1_200, 60, "results/tiny")
+    ran("train", RUN, 4.0, below="results/tiny")
+    ran("pretrain", "bazaar/small", 6.0, below="results/tiny")
+    origins = [estimated(jobs()).cost(rule, of) for rule, of in (("train", RUN), ("pretrain", "bazaar/small"))]
+    assert [cost.origin for cost in origins if cost is not None] == ["rates", "rates"]
+    description = Path("results/tiny/bazaar/runs/id/sasrec/seed-1/model.json")
+    description.parent.mkdir(parents=True)
+    description.write_text(json.dumps({"run": {"training": {"epochs": 2}}}))
+    cost = estimated(jobs()).cost("train", RUN)
+    assert cost is not None
+    assert cost.origin == "before"
+    assert cost.seconds > 1.5 + 2.5 * 20 * 5  # twenty times the targets, five times the epochs, more items
 
 
 def test_what_was_too_short_to_be_measured_is_passed_over() -> None:
