@@ -11,6 +11,11 @@ def cores():
     return workflow.resource_settings.nodes or workflow.resource_settings.cores or 1
 
 
+def share(threads):
+    """What a job takes of these: its threads, or, where `jobs` bounds how many run at a time, one place."""
+    return 1 if workflow.resource_settings.nodes else int(threads or 1)
+
+
 def asked_for_everything():
     """Whether no single files were asked for."""
     return set(workflow.dag_settings.targets) <= {"all"}
@@ -20,13 +25,13 @@ def asked_jobs():
     """The jobs that are to run."""
     for job in workflow.dag.needrun_jobs():
         name = job_name(job.rule.name, job.log, dict(job.wildcards_dict))
-        yield Asked(job.rule.name, name, str(job.benchmark or ""), job.threads)
+        yield Asked(job.rule.name, name, str(job.benchmark or ""), share(job.threads))
 
 
 def planned(jobs):
     """What a dry run says of the jobs that it would run."""
     asked = [
-        Asked(job["rule_name"], "", str(job["benchmark"] or ""), int(job["threads"] or 1), tuple(job["output"] or ()))
+        Asked(job["rule_name"], "", str(job["benchmark"] or ""), share(job["threads"]), tuple(job["output"] or ()))
         for job in jobs
     ]
     return plan_lines(Costs(JOBS, Path(RESULTS)), asked, cores())
