@@ -70,6 +70,15 @@ def test_a_sequential_config_has_no_click_through_runs() -> None:
             {"ctr__samples": {"source": "ratings", "threshold": 1.0}},
             "ctr.samples.split.past: 0.0, but the log of 'lifelong' tells what was not clicked in its last 0.5 alone",
         ),
+        (
+            {"ctr__models": {"a": {"model": "lemur", "contrastive": 0.0, "session_mask": False}}},
+            "ctr.models.a.session_mask: is of the contrastive loss, whose weight is 0; leave it out",
+        ),
+        (
+            {"ctr__models": {"a": {"model": "lemur", "long": 0, "recent": 0, "decoder_layers": 1}}},
+            "ctr.models.a.decoder_layers: is of sequences, and neither long nor recent reads any; leave it out",
+        ),
+        ({"ctr__models": {"a": {"model": "avg", "combine": "sum"}}}, "ctr.models.a.combine: is of semantic IDs"),
         ({"ctr": None}, "ctr: task 'ctr' needs this section"),
         ({"task": "sequential"}, "datasets.lifelong.lifelong: its log holds impressions that nobody clicked"),
         ({"task": "click"}, "task: 'click' is not one of the choices"),

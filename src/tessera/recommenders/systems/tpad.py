@@ -131,6 +131,8 @@ class TPAD(VectorRecommender):
         self.features = Features(items, widths, backbone.dim)
         # saved with the weights: what histories gave, and where a resumed training and a judge stand
         self.register_buffer("stage", torch.zeros((), dtype=torch.int64))
+        self.of_transitions = False
+        """Whether the last catalogue that was made is of the model of IDs."""
         self.register_buffer("tau", torch.zeros(items + 1, width) if transfer is None else standardized(*transfer))
         known = torch.zeros(items + 1, dtype=torch.bool)
         self.register_buffer("tau_present", known if transfer is None else transfer[1].clone())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from tessera.settings.base import ASIDE, Seeds, Width
 from tessera.settings.kinds import Kind, KindOf
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
 class ClickModel(Kind):
@@ -43,6 +47,13 @@ class ClickModel(Kind):
     """Hidden widths of the network that scores target and interests."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout in that network."""
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """What is said of codes that are not read."""
+        yield from super().problems(config)
+        for key in () if self.read_codes else ("code_dim", "start", "combine"):
+            if key in self.model_fields_set:
+                yield key, "is of semantic IDs, which are not read without read_codes: true; leave it out"
 
 
 CTRModel = Annotated[ClickModel, KindOf("clicks")]

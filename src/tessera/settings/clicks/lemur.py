@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from tessera.settings.config import Config
 
 
+OF_CONTRAST = ("scale", "session_mask", "duplicate_mask", "negatives")
+"""Keys of the contrastive loss of query and item."""
+
+
 class QueryReader(Settings):
     """A bidirectional transformer over the tokens of an item."""
 
@@ -152,8 +156,19 @@ class LEMURSettings(ClickModel):
         return self
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """Also cosines that are asked for of no events."""
+        """Also cosines that are asked for of no events, and what is said of parts that it does not have."""
         yield from super().problems(config)
+        absent = {
+            "is of the contrastive loss, whose weight is 0": () if self.contrastive else OF_CONTRAST,
+            "is of sequences, and neither long nor recent reads any": (
+                () if self.long or self.recent else ("decoder_layers", "decoder_heads")
+            ),
+            "is of the last events, and short reads none": () if self.short else ("attention_hidden",),
+        }
+        for why, keys in absent.items():
+            for key in keys:
+                if key in self.model_fields_set:
+                    yield key, f"{why}; leave it out"
         if self.cosines and "cosines" in self.model_fields_set and not (self.long or self.recent):
             yield "cosines", "are of target and events, and neither long nor recent reads any; leave it out"
 
