@@ -97,7 +97,6 @@ def test_nothing_to_do(project: Project) -> None:
         ("datasets__lifelong__lifelong__noise", 0.3,
          {"generate": 1, "prepare": 1, "table": 1, "quantize": 1, "health": 1, "content": 1, **SAMPLED}),
         ("report__title", "Another title", {"report": 1}),
-        ("evaluation__cutoffs", [5, 10], {"report": 1}),
         ("resources__train__mem_mb", 700, {}),
     ],
 )  # fmt: skip
