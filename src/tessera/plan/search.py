@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import islice, product
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,6 +13,9 @@ from tessera.plan.graph import Plan
 from tessera.settings.changes import with_values
 from tessera.settings.runs import Run
 from tessera.settings.search import LEARNING, Asking, Search, searchable, touches
+
+_MOST_COMBINED = 1000
+"""Combinations of choices that are tried on the settings before the run."""
 
 
 def is_searched(plan: Plan, run: Run) -> bool:
@@ -88,25 +92,36 @@ def trial_run(plan: Plan, name: str, trial: int) -> Run:
 
 
 def trial_problems(plan: Plan) -> Iterator[str]:
-    """Values of the space that fit by themselves and not together, of trials whose values are known before the run."""
+    """Values of the space that fit by themselves and not together: of trials whose values are known before the run,
+    else of all that the choices allow."""
     search = plan.config.search
     if search is None:
         return
-    for name in searched(plan):
-        for trial in range(search.trials):
-            if asked_round(search, trial):
-                break
-            if misfit := _misfit(plan, name, trial):
-                chosen = values(search, searched(plan)[name], trial)
+    for name, run in searched(plan).items():
+        for chosen in _combinations(search, run):
+            if misfit := _misfit(plan, run, chosen):
                 listed = ", ".join(f"{path}: {value}" for path, value in chosen.items())
-                yield f"search.space: trial {trial} of {name} ({listed}): {misfit}; leave values out that do not fit"
+                yield f"search.space: of {name} ({listed}): {misfit}; leave values out that do not fit together"
                 break
 
 
-def _misfit(plan: Plan, name: str, trial: int) -> str:
-    """What is wrong with the settings of a trial; empty where nothing is."""
+def _combinations(search: Search, run: Run) -> Iterator[dict[str, Any]]:
+    """The values of every trial; where trials learn from one another, those of the first round, and the choices in all
+    combinations."""
+    known = min(search.trials, search.round) if search.sampler in LEARNING else search.trials
+    yield from (values(search, run, trial) for trial in range(known))
+    if known < search.trials:
+        listed = {path: search.space[path].choices or [] for path in _paths(search, run)}
+        several = {path: choices for path, choices in listed.items() if choices}
+        first = values(search, run, 0)
+        for together in islice(product(*several.values()), _MOST_COMBINED):
+            yield first | dict(zip(several, together, strict=True))
+
+
+def _misfit(plan: Plan, run: Run, chosen: dict[str, Any]) -> str:
+    """What is wrong with a run of these values; empty where nothing is."""
     try:
-        run = trial_run(plan, name, trial)
+        run = with_values(run, chosen)
     except ValidationError as error:
         return error.errors()[0]["msg"].removeprefix("Value error, ")
     parts = [run.method] if run.backbone is None else [run.method, run.backbone]
