@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tessera.artifacts.files import identity
+
 RESULTS = "results"
 """Below it every experiment has a folder."""
 REPORT = "report/index.html"
@@ -48,6 +50,10 @@ def experiment_folder(name: str) -> str:
     return f"{RESULTS}/{name}"
 
 
+_LONGEST = 200
+"""Bytes of the name of a job's folder."""
+
+
 def state_folder(output: str | Path) -> Path:
     """Where the job of an output keeps what it goes on from when it was killed, `state/<experiment>/<job>`.
 
@@ -55,7 +61,8 @@ def state_folder(output: str | Path) -> Path:
     alone, a table under two names) may run beside one another.
     """
     _, experiment, *below = Path(output).with_suffix("").parts
-    return Path("state", experiment, "+".join(below))
+    job = "+".join(below)
+    return Path("state", experiment, job if len(job.encode()) <= _LONGEST else identity(job))
 
 
 def final_name(dataset: str) -> str:

@@ -15,6 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tessera.artifacts.files import file_digest
@@ -95,7 +96,10 @@ def vectors_of_new(recipe: ItemTable, source: Path, raw_ids: list[str]) -> tuple
                 f"{source}: is keyed by 'item', the numbers of the items of training, which says nothing of new ones; "
                 "expected 'raw_id'"
             )
-        known = set(id_series(pl.Series(pq.read_table(source, columns=["raw_id"]).column("raw_id"))).to_list())
+        table = pq.read_table(source, columns=[name for name in ("raw_id", "embedding") if name in names])
+        if "embedding" in names:
+            table = table.filter(pc.is_valid(table.column("embedding")))  # a row without one says nothing
+        known = set(id_series(pl.Series(table.column("raw_id"))).to_list())
         met = [place for place, raw_id in enumerate(raw_ids) if raw_id in known]
     else:
         met = list(range(len(raw_ids)))

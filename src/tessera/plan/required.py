@@ -271,7 +271,6 @@ def check_files(plan: Plan, where: str = "config", elsewhere: bool = False) -> N
         *_export_problems(plan, where),
     ]
     problems += [f"{where}: {problem}" for problem in warm_start_problems(Jobs(plan))]
-    problems += [f"{where}: {problem}" for problem in trial_problems(plan)]
     for needed in _needed(plan):
         problem = _problem(needed)
         if problem is not None:
@@ -303,7 +302,7 @@ def check_first_lines(plan: Plan, where: str = "config") -> None:
     Raises:
         ConfigError: one message with every file that does not fit, a line each.
     """
-    wrong: list[str] = []
+    wrong = [f"{where}: {problem}" for problem in trial_problems(plan)]
 
     def look(key: str, file: str, check: Callable[[], object]) -> None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import islice, product
+from itertools import combinations, product
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,8 +14,8 @@ from tessera.settings.changes import with_values
 from tessera.settings.runs import Run
 from tessera.settings.search import LEARNING, Asking, Search, searchable, touches
 
-_MOST_COMBINED = 1000
-"""Combinations of choices that are tried on the settings before the run."""
+_MOST_TRIED = 1000
+"""Trials whose values are tried on the settings before the run."""
 
 
 def is_searched(plan: Plan, run: Run) -> bool:
@@ -93,7 +93,7 @@ def trial_run(plan: Plan, name: str, trial: int) -> Run:
 
 def trial_problems(plan: Plan) -> Iterator[str]:
     """Values of the space that fit by themselves and not together: of trials whose values are known before the run,
-    else of all that the choices allow."""
+    else of any two choices."""
     search = plan.config.search
     if search is None:
         return
@@ -106,16 +106,15 @@ def trial_problems(plan: Plan) -> Iterator[str]:
 
 
 def _combinations(search: Search, run: Run) -> Iterator[dict[str, Any]]:
-    """The values of every trial; where trials learn from one another, those of the first round, and the choices in all
-    combinations."""
+    """The values of the trials; where trials learn from one another, those of the first round, and the choices and ends
+    of any two paths beside the values of the first trial."""
     known = min(search.trials, search.round) if search.sampler in LEARNING else search.trials
-    yield from (values(search, run, trial) for trial in range(known))
+    yield from (values(search, run, trial) for trial in range(min(known, _MOST_TRIED)))
     if known < search.trials:
-        listed = {path: search.space[path].choices or [] for path in _paths(search, run)}
-        several = {path: choices for path, choices in listed.items() if choices}
         first = values(search, run, 0)
-        for together in islice(product(*several.values()), _MOST_COMBINED):
-            yield first | dict(zip(several, together, strict=True))
+        ends = {path: search.space[path].choices or [search.space[path].low, search.space[path].high] for path in first}
+        for one, other in combinations(ends, 2):
+            yield from (first | {one: a, other: b} for a, b in product(ends[one], ends[other]))
 
 
 def _misfit(plan: Plan, run: Run, chosen: dict[str, Any]) -> str:

@@ -129,14 +129,25 @@ def keep_share(scores: Tensor, special: Tensor, share: float) -> Tensor:
     number = torch.arange(1, mine.shape[1] + 1, device=scores.device)
     before = (number * ((1 - share) / share)).floor().long().clamp_max(others.shape[1])
     above = torch.cat([others[:, :1] + 1, others], 1)[:, before]
-    # just below the last item that may come before; those that the same one comes before follow in their order
-    raised, down = above, torch.full_like(above, -torch.inf)
-    turn = number - 1 - torch.searchsorted(before, before)
-    for step in range(int(turn.amax()) + 1):
-        raised = torch.where(turn >= step, torch.nextafter(raised, down), raised)
+    # just below the last item that may come before, and below the special one before it
+    turn = torch.arange(mine.shape[1], device=scores.device)
+    raised = _from_steps((_steps(above) - 1 + turn).cummin(1).values - turn, above.dtype)
     mine = torch.where(mine > lowest, torch.maximum(mine, raised), mine)
     indices = special.nonzero()[:, 0][order]
     return scores.scatter(1, indices, mine)
+
+
+def _steps(values: Tensor) -> Tensor:
+    """Floats as whole numbers in the same order, neighbours one apart."""
+    bits = values.contiguous().view(torch.int32 if values.dtype == torch.float32 else torch.int64).long()
+    low = torch.iinfo(torch.int32 if values.dtype == torch.float32 else torch.int64).min
+    return torch.where(bits >= 0, bits, low - bits)
+
+
+def _from_steps(steps: Tensor, dtype: torch.dtype) -> Tensor:
+    """What `_steps` made whole numbers of."""
+    whole = torch.int32 if dtype == torch.float32 else torch.int64
+    return torch.where(steps >= 0, steps, torch.iinfo(whole).min - steps).to(whole).view(dtype)
 
 
 def continuations(

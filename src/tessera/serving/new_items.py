@@ -272,7 +272,7 @@ def _embedded(files: RunFiles, name: str, path: Path, task: Task, items: pa.Tabl
                     f"{needed}: is not there, and table {name!r} cannot read new items without it; "
                     f"load the run where it was trained, or give vectors={{{name!r}: rows}}"
                 )
-        made = task.recipe(inputs, Path(folder) / "state").rows()
+        made = task.recipe(inputs, Path(folder) / "job/state").rows()
     if made.names is not None:
         raise ValueError(f"table {name!r} has several rows an item: no new ones are put beside them")
     finished = finish(made.vectors, shape, components)

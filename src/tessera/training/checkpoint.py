@@ -199,6 +199,11 @@ def clear(path: Path) -> None:
     """Remove a checkpoint, what half of it was ever written, and its folder unless something else is in it."""
     path.unlink(missing_ok=True)
     tidy(path.parent)
-    for folder in path.parents[:2]:  # that of the state, and that of the job
+    leave(path.parent)
+
+
+def leave(state: Path) -> None:
+    """Remove the folder of a state, and that of its job, unless something else is in them."""
+    for folder in (state, state.parent):
         with suppress(OSError):
             folder.rmdir()

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from tessera.training.checkpoint import tidy
+from tessera.training.checkpoint import leave, tidy
 
 GROUP = 8
 """Batches of a group."""
@@ -107,5 +106,4 @@ def forget_shards(state: Path) -> None:
         if _NAME.fullmatch(path.name):
             path.unlink(missing_ok=True)
     tidy(state)
-    with suppress(OSError):
-        state.rmdir()
+    leave(state)

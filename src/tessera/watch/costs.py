@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -204,6 +204,20 @@ class Work:
         training = getattr(settings, "training", None)
         return training if isinstance(training, (Training, Steps)) else None
 
+    def _planned(self, rule: str, name: str) -> bool:
+        """Whether the config still says how a job trains; of other rules it need not."""
+        known: dict[str, Mapping[str, Any]] = {
+            "train": self.jobs.plan.trained, "train_ctr": self.jobs.plan.click_runs, "tune": self.config.tables,
+            "pretrain": self.config.models, "quantize": self.config.semantic_ids,
+        }  # fmt: skip
+        return self._run(rule, name) is not None if rule == "trial" else name in known.get(rule, {name: None})
+
+    def comparable(self, ran: Ran) -> bool:
+        """Whether a job says what another takes: it is of this experiment, or its work is known."""
+        if not self._planned(ran.rule, ran.of.partition("/")[2]):
+            return False
+        return ran.folder in (Path(RESULTS), Path(self.jobs.root)) or self.amount_before(ran) is not None
+
     def amount_before(self, ran: Ran) -> float | None:
         """How much there was to do when a job ran, by what it wrote; None where that is not known.
 
@@ -214,6 +228,8 @@ class Work:
         own = ran.folder in (Path(RESULTS), Path(self.jobs.root))
         there = Path(self.jobs.root) if own else ran.folder
         sizes = self.size(dataset) if own else _counts(there / dataset)
+        if not self._planned(ran.rule, name):
+            return None
         if self.training(ran.rule, name) is None:
             return self._amount(ran.rule, ran.of, sizes)
         if ran.rule == "train" and sizes is not None:
@@ -251,8 +267,7 @@ class Costs:
         self.before: dict[tuple[str, str], Ran] = {}
         self._alike: dict[tuple[str, str], list[Ran]] = {}
         for ran in ran_before(results):
-            # what another experiment did under the same name says nothing, unless its work is known
-            if ran.folder in (results, Path(jobs.root)) or self.work.amount_before(ran) is not None:
+            if self.work.comparable(ran):
                 self.before[ran.rule, ran.of] = ran
         for ran in self.before.values():
             self._alike.setdefault((ran.rule, self.work.kind(ran.rule, ran.of)), []).append(ran)

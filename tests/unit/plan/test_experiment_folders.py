@@ -100,7 +100,10 @@ def test_state_lies_apart() -> None:
     made = "results/my/shop/runs/id/sasrec/seed-1/model.safetensors"
     assert state_folder(made) == Path("state/my/shop+runs+id+sasrec+seed-1+model")
     others = ["results/my/other/runs/id/sasrec/seed-1/model.safetensors", "results/my/shop/tables/id.parquet"]
-    assert len({state_folder(path) for path in (made, *others)}) == 3
+    long = [f"results/my/{'shop' * 20}/runs/{'system' * 30}/sasrec/seed-{seed}/model.safetensors" for seed in (1, 2)]
+    folders = {state_folder(path) for path in (made, *others, *long)}
+    assert len(folders) == 5
+    assert max(len(folder.name) for folder in folders) <= 200
 
 
 def test_a_folder_that_is_near_moves_along(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tessera.plan import required
 from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs
-from tessera.plan.required import check_files
+from tessera.plan.required import check_files, check_first_lines
 from tessera.plan.search import searched, trial_run, values
 from tessera.settings.base import ConfigError
 from tessera.settings.changes import with_values
@@ -192,13 +192,13 @@ def test_values_that_do_not_fit_together_are_told_before_anything_runs(space: di
         "experiment": {"datasets": ["shop"], "systems": ["id", "found"], "backbones": ["sasrec"]},
     }
     with pytest.raises(ConfigError, match=said):
-        check_files(Plan(load(config)), "my.yaml")
+        check_first_lines(Plan(load(config)), "my.yaml")
     if find_spec("optuna"):  # what it will ask for nobody knows
         config["search"] |= {"sampler": "tpe", "round": 1}
         with pytest.raises(ConfigError, match=said):
-            check_files(Plan(load(config)), "my.yaml")
+            check_first_lines(Plan(load(config)), "my.yaml")
     config["search"]["space"] = {path: {"choices": d["choices"][::-1]} for path, d in [*space.items()][:1]}
-    check_files(Plan(load(config)), "my.yaml")
+    check_first_lines(Plan(load(config)), "my.yaml")
 
 
 NEIGHBOURS = {"systems.item_knn.neighbours": {"low": 10, "high": 200}}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -224,6 +226,24 @@ def test_special_items_get_their_share_of_every_list():
         assert [item for item in order if item < 30] == list(range(30))  # the others keep their order
         assert [item for item in order if 30 <= item < 35] == list(range(30, 35))
         assert set(order[35:]) == set(range(35, 40))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_special_items_follow_one_another_where_others_tie(dtype):
+    scores = torch.cat([torch.full((6,), 5.0), torch.tensor([-1.0, -2.0, -3.0, -4.0, -5.0, -6.0])])[None].to(dtype)
+    special = torch.arange(12) >= 6
+    for share in (0.1, 0.6, 0.9):
+        raised = keep_share(scores, special, share)[0, 6:]
+        assert (raised.diff() < 0).all()
+        assert torch.equal(keep_share(scores, special, share)[0, :6], scores[0, :6])
+    assert float(keep_share(-scores, ~special, 0.6)[0, :6].max()) < 6.0  # below 0 and through it
+
+
+def test_many_special_items_cost_no_step_each():
+    scores = torch.randn(8, 20_000)
+    started = time.process_time()
+    keep_share(scores, torch.arange(20_000) >= 5_000, 0.1)
+    assert time.process_time() - started < 2
 
 
 def test_special_items_that_are_high_already_stay():

@@ -247,6 +247,14 @@ def test_a_file_that_knows_none_of_them_says_nothing(shop: Path, caplog: pytest.
     assert "later" in set(wider.recommend(["i1"], k=100).item)
 
 
+def test_a_row_without_a_vector_says_nothing(shop: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table = pd.read_parquet(tmp_path / "v.parquet")
+    table.loc[table.raw_id == "late", "embedding"] = None
+    table.to_parquet(tmp_path / "v.parquet")
+    loaded(shop, "table").with_items(products("late"), device="cpu")
+    assert "table 't' says nothing of 1 of 1 new items" in caplog.text
+
+
 def test_numbers_of_the_items_of_training_are_no_ids_of_new_ones(shop: Path, tmp_path: Path) -> None:
     table = pd.read_parquet(tmp_path / "v.parquet")
     table.assign(item=range(1, len(table) + 1)).drop(columns="raw_id").to_parquet(tmp_path / "v.parquet")

@@ -70,6 +70,15 @@ def test_twice_the_epochs_take_twice_as_long_but_for_the_start() -> None:
     assert cost.seconds == pytest.approx(1.5 + 2 * 20.0)
 
 
+def test_systems_that_the_config_does_not_have_say_nothing() -> None:
+    """Nobody knows how many epochs they trained for."""
+    before = estimated(jobs()).cost("train", RUN)
+    counted("other", 1_000, 100, "results/old")
+    ran("train", "other/plain/sasrec/seed-1", 600.0, below="results/old")
+    ran("train", "bazaar/gone/sasrec/seed-1", 600.0)
+    assert estimated(jobs()).cost("train", RUN) == before is not None
+
+
 def test_a_trial_takes_what_a_training_does() -> None:
     search = {"trials": 2, "space": {"training.learning_rate": {"low": 1e-3, "high": 1e-2}}, "systems": ["id"]}
     seconds = []

@@ -36,8 +36,9 @@ class I3MRecSystem(InvariantModalities, UnderBackbones):
     def _modalities_learn(self) -> I3MRecSystem:
         alone = len(self.modalities) + self.knows_ids < 2
         if self.detach and not self.environment_weight and (self.invariance is None or alone):
+            lacking = "and invariance " if self.invariance is None else "(a single table has no invariance) "
             raise ValueError(
-                "detach: without environment_weight and invariance nothing would train the modalities; set it to false"
+                f"detach: without environment_weight {lacking}nothing would train the modalities; set it to false"
             )
         return self
 
