@@ -128,7 +128,7 @@ def test_it_is_finished_as_other_tables_are(catalogue: Path, tmp_path: Path) -> 
     found = made[present]
     signs = np.sign((found * expected).sum(0))
     np.testing.assert_allclose(found, expected * signs, atol=1e-3)
-    assert not any((tmp_path / "state").iterdir())
+    assert not any((tmp_path / "state").glob("*"))
 
 
 @pytest.mark.parametrize("later", [8, 512])
