@@ -213,11 +213,10 @@ class Recommender:
 
     def _read(self, histories: Iterable[object]) -> tuple[list[History], bool]:
         """Dense histories, and whether one was given and not a list of them; unknown ids are told."""
-        given = list(histories) if _has_order(histories) else [histories]
-        if odd := [one for one in given if isinstance(one, Iterable) and not _has_order(one) and not _is_id(one)]:
+        given = list(histories) if _has_order(histories) else []
+        odd = [one for one in given if _is_list(one) and not _has_order(one)] if given else [histories]
+        if odd and not _has_order(odd[0]):
             raise TypeError(f"a history is a list of item ids, oldest first, e.g. ['SKU1', 'SKU7'] (got {odd[0]!r})")
-        if not isinstance(histories, Iterable) or _is_id(histories):
-            raise TypeError(f"a history is a list of item ids, oldest first, e.g. ['SKU1', 'SKU7'] (got {histories!r})")
         nested = [_is_list(one) for one in given]
         if any(nested) and not all(nested):
             wrong = nested.index(not nested[0])

@@ -187,30 +187,28 @@ class Work:
             return next((run for run in self.jobs.plan.runs if run.row == row), None)
         return self.jobs.plan.trained.get(name) if rule == "train" else None
 
+    @cached_property
+    def _sections(self) -> dict[str, Mapping[str, Any]]:
+        """What is trained besides recommenders, by rule and name."""
+        return {
+            "train_ctr": self.jobs.plan.click_runs, "tune": self.config.tables, "pretrain": self.config.models,
+            "quantize": self.config.semantic_ids,
+        }  # fmt: skip
+
     def training(self, rule: str, name: str) -> Training | Steps | None:
         """The settings by which a job trains."""
-        settings: Any = None
         if rule in ("train", "trial"):
             run = self._run(rule, name)
             return None if run is None or run.heuristic or run.members else run.training
-        if rule == "train_ctr":
-            settings = self.jobs.plan.click_runs.get(name)
-        elif rule == "tune":
-            settings = self.config.tables.get(name)
-        elif rule == "pretrain":
-            settings = self.config.models.get(name)
-        elif rule == "quantize":
-            settings = self.config.semantic_ids.get(name)
+        settings = self._sections.get(rule, {}).get(name)
         training = getattr(settings, "training", None)
         return training if isinstance(training, (Training, Steps)) else None
 
     def _planned(self, rule: str, name: str) -> bool:
         """Whether the config still says how a job trains; of other rules it need not."""
-        known: dict[str, Mapping[str, Any]] = {
-            "train": self.jobs.plan.trained, "train_ctr": self.jobs.plan.click_runs, "tune": self.config.tables,
-            "pretrain": self.config.models, "quantize": self.config.semantic_ids,
-        }  # fmt: skip
-        return self._run(rule, name) is not None if rule == "trial" else name in known.get(rule, {name: None})
+        if rule in ("train", "trial"):
+            return self._run(rule, name) is not None
+        return rule not in self._sections or name in self._sections[rule]
 
     def comparable(self, ran: Ran) -> bool:
         """Whether a job says what another takes: it is of this experiment, or its work is known."""
