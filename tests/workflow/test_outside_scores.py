@@ -83,11 +83,16 @@ def test_its_ranks_are_those_of_a_loop_over_the_file(project: Project) -> None:
         assert rank == (np.inf if item in seen else 1 + above + equal / 2)
 
 
-def test_another_file_judges_it_alone(project: Project) -> None:
+@pytest.mark.parametrize("older", [False, True])
+def test_another_file_judges_it_alone(older: bool, project: Project) -> None:
+    """Also one that was unpacked or moved there with an older time, which is of another size."""
     assert project.stale("own.yaml") == {}
     file = project.folder / "ease.parquet"
     before, status = file.read_bytes(), file.stat()
     pl.read_parquet(file).with_columns(pl.col("score").neg()).write_parquet(file)
+    if older:
+        assert file.stat().st_size != status.st_size
+        os.utime(file, (1e9, 1e9))
     try:
         assert project.stale("own.yaml") == {"train": 1, "evaluate": 1, "tables": 1, "claims": 1, "report": 1}
     finally:

@@ -21,7 +21,7 @@ rule ingest:
     resources:
         **resources("ingest"),
     params:
-        cfg=lambda wildcards: JOBS.ingest(wildcards.dataset),
+        cfg=lambda wildcards: JOBS.ingest(wildcards.dataset).beside(dataset_files(CONFIG, wildcards.dataset)),
         pictures=lambda wildcards: picture_names(CONFIG, wildcards.dataset),
         code=lambda wildcards: code("ingest.py", *JOBS.source_modules(wildcards.dataset)),
     script:

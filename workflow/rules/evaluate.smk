@@ -44,7 +44,7 @@ rule candidates:
     resources:
         **resources("evaluate", needs_gpu=False),
     params:
-        cfg=lambda wildcards: Told(CANDIDATES.canonical()),
+        cfg=lambda wildcards: Told(CANDIDATES.canonical()).beside(published_candidates(wildcards).values()),
         code=code("candidates.py"),
     script:
         "../../scripts/candidates.py"

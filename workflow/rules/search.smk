@@ -20,7 +20,7 @@ rule trial:
     resources:
         **resources("train"),
     params:
-        cfg=lambda w: JOBS.trial(f"{w.system}/{w.recommender}", int(w.trial)),
+        cfg=lambda w: JOBS.trial(f"{w.system}/{w.recommender}", int(w.trial), w.dataset),
         threads=CONFIG.resources.train.threads,
         code=lambda w: code("trial.py", *JOBS.modules(JOBS.searched_run(f"{w.system}/{w.recommender}"))),
     script:

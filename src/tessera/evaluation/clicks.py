@@ -154,19 +154,34 @@ class ByUser:
     """Sum of each user's log losses."""
 
 
+def _user_aucs(labels: np.ndarray, scores: np.ndarray, users: np.ndarray, count: int) -> Array:
+    """(count,) the AUC of every user, from one sort; NaN with one class."""
+    if not len(labels):
+        return np.full(count, np.nan)
+    order = np.lexsort((scores, users))
+    of, ordered, clicked = users[order], scores[order], labels[order] > 0
+    first = np.flatnonzero(np.append(True, (of[1:] != of[:-1]) | (ordered[1:] != ordered[:-1])))
+    # by tied group of a user: clicks, and non-clicks
+    clicks, others = (np.add.reduceat(kind.astype(np.float64), first) for kind in (clicked, ~clicked))
+    user = of[first]
+    before = np.cumsum(others) - others
+    below = before - before[np.searchsorted(user, user)]
+    won = np.bincount(user, clicks * (below + 0.5 * others), count)
+    total = np.bincount(user, clicks, count) * np.bincount(user, others, count)
+    return np.asarray(np.divide(won, total, out=np.full(count, np.nan), where=total > 0))
+
+
 def by_user(users: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) -> ByUser:
     """Counts, AUC and log loss of each user."""
     known, inverse = np.unique(users, return_inverse=True)
-    order = np.argsort(inverse, kind="stable")
-    bounds = np.searchsorted(inverse[order], np.arange(len(known) + 1))
-    own = np.full(len(known), np.nan)
-    for number in range(len(known)):
-        mine = order[bounds[number] : bounds[number + 1]]
-        if 0 < labels[mine].sum() < len(mine):
-            own[number] = auc(labels[mine], probabilities[mine])
+    own = _user_aucs(labels, probabilities, inverse, len(known))
     losses = np.bincount(inverse, log_losses(labels, probabilities), len(known))
     return ByUser(
-        known.astype(np.int64), inverse, np.diff(bounds).astype(np.float64), own, np.asarray(losses, np.float64)
+        known.astype(np.int64),
+        inverse,
+        np.bincount(inverse, minlength=len(known)).astype(np.float64),
+        own,
+        np.asarray(losses, np.float64),
     )
 
 

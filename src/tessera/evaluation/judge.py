@@ -125,22 +125,25 @@ class _Judge:
         """
         cases, settings, device = self.cases, self.settings, scores.device
         targets = torch.from_numpy(cases.targets[chosen]).long().to(device)
-        target_scores = scores.gather(1, targets[:, None] - 1)
         seen = padded(cases.items, cases.offsets[:-1][chosen], np.where(self.masked[chosen], cases.lengths[chosen], 0))
-        finite = check_scores(scores, torch.from_numpy(cases.users[chosen]))
+        unscored = self.unscored
+        if not check_scores(scores, torch.from_numpy(cases.users[chosen])):
+            # what is masked is put below everything, an item that a scorer puts there itself is ranked
+            lowest = torch.finfo(scores.dtype).min
+            scores.clamp_(min=lowest)
+            unscored = max(unscored, lowest)
+        target_scores = scores.gather(1, targets[:, None] - 1)
         candidates = self._candidates(chosen)
         if candidates is not None:  # before anything is masked: a list that is given is taken as it is
             among, sizes = _among(scores, torch.from_numpy(candidates).long().to(device), target_scores)
         if settings.mask_seen:
             self._mask(chosen, scores, seen, targets)
         if self.recommend:
-            ranking.recommended[chosen] = _top(scores, self.recommend, self.unscored)
+            ranking.recommended[chosen] = _top(scores, self.recommend, unscored)
         part = scores
         if candidates is not None:
             part = among
             ranking.candidates[chosen] = sizes.cpu().numpy()
-        elif settings.mask_seen and not finite:
-            ranking.candidates[chosen] = torch.isfinite(scores).sum(1).cpu().numpy()
         else:
             ranking.candidates[chosen] = scores.shape[1] - _different(seen)
         ranking.ranks[chosen] = self._unless_masked(chosen, ranks(part, target_scores[:, 0], settings.ties))

@@ -26,6 +26,10 @@ _CHUNK_VALUES = 4_000_000
 _BLOCK_USERS = 2048
 _PAIR_VALUES = 20_000_000
 """Differences of pairs of systems held at once."""
+_ROUNDING = 1e-12
+"""A difference below this is none: means over three seeds and over one, of equal values, differ in the last bit."""
+_LEAST_USERS = 10
+"""Of fewer users resamples and a t-test tell of chance as if it were a difference; all sign patterns are counted."""
 
 
 def _checked(differences: Array) -> Array:
@@ -41,7 +45,7 @@ def _checked(differences: Array) -> Array:
         raise ValueError(
             f"difference of user row {row}, comparison {column} is {values[row, column]}, expected a number"
         )
-    return values
+    return np.where(np.abs(values) < _ROUNDING, 0.0, values)
 
 
 def _chunks(resamples: int, users: int) -> Iterator[int]:
@@ -67,7 +71,7 @@ def _product(weights: NDArray[np.integer], values: Array) -> Array:
 
 def _extreme(statistics: Array, observed: Array) -> NDArray[np.int64]:
     """How many rows of `statistics` (resamples, comparisons) lie as far from 0 as `observed`, up to rounding."""
-    slack = 1e-9 * np.maximum(np.abs(observed), 1e-300)
+    slack = np.maximum(1e-9 * np.abs(observed), 10 * _ROUNDING)
     return np.asarray((np.abs(statistics) >= np.abs(observed) - slack).sum(0), np.int64)
 
 
@@ -224,7 +228,8 @@ def least_p(settings: Significance, comparisons: int, users: int) -> float:
     A p there says that no resample was as extreme: the true one may be any smaller.
     """
     resamples = enough_resamples(settings, comparisons)
-    if settings.method == "t_test" or (settings.method == "randomization" and users < 60 and 2**users <= resamples):
+    method = _method(settings, users)
+    if method == "t_test" or (method == "randomization" and users < 60 and 2**users <= resamples):
         return 0.0
     return min(1.0, comparisons / (1 + resamples))
 
@@ -245,18 +250,24 @@ def _up(value: float) -> float:
     return float(f"{math.ceil(value / step - 1e-9) * step:.3g}")
 
 
+def _method(settings: Significance, users: int) -> str:
+    """The configured test, or that by signs where users are too few for the others."""
+    return "randomization" if users < _LEAST_USERS else settings.method
+
+
 def p_values(differences: Array, settings: Significance, comparisons: int | None = None) -> Array:
-    """Uncorrected p-values by the configured method.
+    """Uncorrected p-values by the configured method; of fewer than ten users by randomisation.
 
     Args:
         differences: (users, comparisons), system minus baseline.
         comparisons: size of the whole family, when `differences` holds only a part of it.
     """
-    if settings.method == "t_test":
-        return t_test(differences)
     values = _checked(differences)
+    method = _method(settings, len(values))
+    if method == "t_test":
+        return t_test(values)
     resamples = enough_resamples(settings, comparisons or values.shape[1])
-    test = randomization if settings.method == "randomization" else bootstrap
+    test = randomization if method == "randomization" else bootstrap
     return test(values, resamples, settings.seed)
 
 

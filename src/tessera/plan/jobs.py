@@ -90,12 +90,32 @@ class Told(str):
         made.identity = text if identity is None else identity
         return made
 
+    def beside(self, files: Iterable[str | Path]) -> Told:
+        """The same text for a job that reads files which nothing here makes; their sizes are recorded with it.
+
+        Snakemake goes by times alone: a file replaced by one with an older time (unpacked, moved, copied with its time)
+        would not be noticed.
+        """
+        sizes = [size for file in files if (size := _size(file)) is not None]
+        return Told(str(self), f"{self.identity} {sizes}") if sizes else self
+
     def __repr__(self) -> str:
         recorded = self.identity
         return repr(recorded) if len(recorded) < 500 else f"sha256:{hashlib.sha256(recorded.encode()).hexdigest()[:16]}"
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         return str, (str(self),)
+
+
+def _size(file: str | Path) -> int | None:
+    """Bytes of a file; None where there is none."""
+    path = Path(file)
+    return path.stat().st_size if path.is_file() else None
+
+
+def _every(files: Files) -> list[str]:
+    """The files of named inputs."""
+    return [file for named in files.values() for file in ([named] if isinstance(named, str) else named)]
 
 
 def canonical(value: Any) -> Told:
@@ -272,9 +292,10 @@ class Jobs:
         assert self.config.search is not None
         return [self.trial_file(dataset, name, trial) for trial in range(self.config.search.trials)]
 
-    def trial(self, name: str, trial: int) -> str:
+    def trial(self, name: str, trial: int, dataset: str) -> Told:
         """What a trial depends on."""
-        return canonical(_told(trial_run(self.plan, name, trial), ["remarks"]))
+        files = self._outside(self.searched_run(name), dataset)
+        return canonical(_told(trial_run(self.plan, name, trial), ["remarks"])).beside(files)
 
     def asked(self, dataset: str, name: str, trial: int) -> Files:
         """The file that says what a trial sets, where it learns from earlier ones, as a named input."""
@@ -309,7 +330,7 @@ class Jobs:
 
     # ------------------------------------------------------------ settings
 
-    def ingest(self, dataset: str) -> str:
+    def ingest(self, dataset: str) -> Told:
         """What reading or generating a dataset depends on: not its cleaning, split or prompt."""
         return canonical(ingest_settings(self.config.datasets[dataset]))
 
@@ -317,8 +338,15 @@ class Jobs:
         """How a log becomes a dataset."""
         return canonical(prepare_settings(self.config.datasets[dataset]))
 
-    def settings(self, noun: Noun, dataset: str) -> str:
-        """What a noun's job depends on besides its inputs and its code."""
+    def settings(self, noun: Noun, dataset: str) -> Told:
+        """What a noun's job depends on besides its inputs and its code; of files from outside, their sizes."""
+        return self._settings(noun, dataset).beside(self._outside(noun, dataset))
+
+    def _outside(self, noun: Noun, dataset: str) -> list[str]:
+        """The files that a noun's job reads and that nothing in the experiment makes."""
+        return [file for file in _every(self.inputs(noun, dataset)) if not file.startswith(f"{self.root}/")]
+
+    def _settings(self, noun: Noun, dataset: str) -> Told:
         prompt = _told(self.config.datasets[dataset].prompt)
         if noun.kind == "run":
             return canonical(_told(self.plan.trained[noun.name], ["remarks"]))
@@ -335,7 +363,7 @@ class Jobs:
             return canonical({"captions": _told(captions), "model": model, "prompt": prompt})
         return self._recipe(noun, prompt)
 
-    def _recipe(self, noun: Noun, prompt: Part) -> str:
+    def _recipe(self, noun: Noun, prompt: Part) -> Told:
         """A recipe with its names resolved; training reads no key of what is done to the vectors afterwards."""
         recipe: Settings = self.config.tables[noun.name]
         reader = self.plan.reader(noun.name)
@@ -410,10 +438,11 @@ class Jobs:
         """What the drawing of test users depends on."""
         return canonical(self.config.evaluation.model_dump(mode="json", include={"test_users", "test_users_seed"}))
 
-    def recommend(self, noun: Noun) -> str:
+    def recommend(self, noun: Noun) -> Told:
         """What lists for all users depend on."""
         run = _told(self.plan.trained[noun.name], ["remarks"])
-        return canonical({"recommend": _told(self.config.recommend), "run": run})
+        files = _every(self.recommend_files())
+        return canonical({"recommend": _told(self.config.recommend), "run": run}).beside(files)
 
     def recommend_files(self) -> Files:
         """The lists of items and of users that a config names, as named inputs."""

@@ -29,6 +29,9 @@ from tessera.reporting.runs import Array, Entry, baselines_of, few_users_warning
 from tessera.reporting.tables import Column, Key, Metric, Table
 from tessera.settings.evaluation import Evaluation, Significance
 
+_OF_LISTS = ("coverage", "gini", "popularity")
+"""Metrics of what is recommended, which is of the whole catalogue under every protocol."""
+
 
 @dataclass(kw_only=True)
 class RankingTable(Table[RankingRun]):
@@ -110,10 +113,11 @@ class RankingTable(Table[RankingRun]):
         return self.filled(dict.fromkeys([*shown, *map(Column, beside)]))
 
     def header(self, column: Column) -> str:
-        """What stands over a column, with the protocol when that is not the full ranking."""
+        """What stands over a column, with the protocol where targets are ranked by another than the full one."""
         if column.metric == drop_of(self.main):
             return f"{column.group} drop in %"
-        full = self.protocol == "full" or column.group == AMONG_COLD
+        of_lists = column.metric.partition("@")[0] in _OF_LISTS
+        full = self.protocol == "full" or column.group == AMONG_COLD or of_lists
         text = f"{column.metric} beside {column.group}" if column.kind == NATURAL else super().header(column)
         return text + ("" if full else f" ({self.protocol})")
 
@@ -222,7 +226,8 @@ class RankingTable(Table[RankingRun]):
         if not self.cold_columns:
             return []
         by_chance = []
-        for group, where in ((AMONG_ALL, "the whole catalogue"), (AMONG_COLD, "cold items alone")):
+        among_all = "the whole catalogue" if self.protocol == "full" else f"the target and {self.protocol} negatives"
+        for group, where in ((AMONG_ALL, among_all), (AMONG_COLD, "cold items alone")):
             content = self.cold[group]
             given = ", ".join(f"{c.metric} {content['chance'][c.metric]:.4f}" for c in self.cold_columns[:2])
             by_chance.append(f"{given} among {where} ({content['candidates']:,.0f} ranked on average)")

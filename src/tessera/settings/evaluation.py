@@ -111,7 +111,8 @@ class Significance(Settings):
     """A system (`popular`, `id`): every run is then compared with it under its own recommender, heuristics under its
     first; or one run, as `system/recommender` (`id/sasrec`); null takes the first trained run of the experiment."""
     method: Literal["randomization", "bootstrap", "t_test"] = "randomization"
-    """Paired sign-flip randomisation, paired bootstrap, or the paired t-test."""
+    """Paired sign-flip randomisation, paired bootstrap, or the paired t-test; of fewer than ten users always the
+    first."""
     resamples: int = Field(10_000, ge=100)
     """Resamples of the first two."""
     level: float = Field(0.05, gt=0, lt=1)

@@ -124,6 +124,36 @@ def test_amazon_2023(make: Callable[..., Any], write: Callable[..., str]) -> Non
     assert made.items["P"]["image"] == "2.jpg"
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_a_product_page_counts_of_sales_and_reviews_is_no_text(
+    packed: bool, make: Callable[..., Any], write: Callable[..., str]
+) -> None:
+    """The page was read after every held-out purchase."""
+    row = {"rating": 4.0, "parent_asin": "P", "user_id": "U", "timestamp": 1_588_687_728_923}
+    details = {
+        "Best Sellers Rank": {"Video Games": 33, "Nintendo Switch Games": 5},
+        "Amazon Best Sellers Rank:": "#5 in Toys",
+        "Customer Reviews": {"ratings_count": 17, "stars": "4.9"},
+        "Size": "1",
+    }
+    product = {"parent_asin": "P", "title": "T", "average_rating": 4.9, "rating_number": 17,
+               "details": json.dumps(details) if packed else details}  # fmt: skip
+    files = {"path": write("r.jsonl", jsonl(row)), "metadata": write("m.jsonl", jsonl(product))}
+    made = make(only_raw=True, source="amazon_2023", **files)
+    assert made.items["P"]["attributes"] == {"details": "Size: 1"}
+
+
+def test_a_recbole_item_file_tells_no_counts(make: Callable[..., Any], write: Callable[..., str]) -> None:
+    inter = "user_id:token\titem_id:token\ttimestamp:float\nu\ti\t1\n"
+    items = (
+        "item_id:token\ttitle:token_seq\tsales_rank:float\titem_stars:float\titem_review_count:float\tbrand:token\n"
+        "i\tLamp\t7\t4.5\t12\tOak\n"
+    )
+    made = make(only_raw=True, source="recbole", path=write("x.inter", inter), items_file=write("x.item", items))
+    assert made.items["i"]["title"] == "Lamp"
+    assert made.items["i"]["attributes"] == {"brand": "Oak"}
+
+
 def test_yelp(make: Callable[..., Any], write: Callable[..., str]) -> None:
     tips = jsonl(
         {"user_id": "u", "business_id": "b", "date": "2011-02-09", "text": "t"},

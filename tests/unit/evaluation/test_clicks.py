@@ -79,6 +79,21 @@ def test_gauc_weighs_users_by_impressions():
     assert clicks.gauc(clicks.by_user(users, labels, scores)) == pytest.approx(total / weight, abs=1e-12)
 
 
+def test_every_user_has_the_auc_of_their_own_impressions():
+    generator = np.random.default_rng(5)
+    users = generator.choice([3, 8, 9, 40, 41], 400)
+    users[:3] = 77  # one class alone
+    labels, scores = (generator.random(400) < 0.3).astype(float), generator.integers(0, 12, 400) / 12
+    labels[:3] = 1
+    made = clicks.by_user(users, labels, scores)
+    for user, own in zip(made.users, made.auc, strict=True):
+        expected = clicks.auc(labels[users == user], scores[users == user])
+        assert np.isnan(own) if expected is None else own == expected
+    assert np.isnan(made.auc).sum() == 1
+    empty = clicks.by_user(users[:0], labels[:0], scores[:0])
+    assert empty.auc.shape == (0,)
+
+
 def test_log_loss_and_ece_by_hand():
     labels, found = np.array([1, 0, 1, 0]), np.array([0.8, 0.4, 0.9, 0.1])
     expected = -np.mean([np.log(0.8), np.log(0.6), np.log(0.9), np.log(0.9)])

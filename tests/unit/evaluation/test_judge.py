@@ -14,11 +14,16 @@ ITEMS = 40
 
 
 class Scorer:
-    """Scores by a fixed matrix of the last item; reads at most `max_history` items."""
+    """Scores by a fixed matrix of the last item; reads at most `max_history` items.
 
-    def __init__(self, max_history=None):
+    With `lowest` every third item has the score of what is masked, which it is not.
+    """
+
+    def __init__(self, max_history=None, lowest=False):
         self.max_history = max_history
         self.matrix = np.random.default_rng(0).integers(0, 9, (ITEMS + 1, ITEMS)).astype(np.float32)
+        if lowest:
+            self.matrix[:, ::3] = -np.inf
 
     def __call__(self, histories):
         last = histories.items[torch.arange(len(histories)), histories.lengths - 1]
@@ -38,19 +43,18 @@ def brute_force(scorer, cases, case, mask):
     scores = scorer.matrix[history[-1] if len(history) else 0].copy()
     target = cases.targets[case] - 1
     value = scores[target]
-    if mask:
-        if target + 1 in history:
-            return np.inf
-        scores[[i - 1 for i in history]] = -np.inf
-    others = np.delete(scores, target)
+    if mask and target + 1 in history:
+        return np.inf
+    others = np.delete(scores, [target, *(i - 1 for i in history)] if mask else [target])
     return 1 + (others > value).sum() + 0.5 * (others == value).sum()
 
 
 @pytest.mark.parametrize("mask", [True, False])
 @pytest.mark.parametrize("batch", [1, 7, 256])
 @pytest.mark.parametrize("max_history", [None, 2])
-def test_ranks_are_those_of_a_loop_over_users(mask, batch, max_history):
-    cases, scorer = make_cases(), Scorer(max_history)
+@pytest.mark.parametrize("lowest", [False, True])
+def test_ranks_are_those_of_a_loop_over_users(mask, batch, max_history, lowest):
+    cases, scorer = make_cases(), Scorer(max_history, lowest)
     found = rank_cases(scorer, cases, Evaluation(mask_seen=mask, batch_users=batch), recommend=5)
     expected = [brute_force(scorer, cases, case, mask) for case in range(len(cases))]
     np.testing.assert_array_equal(found.ranks, expected)
@@ -59,6 +63,17 @@ def test_ranks_are_those_of_a_loop_over_users(mask, batch, max_history):
             seen = set(cases.history(case))
             assert not seen & set(found.recommended[case])
             assert found.candidates[case] == ITEMS - len(seen)
+
+
+def test_a_target_of_the_lowest_score_ties_with_no_empty_place():
+    cases, scorer = make_cases(), Scorer(lowest=True)
+    settings = Evaluation(candidates=SampledRanking(kind="sampled", negatives=4), mask_seen=True)
+    drawn = np.random.default_rng(2).integers(1, ITEMS + 1, (len(cases), 4)).astype(np.int32)
+    drawn = np.where(drawn == cases.targets[:, None], 0, drawn)
+    wide = np.concatenate([drawn, np.zeros((len(drawn), 6), drawn.dtype)], axis=1)
+    one, other = (rank_cases(scorer, cases, settings, candidates) for candidates in (drawn, wide))
+    np.testing.assert_array_equal(one.ranks, other.ranks)
+    np.testing.assert_array_equal(one.candidates, other.candidates)
 
 
 def test_a_shuffled_order_of_cases_gives_the_same_table():

@@ -172,3 +172,30 @@ def test_resampled_pairs_agree_with_the_t_test() -> None:
     values = noisy(400, 0.0, seed=8, comparisons=3) + np.array([0.0, 0.05, 0.16])
     by_resamples = significance.pairwise(values, Significance(resamples=20_000))
     assert by_resamples == pytest.approx(significance.pairwise(values, Significance(method="t_test")), abs=0.02)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 7, 10])
+@pytest.mark.parametrize("method", ["randomization", "bootstrap", "t_test"])
+def test_the_rounding_of_means_over_seeds_is_no_difference(seeds: int, method: str) -> None:
+    """As many equal values, added and divided, are not always the value: the last bit leans the same way for all."""
+    ranks = np.random.default_rng(0).integers(1, 40, 300)
+    values = 1 / np.log2(1 + ranks)
+    mean = sum([values] * seeds, np.zeros(300)) / seeds
+    shares = sum([values / seeds] * seeds, np.zeros(300))
+    differences = np.stack([mean - values, shares - values], axis=1)
+    assert (p_values(differences, Significance(method=method)) == 1).all()  # type: ignore[arg-type]
+
+
+def test_hits_in_thirds_that_make_up_for_each_other_are_no_difference() -> None:
+    values = np.concatenate([np.full(60, 1 / 3), np.full(30, -2 / 3)])
+    assert randomization(np.random.default_rng(1).permutation(values), 500)[0] == 1
+
+
+@pytest.mark.parametrize("method", ["bootstrap", "t_test"])
+@pytest.mark.parametrize("users", [2, 3, 9])
+def test_few_users_are_tested_by_their_signs(users: int, method: str) -> None:
+    settings = Significance(method=method)  # type: ignore[arg-type]
+    assert p_values(np.full((users, 1), 0.5), settings) == pytest.approx([2 / 2**users])
+    assert significance.least_p(settings, 4, users) == 0.0
+    # of ten it is what the config names
+    assert p_values(np.full((10, 1), 0.5), settings)[0] < 2 / 2**10

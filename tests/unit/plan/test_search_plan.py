@@ -133,7 +133,7 @@ def test_final_trainings_read_what_was_chosen_and_their_own_settings_stay() -> N
     for name in made.trained:
         noun = Noun("run", name)
         assert jobs.settings(noun, "shop") == other.settings(noun, "shop")
-    assert jobs.trial("id/sasrec", 3) == other.trial("id/sasrec", 3)
+    assert jobs.trial("id/sasrec", 3, "shop") == other.trial("id/sasrec", 3, "shop")
     assert "test" not in str(jobs.inputs(jobs.searched_run("id/sasrec"), "shop"))
 
 
@@ -144,7 +144,7 @@ def test_later_rounds_are_asked_for_from_all_trials_before_them(sampler: str) ->
     name = "id/sasrec"
     for trial in range(3):  # those of the first round are as they are without learning
         assert jobs.asked("shop", name, trial) == {}
-        assert jobs.trial(name, trial) == sobol.trial(name, trial)
+        assert jobs.trial(name, trial, "shop") == sobol.trial(name, trial, "shop")
     for trial, number in ((3, 1), (5, 1), (6, 2), (7, 2)):
         assert jobs.asked("shop", name, trial) == {"asked": jobs.search_file("shop", name, f"round-{number}.json")}
         assert trial_run(made, name, trial).chosen == {}

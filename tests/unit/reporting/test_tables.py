@@ -191,13 +191,14 @@ def test_markdown_escapes() -> None:
     assert formats.escape_markdown("a|b <i> *x*\n`y`") == r"a\|b \<i\> \*x\* \`y\`"
 
 
-def test_sampled_protocol_is_in_every_header(results: Path, tmp_path: Path) -> None:
+def test_sampled_protocol_is_in_every_header_of_what_it_ranks(results: Path, tmp_path: Path) -> None:
     tree = copy(results, tmp_path)
     for path in metric_files(tree):
         edit(path, protocol="100 sampled")
     found = collect("bazaar", metric_files(tree), ORDER, Evaluation(), Significance(resamples=100))
     assert "NDCG@10 (100 sampled)" in formats.markdown(found)
     assert "NDCG@10 (100 sampled)" in formats.csv_text(found).splitlines()[0]
+    assert found.header(Column("coverage@10")) == "coverage@10"  # of lists, which are of the whole catalogue
 
 
 def test_mixed_protocols_are_refused(results: Path, tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ Recommendation, 2024.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from tessera.data.files import find
 from tessera.data.identifiers import id_text
 from tessera.data.log import Item, RawLog
+from tessera.data.popularity_fields import without_counts
 from tessera.data.sources.json_lines import check_keys, first_objects, json_objects, json_rows, json_schema
 from tessera.data.text import as_text, as_title
 from tessera.settings.sources.amazon_base import AmazonSource
@@ -78,11 +80,23 @@ def _first(product: dict[str, Any], keys: tuple[str, ...]) -> str:
             text = as_text(value, " ")
         elif key in ("category", "categories"):
             text = as_text(value, " > ")
+        elif key == "details":
+            text = as_text(_details(value))
         else:
             text = as_text(value)
         if text:
             return text
     return ""
+
+
+def _details(value: Any) -> Any:
+    """The table of a product's page, which some files hold as a text of JSON, without its rank by sales and reviews."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return value
+    return without_counts(value) if isinstance(value, dict) else value
 
 
 def _pictures(product: dict[str, Any]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from tessera.artifacts.logs import log as logger
 from tessera.data.files import DataFileError, find
 from tessera.data.identifiers import id_text
 from tessera.data.log import Item, RawLog
+from tessera.data.popularity_fields import counts_interactions
 from tessera.data.sources.csv_rows import read_header
 from tessera.data.sources.samples import Sample, by_whole_columns, longest_history, merged
 from tessera.data.sources.text_rows import add_rows, field, text_rows
@@ -148,15 +149,22 @@ def _item_key(path: Path, plain: list[str]) -> str:
 
 
 def read_items(settings: RecBoleSource, log: RawLog) -> Iterator[Item]:
-    """Every column of the `.item` file but the id; token sequences stay one text."""
+    """Every column of the `.item` file but the id and what counts interactions; token sequences stay one text."""
     if settings.items_file is None:
         return
     path = find(settings.items_file)
+    left_out: set[str] = set()
     for names, frame in text_rows(path, "\t", log, encoding=settings.encoding):
         plain = _plain(names)
         key = _item_key(path, plain)
         title = next((name for name in _TITLES if name in plain), None)
+        counts = set(filter(counts_interactions, plain))
+        if counts - left_out:
+            logger.warning(
+                "%s: left out, since held-out interactions are counted in it: %s", path, ", ".join(sorted(counts))
+            )
+            left_out |= counts
         for fields in frame["fields"]:
             row = dict(zip(plain, fields, strict=True))
-            attributes = {name: text for name, text in row.items() if text and name not in (key, title)}
+            attributes = {name: text for name, text in row.items() if text and name not in {key, title, *counts}}
             yield Item(row[key], row[title] if title else None, attributes)
