@@ -19,8 +19,12 @@ from tessera.evaluation import metrics
 from tessera.evaluation.cold import KIND, cold_groups
 from tessera.evaluation.groups import effective_ranks, history_groups, item_groups, repeated
 from tessera.evaluation.histories import Histories, slices
-from tessera.evaluation.ranking import check_scores, mask_seen, ranks, top
+from tessera.evaluation.ranking import ScoreFormError, check_scores, mask_seen, ranks, top
 from tessera.settings.evaluation import Evaluation, FullRanking, SampledRanking
+
+SCORES_AT_ONCE = 1 << 25
+"""Scores (users x items) in memory at once: 128 MiB of float32."""
+MOST_USERS = 512
 
 
 class Scorer(Protocol):
@@ -28,6 +32,7 @@ class Scorer(Protocol):
 
     To one with an attribute `reads_times` that is true, histories are given with times. One with an attribute
     `unscored` gives this score, its lowest, to items of which it knows nothing: they are ranked, but never recommended.
+    What comes from one whose `gives_away` is true is written over; of others a copy is.
     """
 
     max_history: int | None
@@ -61,6 +66,7 @@ def rank_cases(
     recommend: int = 0,
     progress: Callable[[int], None] | None = None,
     cold: np.ndarray | None = None,
+    catalogue: int | None = None,
 ) -> Ranked:
     """Rank the target of every case.
 
@@ -73,8 +79,10 @@ def rank_cases(
         recommend: length of the recommended lists.
         progress: told how many cases were done.
         cold: (items + 1,) items without a training interaction, which are also ranked among themselves; None for none.
+        catalogue: how many items have to be scored; None takes as many as are.
     Raises:
         ScoreError: a score is NaN.
+        ScoreFormError: see `score`.
     """
     masked = masked_cases(cases, settings)
     unscored = getattr(scorer, "unscored", -torch.inf)
@@ -85,7 +93,8 @@ def rank_cases(
     for begin in range(0, len(cases), settings.batch_users):
         chosen = order[begin : begin + settings.batch_users]
         starts, lengths = cases.offsets[:-1][chosen], cases.lengths[chosen]
-        judge.rank(chosen, score(scorer, cases.items, starts, lengths, cases.users[chosen], cases.times), ranking)
+        scores = score(scorer, cases.items, starts, lengths, cases.users[chosen], cases.times, catalogue)
+        judge.rank(chosen, scores, ranking)
         if progress is not None:
             progress(len(chosen))
     return ranking
@@ -238,6 +247,7 @@ def score(
     lengths: np.ndarray,
     users: np.ndarray,
     times: np.ndarray | None = None,
+    catalogue: int | None = None,
 ) -> Tensor:
     """(users, items) scores after slices of `items`, of which the scorer reads the ends that it can.
 
@@ -248,12 +258,37 @@ def score(
         lengths: of the slices.
         users: ids, 0 is nobody known.
         times: seconds beside `items`; None where no time is known.
+        catalogue: how many items have to be scored; None takes as many as are.
+    Raises:
+        ScoreFormError: the scorer gives no floats of this shape.
     """
     if scorer.max_history is not None:
         kept = np.minimum(lengths, scorer.max_history)
         starts, lengths = starts + lengths - kept, kept
     read = times if reads_times(scorer) else None
-    return scorer(slices(items, starts, lengths, users, read))
+    scores = scorer(slices(items, starts, lengths, users, read))
+    _check_form(scorer, scores, len(users), catalogue)
+    return scores if getattr(scorer, "gives_away", False) else scores.clone()
+
+
+def _check_form(scorer: Scorer, scores: object, users: int, catalogue: int | None) -> None:
+    if isinstance(scores, Tensor) and scores.is_floating_point() and scores.ndim == 2:
+        width = scores.shape[1] if catalogue is None else catalogue
+        if scores.shape == (users, width):
+            return
+    shape = f" {tuple(scores.shape)}" if isinstance(scores, (Tensor, np.ndarray)) else ""
+    kind = str(scores.dtype) if isinstance(scores, Tensor) else type(scores).__name__
+    items = "items" if catalogue is None else f"{catalogue}"
+    name = getattr(scorer, "model", scorer).__class__.__name__
+    raise ScoreFormError(
+        f"{name} gives {kind}{shape} as scores of {users} histories; expected a tensor of floats ({users}, {items}): a "
+        "column an item, item 1 in the first, and none for the padding"
+    )
+
+
+def users_at_once(items: int) -> int:
+    """How many users are scored together, so that memory is bounded whatever the size of the catalogue."""
+    return max(1, min(MOST_USERS, SCORES_AT_ONCE // max(1, items)))
 
 
 def reads_times(scorer: Scorer) -> bool:
@@ -375,13 +410,15 @@ def counted_cases(cases: Cases, settings: Evaluation) -> Cases:
     return cases.take(np.flatnonzero(~cases.repeats))
 
 
-def validation_metrics(scorer: Scorer, cases: Cases, settings: Evaluation) -> dict[str, float]:
+def validation_metrics(
+    scorer: Scorer, cases: Cases, settings: Evaluation, catalogue: int | None = None
+) -> dict[str, float]:
     """NDCG@10 and Hit@10 of the validation cases, full ranking, for early stopping.
 
     Those that `repeat_targets: drop` leaves out are not ranked.
     """
     started = time.monotonic()
-    target_ranks = rank_cases(scorer, counted_cases(cases, settings), settings).ranks
+    target_ranks = rank_cases(scorer, counted_cases(cases, settings), settings, catalogue=catalogue).ranks
     return {
         "NDCG@10": float(metrics.ndcg(target_ranks, 10).mean()),
         "Hit@10": float(metrics.hit(target_ranks, 10).mean()),

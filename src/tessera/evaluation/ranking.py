@@ -19,6 +19,10 @@ class ScoreError(ValueError):
     """Scores that cannot be ranked."""
 
 
+class ScoreFormError(ValueError):
+    """What a scorer gives is no table of scores."""
+
+
 def tiles(scores: Tensor) -> Iterator[slice]:
     """Rows of (users, items) scores that are looked at together, again and again; on a device all."""
     size = max(1, _TILE // scores.shape[1]) if scores.device.type == "cpu" else len(scores)

@@ -113,7 +113,9 @@ def keep_share(scores: Tensor, special: Tensor, share: float) -> Tensor:
     """Scores (batch, items) in which special items that were reached take at least a share of every list.
 
     The c-th best of them comes after at most c (1 - share) / share others (TIGER, section 4.3: at most a share epsilon
-    of a list are items without training interactions; here they get it wherever enough of them were reached).
+    of a list are items without training interactions; here they get it wherever enough of them were reached). Where
+    the last others that may come before it tie with the next, it comes before all of these. Of special items that tie,
+    the one with the lower number is the better: all in one place would take more than their share.
 
     Args:
         scores: see `item_scores`.
@@ -121,14 +123,19 @@ def keep_share(scores: Tensor, special: Tensor, share: float) -> Tensor:
         share: above 0 and below 1.
     """
     lowest = scores.amin(1, keepdim=True)
-    order = scores[:, special].argsort(dim=1, descending=True)
+    order = scores[:, special].argsort(dim=1, descending=True, stable=True)
     mine = scores[:, special].gather(1, order)
     others = scores[:, ~special].sort(dim=1, descending=True).values
     if not mine.shape[1] or not others.shape[1]:
         return scores
     number = torch.arange(1, mine.shape[1] + 1, device=scores.device)
     before = (number * ((1 - share) / share)).floor().long().clamp_max(others.shape[1])
-    above = torch.cat([others[:, :1] + 1, others], 1)[:, before]
+    # where the next other ties with some of these, how many come before all that tie
+    place = torch.arange(others.shape[1], device=scores.device)
+    new = torch.cat([torch.ones_like(others[:, :1], dtype=torch.bool), others[:, 1:] != others[:, :-1]], 1)
+    first = torch.where(new, place, 0).cummax(1).values
+    whole = torch.cat([first, torch.full_like(first[:, :1], others.shape[1])], 1)[:, before]
+    above = torch.cat([others[:, :1] + 1, others], 1).gather(1, whole)
     # just below the last item that may come before, and below the special one before it
     turn = torch.arange(mine.shape[1], device=scores.device)
     raised = _from_steps((_steps(above) - 1 + turn).cummin(1).values - turn, above.dtype)

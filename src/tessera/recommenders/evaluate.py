@@ -68,8 +68,8 @@ def evaluate_run(
     chosen = read_candidates(candidates, cases, len(popularity) - 1) if candidates else None
     started = time.monotonic()
     with Progress("test users", len(cases), "users") as progress:
-        cold = popularity == 0
-        ranked = rank_cases(scorer, cases, settings, chosen, settings.recommendations, progress.update, cold)
+        cold, items = popularity == 0, len(popularity) - 1
+        ranked = rank_cases(scorer, cases, settings, chosen, settings.recommendations, progress.update, cold, items)
     seconds = time.monotonic() - started
     table = evaluation_table(cases, ranked, popularity)
     digests = {

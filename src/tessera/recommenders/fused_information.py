@@ -117,8 +117,9 @@ class CompressedInformation(nn.Module):
         """() how badly the estimators know what they were asked about in this step."""
         losses = []
         for asked in self.asked:
-            means, log_variances = self.estimators[asked.name](asked.x)
-            losses.append(likelihood_loss(means, log_variances, asked.y))
+            with torch.autocast(asked.x.device.type, enabled=False):  # in the precision in which they are asked
+                means, log_variances = self.estimators[asked.name](asked.x)
+                losses.append(likelihood_loss(means, log_variances, asked.y))
         self.asked = []
         if not losses:  # a step without two items: still a loss with a gradient
             return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0

@@ -24,6 +24,8 @@ class MultiInterest(nn.Module, ABC):
             horizons = 2.0 ** torch.arange(settings.vectors)
             self.ages = nn.Parameter(-torch.arange(settings.max_length) / horizons[:, None])
         self.norm = nn.LayerNorm(settings.dim) if settings.norm else None
+        # at the size that a norm gives: trained vectors begin far below one, where nothing saturates and little learns
+        self.scale = settings.dim**0.5 if settings.norm else 1.0
 
     def forward(self, inputs: Tensor, visible: Tensor) -> Tensor:
         """(batch, ends, K, dim) of item vectors (batch, length, dim); each end sees the items up to a last one.
@@ -32,8 +34,7 @@ class MultiInterest(nn.Module, ABC):
             inputs: item vectors, oldest first.
             visible: (batch, ends, length) bool.
         """
-        # at the size that a norm gives: trained vectors begin far below one, where nothing saturates and little learns
-        vectors = self.read(inputs * inputs.shape[2] ** 0.5, visible)
+        vectors = self.read(inputs * self.scale, visible)
         return vectors if self.norm is None else self.norm(vectors)
 
     @abstractmethod

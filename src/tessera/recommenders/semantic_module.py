@@ -1,7 +1,7 @@
 """The semantic side of EIMF-style learning: written interests of typical users, aligned with the users' vectors.
 
-In training alone. Every step draws some typical users; each history is a user's training items but the last, which is
-what the writer of the interests was told, and the last item is predicted.
+In training alone. Every step draws some typical users; each history is the end of a user's training items but the last,
+of which the writer of the interests was told the end, too, and the last item is predicted.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from tessera.artifacts.models import write_model
 from tessera.artifacts.run_folder import DESCRIPTION
 from tessera.data.dataset import Cases, Dataset, load_dataset, read_raw_ids
 from tessera.evaluation.groups import repeat_warning
-from tessera.evaluation.judge import counted_cases, validation_metrics
+from tessera.evaluation.judge import counted_cases, users_at_once, validation_metrics
 from tessera.evaluation.ranking import ScoreError
 from tessera.language.models import fingerprint
 from tessera.recommenders.inputs import RunInputs
@@ -217,14 +217,14 @@ def _train_network(
         warm.into(model)
     if selected:
         model.select(selected)
-    judged = validation_settings(run)
-    cases = dataset.cases("valid", model.reads_times)
+    cases, items = dataset.cases("valid", model.reads_times), len(dataset.train_counts) - 1
+    judged = validation_settings(run, items)
     if needed is None:
         cases = validation_cases(run, cases, judged)
 
     def validate() -> dict[str, float]:
         try:
-            return validation_metrics(as_scorer(model, machine.device), cases, judged)
+            return validation_metrics(as_scorer(model, machine.device), cases, judged, items)
         except ScoreError as error:  # the loss before the last step was finite still
             raise TrainingError(
                 f"{run.row}: {error}: the weights are no numbers after the last step; lower training.learning_rate or "
@@ -246,9 +246,9 @@ def _train_network(
     return engine.fit(), model
 
 
-def validation_settings(run: Run) -> Evaluation:
-    """How validation cases are judged: masks and repeats as the test has them."""
-    return Evaluation(batch_users=512, mask_seen=run.mask_seen, repeat_targets=run.repeat_targets)
+def validation_settings(run: Run, items: int) -> Evaluation:
+    """How validation cases are judged over a catalogue of so many items: masks and repeats as the test has them."""
+    return Evaluation(batch_users=users_at_once(items), mask_seen=run.mask_seen, repeat_targets=run.repeat_targets)
 
 
 def validation_cases(run: Run, cases: Cases, judged: Evaluation) -> Cases:

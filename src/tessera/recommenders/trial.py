@@ -80,6 +80,7 @@ def _validation(run: Run, data: Path, inputs: RunInputs, weights: Path) -> float
     """What decides among systems, of one as it stands when training is over: NDCG@10 of the same validation cases."""
     dataset = load_dataset(data)
     scorer = load_scorer(weights, run, dataset.train_counts, inputs)
-    judged = validation_settings(run)
+    items = len(dataset.train_counts) - 1
+    judged = validation_settings(run, items)
     cases = validation_cases(run, dataset.cases("valid", reads_times(scorer)), judged)
-    return validation_metrics(scorer, cases, judged)["NDCG@10"]
+    return validation_metrics(scorer, cases, judged, items)["NDCG@10"]

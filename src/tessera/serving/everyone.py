@@ -18,12 +18,12 @@ from tessera.artifacts.tables import RECOMMENDATIONS, metadata
 from tessera.data.dataset import Dataset, load_dataset, read_raw_ids
 from tessera.data.id_list import read_ids
 from tessera.data.identifiers import id_text, positions_in
-from tessera.evaluation.judge import Scorer, reads_times
+from tessera.evaluation.judge import Scorer, reads_times, users_at_once
 from tessera.recommenders.evaluate import load_scorer
 from tessera.recommenders.inputs import RunInputs
 from tessera.serving.catalogue import Catalogue, Mask, read_catalogue
 from tessera.serving.folder import RunFiles
-from tessera.serving.lists import Lists, rank, users_at_once
+from tessera.serving.lists import Lists, rank
 from tessera.settings.kinds import load
 from tessera.settings.recommend import Recommend
 from tessera.settings.runs import Run

@@ -19,13 +19,13 @@ from tessera.artifacts.models import write_tensors
 from tessera.artifacts.places import place
 from tessera.data.dataset import load_dataset
 from tessera.data.hub import push_folder, token_problem
-from tessera.evaluation.judge import Scorer, reads_times
+from tessera.evaluation.judge import Scorer, reads_times, users_at_once
 from tessera.recommenders.systems.base import VectorScorer
 from tessera.serving.card import Facts, model_card
 from tessera.serving.catalogue import Catalogue
 from tessera.serving.folder import RunFiles, check_new, copy_run, new_folder
 from tessera.serving.index import build, check_kind, recalls
-from tessera.serving.lists import states_after, users_at_once
+from tessera.serving.lists import states_after
 from tessera.serving.tower import TowerError, write_tower
 from tessera.settings.export import Export, onnx_problem
 

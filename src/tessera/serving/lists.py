@@ -12,14 +12,11 @@ from torch import Tensor
 
 from tessera.data.padding import padded
 from tessera.evaluation.histories import Histories
-from tessera.evaluation.judge import Scorer, score
+from tessera.evaluation.judge import Scorer, score, users_at_once
 from tessera.evaluation.ranking import check_scores, top
 from tessera.recommenders.systems.base import VectorScorer
 from tessera.serving.catalogue import Catalogue, Mask
 
-SCORES_AT_ONCE = 1 << 25
-"""Scores (users x items) in memory at once: 128 MiB of float32."""
-MOST_USERS = 512
 History = npt.NDArray[np.int32]
 
 
@@ -33,11 +30,6 @@ class Lists:
     """(users, k) scores of the system; training interactions where `popular`."""
     popular: Mask
     """(users,) whose history is empty: the most popular items stand there, not the system's."""
-
-
-def users_at_once(items: int) -> int:
-    """How many users are scored together, so that memory is bounded whatever the size of the catalogue."""
-    return max(1, min(MOST_USERS, SCORES_AT_ONCE // max(1, items)))
 
 
 def best(scores: Tensor, k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -80,6 +72,7 @@ def rank(
         times: seconds of every history's items, for systems that read them; None where no time is known.
     Raises:
         ScoreError: a score is NaN.
+        ScoreFormError: see `judge.score`.
     """
     count = len(histories)
     lists = Lists(np.zeros((count, k), np.int64), np.zeros((count, k), np.float32), np.zeros(count, bool))
@@ -96,7 +89,7 @@ def rank(
         flat = np.concatenate([histories[number] for number in part])
         with torch.no_grad():
             clock = np.concatenate([times[number] for number in part]) if times is not None else None
-            scores = score(scorer, flat, offsets[:-1], lengths[part], who[part], clock)
+            scores = score(scorer, flat, offsets[:-1], lengths[part], who[part], clock, len(catalogue))
         check_scores(scores, torch.from_numpy(who[part]))
         if (unscored := getattr(scorer, "unscored", -torch.inf)) > -torch.inf:
             scores.masked_fill_(scores <= unscored, -torch.inf)

@@ -13,13 +13,13 @@ import pandas as pd
 import torch
 from pydantic import ValidationError
 
-from tessera.evaluation.judge import Scorer, reads_times
+from tessera.evaluation.judge import Scorer, reads_times, users_at_once
 from tessera.evaluation.nearest import MOST_DENSE, nearest
 from tessera.recommenders.evaluate import load_scorer
 from tessera.recommenders.systems.base import VectorScorer
 from tessera.serving.catalogue import Catalogue, Mask, read_catalogue
 from tessera.serving.folder import RunFiles, run_files, save_run
-from tessera.serving.lists import History, best, rank, states_after, users_at_once
+from tessera.serving.lists import History, best, rank, states_after
 from tessera.serving.new_items import new_to, read_products, widen, wider
 from tessera.settings.base import ConfigError, explain
 from tessera.settings.export import Export

@@ -8,6 +8,7 @@ from tessera.data.dataset import Cases
 from tessera.evaluation.candidates import parse_candidates, read_candidates, sample_candidates
 from tessera.evaluation.groups import history_groups, item_groups
 from tessera.evaluation.judge import evaluation_table, rank_cases, summarize
+from tessera.evaluation.ranking import ScoreFormError
 from tessera.settings.evaluation import Evaluation, SampledRanking
 
 ITEMS = 40
@@ -182,3 +183,44 @@ def test_an_unknown_item_in_a_candidates_file_is_named_with_its_line(tmp_path):
     file.write_text("1 1 2\n2 1 99\n")
     with pytest.raises(ArtifactError, match=r"line 2: item '99' is not in the dataset"):
         parse_candidates(file, ["", "1", "2"], ["", "1", "2"])
+
+
+class Wrong(Scorer):
+    """Gives something else than floats (histories, items)."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.form = form
+
+    def __call__(self, histories):
+        return self.form(super().__call__(histories))
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        (lambda s: torch.cat([s[:, :1], s], 1), r"torch.float32 \(30, 41\)"),  # with the padding
+        (lambda s: s[0], r"torch.float32 \(40,\)"),
+        (lambda s: s[:1], r"torch.float32 \(1, 40\)"),
+        (lambda s: s.numpy(), r"ndarray \(30, 40\)"),
+        (lambda s: s.long(), r"torch.int64 \(30, 40\)"),
+        (lambda s: None, "NoneType"),
+    ],
+)
+def test_scores_of_another_form_are_refused(form, said):
+    expected = rf"Wrong gives {said} as scores of 30 histories; expected a tensor of floats \(30, 40\)"
+    with pytest.raises(ScoreFormError, match=expected):
+        rank_cases(Wrong(form), make_cases(), Evaluation(), catalogue=ITEMS)
+
+
+@pytest.mark.parametrize("form", [lambda kept, n: kept[:n], lambda kept, n: kept[:1].expand(n, -1)])
+def test_what_a_scorer_keeps_is_not_written_over(form):
+    class Kept(Scorer):
+        def __call__(self, histories):
+            return form(self.matrix_of_users, len(histories))
+
+    scorer, settings = Kept(), Evaluation(batch_users=7)
+    scorer.matrix_of_users = torch.from_numpy(scorer.matrix.copy())
+    before = scorer.matrix_of_users.clone()
+    rank_cases(scorer, make_cases(), settings, recommend=5, catalogue=ITEMS)
+    assert torch.equal(scorer.matrix_of_users, before)

@@ -130,6 +130,17 @@ def test_every_kernel_is_its_definition_with_its_gradients(kernel: Kernel) -> No
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("rows", [2, 3, 64])
+def test_clouds_in_one_point_have_gradients_that_are_numbers(kernel: Kernel, rows: int) -> None:
+    x = torch.zeros(rows, 4, requires_grad=True)
+    value = kernel_mmd(x, torch.zeros(3, 4), kernel)
+    value.backward()
+    assert torch.isfinite(value)
+    assert x.grad is not None
+    assert torch.isfinite(x.grad).all()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_the_same_cloud_is_no_distance_away(kernel: Kernel) -> None:
     x, _ = clouds(20, 4)
     assert float(kernel_mmd(x, x[torch.randperm(20)], kernel)) == pytest.approx(0, abs=1e-7)

@@ -253,3 +253,22 @@ def test_special_items_that_are_high_already_stay():
     nothing = torch.zeros(40, dtype=torch.bool)
     assert torch.equal(keep_share(scores, nothing, 0.1), scores)
     assert torch.equal(keep_share(scores, ~nothing, 0.1), scores)
+
+
+@pytest.mark.parametrize("levels", [2, 4, 9])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_no_special_item_comes_later_than_its_share_says_where_others_tie(levels, share):
+    generator = torch.Generator().manual_seed(levels)
+    scores = -torch.randint(0, levels, (64, 24), generator=generator).float()
+    special = torch.arange(24) % 3 == 0
+    scores[:, special] -= 0.5  # none ties with another one
+    scores[:, 21:] = -20.0  # not reached
+    kept = keep_share(scores, special, share)
+    reached = [item for item in range(21) if special[item]]
+    assert torch.equal(kept[:, ~special], scores[:, ~special])
+    for before, after in zip(scores, kept, strict=True):
+        order = sorted(reached, key=lambda item: (-float(before[item]), item))
+        assert sorted(reached, key=lambda item: -float(after[item])) == order
+        for number, item in enumerate(order, 1):
+            others = int((after[~special] >= after[item]).sum())
+            assert others <= number * (1 - share) / share + 1e-9, (number, others)

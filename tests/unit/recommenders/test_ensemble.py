@@ -193,7 +193,7 @@ def test_shares_are_those_that_validation_prefers(
     with caplog.at_level(logging.INFO):
         train_run(run, data, files_of(run, root), tmp_path / "model.safetensors", tmp_path / "state")
     got = read_tensors(tmp_path / "model.safetensors")["shares"].numpy()
-    cases, judged = dataset.cases("valid"), validation_settings(run)
+    cases, judged = dataset.cases("valid"), validation_settings(run, len(dataset.train_counts) - 1)
     made = recommender(run).build(run, files_of(run, root), dataset.train_counts)
     tensors = read_tensors(weights(root, run.path))
 

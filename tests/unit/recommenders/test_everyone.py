@@ -16,6 +16,7 @@ import tessera
 from tessera.artifacts.models import read_model, write_model
 from tessera.artifacts.tables import read_table
 from tessera.data.dataset import load_dataset
+from tessera.evaluation import judge
 from tessera.evaluation.ranking import ScoreError
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.train import train_run
@@ -72,7 +73,7 @@ def test_every_user_gets_what_recommend_gives_after_all_that_is_known(model: Pat
 
 def test_blocks_change_nothing(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = everyone(model, tmp_path)
-    monkeypatch.setattr(lists, "MOST_USERS", 7)
+    monkeypatch.setattr(judge, "MOST_USERS", 7)
     monkeypatch.setattr("tessera.serving.everyone.ROWS_A_GROUP", 100)
     pd.testing.assert_frame_equal(everyone(model, tmp_path), expected, rtol=1e-4)
 
@@ -122,7 +123,7 @@ def test_nothing_is_half_written(model: Path, tmp_path: Path, monkeypatch: pytes
     tensors["items.weight"][5] = torch.nan
     broken = model.parents[1] / "seed-2/model.safetensors"
     write_model(broken, tensors, description)
-    monkeypatch.setattr(lists, "MOST_USERS", 7)
+    monkeypatch.setattr(judge, "MOST_USERS", 7)
     with pytest.raises(ScoreError, match="is NaN"):
         everyone(broken, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lists.csv", "lists.parquet"]

@@ -223,11 +223,14 @@ def test_weight_and_strength_are_chosen_once_on_validation_and_kept(data: Path, 
     # what was tried is what validation says of the pair
     model = build(run, inputs)
     model.load_state_dict(tensors)
-    cases = load_dataset(data).cases("valid")
+    dataset = load_dataset(data)
+    cases = dataset.cases("valid")
     for row, column in ((1, 0), (2, 1)):
         model.weight.fill_([0.0, 0.2, 0.8][row])
         model.strength.fill_([0.0, 4.0][column])
-        judged = validation_metrics(as_scorer(model, CPU), cases, validation_settings(run))
+        judged = validation_metrics(
+            as_scorer(model, CPU), cases, validation_settings(run, len(dataset.train_counts) - 1)
+        )
         assert float(tried[row, column]) == pytest.approx(judged["NDCG@10"])
     # a run that cannot be validated takes what the one that was had chosen
     description = output.with_suffix(".json")

@@ -46,10 +46,16 @@ def softmax(x: Floats) -> Floats:
 
 def normed(made: MultiInterest, vectors: Floats) -> Floats:
     """A layer norm of (K, dim), as its paper writes it."""
-    assert made.norm is not None
+    if made.norm is None:
+        return vectors
     centred = vectors - vectors.mean(1, keepdims=True)
     sizes = np.sqrt((centred**2).mean(1, keepdims=True) + 1e-5)
     return centred / sizes * made.norm.weight.detach().numpy() + made.norm.bias.detach().numpy()
+
+
+def size_of(made: MultiInterest) -> float:
+    """What items are multiplied by: as ComiRec has it, nothing."""
+    return 1.0 if made.norm is None else float(np.sqrt(DIM))
 
 
 def by_attention(made: SelfAttentive, seen: Floats) -> Floats:
@@ -59,7 +65,7 @@ def by_attention(made: SelfAttentive, seen: Floats) -> Floats:
     for k in range(NUMBER):
         logits = []
         for place, item in enumerate(seen):
-            told = item * np.sqrt(DIM)
+            told = item * size_of(made)
             if "positions" in weights:
                 told = told + weights["positions"][place]
             hidden = np.tanh(weights["hidden.weight"] @ told + weights["hidden.bias"])
@@ -67,8 +73,8 @@ def by_attention(made: SelfAttentive, seen: Floats) -> Floats:
             logits.append(
                 weights["attend.weight"][k] @ hidden + (weights["ages"][k, later] if "ages" in weights else 0)
             )
-        mean = sum(share * item * np.sqrt(DIM) for share, item in zip(softmax(np.array(logits)), seen, strict=True))
-        vectors.append(weights["readout.weight"] @ mean)
+        mean = sum(share * item * size_of(made) for share, item in zip(softmax(np.array(logits)), seen, strict=True))
+        vectors.append(weights["readout.weight"] @ mean if "readout.weight" in weights else mean)
     return normed(made, np.array(vectors))
 
 
@@ -78,7 +84,7 @@ def by_routing(made: Capsules, seen: Floats, rounds: int) -> Floats:
     counted = np.ones((len(seen), NUMBER))
     if made.ages is not None:
         counted = np.exp(made.ages.detach().numpy()[:, : len(seen)][:, ::-1].T)
-    seen = seen * np.sqrt(DIM)
+    seen = seen * size_of(made)
     agreement = np.zeros((len(seen), NUMBER))
     for number in range(rounds):
         capsules = np.zeros((NUMBER, DIM))
@@ -94,9 +100,10 @@ def by_routing(made: Capsules, seen: Floats, rounds: int) -> Floats:
     return normed(made, capsules)
 
 
+@pytest.mark.parametrize("norm", [True, False])
 @pytest.mark.parametrize(("rounds", "order"), [(1, "ages"), (2, "none"), (3, "ages")])
-def test_routing_is_that_of_loops(rounds: int, order: str) -> None:
-    made = network("capsules", iterations=rounds, order=order)
+def test_routing_is_that_of_loops(rounds: int, order: str, norm: bool) -> None:
+    made = network("capsules", iterations=rounds, order=order, norm=norm)
     assert isinstance(made, Capsules)
     inputs = torch.randn(2, LENGTH, DIM, dtype=torch.float64)
     vectors = made(inputs, causal(LENGTH).expand(2, -1, -1)).detach().numpy()
@@ -106,9 +113,10 @@ def test_routing_is_that_of_loops(rounds: int, order: str) -> None:
             np.testing.assert_allclose(vectors[row, end], wanted, rtol=1e-6)
 
 
+@pytest.mark.parametrize("form", [{}, {"norm": False}, {"norm": False, "readout": "none"}])
 @pytest.mark.parametrize("order", ["ages", "positions", "none"])
-def test_attention_is_that_of_loops(order: str) -> None:
-    made = network("attention", order=order)
+def test_attention_is_that_of_loops(order: str, form: dict[str, Any]) -> None:
+    made = network("attention", order=order, **form)
     assert isinstance(made, SelfAttentive)
     inputs = torch.randn(2, LENGTH, DIM, dtype=torch.float64)
     vectors = made(inputs, causal(LENGTH).expand(2, -1, -1)).detach().numpy()

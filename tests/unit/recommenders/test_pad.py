@@ -21,6 +21,7 @@ from tessera.data.dataset import load_dataset
 from tessera.evaluation.histories import Histories
 from tessera.objectives.mmd import kernel_mmd
 from tessera.recommenders.evaluate import evaluate_run
+from tessera.recommenders.item_encoders.parts import at_most
 from tessera.recommenders.popularity_bins import popularity_bins
 from tessera.recommenders.systems.base import as_scorer, recommender
 from tessera.recommenders.systems.pad import PAD
@@ -199,14 +200,22 @@ def test_the_items_of_a_step_are_aligned_once_each(kernel: str, table: Path) -> 
     assert set(losses) == {"recommendation", "alignment"}
 
 
-def test_more_items_than_are_compared_are_drawn_alike_everywhere(table: Path) -> None:
-    model = build(table, stage="align", align={"most_items": 4})
+def test_more_items_than_are_compared_are_drawn_alike_everywhere(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     members = torch.arange(1, 20)
-    chosen = model._some(members, 4, START)
+    chosen = at_most(members, 4, 1, 0, 0)
     assert len(chosen) == len(set(chosen.tolist())) == 4
     torch.manual_seed(99)
-    assert torch.equal(chosen, model._some(members, 4, START))
-    assert not torch.equal(chosen, model._some(members, 4, START.__class__(0, 1, 1, 0.0, {})))
+    assert torch.equal(chosen, at_most(members, 4, 1, 0, 0))
+    for key in ((1, 0, 1), (1, 1, 0), (2, 0, 0)):  # another step, epoch, seed
+        assert not torch.equal(chosen, at_most(members, 4, *key))
+    assert at_most(members, 19, 1, 0, 0) is members
+    # and PAD draws by the seed of its run
+    drawn: list[tuple[int, ...]] = []
+    monkeypatch.setattr(
+        "tessera.recommenders.systems.pad.at_most", lambda items, most, *key: drawn.append(key) or items[:most]
+    )
+    build(table, stage="align", align={"most_items": 4}).losses(Histories.of(HISTORIES.numpy()), START)
+    assert drawn == [(1, START.epoch, START.step)]
 
 
 def test_infonce_draws_each_item_to_itself(table: Path) -> None:

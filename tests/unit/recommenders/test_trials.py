@@ -137,7 +137,9 @@ def test_what_is_chosen_after_training_counts_in_a_search(data: Path, tmp_path: 
     train_run(run, data, RunInputs(), model, tmp_path / "state")
     dataset = load_dataset(data)
     scorer = load_scorer(model, run, dataset.train_counts, RunInputs())
-    expected = validation_metrics(scorer, dataset.cases("valid"), validation_settings(run))["NDCG@10"]
+    expected = validation_metrics(
+        scorer, dataset.cases("valid"), validation_settings(run, len(dataset.train_counts) - 1)
+    )["NDCG@10"]
     of_base = read_json(model.with_suffix(".json"))
     assert of_base["selected"] == {"weight": 0.9}
     assert read_json(tmp_path / "trial" / "trial.json")["validation"] == pytest.approx(expected, abs=1e-12)
@@ -231,7 +233,9 @@ def test_a_trial_of_a_mixture_is_judged_with_its_weight(tmp_path: Path) -> None:
         train_run(run, data, RunInputs(), folder / "model.safetensors", tmp_path / "trained")
         dataset = load_dataset(data)
         scorer = load_scorer(folder / "model.safetensors", run, dataset.train_counts, RunInputs())
-        judged = validation_metrics(scorer, dataset.cases("valid"), validation_settings(run))["NDCG@10"]
+        judged = validation_metrics(
+            scorer, dataset.cases("valid"), validation_settings(run, len(dataset.train_counts) - 1)
+        )["NDCG@10"]
         validations.append(read_json(folder / "trial.json")["validation"])
         assert validations[-1] == pytest.approx(judged, rel=1e-12)
     assert validations[0] != validations[1]

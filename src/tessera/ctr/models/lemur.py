@@ -334,10 +334,11 @@ class Model(ClickModel, AcrossRows):
         """Write the vectors of all queries and items, as the encoders have them now."""
         self._write(self._fresh())
 
-    def _write(self, vectors: Tensor) -> None:
+    def _write(self, vectors: Tensor, over: bool = True) -> None:
+        """Write vectors (items + 1, width) into the bank; unless `over`, of what it lacks alone."""
         for some in pieces(len(vectors)):
             items = torch.arange(some.start, some.stop, device=vectors.device)
-            real = items > 0
+            real = (items > 0) & (over | (self.bank.written[some] < 0).to(items.device))
             self.bank.write(items[real], vectors[some][real], int(self.get_buffer("clock")))
 
     def _fresh(self) -> Tensor:
@@ -363,11 +364,15 @@ class Model(ClickModel, AcrossRows):
 
     @torch.no_grad()
     def finish(self) -> None:
-        """The snapshot that judging reads: all of it was learned before the evaluated time."""
+        """The snapshot that judging reads: all of it was learned before the evaluated time.
+
+        A bank that is left as it is gets what it lacks: that an item was never written is told of no target in training
+        where all are read (p = 1), so what is told of it then, and what stands for its vector, has learned nothing.
+        """
         fresh = self._fresh()
         self._about = self._staleness(fresh)
-        if self.settings.regime != "bank" or self.settings.snapshot == "refreshed":
-            self._write(fresh)
+        whole = self.settings.regime != "bank" or self.settings.snapshot == "refreshed"
+        self._write(fresh, over=whole)
 
     def _staleness(self, fresh: Tensor) -> dict[str, Any]:
         """How the bank stands at the end: how much it holds, how old it is, and how near to what would be written."""

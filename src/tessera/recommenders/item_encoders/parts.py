@@ -122,6 +122,14 @@ def make_adapter(
     return nn.Sequential(*layers, last)
 
 
+def at_most(items: Tensor, most: int, *key: int) -> Tensor:
+    """Items (n,), or so many of them in their order, drawn by a key (seed, epoch, step): the same in all processes."""
+    if len(items) <= most:
+        return items
+    chosen = np.random.default_rng(key).permutation(len(items))[:most]
+    return items[torch.from_numpy(np.sort(chosen)).to(items.device)]
+
+
 def of_all_processes(targets: Tensor) -> Tensor:
     """The targets of the whole step: a contrast among fewer items would be another loss with every process more."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):

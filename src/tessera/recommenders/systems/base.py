@@ -138,7 +138,10 @@ class Recommender(nn.Module, ABC):
 
     @abstractmethod
     def score(self, histories: Histories, prepared: Any) -> Tensor:
-        """(batch, items) scores of the whole catalogue; `prepared` is what `prepare` gave."""
+        """(batch, items) scores of the whole catalogue, item 1 in the first column; `prepared` is what `prepare` gave.
+
+        The tensor is written over: it must be no part of what is kept.
+        """
 
     def score_known(self, histories: Histories, prepared: Any) -> Tensor:
         """`score`, but with `unscored` for items of which it knows nothing: the order is the same."""
@@ -191,6 +194,8 @@ class VectorRecommender(Recommender):
 
 class TrainedScorer:
     """A trained system as the judge asks it."""
+
+    gives_away = True
 
     def __init__(self, model: Recommender, device: torch.device) -> None:
         self.model, self.device = model.to(device).eval(), device
@@ -264,7 +269,7 @@ class Fixed(ABC):
 
     @abstractmethod
     def __call__(self, histories: Histories) -> Tensor:
-        """(batch, items) scores."""
+        """(batch, items) scores, item 1 in the first column."""
 
     def remarks(self, cases: Cases, evaluation: Evaluation) -> list[str]:
         """What must be said beside the numbers of these cases."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from tessera.objectives.invariance import gradient_penalty, variance_of_risks
 from tessera.recommenders.environments import Environments, MaskedFusion, Views
 from tessera.recommenders.fused_information import CompressedInformation, KeptInformation
 from tessera.recommenders.inputs import RunInputs, Table
-from tessera.recommenders.item_encoders.parts import of_all_processes
+from tessera.recommenders.item_encoders.parts import at_most, of_all_processes
 from tessera.recommenders.missing import Lost, Present, present_in_any
 from tessera.recommenders.risks import means_of_all
 from tessera.recommenders.systems.base import TrainingHistories, Validate, VectorRecommender
@@ -169,21 +168,14 @@ class InvariantRecommender(VectorRecommender):
         members: Tensor = of_all_processes(items).unique()  # type: ignore[no-untyped-call]
         losses: dict[str, Term] = {}
         if self.kept is not None and self.keep is not None:
-            kept = self.kept(views, self._some(members, self.keep.most_items, at))
+            kept = self.kept(views, at_most(members, self.keep.most_items, self.seed, at.epoch, at.step))
             losses["keep"] = Term(self.keep.weight * kept)
         if self.compressed is not None and self.compress is not None:
-            some = self._some(members, self.compress.most_items, at)
+            some = at_most(members, self.compress.most_items, self.seed, at.epoch, at.step)
             bound = self.compressed(self.environments, views, fused, some)
             losses["compress"] = Term(self.compress.weight * bound)
             losses["information"] = reported(bound.detach())
         return losses
-
-    def _some(self, members: Tensor, most: int, at: Position) -> Tensor:
-        """As many as are compared at most, the same in all processes."""
-        if len(members) <= most:
-            return members
-        chosen = np.random.default_rng((self.seed, at.epoch, at.step)).permutation(len(members))[:most]
-        return members[torch.from_numpy(np.sort(chosen)).to(members.device)]
 
     # ------------------------------------------------------------ new items
 

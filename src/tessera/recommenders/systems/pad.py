@@ -25,7 +25,7 @@ from tessera.objectives.losses.base import CatalogueLoss
 from tessera.objectives.mmd import kernel_mmd
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.ids import IdItemEncoder
-from tessera.recommenders.item_encoders.parts import of_all_processes
+from tessera.recommenders.item_encoders.parts import at_most, of_all_processes
 from tessera.recommenders.item_encoders.table import TableItemEncoder
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate, VectorRecommender
 from tessera.recommenders.tower import Tower
@@ -46,10 +46,10 @@ class PAD(VectorRecommender):
     stage: Tensor
 
     def __init__(
-        self, settings: PADSystem, towers: Mapping[str, Tower], gate: Gate, loss: CatalogueLoss, items: int
+        self, settings: PADSystem, towers: Mapping[str, Tower], gate: Gate, loss: CatalogueLoss, items: int, seed: int
     ) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.seed = settings, seed
         self.towers = nn.ModuleDict(towers)
         self.gate, self.loss, self.catalogue_size = gate, loss, items
         self.phases = tuple(settings.phases)
@@ -85,7 +85,7 @@ class PAD(VectorRecommender):
         if "text" in wanted:
             towers["text"] = Tower(text_items(settings, table, lost, dim), kind(run.backbone))
         loss = catalogue_loss(run.loss, torch.from_numpy(popularity))
-        model = cls(settings, towers, Gate(settings, popularity), loss, items)
+        model = cls(settings, towers, Gate(settings, popularity), loss, items, run.seed)
         model._share_table()
         return model
 
@@ -212,7 +212,7 @@ class PAD(VectorRecommender):
 
     def _alignment(self, settings: AlignmentPhase, items: Tensor, ids: Tensor, text: Tensor, at: Position) -> Tensor:
         """How unlike the ID vectors and the projected text of the step's items are, times its weight."""
-        members = self._some(self._members(items), settings.most_items, at)
+        members = at_most(self._members(items), settings.most_items, self.seed, at.epoch, at.step)
         if len(members) < 2:  # nothing that could be compared, but still a loss with a gradient
             return (ids.sum() + text.sum()) * 0
         weight = settings.weight or (0.01 if settings.kernel == "infonce" else 0.2)
@@ -229,14 +229,6 @@ class PAD(VectorRecommender):
         present = self._aligned().text.present()
         unique: Tensor = whole[whole > 0].unique()  # type: ignore[no-untyped-call]
         return unique[present[unique]]
-
-    @staticmethod
-    def _some(members: Tensor, most: int, at: Position) -> Tensor:
-        """As many as are compared at most, the same in all processes."""
-        if len(members) <= most:
-            return members
-        chosen = np.random.default_rng((at.epoch, at.step)).permutation(len(members))[:most]
-        return members[torch.from_numpy(np.sort(chosen)).to(members.device)]
 
     # ------------------------------------------------------------ scores
 

@@ -25,7 +25,7 @@ from tessera.objectives.losses.base import CatalogueLoss
 from tessera.recommenders.backbones.base import Backbone
 from tessera.recommenders.inputs import RunInputs, Table
 from tessera.recommenders.item_encoders.ids import IdItemEncoder
-from tessera.recommenders.item_encoders.parts import standard, standardized
+from tessera.recommenders.item_encoders.parts import at_most, standard, standardized
 from tessera.recommenders.missing import Lost, Present
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate, VectorRecommender
 from tessera.recommenders.tower import Tower
@@ -304,12 +304,7 @@ class TPAD(VectorRecommender):
     def _members(self, name: str, number: int, at: Position) -> Tensor:
         """(n,) items of a step whose knowledge of a modality is taken apart."""
         both: Tensor = (self._knowledge(name).present() & self.tau_present)[1:].nonzero()[:, 0] + 1
-        most = self.settings.disentangling.items
-        if len(both) <= most:
-            return both
-        draw = np.random.default_rng((self.seed, number, at.step)).permutation(len(both))[:most]
-        chosen: Tensor = both[torch.from_numpy(np.sort(draw)).to(both.device)]
-        return chosen
+        return at_most(both, self.settings.disentangling.items, self.seed, number, at.step)
 
     def _law_losses(self) -> Losses:
         """How badly the laws know the parts that the step before made."""

@@ -119,7 +119,8 @@ class LEMURSettings(ClickModel):
     row: for catalogues that memory does not hold. The numbers are the same: a change trains nothing again, and a run
     that memory did not hold goes on from its state."""
     snapshot: Literal["as_left", "refreshed"] = "as_left"
-    """What judging reads: the bank as training left it, or written anew from the trained encoder."""
+    """What judging reads: the bank as training left it, with what it lacks (items that training never showed) as the
+    trained encoder says it; or all of it written anew from the trained encoder."""
     token_dim: Width = 64
     """Least width of a token of the ranker."""
     mixer_layers: int = Field(2, ge=1, le=1000)

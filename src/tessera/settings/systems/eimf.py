@@ -65,7 +65,8 @@ class EIMFSystem(TrainedSystem):
     """After the attention: one linear map that starts as the identity, or nothing, so that a user's vectors are
     weighted means of item vectors, as in ComiRec-SA. Capsules have a map an interest of their own."""
     norm: bool = True
-    """Bring a user's vectors to one size, by a layer norm; false leaves them as they are, as in ComiRec."""
+    """Bring a user's vectors to one size, by a layer norm, and what they are made of to that size; false leaves both as
+    they are, as in ComiRec."""
     loss_over: Literal["scores", "nearest"] = "scores"
     """The cross-entropy of the scores as they are served, for each item those of the best vector; or of the one vector
     that is nearest to the target, as in ComiRec: the others then learn nothing of items for which they are best."""
