@@ -306,7 +306,15 @@ def write_item_table(
     settings: Mapping[str, Any] | None = None,
     inputs: Mapping[str, str] | None = None,
 ) -> None:
-    """Write an item table: `items` (n,) dense ids, `vectors` (n, dim) float32. Items without a vector are left out."""
+    """Write an item table: `items` (n,) dense ids, `vectors` (n, dim) float32. Items without a vector are left out.
+
+    Raises:
+        ArtifactError: there is no row, or not one an id.
+    """
+    if vectors.ndim != 2 or not len(vectors) or len(items) != len(vectors):
+        raise ArtifactError(
+            f"{path}: vectors of shape {vectors.shape} for {len(items)} items; expected a row for each, one at least"
+        )
     flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel())
     table = pa.table(
         {
@@ -315,6 +323,20 @@ def write_item_table(
         }
     )
     write_table(path, table, "item_table", settings, inputs)
+
+
+def check_item_table(path: str | Path, count: int) -> None:
+    """Refuse what a recipe of one row an item wrote for a catalogue of so many items, or that it wrote nothing.
+
+    Raises:
+        ArtifactError: see `read_item_table`; or no item has a row, or all have the same.
+    """
+    if not Path(path).is_file():
+        raise ArtifactError(f"{path}: the recipe ended without having written it (`write_item_table`)")
+    vectors, present = read_item_table(path, count)
+    if not present.any():
+        raise ArtifactError(f"{path}: no item has a row")
+    check_rows_differ(path, vectors[present], "look at the recipe")
 
 
 def read_item_table(path: str | Path, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -188,7 +188,19 @@ class Jobs:
             files |= self._start(self.plan.trained[noun.name], dataset)
         if noun.kind == "click_run" and self.plan.click_runs[noun.name].model.READS_CONTENT:
             files["content"] = f"{self.root}/{dataset}/ctr/content/content.json"
-        return files | ({} if judged else self._source(noun, dataset)) | self._pictures(noun, dataset)
+        if not judged:
+            files |= self._source(noun, dataset)
+            if more := [file for file in self._named(noun) if file not in files.get("source", [])]:
+                # of a run, they are read where the file that its system names is
+                key = "source" if noun.kind == "run" else "files"
+                files[key] = [*files.get(key, []), *more]
+        return files | self._pictures(noun, dataset)
+
+    def _named(self, noun: Noun) -> list[str]:
+        """The files that settings of kinds from outside name."""
+        lists = [files for _, part in walk(self.plan.own(noun)) for files in part.named_files().values()]
+        named = [file for files in lists for file in files]
+        return list(dict.fromkeys(str(part) for file in named for part in parts(find(file))))
 
     def content_pictures(self, dataset: str) -> Files:
         """The stamp of the dataset's pictures, where click models read them."""

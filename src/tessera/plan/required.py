@@ -27,7 +27,7 @@ from tessera.settings.evaluation import CandidatesFile
 from tessera.settings.export import onnx_problem
 from tessera.settings.kinds import load
 from tessera.settings.language import FolderModel, PackageModel
-from tessera.settings.references import PICTURES, Need, references
+from tessera.settings.references import PICTURES, Need, references, walk
 from tessera.settings.search import LEARNING
 from tessera.settings.sources.base import FileSource
 from tessera.settings.systems.given import GivenSystem
@@ -61,6 +61,8 @@ def _named(
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from _named(value, f"{where}.{name}")
+        elif name in more and isinstance(value, list | tuple):
+            yield from (Needed(f"{where}.{name}.{place}", str(file)) for place, file in enumerate(value))
         elif (name in FILE_KEYS or name in more) and isinstance(value, str):
             url = name == "path" and "sha256" in settings and not of_several
             folder = True if name == "images" else None if name == "path" else False
@@ -102,6 +104,30 @@ def picture_names(config: Config, dataset: str) -> str:
     return names_fingerprint(str(find(folder))) if folder else ""
 
 
+def _of_kinds(plan: Plan) -> Iterator[Needed]:
+    """The files that settings of kinds from outside name, but `path` of tables and codes."""
+    needed: dict[tuple[str, str], None] = {}
+    for noun in plan.nouns:
+        for place, part in walk(plan.own(noun)):
+            for key, files in part.named_files().items():
+                if place or key != "path" or noun.kind not in ("table", "semantic_ids"):
+                    needed |= {(f"{_key(plan, noun, place)}.{key}", file): None for file in files}
+    yield from (Needed(key, file) for key, file in needed)
+
+
+def _key(plan: Plan, noun: Noun, place: str) -> str:
+    """The key of a config under which a part of a noun's settings stands."""
+    system, _, rest = noun.name.partition("/")
+    if noun.kind in ("run", "click_run"):
+        part, _, place = place.partition(".")
+        sections = {"backbone": f"backbones.{rest.partition('/')[0]}", "loss": "loss", "model": f"ctr.models.{system}"}
+        name = sections.get(part, f"systems.{system}")
+    else:
+        same = ("captions", "semantic_ids")
+        name = f"{noun.kind if noun.kind in same else 'tables'}.{noun.name}"
+    return ".".join(filter(None, [name, place]))
+
+
 def _own_file(settings: Settings, where: str) -> Iterator[Needed]:
     """The file that rows or codes come from, where they come from one."""
     if (path := getattr(settings, "path", None)) is not None:
@@ -124,11 +150,13 @@ def _asks_for(settings: Settings, need: Need) -> bool:
 def _needed(plan: Plan) -> Iterator[Needed]:
     """Everything that the experiment reads."""
     config = plan.config
+    yield from _of_kinds(plan)
     for dataset in config.experiment.datasets:
         yield from _of_dataset(config, dataset)
     for run in plan.runs:
         for dataset in config.experiment.datasets:
-            if (path := run.method.source(dataset, run.seed)) is not None:
+            path = run.method.source(dataset, run.seed)
+            if path is not None and path not in run.method.named_files().get("path", []):
                 yield Needed(f"systems.{run.system}.path", path)
     for name in sorted(plan.needed("table")):
         yield from _own_file(config.tables[name], f"tables.{name}")
@@ -275,8 +303,21 @@ def check_files(plan: Plan, where: str = "config", elsewhere: bool = False) -> N
         problem = _problem(needed)
         if problem is not None:
             problems.append(f"{where}: {needed.key}: {problem}")
+    problems = problems or [f"{where}: {problem}" for problem in _unlike_folders(plan)]
     if problems:
         raise ConfigError(message(problems))
+
+
+def _unlike_folders(plan: Plan) -> Iterator[str]:
+    """Logs of own sources whose folder holds files of a form that only their module knows."""
+    for name in plan.config.experiment.datasets:
+        settings = plan.config.datasets[name]
+        try:
+            dataset_files(plan.config, name)
+        except DataFileError as error:
+            own = not type(settings).__module__.startswith("tessera.")
+            hint = "; a function files(settings) in the source's module says which files are read" if own else ""
+            yield f"datasets.{name}.path: {error}{hint}"
 
 
 def check_candidates(path: Path) -> None:

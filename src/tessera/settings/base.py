@@ -325,6 +325,10 @@ class Settings(BaseModel):
         """Whether what they make depends on the pictures of a dataset of this source."""
         return False
 
+    def named_files(self) -> dict[str, list[str]]:
+        """The files that keys of it name, where its code alone knows of them, by key."""
+        return {}
+
     def identity(self) -> dict[str, Any]:
         """The settings as JSON, without what no result depends on."""
         content: dict[str, Any] = _identity(self, self.model_dump(mode="json"))

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast, get_args
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo, model_validator
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -67,6 +68,10 @@ class Kind(Settings):
     """Keys that say nothing of what weights are or mean: a run may go on from one that had others (`warm_start`).
     Numbers with a fraction, such as rates and weights of losses, are free everywhere."""
 
+    FILES: ClassVar[tuple[str, ...]] = ()
+    """Keys that name files which the code reads, each a text or a list of them: they are looked for before anything
+    runs, and a change of one makes anew what read it. Of a class from outside of the package `path` is one, too."""
+
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
@@ -94,6 +99,18 @@ class Kind(Settings):
     def remarks(self) -> list[str]:
         """What must be said beside every number that these settings had a part in."""
         return []
+
+    @classmethod
+    def unusable(cls) -> str | None:
+        """Why a class from outside cannot be used, as the end of a sentence about it; None where it can."""
+        return None
+
+    def named_files(self) -> dict[str, list[str]]:
+        """See `Settings.named_files`."""
+        own = not type(self).__module__.startswith("tessera.")
+        named = {key: getattr(self, key, None) for key in (*(["path"] if own else []), *self.FILES)}
+        lists = {key: [value] if isinstance(value, str) else value for key, value in named.items()}
+        return {key: list(map(str, value)) for key, value in lists.items() if isinstance(value, list | tuple) and value}
 
     def modules(self) -> list[str]:
         """Modules that are loaded by name for these settings: where they stand, and their code."""
@@ -186,6 +203,12 @@ def _outside(family: Family, base: type[Kind], tag: str) -> type[Kind]:
         _check_file(tag.partition(":")[0])
         if not kind.IMPLEMENTATION:
             raise KindError(f"{tag!r} does not say where its code is: it needs IMPLEMENTATION = 'package.module:Name'")
+        if reason := kind.unusable():
+            raise KindError(f"{tag!r} {reason}")
+        for key in kind.FILES:
+            if key not in kind.model_fields:
+                near = did_you_mean(key, list(kind.model_fields))
+                raise KindError(f"{tag!r} names {key!r} in FILES, which is no key of it{near}")
         for code in filter(None, (kind.IMPLEMENTATION, kind.PUBLISHED)):
             module, _, name = code.partition(":")
             _check_file(module)
@@ -194,7 +217,16 @@ def _outside(family: Family, base: type[Kind], tag: str) -> type[Kind]:
         raise
     except Exception as error:  # whatever a file of somebody else raises
         raise KindError(f"{tag!r} cannot be loaded: {type(error).__name__}: {error}") from None
+    _take_tag(kind, family.key, tag)
     return kind
+
+
+def _take_tag(kind: type[Kind], key: str, tag: str) -> None:
+    """Let a class that extends one of the library's be named by its own tag: the tag of its base is all it takes."""
+    names = get_args(kind.model_fields[key].annotation) if key in kind.model_fields else ()
+    if names and all(isinstance(name, str) for name in names) and tag not in names:
+        kind.model_fields[key] = FieldInfo.from_annotated_attribute(str, tag)
+        kind.model_rebuild(force=True)
 
 
 def _absent(module: str) -> str:

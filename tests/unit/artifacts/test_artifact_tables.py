@@ -12,6 +12,7 @@ import pytest
 from tessera.artifacts.tables import (
     ArtifactError,
     check_ids,
+    check_item_table,
     describe,
     read_item_table,
     read_table,
@@ -97,6 +98,28 @@ def test_item_tables_are_keyed_by_id(tmp_path: Path) -> None:
     assert present.tolist() == [False, True, False, True, True]
     np.testing.assert_array_equal(first[3], [2, 3])
     assert not first[[0, 2]].any()
+
+
+def test_what_a_recipe_wrote_is_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    with pytest.raises(ArtifactError, match=r"t\.parquet: the recipe ended without having written it"):
+        check_item_table(path, 3)
+    good = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
+    write_item_table(path, np.array([1, 3]), good)
+    check_item_table(path, 3)
+    for items, vectors, said in (
+        ([1, 3], np.ones((2, 2)), "all 2 rows have the same vector"),
+        ([1, 3], np.array([[1.0, np.nan], [2.0, 3.0]]), "the vector of item 1 holds NaN"),
+        ([0, 3], good, "0 is not an id in 1..3"),
+        ([1, 4], good, "4 is not an id in 1..3"),
+        ([1, 1], good, "item 1 stands 2 times"),
+    ):
+        write_item_table(path, np.array(items), vectors)
+        with pytest.raises(ArtifactError, match=said):
+            check_item_table(path, 3)
+    for items, vectors in (([], np.zeros((0, 2))), ([1], good), ([1, 2], np.zeros(2))):
+        with pytest.raises(ArtifactError, match="expected a row for each, one at least"):
+            write_item_table(path, np.array(items, np.int32), vectors)
 
 
 def test_bad_item_tables_are_refused(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from tessera.plan.graph import Plan
+from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs
 from tessera.plan.required import check_files, check_first_lines, dataset_files
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
-from tessera.settings.kinds import implementation, settings_class
+from tessera.settings.kinds import FAMILIES, implementation, settings_class
 
 FOLDER = "kinds_of_a_test"
 SETTINGS = """
@@ -81,6 +81,37 @@ def test_it_is_found_and_its_two_files_are_the_runs(folder: Path) -> None:
     # what a job reads of its params is the same again
     told = plan.runs[0].canonical()
     assert type(plan.runs[0]).model_validate_json(told).canonical() == told
+
+
+HEIRS = {  # family -> a kind of the library, and the keys that it cannot do without
+    "backbones": ("sasrec", {}),
+    "items": ("ids", {}),
+    "losses": ("cross_entropy", {}),
+    "systems": ("markov", {}),
+    "recipes": ("text", {"model": "small"}),
+    "quantizers": ("rq_kmeans", {"tables": "text"}),
+    "clicks": ("din", {}),
+    "sources": ("columns", {"path": "log.csv", "user": "u", "item": "i"}),
+}
+
+
+@pytest.mark.parametrize("family", HEIRS)
+def test_a_kind_of_the_library_can_be_extended(family: str, folder: Path) -> None:
+    """Its tag is one name; the class that extends it has one of its own, and the library's keeps its name."""
+    name, keys = HEIRS[family]
+    base, key = settings_class(family, name), FAMILIES[family].key
+    code = f"from {base.__module__} import {base.__name__}\n"
+    (folder / "extended.py").write_text(
+        f"{code}class Mine({base.__name__}):\n    IMPLEMENTATION = '{FOLDER}.own:OwnBackbone'\n    more: int = 3\n"
+    )
+    tag = f"{FOLDER}.extended:Mine"
+    made = settings_class(family, tag).model_validate({key: tag, "more": 4, **keys})
+    assert isinstance(made, base)
+    assert (getattr(made, key), made.more) == (tag, 4)  # type: ignore[attr-defined]
+    assert type(made).model_validate_json(made.canonical()) == made
+    assert getattr(base.model_validate({key: name, **keys}), key) == name
+    with pytest.raises(ValueError, match=key):
+        base.model_validate({key: tag, **keys})
 
 
 def test_its_published_form_is_loaded_where_it_is_wanted(folder: Path) -> None:
@@ -180,3 +211,143 @@ def test_code_that_no_fingerprint_covers_is_refused(folder: Path, tmp_path: Path
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ConfigError, match="which is not in"):
         load(config(f"{FOLDER}.own_settings:Own"))
+
+
+READERS = """
+from tessera.settings.backbones.base import BackboneSettings
+from tessera.settings.items.base import ItemSettings
+from tessera.settings.language import ReadText
+from tessera.settings.losses.base import LossSettings
+from tessera.settings.recipes.base import RecipeSettings
+from tessera.settings.sources.base import FileSource
+from tessera.settings.systems.base import SystemSettings
+class Seeded(ItemSettings):
+    IMPLEMENTATION = "kinds_of_a_test.own:OwnBackbone"
+    path: str
+class Deep(BackboneSettings):
+    IMPLEMENTATION = "kinds_of_a_test.own:OwnBackbone"
+    FILES = ("words", "parts")
+    words: str
+    parts: list[str] = []
+    max_length: int = 20
+    dim: int = 8
+class Counts(SystemSettings):
+    IMPLEMENTATION = "kinds_of_a_test.own:OwnBackbone"
+    recommender: str
+    path: str
+class Table(RecipeSettings):
+    IMPLEMENTATION = "kinds_of_a_test.own:OwnBackbone"
+    FILES = ("words",)
+    recipe: str
+    path: str
+    words: str
+class Lists(FileSource):
+    IMPLEMENTATION = "kinds_of_a_test.own"
+    FILES = ("extras",)
+    extras: list[str]
+class Unfinished(ReadText, RecipeSettings):
+    IMPLEMENTATION = "kinds_of_a_test.own:OwnBackbone"
+    recipe: str
+class Astray(LossSettings):
+    IMPLEMENTATION = "kinds_of_a_test.own:OwnBackbone"
+    FILES = ("wrods",)
+    words: str = ""
+"""
+
+
+def reading() -> Any:
+    """A config whose kinds of every family name files: `a` to `h`."""
+    return {
+        "datasets": {"shop": {"source": f"{FOLDER}.readers:Lists", "path": "log.txt", "extras": ["a", "b"]}},
+        "tables": {"told": {"recipe": f"{FOLDER}.readers:Table", "path": "c", "words": "d"}},
+        "backbones": {"deep": {"kind": f"{FOLDER}.readers:Deep", "words": "e", "parts": ["f"]}},
+        "systems": {
+            "seeded": {"items": {"kind": f"{FOLDER}.readers:Seeded", "path": "g"}},
+            "counts": {"recommender": f"{FOLDER}.readers:Counts", "path": "h"},
+            "read": {"items": {"table": "told"}},
+        },
+        "experiment": {
+            "datasets": ["shop"], "systems": ["seeded", "counts", "read"], "backbones": ["deep"], "seeds": [1, 2],
+        },
+    }  # fmt: skip
+
+
+KEYS = {
+    "a": "datasets.shop.extras.0", "b": "datasets.shop.extras.1", "c": "tables.told.path", "d": "tables.told.words",
+    "e": "backbones.deep.words", "f": "backbones.deep.parts", "g": "systems.seeded.items.path",
+    "h": "systems.counts.path",
+}  # fmt: skip
+
+
+def test_files_of_every_kind_are_looked_for_and_read(folder: Path) -> None:
+    (folder / "readers.py").write_text(READERS)
+    (folder.parent / "log.txt").write_text("u i")
+    for name in KEYS:
+        (folder.parent / name).write_text(name)
+    plan = Plan(load(reading()))
+    check_files(plan)
+    jobs = Jobs(plan)
+
+    def read(kind: str, name: str) -> set[str]:
+        inputs = jobs.inputs(Noun(kind, name), "shop")
+        named = [*inputs.get("source", []), *inputs.get("files", [])] if kind == "run" else inputs.values()
+        files = [file for value in named for file in ([value] if isinstance(value, str) else value)]
+        return {Path(file).name for file in files if Path(file).name in KEYS}
+
+    assert {file.name for file in dataset_files(plan.config, "shop")} == {"log.txt", "a", "b"}
+    assert read("table", "told") == {"c", "d"}
+    assert read("run", "seeded/deep/seed-1") == {"e", "f", "g"}
+    assert read("run", "counts/Counts/seed-0") == {"h"}
+    assert jobs.inputs(Noun("table", "told"), "shop")["source"] == "c"  # where its function looks for it
+    # what judges a run reads the run
+    assert "source" not in jobs.inputs(Noun("run", "seeded/deep/seed-1"), "shop", judged=True)
+    # another size is another job
+    noun = Noun("run", "seeded/deep/seed-1")
+    before = repr(jobs.settings(noun, "shop"))
+    (folder.parent / "g").write_text("longer")
+    assert repr(jobs.settings(noun, "shop")) != before
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_missing_file_of_any_kind_is_told_once_by_its_key(name: str, folder: Path) -> None:
+    (folder / "readers.py").write_text(READERS)
+    (folder.parent / "log.txt").write_text("u i")
+    for other in KEYS.keys() - {name}:
+        (folder.parent / other).write_text(other)
+    with pytest.raises(ConfigError) as refused:
+        check_files(Plan(load(reading())))
+    (line,) = str(refused.value).splitlines()
+    assert line.startswith(f"config: {KEYS[name]}: {name}: no such file")
+
+
+def test_a_key_of_files_that_is_none_is_told(folder: Path) -> None:
+    (folder / "readers.py").write_text(READERS)
+    given = config(f"{FOLDER}.own_settings:Own") | {"loss": {"kind": f"{FOLDER}.readers:Astray"}}
+    with pytest.raises(
+        ConfigError, match=r"Astray' names 'wrods' in FILES, which is no key of it; did you mean 'words'"
+    ):
+        load(given)
+
+
+def test_a_recipe_that_reads_states_says_how_they_are_finished(folder: Path) -> None:
+    (folder / "readers.py").write_text(READERS)
+    given = config("sasrec") | {"tables": {"told": {"recipe": f"{FOLDER}.readers:Unfinished", "model": "small"}}}
+    with pytest.raises(
+        ConfigError, match=r"tables\.told\.recipe: .*Unfinished' reads the states of a model, .*Finish, too"
+    ):
+        load(given)
+
+
+def test_a_folder_of_another_form_is_told_before_anything_runs(folder: Path) -> None:
+    (folder / "others.py").write_text(OTHERS)
+    (folder.parent / "logs").mkdir()
+    (folder.parent / "logs/one.xlog").write_text("u i")
+    given = config("sasrec")
+    given["datasets"]["shop"] = {"source": f"{FOLDER}.others:Lines", "path": "logs"}
+    with pytest.raises(ConfigError, match=r"datasets\.shop\.path: .*without part-.* a function files\(settings\) in"):
+        check_files(Plan(load(given)))
+    del sys.modules[f"{FOLDER}.own"]
+    (folder / "own.py").write_text(
+        "from pathlib import Path\ndef files(settings):\n    return sorted(Path(settings.path).glob('*.xlog'))\n"
+    )
+    check_files(Plan(load(given)))

@@ -29,6 +29,13 @@ class RecipeSettings(Kind):
     recipe: str
     """How the table is made."""
 
+    @classmethod
+    def unusable(cls) -> str | None:
+        """See `Kind.unusable`."""
+        if issubclass(cls, ByModel) and not issubclass(cls, Finish):
+            return f"reads the states of a model, so it extends {Finish.__module__}.Finish, too: how they become rows"
+        return None
+
     def reader(self, config: Config) -> ByModel | None:
         """The settings that say which model reads what; None where no model makes the rows."""
         return self if isinstance(self, ByModel) else None

@@ -172,10 +172,6 @@ class FileSource(DatasetSettings):
 
     READS_FOLDER: ClassVar[bool] = False
     """Whether `path` is a folder of several files, which no URL gives."""
-    FILES: ClassVar[tuple[str, ...]] = ()
-    """Keys of an own source that name files beside `path`: they are looked for before anything runs, and a change of
-    one reads the log anew."""
-
     path: str
     """File, folder or URL. Relative paths are looked for under $TESSERA_DATA, then under the working directory."""
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
