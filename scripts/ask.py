@@ -6,7 +6,7 @@ from tessera.artifacts.logs import stage
 from tessera.settings.search import Asking
 from tessera.training.ask import ask_round
 
-with stage(snakemake.log[0]):
+with stage(snakemake.log[0], attempt=snakemake.resources.attempt):
     ask_round(
         Asking.model_validate_json(snakemake.params.cfg),
         [Path(trial) for trial in snakemake.input.trials],

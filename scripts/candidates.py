@@ -11,7 +11,7 @@ from tessera.evaluation.candidates import parse_candidates, sample_candidates
 from tessera.evaluation.drawn_users import of_drawn_users
 from tessera.settings.evaluation import SampledRanking
 
-with stage(snakemake.log[0]):
+with stage(snakemake.log[0], attempt=snakemake.resources.attempt):
     settings = json.loads(snakemake.params.cfg)
     data = Path(snakemake.input.interactions).parent
     if settings["kind"] == "sampled":

@@ -6,7 +6,7 @@ from tessera.artifacts.logs import stage
 from tessera.reporting.claims import write
 from tessera.settings.kinds import load
 
-with stage(snakemake.log[0]):
+with stage(snakemake.log[0], attempt=snakemake.resources.attempt):
     cfg = json.loads(snakemake.params.cfg)
     task = load(f"tessera.reporting.{cfg['task']}_claims")
     table = task.of_job(list(snakemake.input.runs), cfg)

@@ -5,7 +5,7 @@ from pathlib import Path
 from tessera.artifacts.logs import stage
 from tessera.evaluation.representations import diagnose
 
-with stage(snakemake.log[0]):
+with stage(snakemake.log[0], attempt=snakemake.resources.attempt):
     latents = snakemake.input.get("latents")
     diagnose(
         Path(snakemake.input.table),

@@ -7,7 +7,7 @@ from tessera.artifacts.logs import stage
 from tessera.evaluation.oracle import judge_oracle
 from tessera.settings.evaluation import Evaluation
 
-with stage(snakemake.log[0]):
+with stage(snakemake.log[0], attempt=snakemake.resources.attempt):
     judge_oracle(
         Evaluation.model_validate(json.loads(snakemake.params.cfg)["evaluation"]),
         Path(snakemake.input.interactions).parent,

@@ -6,7 +6,7 @@ from tessera.artifacts.logs import stage
 from tessera.ctr.oracle import judge_oracle
 from tessera.settings.ctr import CTREvaluation
 
-with stage(snakemake.log[0]):
+with stage(snakemake.log[0], attempt=snakemake.resources.attempt):
     judge_oracle(
         CTREvaluation.model_validate_json(snakemake.params.cfg),
         Path(snakemake.input.interactions).parent,

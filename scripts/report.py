@@ -30,7 +30,7 @@ def by_dataset(files: list[str], name) -> dict[str, dict[str, Path]]:
     return named
 
 
-with stage(snakemake.log[0]), old_page_kept(snakemake.output[0]), unchecked():
+with stage(snakemake.log[0], attempt=snakemake.resources.attempt), old_page_kept(snakemake.output[0]), unchecked():
     cfg = json.loads(snakemake.params.cfg)
     task = load(f"tessera.reporting.{cfg['task']}_page")
     runs = {dataset: cfg["runs"][dataset] for dataset in cfg["datasets"]}

@@ -13,7 +13,7 @@ from tessera.evaluation.drawn_users import of_drawn_users
 from tessera.evaluation.shift import members
 from tessera.settings.shift import Shift
 
-with stage(snakemake.log[0]):
+with stage(snakemake.log[0], attempt=snakemake.resources.attempt):
     settings = json.loads(snakemake.params.cfg)
     shifts = TypeAdapter(dict[str, Shift]).validate_python(settings["shift"])
     dataset = load_dataset(Path(snakemake.input.interactions).parent)

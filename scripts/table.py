@@ -9,7 +9,7 @@ from tessera.settings.kinds import implementation
 from tessera.settings.recipes.base import ItemTable
 from tessera.settings.references import ONE_ROW
 
-with stage(snakemake.log[0]):
+with stage(snakemake.log[0], attempt=snakemake.resources.attempt):
     recipe = TypeAdapter(ItemTable).validate_json(snakemake.params.cfg)
     make = implementation(recipe)
     if isinstance(make, type):

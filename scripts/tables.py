@@ -6,7 +6,7 @@ from tessera.artifacts.logs import stage
 from tessera.reporting.formats import FORMATS, write
 from tessera.settings.kinds import load
 
-with stage(snakemake.log[0]):
+with stage(snakemake.log[0], attempt=snakemake.resources.attempt):
     cfg = json.loads(snakemake.params.cfg)
     task = load(f"tessera.reporting.{cfg['task']}")
     shifts = {"shifts": snakemake.input.shifts} if snakemake.input.get("shifts") else {}

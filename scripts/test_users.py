@@ -10,7 +10,7 @@ from tessera.data.dataset import load_dataset
 from tessera.evaluation.drawn_users import draw_test_users
 from tessera.settings.evaluation import Evaluation
 
-with stage(snakemake.log[0]):
+with stage(snakemake.log[0], attempt=snakemake.resources.attempt):
     settings = json.loads(snakemake.params.cfg)
     cases = load_dataset(Path(snakemake.input.interactions).parent).cases("test")
     table = draw_test_users(cases, Evaluation.model_validate(settings))

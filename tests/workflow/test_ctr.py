@@ -89,6 +89,8 @@ def test_nothing_to_do(project: Project) -> None:
         ("ctr__models__sim_hard__k", 4, ONE_MODEL),
         ("ctr__models__din_long__dim", 4, {"train_ctr": 1, "evaluate_ctr": 3, **SHOWN}),
         ("ctr__evaluation__calibration_bins", 9, JUDGED),
+        ("ctr__evaluation__resamples", 300, SHOWN),
+        ("ctr__evaluation__level", 0.1, SHOWN),
         ("ctr__content__vocabulary", 400, {"content": 1, **ONE_MODEL}),
         ("ctr__models__lemur__scale", 20.0, ONE_MODEL),
         ("ctr__baseline", "r2led", {"tables": 1, "report": 1}),

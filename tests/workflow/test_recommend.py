@@ -6,12 +6,15 @@ import csv
 import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from tiny_project import ROOT, Project
 
+import tessera
 from tessera.artifacts.tables import read_table
 from tessera.plan.graph import Plan
 from tessera.settings.config import load
@@ -92,7 +95,7 @@ def test_a_wrong_name_or_file_is_told_before_anything_runs(served: Project) -> N
         assert told in done.stdout
 
 
-def test_new_items_are_read_by_what_made_the_tables(served: Project) -> None:
+def test_new_items_are_read_by_what_made_the_tables(served: Project, tmp_path: Path) -> None:
     """The title and attributes of an old item under a new id: captions are left out, so it stands near, not on it."""
     items = read_table(served.folder / "results/tiny/bazaar/data/items.parquet", "items").to_pylist()
     told = next(item for item in items if item["title"])
@@ -115,6 +118,16 @@ def test_new_items_are_read_by_what_made_the_tables(served: Project) -> None:
     assert (found.item == "brand-new").sum() == users
     assert found.groupby("user").size().eq(len(items) + 1).all()
     assert found[found.item == told["raw_id"]].title.eq(told["title"]).all()
+    # a copy of the run has all that reads them
+    product = pd.DataFrame([{"item": "brand-new", "title": told["title"], **attributes}])
+    shop = tessera.load(served.folder / "results/tiny/bazaar/runs/reaemb/sasrec/seed-2", device="cpu")
+    shop.save(tmp_path / "kept")
+    history = [[told["raw_id"]]]
+    asked = [
+        run.with_items(product).recommend(history, k=60, seen=True) for run in (shop, tessera.load(tmp_path / "kept"))
+    ]
+    pd.testing.assert_frame_equal(*asked)
+    assert "brand-new" in set(asked[0].item)
     ids = served.snakemake(
         "--cores", "1", "--configfile", config, "--", "results/tiny/bazaar/recommendations/id/sasrec/seed-2.parquet"
     )

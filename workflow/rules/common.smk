@@ -95,8 +95,7 @@ def settings(kind):
 
 def code(script, *modules):
     """Hash of a script, of what it imports, and of modules that it loads by name."""
-    path = os.path.join(workflow.basedir, "scripts", script)
-    return code_fingerprint(path, tuple(sorted(modules))) if os.path.exists(path) else "absent"
+    return code_fingerprint(os.path.join(workflow.basedir, "scripts", script), tuple(sorted(modules)))
 
 
 def noun_code(script, kind):
@@ -117,6 +116,12 @@ def resources(stage, needs_gpu=None):
         return needs
     gpu = wanted.gpu if needs_gpu is None else lambda wildcards: wanted.gpu if needs_gpu(wildcards) else 0
     return needs | ({"gpu": gpu} if wanted.gpu else {})
+
+
+def trained(wildcards):
+    """Whether the run, or the row of runs, that wildcards name is trained; what is counted takes no GPU."""
+    run = noun("run", wildcards) if hasattr(wildcards, "seed") else exported_run(wildcards)
+    return not PLAN.trained[run.name].heuristic
 
 
 # ---------------------------------------------------------------- files that only some configs have

@@ -20,6 +20,7 @@ rule samples:
         "<results>/logs/samples/{dataset}.log",
     benchmark:
         "<results>/benchmarks/samples/{dataset}.tsv"
+    retries: CONFIG.resources.prepare.retries
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.prepare.threads
@@ -48,6 +49,7 @@ rule content:
         "<results>/logs/content/{dataset}.log",
     benchmark:
         "<results>/benchmarks/content/{dataset}.tsv"
+    retries: CONFIG.resources.prepare.retries
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.prepare.threads
@@ -144,6 +146,7 @@ rule oracle_ctr:
         "<results>/benchmarks/oracle_ctr/{dataset}.tsv"
     wildcard_constraints:
         dataset=one_of(filter(PLAN.lifelong, DATASETS)),
+    retries: CONFIG.resources.evaluate.retries
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads

@@ -12,6 +12,7 @@ rule test_users:
         "<results>/logs/test_users/{dataset}.log",
     benchmark:
         "<results>/benchmarks/test_users/{dataset}.tsv"
+    retries: CONFIG.resources.evaluate.retries
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
@@ -38,6 +39,7 @@ rule candidates:
         "<results>/logs/candidates/{dataset}.log",
     benchmark:
         "<results>/benchmarks/candidates/{dataset}.tsv"
+    retries: CONFIG.resources.evaluate.retries
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
@@ -65,6 +67,7 @@ rule shift:
     benchmark:
         "<results>/benchmarks/shift/{dataset}.tsv"
     priority: 50
+    retries: CONFIG.resources.evaluate.retries
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
@@ -101,7 +104,7 @@ rule evaluate:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
     resources:
-        **resources("evaluate"),
+        **resources("evaluate", trained),
     params:
         cfg=lambda wildcards: JOBS.evaluation(noun("run", wildcards)),
         threads=CONFIG.resources.evaluate.threads,
@@ -133,7 +136,7 @@ rule corrupt:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
     resources:
-        **resources("evaluate"),
+        **resources("evaluate", trained),
     params:
         cfg=lambda wildcards: JOBS.corruption(noun("run", wildcards)),
         threads=CONFIG.resources.evaluate.threads,
@@ -160,6 +163,7 @@ rule oracle:
         "<results>/benchmarks/oracle/{dataset}.tsv"
     wildcard_constraints:
         dataset=one_of(GENERATED),
+    retries: CONFIG.resources.evaluate.retries
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
@@ -191,6 +195,7 @@ rule robustness:
         "<results>/logs/robustness/{dataset}.log",
     benchmark:
         "<results>/benchmarks/robustness/{dataset}.tsv"
+    retries: CONFIG.resources.report.retries
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.report.threads

@@ -163,6 +163,7 @@ rule diagnose:
         "<results>/logs/diagnose/{dataset}/{table}.log",
     benchmark:
         "<results>/benchmarks/diagnose/{dataset}/{table}.tsv"
+    retries: CONFIG.resources.prepare.retries
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.prepare.threads
@@ -188,6 +189,7 @@ rule atlas:
         "<results>/logs/atlas/{dataset}/{table}.log",
     benchmark:
         "<results>/benchmarks/atlas/{dataset}/{table}.tsv"
+    retries: CONFIG.resources.prepare.retries
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.prepare.threads

@@ -19,12 +19,12 @@ rule train:
     retries: CONFIG.resources.train.retries
     conda:
         ENVIRONMENT
-    threads: CONFIG.resources.train.threads
+    threads: lambda wildcards: CONFIG.resources.train.threads if trained(wildcards) else 1
     resources:
-        **resources("train"),
+        **resources("train", trained),
     params:
         cfg=settings("run"),
-        threads=lambda w: 1 if PLAN.trained[NOUNS["run"](w)].heuristic else CONFIG.resources.train.threads,
+        threads=lambda wildcards: CONFIG.resources.train.threads if trained(wildcards) else 1,
         code=noun_code("train.py", "run"),
     script:
         "../../scripts/train.py"

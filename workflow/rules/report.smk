@@ -18,6 +18,7 @@ rule tables:
         "<results>/logs/tables/{dataset}.log",
     benchmark:
         "<results>/benchmarks/tables/{dataset}.tsv"
+    retries: CONFIG.resources.report.retries
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.report.threads
@@ -42,6 +43,7 @@ rule claims:
         "<results>/logs/claims/{dataset}.log",
     benchmark:
         "<results>/benchmarks/claims/{dataset}.tsv"
+    retries: CONFIG.resources.report.retries
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.report.threads
@@ -65,6 +67,7 @@ rule report:
         "<results>/logs/report.log",
     benchmark:
         "<results>/benchmarks/report.tsv"
+    retries: CONFIG.resources.report.retries
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.report.threads

@@ -18,7 +18,7 @@ rule trial:
         ENVIRONMENT
     threads: CONFIG.resources.train.threads
     resources:
-        **resources("train"),
+        **resources("train", trained),
     params:
         cfg=lambda w: JOBS.trial(f"{w.system}/{w.recommender}", int(w.trial), w.dataset),
         threads=CONFIG.resources.train.threads,
@@ -37,6 +37,7 @@ rule ask:
         "<results>/logs/ask/{dataset}/{system}/{recommender}/round-{round}.log",
     benchmark:
         "<results>/benchmarks/ask/{dataset}/{system}/{recommender}/round-{round}.tsv"
+    retries: CONFIG.resources.report.retries
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.report.threads
@@ -60,6 +61,7 @@ rule choose:
         "<results>/logs/choose/{dataset}/{system}/{recommender}.log",
     benchmark:
         "<results>/benchmarks/choose/{dataset}/{system}/{recommender}.tsv"
+    retries: CONFIG.resources.report.retries
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.report.threads

@@ -22,7 +22,7 @@ rule recommend:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
     resources:
-        **resources("evaluate"),
+        **resources("evaluate", trained),
     params:
         threads=CONFIG.resources.evaluate.threads,
         cfg=lambda wildcards: JOBS.recommend(noun("run", wildcards)),
@@ -47,7 +47,7 @@ rule export:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
     resources:
-        **resources("evaluate"),
+        **resources("evaluate", trained),
     params:
         threads=CONFIG.resources.evaluate.threads,
         cfg=lambda wildcards: JOBS.export(exported_run(wildcards)),

@@ -60,7 +60,7 @@ def evaluate_model(
 
     Args:
         run: the resolved run.
-        settings: groups, bins, resamples.
+        settings: groups, bins, requests.
         path: its weights.
         folder: the samples.
         codes: semantic IDs, if the config names some.
@@ -118,7 +118,7 @@ def write_predictions(
 def judge(
     samples: SampleSet, numbers: Longs, probabilities: np.ndarray, catalogue: Catalogue, settings: CTREvaluation
 ) -> dict[str, Any]:
-    """Metrics of predictions: overall with intervals, by popularity of the item and by length of the history."""
+    """Metrics of predictions: overall, by popularity of the item and by length of the history."""
     users, labels, targets = samples.users[numbers], samples.labels[numbers], samples.targets[numbers]
     groups: dict[str, dict[str, Any]] = {"popularity": {}, "history": {}}
     as_ranked = Evaluation(head_share=settings.head_share, history_bins=settings.history_bins)
@@ -132,13 +132,11 @@ def judge(
             if mine.any():
                 values = clicks.summarize(users[mine], labels[mine], probabilities[mine], settings.calibration_bins)
                 groups[kind][name] = {"samples": int(mine.sum()), "metrics": values}
-    draws = clicks.resampled(users, labels, probabilities, settings.resamples, settings.seed)
     return {
         "samples": len(numbers),
         "users": len(np.unique(users)),
         "clicks": float(labels.mean()),
         "metrics": clicks.summarize(users, labels, probabilities, settings.calibration_bins),
-        "intervals": {name: clicks.interval(values, settings.level) for name, values in draws.items()},
         "calibration": clicks.calibration(labels, probabilities, settings.calibration_bins),
         "groups": groups,
     }

@@ -725,7 +725,8 @@ class Jobs:
         assert self.config.ctr is not None
         run = self.plan.click_runs[noun.name]
         reference = self.reference(run)
-        cfg = {"run": _told(run), "evaluation": _told(self.config.ctr.evaluation)}
+        # intervals and tests are made of the predictions, where the table is
+        cfg = {"run": _told(run), "evaluation": _told(self.config.ctr.evaluation, ["resamples", "level"])}
         return canonical(cfg | ({"reference": _told(reference)} if reference is not None else {}))
 
     def judging_modules(self, noun: Noun) -> list[str]:

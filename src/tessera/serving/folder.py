@@ -18,7 +18,7 @@ from tessera.artifacts.files import file_digest, read_json
 from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.artifacts.places import place
 from tessera.artifacts.run_folder import ITEMS, RunFolder
-from tessera.artifacts.tables import ArtifactError
+from tessera.artifacts.tables import ArtifactError, describe
 from tessera.data.files import find, model_files
 from tessera.recommenders.inputs import RunInputs
 from tessera.settings.language import BuiltModel, FolderModel
@@ -188,11 +188,28 @@ def copy_run(files: RunFiles, popularity: npt.NDArray[np.int64], made: Path) -> 
     write_tensors(made / POPULARITY, {"popularity": torch.from_numpy(popularity)})
 
 
+def _read_with(root: Path, name: str, path: Path) -> Iterator[tuple[Path, str]]:
+    """(file, its place) of what makes rows of new items for a table: how its rows were finished, the embedder, and the
+    language model, where one was built."""
+    made = describe(path)["settings"]
+    if "table" not in made:
+        return
+    reader = made["table"].get("model") or (made.get("start") or {}).get("model")
+    finish, embedder = place("table", name, "finish.safetensors"), place("embedder", name)
+    for local in (finish, embedder, place("embedder", name, "model.json")):
+        if (root / local).is_file():
+            yield root / local, local
+    if reader and (folder := root / place("model", reader)).is_dir():
+        yield from ((file, f"{place('model', reader)}/{file.name}") for file in model_files(folder))
+
+
 def _copied(files: RunFiles) -> list[tuple[Path, str]]:
     """(file, its place in the saved folder)."""
     run, inputs = files.run, files.inputs
     copies = [(files.model, "model.safetensors"), (files.folder / "model.json", "model.json"), (files.items, ITEMS)]
-    copies += [(Path(path), place("table", name)) for name, path in inputs.tables.items()]
+    for name, path in inputs.tables.items():
+        copies.append((Path(path), place("table", name)))
+        copies += _read_with(files.root, name, Path(path))
     for name in run.named("semantic_ids"):
         for file in ("codes.parquet", "model.safetensors"):
             copies.append((Path(str(inputs.codes)).with_name(file), place("semantic_ids", name, file)))

@@ -20,7 +20,7 @@ class Resources(Settings):
     gpu: int = Field(0, ge=0)
     """GPUs."""
     retries: int = Field(0, ge=0)
-    """Further attempts after a failure (not of ingest, prepare and report)."""
+    """Further attempts after a failure; what is wrong with a config or a file is not tried again."""
 
 
 class StageResources(Settings):

@@ -144,7 +144,9 @@ class Work:
         """Whether the size of the language model is known, where the job reads one."""
         name = of.partition("/")[2]
         kinds = {"caption": "captions", "tune": "embedder", "embed": "table"}
-        kinds |= dict.fromkeys(("train", "evaluate", "corrupt"), "run")
+        kinds |= dict.fromkeys(("train", "trial", "evaluate", "corrupt"), "run")
+        if rule == "trial" and (run := self._run(rule, name)) is not None:
+            name = run.path
         if rule not in kinds:
             return True
         try:

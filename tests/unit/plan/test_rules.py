@@ -213,6 +213,34 @@ def read(rule: str, name: str, workflows: Callable[[Any], Workflow]) -> set[str]
     return found
 
 
+def test_every_job_is_tried_again_as_its_stage_says() -> None:
+    """And its script is told which attempt it is: memory grows, and what is wrong for good is not tried again."""
+    for path in sorted((ROOT / "workflow/rules").glob("*.smk")):
+        for name, body in re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", path.read_text(), re.MULTILINE | re.DOTALL):
+            if (script := re.search(r'script:\s+"../../(scripts/\w+\.py)"', body)) is None:
+                continue
+            (stage,) = re.findall(r'resources\("(\w+)"', body)
+            assert f"retries: CONFIG.resources.{stage}.retries\n" in body, name
+            assert "snakemake.resources.attempt" in (ROOT / script[1]).read_text(), name
+
+
+def test_what_is_counted_takes_no_gpu_and_one_thread(workflows: Callable[[Any], Workflow]) -> None:
+    config = yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
+    config["resources"] = {"train": {"gpu": 1, "threads": 4}, "evaluate": {"gpu": 1}}
+    for name, rule in (("train", "recommend.smk"), ("evaluate", "evaluate.smk"), ("recommend", "serve.smk")):
+        body = (ROOT / "workflow/rules" / rule).read_text().partition(f"rule {name}:")[2].partition("\nrule ")[0]
+        assert re.search(r"\*\*resources\(\"\w+\", trained\)", body), name
+    names = workflows(config).names
+    wildcards = SimpleNamespace(dataset="bazaar", system="popular", recommender="popular", seed="0")
+    learned = SimpleNamespace(dataset="bazaar", system="id", recommender="sasrec", seed="1")
+    assert not names["trained"](wildcards)
+    assert names["trained"](learned)
+    needs = names["resources"]("train", names["trained"])
+    assert (needs["gpu"](wildcards), needs["gpu"](learned)) == (0, 1)
+    del learned.seed  # of a row, as trials and folders to hand on are
+    assert names["trained"](learned)
+
+
 def test_every_section_is_edited() -> None:
     assert set(EDITS) == set(Config.model_fields) - {"task", "resources"}
 
