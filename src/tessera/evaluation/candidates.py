@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from tessera.artifacts.logs import Progress
 from tessera.artifacts.tables import ArtifactError, check_ids, read_table
 from tessera.data.dataset import Cases
 from tessera.data.identifiers import positions_in
@@ -16,6 +17,8 @@ from tessera.data.padding import padded
 from tessera.settings.base import did_you_mean
 from tessera.settings.evaluation import SampledRanking
 
+_LARGE = 2**15
+"""From so many items on negatives are drawn one by one: the time goes with the negatives, not with the catalogue."""
 _EXPECTED = "expected `user negative negative ...`, one line a user, each negative once"
 
 
@@ -32,22 +35,45 @@ def sample_candidates(cases: Cases, settings: SampledRanking, popularity: np.nda
     """
     items = len(popularity) - 1
     weights = np.ones(items) if settings.distribution == "uniform" else popularity[1:] + 1.0
-    log_weights = np.log(weights)
+    log_weights, cumulative = np.log(weights), np.cumsum(weights)
     lists: list[np.ndarray] = []
-    for case, (user, target, repeat) in enumerate(zip(cases.users, cases.targets, cases.repeats, strict=True)):
-        # the largest of log-weight plus Gumbel noise: a weighted draw without replacement (Efraimidis 2006)
-        keys = log_weights + np.random.default_rng((settings.seed, int(user))).gumbel(size=items)
-        keys[cases.history(case) - 1] = -np.inf
-        keys[target - 1] = -np.inf
-        free = int(np.isfinite(keys).sum())
-        if free < settings.negatives and not repeat:
-            raise ValueError(
-                f"evaluation.candidates.negatives: {settings.negatives} negatives were asked for, but user {user} "
-                f"has {free} of {items} items unseen"
-            )
-        drawn = min(free, settings.negatives)
-        lists.append(np.argpartition(-keys, drawn - 1)[:drawn] + 1 if drawn else keys[:0])
+    with Progress("negatives", len(cases), "users") as progress:
+        for case, (user, target, repeat) in enumerate(zip(cases.users, cases.targets, cases.repeats, strict=True)):
+            barred = np.append(cases.history(case), target)
+            generator = np.random.default_rng((settings.seed, int(user)))
+            if items >= _LARGE and 4 * (len(barred) + settings.negatives) < items:
+                lists.append(_one_by_one(generator, cumulative, barred, settings.negatives))
+            else:
+                lists.append(_at_once(generator, log_weights, barred, settings.negatives))
+            if len(lists[-1]) < settings.negatives and not repeat:
+                raise ValueError(
+                    f"evaluation.candidates.negatives: {settings.negatives} negatives were asked for, but user {user} "
+                    f"has {len(lists[-1])} of {items} items unseen"
+                )
+            progress.update(1)
     return pa.table({"user": pa.array(cases.users), "items": pa.array(lists, pa.list_(pa.int32()))})
+
+
+def _at_once(generator: np.random.Generator, log_weights: np.ndarray, barred: np.ndarray, wanted: int) -> np.ndarray:
+    """(wanted,) item ids, or all that are not barred: the largest of log-weight plus Gumbel noise, a weighted draw
+    without replacement (Efraimidis 2006)."""
+    keys = log_weights + generator.gumbel(size=len(log_weights))
+    keys[barred - 1] = -np.inf
+    drawn = min(int(np.isfinite(keys).sum()), wanted)
+    return np.argpartition(-keys, drawn - 1)[:drawn] + 1 if drawn else np.zeros(0, np.int64)
+
+
+def _one_by_one(generator: np.random.Generator, cumulative: np.ndarray, barred: np.ndarray, wanted: int) -> np.ndarray:
+    """(wanted,) item ids of the same distribution: drawn with replacement, what is barred or there already left out."""
+    chosen = np.zeros(0, np.int64)
+    while len(chosen) < wanted:
+        points = generator.random(2 * (wanted - len(chosen))) * cumulative[-1]
+        drawn = np.searchsorted(cumulative[:-1], points, side="right") + 1  # a point rounded up is of the last item
+        both = np.concatenate([chosen, drawn])
+        _, first = np.unique(both, return_index=True)
+        each = both[np.sort(first)]
+        chosen = each[~np.isin(each, barred)][:wanted]
+    return chosen
 
 
 def parse_candidates(path: str | Path, raw_users: list[str], raw_items: list[str]) -> pa.Table:

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -5,6 +7,7 @@ import torch
 
 from tessera.artifacts.tables import ArtifactError, write_table
 from tessera.data.dataset import Cases
+from tessera.evaluation import candidates
 from tessera.evaluation.candidates import parse_candidates, read_candidates, sample_candidates
 from tessera.evaluation.groups import history_groups, item_groups
 from tessera.evaluation.judge import evaluation_table, rank_cases, summarize
@@ -148,6 +151,48 @@ def test_sampled_candidates_avoid_history_and_target_and_do_not_depend_on_other_
     alone = Cases(cases.users[5:6], cases.targets[5:6], cases.offsets[5:7] - cases.offsets[5],
                   cases.items[cases.offsets[5]:cases.offsets[6]])  # fmt: skip
     assert sample_candidates(alone, settings, popularity).column("items")[0] == table.column("items")[5]
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "popularity"])
+def test_negatives_of_large_catalogues_are_of_the_same_distribution(distribution, monkeypatch):
+    """Drawn one by one, or all at once: how often an item is drawn, alone and beside another one, is the same."""
+    items, users = 40, 6000
+    histories = np.tile(np.array([3, 9, 9], np.int32), users)
+    cases = Cases(
+        np.arange(1, users + 1, dtype=np.int32), np.full(users, 5, np.int32), np.arange(users + 1) * 3, histories
+    )
+    popularity = np.random.default_rng(0).integers(0, 30, items + 1)
+    drawn = {}
+    for name, large in (("at once", 10**9), ("one by one", 1)):
+        monkeypatch.setattr(candidates, "_LARGE", large)
+        settings = SampledRanking(kind="sampled", negatives=2, distribution=distribution)
+        lists = sample_candidates(cases, settings, popularity).column("items").to_pylist()
+        assert all(len(set(row)) == 2 and not {3, 5, 9} & set(row) for row in lists)
+        seen = np.zeros((items + 1, items + 1))
+        for one, other in lists:
+            seen[one, other] += 1
+            seen[other, one] += 1
+        drawn[name] = seen / users
+    one, other = drawn.values()
+    alone = one.sum(1)
+    error = np.sqrt(alone * (1 - alone) / users + 1e-9)
+    assert (np.abs(alone - other.sum(1)) < 5 * error).all()
+    pairs = np.sqrt(one * (1 - one) / users + 1e-7)
+    assert (np.abs(one - other) < 6 * pairs).all()
+
+
+def test_a_million_items_are_not_drawn_for_every_user():
+    users, items = 200, 1_000_000
+    history = np.random.default_rng(0).integers(1, items + 1, users * 5).astype(np.int32)
+    cases = Cases(np.arange(1, users + 1, dtype=np.int32), history[:users], np.arange(users + 1) * 5, history)
+    started = time.process_time()
+    settings = SampledRanking(kind="sampled", negatives=100, distribution="popularity")
+    table = sample_candidates(cases, settings, np.arange(items + 1))
+    assert time.process_time() - started < 2  # eight seconds when every item is
+    first = table.column("items")[0].as_py()
+    again = sample_candidates(cases.take(np.arange(1)), settings, np.arange(items + 1))
+    assert first == again.column("items")[0].as_py()
+    assert len(set(first)) == 100
 
 
 def test_too_many_negatives_are_refused_with_the_counts():
