@@ -24,6 +24,10 @@ _FOLDERS = {
     "embedder": ("embedders", "model.safetensors"),
     "semantic_ids": ("semantic_ids", "codes.parquet"),
 }
+FINISH = "finish.safetensors"
+"""Ending of the file beside a table that says how its rows were finished."""
+CORRUPTED = "corruption.parquet"
+"""In the folder of a run: ranks at missing rates."""
 PICTURES = "raw/pictures.json"
 """What is told of a dataset's pictures."""
 _FILES = {"table": "tables", "captions": "captions"}

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from tessera.artifacts.interests import write_interests
 from tessera.artifacts.logs import log
+from tessera.artifacts.places import FINISH
 from tessera.artifacts.sequences import write_item_sequences
 from tessera.artifacts.tables import ArtifactError, check_rows_differ, write_item_table
 from tessera.embedding.finish import Components, finish, fit, write_components
@@ -40,7 +41,7 @@ def embed(task: Task, inputs: Places, output: Path, state: Path, code: str) -> N
     log.info(
         "%d %s have %d vectors of width %d (from %d)", distinct, whose, len(rows.items), rows.vectors.shape[1], width
     )
-    write_components(output.with_suffix(".finish.safetensors"), components)
+    write_components(output.with_suffix(f".{FINISH}"), components)
     digests = {str(number): digest for number, digest in enumerate(inputs.digests())}
     write(output, rows, task.identity(), digests)
     forget_shards(folder)

@@ -144,6 +144,7 @@ class PairBatches:
             self.own[drawn == number] = np.arange(int((drawn == number).sum()))
         self.items = items
         self.met = counts[items][:, items].tocsr()
+        self.summed = np.concatenate([[0], np.cumsum(self.met.data)])
         anchors = np.flatnonzero(np.diff(self.met.indptr))
         if "together" in self.kinds and not len(anchors):
             raise ValueError(
@@ -168,9 +169,8 @@ class PairBatches:
     def _partners(self, queries: Items, generator: np.random.Generator) -> Items:
         """(n,) for each query an item that stands near it, as often as it does."""
         rows = np.searchsorted(self.items, queries)
-        summed = np.concatenate([[0], np.cumsum(self.met.data)])
-        first, last = summed[self.met.indptr[rows]], summed[self.met.indptr[rows + 1]]
-        place = np.searchsorted(summed, generator.integers(first, last), side="right") - 1
+        first, last = self.summed[self.met.indptr[rows]], self.summed[self.met.indptr[rows + 1]]
+        place = np.searchsorted(self.summed, generator.integers(first, last), side="right") - 1
         partners: Items = self.items[self.met.indices[place]]
         return partners
 

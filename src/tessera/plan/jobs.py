@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tessera.artifacts.places import PICTURES, REPORT, experiment_folder, final_name, place
+from tessera.artifacts.places import CORRUPTED, FINISH, PICTURES, REPORT, experiment_folder, final_name, place
 from tessera.artifacts.run_folder import DESCRIPTION, RunFolder
 from tessera.data.downloads import is_url
 from tessera.data.files import find, model_files, parts
@@ -30,11 +30,9 @@ from tessera.settings.sources.base import ingest_settings, prepare_settings
 
 Files = dict[str, str | list[str]]
 
-FINISH = ("pca", "whiten", "l2", "shuffle")
+AFTER_TRAINING = ("pca", "whiten", "l2", "shuffle")
 """Keys of a recipe that training does not read."""
 
-CORRUPTED = "corruption.parquet"
-"""In the folder of a run: ranks at missing rates."""
 AFTER_RANKS = (
     "cold_targets", "cutoffs", "head_share", "history_bins", "popularity_bins", "recommendations", "shift",
 )  # fmt: skip
@@ -287,7 +285,7 @@ class Jobs:
         """The description of the run that says how long a final one is trained, as a named input."""
         if dataset not in self.config.finals or self.plan.trained[noun.name].heuristic:
             return {}
-        return {"validated": self.file(noun, self.raw(dataset), "model.json")}
+        return {"validated": self.file(noun, self.raw(dataset), DESCRIPTION)}
 
     # ------------------------------------------------------------ search
 
@@ -381,7 +379,7 @@ class Jobs:
         reader = self.plan.reader(noun.name)
         if reader is None:
             return canonical(_told(recipe))
-        without = FINISH if noun.kind == "embedder" else ()
+        without = AFTER_TRAINING if noun.kind == "embedder" else ()
         task = {"table": _told(recipe, without), "model": _told(self.config.models[reader.model]), "prompt": prompt}
         if (writer := self.plan.writer(noun.name)) is not None:
             task["writer"] = _told(self.config.models[writer])
@@ -474,7 +472,7 @@ class Jobs:
             if self.plan.reader(table) is None:
                 continue
             made = Noun("table", table)
-            files.append(f"{self.root}/{dataset}/{place('table', table, 'finish.safetensors')}")
+            files.append(f"{self.root}/{dataset}/{place('table', table, FINISH)}")
             for read in self.plan.reads(made):
                 if read.kind == "embedder" or (read.kind == "model" and self.plan.built(read.name)):
                     files.append(self.file(read, dataset))
@@ -499,7 +497,7 @@ class Jobs:
         return {
             **self.inputs(noun, dataset, judged=True),
             "model": self.file(noun, dataset),
-            "description": self.file(noun, dataset, "model.json"),
+            "description": self.file(noun, dataset, DESCRIPTION),
             # a final run is not judged: what was validated under the same settings is
             "metrics": self.file(noun, self.raw(dataset), "metrics.json"),
             "stats": f"{self.root}/{dataset}/data/stats.json",

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tessera.artifacts.places import CORRUPTED
 from tessera.artifacts.tables import ArtifactError, describe, read_table
 from tessera.evaluation import metrics
 from tessera.evaluation.groups import effective_ranks, repeated
@@ -28,7 +29,6 @@ from tessera.settings.missing import LOST, Lose, Pattern, Robustness, percent
 AREA = "AUILC"
 """Area under the curve of a metric over the missing rate (CIDer: area under indicators line chart)."""
 CHANGE = "change to "
-CORRUPTED = "corruption.parquet"
 
 _PATTERNS: dict[Pattern, str] = {
     "item_consistent": "each modality of an item for itself, the same in every history and for candidates",

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from tessera.artifacts.files import file_digest, read_json
 from tessera.artifacts.models import read_tensors, write_tensors
-from tessera.artifacts.places import place
-from tessera.artifacts.run_folder import ITEMS, RunFolder
+from tessera.artifacts.places import FINISH, place
+from tessera.artifacts.run_folder import DESCRIPTION, ITEMS, RunFolder
 from tessera.artifacts.tables import ArtifactError, describe
 from tessera.data.files import find, model_files
 from tessera.recommenders.inputs import RunInputs
@@ -89,7 +89,7 @@ def _reads_model(run: Run, folder: str) -> Run:
 
 
 def _read_run(folder: Path) -> Run:
-    description = folder / "model.json"
+    description = folder / DESCRIPTION
     if not description.is_file():
         below = sorted(path.parent for path in folder.glob("**/model.json"))[:3] if folder.is_dir() else []
         hint = f"; did you mean {' or '.join(map(str, below))}?" if below else ""
@@ -131,7 +131,7 @@ def _check(files: RunFiles, saved: bool) -> None:
 
 def _check_same(files: RunFiles) -> None:
     """Tables and codes may have been made anew since: the weights would be read with vectors that they do not know."""
-    trained_on = read_json(files.folder / "model.json").get("inputs", {})
+    trained_on = read_json(files.folder / DESCRIPTION).get("inputs", {})
     for name, path in files.inputs.read_again().items():
         if trained_on.get(name) not in (None, file_digest(path)):
             raise ArtifactError(
@@ -195,8 +195,8 @@ def _read_with(root: Path, name: str, path: Path) -> Iterator[tuple[Path, str]]:
     if "table" not in made:
         return
     reader = made["table"].get("model") or (made.get("start") or {}).get("model")
-    finish, embedder = place("table", name, "finish.safetensors"), place("embedder", name)
-    for local in (finish, embedder, place("embedder", name, "model.json")):
+    finish, embedder = place("table", name, FINISH), place("embedder", name)
+    for local in (finish, embedder, place("embedder", name, DESCRIPTION)):
         if (root / local).is_file():
             yield root / local, local
     if reader and (folder := root / place("model", reader)).is_dir():
@@ -206,7 +206,7 @@ def _read_with(root: Path, name: str, path: Path) -> Iterator[tuple[Path, str]]:
 def _copied(files: RunFiles) -> list[tuple[Path, str]]:
     """(file, its place in the saved folder)."""
     run, inputs = files.run, files.inputs
-    copies = [(files.model, "model.safetensors"), (files.folder / "model.json", "model.json"), (files.items, ITEMS)]
+    copies = [(files.model, "model.safetensors"), (files.folder / DESCRIPTION, DESCRIPTION), (files.items, ITEMS)]
     for name, path in inputs.tables.items():
         copies.append((Path(path), place("table", name)))
         copies += _read_with(files.root, name, Path(path))

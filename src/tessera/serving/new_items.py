@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tessera.artifacts.interests import KIND
 from tessera.artifacts.logs import log
-from tessera.artifacts.places import place
+from tessera.artifacts.places import FINISH, place
 from tessera.artifacts.tables import ArtifactError, describe, write_table
 from tessera.data.files import DataFileError, find
 from tessera.data.identifiers import id_series, id_text, positions_in
@@ -250,7 +250,7 @@ def _embedded(files: RunFiles, name: str, path: Path, task: Task, items: pa.Tabl
     assert isinstance(shape, Finish)
     if named(reader, "captions"):
         log.warning("table %r was made with captions, too; of new items the texts alone are read", name)
-    components = read_components(path.with_suffix(".finish.safetensors"))
+    components = read_components(path.with_suffix(f".{FINISH}"))
     known = {key for pairs in items.column("attributes").to_pylist() for key, _ in pairs or ()} | {"title"}
     kept = {
         key: [name for name in names if name in known]

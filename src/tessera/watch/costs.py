@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 from tessera.artifacts.logs import duration
 from tessera.artifacts.places import RESULTS, place
+from tessera.artifacts.run_folder import DESCRIPTION
 from tessera.data.downloads import is_url
 from tessera.data.files import find
 from tessera.plan.graph import Noun
@@ -234,12 +235,12 @@ class Work:
             return self._amount(ran.rule, ran.of, sizes)
         if ran.rule == "train" and sizes is not None:
             with suppress(OSError, ValueError, KeyError, TypeError):
-                file = there / dataset / place("run", name, "model.json")
+                file = there / dataset / place("run", name, DESCRIPTION)
                 training = json.loads(file.read_text(encoding="utf-8"))["run"]["training"]
                 return sizes[0] * float(training["epochs"]) * self._of_items(ran.rule, name, sizes[1])
         if ran.rule == "tune" and name in self.config.tables:
             with suppress(OSError, ValueError, KeyError, TypeError):
-                file = there / dataset / place("embedder", name, "model.json")
+                file = there / dataset / place("embedder", name, DESCRIPTION)
                 training = json.loads(file.read_text(encoding="utf-8"))["settings"]["training"]
                 return float(training["steps"] * training["batch"])
         return self.amount(ran.rule, ran.of) if own else None

@@ -12,7 +12,7 @@ import yaml
 from tiny_config import edited
 
 from tessera.plan.graph import Noun, Plan
-from tessera.plan.jobs import FINISH, Jobs
+from tessera.plan.jobs import AFTER_TRAINING, Jobs
 from tessera.plan.picture import flow_chart
 from tessera.reporting.rule_graph import layers, parse, reduce
 from tessera.settings.config import load
@@ -178,7 +178,7 @@ def test_training_an_embedder_knows_nothing_of_what_follows(tiny: Plan) -> None:
     jobs = Jobs(tiny)
     trained = json.loads(jobs.settings(Noun("embedder", "llmemb"), "bazaar"))
     made = json.loads(jobs.settings(Noun("table", "llmemb"), "bazaar"))
-    assert set(made["table"]) - set(trained["table"]) == set(FINISH)
+    assert set(made["table"]) - set(trained["table"]) == set(AFTER_TRAINING)
 
 
 def test_a_run_is_not_another_for_what_is_told_of_it() -> None:
