@@ -153,7 +153,7 @@ rule oracle_ctr:
     resources:
         **resources("evaluate", needs_gpu=False),
     params:
-        cfg=lambda wildcards: Told(CONFIG.ctr.evaluation.canonical()),
+        cfg=lambda wildcards: JOBS.click_oracle(),
         code=code("oracle_ctr.py"),
     script:
         "../../scripts/oracle_ctr.py"

@@ -37,6 +37,8 @@ AFTER_RANKS = (
     "cold_targets", "cutoffs", "head_share", "history_bins", "popularity_bins", "recommendations", "shift",
 )  # fmt: skip
 """Keys of the judge that are read when ranks are there."""
+AFTER_PREDICTIONS = ("resamples", "level")
+"""Keys of the judge of clicks that the table alone reads: intervals and tests are made of the predictions."""
 
 
 @dataclass(frozen=True)
@@ -718,13 +720,17 @@ class Jobs:
         other = Noun("click_run", reference.path)
         return {**self.inputs(noun, dataset), **self.inputs(other, dataset), "reference": self.file(other, dataset)}
 
+    def click_oracle(self) -> str:
+        """What judging the true probabilities of clicks depends on."""
+        assert self.config.ctr is not None
+        return canonical(_told(self.config.ctr.evaluation, AFTER_PREDICTIONS))
+
     def click_evaluation(self, noun: Noun) -> str:
         """What judging a click-through run depends on."""
         assert self.config.ctr is not None
         run = self.plan.click_runs[noun.name]
         reference = self.reference(run)
-        # intervals and tests are made of the predictions, where the table is
-        cfg = {"run": _told(run), "evaluation": _told(self.config.ctr.evaluation, ["resamples", "level"])}
+        cfg = {"run": _told(run), "evaluation": _told(self.config.ctr.evaluation, AFTER_PREDICTIONS)}
         return canonical(cfg | ({"reference": _told(reference)} if reference is not None else {}))
 
     def judging_modules(self, noun: Noun) -> list[str]:

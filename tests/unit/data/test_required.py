@@ -252,6 +252,12 @@ def test_lists_of_ids_and_negatives(write: Write) -> None:
         ({"split_column": "part"}, "split_column", "split leave_one_out does not read it"),
         ({"split": {"kind": "given"}}, "split_column", "split given needs the column"),
         ({"items": {"path": "x", "id": "item", "image": "file"}}, "items.image", "no folder holds them"),
+        (
+            {"items": {"path": "x", "id": "item", "text": ["colour"]}, "prompt": {"attributes": ["colour", "color"]}},
+            "prompt.attributes.1",
+            "'color' is no text of the items (`items.title`, `items.text`); did you mean 'colour'",
+        ),
+        ({"prompt": {"attributes": ["title"]}}, "prompt.attributes.0", "'title' is no text of the items"),
     ],
 )
 def test_keys_that_would_do_nothing_are_refused(section: dict[str, Any], key: str, said: str, write: Write) -> None:

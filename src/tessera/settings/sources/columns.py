@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from tessera.settings.base import did_you_mean
 from tessera.settings.datasets import SessionsByGap
 from tessera.settings.sources.base import FileSource
 
@@ -54,9 +55,17 @@ class ColumnsSource(FileSource):
         return self.rating is None
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """A column of parts that no split reads, or a split that has none."""
+        """A column of parts that no split reads, or a split that has none; attributes that no column gives."""
         yield from super().problems(config)
         if self.split.kind == "given" and self.split_column is None:
             yield "split_column", "split given needs the column of the part (train, valid, test)"
         if self.split.kind != "given" and self.split_column is not None:
             yield "split_column", f"split {self.split.kind} does not read it; say split: {{kind: given}}"
+        texts = [] if self.items is None else [*(["title"] if self.items.title else []), *self.items.text]
+        own = self.IMPLEMENTATION != ColumnsSource.IMPLEMENTATION  # which may tell more of items
+        for number, name in enumerate([] if own or self.prompt.attributes is None else self.prompt.attributes):
+            if name not in texts:
+                yield (
+                    f"prompt.attributes.{number}",
+                    f"{name!r} is no text of the items (`items.title`, `items.text`){did_you_mean(name, texts)}",
+                )
