@@ -13,7 +13,7 @@ with stage(snakemake.log[0], attempt=snakemake.resources.attempt):
     recipe = TypeAdapter(ItemTable).validate_json(snakemake.params.cfg)
     make = implementation(recipe)
     if isinstance(make, type):
-        raise TypeError(
+        raise ValueError(
             f"{recipe.code()} is a class, as of a recipe that a model makes; {type(recipe).__name__} names no model "
             "(it extends tessera.settings.language.ReadText), so its code is a function (recipe, files, output)"
         )

@@ -16,12 +16,12 @@ rule trial:
     retries: CONFIG.resources.train.retries
     conda:
         ENVIRONMENT
-    threads: CONFIG.resources.train.threads
+    threads: lambda wildcards: CONFIG.resources.train.threads if trained(wildcards) else 1
     resources:
         **resources("train", trained),
     params:
         cfg=lambda w: JOBS.trial(f"{w.system}/{w.recommender}", int(w.trial), w.dataset),
-        threads=CONFIG.resources.train.threads,
+        threads=lambda wildcards: CONFIG.resources.train.threads if trained(wildcards) else 1,
         code=lambda w: code("trial.py", *JOBS.modules(JOBS.searched_run(f"{w.system}/{w.recommender}"))),
     script:
         "../../scripts/trial.py"

@@ -64,6 +64,13 @@ def parts(path: Path) -> list[Path]:
     return sorted(chosen, key=lambda file: _natural(file.relative_to(path).as_posix()))
 
 
+def files_below(path: Path) -> list[Path]:
+    """A file itself, or all files of a folder that are not hidden."""
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
+
+
 def _is_hidden(path: Path) -> bool:
     """What is no data: `_SUCCESS`, `_metadata`, `.part-0.crc`."""
     return any(name.startswith((".", "_")) and "=" not in name for name in path.parts)

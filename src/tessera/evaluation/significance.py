@@ -28,7 +28,7 @@ _PAIR_VALUES = 20_000_000
 """Differences of pairs of systems held at once."""
 _ROUNDING = 1e-12
 """A difference below this is none: means over three seeds and over one, of equal values, differ in the last bit."""
-_LEAST_USERS = 10
+LEAST_USERS = 10
 """Of fewer users resamples and a t-test tell of chance as if it were a difference; all sign patterns are counted."""
 
 
@@ -78,7 +78,8 @@ def _extreme(statistics: Array, observed: Array) -> NDArray[np.int64]:
 def randomization(differences: Array, resamples: int = 10_000, seed: int = 0) -> Array:
     """Two-sided paired randomisation test: under the null the sign of a user's difference is a fair coin.
 
-    With so few users that all sign patterns are fewer than `resamples`, all are enumerated and p is exact.
+    With fewer than ten users, or so few that all sign patterns are fewer than `resamples`, all are enumerated and p is
+    exact.
 
     Args:
         differences: (users, comparisons) or (users,), system minus baseline.
@@ -88,7 +89,7 @@ def randomization(differences: Array, resamples: int = 10_000, seed: int = 0) ->
     values = _checked(differences)
     users = len(values)
     observed = values.sum(0)
-    if users < 60 and 2**users <= resamples:
+    if _enumerated(users, resamples):
         patterns = (np.arange(2**users)[:, None] >> np.arange(users)) & 1
         pieces = _pieces(len(patterns), values.shape[1])
         counts = sum(_extreme((1.0 - 2.0 * patterns[piece]) @ values, observed) for piece in pieces)
@@ -102,6 +103,10 @@ def randomization(differences: Array, resamples: int = 10_000, seed: int = 0) ->
         for piece in _pieces(size, values.shape[1]):
             extreme += _extreme(observed - 2.0 * _product(flipped[piece], values), observed)
     return (1 + extreme) / (1 + resamples)
+
+
+def _enumerated(users: int, resamples: int) -> bool:
+    return users < LEAST_USERS or (users < 60 and 2**users <= resamples)
 
 
 def bootstrap(differences: Array, resamples: int = 10_000, seed: int = 0) -> Array:
@@ -229,7 +234,7 @@ def least_p(settings: Significance, comparisons: int, users: int) -> float:
     """
     resamples = enough_resamples(settings, comparisons)
     method = _method(settings, users)
-    if method == "t_test" or (method == "randomization" and users < 60 and 2**users <= resamples):
+    if method == "t_test" or (method == "randomization" and _enumerated(users, resamples)):
         return 0.0
     return min(1.0, comparisons / (1 + resamples))
 
@@ -252,7 +257,7 @@ def _up(value: float) -> float:
 
 def _method(settings: Significance, users: int) -> str:
     """The configured test, or that by signs where users are too few for the others."""
-    return "randomization" if users < _LEAST_USERS else settings.method
+    return "randomization" if users < LEAST_USERS else settings.method
 
 
 def p_values(differences: Array, settings: Significance, comparisons: int | None = None) -> Array:

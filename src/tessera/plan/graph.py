@@ -173,6 +173,10 @@ class Plan:
         settings: Settings = sections[noun.kind][noun.name]  # type: ignore[index]
         return settings
 
+    def parts(self, noun: Noun) -> Iterator[tuple[str, Settings]]:
+        """The settings of a noun and all inside them, each with its path; members of a run are nouns of their own."""
+        return ((path, part) for path, part in walk(self.own(noun)) if path.partition(".")[0] != "members")
+
     def codes(self, run: Run) -> list[str]:
         """The semantic IDs that a run reads."""
         return run.named("semantic_ids")

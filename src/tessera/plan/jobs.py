@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from tessera.artifacts.places import CORRUPTED, FINISH, PICTURES, REPORT, experiment_folder, final_name, place
 from tessera.artifacts.run_folder import DESCRIPTION, RunFolder
 from tessera.data.downloads import is_url
-from tessera.data.files import find, model_files, parts
+from tessera.data.files import files_below, find, model_files, parts
 from tessera.data.picture_stamp import look_again
 from tessera.plan.graph import Noun, Plan, kind_modules
 from tessera.plan.search import asked_round, asking, is_searched, remark, searched, trial_run, unsearched
@@ -191,16 +191,13 @@ class Jobs:
         if not judged:
             files |= self._source(noun, dataset)
             if more := [file for file in self._named(noun) if file not in files.get("source", [])]:
-                # of a run, they are read where the file that its system names is
-                key = "source" if noun.kind == "run" else "files"
-                files[key] = [*files.get(key, []), *more]
+                files["files"] = more
         return files | self._pictures(noun, dataset)
 
     def _named(self, noun: Noun) -> list[str]:
         """The files that settings of kinds from outside name."""
-        lists = [files for _, part in walk(self.plan.own(noun)) for files in part.named_files().values()]
-        named = [file for files in lists for file in files]
-        return list(dict.fromkeys(str(part) for file in named for part in parts(find(file))))
+        named = [file for _, part in self.plan.parts(noun) for files in part.named_files().values() for file in files]
+        return list(dict.fromkeys(str(part) for file in named for part in files_below(find(file))))
 
     def content_pictures(self, dataset: str) -> Files:
         """The stamp of the dataset's pictures, where click models read them."""

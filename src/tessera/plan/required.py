@@ -27,7 +27,7 @@ from tessera.settings.evaluation import CandidatesFile
 from tessera.settings.export import onnx_problem
 from tessera.settings.kinds import load
 from tessera.settings.language import FolderModel, PackageModel
-from tessera.settings.references import PICTURES, Need, references, walk
+from tessera.settings.references import PICTURES, Need, references
 from tessera.settings.search import LEARNING
 from tessera.settings.sources.base import FileSource
 from tessera.settings.systems.given import GivenSystem
@@ -108,7 +108,7 @@ def _of_kinds(plan: Plan) -> Iterator[Needed]:
     """The files that settings of kinds from outside name, but `path` of tables and codes."""
     needed: dict[tuple[str, str], None] = {}
     for noun in plan.nouns:
-        for place, part in walk(plan.own(noun)):
+        for place, part in plan.parts(noun):
             for key, files in part.named_files().items():
                 if place or key != "path" or noun.kind not in ("table", "semantic_ids"):
                     needed |= {(f"{_key(plan, noun, place)}.{key}", file): None for file in files}
@@ -155,8 +155,7 @@ def _needed(plan: Plan) -> Iterator[Needed]:
         yield from _of_dataset(config, dataset)
     for run in plan.runs:
         for dataset in config.experiment.datasets:
-            path = run.method.source(dataset, run.seed)
-            if path is not None and path not in run.method.named_files().get("path", []):
+            if (path := run.method.source(dataset, run.seed)) is not None:
                 yield Needed(f"systems.{run.system}.path", path)
     for name in sorted(plan.needed("table")):
         yield from _own_file(config.tables[name], f"tables.{name}")
@@ -303,7 +302,6 @@ def check_files(plan: Plan, where: str = "config", elsewhere: bool = False) -> N
         problem = _problem(needed)
         if problem is not None:
             problems.append(f"{where}: {needed.key}: {problem}")
-    problems = problems or [f"{where}: {problem}" for problem in _unlike_folders(plan)]
     if problems:
         raise ConfigError(message(problems))
 
@@ -343,7 +341,7 @@ def check_first_lines(plan: Plan, where: str = "config") -> None:
     Raises:
         ConfigError: one message with every file that does not fit, a line each.
     """
-    wrong = [f"{where}: {problem}" for problem in trial_problems(plan)]
+    wrong = [f"{where}: {problem}" for problem in (*trial_problems(plan), *_unlike_folders(plan))]
 
     def look(key: str, file: str, check: Callable[[], object]) -> None:
         try:

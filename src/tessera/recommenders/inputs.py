@@ -45,6 +45,8 @@ class RunInputs(Settings):
     """Folder of a language model that was built."""
     source: list[str] = Field(default_factory=list)
     """Files that the system itself names: one, or the parts of one."""
+    files: list[str] = Field(default_factory=list)
+    """Files that other kinds of your own name."""
     start: str | None = None
     """Weights of the run that training goes on from; its other files lie where it was left."""
     missing: Missing | None = None
@@ -57,7 +59,7 @@ class RunInputs(Settings):
     def digests(self) -> list[str]:
         """Fingerprints of the files, for the identity of a run's state."""
         files = [path for _, path in sorted(self.tables.items())]
-        files += [path for path in (self.teacher, *self.members, self.codes, *self.source) if path]
+        files += [path for path in (self.teacher, *self.members, self.codes, *self.source, *self.files) if path]
         files += [str(Path(self.codes).with_name("model.safetensors"))] if self.codes else []
         files += [str(Path(self.model, "model.safetensors"))] if self.model else []
         files += [self.start, str(RunFolder(Path(self.start).parent).items)] if self.start else []
@@ -171,5 +173,6 @@ def run_inputs(run: Run, files: Mapping[str, Any]) -> RunInputs:
         codes=files.get("codes"),
         model=files.get("language_model"),
         source=list(files.get("source", [])),
+        files=list(files.get("files", [])),
         start=files.get("start"),
     )

@@ -15,7 +15,7 @@ import pyarrow as pa
 from tessera.artifacts.files import file_digest, write_text
 from tessera.artifacts.shown import one_line
 from tessera.artifacts.tables import CLAIMS, describe, read_table, write_table
-from tessera.evaluation.significance import enough_resamples, holm, least_p, smallest_effect, told_p
+from tessera.evaluation.significance import LEAST_USERS, enough_resamples, holm, least_p, smallest_effect, told_p
 from tessera.reporting.formats import MOST, escape_markdown
 from tessera.reporting.runs import Entry, Run
 from tessera.settings.claims import Claim
@@ -93,6 +93,8 @@ class ClaimTable:
         test = {"randomization": "randomisation", "bootstrap": "bootstrap", "t_test": "t-test"}[rule.method]
         resamples = enough_resamples(rule, count)
         drawn = "" if rule.method == "t_test" else f" ({resamples:,} resamples)"
+        if self.of_users and any(0 < claim.users < LEAST_USERS for claim in self.claims):
+            drawn += f", of fewer than {LEAST_USERS} users by all signs,"
         averaged = "seeds averaged for each user" if self.of_users else "seeds averaged in every resample"
         error, spread = "s / √users", "s the standard deviation of the differences over users"
         if not self.of_users:

@@ -15,7 +15,7 @@ from tessera.artifacts.tables import describe
 from tessera.evaluation.cold import AMONG_ALL, AMONG_COLD, KIND, SHOWN
 from tessera.evaluation.groups import repeat_warning
 from tessera.evaluation.shifted import NATURAL, SHIFTED, Shifts, drop_of, sentence
-from tessera.evaluation.significance import enough_resamples, least_p, p_values, told_p
+from tessera.evaluation.significance import LEAST_USERS, enough_resamples, least_p, p_values, told_p
 from tessera.reporting.ranking_runs import (
     RankingRun,
     UserMetrics,
@@ -201,6 +201,7 @@ class RankingTable(Table[RankingRun]):
             against = label(self.baseline) if one else f"{self.baseline.system} under the same recommender"
             least = self.least_p()
             drawn = "" if self.significance.method == "t_test" else f", {resamples:,} resamples"
+            drawn += f" (all signs of fewer than {LEAST_USERS} users)" if self.judged.users < LEAST_USERS else ""
             drawn += f", which tell no {told_p(0.0, least).replace('≤', 'below')}" if least else ""
             conditions.append(
                 f"* better (↑) or worse (↓) than {against}: {test} over users{drawn}, "

@@ -18,8 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast, get_args
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo, create_model, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -217,16 +216,16 @@ def _outside(family: Family, base: type[Kind], tag: str) -> type[Kind]:
         raise
     except Exception as error:  # whatever a file of somebody else raises
         raise KindError(f"{tag!r} cannot be loaded: {type(error).__name__}: {error}") from None
-    _take_tag(kind, family.key, tag)
-    return kind
+    return _named_by(tag, kind, family.key)
 
 
-def _take_tag(kind: type[Kind], key: str, tag: str) -> None:
-    """Let a class that extends one of the library's be named by its own tag: the tag of its base is all it takes."""
+def _named_by(tag: str, kind: type[Kind], key: str) -> type[Kind]:
+    """The class as its own tag names it: one that extends a class of the library takes the tag of its base alone."""
     names = get_args(kind.model_fields[key].annotation) if key in kind.model_fields else ()
-    if names and all(isinstance(name, str) for name in names) and tag not in names:
-        kind.model_fields[key] = FieldInfo.from_annotated_attribute(str, tag)
-        kind.model_rebuild(force=True)
+    if not names or tag in names or not all(isinstance(name, str) for name in names):
+        return kind
+    fields: dict[str, Any] = {key: (str, tag)}
+    return create_model(kind.__name__, __base__=kind, __module__=kind.__module__, __doc__=kind.__doc__, **fields)
 
 
 def _absent(module: str) -> str:

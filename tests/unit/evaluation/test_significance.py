@@ -197,5 +197,6 @@ def test_few_users_are_tested_by_their_signs(users: int, method: str) -> None:
     settings = Significance(method=method)  # type: ignore[arg-type]
     assert p_values(np.full((users, 1), 0.5), settings) == pytest.approx([2 / 2**users])
     assert significance.least_p(settings, 4, users) == 0.0
+    assert p_values(np.full((users, 1), 0.5), Significance(resamples=100)) == pytest.approx([2 / 2**users])
     # of ten it is what the config names
     assert p_values(np.full((10, 1), 0.5), settings)[0] < 2 / 2**10

@@ -39,8 +39,15 @@ class SystemSettings(Kind):
     """What it is."""
 
     def source(self, dataset: str, seed: int) -> str | None:
-        """The path of a file that it reads besides what the plan knows; the job that makes it has it as `source`."""
-        return None
+        """The path of a file that it reads besides what the plan knows; the job that makes it has it as `source`.
+
+        Of a class from outside it is the key `path`, where there is one.
+        """
+        return next(iter(super().named_files().get("path", [])), None)
+
+    def named_files(self) -> dict[str, list[str]]:
+        """See `Settings.named_files`; `path` is what `source` tells of."""
+        return {key: files for key, files in super().named_files().items() if key != "path"}
 
     def under(self, config: Config) -> list[str]:
         """The backbones under which it runs; none where it brings its own network, or has none."""
