@@ -12,7 +12,7 @@ import numpy as np
 from tessera.settings.quantizers.base import MOST_CODES
 
 # <a_12>, a_12 or 12; no more digits than a code may have, as numbers of any length take their time
-_CODE = re.compile(r"<?(?:[A-Za-z]+_)?0*(\d{1,9})>?")
+_CODE = re.compile(r"(<)?(?:([A-Za-z]+)_)?0*(\d{1,9})(?(1)>)")
 _EXPECTED = "expected one object of raw item ids to lists of codes"
 _LOOKED_AT = 1 << 16
 """Characters of a file that are read before anything runs."""
@@ -44,6 +44,15 @@ def read_codes(source: Path) -> tuple[list[str], np.ndarray]:
             raise GivenCodesError(
                 f"{source}: id {raw!r} has {len(row)} codes, but id {ids[0]!r} has {len(rows[0])}; all need as many"
             )
+    first: dict[int, tuple[str, str]] = {}
+    for raw, value in pairs:
+        for level, letter in enumerate(_letters(value), 1):
+            other, known = first.setdefault(level, (raw, letter)) if letter is not None else (raw, letter)
+            if letter != known:
+                raise GivenCodesError(
+                    f"{source}: code {level} of id {raw!r} is one of {letter!r}, but that of id {other!r} is one of "
+                    f"{known!r}; a code counts by its place, so all items need the same order"
+                )
     return ids, np.array(rows, np.int64)
 
 
@@ -80,9 +89,15 @@ def _codes(source: Path, raw: str, value: Any) -> list[int]:
     return [_code(source, raw, code) for code in value]
 
 
+def _letters(codes: list[Any]) -> list[str | None]:
+    """How the levels of an item's codes are named, `a` of `<a_12>`; None of a bare number."""
+    matched = [_CODE.fullmatch(code) if isinstance(code, str) else None for code in codes]
+    return [None if match is None else match[2] for match in matched]
+
+
 def _code(source: Path, raw: str, code: Any) -> int:
     matched = _CODE.fullmatch(code) if isinstance(code, str) else None
-    number = int(matched[1]) if matched else code
+    number = int(matched[3]) if matched else code
     if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < MOST_CODES:
         return number
     raise GivenCodesError(

@@ -26,6 +26,10 @@ OTHER_SUFFIXES = (
 """Ends of the names of pictures that are not read, so that a folder of them can be told."""
 
 
+NARROWEST = 200
+"""The long side of a picture over its short one, at most: image processors refuse what is narrower."""
+
+
 class PictureError(ValueError):
     """A picture that cannot be read. `reason` is its text without the file."""
 
@@ -35,12 +39,15 @@ class PictureError(ValueError):
 
 
 def at_most(picture: Image.Image, pixels: int) -> Image.Image:
-    """The picture, made smaller in its proportions where it has more pixels."""
+    """The picture, made smaller in its proportions where it has more pixels; not narrower than `NARROWEST`."""
     width, height = picture.size
     if width * height <= pixels:
         return picture
     scale = (pixels / (width * height)) ** 0.5
-    return picture.resize((max(1, int(width * scale)), max(1, int(height * scale))), Image.Resampling.LANCZOS)
+    sides = [max(1, int(width * scale)), max(1, int(height * scale))]
+    # whole pixels are much of a short side
+    least = min(math.ceil(max(sides) / NARROWEST), width, height)
+    return picture.resize((max(least, sides[0]), max(least, sides[1])), Image.Resampling.LANCZOS)
 
 
 def open_picture(path: str | Path, side: int | None = None) -> Image.Image:
@@ -83,7 +90,7 @@ def _check_size(path: Path, width: int, height: int) -> None:
         raise PictureError(
             path, f"is {width} x {height} pixels; at most {LARGEST:,} are decoded (a decompression bomb?)"
         )
-    if max(width, height) > 200 * min(width, height):
+    if max(width, height) > NARROWEST * min(width, height):
         raise PictureError(path, f"is {width} x {height} pixels: too narrow to show anything")
 
 

@@ -33,10 +33,24 @@ class LRCLRecipe(ContrastiveRecipe):
         """Most tokens of a text with its frame, thoughts and end token left out."""
         return super().room - self.settings.thoughts - 1
 
+    def check_widths(self) -> None:
+        """Refuse a model whose states cannot be read as tokens.
+
+        Raises:
+            ValueError: they are of another width.
+        """
+        model = self.given.model
+        if model.input_width != model.width:
+            raise ValueError(
+                f"a thought is a state that is read as a token, but this model has tokens of width {model.input_width} "
+                f"and states of {model.width}; take another model, or thoughts: 0"
+            )
+
     def attention(self) -> ReasoningAttention | None:
         """None where there are no thoughts."""
         if self.settings.thoughts == 0:
             return None
+        self.check_widths()
         model = self.given.model
         return ReasoningAttention(model.width, self.settings.last_tokens).to(model.device)
 

@@ -59,6 +59,7 @@ class PublishedLRCL(LRCLRecipe):
         settings, model = self.settings, self.given.model
         if settings.thoughts == 0 or settings.rope != "mixed":
             return super().attention()
+        self.check_widths()
         return MixedAttention(model.width, settings.last_tokens).to(model.device)
 
     def encoder(self, attention: ReasoningAttention | None) -> PublishedReasoner:

@@ -56,13 +56,19 @@ class LanguageModel:
     kind: Kind
     """decoder, encoder, or vision: a vision-language model, whose tower is used like a decoder."""
     width: int
-    """Width of states and token embeddings."""
+    """Width of states, and of token embeddings but in `input_width`."""
     context: int
     """Longest text in tokens."""
     image_processor: Any | None
     """Pictures to pixels; vision models alone have one."""
     device: torch.device
     """Where the weights are."""
+
+    @property
+    def input_width(self) -> int:
+        """Width of token embeddings: of ALBERT and its kin another than that of states."""
+        embeddings: Any = self.full.get_input_embeddings()  # type: ignore[operator]
+        return int(embeddings.weight.shape[1])
 
     @property
     def quantized(self) -> bool:
@@ -309,7 +315,7 @@ def _read(folder: Path, settings: LoadedModel) -> LanguageModel:
         tower=_tower(full, kind),
         tokenizer=tokenizer,
         kind=kind,
-        width=int(full.get_input_embeddings().weight.shape[1]),
+        width=int(getattr(text_config, "hidden_size", None) or full.get_input_embeddings().weight.shape[1]),
         context=min(longest, int(most)),
         image_processor=read_image_processor(folder) if kind == "vision" else None,
         device=device,

@@ -19,7 +19,14 @@ Attributes = list[tuple[str, str]]
 REQUEST = "Describe the following item. The item information is:"
 """What the user's message of a chat prompt asks before the item is told (ReaEmb)."""
 
-_SENTENCE = re.compile(r"^(.+?[.!?])(\s|$)", re.DOTALL)
+_END = re.compile(r"[.!?](?=\s|$)")
+_SHORT = frozenset({
+    "dr", "mr", "mrs", "ms", "st", "prof", "rev", "gen", "col", "lt", "sgt", "capt", "jr", "sr", "vs", "etc",
+    "approx", "inc", "ltd", "co", "corp", "dept", "fig", "vol", "no", "nos", "ed", "oz", "lb", "lbs", "ft", "in",
+    "sq", "max", "min", "temp", "dia", "qty", "pcs",
+})  # fmt: skip
+"""Words that a full stop cuts short: no sentence ends with it."""
+_INITIALS = re.compile(r"[A-Za-z](\.[A-Za-z])*")
 _SPACE = re.compile(r"\s+")
 
 
@@ -68,10 +75,22 @@ def _chosen(pairs: Attributes, wanted: Sequence[str]) -> Attributes:
 def _value(name: str, value: str, prompt: ItemPrompt) -> str:
     """One attribute's value: no newline, no semicolon, the first sentence where asked, not too long."""
     value = _SPACE.sub(" ", value).strip()
-    # before semicolons become full stops, which would end a sentence
-    if name in prompt.first_sentence and (sentence := _SENTENCE.match(value)):
-        value = sentence.group(1)
+    if name in prompt.first_sentence:
+        value = first_sentence(value)  # before semicolons become full stops, which would end a sentence
     return _plain(value)[: prompt.max_characters].strip()
+
+
+def first_sentence(text: str) -> str:
+    """The text up to the end of its first sentence: no end is a full stop after initials (`J. R. R.`, `T.V.`) or a word
+    cut short (`Dr.`, `8 oz.`), nor one before a small letter."""
+    for end in _END.finditer(text):
+        word = re.split(r"[\s(\[\"'/]", text[: end.start()])[-1]
+        before, after = text[: end.start() - len(word)].rstrip()[-1:], text[end.end() :].lstrip()[:1]
+        initials = _INITIALS.fullmatch(word) and before not in (";", ",")  # `A; B; C.` is a list
+        cut_short = end[0] == "." and (initials or word.lower() in _SHORT)
+        if not cut_short and not after.islower():
+            return text[: end.end()]
+    return text
 
 
 def _plain(value: str) -> str:

@@ -46,17 +46,16 @@ def text_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def plain_frame(model: LanguageModel, before: str = "", end: bool = True) -> Frame:
-    """Words before the text and, with `end`, the end token after it; an encoder's own start and end tokens."""
+    """Words before the text and, with `end`, the end token after it. The tokenizer's own start token comes first; of an
+    encoder its own end token is the end."""
     tokenizer = model.tokenizer
-    first: list[int] = []
-    last = [model.end_token] if end else []
-    if model.kind == "encoder":
-        # which of an encoder's own tokens stand before a text shows around a text, and not around nothing
-        probe = before or _PROBE
-        whole = list(tokenizer(probe, add_special_tokens=True)["input_ids"])
-        plain = _ids(tokenizer, probe)
-        lead = next((i for i in range(len(whole) + 1) if whole[i : i + len(plain)] == plain), 0)
-        first, last = whole[:lead], whole[lead + len(plain) :]
+    # which of a tokenizer's own tokens stand before a text shows around a text, and not around nothing
+    probe = before or _PROBE
+    whole = list(tokenizer(probe, add_special_tokens=True)["input_ids"])
+    plain = _ids(tokenizer, probe)
+    lead = next((i for i in range(len(whole) + 1) if whole[i : i + len(plain)] == plain), 0)
+    first = whole[:lead]
+    last = whole[lead + len(plain) :] if model.kind == "encoder" else [model.end_token] if end else []
     return Frame((*first, *_ids(tokenizer, before)), tuple(last))
 
 

@@ -214,6 +214,15 @@ def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
 
 
+@pytest.mark.parametrize(("size", "pixels"), [((10000, 50), 448 * 448), ((502, 100000), 448 * 448), ((1900, 10), 4096)])
+def test_a_narrow_picture_that_is_made_smaller_is_not_too_narrow(size: tuple[int, int], pixels: int) -> None:
+    """Cutting the short side to whole pixels made it narrower than image processors take."""
+    made = at_most(Image.new("RGB", size), pixels)
+    assert max(made.size) <= 200 * min(made.size)
+    assert made.width * made.height <= pixels * 1.5
+    assert (made.width > made.height) == (size[0] > size[1])
+
+
 def test_large_pictures_take_one_copy(tmp_path: Path) -> None:
     picture = Image.new("RGBA", (6000, 4000), (0, 0, 255, 128))
     picture.save(tmp_path / "large.png")

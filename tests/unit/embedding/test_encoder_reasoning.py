@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import test_train_contrastive as stage_one
 import test_train_crrl as stage_two
 import torch
-from tiny_language import WIDTH, tiny_model
+from tiny_language import WIDTH, tiny_model, tokenizer
 from torch import Tensor
+from transformers import AlbertConfig, AlbertModel
 
 from tessera.artifacts.models import read_tensors
 from tessera.embedding.lrcl import LRCLRecipe
@@ -152,3 +155,21 @@ def test_both_stages_train_and_embed(thoughts: int, tmp_path: Path) -> None:
         plainly = SCFTTable(model="tiny", batch_tokens=400)
         _, same = stage_one.embed(plainly, catalogue, first, tiny_model("encoder"))
         np.testing.assert_allclose(vectors, same, atol=1e-5)
+
+
+def test_a_model_whose_tokens_are_narrower_than_its_states_cannot_reason() -> None:
+    """ALBERT's: its states cannot be read as tokens. Without thoughts nothing reads them so."""
+    torch.manual_seed(0)
+    words = tokenizer()
+    full = AlbertModel(
+        AlbertConfig(vocab_size=len(words), embedding_size=16, hidden_size=WIDTH, num_attention_heads=4,
+                     num_hidden_layers=2, intermediate_size=48)
+    )  # fmt: skip
+    model = replace(tiny_model("encoder"), full=full, tower=full)
+    assert (model.width, model.input_width) == (WIDTH, 16)
+    recipe = LRCLRecipe.__new__(LRCLRecipe)
+    recipe.given, recipe.settings = cast(Any, (SimpleNamespace(model=model), LRCLTable(model="m", thoughts=0)))
+    assert recipe.attention() is None
+    recipe.settings = LRCLTable(model="m", thoughts=1)
+    with pytest.raises(ValueError, match=f"tokens of width 16 and states of {WIDTH}; take another model"):
+        recipe.attention()

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from tessera.artifacts.tables import ArtifactError, write_table
-from tessera.language.prompts import attribute_text, domain_sentence, item_attributes
+from tessera.language.prompts import attribute_text, domain_sentence, first_sentence, item_attributes
 from tessera.settings.base import ConfigError
 from tessera.settings.language import ItemPrompt
 
@@ -110,3 +110,21 @@ def test_captions_of_another_dataset_are_refused(tmp_path: Path) -> None:
     path = captions(tmp_path, [(7, "a red star", "captioned")])
     with pytest.raises(ArtifactError, match="7 is not an id"):
         item_attributes(catalogue(tmp_path), ItemPrompt(), {"looks": path})
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "When Dr. No arrives, Bond follows.", "A can of 8 oz. Smart Straw.", "J. R. R. Tolkien wrote it.",
+        "Written by (Mr. Bean).", "A host of U.S. television.", "Is it warm?", "Buy now!", "Use 1/2 in. bolts.",
+        "Vol. 3 of the set.", "Called etc. and so on.", "Waits for it ... and jumps.", "A lamp.",
+    ],
+)  # fmt: skip
+def test_a_sentence_does_not_end_at_what_is_cut_short(sentence: str) -> None:
+    assert first_sentence(sentence) == sentence
+    assert first_sentence(f"{sentence} Another one. More.") == sentence
+
+
+def test_a_text_without_an_end_is_one_sentence() -> None:
+    assert first_sentence("8 oz. of Dr. Smith") == "8 oz. of Dr. Smith"
+    assert first_sentence("") == ""

@@ -48,6 +48,21 @@ def test_an_encoders_own_tokens_stand_around_the_text(before: str) -> None:
     assert rows == [told]
 
 
+@pytest.mark.parametrize("before", ["", "tell :"])
+def test_a_decoders_own_start_token_stands_before_the_text(before: str) -> None:
+    """Llama's and Gemma's; what their tokenizers put behind a text is not taken: the end token is the model's."""
+    model = language_model()
+    model.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="user $A", special_tokens=[("user", 3)]
+    )
+    told = model.tokenizer(f"{before} red blue".strip())["input_ids"]
+    assert told[0] == 3
+    rows, _ = tokenize(["red blue"], plain_frame(model, before), model.tokenizer, 20)
+    assert rows == [[*told, 1]]
+    rows, _ = tokenize(["red blue"], chat_frame(model, before, system=""), model.tokenizer, 20)
+    assert rows == [told]  # without a template
+
+
 def test_control_tokens_in_a_text_are_text() -> None:
     built = train_tokenizer(["title is Oak lamp"], BuiltModel(built="qwen2.5-vl"))
     told = "lamp <|im_end|> of <|image_pad|>"

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from tessera.artifacts.tables import write_table
+from tessera.data.given_codes import read_codes
 from tessera.quantization.conflicts import collisions
 from tessera.quantization.given import GivenCodesError
 from tessera.quantization.given import read as read_given
@@ -102,6 +103,18 @@ def test_numbers_and_an_offset(tmp_path: Path) -> None:
 def test_wrong_files_are_named(tmp_path: Path, value: Any, message: str) -> None:
     with pytest.raises(GivenCodesError, match=message):
         read(tmp_path, value, ["a", "b", "c"])
+
+
+def test_levels_are_named_alike_for_all_items(tmp_path: Path) -> None:
+    """A code counts by its place, so `<b_3>` in the first one is another item's second code."""
+    path = tmp_path / "codes.json"
+    path.write_text(json.dumps({"1": ["<a_4>", "<b_3>"], "2": ["<b_3>", "<a_4>"]}))
+    with pytest.raises(GivenCodesError, match="code 1 of id '2' is one of 'b', but that of id '1' is one of 'a'"):
+        read_codes(path)
+    for codes in (["<a_3", "<b_1>"], ["a_3>", "<b_1>"]):
+        path.write_text(json.dumps({"1": codes}))
+        with pytest.raises(GivenCodesError, match="has the code"):
+            read_codes(path)
 
 
 def test_ids_that_are_no_numbers_take_no_offset(tmp_path: Path) -> None:
