@@ -19,7 +19,7 @@ from tessera.content.store import ContentStore
 from tessera.language.models import LanguageModel, LanguageModelError
 from tessera.language.questions import Pixels, check_vision
 from tessera.language.states import pool
-from tessera.language.tokens import length_batches, pad_rows
+from tessera.language.tokens import length_batches, pad_rows, plain_frame
 
 Shown = Literal["text", "image", "both"]
 
@@ -91,14 +91,27 @@ class Encoder(nn.Module):
         return encoded[place.to(encoded.device)]
 
     def _rows(self, items: Sequence[int]) -> tuple[list[list[int]], list[Pixels | None]]:
-        """Token rows with the picture's tokens before the text, and the pictures."""
+        """Token rows with the picture's tokens before the text, and the pictures; a text loses words for its picture.
+
+        Raises:
+            ValueError: a picture has more tokens than the model reads.
+        """
         content = self.store.rows(items)
         if self.shown == "text":
             return content.texts, [None] * len(content.texts)
         rows = []
-        for text, seen in zip(content.texts, content.pictures, strict=True):
-            words = text if self.shown == "both" else []
-            rows.append([*self._pieces(seen), *words][: self.language.context])
+        ends = len(plain_frame(self.language).after)
+        for item, text, seen in zip(items, content.texts, content.pictures, strict=True):
+            words, pieces = text if self.shown == "both" else [], self._pieces(seen)
+            room = self.language.context - len(pieces)
+            if room < ends:
+                raise ValueError(
+                    f"the picture of item {item} has {len(pieces)} tokens, of which the model reads "
+                    f"{self.language.context}; make the store with fewer max_pixels"
+                )
+            if len(words) > room:  # the end of a text stays its end
+                words = [*words[: room - ends], *words[len(words) - ends :]]
+            rows.append([*pieces, *words])
         return rows, content.pictures
 
     def _pieces(self, seen: Pixels | None) -> list[int]:

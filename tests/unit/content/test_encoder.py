@@ -20,6 +20,7 @@ from tessera.content.encoder import Encoder
 from tessera.content.store import ContentStore, write_store
 from tessera.language.lora import add_lora
 from tessera.language.models import LanguageModel, load_model
+from tessera.language.tokens import plain_frame
 from tessera.settings.language import ItemPrompt
 from tessera.settings.lora import LoRA
 from tessera.settings.training import Steps
@@ -115,6 +116,18 @@ def test_a_picture_and_its_text_are_read_as_the_whole_model_reads_them(folder: P
     torch.testing.assert_close(encoder(torch.tensor([1]))[0], output.last_hidden_state[0, -1], atol=1e-5, rtol=1e-4)
     without = Encoder(model, store, "text", "causal", pooling="last").eval()
     assert (encoder(torch.tensor([1])) - without(torch.tensor([1]))).abs().max() > 1e-4
+
+
+def test_a_text_makes_room_for_its_picture_and_keeps_its_end(folder: Path, store: ContentStore) -> None:
+    model = load(folder)
+    (whole,), _ = Encoder(model, store, "both")._rows([1])
+    ends = len(plain_frame(model).after)
+    model.context = len(whole) - 3
+    (cut,), _ = Encoder(model, store, "both")._rows([1])
+    assert cut == [*whole[: len(whole) - 3 - ends], *whole[len(whole) - ends :]]
+    model.context = 3
+    with pytest.raises(ValueError, match="the picture of item 1 has .* tokens, of which the model reads 3; make"):
+        Encoder(model, store, "both")._rows([1])
 
 
 @pytest.mark.parametrize("recompute", [False, True])
