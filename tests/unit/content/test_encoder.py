@@ -126,7 +126,7 @@ def test_a_text_makes_room_for_its_picture_and_keeps_its_end(folder: Path, store
     (cut,), _ = Encoder(model, store, "both")._rows([1])
     assert cut == [*whole[: len(whole) - 3 - ends], *whole[len(whole) - ends :]]
     model.context = 3
-    with pytest.raises(ValueError, match="the picture of item 1 has .* tokens, of which the model reads 3; make"):
+    with pytest.raises(ValueError, match=r"the picture of item 1 has .* tokens, of which the model reads 3; make"):
         Encoder(model, store, "both")._rows([1])
 
 
