@@ -104,7 +104,7 @@ class Encoder(nn.Module):
         for item, text, seen in zip(items, content.texts, content.pictures, strict=True):
             words, pieces = text if self.shown == "both" else [], self._pieces(seen)
             room = self.language.context - len(pieces)
-            if room < ends:
+            if room < (ends if words else 0):
                 raise ValueError(
                     f"the picture of item {item} has {len(pieces)} tokens, of which the model reads "
                     f"{self.language.context}; make the store with fewer max_pixels"

@@ -315,11 +315,16 @@ def _read(folder: Path, settings: LoadedModel) -> LanguageModel:
         tower=_tower(full, kind),
         tokenizer=tokenizer,
         kind=kind,
-        width=int(getattr(text_config, "hidden_size", None) or full.get_input_embeddings().weight.shape[1]),
+        width=_states_width(text_config) or int(full.get_input_embeddings().weight.shape[1]),
         context=min(longest, int(most)),
         image_processor=read_image_processor(folder) if kind == "vision" else None,
         device=device,
     )
+
+
+def _states_width(config: Any) -> int:
+    """Width of the last states; 0 where a config does not say. OPT may project them to that of its tokens."""
+    return int(getattr(config, "word_embed_proj_dim", None) or getattr(config, "hidden_size", None) or 0)
 
 
 _PROBE = "A red lamp, 3 of them: is it for the item?"

@@ -22,11 +22,11 @@ REQUEST = "Describe the following item. The item information is:"
 _END = re.compile(r"[.!?](?=\s|$)")
 _SHORT = frozenset({
     "dr", "mr", "mrs", "ms", "st", "prof", "rev", "gen", "col", "lt", "sgt", "capt", "jr", "sr", "vs", "etc",
-    "approx", "inc", "ltd", "co", "corp", "dept", "fig", "vol", "no", "nos", "ed", "oz", "lb", "lbs", "ft", "in",
-    "sq", "max", "min", "temp", "dia", "qty", "pcs",
+    "approx", "inc", "ltd", "corp", "dept", "oz", "lb", "lbs", "sq", "qty", "pcs",
 })  # fmt: skip
 """Words that a full stop cuts short: no sentence ends with it."""
-_INITIALS = re.compile(r"[A-Za-z](\.[A-Za-z])*")
+_INITIALS = re.compile(r"[A-Z]|[A-Za-z](\.[A-Za-z])+")
+_LOOK_BACK = 40
 _SPACE = re.compile(r"\s+")
 
 
@@ -82,15 +82,25 @@ def _value(name: str, value: str, prompt: ItemPrompt) -> str:
 
 def first_sentence(text: str) -> str:
     """The text up to the end of its first sentence: no end is a full stop after initials (`J. R. R.`, `T.V.`) or a word
-    cut short (`Dr.`, `8 oz.`), nor one before a small letter."""
+    cut short (`Dr.`, `8 oz.`)."""
     for end in _END.finditer(text):
-        word = re.split(r"[\s(\[\"'/]", text[: end.start()])[-1]
-        before, after = text[: end.start() - len(word)].rstrip()[-1:], text[end.end() :].lstrip()[:1]
-        initials = _INITIALS.fullmatch(word) and before not in (";", ",")  # `A; B; C.` is a list
-        cut_short = end[0] == "." and (initials or word.lower() in _SHORT)
-        if not cut_short and not after.islower():
+        before = text[max(0, end.start() - _LOOK_BACK) : end.start()]
+        if end[0] != "." or not _is_cut_short(before, text[end.end() :][:_LOOK_BACK].lstrip()[:1]):
             return text[: end.end()]
     return text
+
+
+def _is_cut_short(before: str, after: str) -> bool:
+    """Whether a full stop behind this text, and before a sign that is no blank, ends a word and no sentence."""
+    word = re.split(r"[\s(\[\"'/]", before)[-1]
+    rest = before[: len(before) - len(word)].rstrip()
+    if _INITIALS.fullmatch(word):
+        return rest[-1:] not in (";", ",")  # `A; B; C.` is a list
+    if word.endswith("."):  # dots that leave out
+        return after.islower()
+    if word.lower() in ("in", "ft"):
+        return rest[-1:].isdigit()
+    return after.isdigit() if word.lower() in ("no", "nos", "vol", "fig") else word.lower() in _SHORT
 
 
 def _plain(value: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from tessera.artifacts.places import CORRUPTED, FINISH, PICTURES, REPORT, experiment_folder, final_name, place
 from tessera.artifacts.run_folder import DESCRIPTION, RunFolder
-from tessera.data.downloads import is_url
+from tessera.data.downloads import DataFileError, is_url
 from tessera.data.files import files_below, find, model_files, parts
 from tessera.data.picture_stamp import look_again
 from tessera.plan.graph import Noun, Plan, kind_modules
@@ -113,6 +113,14 @@ def _size(file: str | Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
+def _listed(path: Path) -> list[Path]:
+    """The parts of a table; of a folder that holds another form, which the code of a system of your own knows, all."""
+    try:
+        return parts(path)
+    except DataFileError:
+        return files_below(path)
+
+
 def _every(files: Files) -> list[str]:
     """The files of named inputs."""
     return [file for named in files.values() for file in ([named] if isinstance(named, str) else named)]
@@ -190,7 +198,9 @@ class Jobs:
             files["content"] = f"{self.root}/{dataset}/ctr/content/content.json"
         if not judged:
             files |= self._source(noun, dataset)
-            if more := [file for file in self._named(noun) if file not in files.get("source", [])]:
+            source = files.get("source", [])
+            known = [source] if isinstance(source, str) else source
+            if more := [file for file in self._named(noun) if file not in known]:
                 files["files"] = more
         return files | self._pictures(noun, dataset)
 
@@ -259,7 +269,7 @@ class Jobs:
         if noun.kind == "run":
             run = self.plan.trained[noun.name]
             path = run.method.source(dataset, run.seed)
-            return {"source": [str(file) for file in parts(find(path))]} if path is not None else {}
+            return {"source": [str(file) for file in _listed(find(path))]} if path is not None else {}
         if noun.kind not in ("table", "semantic_ids"):
             return {}
         settings = (self.config.tables if noun.kind == "table" else self.config.semantic_ids)[noun.name]

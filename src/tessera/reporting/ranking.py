@@ -201,7 +201,9 @@ class RankingTable(Table[RankingRun]):
             against = label(self.baseline) if one else f"{self.baseline.system} under the same recommender"
             least = self.least_p()
             drawn = "" if self.significance.method == "t_test" else f", {resamples:,} resamples"
-            drawn += f" (all signs of fewer than {LEAST_USERS} users)" if self.judged.users < LEAST_USERS else ""
+            drawn += (
+                "" if self.significance.method == "randomization" else f", of fewer than {LEAST_USERS} users all signs"
+            )
             drawn += f", which tell no {told_p(0.0, least).replace('≤', 'below')}" if least else ""
             conditions.append(
                 f"* better (↑) or worse (↓) than {against}: {test} over users{drawn}, "

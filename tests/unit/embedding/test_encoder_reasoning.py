@@ -14,7 +14,7 @@ import test_train_crrl as stage_two
 import torch
 from tiny_language import WIDTH, tiny_model, tokenizer
 from torch import Tensor
-from transformers import AlbertConfig, AlbertModel
+from transformers import AlbertConfig, AlbertModel, OPTConfig, OPTForCausalLM
 
 from tessera.artifacts.models import read_tensors
 from tessera.embedding.lrcl import LRCLRecipe
@@ -22,10 +22,12 @@ from tessera.embedding.prefixes import Prefixes
 from tessera.embedding.rollouts import embeddings
 from tessera.embedding.tune import train as run_training
 from tessera.language.lora import add_lora, lora_weights
+from tessera.language.models import load_model
 from tessera.language.reasoning import LatentReasoner, ReasoningAttention
 from tessera.language.reasoning_encoder import EncoderReasoner
 from tessera.language.states import token_states
 from tessera.language.tokens import pad_rows
+from tessera.settings.language import FolderModel
 from tessera.settings.recipes.lrcl import LRCLTable
 from tessera.settings.recipes.scft import SCFTTable
 from tessera.settings.training import Steps
@@ -155,6 +157,19 @@ def test_both_stages_train_and_embed(thoughts: int, tmp_path: Path) -> None:
         plainly = SCFTTable(model="tiny", batch_tokens=400)
         _, same = stage_one.embed(plainly, catalogue, first, tiny_model("encoder"))
         np.testing.assert_allclose(vectors, same, atol=1e-5)
+
+
+def test_states_that_are_projected_to_the_width_of_tokens_are_of_that_width(tmp_path: Path) -> None:
+    """OPT-350m's: inside it is twice as wide."""
+    torch.manual_seed(0)
+    words = tokenizer()
+    config = OPTConfig(vocab_size=len(words), hidden_size=WIDTH, word_embed_proj_dim=16, num_attention_heads=4,
+                       num_hidden_layers=2, ffn_dim=48, max_position_embeddings=64)  # fmt: skip
+    OPTForCausalLM(config).save_pretrained(tmp_path / "opt")
+    words.save_pretrained(tmp_path / "opt")
+    model = load_model(FolderModel(folder=str(tmp_path / "opt")), tmp_path / "opt")
+    states = model.tower(input_ids=torch.tensor([[5, 6, 7]])).last_hidden_state
+    assert model.width == model.input_width == states.shape[2] == 16
 
 
 def test_a_model_whose_tokens_are_narrower_than_its_states_cannot_reason() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -117,12 +118,25 @@ def test_captions_of_another_dataset_are_refused(tmp_path: Path) -> None:
     [
         "When Dr. No arrives, Bond follows.", "A can of 8 oz. Smart Straw.", "J. R. R. Tolkien wrote it.",
         "Written by (Mr. Bean).", "A host of U.S. television.", "Is it warm?", "Buy now!", "Use 1/2 in. bolts.",
-        "Vol. 3 of the set.", "Called etc. and so on.", "Waits for it ... and jumps.", "A lamp.",
+        "Vol. 3 of the set.", "Called etc. and so on.", "Waits for it ... and jumps.", "A lamp.", "It plugs in.",
+        "Say no.", "Is 8 in. long.", "Written by J. Smith.",
     ],
 )  # fmt: skip
 def test_a_sentence_does_not_end_at_what_is_cut_short(sentence: str) -> None:
     assert first_sentence(sentence) == sentence
     assert first_sentence(f"{sentence} Another one. More.") == sentence
+
+
+def test_small_letters_begin_sentences_too() -> None:
+    assert first_sentence("a sturdy oak lamp. it has three bulbs. more") == "a sturdy oak lamp."
+    assert first_sentence("Strong and simple. iPhone ready.") == "Strong and simple."
+    assert first_sentence("100% cotton! machine washable.") == "100% cotton!"
+
+
+def test_a_long_text_without_an_end_takes_no_time() -> None:
+    started = time.process_time()
+    first_sentence("Dr. J. " * 20_000)
+    assert time.process_time() - started < 2
 
 
 def test_a_text_without_an_end_is_one_sentence() -> None:

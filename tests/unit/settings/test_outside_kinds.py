@@ -394,6 +394,53 @@ def test_an_own_given_system_has_a_file_a_seed_and_others_beside_it(folder: Path
     assert (inputs["source"], inputs["files"]) == (["s2.csv"], ["x.txt"])
 
 
+SYSTEMS = """
+from tessera.settings.recipes.base import RecipeSettings
+from tessera.settings.systems.base import SystemSettings
+class Lists(SystemSettings):
+    IMPLEMENTATION = "kinds_of_a_test.own:OwnBackbone"
+    recommender: str
+    path: str | list[str]
+class Words(RecipeSettings):
+    IMPLEMENTATION = "kinds_of_a_test.own:OwnBackbone"
+    FILES = ("words",)
+    recipe: str
+    path: str
+    words: str
+"""
+
+
+def test_an_own_system_reads_a_list_of_files_or_a_folder(folder: Path) -> None:
+    (folder / "lists.py").write_text(SYSTEMS)
+    given = config("sasrec")
+    given["experiment"]["systems"] = ["mine"]
+    given["systems"] = {"mine": {"recommender": f"{FOLDER}.lists:Lists", "path": ["a.txt", "b.txt"]}}
+    (folder.parent / "a.txt").write_text("a")
+    with pytest.raises(ConfigError, match=r"systems\.mine\.path: b\.txt: no such file"):
+        check_files(Plan(load(given)))
+    (folder.parent / "b.txt").write_text("b")
+    check_files(Plan(load(given)))
+    noun = Noun("run", "mine/Lists/seed-0")
+    assert Jobs(Plan(load(given))).inputs(noun, "shop") == {"files": ["a.txt", "b.txt"]}
+    (folder.parent / "f").mkdir()
+    (folder.parent / "f/x.npy").write_text("")
+    given["systems"]["mine"]["path"] = "f"
+    check_files(Plan(load(given)))
+    assert Jobs(Plan(load(given))).inputs(noun, "shop") == {"source": ["f/x.npy"]}
+
+
+def test_a_file_whose_name_is_part_of_another_is_read(folder: Path) -> None:
+    (folder / "lists.py").write_text(SYSTEMS)
+    for name in ("words.bin", "words"):
+        (folder.parent / name).write_text(name)
+    given = config("sasrec")
+    given["tables"] = {"told": {"recipe": f"{FOLDER}.lists:Words", "path": "words.bin", "words": "words"}}
+    given["systems"] = {"read": {"items": {"table": "told"}}}
+    given["experiment"]["systems"] = ["read"]
+    inputs = Jobs(Plan(load(given))).inputs(Noun("table", "told"), "shop")
+    assert (inputs["source"], inputs["files"]) == ("words.bin", ["words"])
+
+
 def test_a_class_that_has_a_new_name_stays_what_it_is_elsewhere(folder: Path) -> None:
     """It may be the type of another key, whose schema knows the name of its base."""
     (folder / "used.py").write_text(

@@ -43,11 +43,13 @@ class SystemSettings(Kind):
 
         Of a class from outside it is the key `path`, where there is one.
         """
-        return next(iter(super().named_files().get("path", [])), None)
+        own: str | None = getattr(self, "path", None)
+        return own if "path" in super().named_files() and isinstance(own, str) else None
 
     def named_files(self) -> dict[str, list[str]]:
-        """See `Settings.named_files`; `path` is what `source` tells of."""
-        return {key: files for key, files in super().named_files().items() if key != "path"}
+        """See `Settings.named_files`; of one `path` `source` tells."""
+        named = super().named_files()
+        return {key: files for key, files in named.items() if key != "path" or not isinstance(self.__dict__[key], str)}
 
     def under(self, config: Config) -> list[str]:
         """The backbones under which it runs; none where it brings its own network, or has none."""
