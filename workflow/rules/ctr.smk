@@ -20,7 +20,7 @@ rule samples:
         "<results>/logs/samples/{dataset}.log",
     benchmark:
         "<results>/benchmarks/samples/{dataset}.tsv"
-    retries: CONFIG.resources.prepare.retries
+    retries: CONFIG.resources.prepare.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.prepare.threads
@@ -49,7 +49,7 @@ rule content:
         "<results>/logs/content/{dataset}.log",
     benchmark:
         "<results>/benchmarks/content/{dataset}.tsv"
-    retries: CONFIG.resources.prepare.retries
+    retries: CONFIG.resources.prepare.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.prepare.threads
@@ -79,7 +79,7 @@ rule train_ctr:
         "<results>/logs/train_ctr/{dataset}/{name}/seed-{seed}.log",
     benchmark:
         "<results>/benchmarks/train_ctr/{dataset}/{name}/seed-{seed}.tsv"
-    retries: CONFIG.resources.train.retries
+    retries: CONFIG.resources.train.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.train.threads
@@ -111,7 +111,7 @@ rule evaluate_ctr:
         "<results>/logs/evaluate_ctr/{dataset}/{name}/seed-{seed}.log",
     benchmark:
         "<results>/benchmarks/evaluate_ctr/{dataset}/{name}/seed-{seed}.tsv"
-    retries: CONFIG.resources.evaluate.retries
+    retries: CONFIG.resources.evaluate.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
@@ -146,7 +146,7 @@ rule oracle_ctr:
         "<results>/benchmarks/oracle_ctr/{dataset}.tsv"
     wildcard_constraints:
         dataset=one_of(filter(PLAN.lifelong, DATASETS)),
-    retries: CONFIG.resources.evaluate.retries
+    retries: CONFIG.resources.evaluate.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads

@@ -15,7 +15,7 @@ rule ingest:
         "<results>/benchmarks/ingest/{dataset}.tsv"
     wildcard_constraints:
         dataset=one_of(set(DATASETS) - set(GENERATED)),
-    retries: CONFIG.resources.ingest.retries
+    retries: CONFIG.resources.ingest.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.ingest.threads
@@ -46,7 +46,7 @@ rule generate:
         "<results>/benchmarks/generate/{dataset}.tsv"
     wildcard_constraints:
         dataset=one_of(GENERATED),
-    retries: CONFIG.resources.ingest.retries
+    retries: CONFIG.resources.ingest.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.ingest.threads
@@ -75,7 +75,7 @@ rule prepare:
         "<results>/logs/prepare/{dataset}.log",
     benchmark:
         "<results>/benchmarks/prepare/{dataset}.tsv"
-    retries: CONFIG.resources.prepare.retries
+    retries: CONFIG.resources.prepare.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.prepare.threads

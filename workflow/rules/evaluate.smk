@@ -12,7 +12,7 @@ rule test_users:
         "<results>/logs/test_users/{dataset}.log",
     benchmark:
         "<results>/benchmarks/test_users/{dataset}.tsv"
-    retries: CONFIG.resources.evaluate.retries
+    retries: CONFIG.resources.evaluate.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
@@ -39,7 +39,7 @@ rule candidates:
         "<results>/logs/candidates/{dataset}.log",
     benchmark:
         "<results>/benchmarks/candidates/{dataset}.tsv"
-    retries: CONFIG.resources.evaluate.retries
+    retries: CONFIG.resources.evaluate.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
@@ -67,7 +67,7 @@ rule shift:
     benchmark:
         "<results>/benchmarks/shift/{dataset}.tsv"
     priority: 50
-    retries: CONFIG.resources.evaluate.retries
+    retries: CONFIG.resources.evaluate.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
@@ -99,7 +99,7 @@ rule evaluate:
     benchmark:
         "<results>/benchmarks/evaluate/{dataset}/{system}/{recommender}/seed-{seed}.tsv"
     priority: 6
-    retries: CONFIG.resources.evaluate.retries
+    retries: CONFIG.resources.evaluate.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
@@ -131,7 +131,7 @@ rule corrupt:
         "<results>/logs/corrupt/{dataset}/{system}/{recommender}/seed-{seed}.log",
     benchmark:
         "<results>/benchmarks/corrupt/{dataset}/{system}/{recommender}/seed-{seed}.tsv"
-    retries: CONFIG.resources.evaluate.retries
+    retries: CONFIG.resources.evaluate.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
@@ -163,7 +163,7 @@ rule oracle:
         "<results>/benchmarks/oracle/{dataset}.tsv"
     wildcard_constraints:
         dataset=one_of(GENERATED),
-    retries: CONFIG.resources.evaluate.retries
+    retries: CONFIG.resources.evaluate.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
@@ -195,7 +195,7 @@ rule robustness:
         "<results>/logs/robustness/{dataset}.log",
     benchmark:
         "<results>/benchmarks/robustness/{dataset}.tsv"
-    retries: CONFIG.resources.report.retries
+    retries: CONFIG.resources.report.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.report.threads

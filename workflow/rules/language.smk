@@ -15,7 +15,7 @@ rule pretrain:
     benchmark:
         "<results>/benchmarks/pretrain/{dataset}/{model}.tsv"
     priority: 30
-    retries: CONFIG.resources.pretrain.retries
+    retries: CONFIG.resources.pretrain.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.pretrain.threads
@@ -44,7 +44,7 @@ rule caption_part:
     wildcard_constraints:
         part=r"\d+",
     priority: 20
-    retries: CONFIG.resources.caption.retries
+    retries: CONFIG.resources.caption.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.caption.threads
@@ -71,7 +71,7 @@ rule caption:
     benchmark:
         "<results>/benchmarks/caption/{dataset}/{captions}.tsv"
     priority: 20
-    retries: CONFIG.resources.caption.retries
+    retries: CONFIG.resources.caption.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.caption.threads
@@ -104,7 +104,7 @@ rule tune:
     wildcard_constraints:
         table=one_of(name for name in CONFIG.tables if CONFIG.tables[name].TRAINS),
     priority: 20
-    retries: CONFIG.resources.tune.retries
+    retries: CONFIG.resources.tune.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.tune.threads
@@ -134,7 +134,7 @@ rule embed:
     wildcard_constraints:
         table=one_of(MADE_TABLES),
     priority: 10
-    retries: CONFIG.resources.embed.retries
+    retries: CONFIG.resources.embed.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.embed.threads
@@ -163,7 +163,7 @@ rule diagnose:
         "<results>/logs/diagnose/{dataset}/{table}.log",
     benchmark:
         "<results>/benchmarks/diagnose/{dataset}/{table}.tsv"
-    retries: CONFIG.resources.prepare.retries
+    retries: CONFIG.resources.prepare.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.prepare.threads
@@ -189,7 +189,7 @@ rule atlas:
         "<results>/logs/atlas/{dataset}/{table}.log",
     benchmark:
         "<results>/benchmarks/atlas/{dataset}/{table}.tsv"
-    retries: CONFIG.resources.prepare.retries
+    retries: CONFIG.resources.prepare.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.prepare.threads

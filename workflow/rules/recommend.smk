@@ -16,7 +16,7 @@ rule train:
     benchmark:
         "<results>/benchmarks/train/{dataset}/{system}/{recommender}/seed-{seed}.tsv"
     priority: 5
-    retries: CONFIG.resources.train.retries
+    retries: CONFIG.resources.train.retries or None
     conda:
         ENVIRONMENT
     threads: lambda wildcards: CONFIG.resources.train.threads if trained(wildcards) else 1

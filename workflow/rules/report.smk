@@ -18,7 +18,7 @@ rule tables:
         "<results>/logs/tables/{dataset}.log",
     benchmark:
         "<results>/benchmarks/tables/{dataset}.tsv"
-    retries: CONFIG.resources.report.retries
+    retries: CONFIG.resources.report.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.report.threads
@@ -43,7 +43,7 @@ rule claims:
         "<results>/logs/claims/{dataset}.log",
     benchmark:
         "<results>/benchmarks/claims/{dataset}.tsv"
-    retries: CONFIG.resources.report.retries
+    retries: CONFIG.resources.report.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.report.threads
@@ -67,7 +67,7 @@ rule report:
         "<results>/logs/report.log",
     benchmark:
         "<results>/benchmarks/report.tsv"
-    retries: CONFIG.resources.report.retries
+    retries: CONFIG.resources.report.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.report.threads

@@ -13,7 +13,7 @@ rule trial:
         "<results>/logs/trial/{dataset}/{system}/{recommender}/trial-{trial}.log",
     benchmark:
         "<results>/benchmarks/trial/{dataset}/{system}/{recommender}/trial-{trial}.tsv"
-    retries: CONFIG.resources.train.retries
+    retries: CONFIG.resources.train.retries or None
     conda:
         ENVIRONMENT
     threads: lambda wildcards: CONFIG.resources.train.threads if trained(wildcards) else 1
@@ -37,7 +37,7 @@ rule ask:
         "<results>/logs/ask/{dataset}/{system}/{recommender}/round-{round}.log",
     benchmark:
         "<results>/benchmarks/ask/{dataset}/{system}/{recommender}/round-{round}.tsv"
-    retries: CONFIG.resources.report.retries
+    retries: CONFIG.resources.report.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.report.threads
@@ -61,7 +61,7 @@ rule choose:
         "<results>/logs/choose/{dataset}/{system}/{recommender}.log",
     benchmark:
         "<results>/benchmarks/choose/{dataset}/{system}/{recommender}.tsv"
-    retries: CONFIG.resources.report.retries
+    retries: CONFIG.resources.report.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.report.threads

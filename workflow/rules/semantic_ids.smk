@@ -16,7 +16,7 @@ rule quantize:
     benchmark:
         "<results>/benchmarks/quantize/{dataset}/{codes}.tsv"
     priority: 10
-    retries: CONFIG.resources.quantize.retries
+    retries: CONFIG.resources.quantize.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.quantize.threads
@@ -46,7 +46,7 @@ rule health:
         "<results>/logs/health/{dataset}/{codes}.log",
     benchmark:
         "<results>/benchmarks/health/{dataset}/{codes}.tsv"
-    retries: CONFIG.resources.quantize.retries
+    retries: CONFIG.resources.quantize.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.quantize.threads

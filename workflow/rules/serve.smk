@@ -17,7 +17,7 @@ rule recommend:
         "<results>/logs/recommend/{dataset}/{system}/{recommender}/seed-{seed}.log",
     benchmark:
         "<results>/benchmarks/recommend/{dataset}/{system}/{recommender}/seed-{seed}.tsv"
-    retries: CONFIG.resources.evaluate.retries
+    retries: CONFIG.resources.evaluate.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads
@@ -42,7 +42,7 @@ rule export:
         "<results>/logs/export/{dataset}/{system}/{recommender}.log",
     benchmark:
         "<results>/benchmarks/export/{dataset}/{system}/{recommender}.tsv"
-    retries: CONFIG.resources.evaluate.retries
+    retries: CONFIG.resources.evaluate.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.evaluate.threads

@@ -12,7 +12,7 @@ rule table:
         "<results>/benchmarks/table/{dataset}/{table}.tsv"
     wildcard_constraints:
         table=one_of(set(CONFIG.tables) - set(MADE_TABLES)),
-    retries: CONFIG.resources.prepare.retries
+    retries: CONFIG.resources.prepare.retries or None
     conda:
         ENVIRONMENT
     threads: CONFIG.resources.prepare.threads

@@ -309,12 +309,10 @@ def write_item_table(
     """Write an item table: `items` (n,) dense ids, `vectors` (n, dim) float32. Items without a vector are left out.
 
     Raises:
-        ArtifactError: there is no row, or not one an id.
+        ArtifactError: there is not one row an id.
     """
-    if vectors.ndim != 2 or not len(vectors) or len(items) != len(vectors):
-        raise ArtifactError(
-            f"{path}: vectors of shape {vectors.shape} for {len(items)} items; expected a row for each, one at least"
-        )
+    if vectors.ndim != 2 or len(items) != len(vectors):
+        raise ArtifactError(f"{path}: vectors of shape {vectors.shape} for {len(items)} items; expected a row for each")
     flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel())
     table = pa.table(
         {
