@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 WINDOW = 8192
 """Characters that one tag may have."""
@@ -36,14 +37,14 @@ _START = re.compile(
 )
 _BEGINS = re.compile(r"<([a-zA-Z][a-zA-Z0-9]*+(?::[\w-]++)?)(?=[\s/>])")
 _ENDS = re.compile(r"</([a-zA-Z][a-zA-Z0-9]*+(?::[\w-]++)?)\s*+>")
-# attributes, and the end of the tag where it comes
-_REST = re.compile(
-    r"""(?P<attributes>(?:[\s/]++[^\s"'<>/=]++(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s"'<>]++))?+)*+)[\s/]*+(?P<close>>)?"""
-)
+# No group is possessive: Python before 3.11.5 loses its place in one whose parts may be tried in several ways. Parts
+# begin and end so that they can be taken in one way alone, and are themselves possessive: no text takes long.
+_ATTRIBUTE = re.compile(r"""[\s/]++[^\s"'<>/=]++(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s"'<>]++))?""")
+_CLOSE = re.compile(r"[\s/]*+(>)?")
 _VALUED = re.compile(r"""[^\s"'<>/=]\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s"'<>]++)""")
 _VALUE = re.compile(r"""\s*+=\s*+(["']?)""")
 # what is left of a tag whose beginning was cut off
-_TAIL = re.compile(r"""\s*+(?:[a-zA-Z][\w:-]*+=(?:"[^"<>]*+"|'[^'<>]*+')\s*+)++/?>""")
+_TAIL = re.compile(r"""\s*+(?:[a-zA-Z][\w:-]*+=(?:"[^"<>]*+"|'[^'<>]*+')\s*+)+/?>""")
 
 _PROPERTIES = (
     r"(?:color|background|border|display|position|float|clear|width|height|margin|padding|font|line-height|text-align|"
@@ -51,15 +52,37 @@ _PROPERTIES = (
     r"(?:min|max)-(?:width|height)|top|left|right|bottom|content|outline|transform|transition)"
 )
 _DECLARATION = rf"\s*+(?:-\w++-)?{_PROPERTIES}(?:-[a-z-]++)?\s*+:[^{{}};]++"
-_RULE = rf"[^{{}}]{{1,2000}}+\{{{_DECLARATION}(?:;\s*+(?:[\w-]++\s*+:[^{{}};]++)?+)*+\s*+\}}\s*+"
+_RULE = rf"[^{{}}]{{1,2000}}+\{{{_DECLARATION}(?:;\s*+(?:[\w-]++\s*+:[^{{}};]++)?)*\s*+\}}\s*+"
 # rules for classes or ids: two or more, or one without any blank
-_STYLE_SHEET = re.compile(rf"\s*+(?=[.#][A-Za-z_-])(?:(?:{_RULE}){{2,}}+|(?=\S++\Z){_RULE}\Z)")
+_STYLE_SHEET = re.compile(rf"\s*+(?=[.#][A-Za-z_-])(?:(?:{_RULE}){{2,}}|(?=\S++\Z){_RULE}\Z)")
 # the first statement of a program
 _PROGRAM = re.compile(
     r"\s*+(?:var\s++[A-Za-z_$][\w$]*+\s*+=[^;=][^;]*+;"
     r"|(?:window|document)\.[\w$.]++\s*+=[^;=][^;]*+;"
-    r"|[!(]*+function\b\s*+[\w$]*+\s*+\(\s*+(?:[A-Za-z_$][\w$]*+\s*+(?:,\s*+)?)*+\)\s*+\{)"
+    r"|[!(]*+function\b\s*+[\w$]*+\s*+\(\s*+(?:[A-Za-z_$][\w$]*+\s*+(?:,\s*+)?)*\)\s*+\{)"
 )
+
+
+class _Rest(NamedTuple):
+    """A tag behind its name."""
+
+    attributes: str
+    close: bool
+    """Whether its `>` comes."""
+    start: int
+    end: int
+    text: str
+    """All of it."""
+
+
+def _rest(text: str, start: int) -> _Rest:
+    """What follows the name of a tag, as far as `WINDOW`."""
+    place, last = start, start + WINDOW
+    while attribute := _ATTRIBUTE.match(text, place, last):
+        place = attribute.end()
+    close = _CLOSE.match(text, place, last)
+    end = place if close is None else close.end()
+    return _Rest(text[start:place], close is not None and close[1] is not None, start, end, text[start:end])
 
 
 def is_code(text: str, start: int = 0) -> bool:
@@ -121,49 +144,48 @@ def _end_of(text: str, match: re.Match[str], ends: _Ends) -> int | None:
         end = text.find("-->", match.end())
         return len(text) if end < 0 else end + 3
     name = match["name"].lower()
-    rest = _REST.match(text, match.end(), match.end() + WINDOW)
-    assert rest is not None
-    if not rest["close"]:
+    rest = _rest(text, match.end())
+    if not rest.close:
         return _cut_off(text, match, name, rest)
     if not _is_tag(match, name, rest, ends):
-        return len(text) if name in _CODE and is_code(text, rest.end()) else None
+        return len(text) if name in _CODE and is_code(text, rest.end) else None
     if match["end"] or name not in _CODE:
-        return rest.end()
-    if not ends.behind(name, rest.end()):
+        return rest.end
+    if not ends.behind(name, rest.end):
         return len(text)
-    closing = re.compile(rf"</{name}\s*+>", re.IGNORECASE).search(text, rest.end())
+    closing = re.compile(rf"</{name}\s*+>", re.IGNORECASE).search(text, rest.end)
     return closing.end() if closing else len(text)
 
 
-def _is_tag(match: re.Match[str], name: str, rest: re.Match[str], ends: _Ends) -> bool:
+def _is_tag(match: re.Match[str], name: str, rest: _Rest, ends: _Ends) -> bool:
     """Whether what has the form of a whole tag is one."""
     if match["end"]:
         return name in _KNOWN or ":" in name or ends.begun(name, match.start())
-    if _VALUED.search(rest["attributes"]):
+    if _VALUED.search(rest.attributes):
         return True
     if name in _ALONE or ends.behind(name, match.end()):
         return True
-    if rest.group().endswith("/>"):
+    if rest.text.endswith("/>"):
         return name in _KNOWN
-    if rest["attributes"] or name not in _KNOWN:
-        return ":" in name and not rest["attributes"]
+    if rest.attributes or name not in _KNOWN:
+        return ":" in name and not rest.attributes
     return match["name"].islower() and (
-        name in _FORMAL or match.string.strip() == match.string[match.start() : rest.end()]
+        name in _FORMAL or match.string.strip() == match.string[match.start() : rest.end]
     )
 
 
-def _cut_off(text: str, match: re.Match[str], name: str, rest: re.Match[str]) -> int | None:
+def _cut_off(text: str, match: re.Match[str], name: str, rest: _Rest) -> int | None:
     """Where a tag without `>` ends: behind its last attribute with a value, or with the text; None where it is none."""
     if name not in _KNOWN:
         return None
-    at_end = rest.end() == len(text)
+    at_end = rest.end == len(text)
     if match["end"]:
         return len(text) if at_end else None
-    value = _VALUE.match(text, rest.end()) if rest["attributes"].strip(" /") else None
-    if value and (value.end() == len(text) or (value[1] and rest.end() + WINDOW >= len(text))):
+    value = _VALUE.match(text, rest.end) if rest.attributes.strip(" /") else None
+    if value and (value.end() == len(text) or (value[1] and rest.end + WINDOW >= len(text))):
         return len(text)  # a value that is missing, or that nothing closes: what is left of the text belongs to it
-    valued = list(_VALUED.finditer(rest["attributes"]))
+    valued = list(_VALUED.finditer(rest.attributes))
     if valued:
-        return rest.start() + valued[-1].end()
+        return rest.start + valued[-1].end()
     formal = name in _FORMAL and len(name) > 2 and match["name"].islower()
-    return len(text) if at_end and formal and not rest["attributes"].strip() else None
+    return len(text) if at_end and formal and not rest.attributes.strip() else None

@@ -92,5 +92,5 @@ def test_every_stage_that_computes_in_threads_has_their_number_in_its_params() -
         assert uses == bool(given), script[1]
         if given:
             found += 1
-            assert f"threads: CONFIG.resources.{given[1]}.threads" in rule
+            assert re.search(rf"\n    threads: .*CONFIG\.resources\.{given[1]}\.threads", rule)
     assert found == 15
