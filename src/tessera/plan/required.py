@@ -111,11 +111,11 @@ def _of_kinds(plan: Plan) -> Iterator[Needed]:
         for place, part in plan.parts(noun):
             for key, files in part.named_files().items():
                 if place or key != "path" or noun.kind not in ("table", "semantic_ids"):
-                    needed |= {(f"{_key(plan, noun, place)}.{key}", file): None for file in files}
+                    needed |= {(f"{_key(noun, place)}.{key}", file): None for file in files}
     yield from (Needed(key, file) for key, file in needed)
 
 
-def _key(plan: Plan, noun: Noun, place: str) -> str:
+def _key(noun: Noun, place: str) -> str:
     """The key of a config under which a part of a noun's settings stands."""
     system, _, rest = noun.name.partition("/")
     if noun.kind in ("run", "click_run"):
