@@ -25,7 +25,7 @@ from tessera.settings.base import ConfigError, Settings, message
 from tessera.settings.config import Config
 from tessera.settings.evaluation import CandidatesFile
 from tessera.settings.export import onnx_problem
-from tessera.settings.kinds import load
+from tessera.settings.kinds import is_outside, load
 from tessera.settings.language import FolderModel, PackageModel
 from tessera.settings.references import PICTURES, Need, references
 from tessera.settings.search import LEARNING
@@ -309,7 +309,7 @@ def check_files(plan: Plan, where: str = "config", elsewhere: bool = False) -> N
 def _unlike_folders(plan: Plan) -> Iterator[str]:
     """Logs of own sources whose folder holds files of a form that only their module knows."""
     for name in plan.config.experiment.datasets:
-        if type(plan.config.datasets[name]).__module__.startswith("tessera."):
+        if not is_outside(type(plan.config.datasets[name])):
             continue  # these have a `check`
         try:
             dataset_files(plan.config, name)

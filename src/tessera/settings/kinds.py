@@ -53,6 +53,11 @@ FAMILIES = {
 }
 
 
+def is_outside(part: type) -> bool:
+    """Whether a class is none of the library's: somebody's own settings, or their own code."""
+    return not part.__module__.startswith("tessera.")
+
+
 class Kind(Settings):
     """Settings of one kind of a family."""
 
@@ -106,8 +111,8 @@ class Kind(Settings):
 
     def named_files(self) -> dict[str, list[str]]:
         """See `Settings.named_files`."""
-        own = not type(self).__module__.startswith("tessera.")
-        named = {key: getattr(self, key, None) for key in (*(["path"] if own else []), *self.FILES)}
+        keys = (*(["path"] if is_outside(type(self)) else []), *self.FILES)
+        named = {key: getattr(self, key, None) for key in keys}
         lists = {key: [value] if isinstance(value, str) else value for key, value in named.items()}
         return {key: list(map(str, value)) for key, value in lists.items() if isinstance(value, list | tuple) and value}
 

@@ -21,7 +21,7 @@ from tessera.data.dataset import Cases, Dataset
 from tessera.evaluation.histories import Histories
 from tessera.recommenders.inputs import RunInputs
 from tessera.settings.evaluation import Evaluation
-from tessera.settings.kinds import implementation
+from tessera.settings.kinds import implementation, is_outside
 from tessera.settings.runs import Run
 from tessera.training.losses import Losses
 from tessera.training.phases import Batches, Epochs, Optimizer, Phase, Position, Update
@@ -253,7 +253,7 @@ class Fixed(ABC):
     @property
     def gives_away(self) -> bool:
         """See `Scorer`: those of the library make what they give."""
-        return type(self).__module__.startswith("tessera.")
+        return not is_outside(type(self))
 
     @classmethod
     @abstractmethod
