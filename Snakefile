@@ -83,7 +83,7 @@ onstart:
 
 from tessera.reporting.old_page import bring_back
 
-bring_back(JOBS.page)
+bring_back(JOBS.comparison.page)
 
 
 localrules:
@@ -94,10 +94,10 @@ localrules:
 rule all:
     default_target: True
     input:
-        JOBS.page,
-        [JOBS.table_file(dataset, "md") for dataset in DATASETS],
-        [JOBS.claims_file(dataset, "md") for dataset in DATASETS if CONFIG.claims],
-        [JOBS.robustness_file(dataset, "md") for dataset in DATASETS if CONFIG.robustness],
+        JOBS.comparison.page,
+        [JOBS.comparison.table_file(dataset, "md") for dataset in DATASETS],
+        [JOBS.comparison.claims_file(dataset, "md") for dataset in DATASETS if CONFIG.claims],
+        [JOBS.comparison.robustness_file(dataset, "md") for dataset in DATASETS if CONFIG.robustness],
         [] if CONFIG.task == "ctr" else [*final(), *recommended(), *exported()],
 
 

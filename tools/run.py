@@ -32,7 +32,7 @@ _CORES = re.compile(r"--(cores|jobs|profile|workflow-profile|executor)(=.*)?|-[c
 _TELLS = {"-h", "--help", "-v", "--version", "--lint", "--unlock", "--list", "-l"}
 _OWN_TEXT = re.compile(
     r"--(logger|quiet|debug-dag|dag|rulegraph|filegraph|d3dag|summary|detailed-summary|report|list\S*|cleanup\S*|"
-    r"containerize|archive|export-cwl|print-compilation|generate-unit-tests|touch|delete\S*)(=.*)?|-[qDStd].*"
+    r"containerize|archive|export-cwl|print-compilation|generate-unit-tests|touch|delete\S*)(=.*)?|-[qDSt].*"
 )
 """Options with which Snakemake is asked for something else than a run, or its text is chosen."""
 _DRY = re.compile(r"--dry-?run|-[npqFk]*n[npqFk]*")
@@ -86,6 +86,17 @@ def report(arguments: list[str], configs: list[str]) -> Path:
     return Path(experiment_folder(name_of_experiment(files, overrides)), REPORT)
 
 
+def directory(arguments: list[str]) -> Path:
+    """Where Snakemake works: the folder that `--directory` names, or this one."""
+    for number, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name in ("--directory", "-d"):
+            return Path(value or next(iter(arguments[number + 1 :]), "."))
+        if re.fullmatch("-d[^-].*", argument):
+            return Path(argument[2:])
+    return Path()
+
+
 def main(given: list[str]) -> int:
     """Run Snakemake; its exit code."""
     arguments, configs = sort(given)
@@ -94,7 +105,8 @@ def main(given: list[str]) -> int:
     except ConfigError as error:
         print(framed(f"ERROR: this config cannot be run:\n{error}"), file=sys.stderr)
         return 1
-    if held := unlock.main():
+    folder = directory(arguments)
+    if held := unlock.main(folder):
         return held
     if not any(map(_CORES.fullmatch, arguments)):
         arguments = ["--cores", "all", *arguments]
@@ -113,7 +125,7 @@ def main(given: list[str]) -> int:
     if code < 0 and -code != signal.SIGINT:  # it could not say so itself
         ended = ended_by(signal.Signals(-code).name)
         print(f"\nERROR: Snakemake did not end by itself ({ended}); the same command goes on", file=sys.stderr)
-    if code == 0 and not line and not asked and (page := report(arguments, configs)).is_file():
+    if code == 0 and not line and not asked and (page := folder / report(arguments, configs)).is_file():
         print(f"The report: {page.resolve()}")
     return code if code >= 0 else 128 - code
 

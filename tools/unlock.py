@@ -80,10 +80,11 @@ def clean(folder: Path, younger: float = _QUIET_SECONDS) -> int:
     return removed
 
 
-def main() -> int:
+def main(folder: Path = Path()) -> int:
     """Unlock a stale lock, and clean up after it; 1 when the lock is held."""
-    folder = Path.cwd()
-    locks = [*Path(".snakemake/locks").iterdir()] if Path(".snakemake/locks").is_dir() else []
+    folder = folder.resolve()
+    kept = folder / ".snakemake/locks"
+    locks = [*kept.iterdir()] if kept.is_dir() else []
     held = workers(folder)
     if locks and held:
         ids = ", ".join(str(process.pid) for process in held)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,7 +43,12 @@ def _read(paths: list[Path]) -> Config:
     config: Any = {}
     for path in paths:
         config = merged(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    return load_config(config, str(paths[-1]), experiment_name(paths))
+    return load_config(config, _named(paths), experiment_name(paths))
+
+
+def _named(configs: list[Path]) -> str:
+    """What messages call configs that are read together."""
+    return ", ".join(map(str, configs))
 
 
 @app.command()
@@ -63,13 +69,13 @@ def check(configs: Configs) -> None:
     try:
         config = _read(configs)
         plan = Plan(config)
-        check_owner(Jobs(plan).root, configs, str(configs[-1]))
-        check_files(plan, str(configs[-1]))
-        check_first_lines(plan, str(configs[-1]))
+        check_owner(Jobs(plan).root, configs, _named(configs))
+        check_files(plan, _named(configs))
+        check_first_lines(plan, _named(configs))
     except ConfigError as error:
         raise _end(error) from None
     runs = len(plan.click_runs) if config.task == "ctr" else len(plan.runs)
-    typer.echo(f"{configs[-1]}: fits; {runs} runs on {', '.join(config.experiment.datasets)}")
+    typer.echo(f"{_named(configs)}: fits; {runs} runs on {', '.join(config.experiment.datasets)}")
 
 
 # ---------------------------------------------------------------- what it would do
@@ -113,9 +119,13 @@ def recommend(
     import tessera
 
     try:
-        recommended = tessera.load(run).recommend(items, k=k)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", UserWarning)
+            recommended = tessera.load(run).recommend(items, k=k)
     except (ValueError, OSError) as error:
         raise _end(error) from None
+    for text in dict.fromkeys(str(one.message) for one in said):
+        typer.echo(f"WARNING: {text}", err=True)
     typer.echo(recommended.to_string(index=False))
 
 

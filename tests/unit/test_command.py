@@ -40,6 +40,7 @@ def test_a_config_that_fits_and_one_that_does_not(tmp_path: Path) -> None:
     more.write_text("experiment: {systems: [popular, id], backbones: [sasrec], seeds: [1, 2, 3]}\n")
     assert "fits; 4 runs on bazaar" in told("check", tiny, more)
     more.write_text("training: {epoch: 3}\n")
+    assert f"ERROR: {tiny}, {more}: training.epoch" in told("check", tiny, more, code=1), "either may be meant"
     wrong = told("check", tiny, more, code=1)
     assert "training.epoch: unknown key 'epoch' (value 3); did you mean 'epochs'?" in wrong
     assert "no such file" in told("check", tmp_path / "absent.yaml", code=1)

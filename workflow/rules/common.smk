@@ -9,7 +9,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from tessera.artifacts.code import code_fingerprint, keep_parses, templates_fingerprint
 from tessera.data.files import find
 from tessera.plan.graph import Noun, Plan
-from tessera.plan.jobs import Jobs, Told
+from tessera.plan.jobs import Jobs
+from tessera.plan.params import Told
 from tessera.plan.owner import check_owner, write_owner
 from tessera.plan.picture import flow_chart
 from tessera.plan.required import check_files, check_first_lines, dataset_files, picture_names
@@ -151,17 +152,19 @@ def published_candidates(wildcards):
 
 def recommended():
     """The lists that `experiment.recommend` asks for."""
-    return expand("{root}/{lists}.{ending}", root=JOBS.root, lists=JOBS.recommended(), ending=["parquet", "csv"])
+    return expand(
+        "{root}/{lists}.{ending}", root=JOBS.root, lists=JOBS.serving.recommended(), ending=["parquet", "csv"]
+    )
 
 
 def exported():
     """The folders that `experiment.export` asks for."""
-    return expand("{root}/{folder}", root=JOBS.root, folder=JOBS.exported())
+    return expand("{root}/{folder}", root=JOBS.root, folder=JOBS.serving.exported())
 
 
 def exported_run(wildcards):
     """The run that a folder to hand on is made of."""
-    return JOBS.exported_run(f"{wildcards.system}/{wildcards.recommender}")
+    return JOBS.serving.exported_run(f"{wildcards.system}/{wildcards.recommender}")
 
 
 def final():

@@ -36,7 +36,7 @@ rule samples:
 # Reads of the config: ctr.
 rule content:
     input:
-        unpack(lambda wildcards: JOBS.content_pictures(wildcards.dataset)),
+        unpack(lambda wildcards: JOBS.clicks.content_pictures(wildcards.dataset)),
         catalogue="<results>/{dataset}/data/items.parquet",
     output:
         index="<results>/{dataset}/ctr/content/content.json",
@@ -96,7 +96,7 @@ rule train_ctr:
 # Reads of the config: ctr.
 rule evaluate_ctr:
     input:
-        unpack(lambda wildcards: JOBS.judged_click_run(noun("click_run", wildcards), wildcards.dataset)),
+        unpack(lambda wildcards: JOBS.clicks.judged_click_run(noun("click_run", wildcards), wildcards.dataset)),
         model="<results>/{dataset}/ctr/runs/{name}/seed-{seed}/model.safetensors",
         description="<results>/{dataset}/ctr/runs/{name}/seed-{seed}/model.json",
         samples="<results>/{dataset}/ctr/samples/samples.parquet",
@@ -118,9 +118,9 @@ rule evaluate_ctr:
     resources:
         **resources("evaluate"),
     params:
-        cfg=lambda wildcards: JOBS.click_evaluation(noun("click_run", wildcards)),
+        cfg=lambda wildcards: JOBS.clicks.click_evaluation(noun("click_run", wildcards)),
         threads=CONFIG.resources.evaluate.threads,
-        code=lambda wildcards: code("evaluate_ctr.py", *JOBS.judging_modules(noun("click_run", wildcards))),
+        code=lambda wildcards: code("evaluate_ctr.py", *JOBS.clicks.judging_modules(noun("click_run", wildcards))),
     script:
         "../../scripts/evaluate_ctr.py"
 
@@ -153,7 +153,7 @@ rule oracle_ctr:
     resources:
         **resources("evaluate", needs_gpu=False),
     params:
-        cfg=lambda wildcards: JOBS.click_oracle(),
+        cfg=lambda wildcards: JOBS.clicks.click_oracle(),
         code=code("oracle_ctr.py"),
     script:
         "../../scripts/oracle_ctr.py"

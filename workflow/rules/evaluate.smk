@@ -138,7 +138,7 @@ rule corrupt:
     resources:
         **resources("evaluate", trained),
     params:
-        cfg=lambda wildcards: JOBS.corruption(noun("run", wildcards)),
+        cfg=lambda wildcards: JOBS.comparison.corruption(noun("run", wildcards)),
         threads=CONFIG.resources.evaluate.threads,
         code=noun_code("corrupt.py", "run"),
     script:
@@ -180,17 +180,17 @@ rule oracle:
 # Reads of the config: robustness, evaluation, significance, experiment.
 rule robustness:
     input:
-        unpack(lambda wildcards: JOBS.robustness_inputs(wildcards.dataset)),
+        unpack(lambda wildcards: JOBS.comparison.robustness_inputs(wildcards.dataset)),
     output:
-        parquet=JOBS.robustness_file("{dataset}", "parquet"),
+        parquet=JOBS.comparison.robustness_file("{dataset}", "parquet"),
         csv=report(
-            JOBS.robustness_file("{dataset}", "csv"),
+            JOBS.comparison.robustness_file("{dataset}", "csv"),
             caption="../report/tables.rst",
             category="Tables",
             labels={"data": "{dataset}, missing rates"},
         ),
-        md=JOBS.robustness_file("{dataset}", "md"),
-        tex=JOBS.robustness_file("{dataset}", "tex"),
+        md=JOBS.comparison.robustness_file("{dataset}", "md"),
+        tex=JOBS.comparison.robustness_file("{dataset}", "tex"),
     log:
         "<results>/logs/robustness/{dataset}.log",
     benchmark:
@@ -202,7 +202,7 @@ rule robustness:
     resources:
         **resources("report"),
     params:
-        cfg=lambda wildcards: JOBS.robustness(wildcards.dataset),
+        cfg=lambda wildcards: JOBS.comparison.robustness(wildcards.dataset),
         code=code("robustness.py"),
     script:
         "../../scripts/robustness.py"

@@ -178,7 +178,7 @@ rule diagnose:
 # Reads of the config: semantic_ids, report.
 rule atlas:
     input:
-        unpack(lambda wildcards: JOBS.codes_of(wildcards.table, wildcards.dataset)),
+        unpack(lambda wildcards: JOBS.comparison.codes_of(wildcards.table, wildcards.dataset)),
         table="<results>/{dataset}/tables/{table}.parquet",
         interactions="<results>/{dataset}/data/interactions.parquet",
         catalogue="<results>/{dataset}/data/items.parquet",

@@ -4,7 +4,7 @@ rule train:
     input:
         unpack(inputs("run")),
         unpack(lambda wildcards: JOBS.validated(noun("run", wildcards), wildcards.dataset)),
-        unpack(lambda wildcards: JOBS.chosen(noun("run", wildcards), wildcards.dataset)),
+        unpack(lambda wildcards: JOBS.search.chosen(noun("run", wildcards), wildcards.dataset)),
         interactions="<results>/{dataset}/data/interactions.parquet",
         catalogue="<results>/{dataset}/data/items.parquet",
     output:

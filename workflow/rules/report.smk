@@ -2,18 +2,18 @@
 # Reads of the config: evaluation, significance, search, experiment; of clicks: ctr, experiment.
 rule tables:
     input:
-        unpack(lambda wildcards: JOBS.judgements(wildcards.dataset)),
-        unpack(lambda wildcards: JOBS.shifts(wildcards.dataset)),
+        unpack(lambda wildcards: JOBS.comparison.judgements(wildcards.dataset)),
+        unpack(lambda wildcards: JOBS.comparison.shifts(wildcards.dataset)),
     output:
-        parquet=JOBS.table_file("{dataset}", "parquet"),
+        parquet=JOBS.comparison.table_file("{dataset}", "parquet"),
         csv=report(
-            JOBS.table_file("{dataset}", "csv"),
+            JOBS.comparison.table_file("{dataset}", "csv"),
             caption="../report/tables.rst",
             category="Tables",
             labels={"data": "{dataset}"},
         ),
-        md=JOBS.table_file("{dataset}", "md"),
-        tex=JOBS.table_file("{dataset}", "tex"),
+        md=JOBS.comparison.table_file("{dataset}", "md"),
+        tex=JOBS.comparison.table_file("{dataset}", "tex"),
     log:
         "<results>/logs/tables/{dataset}.log",
     benchmark:
@@ -25,8 +25,8 @@ rule tables:
     resources:
         **resources("report"),
     params:
-        cfg=lambda wildcards: JOBS.table(wildcards.dataset),
-        code=code("tables.py", JOBS.task.table_module),
+        cfg=lambda wildcards: JOBS.comparison.table(wildcards.dataset),
+        code=code("tables.py", JOBS.comparison.task.table_module),
     script:
         "../../scripts/tables.py"
 
@@ -34,11 +34,11 @@ rule tables:
 # Reads of the config: claims, evaluation, significance, experiment; of clicks: claims, ctr, experiment.
 rule claims:
     input:
-        unpack(lambda wildcards: JOBS.judgements(wildcards.dataset)),
+        unpack(lambda wildcards: JOBS.comparison.judgements(wildcards.dataset)),
     output:
-        parquet=JOBS.claims_file("{dataset}", "parquet"),
-        csv=JOBS.claims_file("{dataset}", "csv"),
-        md=JOBS.claims_file("{dataset}", "md"),
+        parquet=JOBS.comparison.claims_file("{dataset}", "parquet"),
+        csv=JOBS.comparison.claims_file("{dataset}", "csv"),
+        md=JOBS.comparison.claims_file("{dataset}", "md"),
     log:
         "<results>/logs/claims/{dataset}.log",
     benchmark:
@@ -50,8 +50,8 @@ rule claims:
     resources:
         **resources("report"),
     params:
-        cfg=lambda wildcards: JOBS.claims(wildcards.dataset),
-        code=code("claims.py", JOBS.task.claims_module),
+        cfg=lambda wildcards: JOBS.comparison.claims(wildcards.dataset),
+        code=code("claims.py", JOBS.comparison.task.claims_module),
     script:
         "../../scripts/claims.py"
 
@@ -59,10 +59,10 @@ rule claims:
 # Reads of the config: every section but resources and export.
 rule report:
     input:
-        unpack(lambda wildcards: JOBS.shown()),
+        unpack(lambda wildcards: JOBS.comparison.shown()),
         rulegraph="<results>/report/rulegraph.mmd",
     output:
-        update(report(JOBS.page, caption="../report/report.rst", category="Report")),
+        update(report(JOBS.comparison.page, caption="../report/report.rst", category="Report")),
     log:
         "<results>/logs/report.log",
     benchmark:
@@ -74,8 +74,8 @@ rule report:
     resources:
         **resources("report"),
     params:
-        cfg=lambda wildcards: JOBS.report(config),
-        code=code("report.py", JOBS.task.page_module),
+        cfg=lambda wildcards: JOBS.comparison.report(config),
+        code=code("report.py", JOBS.comparison.task.page_module),
         templates=templates_fingerprint(),
     script:
         "../../scripts/report.py"

@@ -2,8 +2,8 @@
 # Reads of the config: preset, models, semantic_ids, systems, backbones, loss, missing, training, search, evaluation.
 rule trial:
     input:
-        unpack(lambda w: JOBS.inputs(JOBS.searched_run(f"{w.system}/{w.recommender}"), w.dataset)),
-        unpack(lambda w: JOBS.asked(w.dataset, f"{w.system}/{w.recommender}", int(w.trial))),
+        unpack(lambda w: JOBS.inputs(JOBS.search.searched_run(f"{w.system}/{w.recommender}"), w.dataset)),
+        unpack(lambda w: JOBS.search.asked(w.dataset, f"{w.system}/{w.recommender}", int(w.trial))),
         interactions="<results>/{dataset}/data/interactions.parquet",
         catalogue="<results>/{dataset}/data/items.parquet",
     output:
@@ -20,9 +20,9 @@ rule trial:
     resources:
         **resources("train", trained),
     params:
-        cfg=lambda w: JOBS.trial(f"{w.system}/{w.recommender}", int(w.trial), w.dataset),
+        cfg=lambda w: JOBS.search.trial(f"{w.system}/{w.recommender}", int(w.trial), w.dataset),
         threads=lambda wildcards: CONFIG.resources.train.threads if trained(wildcards) else 1,
-        code=lambda w: code("trial.py", *JOBS.modules(JOBS.searched_run(f"{w.system}/{w.recommender}"))),
+        code=lambda w: code("trial.py", *JOBS.modules(JOBS.search.searched_run(f"{w.system}/{w.recommender}"))),
     script:
         "../../scripts/trial.py"
 
@@ -30,7 +30,7 @@ rule trial:
 # Reads of the config: search.
 rule ask:
     input:
-        trials=lambda w: JOBS.rounds_before(w.dataset, f"{w.system}/{w.recommender}", int(w.round)),
+        trials=lambda w: JOBS.search.rounds_before(w.dataset, f"{w.system}/{w.recommender}", int(w.round)),
     output:
         asked="<results>/{dataset}/trials/{system}/{recommender}/round-{round}.json",
     log:
@@ -44,7 +44,7 @@ rule ask:
     resources:
         **resources("report"),
     params:
-        cfg=lambda w: JOBS.asking(f"{w.system}/{w.recommender}"),
+        cfg=lambda w: JOBS.search.asking(f"{w.system}/{w.recommender}"),
         code=code("ask.py"),
     script:
         "../../scripts/ask.py"
@@ -53,7 +53,7 @@ rule ask:
 # Reads of the config: search.
 rule choose:
     input:
-        trials=lambda w: JOBS.trials(w.dataset, f"{w.system}/{w.recommender}"),
+        trials=lambda w: JOBS.search.trials(w.dataset, f"{w.system}/{w.recommender}"),
     output:
         best="<results>/{dataset}/trials/{system}/{recommender}/best.json",
         search="<results>/{dataset}/trials/{system}/{recommender}/search.json",

@@ -3,8 +3,8 @@
 rule recommend:
     input:
         unpack(inputs("run", judged=True)),
-        unpack(lambda wildcards: JOBS.readers(noun("run", wildcards), wildcards.dataset)),
-        **JOBS.recommend_files(),
+        unpack(lambda wildcards: JOBS.serving.readers(noun("run", wildcards), wildcards.dataset)),
+        **JOBS.serving.recommend_files(),
         model="<results>/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.safetensors",
         description="<results>/{dataset}/runs/{system}/{recommender}/seed-{seed}/model.json",
         interactions="<results>/{dataset}/data/interactions.parquet",
@@ -25,8 +25,8 @@ rule recommend:
         **resources("evaluate", trained),
     params:
         threads=CONFIG.resources.evaluate.threads,
-        cfg=lambda wildcards: JOBS.recommend(noun("run", wildcards)),
-        code=lambda wildcards: code("recommend.py", *JOBS.recommend_modules(noun("run", wildcards))),
+        cfg=lambda wildcards: JOBS.serving.recommend(noun("run", wildcards)),
+        code=lambda wildcards: code("recommend.py", *JOBS.serving.recommend_modules(noun("run", wildcards))),
     script:
         "../../scripts/recommend.py"
 
@@ -35,7 +35,7 @@ rule recommend:
 # Reads of the config: preset, models, semantic_ids, systems, backbones, loss, missing, training, evaluation, export.
 rule export:
     input:
-        unpack(lambda wildcards: JOBS.exported_files(exported_run(wildcards), wildcards.dataset)),
+        unpack(lambda wildcards: JOBS.serving.exported_files(exported_run(wildcards), wildcards.dataset)),
     output:
         folder=directory("<results>/{dataset}/export/{system}/{recommender}"),
     log:
@@ -50,7 +50,7 @@ rule export:
         **resources("evaluate", trained),
     params:
         threads=CONFIG.resources.evaluate.threads,
-        cfg=lambda wildcards: JOBS.export(exported_run(wildcards)),
+        cfg=lambda wildcards: JOBS.serving.export(exported_run(wildcards)),
         code=lambda wildcards: code("export.py", *JOBS.modules(exported_run(wildcards))),
     script:
         "../../scripts/export.py"

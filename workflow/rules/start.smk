@@ -2,6 +2,7 @@
 import os
 import shlex
 import sys
+import threading
 
 from tessera.artifacts.logs import end_quickly
 
@@ -24,6 +25,22 @@ try:
         PersistenceBase._serialize_param = property(lambda store: store._serialize_param_builtin)
 except ImportError:  # a Snakemake that keeps its records elsewhere
     pass
+
+
+def end_gracefully(scheduler, *signal):
+    """End when the jobs that run have ended.
+
+    Asked to end while it chooses jobs, Snakemake would wait for a lock that it holds itself, for ever.
+    """
+    scheduler._user_kill = "graceful"
+    # from a thread: the lock of the semaphore may be this one's, too
+    threading.Thread(target=scheduler._open_jobs.release, daemon=True).start()
+
+
+# Snakemake has loaded it by now; one that has not ends in another way
+scheduler = getattr(sys.modules.get("snakemake.scheduling.job_scheduler"), "JobScheduler", None)
+if hasattr(scheduler, "exit_gracefully"):
+    scheduler.exit_gracefully = end_gracefully
 
 
 def refuse(error):

@@ -26,8 +26,8 @@ log = logging.getLogger("tessera")
 
 _NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
 _EQUAL_BITS = (
-    "torch computes this on a GPU in no fixed order, so two runs of this config would differ; set `device: cpu` where "
-    "it runs (`training.device`, or `device` of the model), or take a version of torch that can"
+    "torch computes this in no fixed order, so two runs of this config would differ; where it runs on a GPU, set "
+    "`device: cpu` (`training.device`, or `device` of the model), or take a version of torch that can"
 )
 
 

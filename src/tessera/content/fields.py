@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 PAD, START, BETWEEN = 0, 1, 2
 """Token ids of padding, of the place whose state is the item's vector, and of what stands between fields."""
 SPECIAL = ("[PAD]", "[START]", "[BETWEEN]")
-FILES = ("content.json", "tokens.npy", "fields.npy", "offsets.npy", "first.npy", "patches.npy", "pictured.npy")
+INDEX = "content.json"
+"""What a content is of, with the digests of its other files."""
+FILES = (INDEX, "tokens.npy", "fields.npy", "offsets.npy", "first.npy", "patches.npy", "pictured.npy")
 _CHUNK = 4096
 
 Longs = npt.NDArray[np.int64]
@@ -86,10 +88,12 @@ def write_fields(settings: ItemContent, catalogue: Path, folder: Path) -> None:
     unnamed = first[1:].count(0)
     empty = int(np.sum((np.diff(offsets) == 0)[1:] & (np.load(folder / "pictured.npy")[1:] < 0)))
     write_json(
-        folder / "content.json",
+        folder / INDEX,
         {
             "items": len(items),
             "catalogue": file_digest(catalogue),
+            # jobs name this file alone, and Snakemake goes by what it says
+            "files": {path.name: file_digest(path) for path in content_files(folder) if path.name != INDEX},
             "vocabulary": tokenizer.get_vocab_size(),
             "fields": list(lengths),
             "max_tokens": lengths,

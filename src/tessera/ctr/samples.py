@@ -58,11 +58,15 @@ def make_samples(settings: Samples, data: Path, folder: Path) -> dict[str, Any]:
     users, items = (table.column(name).to_numpy().astype(np.int64) for name in ("user", "item"))
     times = _moments(path, table, users, settings.split)
     clicked, event = _labels(path, table, settings)
+    if not event.any():
+        raise SampleError(f"{path}: {_no_event(table, settings)}")
 
     before = np.concatenate([[0], np.cumsum(event)])
     ends = before[_tie_starts(users, times)]
     offsets = before[np.searchsorted(users, np.arange(counts["user"] + 2))]
     parts = _parts(settings.split, users, times, event, ends, offsets)
+    if isinstance(settings, ImpressionSamples) and settings.split.by == "time":
+        parts = _from_the_first_refusal(path, parts, times, clicked)
     trained = event & (parts <= 0)
     popularity = np.bincount(items[trained], minlength=counts["item"] + 1)
     categories, names = read_categories(data / "items.parquet", settings.category)
@@ -150,6 +154,38 @@ def _labels(path: Path, table: pa.Table, settings: Samples) -> tuple[Bools, Bool
     return high, (high if settings.history == "positives" else everything)
 
 
+def _no_event(table: pa.Table, settings: Samples) -> str:
+    """Why no row of a log is an event of a history."""
+    if not table.num_rows:
+        return "there is no row"
+    highest = pc.max(table.column("rating")).as_py()
+    if isinstance(settings, RatingSamples):
+        return (
+            f"no row is a click, so that no history has an event: the highest rating is {highest:g}, and "
+            f"samples.threshold {settings.threshold:g}"
+        )
+    return (
+        f"no row is a click, so that no history has an event: the highest rating is {highest:g}, and "
+        f"samples.source {settings.source} takes one above 0 for a click"
+    )
+
+
+def _from_the_first_refusal(path: Path, parts: Longs, times: Longs, clicked: Bools) -> Longs:
+    """(rows,) parts of which PAST lasts until the log first tells of what was not clicked.
+
+    Before that its rows are clicks alone, whose labels are known without a look at them.
+    """
+    if clicked.all():
+        return parts
+    alone = (times < times[~clicked].min()) & (parts != PAST)
+    if alone.any():
+        log.info(
+            "%s: %s impressions before the first that was not clicked are history and no samples",
+            path, f"{np.count_nonzero(alone):,}",
+        )  # fmt: skip
+    return np.where(alone, PAST, parts)
+
+
 def _check_classes(path: Path, rows: Mapping[str, npt.NDArray[Any]], settings: Samples) -> None:
     """Whether there are clicks and others: without both nothing is learned, and no AUC is defined.
 
@@ -190,8 +226,6 @@ def _parts(split: CTRSplit, users: Longs, times: Longs, event: Bools, ends: Long
     shares = (split.past, round(1 - split.valid - split.test, 9), round(1 - split.test, 9))
     if split.by == "time":
         ordered = np.sort(times[event])
-        if not len(ordered):
-            raise SampleError("the log has no event that could be history")
         moments = [ordered[min(len(ordered) - 1, round(share * len(ordered)))] for share in shares]
         return np.searchsorted(moments[1:], times, side="right") + np.where(
             (split.past > 0) & (times < moments[0]), PAST, 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
 
+from tessera.artifacts.logs import log
 from tessera.data.clock import SECONDS, Clock
 from tessera.data.dataset import Ints, Longs, slices
 from tessera.data.rows import LogError, Mask, Rows, stable_order
@@ -70,7 +72,7 @@ def filter_rows(rows: Rows, settings: Cleaning, funnel: Funnel) -> Rows:
         end = start + int(timedelta(days=1).total_seconds()) * rows.clock.ticks
         rows = funnel.count(f"{name} {day}", rows.take(rows.times >= start if name == "since" else rows.times < end))
     if settings.duplicates == "drop" and rows.times is not None:
-        rows = funnel.count("exact duplicates dropped", rows.take(~_duplicates(rows)))
+        rows = funnel.count("exact duplicates dropped", _without_duplicates(rows))
     if settings.repeats != "keep":
         rows = funnel.count(f"{settings.repeats} meeting of an item", rows.take(_meetings(rows, settings.repeats)))
     return rows
@@ -80,15 +82,26 @@ def _pairs(rows: Rows) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return rows.users.astype(np.int64) * (int(rows.items.max()) + 1) + rows.items
 
 
-def _duplicates(rows: Rows) -> Mask:
-    """Rows equal to an earlier one in user, item and time."""
+def _without_duplicates(rows: Rows) -> Rows:
+    """Without rows equal to an earlier one in user, item and time.
+
+    What stays has the highest rating of its equals: of a view and a click in one second, the click.
+    """
     assert rows.times is not None
     pairs = _pairs(rows)
     order = np.lexsort((rows.times, pairs))  # stable: the first row of equals stays first
-    equal = (np.diff(pairs[order]) == 0) & (np.diff(rows.times[order]) == 0)
-    mask = np.zeros(len(rows), bool)
-    mask[order[1:][equal]] = True
-    return mask
+    first = np.ones(len(rows), bool)
+    first[1:] = (np.diff(pairs[order]) != 0) | (np.diff(rows.times[order]) != 0)
+    if first.all():
+        return rows
+    ratings = rows.ratings.copy()
+    ratings[order[first]] = np.fmax.reduceat(rows.ratings[order], np.flatnonzero(first))  # of a number and none, it
+    raised = np.count_nonzero((ratings != rows.ratings) & ~np.isnan(ratings))
+    if raised:
+        log.info("%s rows take the higher rating of a duplicate", f"{raised:,}")
+    kept = np.zeros(len(rows), bool)
+    kept[order[first]] = True
+    return replace(rows, ratings=ratings).take(kept)
 
 
 def _meetings(rows: Rows, which: str) -> Mask:

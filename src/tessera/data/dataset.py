@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tessera.artifacts.files import identity
 from tessera.artifacts.tables import ArtifactError, check_ids, read_table
 from tessera.data.clock import SECONDS, Clock, read_clock
 
@@ -193,3 +194,8 @@ def read_raw_ids(folder: str | Path, kind: Literal["items", "users"]) -> list[st
     key = {"items": "item", "users": "user"}[kind]
     table = read_table(Path(folder) / f"{kind}.parquet", kind, [key, "raw_id"]).sort_by(key)
     return ["", *table.column("raw_id").to_pylist()]
+
+
+def ids_digest(raw_ids: list[str]) -> str:
+    """Fingerprint of a catalogue: its raw ids in their order."""
+    return identity(*raw_ids)

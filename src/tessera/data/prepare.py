@@ -131,7 +131,6 @@ def core_and_split_sessions(rows: Rows, cleaning: Cleaning, split: Split, funnel
 
     A core that counts training rows removes nothing of the sessions that are held out: what is rare is judged as cold.
     """
-    by_time = isinstance(split, SessionSplit)
 
     def parts() -> Codes:
         if isinstance(split, NoSplit):
@@ -153,7 +152,7 @@ def core_and_split_sessions(rows: Rows, cleaning: Cleaning, split: Split, funnel
             kept[trained] = k_core(rows.take(trained), core)
         rows, part = funnel.count(step, rows.take(kept)), part[kept]
     if cleaning.max_history is not None:
-        kept = cap_histories(rows, cleaning.max_history, part == TRAIN if by_time else None)
+        kept = cap_histories(rows, cleaning.max_history, part == TRAIN)
         rows, part = rows.take(kept), part[kept]
         funnel.count(f"most recent {cleaning.max_history} a session", rows)
     return rows, part if isinstance(split, NoSplit) else sessions(rows, part)

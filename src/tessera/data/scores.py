@@ -176,10 +176,13 @@ def _folder_of(files: list[Path]) -> Path:
 
 
 def _named(
-    raw_ids: tuple[list[str], list[str]], users: np.ndarray, items: np.ndarray, values: np.ndarray
+    raw_ids: tuple[list[str], list[str]], users: np.ndarray, items: np.ndarray, values: np.ndarray, ranks: bool
 ) -> Callable[[int], tuple[Any, ...]]:
-    """What gives the raw user, the raw item and the value of the n-th row."""
-    return lambda number: (raw_ids[0][users[number]], raw_ids[1][items[number]], values[number])
+    """What gives the raw user, the raw item and the value of the n-th row, a rank as the file has it."""
+    return lambda number: (
+        raw_ids[0][users[number]], raw_ids[1][items[number]],
+        f"{-values[number]:.0f}" if ranks else values[number],
+    )  # fmt: skip
 
 
 class _Coded:
@@ -190,6 +193,8 @@ class _Coded:
         self.rows = 0
         self.unscored = 0
         """Rows whose score is minus infinity."""
+        self.ranks = False
+        """Whether the values are ranks, negated."""
         self._types: dict[str, Any] = {"user": np.int32, "item": np.int32, "value": np.float64, "line": np.int64}
         self._paths = {name: work / name for name in self._types}
         self._files = {name: path.open("wb") for name, path in self._paths.items()}
@@ -249,6 +254,7 @@ def _read(settings: GivenSystem, path: Path, coded: _Coded, aside: ItemsLog) -> 
             checked = checked.drop_nulls(name)
         kept = checked.filter(pl.col("value").is_finite())
         coded.unscored += checked.height - kept.height
+        coded.ranks = ranks
         coded.write(kept.with_columns(value=-pl.col("value")) if ranks else kept)
 
 
@@ -345,7 +351,7 @@ def _by_user(
         sizes[1:] += np.bincount(owner[kept], minlength=count + 1)
         for name, strange in (("user", owner == 0), ("item", (owner > 0) & (thing == 0))):
             rows = np.flatnonzero(strange)
-            shown = _named(raw, user[rows], item[rows], value[rows])
+            shown = _named(raw, user[rows], item[rows], value[rows], coded.ranks)
             _set_aside(aside, len(rows), coded.origin(number[rows]), f"{name} is not in the dataset", shown)
     offsets = np.cumsum(sizes)
     known = int(offsets[-1])
@@ -390,7 +396,7 @@ def _ordered(
         order = np.lexsort((np.arange(len(item)), item, owner))
         twice = order[1:][(item[order][1:] == item[order][:-1]) & (owner[order][1:] == owner[order][:-1])]
         if len(twice):
-            shown = _named(raw_ids, owner[twice], item[twice], value[twice])
+            shown = _named(raw_ids, owner[twice], item[twice], value[twice], coded.ranks)
             _set_aside(aside, len(twice), coded.origin(number[twice]), "user and item stand there already", shown)
             once = np.setdiff1d(np.arange(len(item)), twice)
             owner, item, value = owner[once], item[once], value[once]

@@ -1,116 +1,35 @@
 """What a noun's job gets: files as named inputs, settings as JSON, and the modules that it loads by name.
 
-Rules carry these as inputs and params; a job whose params are unchanged is not run again.
+Rules carry these as inputs and params; a job whose params are unchanged is not run again. What searches, tables and the
+page, lists and exports, and judged clicks get besides has a room of its own.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from tessera.artifacts.places import CORRUPTED, FINISH, PICTURES, REPORT, experiment_folder, final_name, place
+from tessera.artifacts.places import PICTURES, experiment_folder, place
 from tessera.artifacts.run_folder import DESCRIPTION, RunFolder
-from tessera.data.downloads import DataFileError, is_url
+from tessera.data.downloads import DataFileError
 from tessera.data.files import files_below, find, model_files, parts
 from tessera.data.picture_stamp import look_again
+from tessera.plan.click_jobs import ClickJobs
+from tessera.plan.comparison_jobs import ComparisonJobs
 from tessera.plan.graph import Noun, Plan, kind_modules
-from tessera.plan.search import asked_round, asking, is_searched, remark, searched, trial_run, unsearched
-from tessera.plan.truth import knows_the_truth
+from tessera.plan.params import Files, Part, Told, canonical, every, part_of
+from tessera.plan.search import remark
+from tessera.plan.search_jobs import SearchJobs
+from tessera.plan.serving_jobs import ServingJobs
 from tessera.plan.warm_start import start_folder
 from tessera.settings.base import Settings
-from tessera.settings.ctr import CTRRun
 from tessera.settings.language import FolderModel
-from tessera.settings.references import ONE_ROW, walk
+from tessera.settings.references import walk
 from tessera.settings.runs import Run
 from tessera.settings.sources.base import ingest_settings, prepare_settings
 
-Files = dict[str, str | list[str]]
-
 AFTER_TRAINING = ("pca", "whiten", "l2", "shuffle")
 """Keys of a recipe that training does not read."""
-
-AFTER_RANKS = (
-    "cold_targets", "cutoffs", "head_share", "history_bins", "popularity_bins", "recommendations", "shift",
-)  # fmt: skip
-"""Keys of the judge that are read when ranks are there."""
-AFTER_PREDICTIONS = ("resamples", "level")
-"""Keys of the judge of clicks that the table alone reads: intervals and tests are made of the predictions."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the table and the page of a task are made of."""
-
-    module: str
-    """`tessera.reporting.<module>` makes the table, `<module>_page` the page."""
-    run: str
-    """The kind of noun that is compared."""
-    cases: str
-    """The file of a run that holds what each test case got."""
-    suffix: str
-    """Of the table's file name."""
-    data: tuple[str, ...] = ()
-    """Tables of the dataset that the page reads besides items and interactions."""
-
-    @property
-    def table_module(self) -> str:
-        """Loaded by the job of the table."""
-        return f"tessera.reporting.{self.module}"
-
-    @property
-    def claims_module(self) -> str:
-        """Loaded by the job of the claims."""
-        return f"tessera.reporting.{self.module}_claims"
-
-    @property
-    def page_module(self) -> str:
-        """Loaded by the job of the page."""
-        return f"tessera.reporting.{self.module}_page"
-
-
-RANKING = Task("ranking", "run", "evaluation.parquet", "", ("users",))
-CLICKS = Task("ctr", "click_run", "predictions.parquet", "-ctr")
-
-
-class Told(str):
-    """A text that a rule reads; where it is long, Snakemake records it, and tells of a change, by its hash.
-
-    A job whose text changed in nothing but what `identity` leaves out is not run again.
-    """
-
-    identity: str
-
-    def __new__(cls, text: str, identity: str | None = None) -> Told:
-        """`identity` is what Snakemake records in place of the text."""
-        made = super().__new__(cls, text)
-        made.identity = text if identity is None else identity
-        return made
-
-    def beside(self, files: Iterable[str | Path]) -> Told:
-        """The same text for a job that reads files which nothing here makes; their sizes are recorded with it.
-
-        Snakemake goes by times alone: a file replaced by one with an older time (unpacked, moved, copied with its time)
-        would not be noticed.
-        """
-        sizes = [size for file in files if (size := _size(file)) is not None]
-        return Told(str(self), f"{self.identity} {sizes}") if sizes else self
-
-    def __repr__(self) -> str:
-        recorded = self.identity
-        return repr(recorded) if len(recorded) < 500 else f"sha256:{hashlib.sha256(recorded.encode()).hexdigest()[:16]}"
-
-    def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        return str, (str(self),)
-
-
-def _size(file: str | Path) -> int | None:
-    """Bytes of a file; None where there is none."""
-    path = Path(file)
-    return path.stat().st_size if path.is_file() else None
 
 
 def _listed(path: Path) -> list[Path]:
@@ -121,36 +40,6 @@ def _listed(path: Path) -> list[Path]:
         return files_below(path)
 
 
-def _every(files: Files) -> list[str]:
-    """The files of named inputs."""
-    return [file for named in files.values() for file in ([named] if isinstance(named, str) else named)]
-
-
-def canonical(value: Any) -> Told:
-    """Params as sorted JSON: Snakemake compares dicts in the order of their keys."""
-    return Told(*(json.dumps(_picked(value, whole), sort_keys=True) for whole in (True, False)))
-
-
-class Part(NamedTuple):
-    """Settings in the params of a job."""
-
-    whole: dict[str, Any]
-    identity: dict[str, Any]
-    """Without what no result depends on."""
-
-
-def _told(settings: Settings, without: Iterable[str] = ()) -> Part:
-    left_out = set(without)
-    both = (settings.model_dump(mode="json"), settings.identity())
-    return Part(*({key: value for key, value in shown.items() if key not in left_out} for shown in both))
-
-
-def _picked(value: Any, whole: bool) -> Any:
-    if isinstance(value, Part):
-        return value.whole if whole else value.identity
-    return {key: _picked(part, whole) for key, part in value.items()} if isinstance(value, dict) else value
-
-
 class Jobs:
     """Inputs, settings and modules of every stage of a plan."""
 
@@ -159,6 +48,8 @@ class Jobs:
         self.config = plan.config
         self.root = experiment_folder(plan.config.experiment.name or "experiment")
         """Where all that this experiment makes lies."""
+        self.search, self.serving = SearchJobs(self), ServingJobs(self)
+        self.comparison, self.clicks = ComparisonJobs(self), ClickJobs(self)
 
     # ------------------------------------------------------------ files
 
@@ -208,11 +99,6 @@ class Jobs:
         """The files that settings of kinds from outside name."""
         named = [file for _, part in self.plan.parts(noun) for files in part.named_files().values() for file in files]
         return list(dict.fromkeys(str(part) for file in named for part in files_below(find(file))))
-
-    def content_pictures(self, dataset: str) -> Files:
-        """The stamp of the dataset's pictures, where click models read them."""
-        ctr = self.config.ctr
-        return {"pictures": self.pictures(dataset)} if ctr is not None and ctr.content.picture else {}
 
     def _start(self, run: Run, dataset: str) -> Files:
         """The files of the run that a training goes on from."""
@@ -296,57 +182,6 @@ class Jobs:
             return {}
         return {"validated": self.file(noun, self.raw(dataset), DESCRIPTION)}
 
-    # ------------------------------------------------------------ search
-
-    def trial_file(self, dataset: str, name: str, trial: int | str) -> str:
-        """What a trial of `system/recommender` came to."""
-        return self.file(Noun("trial", f"{name}/trial-{trial}"), dataset)
-
-    def search_file(self, dataset: str, name: str, file: str = "best.json") -> str:
-        """What is chosen for `system/recommender`; `search.json` beside it tells of all trials."""
-        return self.file(Noun("trial", name), dataset, file)
-
-    def trials(self, dataset: str, name: str) -> list[str]:
-        """All trials of `system/recommender`."""
-        assert self.config.search is not None
-        return [self.trial_file(dataset, name, trial) for trial in range(self.config.search.trials)]
-
-    def trial(self, name: str, trial: int, dataset: str) -> Told:
-        """What a trial depends on."""
-        files = self._outside(self.searched_run(name), dataset)
-        return canonical(_told(trial_run(self.plan, name, trial), ["remarks"])).beside(files)
-
-    def asked(self, dataset: str, name: str, trial: int) -> Files:
-        """The file that says what a trial sets, where it learns from earlier ones, as a named input."""
-        assert self.config.search is not None
-        number = asked_round(self.config.search, trial)
-        return {"asked": self.search_file(dataset, name, f"round-{number}.json")} if number else {}
-
-    def rounds_before(self, dataset: str, name: str, number: int) -> list[str]:
-        """The trials of `system/recommender` that a round learns from."""
-        assert self.config.search is not None
-        return [self.trial_file(dataset, name, trial) for trial in range(number * self.config.search.round)]
-
-    def asking(self, name: str) -> str:
-        """What the values of a round depend on besides those trials."""
-        return canonical(_told(asking(self.plan, name)))
-
-    def searched_run(self, name: str) -> Noun:
-        """The run whose first seed the trials of `system/recommender` train."""
-        return Noun("run", searched(self.plan)[name].path)
-
-    def chosen(self, noun: Noun, dataset: str) -> Files:
-        """The settings that a search chose for a run, as a named input."""
-        run = self.plan.trained[noun.name]
-        if not is_searched(self.plan, run):
-            return {}
-        return {"chosen": self.search_file(self.raw(dataset), run.row)}
-
-    def searches(self) -> list[str]:
-        """What all searches of the experiment came to."""
-        datasets = self.config.experiment.datasets
-        return [self.search_file(dataset, name, "search.json") for dataset in datasets for name in searched(self.plan)]
-
     # ------------------------------------------------------------ settings
 
     def ingest(self, dataset: str) -> Told:
@@ -359,27 +194,27 @@ class Jobs:
 
     def settings(self, noun: Noun, dataset: str) -> Told:
         """What a noun's job depends on besides its inputs and its code; of files from outside, their sizes."""
-        return self._settings(noun, dataset).beside(self._outside(noun, dataset))
+        return self._settings(noun, dataset).beside(self.outside(noun, dataset))
 
-    def _outside(self, noun: Noun, dataset: str) -> list[str]:
+    def outside(self, noun: Noun, dataset: str) -> list[str]:
         """The files that a noun's job reads and that nothing in the experiment makes."""
-        return [file for file in _every(self.inputs(noun, dataset)) if not file.startswith(f"{self.root}/")]
+        return [file for file in every(self.inputs(noun, dataset)) if not file.startswith(f"{self.root}/")]
 
     def _settings(self, noun: Noun, dataset: str) -> Told:
-        prompt = _told(self.config.datasets[dataset].prompt)
+        prompt = part_of(self.config.datasets[dataset].prompt)
         if noun.kind == "run":
-            return canonical(_told(self.plan.trained[noun.name], ["remarks"]))
+            return canonical(part_of(self.plan.trained[noun.name], ["remarks"]))
         if noun.kind == "click_run":
-            return canonical(_told(self.plan.click_runs[noun.name], ["remarks"]))
+            return canonical(part_of(self.plan.click_runs[noun.name], ["remarks"]))
         if noun.kind == "semantic_ids":
-            return canonical({"settings": _told(self.config.semantic_ids[noun.name])})
+            return canonical({"settings": part_of(self.config.semantic_ids[noun.name])})
         if noun.kind == "model":
             source = self.config.datasets[dataset].source
-            return canonical({"model": _told(self.config.models[noun.name]), "prompt": prompt, "source": source})
+            return canonical({"model": part_of(self.config.models[noun.name]), "prompt": prompt, "source": source})
         if noun.kind == "captions":
             captions = self.config.captions[noun.name]
-            model = _told(self.config.models[captions.model])
-            return canonical({"captions": _told(captions), "model": model, "prompt": prompt})
+            model = part_of(self.config.models[captions.model])
+            return canonical({"captions": part_of(captions), "model": model, "prompt": prompt})
         return self._recipe(noun, prompt)
 
     def _recipe(self, noun: Noun, prompt: Part) -> Told:
@@ -387,65 +222,23 @@ class Jobs:
         recipe: Settings = self.config.tables[noun.name]
         reader = self.plan.reader(noun.name)
         if reader is None:
-            return canonical(_told(recipe))
+            return canonical(part_of(recipe))
         without = AFTER_TRAINING if noun.kind == "embedder" else ()
-        task = {"table": _told(recipe, without), "model": _told(self.config.models[reader.model]), "prompt": prompt}
+        task = {"table": part_of(recipe, without), "model": part_of(self.config.models[reader.model]), "prompt": prompt}
         if (writer := self.plan.writer(noun.name)) is not None:
-            task["writer"] = _told(self.config.models[writer])
+            task["writer"] = part_of(self.config.models[writer])
         begun = self.plan.begun(noun.name)
-        return canonical(task | ({"start": _told(begun, without)} if begun is not None else {}))
+        return canonical(task | ({"start": part_of(begun, without)} if begun is not None else {}))
 
     def evaluation(self, noun: Noun | None = None) -> str:
         """What judging a run depends on; the oracle has no noun."""
-        evaluation = _told(self.config.evaluation, ["shift"])
+        evaluation = part_of(self.config.evaluation, ["shift"])
         run = self.plan.trained[noun.name] if noun is not None else None
         if run is not None:
             of_members = [f"{one.row}: {text}" for one in run.members if (text := remark(self.plan, one))]
             own = remark(self.plan, run)
             run = run.model_copy(update={"remarks": [*run.remarks, *([own] if own else []), *of_members]})
-        return canonical({"evaluation": evaluation} | ({"run": _told(run)} if run is not None else {}))
-
-    # ------------------------------------------------------------ missing modalities
-
-    def corruption(self, noun: Noun) -> str:
-        """What judging a run at missing rates depends on: of the judge, what ranks are told by."""
-        run = self.plan.trained[noun.name]
-        parts = {"run": _told(run, ["remarks"]), "evaluation": _told(self.config.evaluation, AFTER_RANKS)}
-        robustness = self.config.robustness
-        return canonical(
-            parts
-            | ({"robustness": _told(robustness)} if robustness is not None else {})
-            | {"modalities": self.plan.modalities(run.method)}
-        )
-
-    def corrupted(self, dataset: str) -> list[str]:
-        """The ranks at missing rates of every run of the experiment that reads what is lost, or that loses something of
-        its own when it is judged, which these rates replace."""
-        robustness = self.config.robustness
-        if robustness is None:
-            return []
-        reading = []
-        for run in self.plan.runs:
-            read = set().union(*self.plan.modalities(run.method).values())
-            own = run.missing is not None and run.missing.when != "training" and bool(read)
-            if own or robustness.modalities & read:
-                reading.append(run.path)
-        return [self.file(Noun("run", path), dataset, CORRUPTED) for path in reading]
-
-    def robustness_inputs(self, dataset: str) -> Files:
-        """Judgements, and the ranks at missing rates, as named inputs; whoever reads nothing that is lost has none."""
-        return {**self.judgements(dataset), "corrupted": self.corrupted(dataset)}
-
-    def robustness_file(self, dataset: str, ending: str) -> str:
-        """The table of metrics at missing rates."""
-        return self.table_file(f"{dataset}-robustness", ending)
-
-    def robustness(self, dataset: str) -> str:
-        """What that table depends on besides the ranks."""
-        robustness = self.config.robustness
-        shown = {"robustness": _told(robustness)} if robustness is not None else {}
-        bounds = sorted(knows_the_truth(self.plan))
-        return canonical({"dataset": dataset, "bounds": bounds, **shown, **self._judged_by(dataset, ["shift"])})
+        return canonical({"evaluation": evaluation} | ({"run": part_of(run)} if run is not None else {}))
 
     def shift(self) -> str:
         """What test sets that differ from training depend on: who counts at all, besides the sets."""
@@ -457,89 +250,11 @@ class Jobs:
         """What the drawing of test users depends on."""
         return canonical(self.config.evaluation.model_dump(mode="json", include={"test_users", "test_users_seed"}))
 
-    def recommend(self, noun: Noun) -> Told:
-        """What lists for all users depend on."""
-        run = _told(self.plan.trained[noun.name], ["remarks"])
-        files = _every(self.recommend_files())
-        return canonical({"recommend": _told(self.config.recommend), "run": run}).beside(files)
-
-    def recommend_files(self) -> Files:
-        """The lists of items and of users that a config names, as named inputs."""
-        named = {"stock": self.config.recommend.items, "wanted": self.config.recommend.users}
-        files: Files = {key: str(find(path)) for key, path in named.items() if path is not None}
-        new = self.config.recommend.new_items
-        if new is not None and not is_url(new.path):
-            files["new"] = [str(path) for path in parts(find(new.path))]
-        return files
-
-    def readers(self, noun: Noun, dataset: str) -> Files:
-        """What the tables of a run are made with, where lists hold items that came after training."""
-        if self.config.recommend.new_items is None:
-            return {}
-        files: list[str] = []
-        for table in self.plan.trained[noun.name].tables:
-            if self.plan.reader(table) is None:
-                continue
-            made = Noun("table", table)
-            files.append(f"{self.root}/{dataset}/{place('table', table, FINISH)}")
-            for read in self.plan.reads(made):
-                if read.kind == "embedder" or (read.kind == "model" and self.plan.built(read.name)):
-                    files.append(self.file(read, dataset))
-        return {"readers": files}
-
-    def recommend_modules(self, noun: Noun) -> list[str]:
-        """Modules that lists for all users load by name: new items are read by what made the tables of the run."""
-        modules = self.modules(noun)
-        if self.config.recommend.new_items is not None:
-            modules += ["tessera.serving.new_items"]
-            modules += [name for t in self.plan.trained[noun.name].tables for name in self.modules(Noun("table", t))]
-        return list(dict.fromkeys(modules))
-
-    def export(self, noun: Noun) -> str:
-        """What the folder of a run that is handed on depends on."""
-        run = _told(self.plan.trained[noun.name], ["remarks"])
-        return canonical({"export": _told(self.config.export), "run": run})
-
-    def exported_files(self, noun: Noun, dataset: str) -> Files:
-        """The run, the dataset and the judgement that such a folder is made of, as named inputs."""
-        data = {"interactions": "interactions.parquet", "catalogue": "items.parquet", "users": "users.parquet"}
-        return {
-            **self.inputs(noun, dataset, judged=True),
-            "model": self.file(noun, dataset),
-            "description": self.file(noun, dataset, DESCRIPTION),
-            # a final run is not judged: what was validated under the same settings is
-            "metrics": self.file(noun, self.raw(dataset), "metrics.json"),
-            "stats": f"{self.root}/{dataset}/data/stats.json",
-            **{name: f"{self.root}/{dataset}/data/{file}" for name, file in data.items()},
-        }
-
-    def exported_run(self, name: str) -> Noun:
-        """The run that `system/recommender` stands for: of several seeds the first."""
-        return Noun("run", next(path for path in self.plan.trained if path.rpartition("/")[0] == name))
-
-    def exported(self) -> list[str]:
-        """The folders that the experiment asks for, as paths below its own: of final runs, where there are."""
-        final = set(self.final())
-        return [
-            f"{final_name(dataset) if run in final else dataset}/export/{run.rpartition('/')[0]}"
-            for dataset in self.config.experiment.datasets
-            for run in self._chosen(self.config.experiment.export)
-        ]
-
-    def recommended(self) -> list[str]:
-        """The lists that the experiment asks for, as paths below its folder: those of final runs, where there are."""
-        final = set(self.final())
-        return [
-            f"{final_name(dataset) if run in final else dataset}/recommendations/{run}"
-            for dataset in self.config.experiment.datasets
-            for run in self._chosen(self.config.experiment.recommend)
-        ]
-
     def final(self) -> list[str]:
         """Folders of the runs that are trained on everything in the end."""
-        return self._chosen(self.config.experiment.final)
+        return self.first_seeds(self.config.experiment.final)
 
-    def _chosen(self, names: Iterable[str]) -> list[str]:
+    def first_seeds(self, names: Iterable[str]) -> list[str]:
         """Folders of the runs that names stand for: of several seeds the first."""
         paths: dict[tuple[str, str], str] = {}
         for run in self.plan.runs:
@@ -564,183 +279,3 @@ class Jobs:
     def source_modules(self, dataset: str) -> list[str]:
         """Modules that reading a dataset loads by name."""
         return kind_modules(self.config.datasets[dataset])
-
-    # ------------------------------------------------------------ tables and page
-
-    @property
-    def task(self) -> Task:
-        """What this config's table and page are of."""
-        return CLICKS if self.config.task == "ctr" else RANKING
-
-    def judged(self, dataset: str) -> list[str]:
-        """Names of the runs that are judged on a dataset, the oracle's last where the truth is known."""
-        if self.task is CLICKS:
-            return [*self.plan.click_runs, *["oracle/seed-0"] * self.plan.lifelong(dataset)]
-        return [*(run.path for run in self.plan.runs), *["oracle/oracle/seed-0"] * self.plan.judged_by_truth(dataset)]
-
-    def judgements(self, dataset: str) -> Files:
-        """Metrics of every judged run, and what each of its test cases got, as named inputs."""
-        runs = [Noun(self.task.run, name) for name in self.judged(dataset)]
-        files = {"runs": "metrics.json", "cases": self.task.cases}
-        return {key: [self.file(run, dataset, file) for run in runs] for key, file in files.items()}
-
-    def shifts(self, dataset: str) -> Files:
-        """The test sets of a dataset that differ from training, as a named input; none where none is asked for."""
-        asked = self.task is RANKING and self.config.evaluation.shift
-        return {"shifts": f"{self.root}/{dataset}/data/shifts.parquet"} if asked else {}
-
-    @property
-    def page(self) -> str:
-        """The report."""
-        return f"{self.root}/{REPORT}"
-
-    def table_file(self, dataset: str, ending: str) -> str:
-        """A metric table."""
-        return f"{self.root}/tables/{dataset}{self.task.suffix}.{ending}"
-
-    def claims_file(self, dataset: str, ending: str) -> str:
-        """The claims of the config, tested on a dataset."""
-        return self.table_file(f"{dataset}-claims", ending)
-
-    def shown(self) -> Files:
-        """What the page reads, as named inputs."""
-        datasets = self.config.experiment.datasets
-        runs = [self.judgements(dataset) for dataset in datasets]
-        data = ("items", "interactions", *self.task.data)
-
-        def every(kind: str, name: str = "") -> list[str]:
-            return [self.file(Noun(kind, one), dataset, name) for dataset in datasets for one in self.plan.needed(kind)]
-
-        files: Files = {
-            "tables": [self.table_file(dataset, "parquet") for dataset in datasets],
-            "data": [f"{self.root}/{dataset}/data/{name}.parquet" for dataset in datasets for name in data],
-            "judgements": [path for named in runs for paths in named.values() for path in paths],
-            "histories": self._histories(),
-            "codes": every("semantic_ids"),
-            "health": every("semantic_ids", "health.json"),
-            "pictures": [self.pictures(dataset) for dataset in datasets],
-        }
-        if self.config.robustness is not None:
-            files["robustness"] = [self.robustness_file(dataset, "parquet") for dataset in datasets]
-        files["claims"] = [self.claims_file(dataset, "parquet") for dataset in datasets if self.config.claims]
-        if self.task is CLICKS:
-            return files | {"samples": [f"{self.root}/{dataset}/ctr/samples/samples.json" for dataset in datasets]}
-        return files | {
-            "stats": [f"{self.root}/{dataset}/data/stats.json" for dataset in datasets],
-            "diagnostics": [f"{self.root}/{d}/diagnostics/{name}.json" for d in datasets for name in self.diagnosed()],
-            "atlas": [f"{self.root}/{d}/atlas/{name}.parquet" for d in datasets for name in self.mapped()],
-            "searches": self.searches(),
-            "captions": every("captions"),
-            "embedders": every("embedder", "history.jsonl"),
-        }
-
-    def _histories(self) -> list[str]:
-        """The training curve of every run that the page shows."""
-        names = self.plan.click_runs if self.task is CLICKS else [run.path for run in self.plan.runs]
-        runs = [Noun(self.task.run, name) for name in names]
-        return [self.file(run, d, "history.jsonl") for d in self.config.experiment.datasets for run in runs]
-
-    def diagnosed(self) -> list[str]:
-        """Item tables with one row an item, which can be judged before a recommender learns from them."""
-        return [name for name in self.plan.needed("table") if ONE_ROW in self.config.tables[name].offers()]
-
-    def mapped(self) -> list[str]:
-        """Item tables that a map is drawn of: those that are judged, where the report has maps at all."""
-        return self.diagnosed() if self.config.report.map else []
-
-    def codes_of(self, table: str, dataset: str) -> Files:
-        """The semantic IDs of the experiment that are made of a table, as a named input."""
-        nouns = [Noun("semantic_ids", name) for name in self.plan.needed("semantic_ids")]
-        made = [self.file(noun, dataset) for noun in nouns if Noun("table", table) in self.plan.reads(noun)]
-        return {"codes": made} if made else {}
-
-    def table(self, dataset: str) -> str:
-        """What a metric table depends on besides the evaluations."""
-        bounds = sorted(knows_the_truth(self.plan))
-        settings = {"dataset": dataset, "task": self.task.module, "bounds": bounds, **self._judged_by(dataset)}
-        if self.config.ctr is not None and self.task is CLICKS:
-            settings["against"] = self.config.ctr.against
-        elif remarks := unsearched(self.plan):
-            settings["remarks"] = remarks
-        return canonical(settings)
-
-    def _judged_by(self, dataset: str, without: Iterable[str] = ()) -> dict[str, Any]:
-        """Judge and tests of the task; of rankings the rows as well, which clicks have in the order of their files.
-
-        Args:
-            without: keys of the ranking judge that are not read.
-        """
-        config = self.config
-        if config.ctr is not None and self.task is CLICKS:
-            return {"evaluation": _told(config.ctr.evaluation)}
-        return {
-            "order": self._order(dataset),
-            "evaluation": _told(config.evaluation, without),
-            "significance": _told(config.significance),
-        }
-
-    def _order(self, dataset: str) -> list[str]:
-        """The rows of a metric table, as `system/recommender`."""
-        return list(dict.fromkeys(path.rpartition("/")[0] for path in self.judged(dataset)))
-
-    def claims(self, dataset: str) -> str:
-        """What tested claims depend on besides the evaluations."""
-        return canonical(
-            {
-                "dataset": dataset,
-                "task": self.task.module,
-                "claims": [claim.model_dump(mode="json") for claim in self.config.claims],
-                **self._judged_by(dataset, ["shift"]),
-            }
-        )
-
-    def report(self, config: dict[str, Any]) -> str:
-        """What the page depends on besides its inputs; what changes no result is not shown: `resources`, `export`, and
-        the experiment's name.
-
-        Args:
-            config: the config as it was written, which the page shows.
-        """
-        shown = {key: value for key, value in config.items() if key not in ("resources", "export")}
-        shown["experiment"] = {key: value for key, value in shown.get("experiment", {}).items() if key != "name"}
-        settings = {
-            "task": self.task.module,
-            "report": _told(self.config.report),
-            "runs": {dataset: self.judged(dataset) for dataset in self.config.experiment.datasets},
-            "datasets": self.config.experiment.datasets,
-            "config": shown,
-        }
-        return canonical(settings)
-
-    # ------------------------------------------------------------ click-through rate
-
-    def reference(self, run: CTRRun) -> CTRRun | None:
-        """The run to which the retrieval of another of the same seed is compared; None where nothing is retrieved."""
-        name = self.config.ctr.reference if self.config.ctr is not None else None
-        return self.plan.click_runs[f"{name}/seed-{run.seed}"] if name and run.model.retrieves else None
-
-    def judged_click_run(self, noun: Noun, dataset: str) -> Files:
-        """What judging a click-through run reads: its own codes or the reference's, and the reference's weights."""
-        reference = self.reference(self.plan.click_runs[noun.name])
-        if reference is None:
-            return self.inputs(noun, dataset)
-        other = Noun("click_run", reference.path)
-        return {**self.inputs(noun, dataset), **self.inputs(other, dataset), "reference": self.file(other, dataset)}
-
-    def click_oracle(self) -> str:
-        """What judging the true probabilities of clicks depends on."""
-        assert self.config.ctr is not None
-        return canonical(_told(self.config.ctr.evaluation, AFTER_PREDICTIONS))
-
-    def click_evaluation(self, noun: Noun) -> str:
-        """What judging a click-through run depends on."""
-        assert self.config.ctr is not None
-        run = self.plan.click_runs[noun.name]
-        reference = self.reference(run)
-        cfg = {"run": _told(run), "evaluation": _told(self.config.ctr.evaluation, AFTER_PREDICTIONS)}
-        return canonical(cfg | ({"reference": _told(reference)} if reference is not None else {}))
-
-    def judging_modules(self, noun: Noun) -> list[str]:
-        """Modules that judging a click-through run loads by name."""
-        run = self.plan.click_runs[noun.name]
-        return kind_modules(run, self.reference(run))

@@ -248,7 +248,7 @@ def _without_pictures(plan: Plan, where: str) -> Iterator[str]:
 
 def _export_problems(plan: Plan, where: str) -> Iterator[str]:
     """What is in the way of the folders that the experiment asks for; the hub is not asked."""
-    folders, settings = Jobs(plan).exported(), plan.config.export
+    folders, settings = Jobs(plan).serving.exported(), plan.config.export
     if not folders:
         return
     systems = {name.split("/")[-2] for name in folders}

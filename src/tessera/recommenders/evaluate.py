@@ -29,7 +29,7 @@ def load_scorer(model: Path, run: Run, popularity: np.ndarray, inputs: RunInputs
     """A trained run, ready to score.
 
     Raises:
-        ArtifactError: the weights were trained on another catalogue.
+        ArtifactError: the weights were trained on another catalogue, or are those of another system.
     """
     tensors, description = read_model(model)
     if description["items"] != len(popularity) - 1:
@@ -38,7 +38,11 @@ def load_scorer(model: Path, run: Run, popularity: np.ndarray, inputs: RunInputs
     if run.heuristic:
         return fixed(run)(run.method, tensors)
     trained = recommender(run).build(run, inputs.under(run), popularity)
-    trained.load_state_dict(tensors)
+    try:
+        trained.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ArtifactError(f"{model}: does not hold the weights of {run.path}: {reason}") from None
     return as_scorer(trained, pick_device(run.training.device))
 
 

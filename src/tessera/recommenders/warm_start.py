@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from tessera.artifacts.codes import read_codes
-from tessera.artifacts.files import file_digest, identity, read_json
+from tessera.artifacts.files import file_digest, read_json
 from tessera.artifacts.logs import log
 from tessera.artifacts.models import read_model
 from tessera.artifacts.places import place
 from tessera.artifacts.run_folder import RunFolder
 from tessera.artifacts.tables import describe, read_item_table
 from tessera.data.clock import Clock
-from tessera.data.dataset import TRAIN, Dataset, read_raw_ids
+from tessera.data.dataset import TRAIN, Dataset, ids_digest, read_raw_ids
 from tessera.data.held_out import Moment, data_digest, first_held_out, last_trained, moment, seen_before, split_kind
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.systems.base import Recommender
@@ -78,11 +78,6 @@ class Start:
             len(raw_ids) - 1 - len(kept),
             len(there) - len(kept),
         )
-
-
-def ids_digest(raw_ids: list[str]) -> str:
-    """Fingerprint of a catalogue: its raw ids in their order."""
-    return identity(*raw_ids)
 
 
 def trained_on(data: Path, dataset: Dataset, raw_ids: list[str]) -> dict[str, Any]:
@@ -161,14 +156,15 @@ def go_on(model: Recommender, start: Start, matched: Matched) -> None:
         WarmStartError: it is another system, or one of another shape, or does not say which weights have a row an item.
     """
     try:
-        by_item = set(model.item_rows())
+        by_item, anew = set(model.item_rows()), set(model.made_anew())
     except ValueError as error:
         raise WarmStartError(f"training.warm_start: {start.files.folder}: {error}") from None
     own = model.state_dict()
     if odd := sorted(own.keys() ^ start.weights.keys()):
         which = "lacks" if odd[0] in own else "holds"
         raise WarmStartError(f"{start.files.model}: {which} {odd[0]}, unlike the system that is to go on from it")
-    for name, value in own.items():
+    taken = {name: value for name, value in own.items() if name not in anew}
+    for name, value in taken.items():
         before = start.weights[name]
         rows = name in by_item
         expected = (len(start.raw_ids), *value.shape[1:]) if rows else tuple(value.shape)
@@ -178,7 +174,7 @@ def go_on(model: Recommender, start: Start, matched: Matched) -> None:
                 "is to go on from it"
             )
     with torch.no_grad():
-        for name, value in own.items():
+        for name, value in taken.items():
             before = start.weights[name].to(value.device)
             if name in by_item:
                 value[0] = before[0]

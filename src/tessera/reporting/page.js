@@ -440,6 +440,7 @@
     canvas.tabIndex = 0;
     canvas.setAttribute("role", "img");
     const hover = make("div", "hover");
+    hover.setAttribute("aria-live", "polite");
     hover.hidden = true;
     const frame = make("div", "frame");
     frame.append(canvas, hover);

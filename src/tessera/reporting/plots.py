@@ -133,6 +133,11 @@ def colours(names: Sequence[str], oracle: Sequence[str] = ()) -> alt.Scale:
     return alt.Scale(domain=list(names), range=[series.get(name, _ORACLE) for name in names])
 
 
+def shapes(count: int) -> list[str]:
+    """A shape a series: beyond as many as there are colours, a pair of colour and shape still stands once."""
+    return [SHAPES[(number + number // MOST_SERIES) % len(SHAPES)] for number in range(count)]
+
+
 def by_run(
     table: Table[Any],
     metric: str,
@@ -178,7 +183,9 @@ def by_run(
         y=alt.Y("run:N", sort=names, title=None, axis=axis), description="says:N", color=kind_colour(rows)
     )
     scale = around([row[end] for row in rows for end in ("low", "high")])
-    points = base.mark_point(size=80, filled=True, opacity=1).encode(x=alt.X("value:Q", title=title, scale=scale))
+    ticks = alt.Axis(labelFlush=False)  # labels at the ends would be pushed into their neighbours
+    x = alt.X("value:Q", title=title, scale=scale, axis=ticks)
+    points = base.mark_point(size=80, filled=True, opacity=1).encode(x=x)
     whiskers = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
     chart = (whiskers + points).properties(width=380, height=alt.Step(26))
     what = f"{100 * (1 - outside):g} % intervals" if known else "deviations over seeds"
@@ -367,8 +374,9 @@ def run_lines(
     legend = alt.Legend(orient="bottom", columns=3)
     scale = alt.Scale(domain=names, range=[every.range[list(known).index(name)] for name in names])
     colour = alt.Color("run:N", scale=scale, title=None, legend=legend)
-    shapes = [SHAPES[list(known).index(name) % len(SHAPES)] for name in names]
-    shape = alt.Shape("run:N", scale=alt.Scale(domain=names, range=shapes), title=None, legend=legend)
+    marks = dict(zip(known, shapes(len(known)), strict=True))
+    marks_shown = alt.Scale(domain=names, range=[marks[name] for name in names])
+    shape = alt.Shape("run:N", scale=marks_shown, title=None, legend=legend)
     base = alt.Chart(inline(rows)).encode(
         x=x, y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=zero)), color=colour
     )
@@ -381,13 +389,13 @@ def run_lines(
 def run_points(rows: list[dict[str, Any]], x: alt.X, y: alt.Y, names: Sequence[str]) -> alt.Chart:
     """A point a run, told apart by colour and shape."""
     legend = alt.Legend(orient="bottom", columns=3)
-    shapes = alt.Scale(domain=list(names), range=[SHAPES[number % len(SHAPES)] for number in range(len(names))])
+    marks = alt.Scale(domain=list(names), range=shapes(len(names)))
     points = alt.Chart(inline(rows)).mark_point(size=110, filled=True, opacity=1)
     chart: alt.Chart = points.encode(
         x=x,
         y=y,
         color=alt.Color("run:N", scale=colours(names), title=None, legend=legend),
-        shape=alt.Shape("run:N", scale=shapes, title=None, legend=legend),
+        shape=alt.Shape("run:N", scale=marks, title=None, legend=legend),
         description="says:N",
     ).properties(width=460, height=250)
     return chart

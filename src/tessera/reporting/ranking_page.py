@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -196,15 +196,23 @@ def _shown_entries(table: RankingTable, metric: str) -> list[Entry[RankingRun]]:
     return [*dict.fromkeys(wanted), best]
 
 
+def epochs(history: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The epochs of a training with their numbers over all of its phases.
+
+    Phases count theirs from one, or count steps: a line goes on where the one before it ended. What a training goes on
+    from is judged as epoch 0.
+    """
+    lines = [line for line in history if "epoch" in line]
+    yield from enumerate(lines, lines[0]["epoch"] if lines else 1)
+
+
 def _plots(
     table: RankingTable, metric: str, compared: RankingComparison | None, costs: Mapping[str, RunCost]
 ) -> list[Plot]:
     curves: dict[str, dict[str, list[tuple[int, int, float]]]] = {"loss": {}, f"validation {metric}": {}}
     for entry in table.entries:
         for run in entry.runs:
-            lines = read_history(run.path.with_name("history.jsonl"))
-            # phases count their epochs from one, or count steps: a line goes on where the one before it ended
-            for epoch, line in enumerate((line for line in lines if "epoch" in line), 1):
+            for epoch, line in epochs(read_history(run.path.with_name("history.jsonl"))):
                 for key, field in (("loss", "loss"), (f"validation {metric}", metric)):
                     if line.get(field) is not None:
                         curves[key].setdefault(entry.name, []).append((run.seed, epoch, line[field]))

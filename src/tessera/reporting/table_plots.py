@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import altair as alt
 
 from tessera.reporting.plots import Plot, described, group_order, render, run_lines, run_points
+
+Step = tuple[int, Mapping[str, Any]]
+"""A step of an embedder's training over all its phases, and what was measured there."""
 
 CURVES = ("loss", "accuracy", "reward")
 """Numbers of an embedder's training that are drawn, where it has them."""
@@ -73,12 +76,12 @@ def embedder_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[P
         rows = [
             {
                 "run": name,
-                "step": row["step"],
+                "step": step,
                 "value": row[key],
-                "says": f"{name}, step {row['step']:,}: {key} {row[key]:.4f}",
+                "says": f"{name}, step {step:,}: {key} {row[key]:.4f}",
             }
             for name, history in curves.items()
-            for row in _thinned([row for row in history if row.get(key) is not None])
+            for step, row in _thinned([(step, row) for step, row in _onward(history) if row.get(key) is not None])
         ]
         if len({row["step"] for row in rows}) < 2:
             continue
@@ -89,7 +92,17 @@ def embedder_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[P
     return plots
 
 
-def _thinned(rows: list[Mapping[str, Any]], most: int = 60) -> list[Mapping[str, Any]]:
+def _onward(history: Sequence[Mapping[str, Any]]) -> Iterator[Step]:
+    """Rows with their steps; phases count them from one, and a line goes on where the one before it ended."""
+    before = last = 0
+    for row in history:
+        if row["step"] <= last:
+            before += last
+        last = row["step"]
+        yield before + last, row
+
+
+def _thinned(rows: list[Step], most: int = 60) -> list[Step]:
     """At most so many rows, evenly spaced, the last one kept: more points would only thicken the line."""
     step = -(-len(rows) // most)
     return rows[::-1][::step][::-1] if step else rows

@@ -19,6 +19,7 @@ from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.artifacts.places import FINISH, place
 from tessera.artifacts.run_folder import DESCRIPTION, ITEMS, RunFolder
 from tessera.artifacts.tables import ArtifactError, describe
+from tessera.data.dataset import ids_digest, read_raw_ids
 from tessera.data.files import find, model_files
 from tessera.recommenders.inputs import RunInputs
 from tessera.settings.language import BuiltModel, FolderModel
@@ -91,10 +92,12 @@ def _reads_model(run: Run, folder: str) -> Run:
 def _read_run(folder: Path) -> Run:
     description = folder / DESCRIPTION
     if not description.is_file():
-        below = sorted(path.parent for path in folder.glob("**/model.json"))[:3] if folder.is_dir() else []
+        runs = folder.glob(f"**/runs/**/{DESCRIPTION}") if folder.is_dir() else ()
+        below = sorted(path.parent for path in runs)[:3]
         hint = f"; did you mean {' or '.join(map(str, below))}?" if below else ""
         raise ArtifactError(f"{folder}: holds no finished run (no model.json){hint}")
-    described = read_json(description).get("run")
+    read = read_json(description)
+    described = read.get("run") if isinstance(read, dict) else None
     if described is None:
         raise ArtifactError(f"{folder}: is no run of a recommender, but what a run may read: load the run itself")
     try:
@@ -130,10 +133,18 @@ def _check(files: RunFiles, saved: bool) -> None:
 
 
 def _check_same(files: RunFiles) -> None:
-    """Tables and codes may have been made anew since: the weights would be read with vectors that they do not know."""
-    trained_on = read_json(files.folder / DESCRIPTION).get("inputs", {})
+    """The dataset, tables and codes may have been made anew since: the weights would be read with items and vectors
+    that they do not know."""
+    description = read_json(files.folder / DESCRIPTION)
+    known = description.get("trained_on", {}).get("items")
+    if known not in (None, ids_digest(read_raw_ids(files.items.parent, "items"))):
+        raise ArtifactError(
+            f"{files.items}: are not the items that {files.run.path} was trained on: the dataset was made anew since; "
+            "run the workflow, which trains the run again"
+        )
+    inputs = description.get("inputs", {})
     for name, path in files.inputs.read_again().items():
-        if trained_on.get(name) not in (None, file_digest(path)):
+        if inputs.get(name) not in (None, file_digest(path)):
             raise ArtifactError(
                 f"{path}: is not the {name} that {files.run.path} was trained on, but was made anew since; "
                 "run the workflow, which trains the run again"

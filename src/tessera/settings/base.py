@@ -397,14 +397,18 @@ def explain(error: ValidationError, config: Any, where: str = "config") -> str:
     lines: list[str] = []
     for problem in error.errors(include_url=False):
         location = problem["loc"]
-        of_text = problem["type"] == "kind_unknown" and isinstance(_readable_path(location, config, False)[1], str)
-        if problem["type"] in {"unknown_key", "number_as_text", "kind_unknown"} and not of_text:
+        of_value = problem["type"] == "kind_unknown" and not isinstance(
+            _readable_path(location, config, False)[1], Mapping
+        )
+        if problem["type"] in {"unknown_key", "number_as_text", "kind_unknown"} and not of_value:
             location = (*location, problem["ctx"]["key"])
         if location and location[-1] == "[key]":
             path, _ = _readable_path(location[:-2], config, missing=False)
-            line = (
-                f"{where}: {path}: {shown_value(location[-2])} is no name; "
-                "a name is text, in quotes where YAML reads a number"
+            # pydantic tells of 0 where the key is false
+            keys = [key for key in _value_at(config, list(location[:-2])) if key == location[-2]]
+            truth = [key for key in keys if isinstance(key, bool)]
+            line = f"{where}: {path}: {shown_value(truth[0] if truth else location[-2])} is no name; " + (
+                _BOOLEAN_KEY if truth else "a name is text, in quotes where YAML reads a number"
             )
         else:
             path, value = _readable_path(location, config, problem["type"] == "missing")

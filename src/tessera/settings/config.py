@@ -168,8 +168,8 @@ class Config(Settings):
                     f"experiment.datasets.{index}",
                     f"{reason}, and name in experiment.final what trains on everything",
                 )
-            if self.datasets[name].sessions is not None and self.task == "ctr":
-                yield f"datasets.{name}.sessions", "click models read the whole history of a user, not its sessions"
+            if self.task == "ctr":
+                yield from ((f"datasets.{name}.{key}", text) for key, text in _of_no_clicks(self.datasets[name]))
             if self.experiment.final and self.datasets.get(final_name(name)) != _on_everything(self.datasets[name]):
                 yield f"datasets.{final_name(name)}", f"experiment.final makes a dataset of this name of {name!r}"
 
@@ -205,6 +205,26 @@ class Config(Settings):
                 for name, keys in named.items()
             }
         return data
+
+
+def _of_no_clicks(dataset: Dataset) -> Iterator[tuple[str, str]]:
+    """What is said of a dataset that click models do not read, or that takes training rows for what is held out."""
+    if dataset.sessions is not None:
+        yield "sessions", "click models read the whole history of a user, not its sessions"
+    elif "split" in dataset.model_fields_set:
+        yield "split", "click models do not read it: theirs is ctr.samples.split; leave it out"
+    if dataset.cleaning.repeats == "last":
+        yield (
+            "cleaning.repeats",
+            "'last' lets what ctr.samples.split holds out take earlier rows out of the training part; take 'first', or "
+            "'keep'",
+        )
+    if dataset.cleaning.max_history is not None:
+        yield (
+            "cleaning.max_history",
+            "counts what ctr.samples.split holds out, too, and takes training rows away for it; say "
+            "ctr.samples.max_history",
+        )
 
 
 def _on_everything(dataset: Dataset) -> Dataset:

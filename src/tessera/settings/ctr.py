@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tessera.settings.base import Seed, Settings, did_you_mean
-from tessera.settings.clicks.base import CTRModel
+from tessera.settings.clicks.base import ClickModel, CTRModel
 from tessera.settings.references import SequenceCodesName, named
 from tessera.settings.training import Hardware, LoopSettings, OptimizerSettings
 
@@ -46,8 +46,6 @@ class SamplesSettings(Settings):
     """Attribute of the items that is their category; of a list, such as genres, the first entry counts."""
     max_history: int | None = Field(None, ge=1)
     """Most events of a history that models are given: the latest; null gives all."""
-    seed: int = Field(0, ge=0)
-    """Seed of the negatives."""
 
 
 class ImpressionSamples(SamplesSettings):
@@ -78,6 +76,8 @@ class PositiveSamples(SamplesSettings):
     distribution: Literal["uniform", "popularity", "category"] = "uniform"
     """Where they come from: any item, by training events, or the category of the click (any, once a user has had all of
     that)."""
+    seed: int = Field(0, ge=0)
+    """Seed of the negatives."""
 
 
 Samples = Annotated[ImpressionSamples | RatingSamples | PositiveSamples, Field(discriminator="source")]
@@ -188,6 +188,10 @@ class CTR(Settings):
             yield "reference", f"{self.reference!r} has no attention over histories; choose a din"
         elif reference is not None and getattr(reference, "window", None) is not None:
             yield "reference", f"{self.reference!r} sees its window alone; give it `window: null`"
+        if reference is not None:
+            yield from self._unpaired(reference, config)
+        if "content" in self.model_fields_set and not any(model.READS_CONTENT for model in self.models.values()):
+            yield "content", "none of the models reads texts and pictures; leave it out"
         yield from self._unlogged(config)
         codes = config.semantic_ids.get(self.semantic_ids or "")
         for name, model in self.models.items():
@@ -199,6 +203,17 @@ class CTR(Settings):
         for table in named(codes, "tables"):
             if config.tables[table].LEARNS:
                 yield "semantic_ids", f"table {table!r} learned from histories, whose cuts are not those of ctr.samples"
+
+    def _unpaired(self, reference: ClickModel, config: Config) -> Iterator[tuple[str, str]]:
+        """Models that retrieve are compared with the reference of the same seed."""
+        seeds = set(reference.seeds or config.experiment.seeds)
+        for name, model in self.models.items():
+            lacking = [seed for seed in model.seeds or config.experiment.seeds if seed not in seeds]
+            if model.retrieves and lacking:
+                yield (
+                    f"models.{self.reference}.seeds",
+                    f"{sorted(seeds)}, but {name!r} is compared with it under seed {lacking[0]} as well; add that",
+                )
 
     def _unlogged(self, config: Config) -> Iterator[tuple[str, str]]:
         """Worlds whose log tells what was not clicked in a part of the time alone."""
@@ -215,6 +230,8 @@ class CTR(Settings):
                     f"{self.samples.split.past}, but the log of {name!r} tells what was not clicked in its last "
                     f"{lifelong.logged} alone; expected {1 - lifelong.logged:g} or more",
                 )
+            if self.samples.split.by == "position":
+                yield "samples.split.by", f"the log of {name!r} tells from a moment on what was not clicked; take time"
 
     @property
     def against(self) -> str:

@@ -39,7 +39,8 @@ class Cleaning(Settings):
     core: Core | None = Field(default_factory=Core)
     """Iterative k-core; null keeps everyone."""
     max_history: int | None = Field(None, ge=3)
-    """Keep the most recent interactions of a user (under global_temporal and given: of its training part)."""
+    """Keep the most recent interactions of a user (under global_temporal and given: of its training part), or of every
+    session that trains."""
 
     @field_validator("since", "until")
     @classmethod

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
 
-from tessera.settings.base import ASIDE, Settings, each_once
+from tessera.settings.base import ASIDE, Settings, each_once, shown_value
 from tessera.settings.references import DECODER, PICTURES, VISION, CaptionsName, ModelName, Need
 from tessera.settings.training import Steps
 
@@ -132,6 +134,24 @@ class PackageModel(LoadedModel):
         return frozenset()
 
 
+OF_MODELS = ("built", "hub", "folder", "package")
+"""Keys of which one says where a model comes from."""
+
+
+def _says_which(data: Any) -> Any:
+    """A model without any of them: told by its own name, and not as if it were built."""
+    if any((isinstance(data, Mapping) and key in data) or hasattr(data, key) for key in OF_MODELS):
+        return data
+    known = "a model has one of the keys built, hub, folder and package"
+    if isinstance(data, Mapping):
+        pairs = ((str(key), name) for key in data for name in difflib.get_close_matches(str(key), OF_MODELS, n=1))
+        near = "".join(f"; did you mean {name!r} by {key!r}?" for key, name in pairs)
+        text = f"says not where it comes from: {known}{near}"
+    else:
+        text = f"{known}, e.g. {{folder: PATH}} (got {shown_value(data)})"
+    raise PydanticCustomError("kind_unknown", "{text}", {"key": "built", "text": text})
+
+
 def _model_tag(data: Any) -> str:
     for key in ("built", "hub", "folder", "package"):
         if (isinstance(data, Mapping) and key in data) or hasattr(data, key):
@@ -145,6 +165,7 @@ LanguageModel = Annotated[
     | Annotated[FolderModel, Tag("folder")]
     | Annotated[PackageModel, Tag("package")],
     Discriminator(_model_tag),
+    BeforeValidator(_says_which),
 ]
 
 # ---------------------------------------------------------------- item text

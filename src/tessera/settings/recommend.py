@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
-from tessera.settings.base import Settings
+from tessera.settings.base import Settings, did_you_mean
 from tessera.settings.sources.base import ItemsFile
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
 class Recommend(Settings):
@@ -24,3 +30,15 @@ class Recommend(Settings):
     stand, so that its items must enter by tables (`items: {table: ...}`). Null: the catalogue as it was trained."""
     users: str | None = None
     """A text file of raw user ids, one a line: lists for these alone. Null: every user of the dataset."""
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Attributes of which it is known that no item has them."""
+        new = self.new_items.text if self.new_items is not None else []
+        for name in self.attribute or {}:
+            for dataset in config.experiment.datasets:
+                texts = config.datasets[dataset].attributes
+                if texts is not None and name not in [*texts, *new]:
+                    yield (
+                        f"attribute.{name}",
+                        f"is no attribute of the items of datasets.{dataset} (`items.text`){did_you_mean(name, texts)}",
+                    )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from tessera.settings.base import Seed, Settings, did_you_mean
+from tessera.settings.base import Seed, Settings, did_you_mean, each_once
 from tessera.settings.changes import HEADS, below, replaced
 from tessera.settings.kinds import Kind
 from tessera.settings.references import SystemName, references, walk
@@ -33,6 +33,17 @@ _MOST_CHECKED = 1000
 """Whole numbers of a dimension that are all tried on the settings before the run."""
 
 
+def each_apart(values: list[Any]) -> list[Any]:
+    """A check of settings: no two are equal, numbers of two kinds (1 and 1.0) among them.
+
+    Raises:
+        ValueError: two are.
+    """
+    if twice := [value for number, value in enumerate(values) if value in values[:number]]:
+        raise ValueError(f"holds {twice[0]!r} twice: {values}")
+    return values
+
+
 class Dimension(Settings):
     """What a setting may be: a number between two ends, or one of several values."""
 
@@ -42,7 +53,7 @@ class Dimension(Settings):
     """The largest."""
     log: bool = False
     """Draw the logarithm evenly."""
-    choices: list[Any] | None = Field(None, min_length=2)
+    choices: Annotated[list[Any], Field(min_length=2), AfterValidator(each_apart)] | None = None
     """The values, each as likely as the others, in place of two ends."""
 
     @model_validator(mode="after")
@@ -102,7 +113,7 @@ class Search(Settings):
     space: dict[str, Dimension] = Field(min_length=1)
     """Paths of settings and what they may be: `backbones.sasrec.dropout: {low: 0.0, high: 0.5}`,
     `training.learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}`, `systems.mine.dim: {choices: [32, 64]}`."""
-    systems: list[SystemName] | None = None
+    systems: Annotated[list[SystemName], Field(min_length=1), AfterValidator(each_once)] | None = None
     """The systems that are searched; null takes all of the experiment that are trained, and heuristics that the space
     names. Others say that they were not."""
     sampler: Literal["random", "sobol", "tpe", "gp"] = "sobol"
@@ -143,6 +154,14 @@ class Search(Settings):
                 if not any(touches(path, name, backbone, system) for path in self.space):
                     row = f"{name}/{backbone}" if backbone else name
                     yield "space", f"holds nothing of {row!r}, which would be made {self.trials} times alike"
+        rows = [
+            (name, recommender, config.systems[name])
+            for name in self.systems or compared
+            for recommender in config.systems[name].under(config) or [""]
+        ]
+        for path in self.space:
+            if not any(touches(path, *row) for row in rows):
+                yield f"space.{path}", "no system that is searched reads it; leave it out"
 
 
 def _section(config: Config, path: str) -> tuple[str, Settings | None, list[str], str]:

@@ -30,6 +30,12 @@ class PopularityShift(Settings):
     seed: Seed = 0
     """Seed of the drawing."""
 
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Keys of the other way to draw."""
+        for key in ("bins",) if self.draw == "inverse" else ("share", "power"):
+            if key in self.model_fields_set:
+                yield key, f"is of draw {'bins' if key == 'bins' else 'inverse'}; leave it out"
+
 
 class TemporalShift(Settings):
     """Test users whose target is later than a cut, beside those whose target is earlier."""

@@ -23,7 +23,9 @@ FAILED = "TESSERA_FAILED"
 
 
 def run_processes(module: str, job: dict[str, Any], processes: int) -> None:
-    """Run `python -m module JOB` in several processes that know of one another (torch.distributed.run).
+    """Run `python -m module FILE` in several processes that know of one another (torch.distributed.run).
+
+    FILE holds the job.
 
     Raises:
         TrainingError: one of them says that training cannot go on.
@@ -31,8 +33,9 @@ def run_processes(module: str, job: dict[str, Any], processes: int) -> None:
     """
     command = [sys.executable, "-m", __name__, str(os.getpid()), "--standalone", f"--nproc_per_node={processes}"]
     with tempfile.TemporaryDirectory(prefix="tessera-") as folder:
-        reason = Path(folder, "failed")
-        launched = subprocess.Popen([*command, "-m", module, json.dumps(job)], env={**os.environ, FAILED: str(reason)})
+        reason, written = Path(folder, "failed"), Path(folder, "job.json")
+        written.write_text(json.dumps(job), encoding="utf-8")  # an argument has 128 KiB at most
+        launched = subprocess.Popen([*command, "-m", module, str(written)], env={**os.environ, FAILED: str(reason)})
         try:
             failed = launched.wait()
         except BaseException:
@@ -62,13 +65,13 @@ def end_with(parent: int) -> None:
 
 @contextmanager
 def one_of_processes() -> Iterator[dict[str, Any]]:
-    """The stage of one of `run_processes`' processes; gives the job of its command line.
+    """The stage of one of `run_processes`' processes; gives the job, of the file that its command line names.
 
     The group is left when the work is done. Its threads hold tensors of the last exchange for a moment, and one that
     drops them while the interpreter is ending aborts a process whose work is done and written.
     """
     end_with(os.getppid())
-    job = json.loads(sys.argv[1])
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     with stage(job["log"], job["threads"], 0):
         try:
             yield job

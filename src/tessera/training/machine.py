@@ -31,7 +31,8 @@ class MachineSettings(Protocol):
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a setting; where it is a GPU, this process computes there as `_settle_cuda` says from now on.
+    """The device of a setting; this process computes there in the same order every time from now on, on a GPU as
+    `_settle_cuda` says.
 
     Whoever trains, scores, clusters or embeds gets the device here, so all do it under the same modes.
 
@@ -42,9 +43,22 @@ def pick_device(name: str) -> torch.device:
         raise ValueError("training.device: cuda was asked for, but torch sees no GPU here; use auto or cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    _settle_order()
     if name == "cuda":
         _settle_cuda()
     return torch.device(name)
+
+
+def _settle_order() -> None:
+    """Same numbers twice: without it several threads of a CPU, and a GPU, add rows of a repeated index in any order.
+
+    Not `warn_only`: memory-efficient attention, which every float32 attention on a GPU takes, then adds its gradients
+    in any order and says so once a process; told to be strict, it has a form that does not. What has none raises, and
+    `stage` tells what can be done.
+    """
+    torch.use_deterministic_algorithms(True)
+    # on by default in that mode: a kernel for every new tensor, to show who reads what nobody wrote
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 _CUBLAS = (":4096:8", ":16:8")
@@ -52,7 +66,7 @@ _CUBLAS = (":4096:8", ":16:8")
 
 
 def _settle_cuda() -> None:
-    """Same numbers twice, float32 in full, no kernels that are planned anew for every shape.
+    """cuBLAS that adds in one order, float32 in full, no kernels that are planned anew for every shape.
 
     Raises:
         ValueError: CUBLAS_WORKSPACE_CONFIG is another than the two.
@@ -63,12 +77,6 @@ def _settle_cuda() -> None:
             f"CUBLAS_WORKSPACE_CONFIG is {workspace!r}, under which the same run gives other numbers on this GPU; "
             f"expected {' or '.join(_CUBLAS)}: unset it, or set device: cpu"
         )
-    # Not `warn_only`: memory-efficient attention, which every float32 attention takes, then adds its gradients in any
-    # order and says so once a process; told to be strict, it has a form that does not. What has none raises, and
-    # `stage` tells what can be done.
-    torch.use_deterministic_algorithms(True)
-    # on by default in that mode: a kernel for every new tensor, to show who reads what nobody wrote
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # cuDNN's attention (16 bits) plans a graph for every new shape, and training and judging have many: steps took up
     # to four times as long. Beyond 65,535 rows it fails (`Expected mha_graph.execute(...)`). The others stay.
     torch.backends.cuda.enable_cudnn_sdp(False)

@@ -46,10 +46,10 @@ def closing_lines(jobs: Jobs, logs: Iterable[str], seconds: float, whole: bool =
     lines: list[str] = []
     metric = main_metric(jobs.config)
     for dataset in jobs.config.experiment.datasets if whole else []:
-        won = best(Path(jobs.table_file(dataset, "csv")), metric, knows_the_truth(jobs.plan))
+        won = best(Path(jobs.comparison.table_file(dataset, "csv")), metric, knows_the_truth(jobs.plan))
         if won is not None:
             lines.append(f"Best on {dataset}: {won[0]}, {metric} {won[1]:.4f}")
-        lines.append(f"Table: {Path(jobs.table_file(dataset, 'md')).resolve()}")
+        lines.append(f"Table: {Path(jobs.comparison.table_file(dataset, 'md')).resolve()}")
     if whole:
-        lines.append(f"Report: {Path(jobs.page).resolve()}")
+        lines.append(f"Report: {Path(jobs.comparison.page).resolve()}")
     return [*lines, f"Logs: {', '.join(logs)}", f"Time: {duration(seconds)}"]

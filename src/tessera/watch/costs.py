@@ -141,9 +141,24 @@ class Work:
             return self.config.semantic_ids[name].quantizer
         return ""
 
+    def as_measured(self, rule: str, of: str) -> tuple[str, str]:
+        """The rule and the name under which a job's rate is known: a part of captions is as the captions."""
+        if rule != "caption_part":
+            return rule, of
+        return "caption", of.rpartition("-")[0]
+
+    def _parts(self, rule: str, name: str) -> int:
+        """How many jobs divide the items of a captioning among them."""
+        captions = self.config.captions.get(name) if rule in ("caption", "caption_part") else None
+        return captions.jobs if captions is not None else 1
+
     def known(self, rule: str, of: str) -> bool:
         """Whether the size of the language model is known, where the job reads one."""
+        whole, of = self.as_measured(rule, of)
         name = of.partition("/")[2]
+        if whole == rule and self._parts(rule, name) > 1:
+            return True  # it puts parts together
+        rule = whole
         kinds = {"caption": "captions", "tune": "embedder", "embed": "table"}
         kinds |= dict.fromkeys(("train", "trial", "evaluate", "corrupt"), "run")
         if rule == "trial" and (run := self._run(rule, name)) is not None:
@@ -167,6 +182,10 @@ class Work:
         if sizes is None:
             return None
         rows, items = sizes
+        if rule == "caption_part":
+            return items / self._parts(rule, name.rpartition("-")[0])
+        if rule == "caption" and self._parts(rule, name) > 1:
+            return 0.0
         if rule == "corrupt" and (robustness := self.config.robustness) is not None:
             return rows * len(robustness.curves) * len(robustness.rates)
         training = self.training(rule, name)
@@ -316,7 +335,8 @@ class Costs:
         return start + (ran.seconds - start) * now / then
 
     def _by_rates(self, rule: str, of: str, kind: str) -> Cost | None:
-        shipped = self.rates["rules"].get("train" if rule == "trial" else rule)
+        measured = self.work.as_measured(rule, of)[0]
+        shipped = self.rates["rules"].get("train" if measured == "trial" else measured)
         if shipped is None:
             return None
         rate = shipped.get(kind) or shipped.get("")

@@ -143,6 +143,23 @@ def test_a_folder_of_pictures_that_is_gone_is_told(tmp_path: Path, caplog: pytes
     write_fields(ItemContent(picture=None, vocabulary=300), tmp_path / "items.parquet", gone)
 
 
+def test_other_pictures_change_the_file_that_jobs_name(tmp_path: Path) -> None:
+    """Snakemake compares that one alone: without the digests it would say the same of other pictures."""
+    catalogue, settings = write_items(tmp_path / "data"), ItemContent(picture=8, patch=4, vocabulary=300)
+    write_fields(settings, catalogue, tmp_path / "content")
+    named = tmp_path / "content/content.json"
+    before = named.read_bytes()
+    write_fields(settings, catalogue, tmp_path / "content")
+    assert named.read_bytes() == before
+    for path in (tmp_path / "data").glob("*.png"):
+        Image.new("RGB", (8, 8), "purple").save(path)
+    write_fields(settings, catalogue, tmp_path / "content")
+    assert named.read_bytes() != before
+    assert json.loads(named.read_text()) | {"files": {}, "broken_pictures": 0} == json.loads(before) | {
+        "files": {}, "broken_pictures": 0,
+    }  # fmt: skip
+
+
 def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     read = content(tmp_path)
     with pytest.raises(ValueError, match="item 7 is not of the content, whose ids are 1 to 6"):

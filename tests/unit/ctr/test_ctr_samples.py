@@ -50,6 +50,19 @@ def test_impressions_are_those_of_a_plain_loop(tmp_path, ties):
     assert found == expected
 
 
+def test_rows_before_the_log_tells_of_refusals_are_history(tmp_path, caplog):
+    """A log that begins with clicks alone says nothing of what was shown beside them."""
+    rows = [(user, 1 + (n * 7 + user) % 30, n, float(n < 12 or n % 2)) for user in (1, 2) for n in range(40)]
+    split = {"valid": 0.2, "test": 0.2}
+    with caplog.at_level("INFO", "tessera"):
+        samples = make(tmp_path, rows, split=split)
+    assert samples.moments.min() == 12
+    assert len(history(samples, 0)) == 12
+    assert "24 impressions before the first that was not clicked are history and no samples" in caplog.text
+    later = make(tmp_path / "later", rows, split={"past": 0.6, **split})
+    assert later.moments.min() > 12
+
+
 def test_no_event_is_in_its_own_history(tmp_path):
     # every item comes once, so that an event found in a history can be told
     rows = [(1 + n // 50, 1 + n, (n % 50) // 3, 1.0) for n in range(200)]
@@ -88,6 +101,23 @@ def test_a_log_without_times_is_cut_by_position(tmp_path):
         np.testing.assert_array_equal(parts, np.repeat([0, 1, 2], [user, 2 * user, 2 * user]))
     batch = samples.batch(np.flatnonzero(clicks)[:1])
     assert batch.ages[0].tolist() == [5, 4, 3, 2, 1]  # events, not seconds
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "the highest rating is 0, and samples.source impressions takes one above 0 for a click"),
+        ({"split": {"by": "position"}}, "the highest rating is 0, and samples.source impressions"),
+        (
+            {"source": "ratings", "history": "positives", "threshold": 9},
+            "the highest rating is 0, and samples.threshold 9",
+        ),
+    ],
+)
+def test_a_log_without_any_click_says_how_it_is_read(tmp_path, settings, said):
+    rows = [(1, 1 + n, n, 0.0) for n in range(30)]
+    with pytest.raises(SampleError, match=f"interactions.parquet: no row is a click.*{said}"):
+        make(tmp_path, rows, **settings)
 
 
 def test_ratings_are_clicks_from_a_threshold(tmp_path):

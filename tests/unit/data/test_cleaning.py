@@ -177,3 +177,23 @@ def test_messages(make: Callable[..., Any], write: Callable[..., str]) -> None:
         make(source="sequences", path=path, cleaning={"core": None}, split={"kind": "given"})
     with pytest.raises(ValueError, match=r"cleaning\.core\.on: 'train' needs split"):
         make(source="sequences", path=path, cleaning={"core": {"on": "train"}})
+
+
+def test_of_duplicates_the_highest_rating_stays(caplog: pytest.LogCaptureFixture) -> None:
+    """A log with a row of the view and a row of the click in the same second has a click there."""
+    nothing = float("nan")
+    #         view, click   click, view    unrated, click    unrated twice  alone
+    users = [1, 1, 1, 1, 1, 1, 2, 2, 2]
+    items = [1, 1, 2, 2, 3, 3, 1, 1, 2]
+    times = [5, 5, 6, 6, 7, 7, 5, 5, 5]
+    ratings = [0, 1, 1, 0, nothing, 1, nothing, nothing, 0]
+    rows = Rows(
+        np.array(users, np.int32), np.array(items, np.int32), np.array(times),
+        np.array(ratings, np.float32), np.zeros(9, np.uint8),
+    )  # fmt: skip
+    with caplog.at_level("INFO", "tessera"):
+        kept = filter_rows(rows, Cleaning(core=None), Funnel())
+    assert tuples(kept) == [(1, 1, 5), (1, 2, 6), (1, 3, 7), (2, 1, 5), (2, 2, 5)]
+    np.testing.assert_array_equal(kept.ratings, [1, 1, 1, nothing, 0])
+    np.testing.assert_array_equal(rows.ratings, np.array(ratings, np.float32))
+    assert "2 rows take the higher rating of a duplicate" in caplog.text

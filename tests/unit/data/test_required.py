@@ -267,6 +267,15 @@ def test_keys_that_would_do_nothing_are_refused(section: dict[str, Any], key: st
     assert said in str(caught.value)
 
 
+def test_lists_of_items_with_an_attribute_that_no_item_has_are_refused(write: Write) -> None:
+    """They are made last; the config tells the attributes of a log of columns."""
+    shop = {"source": "columns", "path": write("log.csv", LOG), "items": {"path": "x", "id": "item", "text": ["brand"]}}
+    given = {"datasets": {"shop": shop}, "experiment": {"datasets": ["shop"], "systems": ["popular"]}}
+    with pytest.raises(ConfigError, match=r"recommend.attribute.brnd: is no attribute of .*shop.*did you mean 'brand'"):
+        load({**given, "recommend": {"attribute": {"brnd": "Acme"}}})
+    load({**given, "recommend": {"attribute": {"brand": "Acme"}}})
+
+
 @pytest.mark.parametrize("place", ["log", "items"])
 def test_a_checksum_of_a_local_file_is_refused(place: str, write: Write) -> None:
     log, checksum = write("log.csv", LOG), {"sha256": "0" * 64}

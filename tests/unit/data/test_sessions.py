@@ -241,6 +241,17 @@ def test_a_core_never_leaves_a_session_of_one(make: Make, write: Write) -> None:
         made = made_of(make, write("log.csv", text(rows)), cleaning={"core": core, "max_history": 3})
         assert min(len(own) for own in made.histories().values()) >= 2
         assert max(len(own) for name, own in made.histories().items() if own[-1][1] == "train") == 3
+        assert max(len(own) for name, own in made.histories().items() if own[-1][1] != "train") > 3
+
+
+def test_what_a_given_split_holds_out_keeps_its_whole_session(make: Make, write: Write) -> None:
+    """As under a split by time: `max_history` is of what trains."""
+    parts = ("train", "train", "valid", "test")
+    rows = [f"u{u},i{n},{10 * u + n},{part}" for u, part in enumerate(parts) for n in range(6)]
+    log = write("log.csv", "\n".join(["user,item,timestamp,part", *rows]))
+    section = {"sessions": {"kind": "given"}, "split": {"kind": "given"}, "cleaning": {"max_history": 3, "core": None}}
+    made = make(source="columns", path=log, timestamp="timestamp", split_column="part", **section)
+    assert {name: len(own) for name, own in made.histories().items()} == {"u0": 3, "u1": 3, "u2": 6, "u3": 6}
 
 
 def settings(**section: Any) -> Any:

@@ -414,4 +414,4 @@ def test_the_plan_knows_both_models_and_the_histories() -> None:
     assert json.loads(jobs.settings(Noun("table", "w"), "x"))["writer"]["built"] == "qwen2.5-vl"
     assert "writer" not in json.loads(jobs.settings(Noun("table", "own"), "x"))
     assert Noun("table", "w") in plan.nouns
-    assert not jobs.diagnosed(), "rows of users are no item table"
+    assert not jobs.comparison.diagnosed(), "rows of users are no item table"

@@ -70,13 +70,13 @@ def stages(root: Path) -> Iterator[Stage]:
         ingest = tuple(jobs.source_modules(dataset))
         yield Stage(f"{config} ingest.py", root / "scripts/ingest.py", ingest, jobs.ingest(dataset))
         for script, module in (
-            ("tables.py", jobs.task.table_module),
-            ("claims.py", jobs.task.claims_module),
-            ("report.py", jobs.task.page_module),
+            ("tables.py", jobs.comparison.task.table_module),
+            ("claims.py", jobs.comparison.task.claims_module),
+            ("report.py", jobs.comparison.task.page_module),
         ):
-            yield Stage(f"{config} {script}", root / "scripts" / script, (module,), jobs.table(dataset))
+            yield Stage(f"{config} {script}", root / "scripts" / script, (module,), jobs.comparison.table(dataset))
         for script in OTHERS:
-            yield Stage(f"{config} {script}", root / "scripts" / script, (), jobs.table(dataset))
+            yield Stage(f"{config} {script}", root / "scripts" / script, (), jobs.comparison.table(dataset))
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ from tessera.settings.base import ConfigError
 
 def test_of_several_seeds_the_first_and_the_final_run_where_there_is_one() -> None:
     found = jobs(**FINAL, experiment__export=["reaemb", "id/sasrec", "popular"])
-    assert found.exported() == [
+    assert found.serving.exported() == [
         "bazaar/export/popular/popular", "bazaar/export/id/sasrec", "bazaar-final/export/reaemb/sasrec",
     ]  # fmt: skip
-    assert found.exported_run("id/sasrec") == Noun("run", "id/sasrec/seed-1")
-    assert found.exported_run("popular/popular") == Noun("run", "popular/popular/seed-0")
-    files = found.exported_files(RUN, "bazaar-final")
+    assert found.serving.exported_run("id/sasrec") == Noun("run", "id/sasrec/seed-1")
+    assert found.serving.exported_run("popular/popular") == Noun("run", "popular/popular/seed-0")
+    files = found.serving.exported_files(RUN, "bazaar-final")
     assert files["model"] == "results/experiment/bazaar-final/runs/reaemb/sasrec/seed-1/model.safetensors"
     assert files["metrics"] == "results/experiment/bazaar/runs/reaemb/sasrec/seed-1/metrics.json"
     assert files["tables"] == ["results/experiment/bazaar-final/tables/reaemb.parquet"]
@@ -29,13 +29,13 @@ def test_of_several_seeds_the_first_and_the_final_run_where_there_is_one() -> No
 @pytest.mark.parametrize("change", [{"licence": "mit"}, {"index": "flat"}, {"onnx": False}, {"push": "me/it"}], ids=str)
 def test_its_settings_are_read_by_it_alone(change: dict[str, Any]) -> None:
     plain, other = jobs(), jobs(export=change)
-    assert plain.export(RUN) != other.export(RUN)
-    assert json.loads(other.export(RUN))["export"] | change == json.loads(other.export(RUN))["export"]
+    assert plain.serving.export(RUN) != other.serving.export(RUN)
+    assert json.loads(other.serving.export(RUN))["export"] | change == json.loads(other.serving.export(RUN))["export"]
     for what in ("settings", "validated", "inputs"):
         assert getattr(plain, what)(RUN, "bazaar") == getattr(other, what)(RUN, "bazaar")
-    assert plain.recommend(RUN) == other.recommend(RUN)
+    assert plain.serving.recommend(RUN) == other.serving.recommend(RUN)
     assert plain.evaluation(RUN) == other.evaluation(RUN)
-    assert plain.report({"a": 1}) == other.report({"a": 1, "export": change})
+    assert plain.comparison.report({"a": 1}) == other.comparison.report({"a": 1, "export": change})
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_final_runs_wait_for_the_validated_ones_and_read_the_raw_rows_of_the_bas
 def test_of_several_seeds_the_first_and_lists_from_the_final_run() -> None:
     found = jobs(**FINAL, experiment__recommend=["reaemb", "id/sasrec"])
     assert found.final() == ["reaemb/sasrec/seed-1"]
-    assert found.recommended() == [
+    assert found.serving.recommended() == [
         "bazaar/recommendations/id/sasrec/seed-1", "bazaar-final/recommendations/reaemb/sasrec/seed-1",
     ]  # fmt: skip
 
@@ -79,15 +79,15 @@ def test_only_lists_with_new_items_depend_on_what_reads_items(tmp_path: Path) ->
     file = tmp_path / "new.csv"
     file.write_text("sku\na\n")
     plain, new = jobs(), jobs(recommend__new_items={"path": str(file), "id": "sku"})
-    assert plain.readers(RUN, "bazaar") == {}
-    assert plain.recommend_modules(RUN) == plain.modules(RUN)
-    assert new.readers(RUN, "bazaar") == {
+    assert plain.serving.readers(RUN, "bazaar") == {}
+    assert plain.serving.recommend_modules(RUN) == plain.modules(RUN)
+    assert new.serving.readers(RUN, "bazaar") == {
         "readers": [
             "results/experiment/bazaar/tables/reaemb.finish.safetensors",
             "results/experiment/bazaar/embedders/reaemb/model.safetensors",
             "results/experiment/bazaar/models/small",
         ]
     }
-    assert {"tessera.serving.new_items", "tessera.embedding.crrl"} <= set(new.recommend_modules(RUN))
-    assert new.recommend_files() == {"new": [str(file)]}
+    assert {"tessera.serving.new_items", "tessera.embedding.crrl"} <= set(new.serving.recommend_modules(RUN))
+    assert new.serving.recommend_files() == {"new": [str(file)]}
     assert new.settings(RUN, "bazaar") == plain.settings(RUN, "bazaar")

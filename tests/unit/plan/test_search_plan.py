@@ -76,7 +76,7 @@ def test_every_row_has_as_many_trials_of_what_it_reads() -> None:
     made = plan()
     jobs = Jobs(made)
     assert list(searched(made)) == ["id/sasrec", "id/gru4rec", "mine/sasrec", "mine/gru4rec"]
-    assert {len(jobs.trials("shop", name)) for name in searched(made)} == {8}
+    assert {len(jobs.search.trials("shop", name)) for name in searched(made)} == {8}
     assert trial_run(made, "id/gru4rec", 3).chosen.keys() == {"training.learning_rate"}
     assert trial_run(made, "id/sasrec", 3).chosen.keys() == {"training.learning_rate", "backbones.sasrec.dropout"}
     run = trial_run(made, "mine/sasrec", 3)
@@ -125,16 +125,16 @@ def test_every_kind_of_system_under_backbones_is_searched_under_each() -> None:
 def test_final_trainings_read_what_was_chosen_and_their_own_settings_stay() -> None:
     made = plan()
     jobs = Jobs(made)
-    best = jobs.search_file("shop", "id/sasrec")
-    assert jobs.chosen(Noun("run", "id/sasrec/seed-2"), "shop") == {"chosen": best}
-    assert jobs.chosen(Noun("run", "id/sasrec/seed-1"), "shop-final") == {"chosen": best}
-    assert jobs.chosen(Noun("run", "popular/popular/seed-0"), "shop") == {}
+    best = jobs.search.search_file("shop", "id/sasrec")
+    assert jobs.search.chosen(Noun("run", "id/sasrec/seed-2"), "shop") == {"chosen": best}
+    assert jobs.search.chosen(Noun("run", "id/sasrec/seed-1"), "shop-final") == {"chosen": best}
+    assert jobs.search.chosen(Noun("run", "popular/popular/seed-0"), "shop") == {}
     other = Jobs(plan(trials=9))
     for name in made.trained:
         noun = Noun("run", name)
         assert jobs.settings(noun, "shop") == other.settings(noun, "shop")
-    assert jobs.trial("id/sasrec", 3, "shop") == other.trial("id/sasrec", 3, "shop")
-    assert "test" not in str(jobs.inputs(jobs.searched_run("id/sasrec"), "shop"))
+    assert jobs.search.trial("id/sasrec", 3, "shop") == other.search.trial("id/sasrec", 3, "shop")
+    assert "test" not in str(jobs.inputs(jobs.search.searched_run("id/sasrec"), "shop"))
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
@@ -143,19 +143,21 @@ def test_later_rounds_are_asked_for_from_all_trials_before_them(sampler: str) ->
     jobs, sobol = Jobs(made), Jobs(plan())
     name = "id/sasrec"
     for trial in range(3):  # those of the first round are as they are without learning
-        assert jobs.asked("shop", name, trial) == {}
-        assert jobs.trial(name, trial, "shop") == sobol.trial(name, trial, "shop")
+        assert jobs.search.asked("shop", name, trial) == {}
+        assert jobs.search.trial(name, trial, "shop") == sobol.search.trial(name, trial, "shop")
     for trial, number in ((3, 1), (5, 1), (6, 2), (7, 2)):
-        assert jobs.asked("shop", name, trial) == {"asked": jobs.search_file("shop", name, f"round-{number}.json")}
+        assert jobs.search.asked("shop", name, trial) == {
+            "asked": jobs.search.search_file("shop", name, f"round-{number}.json")
+        }
         assert trial_run(made, name, trial).chosen == {}
-    assert jobs.rounds_before("shop", name, 2) == jobs.trials("shop", name)[:6]
+    assert jobs.search.rounds_before("shop", name, 2) == jobs.search.trials("shop", name)[:6]
     # neither the number of trials nor what other rows search changes what is asked
     space = {path: dimension for path, dimension in SPACE.items() if not path.startswith("systems")}
     other = Jobs(plan(sampler=sampler, round=3, trials=9, space=space))
-    assert other.asking(name) == jobs.asking(name)
-    assert other.asking("mine/sasrec") != jobs.asking("mine/sasrec")
-    assert Jobs(plan(sampler=sampler, round=3, seed=1)).asking(name) != jobs.asking(name)
-    assert "test" not in str(jobs.inputs(jobs.searched_run(name), "shop")) + jobs.asking(name)
+    assert other.search.asking(name) == jobs.search.asking(name)
+    assert other.search.asking("mine/sasrec") != jobs.search.asking("mine/sasrec")
+    assert Jobs(plan(sampler=sampler, round=3, seed=1)).search.asking(name) != jobs.search.asking(name)
+    assert "test" not in str(jobs.inputs(jobs.search.searched_run(name), "shop")) + jobs.search.asking(name)
 
 
 def test_a_learning_sampler_is_refused_without_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,26 +221,26 @@ def test_heuristics_that_the_space_names_get_as_many_trials() -> None:
     made = with_neighbours({"space": SPACE_OF_ALL | NEIGHBOURS}, mask_seen=False)
     jobs = Jobs(made)
     assert [*searched(made)] == ["item_knn/item_knn", "id/sasrec"]
-    assert {len(jobs.trials("shop", name)) for name in searched(made)} == {8}
+    assert {len(jobs.search.trials("shop", name)) for name in searched(made)} == {8}
     run = trial_run(made, "item_knn/item_knn", 3)
     assert run.chosen.keys() == NEIGHBOURS.keys()
     assert run.method.neighbours == run.chosen["systems.item_knn.neighbours"]
     # judged on what trained systems are judged on
     other = trial_run(made, "id/sasrec", 3)
     assert (run.mask_seen, run.training.validation_users) == (other.mask_seen, 50) == (False, 50)
-    best = jobs.search_file("shop", "item_knn/item_knn")
-    assert jobs.chosen(Noun("run", "item_knn/item_knn/seed-0"), "shop") == {"chosen": best}
-    assert jobs.chosen(Noun("run", "markov/markov/seed-0"), "shop") == {}
+    best = jobs.search.search_file("shop", "item_knn/item_knn")
+    assert jobs.search.chosen(Noun("run", "item_knn/item_knn/seed-0"), "shop") == {"chosen": best}
+    assert jobs.search.chosen(Noun("run", "markov/markov/seed-0"), "shop") == {}
     told = {name: json.loads(jobs.evaluation(Noun("run", name)))["run"]["remarks"] for name in made.trained}
     assert told["item_knn/item_knn/seed-0"] == ["settings chosen on validation among 8 quasi-random trials"]
     assert told["markov/markov/seed-0"] == told["popular/popular/seed-0"] == []
-    assert json.loads(jobs.table("shop"))["remarks"] == {
+    assert json.loads(jobs.comparison.table("shop"))["remarks"] == {
         "markov/markov": "settings not searched, where others had 8 trials"
     }
     # a search of others leaves it as it is
     alone = Jobs(with_neighbours({"space": SPACE_OF_ALL}))
     knn = Noun("run", "item_knn/item_knn/seed-0")
-    assert alone.chosen(knn, "shop") == {}
+    assert alone.search.chosen(knn, "shop") == {}
     assert alone.settings(knn, "shop") == jobs.settings(knn, "shop")
 
 
@@ -263,10 +265,10 @@ def test_the_budget_is_a_remark() -> None:
     bare = Jobs(Plan(plan().config.model_copy(update={"search": None})))
     run = Noun("run", "id/sasrec/seed-1")
     assert jobs.evaluation(run) == bare.evaluation(run)
-    beside = json.loads(jobs.table("shop"))["remarks"]
+    beside = json.loads(jobs.comparison.table("shop"))["remarks"]
     said = "settings not searched, where others had 8 trials"
     assert beside == {"id/sasrec": said, "id/gru4rec": said}
-    assert "remarks" not in json.loads(bare.table("shop"))
+    assert "remarks" not in json.loads(bare.comparison.table("shop"))
 
 
 def test_values_go_before_what_a_system_says_of_itself_and_can_be_put_in_twice() -> None:
@@ -293,6 +295,13 @@ def test_values_go_before_what_a_system_says_of_itself_and_can_be_put_in_twice()
         ({"space": {"backbones.sasrec.dropout": {"low": 0.0, "high": 0.5, "log": True}}}, "must be above 0"),
         ({"space": {"backbones.gru4rec.dropout": {"low": 0.0, "high": 0.5}}}, "holds nothing of 'id/sasrec'"),
         ({"space": {"training.patience": {"choices": [3]}}}, "at least 2"),
+        ({"space": {"training.patience": {"choices": [3, 3]}}}, "holds 3 twice"),
+        ({"systems": []}, "search.systems"),
+        ({"systems": ["id", "id"]}, "search.systems: names something twice"),
+        (
+            {"space": SPACE | {"backbones.bert4rec.dropout": {"low": 0.0, "high": 0.5}}},
+            "search.space.backbones.bert4rec.dropout: no system that is searched reads it; leave it out",
+        ),
         ({"space": {"training.warm_start": {"choices": ["a", "b"]}}}, "'warm_start' is the same for all trials"),
         ({"space": {"systems.mine.training.processes": {"choices": [1, 2]}}}, "'processes' is the same for all trials"),
         ({"space": {"systems.mine.seeds": {"choices": [[1], [2]]}}}, "'seeds' is the same for all trials"),

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from tessera.plan.graph import Noun, Plan
-from tessera.plan.jobs import Jobs, Told
+from tessera.plan.jobs import Jobs
+from tessera.plan.params import Told
 from tessera.settings.config import load
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -38,8 +39,8 @@ READ: dict[str, Callable[[Jobs], Told]] = {
     "vectors.npz": lambda jobs: jobs.settings(Noun("table", "given"), DATASET),
     "codes.json": lambda jobs: jobs.settings(Noun("semantic_ids", "given"), DATASET),
     "scores.parquet": lambda jobs: jobs.settings(Noun("run", "given/given/seed-0"), DATASET),
-    "users.txt": lambda jobs: jobs.recommend(Noun("run", "popular/popular/seed-0")),
-    "items.txt": lambda jobs: jobs.recommend(Noun("run", "popular/popular/seed-0")),
+    "users.txt": lambda jobs: jobs.serving.recommend(Noun("run", "popular/popular/seed-0")),
+    "items.txt": lambda jobs: jobs.serving.recommend(Noun("run", "popular/popular/seed-0")),
 }
 
 

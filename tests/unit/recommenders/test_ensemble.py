@@ -382,7 +382,7 @@ def test_a_search_is_of_the_members() -> None:
     assert "text/sasrec: settings chosen on validation among 2 quasi-random trials" in judged
     other = plan({**BOTH, "members": ["text", "ids/gru4rec"]}, search={"trials": 2, "space": space},
                  experiment={**asked, "systems": ["both", "text", "id"]})  # fmt: skip
-    assert Jobs(other).chosen(Noun("run", "ids/gru4rec/seed-1"), "x") == {}
+    assert Jobs(other).search.chosen(Noun("run", "ids/gru4rec/seed-1"), "x") == {}
     files = Jobs(made).inputs(Noun("run", made.runs[0].path), "x")
     assert any("/text/sasrec/" in file for file in files["members"])
     with pytest.raises(ConfigError, match=r"space\.systems\.both\.rounds: nothing of 'both' is searched"):

@@ -184,6 +184,14 @@ def test_rows_that_say_nothing_are_counted_and_kept_aside(tmp_path, caplog):
     assert not list(tmp_path.glob(".scores-*"))
 
 
+def test_a_rank_that_is_set_aside_is_shown_as_it_is_written(tmp_path):
+    file = tmp_path / "s.csv"
+    file.write_text("user,item,rank\na,x,1\na,x,2\nnobody,x,3\nc,y,1\n")
+    read(file, tmp_path)
+    aside = read_table(tmp_path / "rejected.parquet", "rejected").to_pylist()
+    assert [row["text"] for row in aside] == ["nobody x 3", "a x 2"]
+
+
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 @pytest.mark.parametrize("names", [["part-0", "part-1", "part-2"], ["day=3/part-0", "day=4/part-0", "day=4/part-1"]])
 @pytest.mark.parametrize("blocks", [1, 3, 1 << 20])

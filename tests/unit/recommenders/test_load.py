@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -13,13 +14,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny_mme_sid
 import torch
 import yaml
 from pattern import ITEMS, make_run, write_dataset, write_interests_of
+from typer.testing import CliRunner
 
 import tessera
+from tessera import command
 from tessera.artifacts.codes import ABSENT, Part, SemanticIds, write_codes
 from tessera.artifacts.files import read_json, write_json
 from tessera.artifacts.models import write_model
@@ -267,6 +271,14 @@ def test_ids_are_known_however_a_whole_number_is_written() -> None:
     assert (np.flatnonzero(mask).tolist(), unknown) == ([1, 2], ["904.0"])
 
 
+def test_the_command_tells_warnings_in_a_line(results: Path) -> None:
+    done = CliRunner().invoke(command.app, ["recommend", str(folder_of(results, "markov")), "i4", "nothere", "-k", "2"])
+    assert done.exit_code == 0, done.output
+    (line,) = [line for line in done.stderr.splitlines() if "nothere" in line]
+    assert line.startswith("WARNING: unknown item 'nothere'")
+    assert "command.py" not in done.stderr
+
+
 def test_no_history_gets_popular_items(markov: Any) -> None:
     popularity = markov.catalogue.popularity
     order = sorted(range(1, ITEMS + 1), key=lambda item: (-popularity[item], item))[:5]
@@ -351,9 +363,38 @@ def test_what_is_no_run_is_told(results: Path, tmp_path: Path) -> None:
     for name in ("table", "codes", "dual_view"):
         with pytest.raises(ArtifactError, match=r"t.parquet: is not the table t that .* was trained on"):
             tessera.load(folder_of(away, name))
+    write_model(away / "embedders/a/model.safetensors", {}, {"settings": {}})
+    with pytest.raises(ArtifactError, match=r"did you mean \S*/runs/"):  # and none of what lies beside the runs
+        tessera.load(away)
     (away / "tables/t.parquet").unlink()
     with pytest.raises(ArtifactError, match=r"reads files that are not there: .*tables/t.parquet"):
         tessera.load(folder_of(away, "table"))
+
+
+def test_a_dataset_that_was_made_anew_is_refused(results: Path, tmp_path: Path) -> None:
+    """With as many items, which have other numbers now: scores would be those of other items."""
+    away = tmp_path / "results/x"
+    shutil.copytree(results, away)
+    path = away / "data/items.parquet"
+    table = pq.read_table(path)
+    renamed = ["a0", *table.column("raw_id").to_pylist()[:-1]]
+    pq.write_table(table.set_column(table.column_names.index("raw_id"), "raw_id", pa.array(renamed)), path)
+    for name in ("ids", "markov"):
+        description = json.loads((folder_of(away, name) / "model.json").read_text())
+        if "trained_on" in description:
+            with pytest.raises(ArtifactError, match=r"items.parquet: are not the items that .* was trained on"):
+                tessera.load(folder_of(away, name))
+
+
+def test_weights_of_another_system_are_told(results: Path, tmp_path: Path) -> None:
+    away = tmp_path / "results/x"
+    shutil.copytree(results, away)
+    shutil.copy(folder_of(away, "codes") / "model.safetensors", folder_of(away, "ids") / "model.safetensors")
+    with pytest.raises(ArtifactError, match=r"model.safetensors: does not hold the weights of ids/sasrec/seed-1: "):
+        tessera.load(folder_of(away, "ids"))
+    (folder_of(away, "ids") / "model.json").write_text("[]")
+    with pytest.raises(ArtifactError, match="is no run of a recommender"):
+        tessera.load(folder_of(away, "ids"))
 
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -415,8 +456,8 @@ def test_the_config_of_the_page_is_valid() -> None:
     whole = [load_config(part) for part in map(yaml.safe_load, shown) if "datasets" in part]
     assert len(whole) == 2
     config = whole[0]
-    assert Jobs(Plan(config)).recommended() == ["shop-final/recommendations/id/sasrec/seed-1"]
-    assert Jobs(Plan(config)).exported() == ["shop-final/export/id/sasrec"]
+    assert Jobs(Plan(config)).serving.recommended() == ["shop-final/recommendations/id/sasrec/seed-1"]
+    assert Jobs(Plan(config)).serving.exported() == ["shop-final/export/id/sasrec"]
 
 
 def test_loading_leaves_the_random_numbers_of_the_caller(results: Path) -> None:

@@ -40,7 +40,8 @@ from tessera.training.phases import Phase
 
 WITHOUT_ROW = (7, 8)
 MIXTURE: dict[str, Any] = {"recommender": "markov_mixture"}
-BY_TABLE = {**MIXTURE, "similar": {"table": "t", "neighbours": 3}, "strengths": [0.0, 4.0]}
+SIMILAR = {**MIXTURE, "similar": {"table": "t", "neighbours": 3}}
+BY_TABLE = {**SIMILAR, "strengths": [0.0, 4.0]}
 ROWS = np.array([[3, 1, 4, 1, 5, 9], [2, 7, 20, 6, 0, 0], [8, 0, 0, 0, 0, 0]])
 LENGTHS = np.array([6, 4, 1])
 
@@ -158,7 +159,7 @@ def test_nobody_followed_anybody() -> None:
 
 
 def test_scores_are_both_logarithms(data: Path, table: Path, tmp_path: Path) -> None:
-    run = make_run(system={**BY_TABLE, "weight": 0.3, "strength": 4.0, "smoothing": 0.5}, epochs=1)
+    run = make_run(system={**SIMILAR, "weight": 0.3, "strength": 4.0, "smoothing": 0.5}, epochs=1)
     output = trained(run, data, tmp_path, reads(table))
     dataset = load_dataset(data)
     got = ask(load_scorer(output, run, dataset.train_counts, reads(table)), ROWS, LENGTHS)
@@ -281,7 +282,7 @@ def test_nothing_that_is_held_out_is_counted(data: Path, table: Path, tmp_path: 
     items[held] = np.random.default_rng(0).permutation(items[held])
     changed = rows.set_column(rows.column_names.index("item"), "item", pa.array(items, rows.column("item").type))
     write_table(other / "interactions.parquet", changed.replace_schema_metadata(None), "interactions")
-    run = make_run(system={**BY_TABLE, "weight": 0.3, "strength": 2.0}, epochs=1, patience=9)
+    run = make_run(system={**SIMILAR, "weight": 0.3, "strength": 2.0}, epochs=1, patience=9)
     one, two = (
         read_tensors(trained(run, folder, tmp_path / name, reads(table)))
         for name, folder in (("one", data), ("two", other))
@@ -326,7 +327,7 @@ def test_a_stop_after_the_choice_changes_nothing(
 
 def test_a_lost_row_lends_nothing(data: Path, table: Path) -> None:
     """Items whose text is lost in training are similar to none; one that is lost at the test alone still is."""
-    run = make_run(system={**BY_TABLE, "weight": 0.3, "strength": 2.0})
+    run = make_run(system={**SIMILAR, "weight": 0.3, "strength": 2.0})
     for when, known in (("both", 0), ("test", ITEMS - len(WITHOUT_ROW))):
         lost = run.model_copy(update={"missing": Missing(text=1.0, when=when), "modalities": {"t": ["text"]}})
         model = build(lost, reads(table))
@@ -396,6 +397,13 @@ def test_a_chain_that_reads_a_table_goes_without_what_is_lost(data: Path, table:
         ({"kept": 0}, "systems.s.kept"),
         ({"grid": [-0.1]}, "systems.s.grid: none is below 0 (got -0.1)"),
         ({"strength": 1.0}, "systems.s.strength: is read with `similar` alone"),
+        (
+            {"weight": 0.2, "grid": [0.1, 0.5]},
+            "systems.s.grid: is what the weight is chosen from, and `weight` is given",
+        ),
+        ({"similar": {}, "strength": 2.0, "strengths": [1.0]}, "systems.s.strengths: is what the strength is chosen"),
+        ({"backbones": []}, "systems.s.backbones"),
+        ({"backbones": ["sasrec", "sasrec"]}, "systems.s.backbones: names something twice"),
         ({"similar": {"table": "tt"}}, "systems.s.similar.table: unknown name 'tt'; did you mean 't'?"),
         ({"base": {"items": {"table": "tt"}}}, "systems.s.base.items.table: unknown name 'tt'; did you mean 't'?"),
         (

@@ -242,6 +242,19 @@ def test_the_state_is_named_by_what_the_start_holds(weeks: dict[str, Path], tmp_
     assert len(set(names)) == 4
 
 
+@pytest.mark.parametrize("changes", [{"grid": [0.1, 0.4]}, {"weight": 0.2}, {"kept": 5}])
+def test_what_a_training_counts_and_chooses_anew_may_have_another_shape(
+    changes: dict[str, Any], weeks: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SYSTEMS, "markov_mixture", SYSTEMS["markov_mixture"] | changes)
+    warm = train(weeks["now"], resolved("markov_mixture", epochs=0), weeks["markov_mixture"], name="reshaped")
+    old, carried = (read_tensors(folder / "model.safetensors") for folder in (weeks["markov_mixture"], warm))
+    assert (
+        carried["tried"].shape != old["tried"].shape or carried["chain.followers"].shape != old["chain.followers"].shape
+    )
+    assert torch.equal(carried["base.items.weight"][0], old["base.items.weight"][0])
+
+
 # ---------------------------------------------------------------- what cannot go on
 
 

@@ -17,8 +17,9 @@ import reporting_world
 from reporting_world import EVIL, EVIL_USER
 
 from tessera.artifacts.tables import ArtifactError
+from tessera.reporting import plots, table_plots
 from tessera.reporting.ranking import load
-from tessera.reporting.ranking_page import build
+from tessera.reporting.ranking_page import build, epochs
 from tessera.reporting.tables import Column
 from tessera.settings.reporting import Report
 
@@ -183,3 +184,28 @@ def test_a_report_needs_no_torch() -> None:
         "import sys, tessera.reporting.ranking_page, tessera.evaluation.significance; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_epochs_of_phases_go_on_and_a_warm_start_is_epoch_0() -> None:
+    def numbers(*counted: int) -> list[int]:
+        return [epoch for epoch, _ in epochs([{"epoch": number, "loss": 1.0} for number in counted])]
+
+    assert numbers(1, 2, 3) == [1, 2, 3]
+    assert numbers(0, 1, 2) == [0, 1, 2]
+    assert numbers(1, 2, 1, 2, 3) == [1, 2, 3, 4, 5]
+    assert [epoch for epoch, _ in epochs([{"step": 5}, {"epoch": 1}])] == [1]
+    assert numbers() == []
+
+
+def test_no_two_series_look_the_same() -> None:
+    names = [f"run {number}" for number in range(60)]
+    looks = list(zip(plots.colours(names).range, plots.shapes(60), strict=True))
+    assert len(set(looks)) == 60
+    assert plots.shapes(8) == plots.SHAPES, "few are told apart by both"
+
+
+def test_curves_of_embedders_go_on_over_their_phases() -> None:
+    history = [{"phase": phase, "step": step, "loss": 5.0 - step} for phase in "ab" for step in (1, 2, 3)]
+    (plot,) = table_plots.embedder_curves({"moca": history})
+    assert [step for step, _ in table_plots._onward(history)] == [1, 2, 3, 4, 5, 6]
+    assert plot.description == "moca ends at 2.0000"

@@ -53,6 +53,8 @@ def test_canonical_does_not_depend_on_the_order_of_keys() -> None:
 
 
 BAD = [
+    ("systems", {False: {"items": "ids"}}, ["systems: False is no name; YAML reads on, off, yes and no as true"]),
+    ("missing", {"image": 0.5}, ["missing.image: no system reads a table that is made from it"]),
     ("trainin", {"epochs": 1}, ["trainin", "did you mean 'training'?"]),
     ("training.epoch", 5, ["training.epoch", "value 5", "did you mean 'epochs'?"]),
     ("training.epochs", "many", ["training.epochs", "integer", "'many'"]),

@@ -79,6 +79,40 @@ def test_a_sequential_config_has_no_click_through_runs() -> None:
             "ctr.models.a.decoder_layers: is of sequences, and neither long nor recent reads any; leave it out",
         ),
         ({"ctr__models": {"a": {"model": "avg", "combine": "sum"}}}, "ctr.models.a.combine: is of semantic IDs"),
+        *(
+            ({"ctr__models__r2led": {"model": "r2led", **keys}}, f"ctr.models.r2led.{key}: {why}")
+            for keys, key, why in (
+                ({"alpha": 0.3}, "alpha", "is of scores that are summed, and mixing quota sums none"),
+                ({"views": "semantic", "mixing": "fuse"}, "mixing", "is of both scores, and views semantic has one"),
+                ({"views": "semantic", "bits": 8}, "bits", "is of hash codes"),
+                ({"mixing": "fuse", "matches_only": False}, "matches_only", "is of the half of the events"),
+                ({"views": "collaborative", "matches_only": False}, "matches_only", "is of the semantic score"),
+                ({"routes": ["target"], "recent": 3}, "recent", "is of the route recent, which routes does not name"),
+                ({"routes": ["target"], "fusion": "mean"}, "fusion", "is of several routes, and there is one"),
+                ({"routes": ["levels"], "level_weights": [1.0, 2.0]}, "level_weights", "weighs levels in one score"),
+                ({"gate": "none", "code_dim": 4}, "code_dim", "is of vectors of semantic IDs, which gate none"),
+                ({"gate": "levels", "combine": "concat"}, "combine", "is of one vector for all levels"),
+                ({"short": 0, "attention_hidden": [4]}, "attention_hidden", "is of the last events, and short reads"),
+            )
+        ),
+        ({"ctr__content": {"max_tokens": 8}}, "ctr.content: none of the models reads texts and pictures"),
+        ({"ctr__samples__seed": 3}, "ctr.samples.seed: unknown key 'seed'"),
+        (
+            {"ctr__models__din_long__seeds": [1]},
+            "ctr.models.din_long.seeds: [1], but 'sim_hard' is compared with it under seed 2 as well; add that",
+        ),
+        (
+            {"ctr__models__r2led__seeds": [7]},
+            "ctr.models.din_long.seeds: [1, 2], but 'r2led' is compared with it under seed 7 as well; add that",
+        ),
+        (
+            {"datasets__lifelong__split": {"kind": "global_temporal"}},
+            "datasets.lifelong.split: click models do not read it: theirs is ctr.samples.split; leave it out",
+        ),
+        ({"datasets__lifelong__cleaning": {"core": None, "repeats": "last"}}, "datasets.lifelong.cleaning.repeats"),
+        ({"datasets__lifelong__cleaning": {"core": None, "max_history": 9}}, "say ctr.samples.max_history"),
+        ({"datasets__lifelong__oracle_users": 5}, "datasets.lifelong.oracle_users: 5, but the truth is asked of every"),
+        ({"ctr__samples__split__by": "position"}, "ctr.samples.split.by: the log of 'lifelong' tells from a moment on"),
         ({"ctr": None}, "ctr: task 'ctr' needs this section"),
         ({"task": "sequential"}, "datasets.lifelong.lifelong: its log holds impressions that nobody clicked"),
         ({"task": "click"}, "task: 'click' is not one of the choices"),

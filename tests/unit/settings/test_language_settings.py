@@ -117,6 +117,19 @@ WRONG = [
     ),
     ("models.odd", {"hub": "Qwen/Qwen2.5-0.5B"}, "models.odd.revision"),
     ("models.odd", {"package": "bert"}, "models.odd.package"),
+    (
+        "models.odd",
+        {"pakage": "bert"},
+        "models.odd: says not where it comes from: a model has one of the keys built, hub, folder and package; did you "
+        "mean 'package' by 'pakage'?",
+    ),
+    ("models.odd", {}, "models.odd: says not where it comes from"),
+    (
+        "models.odd",
+        "bert",
+        "models.odd: a model has one of the keys built, hub, folder and package, e.g. {folder: PATH}",
+    ),
+    ("models.odd", None, "models.odd: a model has one of the keys built, hub, folder and package"),
     ("datasets.shop.prompt", {"domian": "film"}, "unknown key 'domian' (value 'film'); did you mean 'domain'?"),
 ]
 

@@ -148,3 +148,9 @@ def test_every_stage_in_several_processes_does_so() -> None:
         assert spec is not None
         assert spec.origin is not None
         assert "with one_of_processes() as job:" in Path(spec.origin).read_text(encoding="utf-8"), module
+
+
+def test_a_job_may_be_longer_than_an_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux takes 128 KiB of one, which an ensemble of a hundred members passes."""
+    run_members(tmp_path, monkeypatch, output=str(tmp_path / "total"), members=["x" * 1000] * 200)
+    assert (tmp_path / "total").read_text() == "8"

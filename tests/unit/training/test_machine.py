@@ -50,6 +50,16 @@ def test_a_gpu_gives_the_same_bits_in_full_float32(name: str, gpu: None) -> None
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
+def test_a_cpu_adds_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.use_deterministic_algorithms(False)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    assert pick_device("cpu") == torch.device("cpu")
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.backends.cuda.cudnn_sdp_enabled(), "what is of GPUs alone stays as it is"
+    torch.use_deterministic_algorithms(False)
+
+
 def test_training_computes_as_scoring_does(gpu: None) -> None:
     assert Machine(Training(device="cuda")).device.type == "cuda"
     assert torch.are_deterministic_algorithms_enabled()
@@ -62,12 +72,6 @@ def test_cublas_as_it_differs_between_runs_is_refused(gpu: None, monkeypatch: py
         pick_device("cuda")
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     pick_device("cuda")
-
-
-def test_the_cpu_is_left_as_it_is() -> None:
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cuda.cudnn_sdp_enabled()
-    assert pick_device("cpu") == torch.device("cpu")
-    assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cuda.cudnn_sdp_enabled()) == before
 
 
 def _names(path: Path) -> set[str]:
@@ -115,5 +119,5 @@ def test_an_operation_in_no_fixed_order_is_told_with_what_helps(tmp_path: Path) 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert "ERROR: put_: torch computes this on a GPU in no fixed order" in last
+    assert "ERROR: put_: torch computes this in no fixed order" in last
     assert "device: cpu" in last

@@ -53,6 +53,38 @@ def test_numbers_go_by_the_threads_asked_for_and_not_by_the_cores_that_there_are
     assert numbers(cores=1, threads=1, environment="2")[1] == alone  # numpy's do not depend on them at all
 
 
+_LOSSES = """
+import hashlib, os
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+from tessera.artifacts.logs import stage
+import torch
+from tessera.objectives.catalogue import catalogue_loss
+from tessera.settings.kinds import settings_class
+from tessera.training.machine import pick_device
+with stage(None, 2):
+    pick_device("cpu")
+    torch.manual_seed(0)
+    targets, owners = torch.randint(1, 301, (6000,)), torch.arange(6000) % 40
+    states, items, histories = torch.randn(6000, 64), torch.randn(301, 64), torch.randint(0, 301, (40, 20))
+    for name in ("bce", "bpr", "gbce", "sampled_softmax"):
+        loss = catalogue_loss(settings_class("losses", name)(kind=name), torch.ones(301, dtype=torch.int64))
+        found = set()
+        for _ in range(6):
+            torch.manual_seed(1)
+            vectors = items.clone().requires_grad_()
+            loss(states, vectors, targets, owners, histories).backward()
+            found.add(hashlib.sha256(vectors.grad.numpy().tobytes()).hexdigest())
+        print(name, len(found))
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two threads on one core add in one order")
+def test_sampled_losses_have_the_same_gradient_twice_in_two_threads() -> None:
+    """The gradient of an index that stands there often is added up; torch does so in any order unless told."""
+    done = subprocess.run([sys.executable, "-c", _LOSSES], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["bce", "1", "bpr", "1", "gbce", "1", "sampled_softmax", "1"]
+
+
 @pytest.fixture
 def one_thread() -> None:
     yield

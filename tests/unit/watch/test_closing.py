@@ -59,14 +59,14 @@ def test_the_best_of_a_table(tmp_path: Path) -> None:
 
 
 def test_the_last_lines(jobs: Jobs) -> None:
-    table = Path(jobs.table_file("bazaar", "csv"))
+    table = Path(jobs.comparison.table_file("bazaar", "csv"))
     table.parent.mkdir(parents=True)
     table.write_text(TABLE.replace("latent", "truth"))
     lines = closing_lines(jobs, ["logs", "more"], 200.0)
     assert lines == [
         "Best on bazaar: id/sasrec, NDCG@10 0.2000",
         f"Table: {table.with_suffix('.md').resolve()}",
-        f"Report: {Path(jobs.page).resolve()}",
+        f"Report: {Path(jobs.comparison.page).resolve()}",
         "Logs: logs, more",
         "Time: 3 min 20 s",
     ]

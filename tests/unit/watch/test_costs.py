@@ -313,3 +313,26 @@ def test_a_plan_has_a_row_a_rule_and_a_sum() -> None:
     assert total.startswith("4 jobs, about 2 minutes on 2 cores, at most 640 MB a job, ")
     assert sources == "jobs: 1 ran here before, 1 by shipped rates, 1 not known"
     assert plan_lines(estimated(jobs()), [], 2) == ["nothing to be done"]
+
+
+def test_parts_of_captions_cost_as_much_as_the_whole() -> None:
+    def made(number: int) -> Costs:
+        counted("bazaar", 20_000, 1000, "results/experiment")
+        captions = {"looks": {"model": "small", "jobs": number}}
+        systems = {"text": {"items": {"table": "text"}}}
+        table = {"text": {"recipe": "text", "model": "small", "captions": ["looks"]}}
+        return estimated(jobs(captions=captions, tables=table, systems=systems))
+
+    whole, divided = made(1), made(4)
+    alone = whole.cost("caption", "bazaar/looks")
+    parts = [divided.cost("caption_part", f"bazaar/looks-{number}") for number in range(4)]
+    together_again = divided.cost("caption", "bazaar/looks")
+    rate = RATES["rules"]["caption"][""]
+    assert alone is not None
+    assert together_again is not None
+    assert together_again.seconds == rate["start"]
+    assert all(part is not None and part.memory == rate["memory"] for part in parts)
+    assert sum(part.seconds - rate["start"] for part in parts if part) == pytest.approx(alone.seconds - rate["start"])
+    ran("caption_part", "bazaar/looks-0", 31.5)
+    again = made(4).cost("caption_part", "bazaar/looks-3")
+    assert again == Cost(31.5, 500.0, "alike")

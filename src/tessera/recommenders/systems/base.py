@@ -132,6 +132,11 @@ class Recommender(nn.Module, ABC):
         """
         raise ValueError(f"{type(self).__name__} does not say which of its weights have a row an item (`item_rows`)")
 
+    def made_anew(self) -> Collection[str]:
+        """Names, in `state_dict`, of what every training counts or chooses again: a run that goes on from another does
+        not take it, and it may have another shape there."""
+        return ()
+
     def prepare(self) -> Any:
         """What scoring needs of all items, made once and not once a batch; the weights stand still meanwhile."""
         return None

@@ -134,8 +134,12 @@ class CIDer(EncodedItems):
         return cls(settings, items, backbone, loss, popularity, run.modalities, run.seed)
 
     def item_rows(self) -> Collection[str]:
-        """Those of the encoder, and which items are shortcuts; these a training finds anew in its own histories."""
+        """Those of the encoder, and which items are shortcuts."""
         return [*super().item_rows(), *(["kept"] if len(self.kept) else [])]
+
+    def made_anew(self) -> Collection[str]:
+        """Which items are shortcuts, a training finds in its own histories; and what is chosen."""
+        return [*super().made_anew(), "kept", "tau", "tried"]
 
     @torch.no_grad()
     def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
@@ -155,8 +159,6 @@ class CIDer(EncodedItems):
         """Epochs, and after them the choice of tau on validation, where it is to be chosen."""
         phase = self.epochs(run, self.batches(run, histories), validate)
         causal = self.settings.counterfactual
-        if not len(self.tried):
-            self.tau.fill_(self._given_tau())  # what training goes on from may have had another
         if causal is None:
             return [phase]
         if len(self.kept):

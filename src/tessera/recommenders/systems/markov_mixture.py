@@ -9,7 +9,6 @@ it could learn, and find at the test that it knows nothing of the targets there.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,18 +97,13 @@ class MarkovMixture(Recommender):
         """The phases of the base, and after them the counts, and the choice on validation where there is one."""
         first, *rest = self.base.program(_of_base(run), histories, validate)
 
-        def begin() -> None:
-            self.weight.zero_()  # a run that goes on from another has its own
-            if first.begin is not None:
-                first.begin()
-
         def finish() -> None:
             self.chain.count(histories.offsets, histories.items, self._neighbours())
             self._choose(validate)
 
         # no step: what is counted and chosen is so when the phase begins, which happens once
         last = Phase(lambda batch, at: (), FixedSteps(0), {}, name="chain", begin=finish)
-        return [replace(first, begin=begin), *rest, last]
+        return [first, *rest, last]
 
     @torch.no_grad()
     def _neighbours(self) -> Neighbours | None:
@@ -175,9 +169,14 @@ class MarkovMixture(Recommender):
         self.chain.add_items(len(next(iter(tables.values()))[1]))
 
     def item_rows(self) -> Collection[str]:
-        """Those of the base, and the counts; these a training makes anew of its own histories."""
+        """Those of the base, and the counts."""
         own = [f"chain.{name}" for name in TransitionShares.ROWS]
         return [*(f"base.{name}" for name in self.base.item_rows()), *own]
+
+    def made_anew(self) -> Collection[str]:
+        """What the base makes anew, the counts of its own histories, and what is chosen."""
+        counts = [f"chain.{name}" for name in self.chain.state_dict()]
+        return [*(f"base.{name}" for name in self.base.made_anew()), *counts, "weight", "strength", "tried"]
 
     # ------------------------------------------------------------ scores
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -12,6 +12,9 @@ from tessera.settings.kinds import Kind, KindOf
 
 if TYPE_CHECKING:
     from tessera.settings.config import Config
+
+OF_CODES = ("code_dim", "start", "combine")
+"""Keys of the vectors of semantic IDs."""
 
 
 class ClickModel(Kind):
@@ -48,12 +51,16 @@ class ClickModel(Kind):
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout in that network."""
 
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Keys that say nothing beside the others, after the reason."""
+        if not self.read_codes:
+            yield "is of semantic IDs, which are not read without read_codes: true", OF_CODES
+
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """What is said of codes that are not read."""
+        """Keys that are said and that nothing reads."""
         yield from super().problems(config)
-        for key in () if self.read_codes else ("code_dim", "start", "combine"):
-            if key in self.model_fields_set:
-                yield key, "is of semantic IDs, which are not read without read_codes: true; leave it out"
+        for why, keys in self.unread():
+            yield from ((key, f"{why}; leave it out") for key in keys if key in self.model_fields_set)
 
 
 CTRModel = Annotated[ClickModel, KindOf("clicks")]

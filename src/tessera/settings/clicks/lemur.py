@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -156,20 +156,19 @@ class LEMURSettings(ClickModel):
             raise ValueError("pretraining learns from the contrastive loss: give contrastive a weight")
         return self
 
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of losses and sequences that the model does not have."""
+        yield from super().unread()
+        if not self.contrastive:
+            yield "is of the contrastive loss, whose weight is 0", OF_CONTRAST
+        if not (self.long or self.recent):
+            yield "is of sequences, and neither long nor recent reads any", ("decoder_layers", "decoder_heads")
+        if not self.short:
+            yield "is of the last events, and short reads none", ("attention_hidden",)
+
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """Also cosines that are asked for of no events, and what is said of parts that it does not have."""
+        """Also cosines that are asked for of no events."""
         yield from super().problems(config)
-        absent = {
-            "is of the contrastive loss, whose weight is 0": () if self.contrastive else OF_CONTRAST,
-            "is of sequences, and neither long nor recent reads any": (
-                () if self.long or self.recent else ("decoder_layers", "decoder_heads")
-            ),
-            "is of the last events, and short reads none": () if self.short else ("attention_hidden",),
-        }
-        for why, keys in absent.items():
-            for key in keys:
-                if key in self.model_fields_set:
-                    yield key, f"{why}; leave it out"
         if self.cosines and "cosines" in self.model_fields_set and not (self.long or self.recent):
             yield "cosines", "are of target and events, and neither long nor recent reads any; leave it out"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from tessera.settings.clicks.base import OF_CODES
 from tessera.settings.clicks.retrieval_base import Hashed
 
 Route = Literal["target", "recent", "global", "levels"]
@@ -54,6 +56,31 @@ class R2LEDSettings(Hashed):
         if self.views == "mixed" and self.mixing == "quota" and self.k < 2:
             raise ValueError(f"k {self.k} cannot be halved between the two scores, expected at least 2")
         return self
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of routes, scores and sides that the model does not have."""
+        yield from super().unread()
+        by_quota = self.views == "mixed" and self.mixing == "quota"
+        if self.views != "mixed":
+            yield f"is of both scores, and views {self.views} has one", ("mixing", "alpha")
+        elif by_quota:
+            yield "is of scores that are summed, and mixing quota sums none", ("alpha",)
+        else:
+            yield "is of the half of the events that codes retrieve, and mixing fuse has no halves", ("matches_only",)
+        if self.views == "collaborative":
+            yield "is of the semantic score, which views collaborative does without", ("level_weights", "matches_only")
+        elif self.views == "semantic":
+            yield "is of hash codes, which views semantic does without", ("bits",)
+        if self.routes == ["levels"]:
+            yield "weighs levels in one score, and routes [levels] scores each alone", ("level_weights",)
+        elif len(self.routes) == 1:
+            yield "is of several routes, and there is one", ("fusion",)
+        if "recent" not in self.routes:
+            yield "is of the route recent, which routes does not name", ("recent",)
+        if self.gate == "none":
+            yield "is of vectors of semantic IDs, which gate none does without", OF_CODES
+        elif self.gate == "levels":
+            yield "is of one vector for all levels, and gate levels weighs each", ("combine",)
 
     def remarks(self) -> list[str]:
         """No code was published."""

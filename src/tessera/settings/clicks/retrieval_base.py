@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 from pydantic import Field, model_validator
@@ -17,6 +18,12 @@ class ShortTerm(ClickModel):
     """Last events behind a DIN attention of their own; 0 has none."""
     attention_hidden: list[Width] = Field(default_factory=lambda: [32], min_length=1)
     """Hidden widths of DIN's attention network."""
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of the attention to no events."""
+        yield from super().unread()
+        if not self.short:
+            yield "is of the last events, and short reads none", ("attention_hidden",)
 
 
 class Retrieval(ShortTerm):

@@ -119,6 +119,11 @@ class DatasetSettings(Preparation, Kind):
         return self
 
     @property
+    def attributes(self) -> list[str] | None:
+        """The attributes of the items, where they are known before anything is read."""
+        return None
+
+    @property
     def timeless(self) -> bool:
         """Whether it is known before anything is read that the log has no times."""
         return False

@@ -83,5 +83,11 @@ class BazaarSource(DatasetSettings):
                 "its log holds impressions that nobody clicked, which needs task: ctr, or its clicks cut into "
                 "`sessions` (with cleaning.min_rating: 1.0)",
             )
+        if used and self.lifelong is not None and config.task == "ctr" and self.oracle_users < self.users:
+            yield (
+                "oracle_users",
+                f"{self.oracle_users}, but the truth is asked of every test sample; expected {self.users}, the users, "
+                "or more",
+            )
         if self.lifelong is not None and self.late:
             yield "late", "no item of a lifelong world opens late"

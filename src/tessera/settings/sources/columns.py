@@ -45,6 +45,13 @@ class ColumnsSource(FileSource):
         return self
 
     @property
+    def attributes(self) -> list[str] | None:
+        """The texts of the items; code of one's own may tell more of them."""
+        if self.IMPLEMENTATION != ColumnsSource.IMPLEMENTATION:
+            return None
+        return [] if self.items is None else self.items.text
+
+    @property
     def timeless(self) -> bool:
         """Where no column tells of times."""
         return self.timestamp is None
@@ -61,9 +68,10 @@ class ColumnsSource(FileSource):
             yield "split_column", "split given needs the column of the part (train, valid, test)"
         if self.split.kind != "given" and self.split_column is not None:
             yield "split_column", f"split {self.split.kind} does not read it; say split: {{kind: given}}"
-        texts = [] if self.items is None else [*(["title"] if self.items.title else []), *self.items.text]
-        own = self.IMPLEMENTATION != ColumnsSource.IMPLEMENTATION  # which may tell more of items
-        for number, name in enumerate([] if own or self.prompt.attributes is None else self.prompt.attributes):
+        if self.attributes is None:
+            return
+        texts = [*(["title"] if self.items is not None and self.items.title else []), *self.attributes]
+        for number, name in enumerate(self.prompt.attributes or []):
             if name not in texts:
                 yield (
                     f"prompt.attributes.{number}",

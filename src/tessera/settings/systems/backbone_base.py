@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from tessera.settings.base import ASIDE
+from pydantic import AfterValidator, Field
+
+from tessera.settings.base import ASIDE, each_once
 from tessera.settings.losses.base import Loss
 from tessera.settings.references import BackboneName
 from tessera.settings.systems.base import TrainedSystem
@@ -20,7 +22,9 @@ class UnderBackbones(TrainedSystem):
 
     loss: Annotated[Loss | None, ASIDE] = None
     """Overrides the experiment's `loss`."""
-    backbones: Annotated[list[BackboneName] | None, ASIDE] = None
+    backbones: Annotated[
+        Annotated[list[BackboneName], Field(min_length=1), AfterValidator(each_once)] | None, ASIDE
+    ] = None
     """Only under these backbones; null takes the experiment's."""
 
     def under(self, config: Config) -> list[str]:

@@ -123,6 +123,11 @@ class MarkovMixtureSystem(UnderBackbones):
         if self.similar is None:
             unread = sorted({"strength", "strengths"} & self.model_fields_set)
             yield from ((key, "is read with `similar` alone, which says from whom is borrowed") for key in unread)
+        said = self.model_fields_set
+        if self.weight is not None and "grid" in said:
+            yield "grid", "is what the weight is chosen from, and `weight` is given; leave one of them out"
+        if self.similar is not None and self.strength is not None and "strengths" in said:
+            yield "strengths", "is what the strength is chosen from, and `strength` is given; leave one of them out"
 
     def remarks(self) -> list[str]:
         """What the tables that show the base would say of it."""
