@@ -10,6 +10,7 @@ one table, where Snakemake itself would take the table for a second config.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shlex
@@ -88,13 +89,14 @@ def report(arguments: list[str], configs: list[str]) -> Path:
 
 def directory(arguments: list[str]) -> Path:
     """Where Snakemake works: the folder that `--directory` names, or this one."""
-    for number, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if name in ("--directory", "-d"):
-            return Path(value or next(iter(arguments[number + 1 :]), "."))
-        if re.fullmatch("-d[^-].*", argument):
-            return Path(argument[2:])
-    return Path()
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("--directory", "-d", default=".")
+    for flag in "npqFk":  # which may stand together with it: `-nd there`
+        parser.add_argument(f"-{flag}", action="store_true")
+    try:
+        return Path(parser.parse_known_args(arguments)[0].directory)
+    except (argparse.ArgumentError, SystemExit):  # Snakemake says what is wrong
+        return Path()
 
 
 def main(given: list[str]) -> int:
@@ -118,8 +120,9 @@ def main(given: list[str]) -> int:
         arguments = ["--logger=tessera", *arguments]
     # as a module: the program `snakemake` of an environment knows the folder that it was made in, by its path
     process = subprocess.Popen([sys.executable, "-m", "snakemake", *arguments], env=environment(given))
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: process.send_signal(number))
+    for number in (signal.SIGTERM, signal.SIGHUP):  # of a terminal that was closed, Snakemake knows nothing
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: process.send_signal(signal.SIGTERM))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to Snakemake, too
     code = process.wait()
     if code < 0 and -code != signal.SIGINT:  # it could not say so itself

@@ -92,8 +92,11 @@ def test_the_page_will_tell_the_command_as_it_was_given(monkeypatch: pytest.Monk
 def test_the_folder_of_the_run_is_the_one_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "tools")
     run = importlib.import_module("run")
-    for given in (["-d", "there"], ["--directory", "there"], ["--directory=there"], ["-dthere"]):
+    for given in (["-d", "there"], ["--directory", "there"], ["--directory=there"], ["-dthere"], ["--dir", "there"]):
         assert run.directory(["-n", *given]) == Path("there")
         assert not any(map(run._OWN_TEXT.fullmatch, given)), "it does not choose what is shown"
     assert run.directory(["-n"]) == Path()
+    assert run.directory(["-nd", "there", "--cores", "2"]) == Path("there")
+    assert run.directory(["-d", "here", "-d", "there"]) == Path("there")
+    assert run.directory(["-d"]) == Path(), "Snakemake says what is wrong"
     assert all(map(run._OWN_TEXT.fullmatch, ["-D", "-S", "-t", "--dag", "-q"]))

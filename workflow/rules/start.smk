@@ -1,6 +1,7 @@
 # What is settled before the config is read.
 import os
 import shlex
+import signal
 import sys
 import threading
 
@@ -27,7 +28,7 @@ except ImportError:  # a Snakemake that keeps its records elsewhere
     pass
 
 
-def end_gracefully(scheduler, *signal):
+def end_gracefully(scheduler, *_):
     """End when the jobs that run have ended.
 
     Asked to end while it chooses jobs, Snakemake would wait for a lock that it holds itself, for ever.
@@ -36,6 +37,10 @@ def end_gracefully(scheduler, *signal):
     # from a thread: the lock of the semaphore may be this one's, too
     threading.Thread(target=scheduler._open_jobs.release, daemon=True).start()
 
+
+# A closed terminal ends a run as it is ended otherwise; Snakemake would leave its lock and its jobs behind.
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
 
 # Snakemake has loaded it by now; one that has not ends in another way
 scheduler = getattr(sys.modules.get("snakemake.scheduling.job_scheduler"), "JobScheduler", None)

@@ -88,7 +88,7 @@ def make_samples(settings: Samples, data: Path, folder: Path) -> dict[str, Any]:
             f"{path}: no sample is left to {' and '.join(missing)}; "
             f"samples.split cuts at {settings.split.model_dump(mode='json')}"
         )
-    _check_classes(path, rows, settings)
+    _check_classes(path, rows, settings, table)
     made_by = settings.model_dump(mode="json")
     inputs = {"interactions": file_digest(path), "items": file_digest(data / "items.parquet")}
     _write_array(folder / "offsets.npy", offsets)
@@ -183,10 +183,17 @@ def _from_the_first_refusal(path: Path, parts: Longs, times: Longs, clicked: Boo
             "%s: %s impressions before the first that was not clicked are history and no samples",
             path, f"{np.count_nonzero(alone):,}",
         )  # fmt: skip
-    return np.where(alone, PAST, parts)
+    parts = np.where(alone, PAST, parts)
+    if alone.any() and not (parts == 0).any():
+        raise SampleError(
+            f"{path}: the log tells of clicks alone until after training ends: its first row that was not clicked is "
+            f"later than the cut of samples.split; take a later cut (smaller valid and test), cleaning.since, or "
+            "samples: {source: positives}"
+        )
+    return parts
 
 
-def _check_classes(path: Path, rows: Mapping[str, npt.NDArray[Any]], settings: Samples) -> None:
+def _check_classes(path: Path, rows: Mapping[str, npt.NDArray[Any]], settings: Samples, table: pa.Table) -> None:
     """Whether there are clicks and others: without both nothing is learned, and no AUC is defined.
 
     Raises:
@@ -208,7 +215,8 @@ def _check_classes(path: Path, rows: Mapping[str, npt.NDArray[Any]], settings: S
             "samples: {source: ratings, threshold: 4}, a log of clicks alone by samples: {source: positives}"
         )
     elif isinstance(settings, RatingSamples):
-        hint = f"a rating of {settings.threshold:g} or more is a click; choose another threshold"
+        highest = pc.max(table.column("rating")).as_py()
+        hint = f"a rating of {settings.threshold:g} or more is a click, and the highest is {highest:g}; lower the threshold"
     raise SampleError(f"{path}: {'; '.join(alone.values())}. Under samples.source {settings.source} {hint}")
 
 

@@ -85,7 +85,8 @@ def _pairs(rows: Rows) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 def _without_duplicates(rows: Rows) -> Rows:
     """Without rows equal to an earlier one in user, item and time.
 
-    What stays has the highest rating of its equals: of a view and a click in one second, the click.
+    What stays has the highest rating of its equals: of a view and a click in one second, the click. What the source
+    holds out says nothing of a row that trains.
     """
     assert rows.times is not None
     pairs = _pairs(rows)
@@ -94,13 +95,19 @@ def _without_duplicates(rows: Rows) -> Rows:
     first[1:] = (np.diff(pairs[order]) != 0) | (np.diff(rows.times[order]) != 0)
     if first.all():
         return rows
+    stays = order[first]
+    told = np.where(
+        rows.given[order] == np.repeat(rows.given[stays], np.diff(np.append(np.flatnonzero(first), len(rows)))),
+        rows.ratings[order],
+        np.nan,
+    )
     ratings = rows.ratings.copy()
-    ratings[order[first]] = np.fmax.reduceat(rows.ratings[order], np.flatnonzero(first))  # of a number and none, it
+    ratings[stays] = np.fmax.reduceat(told, np.flatnonzero(first))  # of a number and none, it
     raised = np.count_nonzero((ratings != rows.ratings) & ~np.isnan(ratings))
     if raised:
         log.info("%s rows take the higher rating of a duplicate", f"{raised:,}")
     kept = np.zeros(len(rows), bool)
-    kept[order[first]] = True
+    kept[stays] = True
     return replace(rows, ratings=ratings).take(kept)
 
 

@@ -181,7 +181,7 @@ def _named(
     """What gives the raw user, the raw item and the value of the n-th row, a rank as the file has it."""
     return lambda number: (
         raw_ids[0][users[number]], raw_ids[1][items[number]],
-        f"{-values[number]:.0f}" if ranks else values[number],
+        f"{-values[number]:g}" if ranks else values[number],
     )  # fmt: skip
 
 

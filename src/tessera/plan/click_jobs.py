@@ -28,7 +28,8 @@ class ClickJobs:
 
     def reference(self, run: CTRRun) -> CTRRun | None:
         """The run to which the retrieval of another of the same seed is compared; None where nothing is retrieved."""
-        name = self.config.ctr.reference if self.config.ctr is not None else None
+        ctr = self.config.ctr
+        name = ctr.reference if ctr is not None and ctr.evaluation.recall_samples else None
         return self.plan.click_runs[f"{name}/seed-{run.seed}"] if name and run.model.retrieves else None
 
     def judged_click_run(self, noun: Noun, dataset: str) -> Files:

@@ -23,6 +23,7 @@ from tessera.plan.search_jobs import SearchJobs
 from tessera.plan.serving_jobs import ServingJobs
 from tessera.plan.warm_start import start_folder
 from tessera.settings.base import Settings
+from tessera.settings.config import on_everything
 from tessera.settings.language import FolderModel
 from tessera.settings.references import walk
 from tessera.settings.runs import Run
@@ -189,8 +190,11 @@ class Jobs:
         return canonical(ingest_settings(self.config.datasets[dataset]))
 
     def prepare(self, dataset: str) -> str:
-        """How a log becomes a dataset."""
-        return canonical(prepare_settings(self.config.datasets[dataset]))
+        """How a log becomes a dataset; click models read a given order of parts, and cut for themselves."""
+        settings = self.config.datasets[dataset]
+        if self.config.task == "ctr" and settings.split.kind == "given":
+            settings = on_everything(settings)
+        return canonical(prepare_settings(settings))
 
     def settings(self, noun: Noun, dataset: str) -> Told:
         """What a noun's job depends on besides its inputs and its code; of files from outside, their sizes."""

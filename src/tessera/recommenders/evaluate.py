@@ -32,17 +32,17 @@ def load_scorer(model: Path, run: Run, popularity: np.ndarray, inputs: RunInputs
         ArtifactError: the weights were trained on another catalogue, or are those of another system.
     """
     tensors, description = read_model(model)
-    if description["items"] != len(popularity) - 1:
-        raise ArtifactError(f"{model}: trained on {description['items']} items, the dataset has {len(popularity) - 1}")
+    if (items := description.get("items")) != len(popularity) - 1:
+        raise ArtifactError(f"{model}: trained on {items} items, the dataset has {len(popularity) - 1}")
     run = as_trained(run, description.get("run", {}))
-    if run.heuristic:
-        return fixed(run)(run.method, tensors)
-    trained = recommender(run).build(run, inputs.under(run), popularity)
+    trained = None if run.heuristic else recommender(run).build(run, inputs.under(run), popularity)
     try:
+        if trained is None:
+            return fixed(run)(run.method, tensors)
         trained.load_state_dict(tensors)
-    except RuntimeError as error:
+    except (RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
-        raise ArtifactError(f"{model}: does not hold the weights of {run.path}: {reason}") from None
+        raise ArtifactError(f"{model}: does not hold what {run.path} has learned: {reason}") from None
     return as_scorer(trained, pick_device(run.training.device))
 
 

@@ -94,10 +94,10 @@ def embedder_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[P
 
 def _onward(history: Sequence[Mapping[str, Any]]) -> Iterator[Step]:
     """Rows with their steps; phases count them from one, and a line goes on where the one before it ended."""
-    before = last = 0
+    before, last, phase = 0, 0, None
     for row in history:
-        if row["step"] <= last:
-            before += last
+        if row.get("phase") != phase or row["step"] <= last:
+            before, phase = before + last, row.get("phase")
         last = row["step"]
         yield before + last, row
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +90,18 @@ def _reads_model(run: Run, folder: str) -> Run:
     return run.model_copy(update={"model": model, "members": members})
 
 
+def _runs_below(folder: Path) -> Iterator[Path]:
+    """Folders of runs in a folder, and of nothing else that was trained."""
+    for path in sorted(folder.glob(f"**/{DESCRIPTION}")) if folder.is_dir() else []:
+        with suppress(OSError, ValueError, AttributeError):
+            if read_json(path).get("run") is not None:
+                yield path.parent
+
+
 def _read_run(folder: Path) -> Run:
     description = folder / DESCRIPTION
     if not description.is_file():
-        runs = folder.glob(f"**/runs/**/{DESCRIPTION}") if folder.is_dir() else ()
-        below = sorted(path.parent for path in runs)[:3]
+        below = list(islice(_runs_below(folder), 3))
         hint = f"; did you mean {' or '.join(map(str, below))}?" if below else ""
         raise ArtifactError(f"{folder}: holds no finished run (no model.json){hint}")
     read = read_json(description)
@@ -136,7 +144,7 @@ def _check_same(files: RunFiles) -> None:
     """The dataset, tables and codes may have been made anew since: the weights would be read with items and vectors
     that they do not know."""
     description = read_json(files.folder / DESCRIPTION)
-    known = description.get("trained_on", {}).get("items")
+    known = (description.get("trained_on") or {}).get("items")
     if known not in (None, ids_digest(read_raw_ids(files.items.parent, "items"))):
         raise ArtifactError(
             f"{files.items}: are not the items that {files.run.path} was trained on: the dataset was made anew since; "

@@ -23,6 +23,7 @@ from tessera.serving.lists import History, best, rank, states_after
 from tessera.serving.new_items import new_to, read_products, widen, wider
 from tessera.settings.base import ConfigError, explain
 from tessera.settings.export import Export
+from tessera.training.machine import same_modes
 
 
 class UnknownItems(UserWarning):
@@ -310,6 +311,7 @@ def load_from(files: RunFiles, device: str = "auto") -> Recommender:
     if run.method.ONLY_JUDGED:
         raise ValueError(f"{run.path}: is only judged: it is a file of another program, and reads no histories")
     run = run.on(device)
-    with torch.random.fork_rng():  # a network starts with random weights; the caller's numbers stay as they were
+    # a network starts with random weights, and training computes in one order: the caller's own stay as they were
+    with torch.random.fork_rng(), same_modes():
         scorer = load_scorer(files.model, run, catalogue.popularity, files.inputs)
     return Recommender(files, scorer, catalogue)

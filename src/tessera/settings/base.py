@@ -407,7 +407,7 @@ def explain(error: ValidationError, config: Any, where: str = "config") -> str:
             # pydantic tells of 0 where the key is false
             keys = [key for key in _value_at(config, list(location[:-2])) if key == location[-2]]
             truth = [key for key in keys if isinstance(key, bool)]
-            line = f"{where}: {path}: {shown_value(truth[0] if truth else location[-2])} is no name; " + (
+            line = f"{where}: {path}: {truth[0] if truth else cut(str(location[-2]))} is no name; " + (
                 _BOOLEAN_KEY if truth else "a name is text, in quotes where YAML reads a number"
             )
         else:

@@ -47,6 +47,8 @@ OF_RANKING = {
     "significance": ": theirs are ctr.baseline and ctr.evaluation",
     "loss": ": theirs is binary cross-entropy",
     "missing": "",
+    "recommend": "",
+    "export": "",
 }
 """Sections that say nothing to `task: ctr`, and what does instead."""
 
@@ -144,6 +146,12 @@ class Config(Settings):
             for key, instead in OF_RANKING.items():
                 if key in self.model_fields_set:
                     yield key, f"click models do not read it{instead}; leave it out"
+            for key in ("systems", "backbones"):
+                if key in self.experiment.model_fields_set:
+                    yield (
+                        f"experiment.{key}",
+                        "click models do not read it: what is compared is ctr.models; leave it out",
+                    )
             if "main_metric" in self.report.model_fields_set:
                 yield "report.main_metric", "the tables of click models are led by AUC; leave it out"
         measured = self.evaluation.measured
@@ -169,8 +177,9 @@ class Config(Settings):
                     f"{reason}, and name in experiment.final what trains on everything",
                 )
             if self.task == "ctr":
-                yield from ((f"datasets.{name}.{key}", text) for key, text in _of_no_clicks(self.datasets[name]))
-            if self.experiment.final and self.datasets.get(final_name(name)) != _on_everything(self.datasets[name]):
+                shown = self.ctr is not None and self.ctr.samples.source == "impressions"
+                yield from ((f"datasets.{name}.{key}", text) for key, text in _of_no_clicks(self.datasets[name], shown))
+            if self.experiment.final and self.datasets.get(final_name(name)) != on_everything(self.datasets[name]):
                 yield f"datasets.{final_name(name)}", f"experiment.final makes a dataset of this name of {name!r}"
 
     @property
@@ -183,7 +192,7 @@ class Config(Settings):
         """Datasets with every interaction, for what is trained at the end."""
         for made, name in self.finals.items():
             if name in self.datasets:
-                self.datasets.setdefault(made, _on_everything(self.datasets[name]))
+                self.datasets.setdefault(made, on_everything(self.datasets[name]))
         return self
 
     @model_validator(mode="before")
@@ -207,18 +216,24 @@ class Config(Settings):
         return data
 
 
-def _of_no_clicks(dataset: Dataset) -> Iterator[tuple[str, str]]:
-    """What is said of a dataset that click models do not read, or that takes training rows for what is held out."""
+def _of_no_clicks(dataset: Dataset, impressions: bool) -> Iterator[tuple[str, str]]:
+    """What is said of a dataset that click models do not read, or that takes clicks or training rows away."""
     if dataset.sessions is not None:
         yield "sessions", "click models read the whole history of a user, not its sessions"
-    elif "split" in dataset.model_fields_set:
-        yield "split", "click models do not read it: theirs is ctr.samples.split; leave it out"
+    elif dataset.split.kind == "global_temporal":
+        yield "split", "drops rows that ctr.samples.split, which cuts for click models, needs; leave it out"
+    if dataset.cleaning.core is not None and dataset.cleaning.core.on == "train":
+        yield (
+            "cleaning.core.on",
+            "'train' goes by the dataset's split, and click models have ctr.samples.split; take 'all'",
+        )
     if dataset.cleaning.repeats == "last":
         yield (
             "cleaning.repeats",
-            "'last' lets what ctr.samples.split holds out take earlier rows out of the training part; take 'first', or "
-            "'keep'",
+            "'last' lets what ctr.samples.split holds out take earlier rows out of the training part; take 'keep'",
         )
+    if dataset.cleaning.repeats == "first" and impressions:
+        yield "cleaning.repeats", "'first' keeps an item's first view and loses the click that follows; take 'keep'"
     if dataset.cleaning.max_history is not None:
         yield (
             "cleaning.max_history",
@@ -227,8 +242,9 @@ def _of_no_clicks(dataset: Dataset) -> Iterator[tuple[str, str]]:
         )
 
 
-def _on_everything(dataset: Dataset) -> Dataset:
-    """A dataset as `experiment.final` trains on it."""
+def on_everything(dataset: Dataset) -> Dataset:
+    """A dataset without held-out rows, in the order of its parts: as `experiment.final` trains on it, and as click
+    models read one whose source tells of parts."""
     split = NoSplit(by_part=isinstance(dataset.split, GivenSplit))
     made: Dataset = dataset.model_copy(update={"split": split})
     return made

@@ -146,6 +146,11 @@ class ItemContent(Settings):
     patch: int = Field(16, ge=2, le=2**12)
     """Side of the patches that they are cut into; it divides `picture`."""
 
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Patches of no pictures."""
+        if self.picture is None and "patch" in self.model_fields_set:
+            yield "patch", "is of pictures, and picture: null reads none; leave it out"
+
     @model_validator(mode="after")
     def _cut_evenly(self) -> ItemContent:
         if self.picture is not None and self.picture % self.patch:
@@ -192,6 +197,8 @@ class CTR(Settings):
             yield from self._unpaired(reference, config)
         if "content" in self.model_fields_set and not any(model.READS_CONTENT for model in self.models.values()):
             yield "content", "none of the models reads texts and pictures; leave it out"
+        if self.semantic_ids is not None and not any(model.read_codes for model in self.models.values()):
+            yield "semantic_ids", "none of the models reads codes; leave it out"
         yield from self._unlogged(config)
         codes = config.semantic_ids.get(self.semantic_ids or "")
         for name, model in self.models.items():
@@ -206,13 +213,17 @@ class CTR(Settings):
 
     def _unpaired(self, reference: ClickModel, config: Config) -> Iterator[tuple[str, str]]:
         """Models that retrieve are compared with the reference of the same seed."""
+        if not self.evaluation.recall_samples:
+            return
         seeds = set(reference.seeds or config.experiment.seeds)
         for name, model in self.models.items():
             lacking = [seed for seed in model.seeds or config.experiment.seeds if seed not in seeds]
             if model.retrieves and lacking:
+                whose = self.reference if reference.seeds is not None else name
                 yield (
-                    f"models.{self.reference}.seeds",
-                    f"{sorted(seeds)}, but {name!r} is compared with it under seed {lacking[0]} as well; add that",
+                    f"models.{whose}.seeds",
+                    f"{name!r} has seed {lacking[0]}, and ctr.reference, {self.reference!r}, with which it is compared "
+                    f"seed by seed, has {sorted(seeds)}; give both the same",
                 )
 
     def _unlogged(self, config: Config) -> Iterator[tuple[str, str]]:

@@ -35,7 +35,7 @@ class Cleaning(Settings):
     """Rows equal in user, item and timestamp to its last digit (logs without timestamps have no duplicates)."""
     repeats: Literal["keep", "first", "last"] = "keep"
     """Items that a user meets again: keep all, the first, or the last meeting. The last is refused where the split is a
-    cut in time or the source's own: what is held out would take rows out of the training part."""
+    cut in time or the source's own, and of click models: what is held out would take rows out of the training part."""
     core: Core | None = Field(default_factory=Core)
     """Iterative k-core; null keeps everyone."""
     max_history: int | None = Field(None, ge=3)

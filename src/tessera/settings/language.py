@@ -145,8 +145,8 @@ def _says_which(data: Any) -> Any:
     known = "a model has one of the keys built, hub, folder and package"
     if isinstance(data, Mapping):
         pairs = ((str(key), name) for key in data for name in difflib.get_close_matches(str(key), OF_MODELS, n=1))
-        near = "".join(f"; did you mean {name!r} by {key!r}?" for key, name in pairs)
-        text = f"says not where it comes from: {known}{near}"
+        near = next((f"; did you mean {name!r} by {key!r}?" for key, name in pairs), "")
+        text = f"does not say where it comes from: {known}{near}"
     else:
         text = f"{known}, e.g. {{folder: PATH}} (got {shown_value(data)})"
     raise PydanticCustomError("kind_unknown", "{text}", {"key": "built", "text": text})

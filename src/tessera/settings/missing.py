@@ -93,7 +93,9 @@ class Missing(Settings):
         bare = [name for name in config.experiment.systems if getattr(config.systems[name], "missing", None) is None]
         tables = {table for name in bare for table in config.systems[name].item_tables(config)}
         read = {modality for table in tables for modality in config.tables[table].modalities(config)}
-        given = [table for table in sorted(tables) if hasattr(config.tables[table], "made_from")]
+        if self.pattern == "one_modality" and read:
+            return  # who has the one alone loses it in half of the hits
+        given = [table for table in sorted(tables) if getattr(config.tables[table], "made_from", None) == []]
         hint = f"; of given vectors say it in tables.{given[0]}.made_from" if given else ""
         for modality, share in self.shares.items():
             if share and modality not in read:
@@ -157,7 +159,8 @@ class Robustness(Settings):
             tables = config.systems[name].item_tables(config)
             read[name] = {modality for table in tables for modality in config.tables[table].modalities(config)}
         known = set().union(*read.values())
-        for modality in sorted(self.modalities - known):
+        one = "one_modality" in self.patterns and "both" in self.lose and bool(known)  # which asks for both
+        for modality in sorted(set() if one else self.modalities - known):
             made = ", ".join(sorted(known)) or "neither image nor text"
             yield "lose", f"no system reads a table that is made from {modality} (they read what is made from: {made})"
         of_histories = [pattern for pattern in self.patterns if pattern not in ITEM_PATTERNS]

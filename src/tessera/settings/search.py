@@ -39,8 +39,9 @@ def each_apart(values: list[Any]) -> list[Any]:
     Raises:
         ValueError: two are.
     """
-    if twice := [value for number, value in enumerate(values) if value in values[:number]]:
-        raise ValueError(f"holds {twice[0]!r} twice: {values}")
+    for number, value in enumerate(values):
+        if value in values[:number]:
+            raise ValueError(f"{values[values.index(value)]!r} and {value!r} are the same choice: {values}")
     return values
 
 

@@ -34,7 +34,7 @@ class PopularityShift(Settings):
         """Keys of the other way to draw."""
         for key in ("bins",) if self.draw == "inverse" else ("share", "power"):
             if key in self.model_fields_set:
-                yield key, f"is of draw {'bins' if key == 'bins' else 'inverse'}; leave it out"
+                yield key, f"is read under draw: {'bins' if key == 'bins' else 'inverse'} alone; leave it out"
 
 
 class TemporalShift(Settings):

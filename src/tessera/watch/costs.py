@@ -152,6 +152,12 @@ class Work:
         captions = self.config.captions.get(name) if rule in ("caption", "caption_part") else None
         return captions.jobs if captions is not None else 1
 
+    def _parts_before(self, ran: Ran) -> int:
+        """Among how many jobs the items of a captioning were divided when a job of it ran."""
+        dataset, _, name = self.as_measured(ran.rule, ran.of)[1].partition("/")
+        there = Path(self.jobs.root) if ran.folder == Path(RESULTS) else ran.folder
+        return max(1, len([*Path(there, dataset, place("captions", name)).parent.glob("part-*.json")]))
+
     def known(self, rule: str, of: str) -> bool:
         """Whether the size of the language model is known, where the job reads one."""
         whole, of = self.as_measured(rule, of)
@@ -234,7 +240,11 @@ class Work:
 
     def comparable(self, ran: Ran) -> bool:
         """Whether a job says what another takes: it is of this experiment, or its work is known."""
-        if not self._planned(ran.rule, ran.of.partition("/")[2]):
+        name = ran.of.partition("/")[2]
+        if not self._planned(ran.rule, name):
+            return False
+        # what puts parts together says nothing of what makes a whole, and the other way round
+        if ran.rule == "caption" and (self._parts_before(ran) > 1) != (self._parts("caption", name) > 1):
             return False
         return ran.folder in (Path(RESULTS), Path(self.jobs.root)) or self.amount_before(ran) is not None
 
@@ -250,6 +260,8 @@ class Work:
         sizes = self.size(dataset) if own else _counts(there / dataset)
         if not self._planned(ran.rule, name):
             return None
+        if ran.rule == "caption_part" and sizes is not None:
+            return sizes[1] / self._parts_before(ran)
         if self.training(ran.rule, name) is None:
             return self._amount(ran.rule, ran.of, sizes)
         if ran.rule == "train" and sizes is not None:

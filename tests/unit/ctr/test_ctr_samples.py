@@ -59,8 +59,14 @@ def test_rows_before_the_log_tells_of_refusals_are_history(tmp_path, caplog):
     assert samples.moments.min() == 12
     assert len(history(samples, 0)) == 12
     assert "24 impressions before the first that was not clicked are history and no samples" in caplog.text
-    later = make(tmp_path / "later", rows, split={"past": 0.6, **split})
+    later = make(tmp_path / "later", rows, split={"past": 0.5, **split})
     assert later.moments.min() > 12
+
+
+def test_refusals_that_begin_after_training_are_told(tmp_path):
+    rows = [(user, 1 + (n * 7 + user) % 30, n, float(n < 35 or n % 2)) for user in (1, 2) for n in range(40)]
+    with pytest.raises(SampleError, match=r"tells of clicks alone until after training ends: .*cleaning.since"):
+        make(tmp_path, rows, split={"valid": 0.2, "test": 0.2})
 
 
 def test_no_event_is_in_its_own_history(tmp_path):
@@ -118,6 +124,12 @@ def test_a_log_without_any_click_says_how_it_is_read(tmp_path, settings, said):
     rows = [(1, 1 + n, n, 0.0) for n in range(30)]
     with pytest.raises(SampleError, match=f"interactions.parquet: no row is a click.*{said}"):
         make(tmp_path, rows, **settings)
+
+
+def test_a_threshold_that_no_rating_reaches_is_told_with_the_highest(tmp_path):
+    rows = [(1, 1 + n, n, float(n % 5)) for n in range(30)]
+    with pytest.raises(SampleError, match=r"a rating of 9 or more is a click, and the highest is 4; lower the threshold$"):
+        make(tmp_path, rows, source="ratings", threshold=9)
 
 
 def test_ratings_are_clicks_from_a_threshold(tmp_path):

@@ -197,3 +197,10 @@ def test_of_duplicates_the_highest_rating_stays(caplog: pytest.LogCaptureFixture
     np.testing.assert_array_equal(kept.ratings, [1, 1, 1, nothing, 0])
     np.testing.assert_array_equal(rows.ratings, np.array(ratings, np.float32))
     assert "2 rows take the higher rating of a duplicate" in caplog.text
+
+
+def test_a_held_out_duplicate_gives_no_rating_to_a_row_that_trains() -> None:
+    ones = np.ones(2, np.int32)
+    rows = Rows(ones, ones, np.array([5, 5]), np.array([0, 1], np.float32), np.array([0, 2], np.uint8))
+    kept = filter_rows(rows, Cleaning(core=None), Funnel())
+    assert (kept.ratings.tolist(), kept.given.tolist()) == ([0.0], [0])

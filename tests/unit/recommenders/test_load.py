@@ -29,7 +29,7 @@ from tessera.artifacts.files import read_json, write_json
 from tessera.artifacts.models import write_model
 from tessera.artifacts.sequences import write_item_sequences
 from tessera.artifacts.tables import ArtifactError, read_item_table, read_table, write_item_table, write_table
-from tessera.data.dataset import load_dataset
+from tessera.data.dataset import ids_digest, load_dataset
 from tessera.plan.graph import Plan
 from tessera.plan.jobs import Jobs
 from tessera.recommenders.evaluate import evaluate_run
@@ -349,8 +349,9 @@ def test_equals_stand_by_id() -> None:
 
 
 def test_what_is_no_run_is_told(results: Path, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"no finished run \(no model.json\); did you mean .*ids/sasrec/seed-1"):
-        tessera.load(results / "runs/ids")
+    for above in ("runs/ids", "runs/ids/sasrec", "runs", ""):
+        with pytest.raises(ArtifactError, match=r"no finished run \(no model.json\); did you mean .*/seed-1"):
+            tessera.load(results / above)
     with pytest.raises(FileNotFoundError, match="seed-1"):
         tessera.load(results / "runs/ids/sasrec/seed-2")
     write_model(tmp_path / "other/model.safetensors", {}, {"settings": {}})
@@ -381,17 +382,20 @@ def test_a_dataset_that_was_made_anew_is_refused(results: Path, tmp_path: Path) 
     pq.write_table(table.set_column(table.column_names.index("raw_id"), "raw_id", pa.array(renamed)), path)
     for name in ("ids", "markov"):
         description = json.loads((folder_of(away, name) / "model.json").read_text())
-        if "trained_on" in description:
-            with pytest.raises(ArtifactError, match=r"items.parquet: are not the items that .* was trained on"):
-                tessera.load(folder_of(away, name))
+        assert description["trained_on"]["items"]
+        with pytest.raises(ArtifactError, match=r"items.parquet: are not the items that .* was trained on"):
+            tessera.load(folder_of(away, name))
 
 
 def test_weights_of_another_system_are_told(results: Path, tmp_path: Path) -> None:
     away = tmp_path / "results/x"
     shutil.copytree(results, away)
     shutil.copy(folder_of(away, "codes") / "model.safetensors", folder_of(away, "ids") / "model.safetensors")
-    with pytest.raises(ArtifactError, match=r"model.safetensors: does not hold the weights of ids/sasrec/seed-1: "):
+    with pytest.raises(ArtifactError, match=r"model.safetensors: does not hold what \S+/sasrec/seed-1 has learned: "):
         tessera.load(folder_of(away, "ids"))
+    shutil.copy(folder_of(away, "ids") / "model.safetensors", folder_of(away, "markov") / "model.safetensors")
+    with pytest.raises(ArtifactError, match=r"does not hold what .* has learned: "):
+        tessera.load(folder_of(away, "markov"))
     (folder_of(away, "ids") / "model.json").write_text("[]")
     with pytest.raises(ArtifactError, match="is no run of a recommender"):
         tessera.load(folder_of(away, "ids"))
@@ -416,7 +420,8 @@ def shop(results: Path, folder: Path, raw_ids: list[str]) -> None:
     settings = {"recipe": "vectors", "path": str(folder / "vectors.parquet")}
     write_item_table(folder / "tables/t.parquet", np.arange(1, ITEMS + 1), rows[1:], settings)
     description = folder / "runs/reaemb/sasrec/seed-1/model.json"
-    write_json(description, read_json(description) | {"inputs": {}})
+    trained_on = {"items": ids_digest(["", *raw_ids])}
+    write_json(description, read_json(description) | {"inputs": {}, "trained_on": trained_on})
 
 
 @pytest.mark.parametrize(
@@ -466,6 +471,19 @@ def test_loading_leaves_the_random_numbers_of_the_caller(results: Path) -> None:
     torch.manual_seed(3)
     tessera.load(folder_of(results, "ids"))
     assert torch.rand(1) == expected
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_loading_leaves_the_modes_of_the_caller(strict: bool, results: Path) -> None:
+    """A program of one's own goes on as it was: under torch's strict mode some of its operations would end."""
+    torch.use_deterministic_algorithms(strict)
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    try:
+        tessera.load(folder_of(results, "ids"), device="cpu")
+        assert torch.are_deterministic_algorithms_enabled() == strict
+        assert torch.utils.deterministic.fill_uninitialized_memory == filled
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_importing_tessera_loads_no_engine() -> None:

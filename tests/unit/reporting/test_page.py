@@ -208,4 +208,6 @@ def test_curves_of_embedders_go_on_over_their_phases() -> None:
     history = [{"phase": phase, "step": step, "loss": 5.0 - step} for phase in "ab" for step in (1, 2, 3)]
     (plot,) = table_plots.embedder_curves({"moca": history})
     assert [step for step, _ in table_plots._onward(history)] == [1, 2, 3, 4, 5, 6]
+    thin = [{"phase": "a", "step": 30}, {"phase": "b", "step": 50}, {"phase": "b", "step": 100}]
+    assert [step for step, _ in table_plots._onward(thin)] == [30, 80, 130]
     assert plot.description == "moca ends at 2.0000"

@@ -54,7 +54,6 @@ def test_canonical_does_not_depend_on_the_order_of_keys() -> None:
 
 BAD = [
     ("systems", {False: {"items": "ids"}}, ["systems: False is no name; YAML reads on, off, yes and no as true"]),
-    ("missing", {"image": 0.5}, ["missing.image: no system reads a table that is made from it"]),
     ("trainin", {"epochs": 1}, ["trainin", "did you mean 'training'?"]),
     ("training.epoch", 5, ["training.epoch", "value 5", "did you mean 'epochs'?"]),
     ("training.epochs", "many", ["training.epochs", "integer", "'many'"]),
@@ -252,3 +251,39 @@ def test_a_section_with_some_keys_keeps_the_other_defaults_of_its_place() -> Non
     assert small == built.model_copy(update={"steps": 7})
     assert config.resources.train == plain.resources.train.model_copy(update={"gpu": 1})
     assert given["resources"] == {"train": {"gpu": 1}}
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [
+        (
+            {"image": 0.5},
+            "missing.image: no system reads a table that is made from it (they read what is made from: text)",
+        ),
+        ({"text": 0.5}, None),
+        ({"pattern": "one_modality", "image": 0.5, "text": 0.5}, None),
+    ],
+)
+@pytest.mark.parametrize("own", [False, True])
+def test_what_nobody_reads_cannot_be_missing(missing: dict[str, Any], told: str | None, own: bool) -> None:
+    system = {"items": {"table": "text"}, **({"missing": missing} if own else {})}
+    config = {
+        "datasets": {"shop": {"source": "bazaar"}}, "tables": {"text": {"recipe": "text", "model": "small"}},
+        "systems": {"text": system}, "experiment": {"datasets": ["shop"], "systems": ["id", "text"]},
+        **({} if own else {"missing": missing}),
+    }  # fmt: skip
+    if told is None:
+        load(config)
+        return
+    with pytest.raises(ConfigError, match=r"no (system reads a|table that it reads)"):
+        load(config)
+
+
+def test_nothing_is_lost_of_vectors_that_do_not_say_what_they_are_made_from() -> None:
+    config = {
+        "datasets": {"shop": {"source": "bazaar"}}, "tables": {"vec": {"recipe": "vectors", "path": "x.npy"}},
+        "systems": {"vec": {"items": {"table": "vec"}}}, "experiment": {"datasets": ["shop"], "systems": ["vec"]},
+        "missing": {"image": 0.5},
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"missing\.image: .*; of given vectors say it in tables\.vec\.made_from"):
+        load(config)

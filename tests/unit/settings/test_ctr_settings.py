@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from tessera.plan.graph import Plan
+from tessera.plan.jobs import Jobs
 from tessera.settings.base import ConfigError
 from tessera.settings.config import Config, load
 
@@ -95,22 +97,39 @@ def test_a_sequential_config_has_no_click_through_runs() -> None:
                 ({"short": 0, "attention_hidden": [4]}, "attention_hidden", "is of the last events, and short reads"),
             )
         ),
+        (
+            {"ctr__models__r2led": {"model": "r2led", "views": "collaborative", "routes": ["target", "levels"]}},
+            "ctr.models.r2led.routes: levels are of codes, which views collaborative does without",
+        ),
+        (
+            {"ctr__models": {"a": {"model": "lemur", "regime": "frozen", "ranker_gradient": False}}},
+            "ctr.models.a.ranker_gradient: is of encoders that learn beside the ranker",
+        ),
+        ({"ctr__content": {"picture": None, "patch": 4}}, "ctr.content.patch: is of pictures, and picture: null"),
+        ({"ctr__models": {"a": {"model": "avg"}}}, "ctr.semantic_ids: none of the models reads codes; leave it out"),
+        ({"recommend": {"k": 5}}, "recommend: click models do not read it; leave it out"),
+        ({"experiment__backbones": ["sasrec"]}, "experiment.backbones: click models do not read it: what is compared"),
+        (
+            {"datasets__lifelong__cleaning": {"core": {"on": "train"}}, "datasets__lifelong__split": {"kind": "given"}},
+            "datasets.lifelong.cleaning.core.on: 'train' goes by the dataset's split",
+        ),
         ({"ctr__content": {"max_tokens": 8}}, "ctr.content: none of the models reads texts and pictures"),
         ({"ctr__samples__seed": 3}, "ctr.samples.seed: unknown key 'seed'"),
         (
             {"ctr__models__din_long__seeds": [1]},
-            "ctr.models.din_long.seeds: [1], but 'sim_hard' is compared with it under seed 2 as well; add that",
+            "ctr.models.din_long.seeds: 'sim_hard' has seed 2, and ctr.reference, 'din_long', with which",
         ),
         (
             {"ctr__models__r2led__seeds": [7]},
-            "ctr.models.din_long.seeds: [1, 2], but 'r2led' is compared with it under seed 7 as well; add that",
+            "ctr.models.r2led.seeds: 'r2led' has seed 7, and ctr.reference, 'din_long', with which",
         ),
         (
             {"datasets__lifelong__split": {"kind": "global_temporal"}},
-            "datasets.lifelong.split: click models do not read it: theirs is ctr.samples.split; leave it out",
+            "datasets.lifelong.split: drops rows that ctr.samples.split, which cuts for click models, needs",
         ),
         ({"datasets__lifelong__cleaning": {"core": None, "repeats": "last"}}, "datasets.lifelong.cleaning.repeats"),
         ({"datasets__lifelong__cleaning": {"core": None, "max_history": 9}}, "say ctr.samples.max_history"),
+        ({"datasets__lifelong__cleaning": {"core": None, "repeats": "first"}}, "'first' keeps an item's first view"),
         ({"datasets__lifelong__oracle_users": 5}, "datasets.lifelong.oracle_users: 5, but the truth is asked of every"),
         ({"ctr__samples__split__by": "position"}, "ctr.samples.split.by: the log of 'lifelong' tells from a moment on"),
         ({"ctr": None}, "ctr: task 'ctr' needs this section"),
@@ -174,7 +193,7 @@ def test_what_is_refused(changes: dict[str, Any], said: str) -> None:
 def test_cosines_of_no_events_may_stand_where_nobody_asked_for_them() -> None:
     """Also in a job, which reads all keys."""
     model = {"model": "lemur", "long": 0, "recent": 0, "forwarded": 0.5, "refresh": "age", "learned": 0.5}
-    config = load(tiny(ctr__models={"a": model}, ctr__reference=None))
+    config = load(tiny(ctr__models={"a": model}, ctr__reference=None, ctr__semantic_ids=None))
     for run in Plan(config).click_runs.values():
         assert type(run).model_validate_json(run.model_dump_json()) == run
 
@@ -192,3 +211,21 @@ def test_a_model_may_read_codes_beside_r2led() -> None:
         tiny(ctr__models={"a": {"model": "din", "read_codes": True}, "b": {"model": "din"}}, ctr__reference=None)
     )
     assert [run.semantic_ids for run in Plan(config).click_runs.values()] == [True, True, False, False]
+
+
+def test_a_reference_with_which_nothing_is_compared_may_have_other_seeds() -> None:
+    models = {"r2led": {"model": "r2led", "seeds": [1, 7]}, "din_long": {"model": "din", "window": None, "seeds": [1]}}
+    config = load(tiny(ctr__models=models, ctr__baseline="r2led", ctr__evaluation={"recall_samples": 0}))
+    jobs = Jobs(Plan(config))
+    assert all(jobs.clicks.reference(run) is None for run in jobs.plan.click_runs.values())
+
+
+def test_the_order_of_given_parts_is_kept_and_nothing_held_out_by_it() -> None:
+    """A log without times has no other order; what the source calls test is a row as any other."""
+    data = {"source": "columns", "path": "x.csv", "rating": "r", "split_column": "p", "split": {"kind": "given"}}
+    models = {"din": {"model": "din"}}
+    changes = {"ctr__models": models, "ctr__semantic_ids": None, "ctr__reference": None, "ctr__baseline": None}
+    config = {**tiny(datasets={"lifelong": data}, **changes), "tables": {}, "semantic_ids": {}}
+    config["ctr"]["samples"] = {"source": "impressions", "split": {"by": "position"}}
+    jobs = Jobs(Plan(load(config)))
+    assert json.loads(jobs.prepare("lifelong"))["split"] == {"kind": "none", "by_part": True}

@@ -120,10 +120,10 @@ WRONG = [
     (
         "models.odd",
         {"pakage": "bert"},
-        "models.odd: says not where it comes from: a model has one of the keys built, hub, folder and package; did you "
-        "mean 'package' by 'pakage'?",
+        "models.odd: does not say where it comes from: a model has one of the keys built, hub, folder and package; "
+        "did you mean 'package' by 'pakage'?",
     ),
-    ("models.odd", {}, "models.odd: says not where it comes from"),
+    ("models.odd", {}, "models.odd: does not say where it comes from"),
     (
         "models.odd",
         "bert",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tessera.plan.graph import Plan
+from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs
 from tessera.settings.config import load
 from tessera.watch import costs
@@ -333,6 +333,15 @@ def test_parts_of_captions_cost_as_much_as_the_whole() -> None:
     assert together_again.seconds == rate["start"]
     assert all(part is not None and part.memory == rate["memory"] for part in parts)
     assert sum(part.seconds - rate["start"] for part in parts if part) == pytest.approx(alone.seconds - rate["start"])
-    ran("caption_part", "bazaar/looks-0", 31.5)
-    again = made(4).cost("caption_part", "bazaar/looks-3")
-    assert again == Cost(31.5, 500.0, "alike")
+    ran("caption_part", "bazaar/looks-0", 31.5, below="results/experiment")
+    ran("caption", "bazaar/looks", 2.0, below="results/experiment")
+    folder = Path(whole.work.jobs.file(Noun("captions", "looks"), "bazaar")).parent
+    folder.mkdir(parents=True)
+    for number in range(4):
+        (folder / f"part-{number}.json").write_text("{}")
+    assert made(4).cost("caption_part", "bazaar/looks-3") == Cost(31.5, 500.0, "alike")
+    halves = made(2).cost("caption_part", "bazaar/looks-1")
+    assert halves is not None
+    assert halves.seconds == pytest.approx(1.5 + 2 * 30.0), "twice the items"
+    joined, one = made(4).cost("caption", "bazaar/looks"), made(1).cost("caption", "bazaar/looks")
+    assert (joined and joined.origin, one and one.origin) == ("before", "rates"), "putting together says nothing of it"

@@ -165,6 +165,8 @@ class LEMURSettings(ClickModel):
             yield "is of sequences, and neither long nor recent reads any", ("decoder_layers", "decoder_heads")
         if not self.short:
             yield "is of the last events, and short reads none", ("attention_hidden",)
+        if self.regime == "frozen":
+            yield "is of encoders that learn beside the ranker, and regime frozen has none", ("ranker_gradient",)
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Also cosines that are asked for of no events."""

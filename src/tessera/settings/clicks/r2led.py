@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from tessera.settings.clicks.base import OF_CODES
 from tessera.settings.clicks.retrieval_base import Hashed
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 Route = Literal["target", "recent", "global", "levels"]
 
@@ -56,6 +59,12 @@ class R2LEDSettings(Hashed):
         if self.views == "mixed" and self.mixing == "quota" and self.k < 2:
             raise ValueError(f"k {self.k} cannot be halved between the two scores, expected at least 2")
         return self
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Also routes that would all retrieve the same."""
+        yield from super().problems(config)
+        if self.views == "collaborative" and "levels" in self.routes:
+            yield "routes", "levels are of codes, which views collaborative does without: each would retrieve the same"
 
     def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
         """Also of routes, scores and sides that the model does not have."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from tessera.settings.base import PresetSettings
+from tessera.settings.base import PresetSettings, each_once
 from tessera.settings.language import ByModel
 from tessera.settings.recipes.base import Finish, RecipeSettings
 from tessera.settings.recipes.lrcl import LRCLTable
@@ -44,7 +44,7 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
     """The `lrcl` table under `tables` whose model goes on learning; null starts from `model`, without stage I."""
     model: ModelName | None = None
     """Name under `models`, where there is no `start`."""
-    captions: list[CaptionsName] = Field(default_factory=list)
+    captions: Annotated[list[CaptionsName], AfterValidator(each_once)] = Field(default_factory=list)
     """Names under `captions`, where there is no `start`."""
     pca: int | None = Field(512, ge=1)
     """Keep so many principal components (all, where there are fewer); null keeps all."""

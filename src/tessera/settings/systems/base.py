@@ -82,6 +82,8 @@ class TrainedSystem(SystemSettings):
         yield from override_problems(config.training, self.training)
         tables = [config.tables[name] for name in self.item_tables(config) if name in config.tables]
         read = {modality for table in tables for modality in table.modalities(config)}
+        if self.missing is not None and self.missing.pattern == "one_modality" and read:
+            return
         for modality, share in (self.missing.shares if self.missing else {}).items():
             if share and modality not in read:
                 made = ", ".join(sorted(read)) or "neither image nor text"
