@@ -128,7 +128,9 @@ def test_a_log_without_any_click_says_how_it_is_read(tmp_path, settings, said):
 
 def test_a_threshold_that_no_rating_reaches_is_told_with_the_highest(tmp_path):
     rows = [(1, 1 + n, n, float(n % 5)) for n in range(30)]
-    with pytest.raises(SampleError, match=r"a rating of 9 or more is a click, and the highest is 4; lower the threshold$"):
+    with pytest.raises(
+        SampleError, match=r"a rating of 9 or more is a click, and the highest is 4; lower the threshold$"
+    ):
         make(tmp_path, rows, source="ratings", threshold=9)
 
 
