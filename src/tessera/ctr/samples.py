@@ -216,7 +216,8 @@ def _check_classes(path: Path, rows: Mapping[str, npt.NDArray[Any]], settings: S
         )
     elif isinstance(settings, RatingSamples):
         highest = pc.max(table.column("rating")).as_py()
-        hint = f"a rating of {settings.threshold:g} or more is a click, and the highest is {highest:g}; lower the threshold"
+        least = f"a rating of {settings.threshold:g} or more is a click"
+        hint = f"{least}, and the highest is {highest:g}; lower the threshold"
     raise SampleError(f"{path}: {'; '.join(alone.values())}. Under samples.source {settings.source} {hint}")
 
 
