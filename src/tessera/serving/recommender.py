@@ -161,7 +161,8 @@ class Recommender:
         if not len(items):
             return extended
         extended.catalogue = wider(self.catalogue, items)
-        widen(extended.scorer, self._files, items, vectors)
+        with same_modes():
+            widen(extended.scorer, self._files, items, vectors)
         return extended
 
     def save(self, folder: str | Path) -> Path:
