@@ -41,7 +41,9 @@ def each_apart(values: list[Any]) -> list[Any]:
     """
     for number, value in enumerate(values):
         if value in values[:number]:
-            raise ValueError(f"{values[values.index(value)]!r} and {value!r} are the same choice: {values}")
+            first = values[values.index(value)]
+            alike = f"holds {value!r} twice" if repr(first) == repr(value) else f"{first!r} and {value!r} are equal"
+            raise ValueError(f"{alike}: {values}")
     return values
 
 

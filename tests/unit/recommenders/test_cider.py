@@ -311,7 +311,8 @@ def test_the_first_histories_of_a_step_are_read_again(inputs: RunInputs) -> None
         torch.testing.assert_close(term.value, wanted.value, msg=name)
         assert float(term.targets) == float(wanted.targets)
     dropped = losses(build(inputs, dropout=True, damage={"rate": 0.0, "histories": 0.5}).train())
-    assert float(dropped["representation"].value.detach()) == 0, "the same numbers are dropped"
+    # rows read among others and alone may differ in the last bit
+    assert float(dropped["representation"].value.detach()) < 1e-12, "the same numbers are dropped"
 
 
 def test_a_backbone_that_predicts_the_last_item_alone(inputs: RunInputs) -> None:
