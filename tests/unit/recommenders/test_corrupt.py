@@ -341,9 +341,9 @@ def test_nothing_else_depends_on_the_rates() -> None:
     for before, after in ((plain, first), (first, second)):
         assert before.settings(noun, "x") == after.settings(noun, "x")
         assert before.evaluation(noun) == after.evaluation(noun)
-        assert before.table("x") == after.table("x")
-        assert before.corruption(noun) != after.corruption(noun)
-        assert before.robustness("x") != after.robustness("x")
+        assert before.comparison.table("x") == after.comparison.table("x")
+        assert before.comparison.corruption(noun) != after.comparison.corruption(noun)
+        assert before.comparison.robustness("x") != after.comparison.robustness("x")
     cut = jobs(robustness={}, evaluation={"cutoffs": [5, 10], "cold_targets": "drop"})
     assert cut.corruption(noun) == first.corruption(noun)
     assert cut.robustness("x") != first.robustness("x")
