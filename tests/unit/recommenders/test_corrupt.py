@@ -345,15 +345,17 @@ def test_nothing_else_depends_on_the_rates() -> None:
         assert before.comparison.corruption(noun) != after.comparison.corruption(noun)
         assert before.comparison.robustness("x") != after.comparison.robustness("x")
     cut = jobs(robustness={}, evaluation={"cutoffs": [5, 10], "cold_targets": "drop"})
-    assert cut.corruption(noun) == first.corruption(noun)
-    assert cut.robustness("x") != first.robustness("x")
-    assert jobs(robustness={}, evaluation={"ties": "pessimistic"}).corruption(noun) != first.corruption(noun)
-    readers = {lose: jobs(robustness={"lose": [lose]}).corrupted("x") for lose in ("image", "text", "both")}
+    assert cut.comparison.corruption(noun) == first.comparison.corruption(noun)
+    assert cut.comparison.robustness("x") != first.comparison.robustness("x")
+    assert jobs(robustness={}, evaluation={"ties": "pessimistic"}).comparison.corruption(
+        noun
+    ) != first.comparison.corruption(noun)
+    readers = {lose: jobs(robustness={"lose": [lose]}).comparison.corrupted("x") for lose in ("image", "text", "both")}
     assert [[path.split("/")[4] for path in paths] for paths in readers.values()] == [["p"], ["s"], ["s", "p"]]
-    assert plain.corrupted("x") == []
+    assert plain.comparison.corrupted("x") == []
     # who loses something of its own when judged has it back at every rate, though it reads nothing that the rates take
     for when, expected in (("both", ["s", "p"]), ("test", ["s", "p"]), ("training", ["p"])):
-        paths = jobs(robustness={"lose": ["image"]}, missing={"text": 0.5, "when": when}).corrupted("x")
+        paths = jobs(robustness={"lose": ["image"]}, missing={"text": 0.5, "when": when}).comparison.corrupted("x")
         assert [path.split("/")[4] for path in paths] == expected
 
 

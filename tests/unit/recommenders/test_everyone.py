@@ -75,7 +75,8 @@ def test_blocks_change_nothing(model: Path, tmp_path: Path, monkeypatch: pytest.
     expected = everyone(model, tmp_path)
     monkeypatch.setattr(judge, "MOST_USERS", 7)
     monkeypatch.setattr("tessera.serving.everyone.ROWS_A_GROUP", 100)
-    pd.testing.assert_frame_equal(everyone(model, tmp_path), expected, rtol=1e-4)
+    # another batch is another order of sums; scores near 0 differ by as much as all others
+    pd.testing.assert_frame_equal(everyone(model, tmp_path), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_filters_and_users_from_files(model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
