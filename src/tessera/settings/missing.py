@@ -87,23 +87,19 @@ class Missing(Settings):
         return self
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """Losses of what no system reads; a system of its own `missing` says them itself."""
+        """Losses by which no system loses anything; a system of its own `missing` says them itself."""
         if self is not config.missing or config.task == "ctr":
             return
         bare = [name for name in config.experiment.systems if getattr(config.systems[name], "missing", None) is None]
         tables = {table for name in bare for table in config.systems[name].item_tables(config)}
         read = {modality for table in tables for modality in config.tables[table].modalities(config)}
-        if self.pattern == "one_modality" and read:
-            return  # who has the one alone loses it in half of the hits
-        given = [table for table in sorted(tables) if getattr(config.tables[table], "made_from", None) == []]
-        hint = f"; of given vectors say it in tables.{given[0]}.made_from" if given else ""
-        for modality, share in self.shares.items():
-            if share and modality not in read:
-                made = ", ".join(sorted(read)) or "neither image nor text"
-                yield (
-                    modality,
-                    f"no system reads a table that is made from it (they read what is made from: {made}){hint}",
-                )
+        lost = [modality for modality, share in self.shares.items() if share]
+        if lost and not read.intersection(lost):
+            made = ", ".join(sorted(read)) or "neither image nor text"
+            given = [table for table in sorted(tables) if getattr(config.tables[table], "made_from", None) == []]
+            hint = f"; of given vectors say it in tables.{given[0]}.made_from" if given else ""
+            why = f"no system reads a table that is made from it (they read what is made from: {made})"
+            yield lost[0], f"{why}{hint}"
 
     def touches(self, made_from: Iterable[Collection[str]]) -> bool:
         """Whether any table loses a row, by what each is made from."""
