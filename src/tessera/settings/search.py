@@ -34,16 +34,14 @@ _MOST_CHECKED = 1000
 
 
 def each_apart(values: list[Any]) -> list[Any]:
-    """A check of settings: no two are equal, numbers of two kinds (1 and 1.0) among them.
+    """A check of settings: no two are equal and of one type (false and 0 are two choices).
 
     Raises:
         ValueError: two are.
     """
     for number, value in enumerate(values):
-        if value in values[:number]:
-            first = values[values.index(value)]
-            alike = f"holds {value!r} twice" if repr(first) == repr(value) else f"{first!r} and {value!r} are equal"
-            raise ValueError(f"{alike}: {values}")
+        if any(type(other) is type(value) and other == value for other in values[:number]):
+            raise ValueError(f"holds {value!r} twice: {values}")
     return values
 
 
