@@ -31,7 +31,7 @@ DOORS: dict[str, set[str]] = {
     "recommenders": BASE | {"data", "objectives", "evaluation", "training", "language"},
     "ctr": BASE | {"data", "objectives", "evaluation", "training", "content"},
     "reporting": BASE | {"data", "evaluation"},
-    "serving": BASE | {"data", "evaluation", "embedding", "recommenders"},
+    "serving": BASE | {"data", "evaluation", "embedding", "recommenders", "training"},
 }
 LIGHT_SCRIPTS = [
     "ingest.py", "generate.py", "prepare.py", "table.py", "diagnose.py", "atlas.py", "tables.py", "report.py",

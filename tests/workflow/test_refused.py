@@ -216,7 +216,6 @@ def test_texts_with_braces_are_texts(project: Project) -> None:
     }
     done = project.snakemake("-n", "--configfile", project.write_config(config, "braces.yaml"))
     assert done.returncode == 0, done.stdout
-    del config["experiment"]["systems"]
     config |= {"task": "ctr", "ctr": {"models": {"avg": {"model": "avg"}}, "samples": {"source": "positives"}}}
     config["ctr"]["samples"]["category"] = "{category}"
     done = project.snakemake("-n", "--configfile", project.write_config(config, "braces.yaml"))

@@ -96,13 +96,13 @@ def _without_duplicates(rows: Rows) -> Rows:
     if first.all():
         return rows
     stays = order[first]
-    told = np.where(
+    counted = np.where(
         rows.given[order] == np.repeat(rows.given[stays], np.diff(np.append(np.flatnonzero(first), len(rows)))),
         rows.ratings[order],
         np.nan,
     )
     ratings = rows.ratings.copy()
-    ratings[stays] = np.fmax.reduceat(told, np.flatnonzero(first))  # of a number and none, it
+    ratings[stays] = np.fmax.reduceat(counted, np.flatnonzero(first))  # of a number and none, it
     raised = np.count_nonzero((ratings != rows.ratings) & ~np.isnan(ratings))
     if raised:
         log.info("%s rows take the higher rating of a duplicate", f"{raised:,}")

@@ -146,12 +146,6 @@ class Config(Settings):
             for key, instead in OF_RANKING.items():
                 if key in self.model_fields_set:
                     yield key, f"click models do not read it{instead}; leave it out"
-            for key in ("systems", "backbones"):
-                if key in self.experiment.model_fields_set:
-                    yield (
-                        f"experiment.{key}",
-                        "click models do not read it: what is compared is ctr.models; leave it out",
-                    )
             if "main_metric" in self.report.model_fields_set:
                 yield "report.main_metric", "the tables of click models are led by AUC; leave it out"
         measured = self.evaluation.measured

@@ -219,7 +219,7 @@ def test_clicks_see_every_earlier_event_and_ages_in_seconds(
     make: Callable[..., Any], write: Callable[..., str], tmp_path: Path
 ) -> None:
     rows = [("u", f"i{n % 7}", START * 1000 + n * 300) for n in range(40)]
-    passed_over = [("w", f"i{n % 7}", START * 1000 + n * 300 + 1) for n in range(40)]
+    passed_over = [("w", f"i{n % 7}", START * 1000 + n * 300 - 1) for n in range(40)]
     text = "user,item,t,click\n" + "".join(f"{u},{i},{t},1\n" for u, i, t in rows)
     text += "".join(f"{u},{i},{t},0\n" for u, i, t in passed_over)
     made = make(source="columns", path=write("a.csv", text), timestamp="t", rating="click", cleaning=KEEP)

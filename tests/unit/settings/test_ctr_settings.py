@@ -108,7 +108,6 @@ def test_a_sequential_config_has_no_click_through_runs() -> None:
         ({"ctr__content": {"picture": None, "patch": 4}}, "ctr.content.patch: is of pictures, and picture: null"),
         ({"ctr__models": {"a": {"model": "avg"}}}, "ctr.semantic_ids: none of the models reads codes; leave it out"),
         ({"recommend": {"k": 5}}, "recommend: click models do not read it; leave it out"),
-        ({"experiment__backbones": ["sasrec"]}, "experiment.backbones: click models do not read it: what is compared"),
         (
             {"datasets__lifelong__cleaning": {"core": {"on": "train"}}, "datasets__lifelong__split": {"kind": "given"}},
             "datasets.lifelong.cleaning.core.on: 'train' goes by the dataset's split",
