@@ -84,19 +84,20 @@ class ServingJobs:
         return Noun("run", next(path for path in self.plan.trained if path.rpartition("/")[0] == name))
 
     def exported(self) -> list[str]:
-        """The folders that the experiment asks for, as paths below its own: of final runs, where there are."""
-        final = set(self.jobs.final())
-        return [
-            f"{final_name(dataset) if run in final else dataset}/export/{run.rpartition('/')[0]}"
-            for dataset in self.config.experiment.datasets
-            for run in self.jobs.first_seeds(self.config.experiment.export)
-        ]
+        """The folders that the experiment asks for, as paths below its own."""
+        asked = self._of_runs(self.config.experiment.export)
+        return [f"{dataset}/export/{run.rpartition('/')[0]}" for dataset, run in asked]
 
     def recommended(self) -> list[str]:
-        """The lists that the experiment asks for, as paths below its folder: those of final runs, where there are."""
+        """The lists that the experiment asks for, as paths below its folder."""
+        asked = self._of_runs(self.config.experiment.recommend)
+        return [f"{dataset}/recommendations/{run}" for dataset, run in asked]
+
+    def _of_runs(self, names: list[str]) -> list[tuple[str, str]]:
+        """Dataset and run of every name on every dataset: the final one, where there is one."""
         final = set(self.jobs.final())
         return [
-            f"{final_name(dataset) if run in final else dataset}/recommendations/{run}"
+            (final_name(dataset) if run in final else dataset, run)
             for dataset in self.config.experiment.datasets
-            for run in self.jobs.first_seeds(self.config.experiment.recommend)
+            for run in self.jobs.first_seeds(names)
         ]
