@@ -268,6 +268,8 @@ def score(
     read = times if reads_times(scorer) else None
     scores = scorer(slices(items, starts, lengths, users, read))
     _check_form(scorer, scores, len(users), catalogue)
+    if scores.dtype not in (torch.float32, torch.float64):  # ranks are sums, which half precision rounds
+        return scores.float()
     return scores if getattr(scorer, "gives_away", False) else scores.clone()
 
 
@@ -389,15 +391,20 @@ def summarize(
 
 
 def list_metrics(table: pa.Table, popularity: np.ndarray, settings: Evaluation) -> dict[str, float]:
-    """Coverage, Gini and mean popularity of the first K recommendations: K is 10, or the last cut-off without a 10."""
+    """Coverage, Gini and mean popularity of the first K recommendations: K is 10, or the last cut-off without a 10.
+
+    Where nothing is recommended to anybody, coverage alone.
+    """
     cutoffs = settings.cutoffs
     k = min(10 if 10 in cutoffs else cutoffs[-1], settings.recommendations)
     column = table.column("recommended").combine_chunks()
     sizes = np.diff(column.offsets.to_numpy())
     lists = padded(column.flatten().to_numpy(), column.offsets.to_numpy()[:-1], sizes)[:, :k]
     items = len(popularity) - 1
-    return {
-        f"coverage@{k}": metrics.coverage(lists, items),
+    covered = {f"coverage@{k}": metrics.coverage(lists, items)}
+    if not lists.any():
+        return covered
+    return covered | {
         f"gini@{k}": metrics.gini(lists, items),
         f"popularity@{k}": metrics.mean_popularity(lists, popularity),
     }

@@ -38,15 +38,12 @@ def coverage(lists: np.ndarray, items: int) -> float:
 
 
 def gini(lists: np.ndarray, items: int) -> float:
-    """Gini coefficient of how often items are recommended: 0 all alike, 1 one item takes all."""
+    """Gini coefficient of how often items are recommended: 0 all alike, 1 one item takes all; some item has to be."""
     counts = np.sort(np.bincount(lists[lists > 0].ravel(), minlength=items + 1)[1:])
-    if counts.sum() == 0:
-        return 0.0
     place = np.arange(1, items + 1)
     return float((2 * place - items - 1) @ counts / (items * counts.sum()))
 
 
 def mean_popularity(lists: np.ndarray, popularity: np.ndarray) -> float:
-    """Mean training interactions of recommended items; `popularity` (items + 1,)."""
-    chosen = lists[lists > 0]
-    return float(popularity[chosen].mean()) if len(chosen) else 0.0
+    """Mean training interactions of recommended items, of which there are some; `popularity` (items + 1,)."""
+    return float(popularity[lists[lists > 0]].mean())

@@ -166,6 +166,30 @@ def detectable(differences: Array, level: float, power: float = 0.8) -> Array:
     return np.asarray(error * smallest_effect(1.0, level, power), np.float64)
 
 
+def sees(settings: Significance, comparisons: int, users: int) -> bool:
+    """Whether a test of so many users could tell any difference, after Holm's correction of so many comparisons.
+
+    Of few users all patterns of signs are counted: of five, two in 32 are as extreme as the most extreme one.
+    """
+    if _method(settings, users) != "randomization" or not _enumerated(users, enough_resamples(settings, comparisons)):
+        return True
+    return comparisons * 2.0 ** (1 - users) <= settings.level
+
+
+def tells_of(differences: Array, distance: float) -> bool:
+    """Whether users are enough to compare the mean of their differences with `distance`, which is not 0.
+
+    A test of it takes the differences less the distance. Users who differ in nothing then all lie on one side, as if
+    they were evidence, though the few who decide are not among them yet. So either ten users differ, or a mean of this
+    size would need at least ten, since no metric is above 1.
+
+    Args:
+        differences: (users,), one system minus the other.
+    """
+    values = _checked(differences)
+    return len(values) * abs(distance) >= LEAST_USERS or int(np.count_nonzero(values)) >= LEAST_USERS
+
+
 def smallest_effect(error: float, level: float, power: float = 0.8) -> float:
     """The smallest difference of this standard error that a two-sided test at `level` sees with so much power.
 
@@ -242,9 +266,12 @@ def least_p(settings: Significance, comparisons: int, users: int) -> float:
 def told_p(p: float, least: float) -> str:
     """A p as it is printed: `p = 0.031`, or `p ≤ 0.0144` where the resamples can tell no less."""
     if p > least * (1 + 1e-9):
+        shown = float(f"{p:.3g}")
+        if shown < p and shown == float(f"{p:.1g}"):  # above a level such as 0.05, it must not seem to be within it
+            shown = _up(p)
         # rounded, it must not seem to be what could not be told
-        return f"p = {max(float(f'{p:.3g}'), _up(least)):.3g}"
-    return f"p ≤ {_up(least):.3g}"
+        return f"p = {max(shown, _up(least)):.3g}"
+    return f"p ≤ {_up(least):.3g}" if least else "p < 1e-300"
 
 
 def _up(value: float) -> float:

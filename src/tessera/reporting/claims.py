@@ -93,21 +93,30 @@ class ClaimTable:
         test = {"randomization": "randomisation", "bootstrap": "bootstrap", "t_test": "t-test"}[rule.method]
         resamples = enough_resamples(rule, count)
         drawn = "" if rule.method == "t_test" else f" ({resamples:,} resamples)"
-        if self.of_users and any(0 < claim.users < LEAST_USERS for claim in self.claims):
-            drawn += f", of fewer than {LEAST_USERS} users by all signs,"
+        if any(0 < claim.users < LEAST_USERS for claim in self.claims):
+            few = "by all signs" if self.of_users else "nothing"
+            drawn += f", of fewer than {LEAST_USERS} users {few},"
         averaged = "seeds averaged for each user" if self.of_users else "seeds averaged in every resample"
         error, spread = "s / √users", "s the standard deviation of the differences over users"
         if not self.of_users:
             error, spread = "e", "e the standard deviation of the difference over the resamples"
+        few = " (undecided where fewer than ten users differ, and would have to)" if self._at_least else ""
+        unknown = any(claim.detectable is None and claim.difference is not None for claim in self.claims)
+        lacking = "; none where the users are too few to see anything, or all differ alike" if unknown else ""
         return [
-            f"paired {test} over users{drawn} of the difference less what is claimed; p after Holm's correction of "
-            f"{count} claim{'' if count == 1 else 's'}; {averaged}",
+            f"paired {test} over users{drawn} of the difference less what is claimed{few}; p after Holm's correction "
+            f"of {count} claim{'' if count == 1 else 's'}; {averaged}",
             f"holds: above what is claimed with p ≤ {rule.level:g}; does not hold: below it with such a p; "
             "undecided: else",
             f"interval: {100 * (1 - rule.level):g} % paired bootstrap over users, of each claim alone",
             f"smallest effect: (z(1 - {rule.level:g} / {2 * count}) + z({POWER:g})) {error}, with {spread}: what this "
-            "test would have seen four times in five",
+            f"test would have seen four times in five{lacking}",
         ]
+
+    @property
+    def _at_least(self) -> bool:
+        """Whether of means over users something other than being better is claimed."""
+        return self.of_users and any(claim.at_least for claim in self.claims)
 
 
 @dataclass(frozen=True)

@@ -178,11 +178,10 @@ class ClickTable(Table[ClickRun]):
     def conditions(self) -> list[str]:
         """Impressions, seeds, tests, and what the columns mean."""
         run = self.judged
-        seeds = max(len(entry.runs) for entry in self.entries)
         latency = next((one.latency for entry in self.entries for one in entry.runs if one.latency), None)
         conditions = [
             f"{run.samples:,} test impressions of {run.users:,} users, {run.clicks:.1%} clicked",
-            f"{seeds} seed{'s' if seeds > 1 else ''}" + (", mean ± standard deviation" if seeds > 1 else ""),
+            self.told_seeds(),
         ]
         if self.baseline is not None:
             conditions.append(

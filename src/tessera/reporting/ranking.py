@@ -77,10 +77,14 @@ class RankingTable(Table[RankingRun]):
         counts = (self.cell(entry, Column(self.main, kind, name)) for entry in self.entries if not entry.is_oracle)
         return max((cell.count or 0 for cell in counts if cell is not None), default=0)
 
+    def _least_users(self, name: str) -> int:
+        """The users of the smaller of the two sets."""
+        return min(self.shifted_users(name), self.shifted_users(name, NATURAL))
+
     @property
     def apart(self) -> list[Column]:
-        """Test sets unlike training, where they have enough users: the main metric beside them and there, its drop."""
-        shown = [name for name in self.shifts if self.shifted_users(name) >= SHOWN]
+        """Test sets unlike training, where both have enough users: the main metric beside them and there, its drop."""
+        shown = [name for name in self.shifts if self._least_users(name) >= SHOWN]
         parts = ((self.main, NATURAL), (self.main, SHIFTED), (drop_of(self.main), SHIFTED))
         return self.filled([Column(metric, kind, name) for name in shown for metric, kind in parts])
 
@@ -139,8 +143,16 @@ class RankingTable(Table[RankingRun]):
         return {"test users": run.users, "repeated targets": f"{run.repeat_share:.6g}"}
 
     def least_p(self) -> float:
-        """See `Table.least_p`."""
-        return least_p(self.significance, self.comparisons, self.judged.users) if self.comparisons else 0.0
+        """See `Table.least_p`; of the tested columns that of most users has the one that resamples need."""
+        users = [cell.count for cell in self.cells.values() if cell.p is not None and cell.count is not None]
+        return least_p(self.significance, self.comparisons, max(users)) if self.comparisons and users else 0.0
+
+    def over_seeds(self, entry: Entry[RankingRun], column: Column) -> float:
+        """See `Table.over_seeds`; a drop is that between the means: one seed's may divide by almost nothing."""
+        if column.metric != drop_of(self.main):
+            return super().over_seeds(entry, column)
+        here, there = (entry.values(self.main, kind, column.group).mean() for kind in (SHIFTED, NATURAL))
+        return float(100 * (1 - here / there))
 
     def settings(self) -> dict[str, Any]:
         """Of judge and tests."""
@@ -160,13 +172,14 @@ class RankingTable(Table[RankingRun]):
         warnings = [repeat_warning(self.repeats, self.judged.test_users, self.evaluation)]
         if self.cold_columns:
             warnings.append(few_users_warning(self.cold[AMONG_ALL]["users"], " with a cold target"))
-        warnings += [few_users_warning(self.shifted_users(name), f" in {name}") for name in self.shifts]
+        for name in self.shifts:
+            warnings.append(few_users_warning(self.shifted_users(name), f" in {name}"))
+            warnings.append(few_users_warning(self.shifted_users(name, NATURAL), f" beside {name}"))
         return [*super().warnings(), *filter(None, warnings)]
 
     def conditions(self) -> list[str]:
         """Users, candidates, masks, ties, cold and repeated targets, seeds, tests, the oracle."""
         rule = self.evaluation
-        seeds = sorted({run.seed for entry in self.entries for run in entry.runs if len(entry.runs) > 1})
         cold = {"miss": "counted as misses", "drop": "left out", "rank": "ranked as scored"}[rule.cold_targets]
         users, everyone, repeats = self.judged.users, self.judged.test_users, self.repeats
         repeated = {"miss": "counted as misses", "drop": "left out", "unmasked": "nothing masked for them"}
@@ -183,7 +196,7 @@ class RankingTable(Table[RankingRun]):
             f"cold targets ({self.cold_share:.1%} of the test users): {cold}",
             f"targets in the user's own history ({repeats:,}, {self.judged.repeat_share:.1%}): "
             + ("ranked like others" if alike else repeated[rule.repeat_targets]),
-            f"mean ± sd over the seeds {', '.join(map(str, seeds))}" if seeds else "one seed",
+            self.told_seeds(),
         ]
         conditions += self._cold_conditions()
         conditions += [

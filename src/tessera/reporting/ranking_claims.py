@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tessera.evaluation.significance import bootstrap_interval, enough_resamples, p_values
+from tessera.evaluation.significance import (
+    LEAST_USERS,
+    bootstrap_interval,
+    enough_resamples,
+    p_values,
+    sees,
+    tells_of,
+)
 from tessera.reporting.claims import ClaimTable, Measure, judged, row_of
 from tessera.reporting.ranking_runs import RankingRun, check_same_users, cold_metrics, entries, user_metrics
 from tessera.reporting.runs import Array, Entry
@@ -77,14 +84,13 @@ def _measure(
     means = float(mine.mean()), float(theirs.mean()), float(differences.mean())
     if users < 2:
         return Measure(one, other, *means, users=users)
-    resamples = enough_resamples(significance, count)
-    low, high = bootstrap_interval(differences, significance.level, resamples, significance.seed)
-    return Measure(
-        one,
-        other,
-        *means,
-        users=users,
-        interval=(float(low[0]), float(high[0])),
-        p=float(p_values(differences - claim.at_least, significance, count)[0]),
-        error=float(differences.std(ddof=1)) / math.sqrt(users),
-    )
+    interval = error = None
+    if users >= LEAST_USERS:
+        resamples = enough_resamples(significance, count)
+        low, high = bootstrap_interval(differences, significance.level, resamples, significance.seed)
+        interval = float(low[0]), float(high[0])
+    if sees(significance, count, users):
+        error = float(differences.std(ddof=1)) / math.sqrt(users) or None
+    comparable = not claim.at_least or tells_of(differences, claim.at_least)
+    p = float(p_values(differences - claim.at_least, significance, count)[0]) if comparable else 1.0
+    return Measure(one, other, *means, users=users, interval=interval, p=p, error=error)

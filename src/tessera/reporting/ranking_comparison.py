@@ -8,7 +8,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera.evaluation.significance import bootstrap_interval, bootstrap_ratio_interval, least_p, pairwise
+from tessera.evaluation.significance import (
+    LEAST_USERS,
+    bootstrap_interval,
+    bootstrap_ratio_interval,
+    least_p,
+    pairwise,
+)
 from tessera.reporting.comparison import Comparison, Gain
 from tessera.reporting.ranking import RankingTable
 from tessera.reporting.ranking_runs import RankingRun, check_same_users, user_metrics
@@ -31,18 +37,28 @@ class RankingComparison(Comparison[RankingRun]):
     AVERAGED: ClassVar[str] = "a user's values are averaged over the seeds"
 
     def gains(self, one: int, other: int) -> list[Gain]:
-        """Relative gains of all users, of head and of tail; those are left out where nothing is divided by."""
+        """Relative gains of all users, of head and of tail; differences where nothing is there to divide by."""
         gains = []
         groups = (("", np.ones(len(self.values), bool)), ("Head", self.head), ("Tail", ~self.head))
         for name, members in groups:
             first, second = self.values[members, one], self.values[members, other]
-            if not len(first) or second.mean() <= 0:
-                continue
-            settings = self.significance
-            ends = bootstrap_ratio_interval(first, second, self.outside, settings.resamples, settings.seed)
-            interval = f"{ends[0]:+.1%} to {ends[1]:+.1%}" if ends is not None else "interval not known"
-            gains.append(Gain(name, f"{first.mean() / second.mean() - 1:+.1%}", interval))
+            if len(first):
+                gains.append(Gain(name, *self._gain(first, second)))
         return gains
+
+    def _gain(self, mine: Array, theirs: Array) -> tuple[str, str]:
+        """How much better some users fare, and between which ends that is."""
+        drawn = self.outside, self.significance.resamples, self.significance.seed
+        few = len(mine) < LEAST_USERS
+        if theirs.mean() <= 0:
+            low, high = bootstrap_interval(mine - theirs, *drawn)
+            number, interval = f"{mine.mean() - theirs.mean():+.4f}", f"{low[0]:+.4f} to {high[0]:+.4f}"
+        else:
+            ends = None if few else bootstrap_ratio_interval(mine, theirs, *drawn)
+            number = f"{mine.mean() / theirs.mean() - 1:+.1%}"
+            interval = "interval not known" if ends is None else f"{ends[0]:+.1%} to {ends[1]:+.1%}"
+        people = "one user" if len(mine) == 1 else f"{len(mine)} users"
+        return number, f"of {people} alone, so no interval" if few else interval
 
 
 def compare(table: RankingTable, metric: str) -> RankingComparison | None:
@@ -84,9 +100,9 @@ def compare(table: RankingTable, metric: str) -> RankingComparison | None:
 
 
 def _intervals(columns: dict[str, Array], table: RankingTable) -> dict[str, tuple[float, float]]:
-    """Name of a row -> the interval of its mean; rows of as many users share their resamples."""
+    """Name of a row -> the interval of its mean, where users are enough; rows of as many share their resamples."""
     intervals: dict[str, tuple[float, float]] = {}
-    for users in {len(values) for values in columns.values()}:
+    for users in {len(values) for values in columns.values() if len(values) >= LEAST_USERS}:
         names = [name for name, values in columns.items() if len(values) == users]
         stacked = np.stack([columns[name] for name in names], axis=1)
         settings = table.significance

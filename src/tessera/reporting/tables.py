@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from tessera.artifacts.tables import ArtifactError, read_table
 from tessera.evaluation.significance import holm, told_p
-from tessera.reporting.runs import Entry, Run, best_of, few_users_warning, opponent
+from tessera.reporting.runs import Entry, Run, best_of, few_users_warning, label, opponent
 from tessera.settings.base import did_you_mean
 
 R = TypeVar("R", bound=Run)
@@ -228,6 +228,19 @@ class Table(ABC, Generic[R]):
         """The corrected p of a cell as it is printed."""
         return told_p(cell.p_holm, self.least_p()) if cell.p_holm is not None else ""
 
+    def told_seeds(self) -> str:
+        """What means are taken over: the seeds of most rows, and of which rows they are others."""
+        rows: dict[tuple[int, ...], list[str]] = {}
+        for entry in self.entries:
+            if len(entry.runs) > 1:
+                rows.setdefault(tuple(sorted(run.seed for run in entry.runs)), []).append(label(entry))
+        if not rows:
+            return "one seed"
+        most, *others = sorted(rows, key=lambda seeds: -len(rows[seeds]))
+        told = [f"mean ± sd over the seeds {', '.join(map(str, most))}"]
+        told += [f"of {', '.join(rows[seeds])} over {', '.join(map(str, seeds))}" for seeds in others]
+        return ", ".join(told)
+
     def filled(self, columns: Iterable[Column]) -> list[Column]:
         """Those of the columns that some row has a number in."""
         known = {column for _, column in self.cells}
@@ -249,7 +262,11 @@ class Table(ABC, Generic[R]):
             for column, count in entry.columns(self.COUNTED).items():
                 values = entry.values(*column)
                 sd = float(values.std(ddof=1)) if len(values) > 1 else None
-                self.cells[entry.name, Column(*column)] = Cell(float(values.mean()), sd, count)
+                self.cells[entry.name, Column(*column)] = Cell(self.over_seeds(entry, Column(*column)), sd, count)
+
+    def over_seeds(self, entry: Entry[R], column: Column) -> float:
+        """The number of a row in a column that some of its seeds have a value for: the mean of these."""
+        return float(entry.values(column.metric, column.kind, column.group).mean())
 
     def mark_best(self) -> None:
         """Mark the best of every column among the competitors."""

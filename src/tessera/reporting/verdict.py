@@ -73,7 +73,9 @@ def _method(table: Table[R], compared: Comparison[R] | None) -> str:
     averaged = any(len(entry.runs) > 1 for entry in table.entries)
     family = f"{compared.pairs:,} pairs of {table.COMPETES}s"
     parts = [
-        f"{100 * (1 - compared.outside):g} % intervals: bootstrap over {compared.users:,} test users",
+        f"{100 * (1 - compared.outside):g} % intervals: bootstrap over {compared.users:,} test users"
+        if compared.intervals
+        else f"{compared.users:,} test users: too few for intervals",
         f"p: paired over users, Holm's correction over {family}" if compared.pairs else "",
         compared.AVERAGED if averaged else "",
     ]

@@ -10,7 +10,7 @@ from tessera.data.dataset import Cases
 from tessera.evaluation import candidates
 from tessera.evaluation.candidates import parse_candidates, read_candidates, sample_candidates
 from tessera.evaluation.groups import history_groups, item_groups
-from tessera.evaluation.judge import evaluation_table, rank_cases, summarize
+from tessera.evaluation.judge import evaluation_table, list_metrics, rank_cases, summarize
 from tessera.evaluation.ranking import ScoreFormError
 from tessera.settings.evaluation import Evaluation, SampledRanking
 
@@ -269,3 +269,33 @@ def test_what_a_scorer_keeps_is_not_written_over(form):
     before = scorer.matrix_of_users.clone()
     rank_cases(scorer, make_cases(), settings, recommend=5, catalogue=ITEMS)
     assert torch.equal(scorer.matrix_of_users, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_scores_in_half_precision_have_the_ranks_of_their_values(dtype):
+    # several thousand items: half precision cannot hold the counts that ranks are made of
+    scores = torch.randn((20, 5000), generator=torch.Generator().manual_seed(3)).to(dtype)
+    cases = make_cases(n=20)
+    taken, same = (Evaluation(mask_seen=False, batch_users=20) for _ in range(2))
+    half = rank_cases(lambda_scorer(lambda n: scores[:n]), cases, taken, recommend=5, catalogue=5000)
+    full = rank_cases(lambda_scorer(lambda n: scores[:n].float()), cases, same, recommend=5, catalogue=5000)
+    np.testing.assert_array_equal(half.ranks, full.ranks)
+    np.testing.assert_array_equal(half.recommended, full.recommended)
+
+
+def lambda_scorer(give):
+    class Given:
+        max_history = None
+
+        def __call__(self, histories):
+            return give(len(histories))
+
+    return Given()
+
+
+def test_lists_without_an_item_have_no_concentration():
+    settings = Evaluation()
+    empty = pa.table({"recommended": pa.array([[], []], pa.list_(pa.int32()))})
+    assert list_metrics(empty, np.arange(6), settings) == {"coverage@10": 0.0}
+    one = pa.table({"recommended": pa.array([[], [2]], pa.list_(pa.int32()))})
+    assert list_metrics(one, np.arange(6), settings) == {"coverage@10": 0.2, "gini@10": 0.8, "popularity@10": 2.0}

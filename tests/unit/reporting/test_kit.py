@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -151,3 +151,16 @@ def test_tasks_bring_no_cells_tests_or_writers_of_their_own() -> None:
     shared = ("average", "mark_best", "correct", "long_form", "read", "notes", "text", "spread", "interval", "metric")
     for task in (RankingTable, ClickTable):
         assert not [name for name in shared if name in vars(task)]
+
+
+def test_rows_of_other_seeds_are_named(tmp_path: Path) -> None:
+    table = RatingTable("ratings", rows(tmp_path), [])
+    assert table.told_seeds() == "mean ± sd over the seeds 1, 2"
+    table.entries = [replace(e, runs=e.runs[:1]) if e.system == "oracle" else e for e in table.entries]
+    assert table.told_seeds() == "mean ± sd over the seeds 1, 2"
+    third = replace(table.entries[1].runs[0], seed=3)
+    table.entries[1] = replace(table.entries[1], runs=(*table.entries[1].runs, third))
+    other = table.entries[1].name
+    assert table.told_seeds() == f"mean ± sd over the seeds 1, 2, of {other} over 1, 2, 3"
+    table.entries = [replace(entry, runs=entry.runs[:1]) for entry in table.entries]
+    assert table.told_seeds() == "one seed"

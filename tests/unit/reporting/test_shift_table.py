@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,10 @@ def test_cells_are_means_over_the_users_of_a_set(table: RankingTable, path: Path
                 ),
             ):
                 cell = table.cells[entry.name, column]
-                assert cell.mean == pytest.approx(np.mean(values))
+                # a drop is that between the means, not a mean of drops
+                dropped = column.metric.startswith("drop")
+                mean = 100 * (1 - np.mean(here) / np.mean(there)) if dropped else np.mean(values)
+                assert cell.mean == pytest.approx(mean)
                 assert cell.sd == (pytest.approx(np.std(values, ddof=1)) if len(values) > 1 else None)
             assert table.cells[entry.name, Column("NDCG@10", "shifted", name)].count == len(
                 users_of(path, name, "shifted")
@@ -122,6 +126,15 @@ def test_columns_and_notes(table: RankingTable, path: Path) -> None:
     assert f"rare: {rare} of {known} users with a known target, drawn once by 1 / " in text.replace("\\", "")
     assert f"WARNING: only {rare} test users in rare" in text
     assert "few drop in %" not in text
+
+
+def test_both_sets_have_to_be_large_enough(table: RankingTable) -> None:
+    narrow = replace(table, cells={key: replace(cell) for key, cell in table.cells.items()})
+    for (_, column), cell in narrow.cells.items():
+        if (column.kind, column.group) == ("in distribution", "late"):
+            cell.count = 3
+    assert "late" not in {column.group for column in narrow.apart}
+    assert "only 3 test users beside late, so little can be told apart" in narrow.warnings()
 
 
 def test_a_written_table_reads_back_and_the_page_shows_the_sets(results: Path, tmp_path: Path) -> None:
