@@ -237,9 +237,9 @@ class Table(ABC, Generic[R]):
         if not rows:
             return "one seed"
         most, *others = sorted(rows, key=lambda seeds: -len(rows[seeds]))
-        told = [f"mean ± sd over the seeds {', '.join(map(str, most))}"]
-        told += [f"of {', '.join(rows[seeds])} over {', '.join(map(str, seeds))}" for seeds in others]
-        return ", ".join(told)
+        parts = [f"mean ± sd over the seeds {', '.join(map(str, most))}"]
+        parts += [f"of {', '.join(rows[seeds])} over {', '.join(map(str, seeds))}" for seeds in others]
+        return ", ".join(parts)
 
     def filled(self, columns: Iterable[Column]) -> list[Column]:
         """Those of the columns that some row has a number in."""
