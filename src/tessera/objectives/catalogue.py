@@ -35,6 +35,10 @@ class WithoutCold:
 
     def __call__(self, states: Tensor, vectors: Tensor, targets: Tensor, owners: Tensor, histories: Tensor) -> Tensor:
         """See `CatalogueLoss`."""
-        device = vectors.device
-        self.kept, self.place = self.kept.to(device), self.place.to(device)
-        return self.loss(states, vectors[self.kept], self.place[targets], owners, self.place[histories])
+        known, place = self.among(vectors)
+        return self.loss(states, known, place[targets], owners, place[histories])
+
+    def among(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """(kept, dim) of vectors (items + 1, dim) those that count, the padding first, and where each item stands."""
+        self.kept, self.place = self.kept.to(vectors.device), self.place.to(vectors.device)
+        return vectors[self.kept], self.place

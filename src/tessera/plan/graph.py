@@ -18,6 +18,7 @@ from tessera.settings.config import Config
 from tessera.settings.ctr import CTRRun
 from tessera.settings.kinds import Kind
 from tessera.settings.language import BuiltModel, ByModel
+from tessera.settings.losses.base import Loss
 from tessera.settings.losses.cross_entropy import CrossEntropy
 from tessera.settings.missing import Missing
 from tessera.settings.recipes.base import RecipeSettings
@@ -81,7 +82,9 @@ class Plan:
         if members:  # what they lose and read is told of them
             missing, own = None, [f"{one.row}: {text}" for one in members for text in one.remarks]
         # a network of its own has a loss of its own
-        loss = (system.loss or config.loss) if isinstance(system, UnderBackbones) else CrossEntropy()
+        loss: Loss = CrossEntropy(cold_items=config.loss.cold_items if system.LEAVES_OUT_COLD else "negatives")
+        if isinstance(system, UnderBackbones):
+            loss = system.loss or config.loss
         # what an ensemble is made of goes on from earlier runs, and it does not
         resolved = Training.model_validate({**training, **({"warm_start": None} if members else {})})
         start = [f"goes on from the weights of {resolved.warm_start}"] * (resolved.warm_start is not None)

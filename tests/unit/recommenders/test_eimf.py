@@ -21,6 +21,7 @@ from tessera.artifacts.models import read_tensors
 from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.data.dataset import load_dataset
 from tessera.evaluation.histories import Histories
+from tessera.plan.graph import Plan
 from tessera.recommenders.evaluate import evaluate_run
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.multi_interest import nearest
@@ -31,6 +32,7 @@ from tessera.recommenders.train import train_run
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
 from tessera.settings.evaluation import Evaluation
+from tessera.settings.losses.cross_entropy import CrossEntropy
 from tessera.settings.runs import Run
 from tessera.training.machine import seed_step
 from tessera.training.phases import Position
@@ -122,6 +124,52 @@ def test_what_is_trained_is_what_is_scored(network: str, loss_over: str, inputs:
     assert isinstance(loss.value, Tensor)
     assert float(loss.value.detach()) == pytest.approx(total, rel=1e-4)
     assert loss.targets == count
+
+
+@pytest.mark.parametrize("loss_over", ["scores", "nearest"])
+def test_items_that_nobody_met_may_be_left_out_of_the_loss(loss_over: str, inputs: RunInputs) -> None:
+    """The loss is that over the others, and what is left out gets no gradient."""
+    met = np.unique(HISTORIES)[1:]
+    cold = np.setdiff1d(np.arange(1, ITEMS + 1), met)
+    popularity = np.bincount(met, minlength=ITEMS + 1)
+    run = run_of(loss_over=loss_over, **ALONE).model_copy(update={"loss": CrossEntropy(cold_items="left_out")})
+    seed_step(1)
+    model = EIMF.build(run, inputs, popularity).eval()
+    loss = model.losses(Histories.of(HISTORIES), START)["recommendation"]
+    assert isinstance(loss.value, Tensor)
+    loss.value.backward()
+    assert model.items.weight.grad is not None
+    assert not model.items.weight.grad[cold].any()
+    catalogue = model.catalogue()
+    total = 0.0
+    for row in HISTORIES.tolist():
+        row = [item for item in row if item]
+        for length in range(1, len(row)):
+            asked = Histories.of(np.array([row[:length]]))
+            scores = model.score(asked, catalogue)[0]
+            if loss_over == "nearest":
+                near = nearest(model.users(asked, catalogue), catalogue.scored[row[length]][None])[0]
+                scores = catalogue.scored[1:] @ near
+            scores[torch.from_numpy(cold - 1)] = -torch.inf
+            total -= float(scores.detach().log_softmax(0)[row[length] - 1])
+    assert float(loss.value.detach()) == pytest.approx(total, rel=1e-4)
+
+
+@pytest.mark.parametrize("said", ["left_out", "negatives"])
+def test_the_loss_of_the_experiment_says_what_becomes_of_cold_items(said: str, tmp_path: Path) -> None:
+    plan = Plan(
+        load(
+            {
+                "datasets": {"shop": {"source": "bazaar"}},
+                "loss": {"kind": "bpr", "cold_items": said},
+                "systems": {"eimf": {"recommender": "eimf"}},
+                "experiment": {"datasets": ["shop"], "systems": ["eimf", "id"]},
+            }
+        )
+    )
+    assert {(run.system, run.loss.kind, run.loss.cold_items) for run in plan.runs} == {
+        ("eimf", "cross_entropy", said), ("id", "bpr", said),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("network", NETWORKS)

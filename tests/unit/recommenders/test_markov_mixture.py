@@ -25,6 +25,7 @@ from tessera.evaluation.judge import validation_metrics
 from tessera.plan.graph import Plan
 from tessera.recommenders.evaluate import evaluate_run, load_scorer
 from tessera.recommenders.inputs import RunInputs
+from tessera.recommenders.missing import lost_rows
 from tessera.recommenders.systems.base import as_scorer, recommender
 from tessera.recommenders.systems.markov_mixture import MarkovMixture
 from tessera.recommenders.train import train_run, training_histories, validation_settings
@@ -268,6 +269,56 @@ def test_items_are_similar_by_what_was_learned(data: Path, tmp_path: Path) -> No
     assert (lent.sum(1) > 0).sum() == ITEMS
 
 
+def lending(model_file: Path) -> np.ndarray:
+    """Items that borrow from some other by what was saved."""
+    tensors = read_tensors(model_file)
+    return np.flatnonzero((tensors["chain.shares"].numpy() > 0).any(1))
+
+
+@pytest.mark.parametrize(
+    ("items", "missing"),
+    [
+        ({"table": "t", "adapter": [4]}, None),
+        ({"table": "t", "adapter": [4]}, Missing(text=0.5, when="test")),
+        ({"table": "t", "adapter": [4]}, Missing(text=0.5, when="both")),
+        ({"table": "t", "adapter": [4], "id_residual": True}, None),
+    ],
+)
+def test_items_that_no_vector_describes_borrow_nothing(
+    items: dict[str, Any], missing: Missing | None, data: Path, table: Path, tmp_path: Path
+) -> None:
+    """By the base's own vectors as by a table: without a row, or with one that training had lost."""
+    system = {**MIXTURE, "base": {"items": items}, "similar": {"neighbours": 3}, "weight": 0.2, "strength": 3.0}
+    run = make_run(system=system, epochs=1)
+    expected = set(range(1, ITEMS + 1))
+    if not items.get("id_residual"):
+        expected -= set(WITHOUT_ROW)
+    if missing is not None:
+        run = run.model_copy(update={"missing": missing, "modalities": {"t": ["text"]}})
+        if missing.when == "both":
+            gone = lost_rows(missing, ["text"], ITEMS)
+            assert gone is not None
+            expected -= set(gone.rows.numpy().nonzero()[0].tolist())
+    assert set(lending(trained(run, data, tmp_path, reads(table)))) == expected
+
+
+def test_items_that_nobody_met_borrow_nothing(data: Path, tmp_path: Path) -> None:
+    """Vectors of their own that no training moved would make them similar to whatever is near zero."""
+    dataset = load_dataset(data)
+    rows = read_table(data / "interactions.parquet", "interactions")
+    met = rows.column("item").to_numpy().copy()
+    met[(met == 5) & (rows.column("split").to_numpy(zero_copy_only=False) == "train")] = 6
+    other = tmp_path / "other"
+    other.mkdir()
+    for file in ("items.parquet", "users.parquet"):
+        (other / file).write_bytes((data / file).read_bytes())
+    changed = rows.set_column(rows.column_names.index("item"), "item", pa.array(met, rows.column("item").type))
+    write_table(other / "interactions.parquet", changed.replace_schema_metadata(None), "interactions")
+    assert dataset.n_items == ITEMS
+    run = make_run(system={**MIXTURE, "similar": {"neighbours": 3}, "weight": 0.2, "strength": 3.0}, epochs=1)
+    assert set(lending(trained(run, other, tmp_path / "run", RunInputs()))) == set(range(1, ITEMS + 1)) - {5}
+
+
 # ---------------------------------------------------------------- training as a whole
 
 
@@ -368,6 +419,22 @@ def test_a_markov_chain_is_smoothed_by_similar_items(data: Path, table: Path, tm
     torch.testing.assert_close(got.sum(1), torch.ones(3))
 
 
+def test_a_chain_keeps_the_largest_shares(data: Path, table: Path, tmp_path: Path) -> None:
+    system = {"recommender": "markov", "similar": {"table": "t", "neighbours": 3}}
+    whole, cut = (
+        read_tensors(trained(make_run(system={**system, "kept": kept}), data, tmp_path / str(kept), reads(table)))
+        for kept in (ITEMS, 2)
+    )
+    sizes = np.diff(cut["near_offsets"].numpy())
+    assert sizes.max() == 2
+    largest = np.zeros(ITEMS + 1)
+    for item in range(ITEMS + 1):
+        first, end = whole["near_offsets"][item : item + 2].tolist()
+        largest[item] = np.sort(whole["near_counts"].numpy()[first:end])[-2:].sum()
+    rows = np.repeat(np.arange(ITEMS + 1), sizes)
+    np.testing.assert_allclose(np.bincount(rows, cut["near_counts"].numpy(), ITEMS + 1), largest, rtol=1e-6)
+
+
 def test_a_chain_that_reads_a_table_goes_without_what_is_lost(data: Path, table: Path, tmp_path: Path) -> None:
     """As a trained system does, and says so; one that reads none stays as it is."""
     chains = {"plain": {"recommender": "markov"}, "s": {"recommender": "markov", "similar": {"table": "t"}}}
@@ -418,6 +485,7 @@ def test_a_chain_that_reads_a_table_goes_without_what_is_lost(data: Path, table:
         ({"base": {"recommender": "cider", "items": "ids"}}, "systems.s.base.items: 'ids' reads no table"),
         ({"recommender": "markov", "similar": {}}, "systems.s.similar.table: is needed"),
         ({"recommender": "markov", "strength": 1.0}, "systems.s.strength: is read with `similar` alone"),
+        ({"recommender": "markov", "kept": 9}, "systems.s.kept: is read with `similar` alone"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, Any], said: str) -> None:

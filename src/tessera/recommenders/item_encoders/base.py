@@ -72,6 +72,14 @@ class ItemEncoder(nn.Module, ABC):
         """The tables that it reads, by a name; empty where an item is known by nothing that it could lose."""
         return {}
 
+    def known(self, met: Tensor) -> Tensor:
+        """(items + 1,) of which items the vectors say something for now, once training is over.
+
+        Args:
+            met: (items + 1,) bool, items of training histories: a vector of an item's own has learned nothing else.
+        """
+        return met
+
     def some(self, items: Tensor) -> Tensor:
         """(n, dim) vectors of items (n,): what `forward` gives there, without the others where that is cheaper."""
         vectors: Tensor = self()[items]

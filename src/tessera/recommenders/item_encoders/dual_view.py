@@ -126,6 +126,11 @@ class DualViewEncoder(ItemEncoder):
     def _rows(self, shown: str, items: Tensor) -> Tensor:
         return self.get_buffer(f"table_{shown}")[items]
 
+    def known(self, met: Tensor) -> Tensor:
+        """See `ItemEncoder.known`: items of which some view says something."""
+        rows = [view.present() for view in self.views().values()]
+        return torch.stack([one if one.ndim == 1 else one.flatten(1).any(1) for one in rows]).any(0)
+
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""
         return self._made(None)

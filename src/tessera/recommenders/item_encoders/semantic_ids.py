@@ -93,6 +93,13 @@ class SemanticIdEncoder(ItemEncoder):
             return {}
         return {"table": View(self.name, beside.present, lambda items: beside.vectors[items])}
 
+    def known(self, met: Tensor) -> Tensor:
+        """See `ItemEncoder.known`: items with a code or a row; those that were met, too, where each has an offset."""
+        parts = [coded() for coded in self.coded]
+        parts += [self.table.present()] if self.table is not None else []
+        parts += [met] if self.residual is not None else []
+        return torch.stack(parts).any(0)
+
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""
         entering = [self._part(number) for number in range(len(self.levels))]

@@ -94,6 +94,11 @@ class TableItemEncoder(ItemEncoder):
         """See `ItemEncoder.views`."""
         return {"table": View(self.name, self.present, lambda items: self.table[items])}
 
+    def known(self, met: Tensor) -> Tensor:
+        """See `ItemEncoder.known`: items with a row; those that were met, too, where each has an offset of its own."""
+        present: Tensor = self.present()
+        return present if self.residual is None else present | met
+
     def forward(self) -> Tensor:
         """(items + 1, dim) item vectors."""
         adapted = self.present.fill(self._adapted(), self.absent)

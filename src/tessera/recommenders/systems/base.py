@@ -176,6 +176,10 @@ class VectorRecommender(Recommender):
     def catalogue(self) -> Catalogue:
         """The items as they stand."""
 
+    def known(self, met: Tensor) -> Tensor:
+        """See `ItemEncoder.known`."""
+        return met
+
     @abstractmethod
     def users(self, histories: Histories, catalogue: Catalogue) -> Tensor:
         """(batch, K, dim) vectors of users after their histories; K is 1 for most."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from tessera.artifacts.logs import log
 from tessera.evaluation.histories import Histories
 from tessera.objectives.best_of_several import best_of_several
-from tessera.objectives.catalogue import catalogue_loss
+from tessera.objectives.catalogue import WithoutCold, catalogue_loss
 from tessera.objectives.losses.base import CatalogueLoss
 from tessera.recommenders.backbones.base import at_places
 from tessera.recommenders.backbones.dropout import Dropout
@@ -102,13 +102,20 @@ class EIMF(EncodedItems):
             near = nearest(states, F.embedding(chosen, vectors))
             total = self.loss(near, vectors, chosen, owners, histories.items)
         else:
-            total = best_of_several(states, vectors[1:], chosen - 1)
+            total = self._best(states, vectors, chosen)
         auxiliary = self.items.auxiliary_losses(vectors, chosen)
         return {
             "recommendation": Term(total, torch.full((), len(chosen), device=total.device)),
             **{name: Term(loss) for name, loss in auxiliary.items()},
             **({} if self.semantic is None else self._semantic_losses(self.semantic, vectors, at)),
         }
+
+    def _best(self, states: Tensor, vectors: Tensor, chosen: Tensor) -> Tensor:
+        """The loss of the best of a user's vectors, over the items that the run's loss is over."""
+        if isinstance(self.loss, WithoutCold):
+            known, place = self.loss.among(vectors)
+            vectors, chosen = known, place[chosen]
+        return best_of_several(states, vectors[1:], chosen - 1)
 
     def _semantic_losses(self, semantic: SemanticModule, vectors: Tensor, at: Position) -> Losses:
         """What is learned from some typical users, the same in all processes of a step."""

@@ -28,6 +28,10 @@ class EncodedItems(VectorRecommender):
         """See `ItemEncoder.item_rows`."""
         return [f"items.{name}" for name in self.items.item_rows()]
 
+    def known(self, met: Tensor) -> Tensor:
+        """See `ItemEncoder.known`."""
+        return self.items.known(met)
+
     def catalogue(self) -> Catalogue:
         """Histories read items as targets are scored."""
         vectors: Tensor = self.items()

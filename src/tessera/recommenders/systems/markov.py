@@ -49,7 +49,7 @@ class Markov(Counted):
         assert settings.similar.table is not None
         vectors, present = rows_to_compare(inputs, settings.similar.table, dataset.n_items)
         near = similar_items(vectors, present, settings.similar.neighbours)
-        lent = borrowed(_rows(made, "", len(vectors)), near)
+        lent = borrowed(_rows(made, "", len(vectors)), near, settings.kept)
         return made | {
             "near_offsets": torch.from_numpy(lent.indptr.astype(np.int64)),
             "near_items": torch.from_numpy(lent.indices.astype(np.int32)),

@@ -18,6 +18,7 @@ from torch import Tensor
 from tessera.artifacts.logs import log
 from tessera.evaluation.histories import Histories
 from tessera.recommenders.inputs import RunInputs, Table
+from tessera.recommenders.missing import Present
 from tessera.recommenders.systems.base import Recommender, TrainingHistories, Validate, VectorRecommender, recommender
 from tessera.recommenders.transition_shares import Neighbours, TransitionShares, rows_to_compare, similar_items
 from tessera.settings.runs import Run
@@ -98,7 +99,7 @@ class MarkovMixture(Recommender):
         first, *rest = self.base.program(_of_base(run), histories, validate)
 
         def finish() -> None:
-            self.chain.count(histories.offsets, histories.items, self._neighbours())
+            self.chain.count(histories.offsets, histories.items, self._neighbours(histories.items))
             self._choose(validate)
 
         # no step: what is counted and chosen is so when the phase begins, which happens once
@@ -106,16 +107,20 @@ class MarkovMixture(Recommender):
         return [first, *rest, last]
 
     @torch.no_grad()
-    def _neighbours(self) -> Neighbours | None:
+    def _neighbours(self, items: np.ndarray) -> Neighbours | None:
+        """The most similar items, of training histories that hold `items` (rows,)."""
         if self.settings.similar is None:
             return None
         if self.similar is not None:
             return similar_items(*self.similar, self.settings.similar.neighbours)
         assert isinstance(self.base, VectorRecommender)
         self.base.eval()
+        for module in self.base.modules():
+            if isinstance(module, Present):  # what is lost is so by the losses of training: the choice is part of it
+                module.train()
         vectors = self.base.catalogue().scored
-        present = torch.ones(len(vectors), dtype=torch.bool)
-        return similar_items(vectors, present, self.settings.similar.neighbours)
+        met = torch.from_numpy(np.bincount(items, minlength=len(vectors)) > 0).to(vectors.device)
+        return similar_items(vectors, self.base.known(met), self.settings.similar.neighbours)
 
     @torch.no_grad()
     def _choose(self, validate: Validate) -> None:

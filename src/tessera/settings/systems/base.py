@@ -70,6 +70,9 @@ class TrainedSystem(SystemSettings):
 
     FREE: ClassVar[frozenset[str]] = frozenset({"training", "seeds", "missing", "preset"})
 
+    LEAVES_OUT_COLD: ClassVar[bool] = False
+    """Whether a network with a loss of its own leaves items without a training interaction out of it on demand."""
+
     training: Annotated[dict[str, Any], ASIDE] = Field(default_factory=dict)
     """Keys of `training` that differ for this system."""
     seeds: Annotated[Seeds | None, ASIDE] = None

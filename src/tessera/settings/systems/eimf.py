@@ -41,6 +41,7 @@ class EIMFSystem(TrainedSystem):
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.systems.eimf:EIMF"
     HISTORY_LOSSES: ClassVar[bool] = True
+    LEAVES_OUT_COLD: ClassVar[bool] = True
     FREE: ClassVar[frozenset[str]] = TrainedSystem.FREE | {"loss_over", "typical"}
     recommender: Literal["eimf"] = "eimf"
     items: ItemEncoder = Field(default_factory=IdItems)

@@ -25,11 +25,15 @@ class MarkovSettings(SystemSettings):
     """Items whose transitions an item borrows, by a table; null leaves every item to its own."""
     strength: float = Field(5.0, ge=0)
     """Pseudo-count of what is borrowed in each row."""
+    kept: int = Field(1000, ge=1, le=100_000)
+    """Borrowed items kept an item, those of the largest shares: of dense logs and many neighbours all would come to
+    items squared."""
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Similar items without a table, and a strength of nothing."""
         yield from super().problems(config)
         if self.similar is not None and self.similar.table is None:
             yield "similar.table", "is needed: what is fitted by counting has no item vectors of its own"
-        if self.similar is None and "strength" in self.model_fields_set:
-            yield "strength", "is read with `similar` alone, which says from whom is borrowed"
+        if self.similar is None:
+            unread = sorted({"strength", "kept"} & self.model_fields_set)
+            yield from ((key, "is read with `similar` alone, which says from whom is borrowed") for key in unread)
