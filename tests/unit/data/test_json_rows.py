@@ -28,6 +28,20 @@ def test_a_key_may_be_called_line(make: Make, write: Write, broken: bool, lists:
         assert [row[:2] for row in made.log] == [("x", "a"), ("7", "b")]
 
 
+@pytest.mark.parametrize("count", [2, 2000])
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("lists", [False, True])
+def test_of_a_key_that_stands_twice_the_last_counts(
+    make: Make, write: Write, count: int, broken: bool, lists: bool
+) -> None:
+    first, last = ('["a"]', '["b", "c"]') if lists else ('"a"', '"b"')
+    line = f'{{"user": "u", "item": {first}, "item": {last}, "of": {{"user": "v"}}}}\n'
+    path = write("log.jsonl", line * count + "{bad\n" * broken)
+    made = make(only_raw=True, source="columns", path=path, cleaning=LOOSE)
+    assert {row[:2] for row in made.log} == ({("u", "b"), ("u", "c")} if lists else {("u", "b")})
+    assert len(made.rejected) == broken
+
+
 @pytest.mark.parametrize("first", ["4.5", '"4.5"', "4"])
 def test_empty_ratings_are_none(make: Make, write: Write, first: str) -> None:
     ratings = [first, '""', '" "', "null", '"x"', "3"]
