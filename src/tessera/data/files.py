@@ -9,9 +9,10 @@ from pathlib import Path
 from tessera.data.downloads import DataFileError, download, is_url
 from tessera.settings.base import cut, did_you_mean
 
-__all__ = ["DataFileError", "find", "is_url", "model_files", "parts"]
+__all__ = ["DataFileError", "check_name", "find", "is_url", "model_files", "parts"]
 
 _PART = re.compile(r"part([-_.0-9]|$)")
+_PATTERN = re.compile(r"[{}]|<[a-z][a-z0-9_]*>")
 
 
 def find(path: str, sha256: str | None = None, key: str = "path") -> Path:
@@ -79,6 +80,16 @@ def _is_hidden(path: Path) -> bool:
 def _natural(text: str) -> list[tuple[int, str]]:
     """Numbers in a name by their size: part.2 before part.10."""
     return [(int(piece), "") if piece.isdigit() else (0, piece) for piece in re.split(r"([0-9]+)", text)]
+
+
+def check_name(file: Path) -> None:
+    """Refuse a file that no rule can read, since Snakemake takes a part of its path for a pattern of its own.
+
+    Raises:
+        DataFileError: so it is.
+    """
+    if (part := _PATTERN.search(str(file))) is not None:
+        raise DataFileError(f"{file}: {part[0]} in a path is a pattern to Snakemake; rename it, or name a link to it")
 
 
 def model_files(folder: Path) -> list[Path]:

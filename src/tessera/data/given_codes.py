@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def read_codes(source: Path) -> tuple[list[str], np.ndarray]:
         raise GivenCodesError(f"{source}: {_EXPECTED}")
     ids = [raw for raw, _ in pairs]
     if len(set(ids)) < len(ids):
-        twice = next(raw for number, raw in enumerate(ids) if raw in ids[:number])
+        twice = next(raw for raw, count in Counter(ids).items() if count > 1)
         raise GivenCodesError(f"{source}: names the id {twice!r} twice")
     rows = [_codes(source, raw, value) for raw, value in pairs]
     for raw, row in zip(ids, rows, strict=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ MISSING = ("NaN", "nan", "null", "NULL", "None", "<NA>", "\\N")
 """What programs write where there is no id."""
 _WHOLE = r"^(?:0|-?[1-9]\d*)(?:\.0)?$"
 _WHOLE_FOUND = re.compile(_WHOLE)
+_POINT_OF_WHOLE = re.compile(r"\.0+$")
 _NO_IDS = (bool, list, tuple, set, dict)
 EXACT = 2**53
 """Doubles beyond do not hold every whole number."""
@@ -38,6 +40,8 @@ def id_text(value: Any) -> str | None:
     if isinstance(value, float):
         # every digit, without an exponent: as ids of JSON are read in blocks
         return np.format_float_positional(value, trim="-") if np.isfinite(value) else None
+    if isinstance(value, Decimal):
+        return _POINT_OF_WHOLE.sub("", format(value, "f")) if value.is_finite() else None
     text = str(value).strip()
     return text if text and text not in MISSING else None
 

@@ -122,6 +122,7 @@ class RawLog:
         self._progress = progress
         self._times: TimeColumn | None = None
         self._waiting: list[tuple[pl.DataFrame, Path, LineText | None]] = []
+        self._waiting_rows = 0
         self._rejected: list[tuple[str, int, str, str]] = []
         self.reasons: Counter[str] = Counter()
         self.items: set[str] = set()
@@ -156,7 +157,8 @@ class RawLog:
         if self._times is None and "timestamp" in frame.schema:
             # what the times mean is decided from many rows
             self._waiting.append((frame, file, text))
-            if sum(rows.height for rows, _, _ in self._waiting) >= SAMPLE_ROWS:
+            self._waiting_rows += frame.height
+            if self._waiting_rows >= SAMPLE_ROWS:
                 self._start()
             return
         self._take(frame, file, text)

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from tessera.artifacts.logs import log
 from tessera.data.files import DataFileError
 from tessera.data.joins import EXAMPLES, quoted
+from tessera.data.picture_stamp import picture_files
 from tessera.data.pictures import OTHER_SUFFIXES, SUFFIXES
 
 
@@ -48,7 +49,7 @@ class PictureFolder:
         self._by_stem: dict[str, list[str]] = {}
         self._files: set[str] = set()
         other: Counter[str] = Counter()
-        for path in sorted(folder.rglob("*")):
+        for path in sorted(Path(file.path) for file in picture_files(str(folder))):
             suffix = path.suffix.lower()
             if suffix in OTHER_SUFFIXES:
                 other[suffix] += 1

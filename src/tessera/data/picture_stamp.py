@@ -20,20 +20,20 @@ from tessera.data.pictures import OTHER_SUFFIXES, SUFFIXES
 _SHOWN = tuple(SUFFIXES + OTHER_SUFFIXES)
 
 
-def _pictures(folder: str) -> Iterator[os.DirEntry[str]]:
-    """The picture files below a folder, links to folders not followed."""
+def picture_files(folder: str) -> Iterator[os.DirEntry[str]]:
+    """The picture files below a folder, those of other formats too, links to folders not followed."""
     inner = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     inner.append(entry.path)
-                elif entry.name.lower().endswith(_SHOWN):
+                elif entry.name.lower().endswith(_SHOWN) and not (entry.is_symlink() and Path(entry.path).is_dir()):
                     yield entry
-    except PermissionError:  # the search for pictures passes it over, too
+    except PermissionError:
         return
     for path in inner:
-        yield from _pictures(path)
+        yield from picture_files(path)
 
 
 def _state(entry: os.DirEntry[str]) -> str:
@@ -54,11 +54,11 @@ def _fingerprint(lines: list[str], folder: str) -> str:
 @cache
 def names_fingerprint(folder: str) -> str:
     """Hash of the names of all pictures below a folder: which item has which picture depends on no more."""
-    return _fingerprint([entry.path for entry in _pictures(folder)], folder)
+    return _fingerprint([entry.path for entry in picture_files(folder)], folder)
 
 
 def _stamp(folder: str | None) -> dict[str, object]:
-    lines = [_state(entry) for entry in _pictures(folder)] if folder is not None else []
+    lines = [_state(entry) for entry in picture_files(folder)] if folder is not None else []
     return {"folder": folder, "pictures": len(lines), "fingerprint": _fingerprint(lines, folder or "")}
 
 

@@ -15,7 +15,7 @@ from tessera.artifacts.files import atomic
 from tessera.artifacts.logs import log
 from tessera.artifacts.tables import RAW_INTERACTIONS, metadata
 from tessera.data.clock import SECONDS, UNITS, Clock
-from tessera.data.identifiers import EXACT, whole_numbers
+from tessera.data.identifiers import EXACT, twin, whole_numbers
 
 # `row` counts up: its differences take no room, while a dictionary of it is built in vain
 _STORED: dict[str, Any] = {
@@ -89,13 +89,9 @@ class RawFile:
         pointed = ids.filter(ids.str.ends_with(".0"))
         if whole is None and len(self._files) > 1:
             whole = None if self._one_file_holds_both(column) else True
-        if whole is None:
-            pair = next(raw_id for raw_id in pointed if raw_id.removesuffix(".0") in set(ids))
-            log.warning(
-                "%ss %r and %r both stand in the log and are kept apart; ids that end in '.0' meet no whole numbers of "
-                "other files", name, pair, pair.removesuffix(".0"),
-            )  # fmt: skip
-        elif whole and (pointed.str.strip_suffix(".0").cast(pl.Float64).abs() >= EXACT).any():
+        if not whole:
+            _warn_of_pair(name, pointed, ids)
+        elif (pointed.str.strip_suffix(".0").cast(pl.Float64).abs() >= EXACT).any():
             log.warning("%ss are floating-point numbers beyond 2^53: the source no longer tells neighbours apart", name)
         return bool(whole)
 
@@ -124,3 +120,14 @@ class RawFile:
                 for name in stripped:
                     columns[name] = pc.replace_substring_regex(columns[name], r"\.0$", "")
                 writer.write_table(pa.table(columns, RAW_INTERACTIONS))
+
+
+def _warn_of_pair(name: str, pointed: pl.Series, ids: pl.Series) -> None:
+    """Say that the log holds a number in both ways to write it, if so it is."""
+    known = set(ids)
+    pair = next((raw_id for raw_id in pointed if twin(raw_id) in known), None)
+    if pair is not None:
+        log.warning(
+            "%ss %r and %r both stand in the log and are kept apart; ids that end in '.0' meet no whole numbers of "
+            "other files", name, pair, twin(pair),
+        )  # fmt: skip

@@ -91,7 +91,7 @@ def _open(settings: GivenSystem, path: Path, aside: ItemsLog) -> tuple[Callable[
         check_columns(path, columns, schema.names)
         columns["value"], ranks = order_column(settings, schema.names, path)
         check_types(path, columns, schema, lists=False)
-        return lambda: parquet_frames(path, columns), ranks
+        return lambda: parquet_frames(path, columns, aside), ranks
     if format_of(path) == "json":
         raise DataFileError(f"{path}: is JSON; scores are read from CSV or Parquet")
     header: Header = read_header(path)

@@ -24,6 +24,7 @@ from tessera.artifacts.tables import LATENTS, ArtifactError, check_ids, check_ro
 from tessera.data.files import find
 from tessera.data.identifiers import id_series, positions_in
 from tessera.data.joins import Join, quoted
+from tessera.data.sources.arrow_columns import decoded
 from tessera.settings.base import did_you_mean
 from tessera.settings.recipes.base import ItemTable
 from tessera.settings.recipes.latent import LatentTable
@@ -99,7 +100,7 @@ def vectors_of_new(recipe: ItemTable, source: Path, raw_ids: list[str]) -> tuple
         table = pq.read_table(source, columns=[name for name in ("raw_id", "embedding") if name in names])
         if "embedding" in names:
             table = table.filter(pc.is_valid(table.column("embedding")))  # a row without one says nothing
-        known = set(id_series(pl.Series(table.column("raw_id"))).to_list())
+        known = set(_raw_ids(table))
         met = [place for place, raw_id in enumerate(raw_ids) if raw_id in known]
     else:
         met = list(range(len(raw_ids)))
@@ -193,9 +194,13 @@ def _from_parquet(path: Path, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarra
     return chosen, vectors
 
 
+def _raw_ids(table: pa.Table) -> list[str | None]:
+    return id_series(pl.Series(decoded(table.column("raw_id").combine_chunks()).column)).to_list()
+
+
 def _by_raw_id(path: Path, table: pa.Table, column: str, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Rows joined to the items by raw id; rows of other items are passed over."""
-    ids = id_series(pl.Series(table.column("raw_id"))).to_list()
+    ids = _raw_ids(table)
     if None in ids:
         row, missing = ids.index(None), ids.count(None)
         log.warning("%s: %s rows have no raw_id and are left out; first: row %d", path, f"{missing:,}", row)
@@ -240,7 +245,8 @@ def _known_rows(path: Path, table: pa.Table, column: str, positions: np.ndarray)
 def _check_once(path: Path, column: str, keys: np.ndarray) -> None:
     values, counts = np.unique(keys, return_counts=True)
     if (counts > 1).any():
-        raise ArtifactError(f"{path}: {column} {values[counts > 1][0]!r} stands {counts.max()} times, expected once")
+        first = values[counts > 1].tolist()[0]
+        raise ArtifactError(f"{path}: {column} {first!r} stands {counts.max()} times, expected once")
 
 
 def _check_finite(path: Path, chosen: np.ndarray, vectors: np.ndarray, raw_ids: list[str]) -> None:

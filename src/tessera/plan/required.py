@@ -13,7 +13,7 @@ from tessera.artifacts.gpus import visible_gpus
 from tessera.artifacts.language_folder import FolderError, check_language_folder, check_picture_folder
 from tessera.artifacts.shown import shown_url
 from tessera.data.downloads import DataFileError, is_url, url_problem
-from tessera.data.files import find, parts
+from tessera.data.files import check_name, files_below, find, parts
 from tessera.data.hub import token_problem
 from tessera.data.id_list import read_ids
 from tessera.data.picture_stamp import names_fingerprint
@@ -51,6 +51,8 @@ class Needed:
     sha256: str | None = None
     folder: bool | None = None
     """Whether it must be a folder, or must be none; None takes either."""
+    pictures: bool = False
+    """Whether it is a folder of pictures, which rules read none by none."""
     checks: tuple[Callable[[Path], object], ...] = ()
     """What else is looked at, once it is there."""
 
@@ -66,7 +68,8 @@ def _named(
         elif (name in FILE_KEYS or name in more) and isinstance(value, str):
             url = name == "path" and "sha256" in settings and not of_several
             folder = True if name == "images" else None if name == "path" else False
-            yield Needed(f"{where}.{name}", value, url, settings.get("sha256") if url else None, folder)
+            sha256 = settings.get("sha256") if url else None
+            yield Needed(f"{where}.{name}", value, url, sha256, folder, pictures=name == "images")
 
 
 def _of_dataset(config: Config, name: str) -> Iterator[Needed]:
@@ -275,6 +278,8 @@ def _problem(needed: Needed) -> str | None:
     try:
         path = find(needed.file)
         if needed.folder is None or path.is_dir() == needed.folder:
+            if not needed.pictures:
+                check_name(path)
             for check in needed.checks:
                 check(path)
             return None
@@ -318,6 +323,11 @@ def _unlike_folders(plan: Plan) -> Iterator[str]:
             yield f"datasets.{name}.path: {error}; {hint}"
 
 
+def _check_names_below(path: str) -> None:
+    for file in files_below(find(path)):
+        check_name(file)
+
+
 def check_candidates(path: Path) -> None:
     """Refuse a file of negatives whose first line is none.
 
@@ -350,6 +360,9 @@ def check_first_lines(plan: Plan, where: str = "config") -> None:
         except (ValueError, OSError) as error:
             wrong.append(f"{where}: {key}: {error}")
 
+    for needed in _needed(plan):
+        if not needed.pictures:
+            look(needed.key, needed.file, partial(_check_names_below, needed.file))
     for name in plan.config.experiment.datasets:
         dataset = plan.config.datasets[name]
         if not isinstance(dataset, FileSource):

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from tessera.artifacts.files import read_json
 from tessera.artifacts.places import place
 from tessera.artifacts.run_folder import DESCRIPTION, RunFolder
-from tessera.data.files import find
+from tessera.data.files import check_name, find
 from tessera.plan.graph import Noun, Plan
 from tessera.settings.base import Settings, did_you_mean, shown_value
 from tessera.settings.kinds import Kind
@@ -69,6 +69,7 @@ def warm_start_problems(jobs: Jobs) -> Iterator[str]:
             for file in (files.model, files.items):
                 if not file.is_file():
                     raise FileNotFoundError(f"{file}: no such file, which a run to go on from has")
+                check_name(file)
             before = _earlier(files)
         except (ValueError, OSError) as error:
             yield f"{key}: {error}"

@@ -91,7 +91,7 @@ def _ids(column: pd.Series[Any]) -> list[str]:
     ids = [id_text(raw) for raw in column]
     if None in ids:
         row = ids.index(None)
-        raise ValueError(f"new items: row {row} has no id (got {column.iloc[row]!r}, expected a text or a number)")
+        raise ValueError(f"new items: row {row} has no id (got {column.tolist()[row]!r}, expected a text or a number)")
     return id_series(pl.Series("id", ids, pl.String)).to_list()
 
 

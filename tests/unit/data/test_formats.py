@@ -413,6 +413,27 @@ def json_forms() -> dict[str, str]:
     }
 
 
+@pytest.mark.parametrize("separator", ["§", "é", "^", " ", "\x01"])
+def test_any_character_separates(make: Make, write: Write, separator: str) -> None:
+    rows = [("user", "item", "t"), ("u1", '"i 1"', "1600000000"), ("u2", "i2", "1600000001")]
+    path = write("log.csv", "".join(separator.join(row) + "\n" for row in rows))
+    items = write("items.csv", 'id,title\n"i 1",A\ni2,B\n'.replace(",", separator))
+    made = make(
+        only_raw=True, source="columns", path=path, timestamp="t", separator=separator, cleaning=LOOSE,
+        items={"path": items, "id": "id", "title": "title", "separator": separator},
+    )  # fmt: skip
+    assert [row[:3] for row in made.log] == [("u1", "i 1", 1600000000), ("u2", "i2", 1600000001)]
+    assert {raw: item["title"] for raw, item in made.items.items()} == {"i 1": "A", "i2": "B"}
+    assert made.rejected == []
+
+
+@pytest.mark.parametrize("separator", ['"', "\n", "\r"])
+def test_quotes_and_line_ends_separate_nothing(separator: str) -> None:
+    for more in ({"separator": separator}, {"items": {"path": "i.csv", "id": "id", "separator": separator}}):
+        with pytest.raises(ValidationError, match=r"separator\n.*ends a line or encloses a field, and separates none"):
+            TypeAdapter[Any](Dataset).validate_python({"source": "columns", "path": "log.csv", **more})
+
+
 @pytest.mark.parametrize("form", json_forms())
 def test_forms_of_json(form: str, make: Make, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     text = json_forms()[form]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,27 @@ def test_different_ids_of_a_file_stay_apart(
         made = make(only_raw=True, **section("csv", path))
     assert ids(made) == [("1", "3"), ("1.0", "4"), ("2", "5")]
     assert "users '1.0' and '1' both stand in the log and are kept apart" in caplog.text
+
+
+@pytest.mark.parametrize(("more", "parted"), [("A12", True), ("1.5", True), ("A12", False)])
+def test_a_number_written_in_two_ways_is_told_beside_other_ids(
+    make: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture, more: str, parted: bool
+) -> None:
+    rows = ["u,7.0\nu,8.0\n", f"u,7\nu,{more}\nu,v1.0\nu,v1\n"]
+    for part, text in enumerate(rows if parted else ["".join(rows)]):
+        (tmp_path / f"part-{part}.csv").write_text(f"user,item\n{text}")
+    with caplog.at_level("WARNING", "tessera"):
+        made = make(only_raw=True, source="columns", path=str(tmp_path), cleaning=LOOSE)
+    assert [item for _, item in ids(made)] == ["7.0", "8.0", "7", more, "v1.0", "v1"]
+    assert "items '7.0' and '7' both stand in the log and are kept apart" in caplog.text
+
+
+def test_a_pair_among_many_ids_is_soon_seen(make: Callable[..., Any], write: Callable[..., str]) -> None:
+    path = write("log.csv", "user,item\nu,29999\n" + "".join(f"u,{number}.0\n" for number in range(30_000)))
+    start = time.process_time()
+    made = make(only_raw=True, source="columns", path=path, cleaning=LOOSE)
+    assert time.process_time() - start < 5
+    assert ids(made)[:2] == [("u", "29999"), ("u", "0.0")]
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])

@@ -50,6 +50,15 @@ def test_a_file_of_one_item_is_no_others(tmp_path: Path) -> None:
     assert PictureFolder(tmp_path, {"12"}).find("12") == "shoes/12.jpg"
 
 
+def test_a_folder_is_no_picture(tmp_path: Path) -> None:
+    root = folder(tmp_path / "pictures", "7.jpg/cover.txt", "a/8.png", "9.svg/x.txt", "elsewhere/x.txt")
+    (root / "10.png").symlink_to(root / "elsewhere")
+    pictures = PictureFolder(root, {"7", "8", "10"})
+    assert [pictures.find(raw_id) for raw_id in ("7", "8", "10")] == [None, "a/8.png", None]
+    assert pictures.tell()["files"] == 1
+    assert pictures.left_out == {}
+
+
 def test_several_pictures_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pictures = PictureFolder(folder(tmp_path, "a/7.jpg", "b/7.jpg", "8.png", "8.jpg"), {"7", "8"})
     assert pictures.find("7") is None

@@ -107,6 +107,46 @@ def test_homes_of_nobody() -> None:
         check_files(config(x={"source": "columns", "path": "~nobody-has-this-name/log.csv"}))
 
 
+PATTERN = "in a path is a pattern to Snakemake; rename it, or name a link to it"
+
+
+@pytest.mark.parametrize(("name", "part"), [("log {x}.csv", "{"), ("a}/log.csv", "}"), ("a/log <x_1>.csv", "<x_1>")])
+def test_patterns_in_paths_that_rules_read(name: str, part: str, write: Write, tmp_path: Path) -> None:
+    file, log = write(name, LOG), write("log.csv", LOG)
+    np.save(tmp_path / "v {x}.npy", np.ones((2, 2)))
+    wrong = config(
+        tables={"v": {"recipe": "vectors", "path": str(tmp_path / "v {x}.npy")}},
+        systems={"knows": {"items": {"table": "v"}}},
+        own={"source": "columns", "path": file},
+        items={"source": "columns", "path": log, "items": {"path": file, "id": "item"}},
+    )
+    with pytest.raises(ConfigError) as caught:
+        check_files(wrong)
+    assert str(caught.value).splitlines() == [
+        f"config: datasets.own.path: {file}: {part} {PATTERN}",
+        f"config: datasets.items.items.path: {file}: {part} {PATTERN}",
+        f"config: tables.v.path: {tmp_path / 'v {x}.npy'}: {{ {PATTERN}",
+    ]
+
+
+def test_patterns_in_the_names_of_parts(write: Write, tmp_path: Path) -> None:
+    write("parts/part-1.csv", LOG)
+    file = write("parts/part-{2}.csv", LOG)
+    wrong = config(own={"source": "columns", "path": str(tmp_path / "parts")})
+    check_files(wrong)
+    with pytest.raises(ConfigError) as caught:
+        check_first_lines(wrong)
+    assert str(caught.value) == f"config: datasets.own.path: {file}: {{ {PATTERN}"
+
+
+def test_no_rule_reads_pictures_one_by_one(write: Write, tmp_path: Path) -> None:
+    write("pictures {x}/i<a>.jpg", "")
+    images = str(tmp_path / "pictures {x}")
+    good = config(own={"source": "columns", "path": write("log <A> > <.csv", LOG), "images": images})
+    check_files(good)
+    check_first_lines(good)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -75,10 +75,18 @@ def test_parquet_by_dense_id(tmp_path: Path) -> None:
     assert vectors.ravel().tolist() == [0, 4, 3]
 
 
+@pytest.mark.parametrize("ids", [pa.array([b"7", b"8", b"\xff"]), pa.array([7, 8, 9]).cast(pa.decimal256(50, 2))])
+def test_parquet_by_raw_ids_of_rare_types(tmp_path: Path, ids: pa.Array) -> None:
+    pq.write_table(pa.table({"raw_id": ids, "embedding": [[3.0], [4.0], [5.0]]}), tmp_path / "v.parquet")
+    vectors, _ = imported(tmp_path, tmp_path / "v.parquet", ["8", "7"])
+    assert vectors.ravel().tolist() == [0, 4, 3]
+
+
 @pytest.mark.parametrize(
     ("columns", "told"),
     [
         ({"raw_id": ["a", "a"], "embedding": [[1.0], [2.0]]}, "raw_id 'a' stands 2 times"),
+        ({"item": [2, 2], "embedding": [[1.0], [2.0]]}, "item 2 stands 2 times"),
         ({"raw_id": ["y", "z"], "embedding": [[1.0], [2.0]]}, "meets 0 of 2 items .*; in the file alone: 'y', 'z'"),
         ({"raw_id": ["a", "b"], "embedding": [[1.0], [2.0, 3.0]]}, "one width; found .*row 1"),
         ({"raw_id": ["a", "b"], "embedding": [[1.0], [float("nan")]]}, "item 'b' holds NaN"),

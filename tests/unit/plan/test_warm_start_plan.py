@@ -181,6 +181,13 @@ def test_files_of_the_run_are_asked_for(before: Path) -> None:
     assert f"{ID}/model.json: describes no run of a recommender" in only
 
 
+def test_a_pattern_in_its_path_is_refused(tmp_path: Path) -> None:
+    lines = problems(leave_runs(tmp_path / "{last}/bazaar") / "runs")
+    assert lines
+    assert all(line.startswith(f"training.warm_start: {tmp_path}/{{last}}/") for line in lines)
+    assert all("{ in a path is a pattern to Snakemake" in line for line in lines)
+
+
 def test_heuristics_have_nothing_to_go_on_from(before: Path) -> None:
     lines = problems(before / "runs/popular/popular/seed-0", experiment__systems=["id"], experiment__seeds=[1])
     assert lines

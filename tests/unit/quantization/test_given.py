@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,15 @@ def test_numbers_and_an_offset(tmp_path: Path) -> None:
 def test_wrong_files_are_named(tmp_path: Path, value: Any, message: str) -> None:
     with pytest.raises(GivenCodesError, match=message):
         read(tmp_path, value, ["a", "b", "c"])
+
+
+def test_an_id_that_stands_twice_is_soon_seen(tmp_path: Path) -> None:
+    path = tmp_path / "codes.json"
+    path.write_text("{" + "".join(f'"item{number}": [1], ' for number in range(40_000)) + '"item39999": [1]}')
+    start = time.process_time()
+    with pytest.raises(GivenCodesError, match="names the id 'item39999' twice"):
+        read_codes(path)
+    assert time.process_time() - start < 5
 
 
 def test_levels_are_named_alike_for_all_items(tmp_path: Path) -> None:

@@ -204,6 +204,7 @@ def test_what_is_wrong_is_told(results: Path, tmp_path: Path) -> None:
         (pd.DataFrame({"item": ["a", None]}), "row 1 has no id"),
         (pd.DataFrame({"item": ["a", " "]}), "row 1 has no id"),
         (pd.DataFrame({"item": ["a", "nan"]}), "row 1 has no id"),
+        (pd.DataFrame({"item": [1.0, float("nan")]}), r"row 1 has no id \(got nan, expected a text or a number\)"),
         (pd.DataFrame({"item": [True, "1"]}), r"row 0 has no id \(got True, expected a text or a number\)"),
         (pd.DataFrame({"item": [901, 901.0]}, dtype=object), "'901' stands 2 times"),
         (pd.DataFrame({"item": ["a", "b", "a"]}), "'a' stands 2 times"),

@@ -61,7 +61,7 @@ def read_interactions(settings: ColumnsSource, log: RawLog) -> None:
                 json_rows(path, columns, log, encoding)
             continue
         if form == "parquet":
-            frames = parquet_frames(path, columns)
+            frames = parquet_frames(path, columns, log)
         else:
             frames = csv_frames(path, columns, read_header(path, settings.separator, encoding), log, encoding)
         for frame in frames:
@@ -176,7 +176,7 @@ def read_items_file(settings: ItemsFile, log: RawLog) -> Iterator[Item]:
                 raw_id,
                 as_title(row.get(settings.title)) if settings.title else None,
                 {name: text for name, text in texts.items() if text},
-                [str(image)] if image else [],
+                [str(image)] if image and image == image else [],  # NaN is none
             )
 
 
@@ -235,7 +235,7 @@ def _item_rows(path: Path, settings: ItemsFile, log: RawLog) -> Iterator[tuple[i
         yield from csv_records(path, wanted, [settings.id], header, log, settings.encoding)
     elif form == "parquet":
         check_columns(path, wanted, parquet_schema(path).names)
-        yield from enumerate(parquet_records(path, list(dict.fromkeys(wanted.values()))), 1)
+        yield from parquet_records(path, list(dict.fromkeys(wanted.values())), [settings.id], log)
     else:
         yield from enumerate(_json_items(path, settings, log), 1)
 

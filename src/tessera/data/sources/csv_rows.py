@@ -329,6 +329,8 @@ def csv_frames(
 def _plain(block: Block, positions: dict[str, int], careful: CarefulReader) -> pl.DataFrame | None:
     """A block in which every line is a row, save blank lines and lines with other numbers of fields; else None."""
     header = careful.header
+    if not header.separator.isascii():  # the quick reader knows separators of one byte
+        return None
     ends_open = block.data.rfind(b"\n", 0, -1) + 1
     try:
         final = parse(block.data[ends_open:-1].decode("utf-8", "replace"), header.separator)

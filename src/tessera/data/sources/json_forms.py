@@ -25,6 +25,7 @@ _PIECE = 1 << 20
 _SPACE = re.compile(r"[\s,]*")
 _NEXT_OBJECT = re.compile(r"[,\n\[]\s*(?=\{)")
 _BOM = b"\xef\xbb\xbf"
+_OBJECT = re.compile(rb'\s*\{\s*["}]')
 
 
 def json_form(path: Path, encoding: str | None = None) -> Form:
@@ -130,6 +131,12 @@ def _next_object(text: str, place: int, keys: set[str]) -> int | None:
         if isinstance(value, dict) and 2 * len(keys & set(value)) >= len(keys):
             return start.end()
     return None
+
+
+def begins_with_object(path: Path, encoding: str | None = None) -> bool:
+    """Whether a file begins as an object of JSON does; whether it goes on so is another question."""
+    with open_bytes(path, encoding) as file:
+        return _OBJECT.match(file.read(4096).removeprefix(_BOM)) is not None
 
 
 def is_histories(value: Mapping[str, Any], user: str, item: str) -> bool:

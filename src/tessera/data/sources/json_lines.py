@@ -16,9 +16,8 @@ from tessera.data.blocks import BLOCK_BYTES, Block, as_block
 from tessera.data.files import DataFileError
 from tessera.data.identifiers import id_text, may_be_id
 from tessera.data.log import RawLog
-from tessera.data.packed import open_bytes
 from tessera.data.sources.csv_rows import is_whole, whole
-from tessera.data.sources.json_forms import is_histories, json_blocks
+from tessera.data.sources.json_forms import begins_with_object, is_histories, json_blocks
 from tessera.data.sources.typed_lines import TypedLines
 from tessera.settings.base import did_you_mean
 
@@ -92,14 +91,13 @@ def json_rows(path: Path, columns: Mapping[str, str], log: RawLog, encoding: str
     """
     schema = json_schema(path, columns, encoding)
     typed = TypedLines(path, columns, schema, log)
-    reader = _Reader(path, schema, log)
+    reader = _Reader(path, columns, schema, log)
     for block in json_blocks(path, ROWS_BYTES, encoding):
         if typed.take(block):
             continue
         typed.flush()
         for frame in reader.parse(block):
-            renamed = frame.select("line", **{name: pl.col(key) for name, key in columns.items()})
-            log.add(renamed, path, _line_text(block))
+            log.add(frame, path, _line_text(block))
     typed.flush()
 
 
@@ -129,9 +127,8 @@ def first_objects(path: Path, encoding: str | None = None) -> list[dict[str, Any
 
 def holds_histories(path: Path, encoding: str | None = None, user: str = "user", item: str = "item") -> bool:
     """Whether a file holds lists of items by user (`{user: [item, ...]}`), and not rows with these two keys."""
-    with open_bytes(path, encoding) as file:
-        if not file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
-            return False
+    if not begins_with_object(path, encoding):
+        return False
     first = first_objects(path, encoding)[:1]
     return bool(first) and is_histories(first[0], user, item)
 
@@ -185,26 +182,29 @@ def _lone(data: bytes) -> bool:
 
 
 class _Reader:
-    """Turns blocks into frames of the wanted keys and `line`."""
+    """Turns blocks into frames of `line` and the columns, each from its key."""
 
-    def __init__(self, path: Path, schema: dict[str, Any], log: RawLog) -> None:
-        self.path, self.log = path, log
+    def __init__(self, path: Path, columns: Mapping[str, str], schema: dict[str, Any], log: RawLog) -> None:
+        self.path, self.columns, self.log = path, columns, log
         self._times = [key for key, dtype in schema.items() if dtype == pl.Int64]
         self.schema = {key: pl.String if key in self._times else dtype for key, dtype in schema.items()}
         self._flat = _flat(self.schema)
+        self._quoted = [json.dumps(key, ensure_ascii=False).encode() for key in schema]
 
     def parse(self, block: Block) -> Iterator[pl.DataFrame]:
         """Frames in the order of the lines."""
         try:
             # halves of characters would be left out without a word
             halves = b"\\u" in block.data and _lone(block.data)
-            frame = None if halves else pl.read_ndjson(block.data, schema=self.schema)
+            frame = None if halves or self._repeats(block) else pl.read_ndjson(block.data, schema=self.schema)
         except pl.exceptions.PolarsError:
             frame = None
         if frame is not None and (any(_no_numbers(frame[key]) for key in self._times) or self._nested(block, frame)):
             frame = None
         if frame is not None and frame.height == block.lines:
-            yield frame.with_row_index("line", offset=block.first).with_columns(pl.col("line").cast(pl.Int64))
+            # a key may be called `line`, too
+            named = frame.select(**{name: pl.col(key) for name, key in self.columns.items()})
+            yield named.with_row_index("line", offset=block.first).with_columns(pl.col("line").cast(pl.Int64))
         elif block.lines <= FEW_LINES:
             yield self._one_by_one(block)
         else:
@@ -214,6 +214,10 @@ class _Reader:
             head = as_block(block.first, block.data[:half])
             yield from self.parse(head)
             yield from self.parse(as_block(block.first + head.lines, block.data[half:]))
+
+    def _repeats(self, block: Block) -> bool:
+        """Whether a key may stand twice in an object: the last one counts, and in frames it would be the first."""
+        return any(block.data.count(key) > block.lines for key in self._quoted)
 
     def _nested(self, block: Block, frame: pl.DataFrame) -> bool:
         """Whether an object, a list or a boolean stands where a text or a number should: in a frame it is a text."""
@@ -227,16 +231,17 @@ class _Reader:
         return False
 
     def _one_by_one(self, block: Block) -> pl.DataFrame:
-        rows: list[dict[str, Any]] = []
+        rows: list[tuple[Any, ...]] = []
         for line, raw in enumerate(block.data.split(b"\n")[:-1], block.first):
             if not raw.strip():
                 continue
             try:
                 record = parse_line(raw)
-                rows.append({"line": line, **{key: self._value(key, record.get(key)) for key in self.schema}})
+                rows.append((line, *(self._value(key, record.get(key)) for key in self.columns.values())))
             except BadLine as error:
                 self.log.reject(self.path, line, str(error), raw.decode("utf-8", "replace"))
-        return pl.DataFrame(rows, schema={"line": pl.Int64, **self.schema})
+        types = {name: self.schema[key] for name, key in self.columns.items()}
+        return pl.DataFrame(rows, {"line": pl.Int64, **types}, orient="row")
 
     def _value(self, key: str, value: Any) -> Any:
         dtype = self.schema[key]
@@ -257,6 +262,8 @@ class _Reader:
         if dtype == pl.String and key not in self._times:
             # the text that numbers get in blocks, so that one bad line changes no other
             return value if isinstance(value, str) else id_text(value)
+        if isinstance(value, str) and not value.strip() and key not in self._times:
+            return None
         try:
             number = float(value)
         except ValueError:

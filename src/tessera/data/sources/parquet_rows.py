@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import polars as pl
@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from tessera.data.files import DataFileError
+from tessera.data.log import RawLog
 from tessera.data.packed import head
+from tessera.data.sources.arrow_columns import Decoded, decoded, is_list, plain, without_zone
 from tessera.data.sources.csv_rows import check_columns
 
 MAGIC = b"PAR1"
@@ -77,9 +79,9 @@ def check_types(path: Path, columns: Mapping[str, str], schema: pa.Schema, lists
     check_columns(path, dict(columns), schema.names)
     for name, column in columns.items():
         kind = schema.field(column).type
-        inner = _plain(kind)
-        if lists and name == "item" and _is_list(inner):
-            inner = _plain(inner.value_type)
+        inner = plain(kind)
+        if lists and name == "item" and is_list(inner):
+            inner = plain(inner.value_type)
         text = pt.is_string(inner) or pt.is_large_string(inner) or pt.is_binary(inner) or pt.is_large_binary(inner)
         number = pt.is_integer(inner) or pt.is_floating(inner) or pt.is_decimal(inner)
         moment = name == "timestamp" and (pt.is_timestamp(inner) or pt.is_date(inner))
@@ -88,55 +90,74 @@ def check_types(path: Path, columns: Mapping[str, str], schema: pa.Schema, lists
             raise DataFileError(f"{path}: column {column!r} (for {name}) holds {kind}, expected {expected}")
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind))
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """The type of the values, where they stand in a dictionary (categorical columns)."""
-    return kind.value_type if pt.is_dictionary(kind) else kind
-
-
-def _decoded(column: pa.Array) -> pa.Array:
-    """A column without dictionaries, lists of a fixed size and bytes that are texts."""
-    if pt.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pt.is_fixed_size_list(column.type) or (_is_list(column.type) and pt.is_dictionary(column.type.value_type)):
-        column = column.cast(pa.large_list(_plain(column.type.value_type)))
-    if pt.is_binary(column.type) or pt.is_large_binary(column.type):
-        column = column.cast(pa.large_string())
-    return column
-
-
-def parquet_frames(path: Path, columns: Mapping[str, str]) -> Iterator[pl.DataFrame]:
+def parquet_frames(path: Path, columns: Mapping[str, str], log: RawLog) -> Iterator[pl.DataFrame]:
     """The wanted columns as frames with `line`, the number of the row from 1.
 
     Args:
-        columns: name in the frame -> name in the file.
+        columns: name in the frame -> name in the file. Bytes that are no text make a row a rejected one.
     Raises:
         DataFileError: the file is damaged, or a column is missing or of a wrong type.
     """
     check_types(path, columns, parquet_schema(path))
-    line = 1
     for batch in _batches(path, list(dict.fromkeys(columns.values()))):
-        frame = pl.DataFrame({name: pl.from_arrow(_decoded(batch.column(column))) for name, column in columns.items()})
-        yield frame.with_row_index("line", offset=line).with_columns(pl.col("line").cast(pl.Int64))
-        line += frame.height
+        frame = pl.DataFrame(
+            {name: pl.from_arrow(without_zone(batch.columns[column])) for name, column in columns.items()}
+        )
+        frame = frame.with_row_index("line", offset=batch.first).with_columns(pl.col("line").cast(pl.Int64))
+        broken = batch.broken(columns)
+        for row, name in broken.items():
+            shown = " ".join("" if value is None else str(value) for value in frame.row(row)[1:])
+            log.reject(path, batch.first + row, f"{name} is not utf-8 text", shown)
+        yield frame.filter(~pl.col("line").is_in([batch.first + row for row in broken])) if broken else frame
 
 
-def _batches(path: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
+class _Batch(NamedTuple):
+    """Rows of a file."""
+
+    first: int
+    """Number of the first of them, from 1."""
+    columns: dict[str, pa.Array]
+    without_text: dict[str, list[int]]
+    """Columns in which bytes are no text -> the rows, from 0."""
+
+    def broken(self, columns: Mapping[str, str]) -> dict[int, str]:
+        """The rows with bytes that are no text in one of the columns, and what it is for."""
+        rows: dict[int, str] = {}
+        for name, column in columns.items():
+            rows = dict.fromkeys(self.without_text.get(column, ()), name) | rows
+        return dict(sorted(rows.items()))
+
+
+def _batches(path: Path, names: list[str]) -> Iterator[_Batch]:
     constants = folder_values(path)
+    first = 1
     with _named(path):
-        file = pq.ParquetFile(path)
+        # the old form of times, a day and nanoseconds, reaches further than nanoseconds in 64 bits do
+        file = pq.ParquetFile(path, coerce_int96_timestamp_unit="us")
         own = [name for name in names if name in file.schema_arrow.names]
         for batch in file.iter_batches(columns=own):
+            columns = {name: decoded(batch.column(name)) for name in own}
             for name in names:
                 if name not in own:
-                    batch = batch.append_column(name, pa.repeat(constants[name], batch.num_rows))
-            yield batch
+                    columns[name] = Decoded(pa.repeat(constants[name], batch.num_rows), [])
+            broken = {name: column.broken for name, column in columns.items() if column.broken}
+            yield _Batch(first, {name: column.column for name, column in columns.items()}, broken)
+            first += batch.num_rows
 
 
-def parquet_records(path: Path, names: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows of a file by name."""
+def parquet_records(
+    path: Path, names: list[str], ids: Collection[str], log: RawLog
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number, from 1, and fields by name of every row.
+
+    Args:
+        ids: columns in which bytes that are no text make a row a rejected one; elsewhere they are replaced.
+    """
     for batch in _batches(path, names):
-        yield from batch.to_pylist()
+        broken = batch.broken({name: name for name in ids})
+        rows = pa.RecordBatch.from_pydict(batch.columns).to_pylist()
+        for row, fields in enumerate(rows):
+            if row in broken:
+                log.reject(path, batch.first + row, f"{broken[row]} is not utf-8 text", str(fields))
+            else:
+                yield batch.first + row, fields

@@ -16,8 +16,7 @@ from tessera.data.blocks import blocks, lines
 from tessera.data.files import DataFileError, find
 from tessera.data.log import Item, RawLog
 from tessera.data.packed import text_form
-from tessera.data.sources.json_forms import json_histories
-from tessera.data.sources.json_lines import holds_histories
+from tessera.data.sources.json_forms import begins_with_object, json_histories
 from tessera.data.sources.text_rows import text_lines
 from tessera.settings.sources.sequences import SequencesSource
 
@@ -25,7 +24,7 @@ from tessera.settings.sources.sequences import SequencesSource
 def read_interactions(settings: SequencesSource, log: RawLog) -> None:
     """Hand the histories over, and the held-out items of `targets` behind them as test rows."""
     path = find(settings.path, settings.sha256)
-    if holds_histories(path, settings.encoding):
+    if begins_with_object(path, settings.encoding):
         if settings.targets is not None:
             raise DataFileError(f"{path}: holds lists by user as JSON, which take no `targets`")
         json_histories(path, log, settings.encoding)

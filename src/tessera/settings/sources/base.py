@@ -95,6 +95,14 @@ def _is_encoding(value: str | None) -> str | None:
     return value
 
 
+def _separates(value: str) -> str:
+    if value in '"\r\n':
+        raise ValueError(f"{value!r} ends a line or encloses a field, and separates none; expected a character like ;")
+    return value
+
+
+Separator = Annotated[str, Field(min_length=1, max_length=1), AfterValidator(_separates)]
+"""What stands between the fields of a text table: one character."""
 Encoding = Annotated[str | None, AfterValidator(_is_encoding)]
 
 
@@ -166,7 +174,7 @@ class ItemsFile(Settings):
     """Columns that become attributes, in this order."""
     image: str | None = None
     """Column of the picture's file name, relative to `images`."""
-    separator: str | None = Field(None, min_length=1, max_length=1)
+    separator: Separator | None = None
     """Separator of a text table; null takes the most frequent of tab, comma, semicolon and | in its first line."""
     encoding: Encoding = None
     """Encoding of a text file, as Python names it; null tells it from the file (UTF-8, UTF-16, Latin-1)."""

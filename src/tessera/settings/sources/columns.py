@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from tessera.settings.base import did_you_mean
 from tessera.settings.datasets import SessionsByGap
-from tessera.settings.sources.base import FileSource
+from tessera.settings.sources.base import FileSource, Separator
 
 if TYPE_CHECKING:
     from tessera.settings.config import Config
@@ -31,7 +31,7 @@ class ColumnsSource(FileSource):
     """Column of the rating."""
     split_column: str | None = None
     """Column of the part (train, valid, test or 0, 1, 2), for `split: {kind: given}`."""
-    separator: str | None = Field(None, min_length=1, max_length=1)
+    separator: Separator | None = None
     """Separator of a text table; null takes the most frequent of tab, comma, semicolon and | in its first line."""
 
     @model_validator(mode="after")
