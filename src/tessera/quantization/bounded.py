@@ -110,8 +110,8 @@ def complete(distances: np.ndarray, most: int, owner: np.ndarray, prices: np.nda
         movers[column] = held[costs.argmin(0)]
         moves[column] = costs.min(0)
 
-    for column in np.flatnonzero(room == 0):
-        look(column)
+    for full in np.flatnonzero(room == 0).tolist():
+        look(full)
     for row in waiting:
         reached, before = _shortest(distances[row] + prices, np.maximum(moves + prices - prices[:, None], 0.0))
         end = int(np.where(room > 0, reached, np.inf).argmin())

@@ -93,5 +93,5 @@ def standard(vectors: Tensor, widths: Sequence[int]) -> Standard:
     variance = (vectors.double() - mean).square().mean(0)
     share = vectors.shape[1] / len(widths)
     tables = torch.split(variance, list(widths))
-    scales = [(table.sum() / share).sqrt().clamp(min=1e-12).expand(len(table)) for table in tables]
-    return Standard(mean.float(), torch.cat(scales).float())
+    scales = torch.cat([(table.sum() / share).sqrt().expand(len(table)) for table in tables]).float()
+    return Standard(mean.float(), torch.where(scales > 0, scales, 1.0))
