@@ -349,6 +349,8 @@ def check_first_lines(plan: Plan, where: str = "config") -> None:
                 check()
         except (ValueError, OSError) as error:
             wrong.append(f"{where}: {key}: {error}")
+        except RecursionError:
+            wrong.append(f"{where}: {key}: {file}: is nested too deeply")
 
     for name in plan.config.experiment.datasets:
         dataset = plan.config.datasets[name]
