@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +31,14 @@ def read_codes(source: Path) -> tuple[list[str], np.ndarray]:
     Raises:
         GivenCodesError: it is no such JSON, or codes are missing, are no numbers or too large ones.
     """
+    with _not_too_deep(source):
+        return _read(source)
+
+
+def _read(source: Path) -> tuple[list[str], np.ndarray]:
     try:
         pairs = json.loads(source.read_text(encoding="utf-8-sig"), object_pairs_hook=_Pairs)
-    except (ValueError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise GivenCodesError(f"{source}: is no JSON ({error})") from None
     if not isinstance(pairs, _Pairs) or not pairs:
         raise GivenCodesError(f"{source}: {_EXPECTED}")
@@ -63,6 +70,11 @@ def check_codes(source: Path) -> None:
     Raises:
         GivenCodesError: so it is.
     """
+    with _not_too_deep(source):
+        _check(source)
+
+
+def _check(source: Path) -> None:
     try:
         with source.open(encoding="utf-8-sig") as file:
             start = file.read(_LOOKED_AT).lstrip()
@@ -78,6 +90,15 @@ def check_codes(source: Path) -> None:
         return  # damaged, or longer than what was read: told by the job, with its place
     if isinstance(raw, str):
         _codes(source, raw, value)
+
+
+@contextmanager
+def _not_too_deep(source: Path) -> Iterator[None]:
+    """Refuse what is nested more deeply than Python follows, be it where it is read or where it is shown."""
+    try:
+        yield
+    except RecursionError:
+        raise GivenCodesError(f"{source}: {_EXPECTED}, but it is nested too deeply") from None
 
 
 class _Pairs(list[tuple[str, Any]]):

@@ -10,6 +10,7 @@ from scipy import sparse
 from tessera.artifacts.logs import log
 from tessera.data.cooccurrence import cooccurrence
 from tessera.data.dataset import Dataset
+from tessera.data.directions import unit_rows
 from tessera.settings.recipes.crrl import CRRLTable
 
 MAX_HISTORY = 1000
@@ -79,7 +80,7 @@ class Candidates:
         """
         rows = np.arange(len(self.anchors))
         candidates, weights, open_ = self._begun(rows)
-        unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        unit = unit_rows(vectors)
         column = np.full(self.counts.shape[1], -1)
         column[self.eligible] = np.arange(len(self.eligible))
         anchors = min(_BLOCK, max(1, _CELLS // len(unit)))

@@ -12,6 +12,7 @@ import torch
 from tessera.artifacts.logs import log
 from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.artifacts.tables import ArtifactError
+from tessera.data.directions import unit_rows
 from tessera.data.principal import centred_blocks, principal_directions
 from tessera.settings.recipes.base import Finish
 
@@ -90,8 +91,7 @@ def finish(vectors: Vectors, settings: Finish, components: Components | None = N
     components = components or fit(vectors, settings)
     rows = np.asarray(vectors, np.float64) if components is None else components.of(vectors)
     if settings.l2:
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        rows = rows / np.where(lengths == 0, 1, lengths)
+        rows = unit_rows(rows)
     return rows.astype(np.float32)
 
 

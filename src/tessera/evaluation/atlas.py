@@ -58,7 +58,8 @@ def layout(vectors: np.ndarray, method: Method) -> Floats:
     flat = np.zeros((len(vectors), 2), np.float32)
     if len(vectors) < 2:
         return flat
-    unit = normalize(vectors.astype(np.float64))
+    # below some 1e-15 rows would stay as they are; a power of two changes no digit
+    unit = normalize(np.ldexp(vectors.astype(np.float64), -np.frexp(np.abs(vectors).max())[1]))
     if np.ptp(unit, axis=0).max() < 1e-9:  # all at one point
         return flat
     used = used_method(method, len(unit))

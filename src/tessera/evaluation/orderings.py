@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera.data.dataset import Dataset
+from tessera.data.directions import unit_rows
 
 USERS = 2000
 """Users that are looked at, at most."""
@@ -100,6 +101,6 @@ def _distances(vectors: np.ndarray, target: int, history: Ints, distance: str) -
     """(n,) of each item to the target. Differences and not a Gram matrix: items with equal vectors must tie exactly."""
     rows = vectors[np.append(history, target)].astype(np.float64)
     if distance == "cosine":
-        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        rows = unit_rows(rows)
     distances: NDArray[np.float64] = np.square(rows[:-1] - rows[-1]).sum(1)
     return distances

@@ -21,6 +21,7 @@ from tessera.artifacts.tables import describe, read_item_table, read_table
 from tessera.data.bazaar.hidden import true_attributes
 from tessera.data.cooccurrence import cooccurrence
 from tessera.data.dataset import load_dataset
+from tessera.data.directions import unit_rows
 from tessera.evaluation.groups import item_groups
 from tessera.evaluation.nearest import MOST_DENSE, nearest
 from tessera.evaluation.probes import describe_probes
@@ -40,13 +41,6 @@ _BLOCK = 2**24
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
-
-
-def unit_rows(vectors: np.ndarray) -> Floats:
-    """(n, dim) rows scaled to length one; rows of zeros stay zeros."""
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    unit: Floats = (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
-    return unit
 
 
 def effective_rank(vectors: np.ndarray) -> float:
@@ -212,7 +206,7 @@ def describe_table(
     description: dict[str, Any] = {"items": len(items), "catalogue": len(present) - 1, "dim": vectors.shape[1]}
     if len(items) < 2:
         return {**description, "neighbours": {}}
-    unit = unit_rows(vectors)
+    unit = unit_rows(vectors.astype(np.float64)).astype(np.float32)
     anchors = np.arange(len(items))
     if len(items) > MOST_ANCHORS:
         anchors = np.sort(np.random.default_rng(0).choice(len(items), MOST_ANCHORS, replace=False))

@@ -359,6 +359,8 @@ def check_first_lines(plan: Plan, where: str = "config") -> None:
                 check()
         except (ValueError, OSError) as error:
             wrong.append(f"{where}: {key}: {error}")
+        except RecursionError:
+            wrong.append(f"{where}: {key}: {file}: is nested too deeply")
 
     for needed in _needed(plan):
         if not needed.pictures:

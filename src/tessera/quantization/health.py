@@ -90,7 +90,7 @@ def residual_ratios(latent: np.ndarray, codebooks: Sequence[np.ndarray], codes: 
         codes: (n, levels or more).
     """
     left = latent.astype(np.float64)
-    whole = max(float(np.linalg.norm(left)), 1e-12)
+    whole = float(np.linalg.norm(left)) or 1.0  # zeros leave nothing
     ratios = []
     for level, codebook in enumerate(codebooks):
         left = left - codebook[codes[:, level]]
@@ -118,16 +118,16 @@ def describe_reconstruction(vectors: np.ndarray, decoded: np.ndarray, seed: int 
         by_chance += _cosines(vectors[mine].astype(np.float64), decoded[others].astype(np.float64))
     return {
         "mse": error / vectors.size,
-        "unexplained": error / max(spread, 1e-12),
+        "unexplained": error / spread if spread else 0.0,
         "cosine": cosine / len(vectors),
         "cosine_by_chance": by_chance / len(vectors),
     }
 
 
 def _cosines(first: np.ndarray, second: np.ndarray) -> float:
-    """The sum of the cosines of rows."""
+    """The sum of the cosines of rows; that of a row of zeros is 0."""
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    return float((np.einsum("nd,nd->n", first, second) / np.maximum(norms, 1e-12)).sum())
+    return float((np.einsum("nd,nd->n", first, second) / np.where(norms == 0, 1, norms)).sum())
 
 
 def describe_meaning(codes: Ints, part: Part, labels: Mapping[str, Ints]) -> dict[str, list[dict[str, float]]]:

@@ -58,6 +58,9 @@ def losses(passed: list[Passed], settings: MMRQVAE, names: Sequence[str]) -> Los
     Items that lack a part count nowhere in its losses, nor in its alignment.
     """
     clouds = pairs = codes = passed[0].x.new_zeros(())
+    if all(len(part.x) < LEAST for part in passed):
+        # a batch that compares nothing still has a loss to give
+        pairs = sum((part.made.float().sum() * 0 for part in passed), pairs)
     cosines: Losses = {}
     for name, part in zip(names, passed, strict=True):
         if len(part.x) < LEAST:

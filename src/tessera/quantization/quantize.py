@@ -17,7 +17,7 @@ from tessera.artifacts.tables import ArtifactError, describe
 from tessera.data.dataset import load_dataset
 from tessera.quantization.base import Codes, Fitted, Quantizer
 from tessera.quantization.conflicts import Resolved, resolve
-from tessera.quantization.vectors import PartVectors, read_parts
+from tessera.quantization.vectors import PartVectors, read_parts, refuse_alike
 from tessera.settings.kinds import implementation
 from tessera.settings.quantizers.base import Codes as CodeSettings
 from tessera.settings.quantizers.base import QuantizerSettings
@@ -75,7 +75,7 @@ def fit_items(
     """(n,) items that a quantiser is fitted to: those of any part; with vectors of a run, those ever trained on.
 
     Raises:
-        ArtifactError: a part has fewer of them than codes to choose from.
+        ArtifactError: a part has fewer of them than codes to choose from, or one vector for all of them.
     """
     taking = np.logical_or.reduce([part.present for part in parts])
     if any("run" in describe(path)["inputs"] for path in tables.values()):
@@ -84,12 +84,18 @@ def fit_items(
         if cold:
             log.info("%d items without a training interaction get codes, but the quantiser is not fitted to them", cold)
     for part in parts:
-        count = int((part.present & taking).sum())
+        count, every = int((part.present & taking).sum()), int(part.present.sum())
+        if count < 2:
+            raise ArtifactError(
+                f"semantic IDs of {part.name}: {count} of {every:,} items have a training interaction, and codes are "
+                "fitted to these; expected 2 or more"
+            )
         if count < most:
             raise ArtifactError(
                 f"semantic IDs of {part.name}: {count} items to fit {most} codes a level; set codes to {count} or fewer"
             )
         log.info("%s: fitted to %d of %d items", part.name, count, len(train_counts) - 1)
+    refuse_alike(parts, tables, taking)
     return np.flatnonzero(taking)
 
 

@@ -40,24 +40,51 @@ def read_parts(tables: Mapping[str, Path], count: int, together: bool) -> list[P
         count: items of the catalogue.
         together: all tables side by side in one part, of the items that have a row in each; otherwise a part a table.
     Raises:
-        ArtifactError: a file is no item table of this catalogue, holds NaN or infinity, or the same vector everywhere.
+        ArtifactError: a file is no item table of this catalogue, holds NaN or infinity, or the same vector everywhere;
+            or tables side by side have hardly an item in common.
     """
     parts = []
     for name, path in tables.items():
         vectors, present = read_item_table(path, count)
         if not present.any():
             raise ArtifactError(f"{path}: has no row; nothing to quantise")
-        rows = vectors[present]
-        if (rows == rows[0]).all():
-            raise ArtifactError(f"{path}: every item has the same vector; nothing to quantise")
+        _refuse_alike(path, vectors[present], "every item has")
         parts.append(PartVectors(name, vectors, present, (vectors.shape[1],)))
     if not together or len(parts) == 1:
         return parts
     present = np.logical_and.reduce([part.present for part in parts])
+    if present.sum() < 2:
+        counts = ", ".join(f"{part.name} has {int(part.present.sum()):,}" for part in parts)
+        raise ArtifactError(
+            f"semantic IDs of {'+'.join(tables)}: tables side by side have {present.sum()} items in common ({counts}); "
+            "expected 2 or more"
+        )
     joined = np.concatenate([part.vectors for part in parts], 1)
     joined[~present] = 0.0
     widths = tuple(width for part in parts for width in part.widths)
     return [PartVectors("+".join(tables), joined, present, widths)]
+
+
+def refuse_alike(parts: Sequence[PartVectors], tables: Mapping[str, Path], fitting: NDArray[np.bool_]) -> None:
+    """Refuse tables that say the same of all items that a quantiser is fitted to.
+
+    Args:
+        parts: what `read_parts` made of the tables.
+        tables: name -> file.
+        fitting: (items + 1,) items that are fitted to, of those that a part has.
+    Raises:
+        ArtifactError: so it is.
+    """
+    paths = iter(tables.values())
+    for part in parts:
+        rows = part.vectors[part.present & fitting]
+        for table in np.split(rows, np.cumsum(part.widths)[:-1], axis=1):
+            _refuse_alike(next(paths), table, f"all {len(rows):,} items that codes are fitted to have")
+
+
+def _refuse_alike(path: Path, rows: NDArray[np.float32], who: str) -> None:
+    if (rows == rows[0]).all():
+        raise ArtifactError(f"{path}: {who} the same vector; nothing to quantise")
 
 
 @dataclass(frozen=True)
@@ -93,5 +120,5 @@ def standard(vectors: Tensor, widths: Sequence[int]) -> Standard:
     variance = (vectors.double() - mean).square().mean(0)
     share = vectors.shape[1] / len(widths)
     tables = torch.split(variance, list(widths))
-    scales = [(table.sum() / share).sqrt().clamp(min=1e-12).expand(len(table)) for table in tables]
-    return Standard(mean.float(), torch.cat(scales).float())
+    scales = torch.cat([(table.sum() / share).sqrt().expand(len(table)) for table in tables]).float()
+    return Standard(mean.float(), torch.where(scales > 0, scales, 1.0))

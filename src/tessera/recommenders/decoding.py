@@ -109,7 +109,7 @@ def item_scores(leaves: Tensor, trie: CodeTrie) -> Tensor:
     return torch.where(reached, scores, lowest - 1)
 
 
-def keep_share(scores: Tensor, special: Tensor, share: float) -> Tensor:
+def keep_share(scores: Tensor, reached: Tensor, special: Tensor, share: float) -> Tensor:
     """Scores (batch, items) in which special items that were reached take at least a share of every list.
 
     The c-th best of them comes after at most c (1 - share) / share others (TIGER, section 4.3: at most a share epsilon
@@ -119,10 +119,10 @@ def keep_share(scores: Tensor, special: Tensor, share: float) -> Tensor:
 
     Args:
         scores: see `item_scores`.
+        reached: (batch, items) which items were reached; see `reached_items`.
         special: (items,) which items.
         share: above 0 and below 1.
     """
-    lowest = scores.amin(1, keepdim=True)
     order = scores[:, special].argsort(dim=1, descending=True, stable=True)
     mine = scores[:, special].gather(1, order)
     others = scores[:, ~special].sort(dim=1, descending=True).values
@@ -139,8 +139,8 @@ def keep_share(scores: Tensor, special: Tensor, share: float) -> Tensor:
     # just below the last item that may come before, and below the special one before it
     turn = torch.arange(mine.shape[1], device=scores.device)
     raised = _from_steps((_steps(above) - 1 + turn).cummin(1).values - turn, above.dtype)
-    mine = torch.where(mine > lowest, torch.maximum(mine, raised), mine)
     indices = special.nonzero()[:, 0][order]
+    mine = torch.where(reached.gather(1, indices), torch.maximum(mine, raised), mine)
     return scores.scatter(1, indices, mine)
 
 

@@ -10,6 +10,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from tessera.artifacts.logs import log
+from tessera.data.directions import unit_rows
 from tessera.evaluation.nearest import nearest
 from tessera.recommenders.inputs import RunInputs, Table
 
@@ -68,8 +69,7 @@ def similar_items(vectors: Tensor, present: Tensor, count: int) -> Neighbours:
         return Neighbours(items, weights)
     rows = vectors[ids].float().cpu().numpy()
     rows = rows - rows.mean(0, dtype=np.float64).astype(np.float32)
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    near, cosines = nearest(rows, np.arange(len(rows)), count)
+    near, cosines = nearest(unit_rows(rows), np.arange(len(rows)), count)
     items[ids, : near.shape[1]] = ids[near]
     weights[ids, : near.shape[1]] = np.maximum(cosines, 0)
     return Neighbours(items, weights)

@@ -605,6 +605,15 @@ def test_lists_that_are_empty_or_hold_more_than_ids(form: str, make: Make, write
     assert all(reason.startswith(why) for reason in reasons.values())
 
 
+def test_a_list_that_is_nested_too_deeply_is_one_rejected_row(make: Make, write: Write) -> None:
+    rows = [*(f'g{n},"[1, 2]"' for n in range(70)), "deep," + "[" * 20_000 + "]" * 20_000]
+    made = make(
+        only_raw=True, source="columns", path=write("lists.csv", "\n".join(["user,item", *rows])), cleaning=LOOSE
+    )
+    assert len(made.log) == 140
+    assert [(line, why) for _, line, why, _ in made.rejected] == [(72, "item is no list like the others")]
+
+
 def test_a_history_that_holds_lists_is_no_list_of_items(make: Make, write: Write) -> None:
     text = 'user_id,history_item_id,item_id\nu,[1],2\nv,"[[1], 2]",3\nw,"[True, 2]",3\nx,[],3\n'
     path = Path(write("one/train/x.csv", text)).parents[1]

@@ -246,6 +246,10 @@ def extended(write: Write, **more: Any) -> Plan:
         ('{"a": "1"}', "id 'a' has \"1\", expected a list of codes"),
         ('{"a": ["x"]}', "id 'a' has the code 'x', expected a number from 0"),
         (b"\xff\xfe", "is no JSON"),
+        (
+            '{"a": ' + "[" * 60_000,
+            "codes.json: expected one object of raw item ids to lists of codes, but it is nested",
+        ),
     ],
 )
 def test_first_codes_of_a_file(write: Write, text: str | bytes, said: str) -> None:
@@ -260,6 +264,21 @@ def test_first_codes_of_a_file(write: Write, text: str | bytes, said: str) -> No
     assert said in str(caught.value)
     more["semantic_ids"]["mine"]["path"] = write("good.json", '{"a": ["<a_1>", "<b_2>"], "b": ' + "[1, 2]}" + " " * 100)
     check_first_lines(extended(write, **more))
+
+
+def test_a_check_that_follows_a_file_too_deep_is_one_line(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def follows(path: Path) -> None:
+        follows(path)
+
+    monkeypatch.setattr("tessera.quantization.given.check_codes", follows)
+    more = {
+        "semantic_ids": {"mine": {"quantizer": "given", "path": write("codes.json", "{}")}},
+        "systems": {"t": {"recommender": "tiger", "semantic_ids": "mine"}},
+        "experiment": {"datasets": ["own"], "systems": ["t"]},
+        "significance": {},
+    }
+    with pytest.raises(ConfigError, match=r"semantic_ids\.mine\.path: .*codes\.json: is nested too deeply"):
+        check_first_lines(extended(write, **more))
 
 
 def test_lists_of_ids_and_negatives(write: Write) -> None:

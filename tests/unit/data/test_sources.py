@@ -124,6 +124,14 @@ def test_amazon_2023(make: Callable[..., Any], write: Callable[..., str]) -> Non
     assert made.items["P"]["image"] == "2.jpg"
 
 
+def test_details_that_are_nested_too_deeply_stay_a_text(make: Callable[..., Any], write: Callable[..., str]) -> None:
+    row = {"rating": 4.0, "parent_asin": "P", "user_id": "U", "timestamp": 1_588_687_728_923}
+    product = {"parent_asin": "P", "title": "T", "details": '{"Size": ' + "[" * 20_000 + "]" * 20_000 + "}"}
+    files = {"path": write("r.jsonl", jsonl(row)), "metadata": write("m.jsonl", jsonl(product))}
+    made = make(only_raw=True, source="amazon_2023", **files)
+    assert made.items["P"]["attributes"]["details"].startswith('{"Size": [[[')
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_what_a_product_page_counts_of_sales_and_reviews_is_no_text(
     packed: bool, make: Callable[..., Any], write: Callable[..., str]

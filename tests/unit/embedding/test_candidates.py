@@ -124,6 +124,8 @@ def test_hard_negatives_are_the_most_alike_that_never_cooccur(monkeypatch: pytes
         vectors[5] = vectors[4]  # a tie
         items, weights = found.nearest(vectors, np.arange(len(found.eligible)))
         check_rows(found, items, weights, 2)
+        scaled = found.nearest(vectors * np.float32(2**-60), np.arange(len(found.eligible)))
+        np.testing.assert_array_equal(scaled[0], items)  # whatever the table's scale is
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         place = {int(item): row for row, item in enumerate(found.eligible)}
         for anchor, row, weight in zip(found.anchors, items, weights, strict=True):

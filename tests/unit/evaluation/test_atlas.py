@@ -71,6 +71,7 @@ def test_like_items_lie_near_and_always_in_the_same_place(method: atlas.Method) 
     np.testing.assert_array_equal(points, layout(rows.copy(), method))
     # the length of a row tells nothing: coordinates are of directions
     np.testing.assert_array_equal(points, layout(rows * 4, method))
+    np.testing.assert_array_equal(points, layout(rows * 2.0**-70, method))
     distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
     np.fill_diagonal(distance, np.inf)
     assert (label[distance.argmin(1)] == label).mean() > 0.97

@@ -6,9 +6,10 @@ import faiss
 import numpy as np
 import pytest
 
+from tessera.data.directions import unit_rows
 from tessera.evaluation import representations
 from tessera.evaluation.nearest import nearest, one_thread
-from tessera.evaluation.representations import neighbours_and_uniformity, unit_rows
+from tessera.evaluation.representations import neighbours_and_uniformity
 
 
 def table(n: int = 3000, dim: int = 24) -> np.ndarray:

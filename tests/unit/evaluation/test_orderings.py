@@ -95,3 +95,4 @@ def test_cosine_does_not_see_lengths() -> None:
     cases = [(1, np.arange(2, 20))]
     assert order_agreement(cases, table, scaled, "cosine")["tau_a"] == pytest.approx(1)  # type: ignore[index]
     assert order_agreement(cases, table, scaled)["tau_a"] < 0.9  # type: ignore[index]
+    assert order_agreement(cases, table, scaled * 1e-20, "cosine")["tau_a"] == pytest.approx(1)  # type: ignore[index]

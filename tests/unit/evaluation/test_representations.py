@@ -15,6 +15,7 @@ from tessera.artifacts.files import file_digest
 from tessera.artifacts.tables import ArtifactError, write_item_table, write_table
 from tessera.data.bazaar.generate import generate
 from tessera.data.bazaar.world import build_world
+from tessera.data.directions import unit_rows
 from tessera.evaluation import representations
 from tessera.evaluation.representations import (
     agreement,
@@ -26,7 +27,6 @@ from tessera.evaluation.representations import (
     pair_cosines,
     sample_pairs,
     strongest_pairs,
-    unit_rows,
 )
 from tessera.settings.sources.bazaar import BazaarSource
 
@@ -98,6 +98,14 @@ def test_kendall_follows_the_order_of_pairs() -> None:
     counts[1, 2:] = counts[2:, 1] = 4
     assert agreement(unit, sparse.csr_matrix(counts), pairs) is None
     assert agreement(unit, sparse.csr_matrix(counts), pairs[:0]) is None
+
+
+def test_the_scale_of_a_table_does_not_count() -> None:
+    rows = np.concatenate([np.zeros((1, 6)), random_rows(33)]).astype(np.float32)
+    present, popularity = np.arange(34) > 0, np.arange(34, 0, -1)
+    plain = describe_table(rows, present, symmetric(33), popularity)
+    power = 2.0**-60  # no digit changes
+    assert describe_table(rows * np.float32(power), present, symmetric(33), popularity) == plain
 
 
 def test_sampled_pairs_join_different_items_and_half_of_them_meet() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import product
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from tessera.quantization.balanced_rq_kmeans import STEP, _auction, bounded_assignment, capacity, fit
+from tessera.quantization.balanced_rq_kmeans import capacity, fit
+from tessera.quantization.bounded import auction, bounded_assignment, complete, least_rise
 from tessera.quantization.vectors import PartVectors
 from tessera.settings.quantizers.balanced_rq_kmeans import BalancedRQKMeans
 
@@ -37,16 +39,59 @@ def test_few_rows_at_the_least_cost() -> None:
     assert cost(values, bounded_assignment(values, 3)) == pytest.approx(least)
 
 
-@pytest.mark.parametrize(("n", "columns", "slack"), [(300, 12, 1.0), (300, 12, 1.5), (301, 40, 1.0), (100, 100, 1.0)])
-def test_the_auction_is_near_the_least_cost(n: int, columns: int, slack: float) -> None:
-    values = distances(n, columns)
-    most = capacity(n, columns, slack)
-    chosen = _auction(values, most)
-    exact = linear_sum_assignment(np.repeat(values, most, 1))[1] // most
-    assert np.bincount(chosen, minlength=columns).max() <= most
-    # Bertsekas: within rows x step of the least cost
-    assert cost(values, exact) - 1e-9 <= cost(values, chosen)
-    assert cost(values, chosen) <= cost(values, exact) + n * STEP * values.min(1).mean() + 1e-9
+def crowd(n: int, columns: int, noise: float, seed: int = 0) -> np.ndarray:
+    """Squared distances of rows around `columns` points, uneven crowds, to these points; copies where `noise` is 0."""
+    rng = np.random.default_rng(seed)
+    points = rng.standard_normal((columns, 4))
+    rows = points[rng.choice(columns, n, p=rng.dirichlet(np.ones(columns)))] + noise * rng.standard_normal((n, 4))
+    return np.square(rows[:, None] - points[None]).sum(-1)
+
+
+BOUNDED = {
+    "ordinary": (distances(300, 12), 1.0),
+    "loose": (distances(300, 12), 1.5),
+    "many columns": (distances(301, 40), 1.0),
+    "a row a column": (distances(100, 100), 1.0),
+    "wide crowds": (crowd(400, 16, 0.3), 1.0),
+    "tight crowds": (crowd(700, 24, 0.01), 1.0),
+    "tighter, loose": (crowd(700, 24, 0.001), 1.3),
+    "copies": (crowd(700, 24, 0.0), 1.0),
+    "few copies": (crowd(700, 10, 0.0), 1.0),
+    "equal columns": (np.repeat(crowd(640, 8, 0.0), 4, 1), 1.2),
+    "equal rows": (np.tile(distances(1, 50), (1000, 1)), 1.0),
+    "all alike": (np.zeros((640, 20)), 1.0),
+    "far": (1e9 + crowd(640, 20, 0.1), 1.0),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_more_rows_end_within_rows_times_the_step_of_the_least_cost(name: str) -> None:
+    values, slack = BOUNDED[name]
+    most = capacity(*values.shape, slack)
+    exact = cost(values, linear_sum_assignment(np.repeat(values, most, 1))[1] // most)
+    chosen = complete(values, most, *auction(values, most))
+    assert np.bincount(chosen, minlength=values.shape[1]).max() <= most
+    assert exact * (1 - 1e-12) <= cost(values, chosen) <= exact + len(values) * least_rise(values) + 1e-9
+
+
+def test_shortest_paths_complete_whatever_the_auction_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = distances(300, 12)
+    most = capacity(300, 12, 1.0)
+    exact = cost(values, linear_sum_assignment(np.repeat(values, most, 1))[1] // most)
+    for rounds in (0, 1, 5, 20):
+        monkeypatch.setattr("tessera.quantization.bounded.ROUNDS", rounds)
+        owner, prices = auction(values, most)
+        assert (owner < 0).any()
+        chosen = complete(values, most, owner, prices)
+        assert np.bincount(chosen).max() <= most
+        assert cost(values, chosen) <= exact + 300 * least_rise(values)
+
+
+def test_copies_are_settled_without_thousands_of_rounds() -> None:
+    values = crowd(2000, 64, 0.0)
+    started = time.process_time()
+    bounded_assignment(values, capacity(2000, 64, 1.0))
+    assert time.process_time() - started < 3  # 0.3; a round of the auction takes 1 ms
 
 
 def test_equal_rows_keep_the_bound() -> None:

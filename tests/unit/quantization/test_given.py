@@ -98,6 +98,8 @@ def test_numbers_and_an_offset(tmp_path: Path) -> None:
         ({"a": ["9" * 5000]}, "id 'a' has the code '9+, expected a number from 0 to 1,048,575"),
         ({"a": [1.5]}, r"id 'a' has the code 1\.5"),
         ('{"a": [1], "a": [2]}', "names the id 'a' twice"),
+        ('{"a": ' + "[" * 60_000, "but it is nested too deeply"),
+        ('{"a": [1], "b": {"c": ' + "[" * 60_000 + "]" * 60_000 + "}}", "but it is nested too deeply"),
         ({"0": [1], "1": [2]}, "meets 0 of 3 items .*: 'a', 'b', 'c'; in the file alone: '0', '1'; .*'offset'"),
     ],
 )

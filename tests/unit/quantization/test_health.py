@@ -162,6 +162,21 @@ def test_a_cloud_without_its_items_is_no_reconstruction() -> None:
     assert mean["unexplained"] == pytest.approx(1, rel=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-5, 1e-12, 1e-30, 1e8])
+def test_the_scale_of_a_table_does_not_count(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(200, 6)) + 0.5
+    decoded = vectors + rng.normal(size=(200, 6))
+    vectors[7] = decoded[9] = 0.0
+    plain = describe_reconstruction(vectors.astype(np.float32), decoded.astype(np.float32))
+    scaled = describe_reconstruction((vectors * scale).astype(np.float32), (decoded * scale).astype(np.float32))
+    assert scaled.pop("mse") == pytest.approx(plain.pop("mse") * scale**2, rel=1e-4)
+    assert scaled == pytest.approx(plain, rel=1e-4)
+    ratios = residual_ratios(vectors * scale, [decoded * scale], np.arange(200)[:, None])
+    assert ratios == pytest.approx(residual_ratios(vectors, [decoded], np.arange(200)[:, None]))
+    assert residual_ratios(np.zeros((3, 2)), [np.zeros((1, 2))], np.zeros((3, 1), np.int64)) == [0.0]
+
+
 def test_meaning_follows_prefixes_or_single_codes(world: dict[str, Any]) -> None:
     kind = np.append(-1, np.arange(1, ITEMS + 1) % SIZE)
     found = describe_meaning(world["codes"], Part("t", (SIZE,) * 3), {"kind": kind})["kind"]

@@ -129,6 +129,36 @@ def test_too_few_items_are_told(folder: Path) -> None:
         run(folder, quantizer="rq_kmeans", tables=["a", "b"])
 
 
+def test_tables_with_hardly_an_item_in_common_are_told(folder: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((31, 4)).astype(np.float32)
+    write_item_table(folder / "low.parquet", np.arange(1, 31), rows[:30])
+    for first, common in ((31, 0), (30, 1)):
+        write_item_table(folder / "high.parquet", np.arange(first, 61), rows[: 61 - first])
+        counts = rf"\(low has 30, high has {61 - first}\); expected 2 or more"
+        with pytest.raises(
+            ArtifactError, match=rf"low\+high: tables side by side have {common} items in common {counts}"
+        ):
+            run(folder, quantizer="rq_kmeans", tables=["low", "high"])
+    write_item_table(folder / "run.parquet", np.arange(50, 61), rows[:11], {}, {"run": "0123"})
+    with pytest.raises(ArtifactError, match="semantic IDs of run: 1 of 11 items have a training interaction"):
+        run(folder, quantizer="rq_kmeans", tables="run")
+
+
+@pytest.mark.parametrize("quantizer", ["rq_kmeans", "pq", "balanced_rq_kmeans", "rq_vae", "mm_rq_vae"])
+@pytest.mark.parametrize("tables", [["alike"], ["alike", "a"], ["b", "alike"]])
+def test_a_table_that_is_alike_where_codes_are_fitted_is_refused(
+    folder: Path, quantizer: str, tables: list[str]
+) -> None:
+    """Items without a training interaction differ, but no code is fitted to them."""
+    rows = np.random.default_rng(0).standard_normal((ITEMS, 4)).astype(np.float32)
+    rows[:WARM] = rows[0]
+    write_item_table(folder / "alike.parquet", np.arange(1, ITEMS + 1), rows, {}, {"run": "0123"})
+    with pytest.raises(
+        ArtifactError, match=r"alike\.parquet: all \d+ items that codes are fitted to have the same vector"
+    ):
+        run(folder, quantizer=quantizer, tables=tables)
+
+
 def test_given_codes(folder: Path) -> None:
     (folder / "index.json").write_text(json.dumps({f"i{i}": [i % 5, i] for i in range(1, ITEMS)}))
     output = folder / "given/codes.parquet"

@@ -204,6 +204,15 @@ def test_tables_side_by_side_weigh_the_same() -> None:
     assert torch.allclose(scaling.undo(rows), joined, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("scale", [1e-18, 1e-25, 1e8])
+def test_the_scale_of_a_table_does_not_count(scale: float) -> None:
+    rows = np.random.default_rng(0).normal(size=(50, 4))
+    vectors = torch.from_numpy((rows * scale).astype(np.float32))
+    assert float(standard(vectors, (4,)).apply(vectors).square().mean()) == pytest.approx(1.0, rel=1e-4)
+    same = torch.full((9, 4), 0.1 * scale)
+    assert torch.isfinite(standard(same, (4,)).apply(same)).all()
+
+
 def test_tables_are_read_side_by_side_or_apart(tmp_path: Path) -> None:
     paths = {"a": tmp_path / "a.parquet", "b": tmp_path / "b.parquet"}
     a, b = np.eye(3, dtype=np.float32), np.arange(8, dtype=np.float32).reshape(4, 2)

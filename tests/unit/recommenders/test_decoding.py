@@ -205,6 +205,12 @@ def test_candidates_are_counted_and_unreached_targets_share_the_mean_rank():
     assert ranks(scores, scores[0, target - 1]).tolist() == [3.5]
 
 
+def with_share(scores: Tensor, special: Tensor, share: float, unreached: float | None = None) -> Tensor:
+    """`keep_share` where items of the score `unreached` were not reached."""
+    reached = torch.ones_like(scores, dtype=torch.bool) if unreached is None else scores != unreached
+    return keep_share(scores, reached, special, share)
+
+
 def place(scores: Tensor) -> list[int]:
     return scores[0].argsort(descending=True, stable=True).tolist()
 
@@ -214,7 +220,7 @@ def test_special_items_get_their_share_of_every_list():
     special = torch.arange(40) >= 30
     scores[0, 35:] = -100.0  # not reached
     for share in (0.1, 0.2, 0.25, 0.5, 0.75, 0.9):
-        kept = keep_share(scores, special, share)
+        kept = with_share(scores, special, share, -100.0)
         assert kept[0, :35].unique().numel() == 35, share  # nothing that was reached ties
         order = place(kept)
         for length in range(1, 41):
@@ -233,26 +239,44 @@ def test_special_items_follow_one_another_where_others_tie(dtype):
     scores = torch.cat([torch.full((6,), 5.0), torch.tensor([-1.0, -2.0, -3.0, -4.0, -5.0, -6.0])])[None].to(dtype)
     special = torch.arange(12) >= 6
     for share in (0.1, 0.6, 0.9):
-        raised = keep_share(scores, special, share)[0, 6:]
+        raised = with_share(scores, special, share)[0, 6:]
         assert (raised.diff() < 0).all()
-        assert torch.equal(keep_share(scores, special, share)[0, :6], scores[0, :6])
-    assert float(keep_share(-scores, ~special, 0.6)[0, :6].max()) < 6.0  # below 0 and through it
+        assert torch.equal(with_share(scores, special, share)[0, :6], scores[0, :6])
+    through = with_share(scores - 5.0, special, 0.1)[0, 6:]
+    assert (through < 0).all()  # just below 0
+    assert (through.diff() < 0).all()
+
+
+@pytest.mark.parametrize("unreached", [0, 2])
+@pytest.mark.parametrize("last", [[-10.0], [-9.0, -10.0], [-9.0, -9.0], [-8.0, -8.0, -8.0]])
+def test_the_lowest_special_items_are_raised_too(last, unreached):
+    """What was reached is not told by the lowest score: where all was reached, an item of a share has it."""
+    others = 10 - len(last)
+    scores = -torch.arange(1, 11).float()[None]
+    scores[0, others:] = torch.tensor(last)
+    scores = torch.cat([scores, torch.full((1, unreached), -11.0)], 1)
+    special = torch.arange(10 + unreached) >= others
+    kept = with_share(scores, special, 0.5, -11.0)
+    assert place(kept)[: 2 * len(last)] == [
+        item for pair in zip(range(len(last)), range(others, 10), strict=True) for item in pair
+    ]
+    assert torch.equal(kept[:, 10:], scores[:, 10:])  # what was not reached stays
 
 
 def test_many_special_items_cost_no_step_each():
     scores = torch.randn(8, 20_000)
     started = time.process_time()
-    keep_share(scores, torch.arange(20_000) >= 5_000, 0.1)
+    with_share(scores, torch.arange(20_000) >= 5_000, 0.1)
     assert time.process_time() - started < 2
 
 
 def test_special_items_that_are_high_already_stay():
     scores = -torch.arange(40.0)[None]
     special = torch.arange(40) < 3
-    torch.testing.assert_close(keep_share(scores, special, 0.1), scores)
+    torch.testing.assert_close(with_share(scores, special, 0.1), scores)
     nothing = torch.zeros(40, dtype=torch.bool)
-    assert torch.equal(keep_share(scores, nothing, 0.1), scores)
-    assert torch.equal(keep_share(scores, ~nothing, 0.1), scores)
+    assert torch.equal(with_share(scores, nothing, 0.1), scores)
+    assert torch.equal(with_share(scores, ~nothing, 0.1), scores)
 
 
 @pytest.mark.parametrize("levels", [2, 4, 9])
@@ -263,7 +287,7 @@ def test_no_special_item_comes_later_than_its_share_says_where_others_tie(levels
     special = torch.arange(24) % 3 == 0
     scores[:, special] -= 0.5  # none ties with another one
     scores[:, 21:] = -20.0  # not reached
-    kept = keep_share(scores, special, share)
+    kept = with_share(scores, special, share, -20.0)
     reached = [item for item in range(21) if special[item]]
     assert torch.equal(kept[:, ~special], scores[:, ~special])
     for before, after in zip(scores, kept, strict=True):

@@ -63,6 +63,14 @@ def test_blocks_give_the_same_up_to_rounding(tmp_path: Path, monkeypatch: pytest
     np.testing.assert_allclose(blocks.values, whole.values, atol=1e-6)
 
 
+def test_the_scale_of_a_table_does_not_count() -> None:
+    present = torch.arange(40) > 3
+    vectors = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+    plain = standardized(vectors, present)
+    assert torch.equal(standardized(vectors * 2**-50, present), plain)
+    assert torch.equal(standardized(torch.ones(40, 5), present), torch.zeros(40, 5))
+
+
 def test_rows_that_meet_by_rounding_are_one(tmp_path: Path) -> None:
     near = np.float32(1e-8)
     vectors = np.array([[1e4, 0.0], [1e4, near], [-1e4, 1.0]], np.float32)

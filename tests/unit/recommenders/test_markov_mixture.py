@@ -152,6 +152,13 @@ def test_nobody_followed_anybody() -> None:
     near = similar_items(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.ones(5).bool(), 2)
     chain.count(np.arange(4), np.array([1, 2, 3]), near)
     torch.testing.assert_close(chain(torch.tensor([1, 4]), 3.0, 5), torch.full((2, 5), 0.25))
+    vectors = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
+    for ours, theirs in zip(
+        similar_items(vectors, torch.ones(9).bool(), 2),
+        similar_items(vectors * 2**-60, torch.ones(9).bool(), 2),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)  # whatever the table's scale is
     nothing = similar_items(torch.randn(5, 3), torch.tensor([False, True, False, False, False]), 2)
     assert not nothing.weights.any(), "one item is similar to none"
 

@@ -52,6 +52,18 @@ def test_what_cannot_work_is_refused(path: str, value: Any, said: str) -> None:
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("quantizer", ["rq_vae", "mm_rq_vae"])
+def test_a_seed_of_codebooks_that_start_random_is_refused(quantizer: str) -> None:
+    config = copy.deepcopy(GOOD)
+    config["semantic_ids"]["more"] = {"quantizer": quantizer, "tables": "text", "start": "random"}
+    load(copy.deepcopy(config))
+    config["semantic_ids"]["more"]["seed"] = 2
+    with pytest.raises(ConfigError, match=r"semantic_ids\.more\.seed: is read with `start: kmeans` alone"):
+        load(copy.deepcopy(config))
+    config["semantic_ids"]["more"]["start"] = "kmeans"
+    load(config)
+
+
 def test_an_item_must_tell_something() -> None:
     config = with_key(GOOD, "systems.mme_sid.raw", False)
     load(copy.deepcopy(config))

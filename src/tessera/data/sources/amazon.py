@@ -94,7 +94,7 @@ def _details(value: Any) -> Any:
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
     return without_counts(value) if isinstance(value, dict) else value
 

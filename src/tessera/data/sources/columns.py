@@ -144,7 +144,7 @@ def _list(text: str | None) -> list[str | None] | None:
         return None
     try:
         entries = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         try:
             entries = ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):

@@ -24,7 +24,12 @@ def standardized(vectors: Tensor, present: Tensor) -> Tensor:
 def standard(vectors: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     """What `standardized` takes off, (width,), and divides by, (): mean and root mean square of what is present."""
     mean = vectors[present].mean(0)
-    return mean, (vectors - mean)[present].square().mean().sqrt().clamp(min=1e-12)
+    return mean, _above_zero((vectors - mean)[present].square().mean().sqrt())
+
+
+def _above_zero(scale: Tensor) -> Tensor:
+    """What rows that are all alike are divided by, too."""
+    return torch.where(scale > 0, scale, 1.0)
 
 
 _BLOCK = 2**25
@@ -49,7 +54,7 @@ def standardized_sequences(rows: ItemSequences) -> tuple[ItemSequences, Tensor]:
     blocks = torch.split(torch.from_numpy(rows.value_index[rows.present]), size)
     mean = _weighted([some(block).mean(0) for block in blocks], blocks)
     square = _weighted([some(block).sub_(mean).square_().mean() for block in blocks], blocks)
-    scale = square.sqrt().clamp(min=1e-12)
+    scale = _above_zero(square.sqrt())
 
     def column(at: np.ndarray, number: int) -> np.ndarray:
         block_rows: np.ndarray = ((values[torch.from_numpy(at), number] - mean[number]) / scale).numpy()

@@ -255,10 +255,10 @@ class TIGER(Recommender):
             leaves = exact_scores(self, memory, self.trie, settings.normalize, self.prefixes_at_once)
         else:
             leaves = beam_search(self, memory, self.trie, settings.beams, settings.normalize)
-        scores = item_scores(leaves, self.trie)
+        scores, reached = item_scores(leaves, self.trie), reached_items(leaves, self.trie)
         if settings.cold_share:
-            scores = keep_share(scores, self.cold, settings.cold_share)
-        return scores, reached_items(leaves, self.trie)
+            scores = keep_share(scores, reached, self.cold, settings.cold_share)
+        return scores, reached
 
     def _begin(self, memory: Memory) -> Tensor:
         """(batch or 1, dim) the vector that what is written begins with."""

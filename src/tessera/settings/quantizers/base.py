@@ -50,7 +50,7 @@ class Codes(QuantizerSettings):
     """Items with the same codes: left so (none), told apart by one more code (extra_level), or moved to another code
     of the last level: the cheapest within their prefix (nearest), or by optimal transport (sinkhorn, LC-Rec)."""
     seed: int = Field(1, ge=0)
-    """Seed of the first codebooks."""
+    """Seed of the k-means that makes codebooks, or that they start from."""
 
     @model_validator(mode="before")
     @classmethod

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -51,8 +52,15 @@ class LearnedCodes(Codes):
     """Where encoder and decoder start: at the table's principal components, which pairs of ReLUs carry through the
     hidden layers, or at random numbers (Xavier), as published."""
     start: Literal["kmeans", "random"] = "kmeans"
-    """Where codebooks start: k-means of the residuals of all items, level after level, or random numbers."""
+    """Where codebooks start: k-means of the residuals of all items, level after level (by `seed`), or random numbers
+    (by `training.seed`)."""
     revive_after: int = Field(100, ge=0)
     """A code that nothing chose for so many steps moves onto a random residual; 0 leaves it dead."""
     training: QuantizerSteps = Field(default_factory=QuantizerSteps)
     """The training loop."""
+
+    def problems(self, config: Any) -> Iterator[tuple[str, str]]:
+        """What is wrong with tables and sizes, and a seed of a k-means that is none."""
+        yield from super().problems(config)
+        if self.start == "random" and "seed" in self.model_fields_set:
+            yield "seed", "is read with `start: kmeans` alone; random codebooks come from training.seed"
