@@ -15,9 +15,12 @@ from tessera.artifacts.tables import ArtifactError, write_item_table
 from tessera.plan.graph import Plan
 from tessera.recommenders.evaluate import evaluate_run
 from tessera.recommenders.inputs import RunInputs
+from tessera.recommenders.item_encoders.parts import standardized
+from tessera.recommenders.item_encoders.table import TableItemEncoder
 from tessera.recommenders.train import train_run
 from tessera.settings.config import load
 from tessera.settings.evaluation import Evaluation
+from tessera.settings.items.table import TableItems
 from tessera.settings.runs import Run
 
 VIEWS = {"kind": "dual_view", "text": "t", "image": "p", "width": 8, "adapter": [8]}
@@ -37,6 +40,23 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "disentangling": {"width": 6, "hidden": 8, "steps": 2, "items": 12},
     },
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("ids", [np.arange(1, ITEMS + 1), np.array([4])])
+def test_an_item_that_comes_later_stays_within_bounds(ids: np.ndarray) -> None:
+    """Beside rows that are all alike, or a single one, nothing is known of how large a difference is."""
+    rows, present = torch.zeros(ITEMS + 1, 3), torch.zeros(ITEMS + 1, dtype=torch.bool)
+    rows[ids], present[ids] = 0.3, True
+    encoder = TableItemEncoder(TableItems(table="t", adapter=[8]), rows, present, 4).eval()
+    encoder.add_items({"t": (torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([True]))})
+    assert float(encoder()[-1].detach().abs().max()) < 10
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e-3, 1e12])
+def test_the_scale_of_a_table_says_nothing(scale: float) -> None:
+    rows = torch.randn((ITEMS, 5), generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 2
+    whole = torch.ones(ITEMS, dtype=torch.bool)
+    torch.testing.assert_close(standardized(rows * scale, whole), standardized(rows, whole))
 
 
 def run_of(name: str, **more: Any) -> Run:

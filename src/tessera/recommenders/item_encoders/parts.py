@@ -24,12 +24,17 @@ def standardized(vectors: Tensor, present: Tensor) -> Tensor:
 def standard(vectors: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     """What `standardized` takes off, (width,), and divides by, (): mean and root mean square of what is present."""
     mean = vectors[present].mean(0)
-    return mean, _above_zero((vectors - mean)[present].square().mean().sqrt())
+    return mean, _spread((vectors - mean)[present].square().mean(), mean)
 
 
-def _above_zero(scale: Tensor) -> Tensor:
-    """What rows that are all alike are divided by, too."""
-    return torch.where(scale > 0, scale, 1.0)
+def _spread(square: Tensor, mean: Tensor) -> Tensor:
+    """() the root of a mean square about a mean (width,); 1 where that is no more than what rounding leaves.
+
+    Divided by what rounding leaves of rows that are alike, an item that comes later would be many million times as
+    large as the others.
+    """
+    spread = square.sqrt()
+    return torch.where(spread > 1e-6 * mean.square().mean().sqrt(), spread, 1.0)
 
 
 _BLOCK = 2**25
@@ -54,7 +59,7 @@ def standardized_sequences(rows: ItemSequences) -> tuple[ItemSequences, Tensor]:
     blocks = torch.split(torch.from_numpy(rows.value_index[rows.present]), size)
     mean = _weighted([some(block).mean(0) for block in blocks], blocks)
     square = _weighted([some(block).sub_(mean).square_().mean() for block in blocks], blocks)
-    scale = _above_zero(square.sqrt())
+    scale = _spread(square, mean)
 
     def column(at: np.ndarray, number: int) -> np.ndarray:
         block_rows: np.ndarray = ((values[torch.from_numpy(at), number] - mean[number]) / scale).numpy()
