@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tessera.artifacts.logs import log
 from tessera.embedding.recipe import Recipe, Rows
-from tessera.embedding.text import Items, Vectors, embed_rows, told_items
+from tessera.embedding.text import Items, Vectors, check_states, embed_rows, told_items
 from tessera.language.prompts import attribute_text
 from tessera.language.states import pool, read_states
 from tessera.language.tokens import plain_frame, tokenize
@@ -55,6 +55,10 @@ def embed_attributes(
 
 class AttributesRecipe(Recipe):
     """A row an attribute."""
+
+    def check_model(self) -> None:
+        """See `Recipe.check_model`."""
+        check_states(self.settings, self.given.model)
 
     def rows(self) -> Rows:
         """See `Recipe.rows`."""

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -24,8 +24,9 @@ from tessera.embedding.recipe import Rows, TrainedRecipe
 from tessera.embedding.text import Items, embed_rows, item_rows, told_items
 from tessera.embedding.views import two_views
 from tessera.language.lora import add_lora, drop_out, lora_weights
+from tessera.language.probe import INSTEAD, check_alone
 from tessera.language.prompts import Attributes, attribute_text
-from tessera.language.reasoning import ReasoningAttention
+from tessera.language.reasoning import LatentReasoner, ReasoningAttention
 from tessera.language.tokens import Frame, length_batches, pad_rows, tokenize
 from tessera.objectives.contrastive import LEAST_TEMPERATURE, retrieval_accuracy, soft_contrastive
 from tessera.training.losses import Losses, Term, reported
@@ -198,6 +199,8 @@ class ContrastiveRecipe(TrainedRecipe):
     """A `ContrastiveTable` with `loss` and `training`."""
     side: Literal["left", "right"] = "right"
     """Where texts are padded when the catalogue is embedded."""
+    INSTEAD: ClassVar[str] = INSTEAD
+    """What to use in place of a model that cannot be read so."""
     training: ContrastiveTraining
     thinking: ReasoningAttention | None
     batches: StepBatches
@@ -232,6 +235,18 @@ class ContrastiveRecipe(TrainedRecipe):
     def room(self) -> int:
         """Most tokens of a text with its frame."""
         return int(min(self.settings.max_tokens, self.given.model.context))
+
+    def check_model(self) -> None:
+        """See `Recipe.check_model`: texts are read by the recipe's own encoder."""
+        with torch.random.fork_rng(devices=[]):  # which a fresh attention would draw from
+            attention = self.attention()
+        encoder = self.encoder(attention).eval()
+        # others may make their vectors in ways of their own
+        plain = encoder.full_passes if type(encoder) is LatentReasoner else None
+        # while the embedder learns texts are padded on the right
+        for side in dict.fromkeys(["right", self.side]):
+            what = f"recipe {self.settings.recipe}"
+            check_alone(self.given.model, encoder, what, self.room, side, self.INSTEAD, plain)
 
     # ------------------------------------------------------------ training
 

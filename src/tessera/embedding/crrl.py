@@ -52,6 +52,7 @@ from tessera.embedding.rewards import (
 from tessera.embedding.rollouts import embeddings
 from tessera.embedding.text import Items, embed_rows, item_rows, told_items
 from tessera.language.lora import add_lora, lora_weights
+from tessera.language.probe import check_alone
 from tessera.language.prompts import Attributes
 from tessera.language.reasoning import LatentReasoner, Prefix
 from tessera.settings.recipes.crrl import CRRLTable
@@ -396,6 +397,15 @@ class CRRLRecipe(TrainedRecipe):
         if start.settings.thoughts == 0 and settings.needs_thoughts:
             raise ValueError(f"{settings.recipe}: its start has no thoughts (thoughts: 0), {settings.NO_THOUGHTS}")
 
+    def check_model(self) -> None:
+        """See `Recipe.check_model`: as the start reads, and as rollouts do, several in one row."""
+        start = self.start
+        start.check_model()
+        with torch.random.fork_rng(devices=[]):  # which a fresh attention would draw from
+            attention = start.attention()
+        encode = partial(self._encode, start.encoder(attention).eval(), 2)
+        check_alone(self.given.model, encode, f"recipe {self.settings.recipe}", start.room, instead=start.INSTEAD)
+
     # ------------------------------------------------------------ what is read
 
     def candidates(self, dataset: Dataset, described: Items) -> Candidates:
@@ -497,10 +507,11 @@ class CRRLRecipe(TrainedRecipe):
         given, start = self.given, self.start
         attributes, items = told_items(given.catalogue, given.prompt, given.captions)
         rows = self.texts(attributes, items)
-        reasoner = start.encoder(start.load().attention).eval()
-
-        def encode(ids: Tensor, mask: Tensor) -> Tensor:
-            prefix = reasoner.read(ids, mask)
-            return embeddings(reasoner, prefix, reasoner.think(prefix)[:, None], self.end)[:, 0]
-
+        encode = partial(self._encode, start.encoder(start.load().attention).eval(), 1)
         return Rows(items, embed_rows(rows, encode, given.model, start.settings.batch_tokens))
+
+    def _encode(self, reasoner: LatentReasoner, rollouts: int, ids: Tensor, mask: Tensor) -> Tensor:
+        """(batch, width) of token ids and mask (batch, length): the last of so many rollouts, all without noise."""
+        prefix = reasoner.read(ids, mask)
+        thoughts = reasoner.think(prefix)[:, None].expand(-1, rollouts, -1, -1)
+        return embeddings(reasoner, prefix, thoughts, self.end)[:, -1]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tessera.artifacts.logs import log
+from tessera.content.reading import read_content
 from tessera.data.dataset import load_dataset
 from tessera.embedding.embedder import Embedder, load_embedder
 from tessera.embedding.item_content import ItemContent
@@ -21,6 +22,8 @@ from tessera.embedding.sharded import RowShard, sharded_rows
 from tessera.embedding.step_batches import CostBuckets, PairBatches, Pairs, near
 from tessera.language.lora import add_lora, drop_out, lora_weights
 from tessera.language.models import LanguageModelError
+from tessera.language.probe import DECODERS, check_alone, check_both_ways
+from tessera.language.states import pool
 from tessera.objectives.contrastive import retrieval_accuracy
 from tessera.objectives.in_batch import in_batch
 from tessera.settings.recipes.moca import MoCaTable
@@ -99,6 +102,21 @@ class MoCaRecipe(TrainedRecipe):
         if opened.kind == "encoder":
             raise LanguageModelError("recipe moca reads with decoders and vision-language models; this is an encoder")
         return opened
+
+    def check_model(self) -> None:
+        """See `Recipe.check_model`: as texts are read, and whether the model sees both ways where it shall."""
+        settings, model = self.settings, self.given.model
+        bidirectional, what = settings.attention == "bidirectional", f"recipe {settings.recipe}"
+
+        def read(ids: Tensor, mask: Tensor) -> Tensor:
+            return read_content(model, ids, mask, [], bidirectional).states
+
+        def encode(ids: Tensor, mask: Tensor) -> Tensor:
+            return pool(read(ids, mask), mask, settings.pooling)
+
+        check_alone(model, encode, what, min(settings.max_tokens, model.context), instead=f"use {DECODERS}")
+        if bidirectional:
+            check_both_ways(model, read, what, f"set attention: causal, or use {DECODERS}")
 
     def _reader(self) -> RowReader:
         settings = self.settings

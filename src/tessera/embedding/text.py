@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tessera.artifacts.logs import Progress, log
 from tessera.embedding.recipe import Recipe, Rows
+from tessera.language.probe import Encode, check_alone
 from tessera.language.prompts import Attributes, attribute_text, domain_sentence, item_attributes
 from tessera.language.states import pool, read_states
 from tessera.language.tokens import Frame, length_batches, pad_rows, plain_frame, tokenize
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 Items = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
-Encode = Callable[[Tensor, Tensor], Tensor]
-"""Token ids and mask, both (batch, length), to vectors (batch, width)."""
 
 
 @torch.no_grad()
@@ -98,8 +97,28 @@ def embed_text(
     return items, embed_rows(rows, encode, model, table.batch_tokens)
 
 
+def check_states(settings: Any, model: LanguageModel) -> None:
+    """Refuse a model whose states of a text depend on the padding behind it; see `check_alone`.
+
+    Args:
+        settings: of the recipe that reads them: a `ReadText`.
+        model: freshly loaded.
+    Raises:
+        LanguageModelError: it is such a model.
+    """
+
+    def encode(ids: Tensor, mask: Tensor) -> Tensor:
+        return pool(read_states(model, ids, mask), mask, "mean")
+
+    check_alone(model, encode, f"recipe {settings.recipe}", min(settings.max_tokens, model.context))
+
+
 class TextRecipe(Recipe):
     """A model as it is."""
+
+    def check_model(self) -> None:
+        """See `Recipe.check_model`."""
+        check_states(self.settings, self.given.model)
 
     def rows(self) -> Rows:
         """See `Recipe.rows`."""
