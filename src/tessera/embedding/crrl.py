@@ -115,16 +115,20 @@ class CollaborativeTraining:
         self.frozen = table.learns == "thought"
         settings = table.training
         self.batches = ItemBatches(candidates.anchors, settings.batch, machine.world, settings.seed)
+        self.at_start: Tensor | None = None
+        """(texts, width) embeddings of all items, where they were made before the first step."""
         if table.negatives == "hard":
             numbers: dict[tuple[int, ...], int] = {}
             texts = np.array([numbers.setdefault(tuple(row), len(numbers)) for row in prefixes.rows], np.int64)
-            self.fixed = candidates.nearest(self._catalogue().float().cpu().numpy(), texts)
+            self.at_start = self._catalogue()
+            self.fixed = candidates.nearest(self.at_start.float().cpu().numpy(), texts)
         else:
             generator = np.random.default_rng((settings.seed, 0, _FIXED))
             self.fixed = candidates.draw(np.arange(len(candidates.anchors)), generator)
         self.reference = deepcopy(reasoner.attention)
         self.started = self._started()
-        self.std = self.deviation()
+        # the supervised loss draws no noise
+        self.std = self.deviation() if table.objective == "policy" else 0.0
 
     # ------------------------------------------------------------ a step
 
@@ -227,8 +231,13 @@ class CollaborativeTraining:
         """Standard deviation of the noise: a share of the root mean square of the actions of all items that learn."""
         total, count = 0.0, 0
         rows = self._rows(self.candidates.anchors)
+        # made already, in the same batches, where all items learn and a divergence asks for them
+        made = self.started if len(rows) == len(self.prefixes) else None
         for batch in self.prefixes.batches(rows):
-            actions = self.act(self.prefixes.of(rows[batch])).double()
+            if made is None:
+                actions = self.act(self.prefixes.of(rows[batch])).double()
+            else:
+                actions = made[torch.from_numpy(batch).to(made.device)].double()
             total, count = total + float(actions.square().sum()), count + actions.numel()
         # nothing is acted on where there are no thoughts, which the supervised loss alone can do without
         deviation = self.table.noise_std * float((total / max(count, 1)) ** 0.5)
@@ -328,9 +337,11 @@ class CollaborativeTraining:
         return self.machine.gather(self.embed(self.machine.share(padded)))[: len(rows)]
 
     @torch.no_grad()
-    def positive_rank(self) -> float:
-        """Mean rank, from 0, of the positives of all items among their fixed candidates, without noise."""
-        vectors = self._catalogue()
+    def positive_rank(self, vectors: Tensor | None = None) -> float:
+        """Mean rank, from 0, of the positives of all items among their fixed candidates, without noise; `vectors` are
+        the embeddings of all items, where they are made already.
+        """
+        vectors = self._catalogue() if vectors is None else vectors
         ranks = []
         size = max(1, 2**24 // (self.candidates.size * vectors.shape[1]))
         for start in range(0, len(self.candidates.anchors), size):
@@ -439,7 +450,8 @@ class CRRLRecipe(TrainedRecipe):
             settings.recipe, f"{len(candidates.anchors):,}", self.training.batches.batch, settings.group,
             f"{sum(p.numel() for p in learner.parameters() if p.requires_grad):,}", machine.device,
         )  # fmt: skip
-        self.rank_before = self.training.positive_rank()
+        self.rank_before = self.training.positive_rank(self.training.at_start)
+        self.training.at_start = None
         return learner
 
     def _stage_one(self) -> Embedder:
@@ -493,7 +505,7 @@ class CRRLRecipe(TrainedRecipe):
         description = {
             "recipe": table.recipe, "settings": table.model_dump(mode="json"),
             "start": self.start.settings.model_dump(mode="json"),
-            "items": len(self.training.candidates.anchors), "noise_std": self.training.std,
+            "items": len(self.training.candidates.anchors), "noise_std": self.training.std or None,
             "positive_rank_before": before, "positive_rank_after": after,
         }  # fmt: skip
         start = self.stage_one
