@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -21,7 +21,7 @@ from tessera.artifacts.logs import log
 from tessera.data.dataset import load_dataset
 from tessera.embedding.embedder import Embedder, load_embedder
 from tessera.embedding.recipe import Rows, TrainedRecipe
-from tessera.embedding.text import Items, embed_rows, item_rows, told_items
+from tessera.embedding.text import Items, check_texts_differ, embed_rows, item_rows, told_items
 from tessera.embedding.views import two_views
 from tessera.language.lora import add_lora, drop_out, lora_weights
 from tessera.language.probe import INSTEAD, check_alone
@@ -255,13 +255,14 @@ class ContrastiveRecipe(TrainedRecipe):
         settings, given, model = self.settings, self.given, self.given.model
         attributes, _ = told_items(given.catalogue, given.prompt, given.captions)
         items = trained_items(attributes, given.data)
+        frame = self.frame(training=True)
+        check_texts_differ(given.catalogue, self._told(attributes, items, frame))
         model.move(machine.device)
         model.full.requires_grad_(False)
         seed_step(settings.training.seed)
         add_lora(model.tower, settings.lora)
         self.thinking = self.attention()
         encoder = self.encoder(self.thinking)
-        frame = self.frame(training=True)
         self.training = self.step(encoder, attributes, frame, machine)
         drop_out(model.tower)
         self.batches = self.step_batches(items, machine.world)
@@ -271,6 +272,12 @@ class ContrastiveRecipe(TrainedRecipe):
             settings.recipe, f"{trained:,}", self.batches.batch, machine.device,
         )  # fmt: skip
         return self.training
+
+    def _told(self, attributes: Mapping[int, Attributes], items: Items, frame: Frame) -> Iterator[list[int]]:
+        """Token rows of items, tokenized some at a time."""
+        for start in range(0, len(items), 64):
+            texts = [attribute_text(attributes[item]) for item in items[start : start + 64].tolist()]
+            yield from tokenize(texts, frame, self.given.model.tokenizer, self.room)[0]
 
     def program(self) -> list[Phase]:
         """See `TrainedRecipe.program`."""

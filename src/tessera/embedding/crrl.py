@@ -50,7 +50,7 @@ from tessera.embedding.rewards import (
     supervised_loss,
 )
 from tessera.embedding.rollouts import embeddings
-from tessera.embedding.text import Items, embed_rows, item_rows, told_items
+from tessera.embedding.text import Items, check_texts_differ, embed_rows, item_rows, told_items
 from tessera.language.lora import add_lora, lora_weights
 from tessera.language.probe import check_alone
 from tessera.language.prompts import Attributes
@@ -439,6 +439,7 @@ class CRRLRecipe(TrainedRecipe):
         self.stage_one = self._stage_one()
         learner, reasoner = self._learner()
         rows = self.texts(attributes, candidates.eligible, training=True)
+        check_texts_differ(given.catalogue, rows)
         start = self.start.settings
         frozen = settings.learns == "thought"
         prefixes = Prefixes(

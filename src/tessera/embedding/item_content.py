@@ -145,6 +145,11 @@ class ItemContent:
         """All that is read of an item."""
         return Part(self.attributes.get(item, []), self.pixels(item))
 
+    def read(self, item: int) -> tuple[list[int], bytes]:
+        """All that a model reads of an item, to compare: its tokens, and the patches of its picture."""
+        row = self.rows([self.whole(item)])[0]
+        return row.ids, b"" if row.pixels is None else row.pixels.patches.numpy().tobytes()
+
     def view(self, item: int, drop: float, generator: np.random.Generator) -> Part:
         """An item with parts left out: a share of its attributes, in another order, and of its picture's tokens, whose
         patches become noise; where it has a text and a picture, with the chance `drop` one of them as a whole."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +23,8 @@ from tessera.settings.recipes.text import TextTable
 if TYPE_CHECKING:
     from tessera.language.models import LanguageModel
 
+LOOK = "look at what is told of the items (prompt.attributes, captions) and at the model's tokenizer"
+"""What to do where a model tells no item from another."""
 Items = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
@@ -71,6 +73,25 @@ def item_rows(
     if cut:
         log.info("%s of %s texts are cut to %d tokens", f"{cut:,}", f"{len(rows):,}", most)
     return rows
+
+
+def check_texts_differ(source: Path, rows: Iterable[Any]) -> None:
+    """Refuse what says the same of all items: its table would be refused, after the whole training.
+
+    Args:
+        source: what the items come from.
+        rows: what is read of each item; no more of them than it takes to see two that differ.
+    Raises:
+        ValueError: all are the same, and there are several.
+    """
+    rest = iter(rows)
+    first, count = next(rest, None), 1
+    for row in rest:
+        if row != first:
+            return
+        count += 1
+    if count > 1:
+        raise ValueError(f"{source}: the same is read of all {count} items, which tells none from another; {LOOK}")
 
 
 def embed_text(

@@ -65,7 +65,7 @@ def begun(data: Path, folder: Path, settings: CRRLTable, kind: Kind = "decoder",
 @pytest.mark.parametrize(
     ("settings", "times"),
     [
-        ({"policy": "vector", "negatives": "hard", "kl": 0.1, "noise_std": 0.5}, 2),  # vectors, and actions at the start
+        ({"policy": "vector", "negatives": "hard", "kl": 0.1, "noise_std": 0.5}, 2),  # also actions at the start
         ({"policy": "vector"}, 2),
         ({"objective": "contrastive"}, 1),
         ({"objective": "contrastive", "negatives": "hard"}, 1),
