@@ -141,6 +141,13 @@ def test_a_causal_architecture_is_refused_where_tokens_shall_see_both_ways() -> 
     recipe(MoCaTable(model="x", attention="causal"), model("gpt_neo")).check_model()
 
 
+def test_words_that_a_tokenizer_does_not_know_are_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tessera.language.probe.text_ids", lambda tokenizer, texts: [[7, 7]])
+    recipe(MoCaTable(model="x"), tiny_model()).check_model()
+    with pytest.raises(LanguageModelError, match="no token sees those after it"):
+        recipe(MoCaTable(model="x"), model("gpt_neo")).check_model()
+
+
 def test_a_decoder_whose_head_is_called_decoder_is_read_without_it() -> None:
     recipe(LRCLTable(model="x"), model("modernbert-decoder")).check_model()
 
