@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tessera.artifacts.logs import log
 from tessera.embedding.recipe import Recipe, Rows
-from tessera.embedding.text import Items, Vectors, embed_rows, told_items
-from tessera.language.prompts import attribute_text
+from tessera.embedding.text import Items, Vectors, check_states, embed_rows, told_items
+from tessera.language.prompts import Attributes, attribute_text
 from tessera.language.states import pool, read_states
 from tessera.language.tokens import plain_frame, tokenize
 from tessera.settings.language import ItemPrompt
@@ -39,9 +39,11 @@ def embed_attributes(
     texts = [attribute_text([(name, value)]) for _, name, value in pairs]
     distinct = list(dict.fromkeys(texts))
     log.info("%d attributes of %d items, %d of them distinct", len(pairs), len(items), len(distinct))
-    rows, cut = tokenize(distinct, plain_frame(model), model.tokenizer, min(table.max_tokens, model.context))
+    _tell_dropped([attributes[item] for item in items.tolist()], table.most, captions)
+    most = min(table.max_tokens, model.context)
+    rows, cut = tokenize(distinct, plain_frame(model), model.tokenizer, most)
     if cut:
-        log.info("%s attributes are cut to %d tokens", f"{cut:,}", table.max_tokens)
+        log.info("%s attributes are cut to %d tokens", f"{cut:,}", most)
     model.full.eval()
 
     def encode(ids: Tensor, mask: Tensor) -> Tensor:
@@ -53,8 +55,25 @@ def embed_attributes(
     return np.array([item for item, _, _ in pairs], np.int64), [name for _, name, _ in pairs], vectors[chosen]
 
 
+def _tell_dropped(attributes: Sequence[Attributes], most: int, captions: Iterable[str]) -> None:
+    """Log what has no row for `most`: captions are told last, and go first."""
+    dropped = [name for pairs in attributes for name, _ in pairs[most:]]
+    if not dropped:
+        return
+    items = sum(len(pairs) > most for pairs in attributes)
+    spoken = ", ".join(f"{count:,} of caption {name}" for name in captions if (count := dropped.count(name)))
+    log.warning(
+        "%s attributes of %s items have no row%s: an item has %d at most; raise `most` to keep them",
+        f"{len(dropped):,}", f"{items:,}", f" ({spoken})" if spoken else "", most,
+    )  # fmt: skip
+
+
 class AttributesRecipe(Recipe):
     """A row an attribute."""
+
+    def check_model(self) -> None:
+        """See `Recipe.check_model`."""
+        check_states(self.settings, self.given.model)
 
     def rows(self) -> Rows:
         """See `Recipe.rows`."""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -21,11 +21,12 @@ from tessera.artifacts.logs import log
 from tessera.data.dataset import load_dataset
 from tessera.embedding.embedder import Embedder, load_embedder
 from tessera.embedding.recipe import Rows, TrainedRecipe
-from tessera.embedding.text import Items, embed_rows, item_rows, told_items
+from tessera.embedding.text import Items, check_texts_differ, embed_rows, item_rows, told_items
 from tessera.embedding.views import two_views
 from tessera.language.lora import add_lora, drop_out, lora_weights
+from tessera.language.probe import INSTEAD, check_alone
 from tessera.language.prompts import Attributes, attribute_text
-from tessera.language.reasoning import ReasoningAttention
+from tessera.language.reasoning import LatentReasoner, ReasoningAttention
 from tessera.language.tokens import Frame, length_batches, pad_rows, tokenize
 from tessera.objectives.contrastive import LEAST_TEMPERATURE, retrieval_accuracy, soft_contrastive
 from tessera.training.losses import Losses, Term, reported
@@ -198,6 +199,8 @@ class ContrastiveRecipe(TrainedRecipe):
     """A `ContrastiveTable` with `loss` and `training`."""
     side: Literal["left", "right"] = "right"
     """Where texts are padded when the catalogue is embedded."""
+    INSTEAD: ClassVar[str] = INSTEAD
+    """What to use in place of a model that cannot be read so."""
     training: ContrastiveTraining
     thinking: ReasoningAttention | None
     batches: StepBatches
@@ -233,6 +236,18 @@ class ContrastiveRecipe(TrainedRecipe):
         """Most tokens of a text with its frame."""
         return int(min(self.settings.max_tokens, self.given.model.context))
 
+    def check_model(self) -> None:
+        """See `Recipe.check_model`: texts are read by the recipe's own encoder."""
+        with torch.random.fork_rng(devices=[]):  # which a fresh attention would draw from
+            attention = self.attention()
+        encoder = self.encoder(attention).eval()
+        # others may make their vectors in ways of their own
+        plain = encoder.full_passes if type(encoder) is LatentReasoner else None
+        # while the embedder learns texts are padded on the right
+        for side in dict.fromkeys(["right", self.side]):
+            what = f"recipe {self.settings.recipe}"
+            check_alone(self.given.model, encoder, what, self.room, side, self.INSTEAD, plain)
+
     # ------------------------------------------------------------ training
 
     def begin(self, machine: Machine) -> nn.Module:
@@ -240,13 +255,14 @@ class ContrastiveRecipe(TrainedRecipe):
         settings, given, model = self.settings, self.given, self.given.model
         attributes, _ = told_items(given.catalogue, given.prompt, given.captions)
         items = trained_items(attributes, given.data)
+        frame = self.frame(training=True)
+        check_texts_differ(given.catalogue, self._told(attributes, items, frame))
         model.move(machine.device)
         model.full.requires_grad_(False)
         seed_step(settings.training.seed)
         add_lora(model.tower, settings.lora)
         self.thinking = self.attention()
         encoder = self.encoder(self.thinking)
-        frame = self.frame(training=True)
         self.training = self.step(encoder, attributes, frame, machine)
         drop_out(model.tower)
         self.batches = self.step_batches(items, machine.world)
@@ -256,6 +272,12 @@ class ContrastiveRecipe(TrainedRecipe):
             settings.recipe, f"{trained:,}", self.batches.batch, machine.device,
         )  # fmt: skip
         return self.training
+
+    def _told(self, attributes: Mapping[int, Attributes], items: Items, frame: Frame) -> Iterator[list[int]]:
+        """Token rows of items, tokenized some at a time."""
+        for start in range(0, len(items), 64):
+            texts = [attribute_text(attributes[item]) for item in items[start : start + 64].tolist()]
+            yield from tokenize(texts, frame, self.given.model.tokenizer, self.room)[0]
 
     def program(self) -> list[Phase]:
         """See `TrainedRecipe.program`."""

@@ -50,8 +50,9 @@ from tessera.embedding.rewards import (
     supervised_loss,
 )
 from tessera.embedding.rollouts import embeddings
-from tessera.embedding.text import Items, embed_rows, item_rows, told_items
+from tessera.embedding.text import Items, check_texts_differ, embed_rows, item_rows, told_items
 from tessera.language.lora import add_lora, lora_weights
+from tessera.language.probe import check_alone
 from tessera.language.prompts import Attributes
 from tessera.language.reasoning import LatentReasoner, Prefix
 from tessera.settings.recipes.crrl import CRRLTable
@@ -114,16 +115,20 @@ class CollaborativeTraining:
         self.frozen = table.learns == "thought"
         settings = table.training
         self.batches = ItemBatches(candidates.anchors, settings.batch, machine.world, settings.seed)
+        self.at_start: Tensor | None = None
+        """(texts, width) embeddings of all items, where they were made before the first step."""
         if table.negatives == "hard":
             numbers: dict[tuple[int, ...], int] = {}
             texts = np.array([numbers.setdefault(tuple(row), len(numbers)) for row in prefixes.rows], np.int64)
-            self.fixed = candidates.nearest(self._catalogue().float().cpu().numpy(), texts)
+            self.at_start = self._catalogue()
+            self.fixed = candidates.nearest(self.at_start.float().cpu().numpy(), texts)
         else:
             generator = np.random.default_rng((settings.seed, 0, _FIXED))
             self.fixed = candidates.draw(np.arange(len(candidates.anchors)), generator)
         self.reference = deepcopy(reasoner.attention)
         self.started = self._started()
-        self.std = self.deviation()
+        # the supervised loss draws no noise
+        self.std = self.deviation() if table.objective == "policy" else 0.0
 
     # ------------------------------------------------------------ a step
 
@@ -226,8 +231,13 @@ class CollaborativeTraining:
         """Standard deviation of the noise: a share of the root mean square of the actions of all items that learn."""
         total, count = 0.0, 0
         rows = self._rows(self.candidates.anchors)
+        # made already, in the same batches, where all items learn and a divergence asks for them
+        made = self.started if len(rows) == len(self.prefixes) else None
         for batch in self.prefixes.batches(rows):
-            actions = self.act(self.prefixes.of(rows[batch])).double()
+            if made is None:
+                actions = self.act(self.prefixes.of(rows[batch])).double()
+            else:
+                actions = made[torch.from_numpy(batch).to(made.device)].double()
             total, count = total + float(actions.square().sum()), count + actions.numel()
         # nothing is acted on where there are no thoughts, which the supervised loss alone can do without
         deviation = self.table.noise_std * float((total / max(count, 1)) ** 0.5)
@@ -327,9 +337,11 @@ class CollaborativeTraining:
         return self.machine.gather(self.embed(self.machine.share(padded)))[: len(rows)]
 
     @torch.no_grad()
-    def positive_rank(self) -> float:
-        """Mean rank, from 0, of the positives of all items among their fixed candidates, without noise."""
-        vectors = self._catalogue()
+    def positive_rank(self, vectors: Tensor | None = None) -> float:
+        """Mean rank, from 0, of the positives of all items among their fixed candidates, without noise; `vectors` are
+        the embeddings of all items, where they are made already.
+        """
+        vectors = self._catalogue() if vectors is None else vectors
         ranks = []
         size = max(1, 2**24 // (self.candidates.size * vectors.shape[1]))
         for start in range(0, len(self.candidates.anchors), size):
@@ -396,6 +408,15 @@ class CRRLRecipe(TrainedRecipe):
         if start.settings.thoughts == 0 and settings.needs_thoughts:
             raise ValueError(f"{settings.recipe}: its start has no thoughts (thoughts: 0), {settings.NO_THOUGHTS}")
 
+    def check_model(self) -> None:
+        """See `Recipe.check_model`: as the start reads, and as rollouts do, several in one row."""
+        start = self.start
+        start.check_model()
+        with torch.random.fork_rng(devices=[]):  # which a fresh attention would draw from
+            attention = start.attention()
+        encode = partial(self._encode, start.encoder(attention).eval(), 2)
+        check_alone(self.given.model, encode, f"recipe {self.settings.recipe}", start.room, instead=start.INSTEAD)
+
     # ------------------------------------------------------------ what is read
 
     def candidates(self, dataset: Dataset, described: Items) -> Candidates:
@@ -418,6 +439,7 @@ class CRRLRecipe(TrainedRecipe):
         self.stage_one = self._stage_one()
         learner, reasoner = self._learner()
         rows = self.texts(attributes, candidates.eligible, training=True)
+        check_texts_differ(given.catalogue, rows)
         start = self.start.settings
         frozen = settings.learns == "thought"
         prefixes = Prefixes(
@@ -429,7 +451,8 @@ class CRRLRecipe(TrainedRecipe):
             settings.recipe, f"{len(candidates.anchors):,}", self.training.batches.batch, settings.group,
             f"{sum(p.numel() for p in learner.parameters() if p.requires_grad):,}", machine.device,
         )  # fmt: skip
-        self.rank_before = self.training.positive_rank()
+        self.rank_before = self.training.positive_rank(self.training.at_start)
+        self.training.at_start = None
         return learner
 
     def _stage_one(self) -> Embedder:
@@ -483,7 +506,7 @@ class CRRLRecipe(TrainedRecipe):
         description = {
             "recipe": table.recipe, "settings": table.model_dump(mode="json"),
             "start": self.start.settings.model_dump(mode="json"),
-            "items": len(self.training.candidates.anchors), "noise_std": self.training.std,
+            "items": len(self.training.candidates.anchors), "noise_std": self.training.std or None,
             "positive_rank_before": before, "positive_rank_after": after,
         }  # fmt: skip
         start = self.stage_one
@@ -497,10 +520,11 @@ class CRRLRecipe(TrainedRecipe):
         given, start = self.given, self.start
         attributes, items = told_items(given.catalogue, given.prompt, given.captions)
         rows = self.texts(attributes, items)
-        reasoner = start.encoder(start.load().attention).eval()
-
-        def encode(ids: Tensor, mask: Tensor) -> Tensor:
-            prefix = reasoner.read(ids, mask)
-            return embeddings(reasoner, prefix, reasoner.think(prefix)[:, None], self.end)[:, 0]
-
+        encode = partial(self._encode, start.encoder(start.load().attention).eval(), 1)
         return Rows(items, embed_rows(rows, encode, given.model, start.settings.batch_tokens))
+
+    def _encode(self, reasoner: LatentReasoner, rollouts: int, ids: Tensor, mask: Tensor) -> Tensor:
+        """(batch, width) of token ids and mask (batch, length): the last of so many rollouts, all without noise."""
+        prefix = reasoner.read(ids, mask)
+        thoughts = reasoner.think(prefix)[:, None].expand(-1, rollouts, -1, -1)
+        return embeddings(reasoner, prefix, thoughts, self.end)[:, -1]

@@ -17,6 +17,7 @@ from tessera.artifacts.tables import ArtifactError, check_rows_differ, write_ite
 from tessera.embedding.finish import Components, finish, fit, write_components
 from tessera.embedding.recipe import Rows
 from tessera.embedding.task import Places, Task
+from tessera.embedding.text import LOOK
 from tessera.settings.recipes.base import Finish
 from tessera.training.shards import forget_shards
 
@@ -61,7 +62,7 @@ def check(output: Path, rows: Rows) -> None:
         )
     if len(np.unique(rows.items)) > 1:
         if rows.interests is None:
-            why = "look at what is told of the items (prompt.attributes, captions) and at the model's tokenizer"
+            why = LOOK
         else:
             why = "the interests say the same of every user; look at what is told of the items and at the model"
         check_rows_differ(output, rows.vectors, f"nothing was written: {why}")

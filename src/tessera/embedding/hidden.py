@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tessera.embedding.recipe import Recipe, Rows
 from tessera.embedding.sharded import RowShard, sharded_rows
-from tessera.embedding.text import Items, Vectors
+from tessera.embedding.text import Items, Vectors, check_states
 from tessera.language.questions import Question, picture_inputs
 from tessera.language.shown import ShownCatalogue
 from tessera.language.states import pool, read_states
@@ -85,6 +85,11 @@ def _states(table: HiddenTable, question: Question, rows: list[list[int]], pixel
 
 class HiddenRecipe(Recipe):
     """A model that is asked."""
+
+    def check_model(self) -> None:
+        """See `Recipe.check_model`; what reads pictures is known."""
+        if self.settings.source == "text":
+            check_states(self.settings, self.given.model)
 
     def rows(self) -> Rows:
         """See `Recipe.rows`."""

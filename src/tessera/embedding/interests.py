@@ -16,7 +16,7 @@ from tessera.data.dataset import load_dataset
 from tessera.embedding.interest_writers import Counts, Writer, Written
 from tessera.embedding.recipe import Recipe, Rows, Vectors
 from tessera.embedding.speaker import Speaker
-from tessera.embedding.text import embed_rows, embed_text
+from tessera.embedding.text import check_states, embed_rows, embed_text
 from tessera.embedding.typical import means, typical
 from tessera.language.prompts import Attributes, item_attributes
 from tessera.language.states import pool, read_states
@@ -31,6 +31,10 @@ class InterestsRecipe(Recipe):
     """Interests of typical users."""
 
     settings: InterestsTable
+
+    def check_model(self) -> None:
+        """See `Recipe.check_model`."""
+        check_states(self.settings, self.given.model)
 
     def rows(self) -> Rows:
         """See `Recipe.rows`; the rows are of users.

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from tessera.artifacts.logs import log
@@ -121,25 +122,33 @@ class ItemContent:
         return self._kept[item]
 
     def _open(self, item: int) -> Pixels | None:
+        # one at a time: decoded pictures of a batch would fill the memory
+        picture = self.picture(item)
+        return None if picture is None else read_pixels(self.model, [picture])[0]
+
+    def picture(self, item: int) -> Image.Image | None:
+        """The picture of an item as the model's processor gets it; None where it has none, or none that can be read."""
+        if item not in self.pictured or item in self.broken:
+            return None
         assert self.pictures is not None
         try:
-            # one at a time: decoded pictures of a batch would fill the memory
-            return read_pixels(self.model, [at_most(self.pictures.open(item), self.max_pixels)])[0]
+            return at_most(self.pictures.open(item), self.max_pixels)
         except PictureError as error:
             self.broken.add(item)
             if len(self.broken) <= 5:
                 log.warning("item %d: %s", item, error)
             return None
 
-    def forget(self) -> None:
-        """Drop the pictures that are kept."""
-        self._kept, self._bytes = {}, 0
-
     # ------------------------------------------------------------ rows
 
     def whole(self, item: int) -> Part:
         """All that is read of an item."""
         return Part(self.attributes.get(item, []), self.pixels(item))
+
+    def read(self, item: int) -> tuple[list[int], bytes]:
+        """All that a model reads of an item, to compare: its tokens, and the patches of its picture."""
+        row = self.rows([self.whole(item)])[0]
+        return row.ids, b"" if row.pixels is None else row.pixels.patches.numpy().tobytes()
 
     def view(self, item: int, drop: float, generator: np.random.Generator) -> Part:
         """An item with parts left out: a share of its attributes, in another order, and of its picture's tokens, whose

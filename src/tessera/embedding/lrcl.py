@@ -5,7 +5,10 @@ As published, which is thought wrong in places: `lrcl_published.py`.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from tessera.embedding.contrastive import ContrastiveRecipe
+from tessera.language.probe import INSTEAD, check_window
 from tessera.language.prompts import REQUEST, domain_sentence
 from tessera.language.reasoning import LatentReasoner, ReasoningAttention
 from tessera.language.reasoning_encoder import EncoderReasoner
@@ -17,6 +20,17 @@ class LRCLRecipe(ContrastiveRecipe):
     """Stage I, and what stage II goes on from: how an item is told, and the model that thinks about it."""
 
     settings: LRCLTable
+    INSTEAD: ClassVar[str] = f"{INSTEAD}, or a recipe that reads every text once, such as scft, pairs or text"
+
+    def check_model(self) -> None:
+        """See `Recipe.check_model`."""
+        self.check_window()
+        super().check_model()
+
+    def check_window(self) -> None:
+        """Refuse a decoder whose window is shorter than a text with what follows it; see `check_window`."""
+        most = self.room + self.settings.thoughts + 1
+        check_window(self.given.model, most, f"recipe {self.settings.recipe}")
 
     def frame(self, training: bool = False) -> Frame:
         """A system message, and a user message with a request, the domain sentence and the attributes.

@@ -5,6 +5,8 @@ What each key does, and why it is thought wrong: docs/systems/reaemb.md.
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -47,6 +49,12 @@ class PublishedLRCL(LRCLRecipe):
         if self.settings.positions == "padded":
             # the published tokenizer pads on the left when it exports, and positions count the padding then
             self.side = "left"
+
+    def check_model(self) -> None:
+        """See `Recipe.check_model`: positions that count the padding are a habit, and no fault of a model."""
+        counting = copy(self)
+        counting.settings = self.settings.model_copy(update={"positions": "true"})
+        LRCLRecipe.check_model(counting)
 
     def frame(self, training: bool = False) -> Frame:
         """`prompts: by_stage`: the domain sentence is left out while the embedder learns."""

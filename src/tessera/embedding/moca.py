@@ -11,16 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from tessera.artifacts.logs import log
+from tessera.content.reading import read_content
 from tessera.data.dataset import load_dataset
 from tessera.embedding.embedder import Embedder, load_embedder
-from tessera.embedding.item_content import ItemContent
+from tessera.embedding.item_content import ItemContent, Part, Row
 from tessera.embedding.reader import RowReader
-from tessera.embedding.recipe import Items, Rows, TrainedRecipe
+from tessera.embedding.recipe import Items, Rows, TrainedRecipe, Vectors
 from tessera.embedding.reconstruction import Reconstruction
 from tessera.embedding.sharded import RowShard, sharded_rows
 from tessera.embedding.step_batches import CostBuckets, PairBatches, Pairs, near
+from tessera.embedding.text import check_texts_differ
 from tessera.language.lora import add_lora, drop_out, lora_weights
 from tessera.language.models import LanguageModelError
+from tessera.language.probe import DECODERS, check_alone, check_both_ways
+from tessera.language.questions import Pixels, read_pixels, without_pixels
+from tessera.language.states import pool
 from tessera.objectives.contrastive import retrieval_accuracy
 from tessera.objectives.in_batch import in_batch
 from tessera.settings.recipes.moca import MoCaTable
@@ -100,6 +105,21 @@ class MoCaRecipe(TrainedRecipe):
             raise LanguageModelError("recipe moca reads with decoders and vision-language models; this is an encoder")
         return opened
 
+    def check_model(self) -> None:
+        """See `Recipe.check_model`: as texts are read, and whether the model sees both ways where it shall."""
+        settings, model = self.settings, self.given.model
+        bidirectional, what = settings.attention == "bidirectional", f"recipe {settings.recipe}"
+
+        def read(ids: Tensor, mask: Tensor) -> Tensor:
+            return read_content(model, ids, mask, [], bidirectional).states
+
+        def encode(ids: Tensor, mask: Tensor) -> Tensor:
+            return pool(read(ids, mask), mask, settings.pooling)
+
+        check_alone(model, encode, what, min(settings.max_tokens, model.context), instead=f"use {DECODERS}")
+        if bidirectional:
+            check_both_ways(model, read, what, f"set attention: causal, or use {DECODERS}")
+
     def _reader(self) -> RowReader:
         settings = self.settings
         bidirectional = settings.attention == "bidirectional"
@@ -124,6 +144,7 @@ class MoCaRecipe(TrainedRecipe):
         self.content = self._content()
         dataset = load_dataset(self.given.data)
         self.learned = self._learned(dataset.train_counts)
+        check_texts_differ(self.given.catalogue, map(self.content.read, self.learned.tolist()))
         seed_step(settings.training.seed)
         reader = self._reader()
         trained = nn.ModuleDict({"reader": reader})
@@ -243,12 +264,9 @@ class MoCaRecipe(TrainedRecipe):
             kept: list[int] = []
             vectors = [np.empty((0, reader.width), np.float32)]
             for group in groups(items, settings.batch):
-                rows = content.rows([content.whole(item) for item in group])
-                read = [number for number, row in enumerate(rows) if row.ids]
-                kept += [group[number] for number in read]
-                if read:
-                    vectors.append(reader([rows[number] for number in read]).float().cpu().numpy())
-                content.forget()
+                read, made = self._read(content, reader, group)
+                kept += read
+                vectors.append(made)
             broken = len(content.broken.intersection(items).difference(kept))  # others are read by their texts
             return RowShard(np.array(kept, np.int64), np.concatenate(vectors), broken)
 
@@ -256,3 +274,22 @@ class MoCaRecipe(TrainedRecipe):
         if not len(items):
             raise ValueError(f"{given.catalogue}: no picture can be read")
         return Rows(items, made)
+
+    @staticmethod
+    def _read(content: ItemContent, reader: RowReader, group: Sequence[int]) -> tuple[list[int], Vectors]:
+        """Items of a group of which anything can be read, and their vectors; a batch at a time has pixels."""
+        pictures = [content.picture(item) for item in group]
+        parts = [
+            Part(content.attributes.get(item, []), None if picture is None else without_pixels(content.model, picture))
+            for item, picture in zip(group, pictures, strict=True)
+        ]
+        rows = content.rows(parts)
+        read = [number for number, row in enumerate(rows) if row.ids]
+        vectors = np.empty((len(read), reader.width), np.float32)
+        for batch in reader.batches([rows[number] for number in read]):
+            numbers = [read[place] for place in batch]
+            shown = [picture for number in numbers if (picture := pictures[number]) is not None]
+            pixels: Sequence[Pixels | None] = read_pixels(content.model, shown) or [None] * len(numbers)
+            some = [Row(rows[number].ids, seen) for number, seen in zip(numbers, pixels, strict=True)]
+            vectors[batch] = reader(some).float().cpu().numpy()
+        return [group[number] for number in read], vectors

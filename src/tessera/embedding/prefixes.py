@@ -17,7 +17,7 @@ GIB = 2**30
 
 
 class Prefixes:
-    """The prefixes of all items: kept in memory, all of them in one tensor a layer, or read again when asked for.
+    """The prefixes of all items: kept on the model's device, all in one tensor a layer, or read again when asked.
 
     Both ways give the same numbers up to rounding (a text is padded to another length). Of a model that learns they are
     always read again, with gradients.
@@ -36,7 +36,7 @@ class Prefixes:
         Args:
             reasoner: on its device, frozen but for the attention, or with adapters that learn.
             rows: token ids of each text, without thoughts and end token.
-            cache_gib: memory that they may take; None where the model learns, so that nothing can be kept.
+            cache_gib: memory of the model's device that they may take; None where the model learns: none are kept.
             batch_tokens: padded tokens a batch.
             machine: precision.
             recompute: whether what is made of a batch is made again for its gradient, where the model learns.

@@ -94,6 +94,16 @@ class Recipe(ABC):
         """
         return load_model(model, folder)
 
+    def check_model(self) -> None:
+        """Refuse a model that cannot be read as the recipe reads it, before anything is made; by itself, none.
+
+        It changes nothing: neither the model nor what is drawn later.
+
+        Raises:
+            ValueError: it cannot be read so.
+        """
+        return
+
     @abstractmethod
     def rows(self) -> Rows:
         """The rows of every item that has what is read.

@@ -79,4 +79,6 @@ class Task(Settings):
             answers=self._answers(inputs, state),
         )
         start = implementation(self.start)(self.start, given) if self.start is not None else None
-        return kind(self.table, given, start)
+        recipe = kind(self.table, given, start)
+        recipe.check_model()
+        return recipe

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tessera.artifacts.logs import Progress, log
 from tessera.embedding.recipe import Recipe, Rows
+from tessera.language.probe import Encode, check_alone
 from tessera.language.prompts import Attributes, attribute_text, domain_sentence, item_attributes
 from tessera.language.states import pool, read_states
 from tessera.language.tokens import Frame, length_batches, pad_rows, plain_frame, tokenize
@@ -22,10 +23,10 @@ from tessera.settings.recipes.text import TextTable
 if TYPE_CHECKING:
     from tessera.language.models import LanguageModel
 
+LOOK = "look at what is told of the items (prompt.attributes, captions) and at the model's tokenizer"
+"""What to do where a model tells no item from another."""
 Items = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
-Encode = Callable[[Tensor, Tensor], Tensor]
-"""Token ids and mask, both (batch, length), to vectors (batch, width)."""
 
 
 @torch.no_grad()
@@ -74,6 +75,25 @@ def item_rows(
     return rows
 
 
+def check_texts_differ(source: Path, rows: Iterable[Any]) -> None:
+    """Refuse what says the same of all items: its table would be refused, after the whole training.
+
+    Args:
+        source: what the items come from.
+        rows: what is read of each item; no more of them than it takes to see two that differ.
+    Raises:
+        ValueError: all are the same, and there are several.
+    """
+    rest = iter(rows)
+    first, count = next(rest, None), 1
+    for row in rest:
+        if row != first:
+            return
+        count += 1
+    if count > 1:
+        raise ValueError(f"{source}: the same is read of all {count} items, which tells none from another; {LOOK}")
+
+
 def embed_text(
     table: TextTable, prompt: ItemPrompt, model: LanguageModel, catalogue: Path, captions: Mapping[str, Path]
 ) -> tuple[Items, Vectors]:
@@ -98,8 +118,28 @@ def embed_text(
     return items, embed_rows(rows, encode, model, table.batch_tokens)
 
 
+def check_states(settings: Any, model: LanguageModel) -> None:
+    """Refuse a model whose states of a text depend on the padding behind it; see `check_alone`.
+
+    Args:
+        settings: of the recipe that reads them: a `ReadText`.
+        model: freshly loaded.
+    Raises:
+        LanguageModelError: it is such a model.
+    """
+
+    def encode(ids: Tensor, mask: Tensor) -> Tensor:
+        return pool(read_states(model, ids, mask), mask, "mean")
+
+    check_alone(model, encode, f"recipe {settings.recipe}", min(settings.max_tokens, model.context))
+
+
 class TextRecipe(Recipe):
     """A model as it is."""
+
+    def check_model(self) -> None:
+        """See `Recipe.check_model`."""
+        check_states(self.settings, self.given.model)
 
     def rows(self) -> Rows:
         """See `Recipe.rows`."""

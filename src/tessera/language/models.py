@@ -388,7 +388,7 @@ def read_weights(
     try:
         full, loading = getattr(transformers, loader).from_pretrained(folder, **arguments)
     except Exception as error:  # whatever the descriptions of a foreign folder make libraries raise
-        raise LanguageModelError(f"{folder}: cannot be loaded as {what}: {_reason(error)}") from None
+        raise LanguageModelError(f"{folder}: cannot be loaded as {what}: {reason(error)}") from None
     # transformers makes a model without memory and fills it from the files; what stays so would fail later, unnamed
     lacking = [*sorted(loading["missing_keys"]), *_unfilled(full)]
     absent = [name for name in dict.fromkeys(lacking) if unused is None or unused not in name]
@@ -433,6 +433,8 @@ def _tower(full: Any, kind: Kind) -> nn.Module:
         encoder: nn.Module = full
         return encoder
     decoder: nn.Module = full.get_decoder()
+    if not hasattr(decoder, "config"):  # of ModernBERT's decoder it is the head, whose name is `decoder`
+        decoder = full.base_model
     for name in _QUANTIZED:  # adapters are put on the tower, and ask it how its weights are stored
         if hasattr(full, name):
             setattr(decoder, name, getattr(full, name))
@@ -445,7 +447,7 @@ def _read_tokenizer(folder: Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:
-        raise LanguageModelError(f"{folder}: has no tokenizer that can be read: {_reason(error)}") from None
+        raise LanguageModelError(f"{folder}: has no tokenizer that can be read: {reason(error)}") from None
     most = tokenizer.model_max_length
     if not isinstance(most, int | float) or most < 1:
         raise LanguageModelError(f"{folder / 'tokenizer_config.json'}: model_max_length is {most!r}, expected a number")
@@ -469,10 +471,10 @@ def read_image_processor(folder: Path) -> Any:
             folder, backend="pil", trust_remote_code=False, local_files_only=True
         )
     except Exception as error:
-        raise LanguageModelError(f"{folder}: has no image processor that can be read: {_reason(error)}") from None
+        raise LanguageModelError(f"{folder}: has no image processor that can be read: {reason(error)}") from None
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """An error in one line, short; its kind where it says nothing else, as `KeyError: 'eos'`."""
     text = " ".join(str(error).split())[:400]
     return (

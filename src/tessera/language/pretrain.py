@@ -169,6 +169,9 @@ class Teacher:
         self.trained = [number for number in range(len(self.shown)) if number not in kept]
         self.often = self.trained + [number for number in self.trained if drawn and self._alike(number)]
         """What is drawn from when a picture alone is shown."""
+        # once, and not for every example: it goes through the catalogue
+        self.paired = [item for item in self.described if item in self.of_item and self.of_item[item] not in kept]
+        """Items with a text and a picture of their own that is trained on."""
         self.tasks = tuple(task for task in TASKS if self._possible(task))
         if not self.tasks:
             raise LanguageModelError(
@@ -184,12 +187,6 @@ class Teacher:
         if task == "both":
             return bool(self.described) and bool(self.trained if self.drawn else self.paired)
         return bool(self.described)
-
-    @property
-    def paired(self) -> list[int]:
-        """Items with a text and a picture of their own that is trained on."""
-        kept = set(self.held_out)
-        return [item for item in self.described if item in self.of_item and self.of_item[item] not in kept]
 
     def _draw(self) -> None:
         wanted = min(DRAWINGS, self.settings.training.steps * self.settings.training.batch)

@@ -70,6 +70,22 @@ def read_pixels(model: LanguageModel, pictures: Sequence[Any]) -> list[Pixels]:
     return [Pixels(*pair) for pair in zip(torch.split(made["pixel_values"], counts), grids, strict=True)]
 
 
+def without_pixels(model: LanguageModel, picture: Any) -> Pixels:
+    """As many patches as `read_pixels` makes of a picture, in one line and on the device `meta`, which holds none.
+
+    Pixels take eight times the memory of the picture. Token rows are made without them, and those of a batch when it is
+    read.
+    """
+    processor: Any = model.image_processor
+    side = int(processor.patch_size)
+    if processor.do_resize:
+        count = int(processor.get_number_of_image_patches(picture.height, picture.width))
+    else:
+        count = (picture.height // side) * (picture.width // side)
+    width = 3 * int(processor.temporal_patch_size) * side**2
+    return Pixels(torch.empty(count, width, device="meta"), torch.tensor([1, 1, count]))
+
+
 class Question:
     """One of the three questions to one model: frames around item texts, and the picture's place in them."""
 

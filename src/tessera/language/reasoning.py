@@ -219,14 +219,14 @@ class LatentReasoner(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(batch, width) embeddings, float32, of texts without thoughts and end token (see `read`)."""
         if self._reads_again():
-            return self._full_passes(ids, mask)
+            return self.full_passes(ids, mask)
         prefix = self.read(ids, mask)
         return self.finish(prefix, self.think(prefix))
 
     # ------------------------------------------------------------ plain passes
 
-    def _full_passes(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Without a cache: a pass over everything so far for each thought, and one more to sum up."""
+    def full_passes(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """As `forward`, without a cache: a pass over everything so far for each thought, and one more to sum up."""
         inputs = self._embed(ids)
         read, true = mask, token_positions(mask)
         positions = self._positions(mask)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from tessera.data.catalogue_pictures import CataloguePictures
 from tessera.data.pictures import PictureError, at_most
 from tessera.language.models import LanguageModelError
 from tessera.language.prompts import Attributes, item_attributes
-from tessera.language.questions import Pixels, Question, lengths, read_pixels
+from tessera.language.questions import Pixels, Question, lengths, read_pixels, without_pixels
 from tessera.settings.language import ItemPrompt
 
 CAPTIONED, NO_PICTURE, BROKEN_PICTURE, NO_TEXT = "captioned", "no picture", "broken picture", "no text"
@@ -93,7 +93,7 @@ class ShownCatalogue:
                 seen.status[item] = NO_TEXT
         return seen
 
-    def ask(self, items: Sequence[int], batch: int, room: int) -> tuple[Seen, list[Asked], int]:
+    def ask(self, items: Sequence[int], batch: int, room: int) -> tuple[Seen, Iterator[Asked], int]:
         """Some items as the model is asked about them.
 
         Args:
@@ -101,15 +101,26 @@ class ShownCatalogue:
             batch: items at once, of like length.
             room: tokens to leave for the answer.
         Returns:
-            what became of the items, those that can be asked about in batches, and how many texts were cut.
+            what became of the items, those that can be asked about in batches, and how many texts were cut. Pixels are
+            those of one batch at a time, made when it is asked for.
         """
         seen = self.see(items)
         asked = seen.asked
         pixels: list[Pixels | None] = [None] * len(asked)
         if self.question.pictured:
-            pixels[:] = read_pixels(self.question.model, [seen.pictures[item] for item in asked])
+            pixels[:] = [without_pixels(self.question.model, seen.pictures[item]) for item in asked]
         rows, cut = self.question.rows([self.attributes.get(item, []) for item in asked], pixels, room)
         order = np.argsort(-lengths(rows), kind="stable").tolist()
         chosen = (order[start : start + batch] for start in range(0, len(order), batch))
-        made = [Asked([asked[i] for i in some], [rows[i] for i in some], [pixels[i] for i in some]) for some in chosen]
-        return seen, made, cut
+
+        def read(some: list[int]) -> Asked:
+            items = [asked[number] for number in some]
+            return Asked(items, [rows[number] for number in some], self._pixels(seen, items))
+
+        return seen, map(read, chosen), cut
+
+    def _pixels(self, seen: Seen, items: Sequence[int]) -> list[Pixels | None]:
+        """Of some items that are asked about."""
+        if not self.question.pictured:
+            return [None] * len(items)
+        return list(read_pixels(self.question.model, [seen.pictures[item] for item in items]))

@@ -19,6 +19,7 @@ from tessera.embedding.crrl import CollaborativeTraining, CRRLRecipe, Rollouts
 from tessera.embedding.embedder import Embedder, save_embedder
 from tessera.embedding.tune import train as run_training
 from tessera.language.lora import add_lora, lora_weights
+from tessera.language.reasoning import LatentReasoner
 from tessera.settings.recipes.crrl import CRRLTable
 from tessera.settings.recipes.lrcl import LRCLTable
 from tessera.training.losses import total
@@ -56,6 +57,38 @@ def begun(data: Path, folder: Path, settings: CRRLTable, kind: Kind = "decoder",
     recipe = made(settings, first, data / "items.parquet", embedder, data, tiny_model(kind))
     recipe.begin(Machine(settings.training))
     return recipe
+
+
+# ---------------------------------------------------------------- before the first step
+
+
+@pytest.mark.parametrize(
+    ("settings", "times"),
+    [
+        ({"policy": "vector", "negatives": "hard", "kl": 0.1, "noise_std": 0.5}, 2),  # also actions at the start
+        ({"policy": "vector"}, 2),
+        ({"objective": "contrastive"}, 1),
+        ({"objective": "contrastive", "negatives": "hard"}, 1),
+    ],
+)
+def test_the_catalogue_is_read_no_more_than_it_must(
+    settings: dict[str, Any], times: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    real = LatentReasoner.read
+
+    def counted(self: LatentReasoner, ids: Tensor, mask: Tensor) -> Any:
+        read.append(len(ids))
+        return real(self, ids, mask)
+
+    monkeypatch.setattr(LatentReasoner, "read", counted)
+    training = begun(data, tmp_path, table(learns="both", **settings)).training
+    assert sum(read) == times * len(training.prefixes)
+    # what was handed on is what would be made
+    assert training.at_start is None
+    if training.std:
+        training.started = None
+        assert training.deviation() == training.std
 
 
 # ---------------------------------------------------------------- gradients against plain passes

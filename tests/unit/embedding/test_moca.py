@@ -37,6 +37,7 @@ from tessera.embedding.step_batches import Pairs
 from tessera.embedding.tune import train as run_training
 from tessera.language.lora import lora_weights
 from tessera.language.models import LanguageModel, LanguageModelError, load_model
+from tessera.language.questions import read_pixels
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
 from tessera.settings.kinds import implementation
@@ -178,6 +179,30 @@ def test_the_last_token_is_pooled_where_it_is_asked_for(tmp_path: Path) -> None:
             states = read_content(model, ids, torch.ones_like(ids), [], True).states[0]
         expected = states[-1] if pooling == "last" else states.mean(0)
         np.testing.assert_allclose(vectors[3], F.normalize(expected, dim=0).numpy(), atol=1e-5)
+
+
+def test_pixels_are_those_of_one_batch_and_vectors_the_same(
+    built: Path, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group's pixels, of eight batches, were in memory at once, and more than its job asks for."""
+    settings = table(shown="both", batch_tokens=150, training={"batch": 4})
+    output = train(tmp_path, settings, shop, seeing(built))
+    at_once: list[int] = []
+
+    def counted(model: LanguageModel, pictures: list[Any]) -> Any:
+        at_once.append(len(pictures))
+        return read_pixels(model, pictures)
+
+    monkeypatch.setattr(moca, "read_pixels", counted)
+    items, vectors = embed(tmp_path, settings, shop, output, seeing(built))
+    assert sum(at_once) == 7
+    assert 1 < max(at_once) < 7
+    recipe = made(settings, shop, output, seeing(built))
+    load_embedder(recipe.given.model, output, merge=True)
+    content, reader = recipe._content(), recipe._reader().eval()
+    with torch.no_grad():
+        whole = reader(content.rows([content.whole(item) for item in items.tolist()]))
+    assert np.array_equal(vectors, whole.numpy())
 
 
 def test_what_tokens_were_stands_beside_the_last_states(built: Path, shop: Path, tmp_path: Path) -> None:

@@ -92,6 +92,34 @@ def test_every_attribute_is_read_alone(tmp_path: Path, batch_tokens: int) -> Non
         np.testing.assert_allclose(row, states(tiny_model(), f"{name} is {value}"), atol=2e-6)
 
 
+def test_what_has_no_row_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Captions are told last, and were the first to go, without a word."""
+    catalogue = write_catalogue(tmp_path / "items.parquet", 5)
+    said = {"said": write_captions(tmp_path / "c.parquet", ["a red lamp", "blue", "a chair", "", "a lamp"])}
+    table = AttributesTable(model="tiny", captions=["said"], most=3)
+    with caplog.at_level("INFO", "tessera"):
+        items, names, _ = embed_attributes(table, PROMPT, tiny_model(), catalogue, said)
+    assert np.bincount(items).tolist() == [0, 3, 3, 2, 0, 3]  # of item 4 nothing is known
+    assert names.count("said") == 1
+    # title and five attributes, and a caption of each but item 3
+    assert (
+        "12 attributes of 3 items have no row (3 of caption said): an item has 3 at most; raise `most` to keep them"
+        in caplog.text
+    )
+    caplog.clear()
+    embed_attributes(AttributesTable(model="tiny", most=7), PROMPT, tiny_model(), catalogue, {})
+    assert "no row" not in caplog.text
+
+
+def test_a_cut_names_what_cuts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    catalogue = write_catalogue(tmp_path / "items.parquet", 5)
+    reader = tiny_model()
+    reader.context = 6
+    with caplog.at_level("INFO", "tessera"):
+        embed_attributes(AttributesTable(model="tiny"), PROMPT, reader, catalogue, {})
+    assert "attributes are cut to 6 tokens" in caplog.text
+
+
 def test_the_artifact_holds_the_rows_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     catalogue = write_catalogue(tmp_path / "items.parquet", 6, shuffled=True)
     monkeypatch.setattr(recipe_module, "load_model", lambda *_: tiny_model())

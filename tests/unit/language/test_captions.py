@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from tessera.artifacts.tables import read_table
 from tessera.data.pictures import open_picture
 from tessera.language import captions as captions_module
+from tessera.language import shown as shown_module
 from tessera.language.answers import answer
 from tessera.language.captions import NAMED, ask_of_items, write_captions, write_said
 from tessera.language.models import LanguageModel, LanguageModelError, load_model
-from tessera.language.questions import Question, read_pixels
+from tessera.language.questions import Question, read_pixels, without_pixels
 from tessera.language.shown import ShownCatalogue
 from tessera.settings.language import BuiltModel, Captions, FolderModel, ItemPrompt
 
@@ -152,6 +154,54 @@ def test_one_by_one_a_model_says_the_same_as_in_a_batch(
         told.append(said(output))
     assert told[0] == told[1]
     assert len({text for text, _ in told[0].values()}) > 1  # the random model does answer what it is shown
+
+
+@pytest.mark.parametrize("resized", [True, False])
+def test_patches_are_counted_without_pixels(model: LanguageModel, resized: bool) -> None:
+    processor: Any = model.image_processor
+    step = int(processor.patch_size * processor.merge_size)
+    processor.do_resize = resized
+    for width, height in ((16, 16), (90, 31), (33, 200), (64, 64), (500, 7)):
+        sides = (width, height) if resized else (step * (1 + width // 40), step * (1 + height // 40))
+        picture = Image.new("RGB", sides, "red")
+        counted, read = without_pixels(model, picture), read_pixels(model, [picture])[0]
+        assert counted.patches.shape == read.patches.shape
+        assert counted.patches.is_meta
+        assert counted.tokens(2) == read.tokens(2)
+
+
+@pytest.mark.parametrize("source", ["image", "both"])
+def test_pixels_are_those_of_one_batch(
+    source: Literal["image", "both"], model: LanguageModel, catalogue: Callable[..., Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A group's pixels, of eight batches, were in memory at once, and more than its job asks for."""
+    items = catalogue(7, texts=[f"Oak lamp{' of oak' * n}" for n in range(7)]) / "items.parquet"
+    for item in (2, 5):
+        Image.new("RGB", (60, 30), "teal").save(tmp_path / "pictures" / f"{item}.png")
+    shown = ShownCatalogue(Question(model, source, "lamp"), PROMPT, items, 4096)
+    at_once: list[int] = []
+
+    def counted(model: LanguageModel, pictures: list[Any]) -> Any:
+        at_once.append(len(pictures))
+        return read_pixels(model, pictures)
+
+    monkeypatch.setattr(shown_module, "read_pixels", counted)
+    seen, batches, _ = shown.ask(range(1, 8), 3, 4)
+    assert at_once == []
+    asked = list(batches)
+    assert at_once == [3, 3, 1]
+    pixels = read_pixels(model, [seen.pictures[item] for item in seen.asked])
+    rows, _ = shown.question.rows([shown.attributes.get(item, []) for item in seen.asked], pixels, 4)
+    assert sorted(item for batch in asked for item in batch.items) == list(range(1, 8))
+    lengths = [len(row) for batch in asked for row in batch.rows]
+    assert lengths == sorted(lengths, reverse=True)
+    for batch in asked:
+        for item, row, read in zip(batch.items, batch.rows, batch.pixels, strict=True):
+            assert row == rows[item - 1]
+            assert read is not None
+            assert torch.equal(read.patches, pixels[item - 1].patches)
+            assert torch.equal(read.grid, pixels[item - 1].grid)
 
 
 def test_answers_are_the_likeliest_tokens_of_whole_passes(

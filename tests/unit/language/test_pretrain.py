@@ -103,6 +103,8 @@ def test_only_items_with_training_interactions_are_read(
         assert teacher.described == [1, 2, 3, 4, 5]
         assert not any("Forbidden" in text for text in teacher.texts())
     assert sorted(teacher.of_item) == [1, 2, 3, 4, 5]
+    assert teacher.paired == [item for item in range(1, 6) if teacher.of_item[item] in teacher.trained]
+    assert teacher.paired is teacher.paired  # made once, and not for every example
     (tmp_path / "pictures" / "2.png").write_bytes(b"broken")
     assert sorted(Teacher(tiny, PROMPT, False, data).of_item) == [1, 3, 4, 5]
 

@@ -19,7 +19,7 @@ class AttributesTable(ReadText, Finish, RecipeSettings):
     pooling: Literal["mean", "last"] = "mean"
     """Mean over the tokens of an attribute, or the last one."""
     most: int = Field(16, ge=1)
-    """Rows of an item: the first so many are kept."""
+    """Rows of an item: the first so many attributes; captions come last. What has no row is counted in the log."""
 
     def offers(self) -> frozenset[Need]:
         """A row an attribute."""

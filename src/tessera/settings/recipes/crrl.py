@@ -102,8 +102,8 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
     prompts: Literal["one", "by_stage"] = "one"
     """One prompt for all stages, or a format of its own, as published."""
     cache_gib: float = Field(4.0, ge=0)
-    """Memory for the constants of all items (states and keys of their texts); beyond it, made batch by batch. Not read
-    where adapters learn."""
+    """Memory of the model's device for the constants of all items (states, keys and values of their texts); where they
+    take more, they are made batch by batch. Not read where adapters learn."""
     training: Steps = Field(
         default_factory=lambda: Steps(steps=2000, batch=32, learning_rate=1.0e-4, warmup_steps=200, schedule="cosine")
     )

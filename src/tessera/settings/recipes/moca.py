@@ -83,7 +83,8 @@ class MoCaTable(ReadText, Sharded, Finish, RecipeSettings):
     """The second phase's pairs."""
     drop: float = Field(0.4, ge=0, lt=1)
     """What a view leaves out: this share of the attributes and of the picture's tokens, and, where both are shown, with
-    this chance the whole text or the whole picture."""
+    this chance the whole text or the whole picture. All that the second phase reads is read as views: pairs from
+    histories and hard negatives, too. 0 leaves nothing out, and shuffles attributes alone."""
     temperature: float = Field(0.1, gt=0)
     """Of the second phase's loss. Published is 0.03, for queries and documents; items of one history are less alike."""
     hard_negatives: int = Field(0, ge=0, le=16)
