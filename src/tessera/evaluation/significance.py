@@ -267,7 +267,7 @@ def told_p(p: float, least: float) -> str:
     """A p as it is printed: `p = 0.031`, or `p ≤ 0.0144` where the resamples can tell no less."""
     if p > least * (1 + 1e-9):
         shown = float(f"{p:.3g}")
-        if shown < p and shown == float(f"{p:.1g}"):  # above a level such as 0.05, it must not seem to be within it
+        if shown < p and shown == float(f"{p:.2g}"):  # above a level such as 0.025, it must not seem to be within it
             shown = _up(p)
         # rounded, it must not seem to be what could not be told
         return f"p = {max(shown, _up(least)):.3g}"

@@ -13,7 +13,7 @@ from tessera.artifacts.gpus import visible_gpus
 from tessera.artifacts.language_folder import FolderError, check_language_folder, check_picture_folder
 from tessera.artifacts.shown import shown_url
 from tessera.data.downloads import DataFileError, is_url, url_problem
-from tessera.data.files import check_name, files_below, find, parts
+from tessera.data.files import check_name, files_below, find, model_files, parts
 from tessera.data.hub import token_problem
 from tessera.data.id_list import read_ids
 from tessera.data.picture_stamp import names_fingerprint
@@ -323,8 +323,16 @@ def _unlike_folders(plan: Plan) -> Iterator[str]:
             yield f"datasets.{name}.path: {error}; {hint}"
 
 
-def _check_names_below(path: str) -> None:
-    for file in files_below(find(path)):
+def _check_names(plan: Plan, needed: Needed) -> None:
+    """Look at the names of all files that rules read of a path; of a folder these are not all that lie there."""
+    section, name, key = f"{needed.key}..".split(".")[:3]
+    if section == "models":
+        files = model_files(find(needed.file))
+    elif (section, key) == ("datasets", "path"):
+        files = dataset_files(plan.config, name)
+    else:
+        files = files_below(find(needed.file))
+    for file in files:
         check_name(file)
 
 
@@ -364,7 +372,7 @@ def check_first_lines(plan: Plan, where: str = "config") -> None:
 
     for needed in _needed(plan):
         if not needed.pictures:
-            look(needed.key, needed.file, partial(_check_names_below, needed.file))
+            look(needed.key, needed.file, partial(_check_names, plan, needed))
     for name in plan.config.experiment.datasets:
         dataset = plan.config.datasets[name]
         if not isinstance(dataset, FileSource):

@@ -90,7 +90,9 @@ def _measure(
         low, high = bootstrap_interval(differences, significance.level, resamples, significance.seed)
         interval = float(low[0]), float(high[0])
     if sees(significance, count, users):
-        error = float(differences.std(ddof=1)) / math.sqrt(users) or None
+        spread = float(differences.std(ddof=1))
+        # of differences that are all alike rounding is left
+        error = spread / math.sqrt(users) if spread > 1e-12 else None
     comparable = not claim.at_least or tells_of(differences, claim.at_least)
     p = float(p_values(differences - claim.at_least, significance, count)[0]) if comparable else 1.0
     return Measure(one, other, *means, users=users, interval=interval, p=p, error=error)

@@ -37,12 +37,14 @@ class RankingComparison(Comparison[RankingRun]):
     AVERAGED: ClassVar[str] = "a user's values are averaged over the seeds"
 
     def gains(self, one: int, other: int) -> list[Gain]:
-        """Relative gains of all users, of head and of tail; differences where nothing is there to divide by."""
+        """Relative gains of all users, of head and of tail; differences where nothing is there to divide by, and none
+        of nothing over nothing.
+        """
         gains = []
         groups = (("", np.ones(len(self.values), bool)), ("Head", self.head), ("Tail", ~self.head))
         for name, members in groups:
             first, second = self.values[members, one], self.values[members, other]
-            if len(first):
+            if len(first) and (first.any() or second.any()):
                 gains.append(Gain(name, *self._gain(first, second)))
         return gains
 

@@ -232,13 +232,16 @@ class Table(ABC, Generic[R]):
         """What means are taken over: the seeds of most rows, and of which rows they are others."""
         rows: dict[tuple[int, ...], list[str]] = {}
         for entry in self.entries:
-            if len(entry.runs) > 1:
+            if not (entry.is_oracle or entry.is_heuristic):
                 rows.setdefault(tuple(sorted(run.seed for run in entry.runs)), []).append(label(entry))
-        if not rows:
+        if all(len(seeds) == 1 for seeds in rows):
             return "one seed"
-        most, *others = sorted(rows, key=lambda seeds: -len(rows[seeds]))
+        most, *others = sorted(rows, key=lambda seeds: (len(seeds) == 1, -len(rows[seeds])))
         parts = [f"mean ± sd over the seeds {', '.join(map(str, most))}"]
-        parts += [f"of {', '.join(rows[seeds])} over {', '.join(map(str, seeds))}" for seeds in others]
+        parts += [
+            f"of {', '.join(rows[seeds])} {'over' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}"
+            for seeds in others
+        ]
         return ", ".join(parts)
 
     def filled(self, columns: Iterable[Column]) -> list[Column]:

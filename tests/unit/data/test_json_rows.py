@@ -28,20 +28,6 @@ def test_a_key_may_be_called_line(make: Make, write: Write, broken: bool, lists:
         assert [row[:2] for row in made.log] == [("x", "a"), ("7", "b")]
 
 
-@pytest.mark.parametrize("count", [2, 2000])
-@pytest.mark.parametrize("broken", [False, True])
-@pytest.mark.parametrize("lists", [False, True])
-def test_of_a_key_that_stands_twice_the_last_counts(
-    make: Make, write: Write, count: int, broken: bool, lists: bool
-) -> None:
-    first, last = ('["a"]', '["b", "c"]') if lists else ('"a"', '"b"')
-    line = f'{{"user": "u", "item": {first}, "item": {last}, "of": {{"user": "v"}}}}\n'
-    path = write("log.jsonl", line * count + "{bad\n" * broken)
-    made = make(only_raw=True, source="columns", path=path, cleaning=LOOSE)
-    assert {row[:2] for row in made.log} == ({("u", "b"), ("u", "c")} if lists else {("u", "b")})
-    assert len(made.rejected) == broken
-
-
 @pytest.mark.parametrize("first", ["4.5", '"4.5"', "4"])
 def test_empty_ratings_are_none(make: Make, write: Write, first: str) -> None:
     ratings = [first, '""', '" "', "null", '"x"', "3"]
@@ -74,6 +60,24 @@ def test_lists_by_user_that_break_off_are_refused(make: Make, write: Write) -> N
 
 
 def test_texts_may_begin_with_a_brace(make: Make, write: Write) -> None:
-    path = write("log.txt", "{a} 1 2\n{b} 3 4\n")
-    made = make(only_raw=True, source="sequences", path=path, layout="lines", cleaning=LOOSE)
-    assert [row[:2] for row in made.log] == [("{a}", "1"), ("{a}", "2"), ("{b}", "3"), ("{b}", "4")]
+    for one, other in (("{a}", "{b}"), ("{}", "{c}"), ('{"b"}', '{"c"}')):
+        path = write("log.txt", f"{one} 1 2\n{other} 3 4\n")
+        made = make(only_raw=True, source="sequences", path=path, layout="lines", cleaning=LOOSE)
+        assert [row[:2] for row in made.log] == [(one, "1"), (one, "2"), (other, "3"), (other, "4")]
+
+
+@pytest.mark.parametrize("layout", ["lines", "pairs"])
+@pytest.mark.parametrize("item", ["item", "items"])
+def test_rows_are_no_lists_by_user(make: Make, write: Write, item: str, layout: str) -> None:
+    """One user called `items` would have done everything, the others be some rejected rows."""
+    lines = "".join(f'{{"user": "u{user}", "{item}": {list(range(30))}}}\n' for user in range(40))
+    with pytest.raises(
+        DataFileError, match=rf"the objects are rows with the keys 'user', '{item}', expected users and"
+    ):
+        make(only_raw=True, source="sequences", path=write("log.json", lines), layout=layout)
+
+
+def test_a_user_may_go_on_in_the_next_object(make: Make, write: Write) -> None:
+    path = write("log.json", '{"u": [1, 2]}\n{"u": [3]}\n{"v": [4], "w": [5]}\n')
+    made = make(only_raw=True, source="sequences", path=path, layout="lines")
+    assert [row[:2] for row in made.log] == [("u", "1"), ("u", "2"), ("u", "3"), ("v", "4"), ("w", "5")]

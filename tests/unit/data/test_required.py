@@ -139,6 +139,12 @@ def test_patterns_in_the_names_of_parts(write: Write, tmp_path: Path) -> None:
     assert str(caught.value) == f"config: datasets.own.path: {file}: {{ {PATTERN}"
 
 
+def test_what_no_rule_reads_may_have_any_name(write: Write, tmp_path: Path) -> None:
+    write("parts/part-1.csv", LOG)
+    write("parts/notes {old}.txt", "")
+    check_first_lines(config(own={"source": "columns", "path": str(tmp_path / "parts")}))
+
+
 def test_no_rule_reads_pictures_one_by_one(write: Write, tmp_path: Path) -> None:
     write("pictures {x}/i<a>.jpg", "")
     images = str(tmp_path / "pictures {x}")

@@ -282,48 +282,56 @@ def lending(model_file: Path) -> np.ndarray:
     return np.flatnonzero((tensors["chain.shares"].numpy() > 0).any(1))
 
 
-@pytest.mark.parametrize(
-    ("items", "missing"),
-    [
-        ({"table": "t", "adapter": [4]}, None),
-        ({"table": "t", "adapter": [4]}, Missing(text=0.5, when="test")),
-        ({"table": "t", "adapter": [4]}, Missing(text=0.5, when="both")),
-        ({"table": "t", "adapter": [4], "id_residual": True}, None),
-    ],
-)
-def test_items_that_no_vector_describes_borrow_nothing(
-    items: dict[str, Any], missing: Missing | None, data: Path, table: Path, tmp_path: Path
-) -> None:
-    """By the base's own vectors as by a table: without a row, or with one that training had lost."""
-    system = {**MIXTURE, "base": {"items": items}, "similar": {"neighbours": 3}, "weight": 0.2, "strength": 3.0}
-    run = make_run(system=system, epochs=1)
-    expected = set(range(1, ITEMS + 1))
-    if not items.get("id_residual"):
-        expected -= set(WITHOUT_ROW)
-    if missing is not None:
-        run = run.model_copy(update={"missing": missing, "modalities": {"t": ["text"]}})
-        if missing.when == "both":
-            gone = lost_rows(missing, ["text"], ITEMS)
-            assert gone is not None
-            expected -= set(gone.rows.numpy().nonzero()[0].tolist())
-    assert set(lending(trained(run, data, tmp_path, reads(table)))) == expected
+NEVER_MET = 5
 
 
-def test_items_that_nobody_met_borrow_nothing(data: Path, tmp_path: Path) -> None:
-    """Vectors of their own that no training moved would make them similar to whatever is near zero."""
-    dataset = load_dataset(data)
+def never_met(data: Path, folder: Path) -> Path:
+    """The dataset, in which one item is in no training history."""
     rows = read_table(data / "interactions.parquet", "interactions")
-    met = rows.column("item").to_numpy().copy()
-    met[(met == 5) & (rows.column("split").to_numpy(zero_copy_only=False) == "train")] = 6
-    other = tmp_path / "other"
-    other.mkdir()
+    items, held = rows.column("item").to_numpy().copy(), rows.column("split").to_numpy(zero_copy_only=False) != "train"
+    items[(items == NEVER_MET) & ~held] = 6
+    folder.mkdir()
     for file in ("items.parquet", "users.parquet"):
-        (other / file).write_bytes((data / file).read_bytes())
-    changed = rows.set_column(rows.column_names.index("item"), "item", pa.array(met, rows.column("item").type))
-    write_table(other / "interactions.parquet", changed.replace_schema_metadata(None), "interactions")
-    assert dataset.n_items == ITEMS
-    run = make_run(system={**MIXTURE, "similar": {"neighbours": 3}, "weight": 0.2, "strength": 3.0}, epochs=1)
-    assert set(lending(trained(run, other, tmp_path / "run", RunInputs()))) == set(range(1, ITEMS + 1)) - {5}
+        (folder / file).write_bytes((data / file).read_bytes())
+    changed = rows.set_column(rows.column_names.index("item"), "item", pa.array(items, rows.column("item").type))
+    write_table(folder / "interactions.parquet", changed.replace_schema_metadata(None), "interactions")
+    return folder
+
+
+BY_ROW = {"table": "t", "adapter": [4]}
+BASES: dict[str, tuple[dict[str, Any], set[int]]] = {
+    "ids": ({"items": "ids"}, {NEVER_MET}),
+    "table": ({"items": BY_ROW}, set(WITHOUT_ROW)),
+    "table_and_ids": ({"items": {**BY_ROW, "id_residual": True}}, set()),
+    "pad": ({"recommender": "pad", "table": "t", "adapter": [4]}, set()),
+    "findrec": ({"recommender": "findrec", "text": "t", "width": 8, "alignment": {"most_items": 20}}, set()),
+    "i3_mrec": ({"recommender": "i3_mrec", "text": "t", "ids": "none", "adapter": [4]}, set(WITHOUT_ROW)),
+    "i3_mrec_ids": ({"recommender": "i3_mrec", "text": "t", "ids": "environment", "adapter": [4]}, set()),
+    "cider": ({"recommender": "cider", "items": BY_ROW, "damage": {"pattern": "feature"}}, set(WITHOUT_ROW)),
+}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_items_that_no_vector_describes_borrow_nothing(name: str, data: Path, table: Path, tmp_path: Path) -> None:
+    """By the base's own vectors as by a table: what has no row and no vector that was trained."""
+    base, unknown = BASES[name]
+    system = {**MIXTURE, "base": base, "similar": {"neighbours": 3}, "weight": 0.2, "strength": 3.0}
+    inputs = reads() if name == "ids" else reads(table)
+    output = trained(make_run(system=system, epochs=1), never_met(data, tmp_path / "data"), tmp_path, inputs)
+    assert set(lending(output)) == set(range(1, ITEMS + 1)) - unknown
+
+
+@pytest.mark.parametrize("when", ["test", "training", "both"])
+def test_what_is_lost_in_training_borrows_nothing(when: str, data: Path, table: Path, tmp_path: Path) -> None:
+    missing = Missing.model_validate({"text": 0.5, "when": when})
+    system = {**MIXTURE, "base": {"items": BY_ROW}, "similar": {"neighbours": 3}, "weight": 0.2, "strength": 3.0}
+    run = make_run(system=system, epochs=1).model_copy(update={"missing": missing, "modalities": {"t": ["text"]}})
+    expected = set(range(1, ITEMS + 1)) - set(WITHOUT_ROW)
+    if when != "test":
+        gone = lost_rows(missing, ["text"], ITEMS)
+        assert gone is not None
+        expected -= set(gone.rows.numpy().nonzero()[0].tolist())
+    assert set(lending(trained(run, data, tmp_path, reads(table)))) == expected
 
 
 # ---------------------------------------------------------------- training as a whole

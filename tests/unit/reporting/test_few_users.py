@@ -29,6 +29,8 @@ def outcome(differences: np.ndarray, claim: Claim = CLAIM, rule: Significance | 
 def test_users_who_differ_in_nothing_are_no_evidence() -> None:
     claim = outcome(np.zeros(12))
     assert (claim.verdict, claim.p, claim.detectable) == ("undecided", 1.0, None)
+    for alike in (0.1, 0.25, 1 / 3):
+        assert outcome(np.full(70, alike)).detectable is None
     # of two thousand a mean of -0.01 would need twenty who differ
     assert outcome(np.zeros(2000)).verdict == "holds"
 
@@ -91,6 +93,12 @@ def test_gains_of_few_users_have_no_interval() -> None:
     every, head, tail = compared(values, np.arange(30) < 1).gains(0, 1)
     assert (every.interval.count("%"), tail.interval.count("%")) == (2, 2)
     assert head.interval == "of one user alone, so no interval"
+
+
+def test_nothing_over_nothing_is_no_gain() -> None:
+    values = np.stack([np.linspace(0.3, 0.9, 30), np.linspace(0.2, 0.7, 30)], axis=1)
+    values[:12] = 0
+    assert [gain.name for gain in compared(values, np.arange(30) < 12).gains(0, 1)] == ["", "Tail"]
 
 
 def test_a_gain_over_nothing_is_a_difference() -> None:

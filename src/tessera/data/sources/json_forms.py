@@ -25,7 +25,7 @@ _PIECE = 1 << 20
 _SPACE = re.compile(r"[\s,]*")
 _NEXT_OBJECT = re.compile(r"[,\n\[]\s*(?=\{)")
 _BOM = b"\xef\xbb\xbf"
-_OBJECT = re.compile(rb'\s*\{\s*["}]')
+_OBJECT = re.compile(rb'\s*\{\s*(\}\s*$|"(?:[^"\\\n]|\\.)*"\s*:)')
 
 
 def json_form(path: Path, encoding: str | None = None) -> Form:
@@ -149,12 +149,24 @@ def json_histories(path: Path, log: RawLog, encoding: str | None = None) -> None
     """Hand over `{user: [item, item, ...], ...}`: each entry is an interaction, in the order of the list.
 
     Rejected users are numbered as they stand. Several such objects may follow each other, one a line too.
+
+    Raises:
+        DataFileError: the file breaks off, or the objects are rows.
     """
-    number = 0
+    number, before = 0, [""]
     for block in json_blocks(path, encoding=encoding):
         rows: list[tuple[int, str, list[str | None]]] = []
         for raw in filter(bytes.strip, block.data.split(b"\n")):
-            for user, items in _pairs(path, raw):
+            pairs = _pairs(path, raw)
+            keys = [key for key, _ in pairs]
+            if len(keys) > 1 and keys == before:
+                names = ", ".join(map(repr, keys[:3]))
+                raise DataFileError(
+                    f"{path}: the objects are rows with the keys {names}, expected users and their lists of items; "
+                    "rows are read by `source: columns`"
+                )
+            before = keys
+            for user, items in pairs:
                 number += 1
                 if not isinstance(items, list) or not all(map(_is_id, [user, *items])):
                     log.reject(path, number, "not a list of items", whole(f"{user}: {items}"))

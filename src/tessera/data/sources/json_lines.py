@@ -189,14 +189,13 @@ class _Reader:
         self._times = [key for key, dtype in schema.items() if dtype == pl.Int64]
         self.schema = {key: pl.String if key in self._times else dtype for key, dtype in schema.items()}
         self._flat = _flat(self.schema)
-        self._quoted = [json.dumps(key, ensure_ascii=False).encode() for key in schema]
 
     def parse(self, block: Block) -> Iterator[pl.DataFrame]:
         """Frames in the order of the lines."""
         try:
             # halves of characters would be left out without a word
             halves = b"\\u" in block.data and _lone(block.data)
-            frame = None if halves or self._repeats(block) else pl.read_ndjson(block.data, schema=self.schema)
+            frame = None if halves else pl.read_ndjson(block.data, schema=self.schema)
         except pl.exceptions.PolarsError:
             frame = None
         if frame is not None and (any(_no_numbers(frame[key]) for key in self._times) or self._nested(block, frame)):
@@ -214,10 +213,6 @@ class _Reader:
             head = as_block(block.first, block.data[:half])
             yield from self.parse(head)
             yield from self.parse(as_block(block.first + head.lines, block.data[half:]))
-
-    def _repeats(self, block: Block) -> bool:
-        """Whether a key may stand twice in an object: the last one counts, and in frames it would be the first."""
-        return any(block.data.count(key) > block.lines for key in self._quoted)
 
     def _nested(self, block: Block, frame: pl.DataFrame) -> bool:
         """Whether an object, a list or a boolean stands where a text or a number should: in a frame it is a text."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tessera.data.dataset import Cases, Dataset
 from tessera.evaluation.histories import Histories
 from tessera.recommenders.inputs import RunInputs
+from tessera.recommenders.missing import Present
 from tessera.settings.evaluation import Evaluation
 from tessera.settings.kinds import implementation, is_outside
 from tessera.settings.runs import Run
@@ -177,8 +178,9 @@ class VectorRecommender(Recommender):
         """The items as they stand."""
 
     def known(self, met: Tensor) -> Tensor:
-        """See `ItemEncoder.known`."""
-        return met
+        """See `ItemEncoder.known`: items that were met, and those with a row in any table that is read beside IDs."""
+        rows = [module() for module in self.modules() if isinstance(module, Present)]
+        return torch.stack([met, *(one if one.ndim == 1 else one.flatten(1).any(1) for one in rows)]).any(0)
 
     @abstractmethod
     def users(self, histories: Histories, catalogue: Catalogue) -> Tensor:

@@ -68,6 +68,11 @@ class I3MRec(InvariantRecommender):
         """ID vectors, where there are any."""
         return {"residual": ["residual"], "environment": ["environments.ids"], "none": []}[self.settings.ids]
 
+    def known(self, met: Tensor) -> Tensor:
+        """See `ItemEncoder.known`: items with a row in any table; those that were met, too, where IDs are read."""
+        rows = torch.stack([self.environments.of(name)() for name in self.environments.tables]).any(0)
+        return rows | met if self.item_rows() else rows
+
     # ------------------------------------------------------------ training
 
     def batches(self, run: Run, histories: TrainingHistories) -> WindowBatches:

@@ -120,7 +120,9 @@ class MarkovMixture(Recommender):
                 module.train()
         vectors = self.base.catalogue().scored
         met = torch.from_numpy(np.bincount(items, minlength=len(vectors)) > 0).to(vectors.device)
-        return similar_items(vectors, self.base.known(met), self.settings.similar.neighbours)
+        known = self.base.known(met)
+        self.base.eval()
+        return similar_items(vectors, known, self.settings.similar.neighbours)
 
     @torch.no_grad()
     def _choose(self, validate: Validate) -> None:
