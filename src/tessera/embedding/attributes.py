@@ -57,14 +57,16 @@ def embed_attributes(
 
 def _tell_dropped(attributes: Sequence[Attributes], most: int, captions: Iterable[str]) -> None:
     """Log what has no row for `most`: captions are told last, and go first."""
-    dropped = [name for pairs in attributes for name, _ in pairs[most:]]
+    dropped = [{name for name, _ in pairs[most:]} for pairs in attributes if len(pairs) > most]
     if not dropped:
         return
-    items = sum(len(pairs) > most for pairs in attributes)
-    spoken = ", ".join(f"{count:,} of caption {name}" for name in captions if (count := dropped.count(name)))
+    count = sum(len(pairs) - most for pairs in attributes if len(pairs) > most)
+    lacking = {name: sum(name in names for names in dropped) for name in captions}
+    spoken = ", ".join(f"of {of:,} the caption {name}" for name, of in lacking.items() if of)
     log.warning(
-        "%s attributes of %s items have no row%s: an item has %d at most; raise `most` to keep them",
-        f"{len(dropped):,}", f"{items:,}", f" ({spoken})" if spoken else "", most,
+        "items have %d attributes at most (`most`): %s of %s item%s left out%s",
+        most, f"{count:,} more", f"{len(dropped):,}", "s are" if len(dropped) > 1 else " are",
+        f" ({spoken})" if spoken else "",
     )  # fmt: skip
 
 

@@ -409,12 +409,13 @@ class CRRLRecipe(TrainedRecipe):
             raise ValueError(f"{settings.recipe}: its start has no thoughts (thoughts: 0), {settings.NO_THOUGHTS}")
 
     def check_model(self) -> None:
-        """See `Recipe.check_model`: as the start reads, and as rollouts do, several in one row."""
+        """See `Recipe.check_model`: as the start reads, and as rollouts do: several thoughts in one row, if any are."""
         start = self.start
         start.check_model()
         with torch.random.fork_rng(devices=[]):  # which a fresh attention would draw from
             attention = start.attention()
-        encode = partial(self._encode, start.encoder(attention).eval(), 2)
+        several = self.settings.objective == "policy" and self.settings.policy != "vector"
+        encode = partial(self._encode, start.encoder(attention).eval(), 2 if several else 1)
         check_alone(self.given.model, encode, f"recipe {self.settings.recipe}", start.room, instead=start.INSTEAD)
 
     # ------------------------------------------------------------ what is read

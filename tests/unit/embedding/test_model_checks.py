@@ -38,10 +38,13 @@ OTHERS: dict[str, dict[str, Any]] = {
     "lfm2": {"layer_types": ["full_attention", "conv"]},
     "ctrl": {"n_embd": WIDTH, "n_layer": 2, "n_head": 4, "dff": 48, "n_positions": 256},
     "modernbert-decoder": {"local_attention": 512, "global_attn_every_n_layers": 2},
+    "bloom": {"n_layer": 2, "n_head": 4},
+    "big_bird": {"attention_type": "block_sparse", "block_size": 4, "num_random_blocks": 1},
     "fnet": {},
     "nystromformer": {},
 }
-ENCODERS = ("fnet", "nystromformer")
+ENCODERS = ("fnet", "nystromformer", "big_bird")
+MIXING = ("fnet", "nystromformer")
 
 
 def full(kind: str, **changed: Any) -> Any:
@@ -90,7 +93,7 @@ def test_usual_encoders_and_half_precision_are_taken(table: Any) -> None:
     recipe(table, half).check_model()
 
 
-@pytest.mark.parametrize("kind", ENCODERS)
+@pytest.mark.parametrize("kind", MIXING)
 @pytest.mark.parametrize("table", [TextTable(model="x"), AttributesTable(model="x"), SCFTTable(model="x")])
 def test_what_reads_padding_is_refused(kind: str, table: Any) -> None:
     with pytest.raises(LanguageModelError, match=rf"recipe {table.recipe}: .*\({kind}\).*another vector beside"):
@@ -133,6 +136,46 @@ def test_what_keeps_no_keys_or_loses_count_is_refused_of_what_reasons() -> None:
         recipe(LRCLTable(model="x"), model("lfm2")).check_model()
     with pytest.raises(LanguageModelError, match=r"\(ctrl\) .*reads or keeps of a text"):
         recipe(LRCLTable(model="x"), model("ctrl")).check_model()
+
+
+def test_a_model_that_cannot_read_several_thoughts_in_a_row_is_taken_where_none_are() -> None:
+    with pytest.raises(LanguageModelError, match=r"recipe crrl: .*\(bloom\) cannot be read so"):
+        recipe(CRRLTable(model="x"), model("bloom")).check_model()
+    recipe(CRRLTable(model="x", policy="vector", learns="both"), model("bloom")).check_model()
+    recipe(CRRLTable(model="x", objective="contrastive"), model("bloom")).check_model()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable"), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("cumsum_cuda_kernel does not have a deterministic implementation"),
+    ],
+)  # fmt: skip
+def test_what_the_machine_lacks_is_no_fault_of_the_model(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = tiny_model()
+
+    def fail(*arguments: Any, **named: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(reader.tower, "forward", fail)
+    with pytest.raises(type(error), match=str(error)):
+        recipe(TextTable(model="x"), reader).check_model()
+
+
+@pytest.mark.parametrize(("weight", "shown"), [(float("inf"), "nan"), (0.0, "0.0")])
+def test_vectors_without_a_length_are_told_as_such(weight: float, shown: str) -> None:
+    reader = tiny_model()
+    reader.tower.norm.weight.fill_(weight)
+    with pytest.raises(LanguageModelError, match=rf"a vector of length {shown}, expected a finite number above 0"):
+        recipe(TextTable(model="x"), reader).check_model()
+
+
+def test_a_model_that_changes_its_attention_has_its_own_again() -> None:
+    reader = model("big_bird")
+    recipe(TextTable(model="x"), reader).check_model()
+    assert reader.tower.attention_type == "block_sparse"
 
 
 def test_a_causal_architecture_is_refused_where_tokens_shall_see_both_ways() -> None:

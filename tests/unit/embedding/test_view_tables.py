@@ -103,12 +103,12 @@ def test_what_has_no_row_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert names.count("said") == 1
     # title and five attributes, and a caption of each but item 3
     assert (
-        "12 attributes of 3 items have no row (3 of caption said): an item has 3 at most; raise `most` to keep them"
+        "items have 3 attributes at most (`most`): 12 more of 3 items are left out (of 3 the caption said)"
         in caplog.text
     )
     caplog.clear()
     embed_attributes(AttributesTable(model="tiny", most=7), PROMPT, tiny_model(), catalogue, {})
-    assert "no row" not in caplog.text
+    assert "left out" not in caplog.text
 
 
 def test_a_cut_names_what_cuts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
