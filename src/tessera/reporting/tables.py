@@ -237,12 +237,11 @@ class Table(ABC, Generic[R]):
         if all(len(seeds) == 1 for seeds in rows):
             return "one seed"
         most, *others = sorted(rows, key=lambda seeds: (len(seeds) == 1, -len(rows[seeds])))
-        parts = [f"mean ± sd over the seeds {', '.join(map(str, most))}"]
-        parts += [
-            f"of {', '.join(rows[seeds])} {'over' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}"
+        apart = "; ".join(
+            f"{', '.join(rows[seeds])}: seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
             for seeds in others
-        ]
-        return ", ".join(parts)
+        )
+        return f"mean ± sd over the seeds {', '.join(map(str, most))}" + (f" ({apart})" if apart else "")
 
     def filled(self, columns: Iterable[Column]) -> list[Column]:
         """Those of the columns that some row has a number in."""

@@ -158,13 +158,13 @@ def test_rows_of_other_seeds_are_named(tmp_path: Path) -> None:
     assert table.told_seeds() == "mean ± sd over the seeds 1, 2"
     last = table.entries[2].name
     table.entries = [replace(e, runs=e.runs[:1]) if e.name == last else e for e in table.entries]
-    assert table.told_seeds() == f"mean ± sd over the seeds 1, 2, of {last} seed 1"
+    assert table.told_seeds() == f"mean ± sd over the seeds 1, 2 ({last}: seed 1)"
     third = replace(table.entries[1].runs[0], seed=3)
     table.entries[1] = replace(table.entries[1], runs=(*table.entries[1].runs, third))
     other = table.entries[1].name
     assert table.told_seeds() in (
-        f"mean ± sd over the seeds 1, 2, of {other} over 1, 2, 3, of {last} seed 1",
-        f"mean ± sd over the seeds 1, 2, of {last} seed 1, of {other} over 1, 2, 3",
+        f"mean ± sd over the seeds 1, 2 ({other}: seeds 1, 2, 3; {last}: seed 1)",
+        f"mean ± sd over the seeds 1, 2 ({last}: seed 1; {other}: seeds 1, 2, 3)",
     )
     table.entries = [replace(entry, runs=entry.runs[:1]) for entry in table.entries]
     assert table.told_seeds() == "one seed"
