@@ -56,7 +56,7 @@ def read_parts(tables: Mapping[str, Path], count: int, together: bool) -> list[P
     if present.sum() < 2:
         counts = ", ".join(f"{part.name} has {int(part.present.sum()):,}" for part in parts)
         raise ArtifactError(
-            f"semantic IDs of {'+'.join(tables)}: tables side by side have {present.sum()} items in common ({counts}); "
+            f"semantic IDs of {'+'.join(tables)}: items in common of tables side by side: {present.sum()} ({counts}); "
             "expected 2 or more"
         )
     joined = np.concatenate([part.vectors for part in parts], 1)

@@ -235,10 +235,10 @@ def searchable(system: SystemSettings) -> bool:
 def touches(path: str, name: str, recommender: str, system: SystemSettings) -> bool:
     """Whether a path changes the runs of a system (`name`, with its settings) under a recommender."""
     head, *keys = path.split(".")
-    head, *keys = path.split(".")
     if head == "systems":
         return keys[:1] == [name]
     if not isinstance(system, TrainedSystem):
         return False
     common_loss = isinstance(system, UnderBackbones) and system.loss is None
+    common_loss |= system.LEAVES_OUT_COLD and keys == ["cold_items"]
     return {"training": True, "loss": common_loss, "backbones": keys[:1] == [recommender]}[head]

@@ -36,7 +36,7 @@ def plan(experiment: dict[str, Any] | None = None, **search: Any) -> Plan:
         "tables": {"text": {"recipe": "latent", "view": "text"}},
         "systems": {
             "mine": {"items": "ids", "loss": {"kind": "bce"}, "training": {"learning_rate": 0.5}},
-            "pad": {"recommender": "pad", "table": "text"},
+            "pad": {"recommender": "pad", "table": "text"}, "eimf": {"recommender": "eimf"},
         },
         "search": {"trials": 8, "space": SPACE, **search},
         "experiment": {"datasets": ["shop"], "systems": ["popular", "id", "mine"], "backbones": ["sasrec", "gru4rec"],
@@ -109,6 +109,13 @@ def test_each_path_changes_what_is_trained() -> None:
         assert pad.training.learning_rate == pad.chosen["training.learning_rate"] < 7
         for run in (mine, pad):
             assert with_values(run, run.chosen) == run
+
+
+def test_a_network_with_a_loss_of_its_own_reads_what_it_takes_of_the_common_one() -> None:
+    made = compared("id", "eimf", **{"loss.cold_items": {"choices": ["left_out", "negatives"]}})
+    trials = [trial_run(made, "eimf/eimf", trial) for trial in range(4)]
+    assert {run.loss.cold_items for run in trials} == {"left_out", "negatives"}
+    assert all(run.loss.cold_items == run.chosen["loss.cold_items"] for run in trials)
 
 
 def test_every_kind_of_system_under_backbones_is_searched_under_each() -> None:

@@ -136,7 +136,7 @@ def test_tables_with_hardly_an_item_in_common_are_told(folder: Path) -> None:
         write_item_table(folder / "high.parquet", np.arange(first, 61), rows[: 61 - first])
         counts = rf"\(low has 30, high has {61 - first}\); expected 2 or more"
         with pytest.raises(
-            ArtifactError, match=rf"low\+high: tables side by side have {common} items in common {counts}"
+            ArtifactError, match=rf"low\+high: items in common of tables side by side: {common} {counts}"
         ):
             run(folder, quantizer="rq_kmeans", tables=["low", "high"])
     write_item_table(folder / "run.parquet", np.arange(50, 61), rows[:11], {}, {"run": "0123"})
