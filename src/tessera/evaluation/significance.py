@@ -166,7 +166,7 @@ def detectable(differences: Array, level: float, power: float = 0.8) -> Array:
     return np.asarray(error * smallest_effect(1.0, level, power), np.float64)
 
 
-def sees(settings: Significance, comparisons: int, users: int) -> bool:
+def can_reach_level(settings: Significance, comparisons: int, users: int) -> bool:
     """Whether a test of so many users could tell any difference, after Holm's correction of so many comparisons.
 
     Of few users all patterns of signs are counted: of five, two in 32 are as extreme as the most extreme one.
@@ -176,7 +176,7 @@ def sees(settings: Significance, comparisons: int, users: int) -> bool:
     return comparisons * 2.0 ** (1 - users) <= settings.level
 
 
-def tells_of(differences: Array, distance: float) -> bool:
+def enough_differ(differences: Array, distance: float) -> bool:
     """Whether users are enough to compare the mean of their differences with `distance`, which is not 0.
 
     A test of it takes the differences less the distance. Users who differ in nothing then all lie on one side, as if

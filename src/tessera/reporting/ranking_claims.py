@@ -10,10 +10,10 @@ from typing import Any
 from tessera.evaluation.significance import (
     LEAST_USERS,
     bootstrap_interval,
+    can_reach_level,
+    enough_differ,
     enough_resamples,
     p_values,
-    sees,
-    tells_of,
 )
 from tessera.reporting.claims import ClaimTable, Measure, judged, row_of
 from tessera.reporting.ranking_runs import RankingRun, check_same_users, cold_metrics, entries, user_metrics
@@ -89,10 +89,10 @@ def _measure(
         resamples = enough_resamples(significance, count)
         low, high = bootstrap_interval(differences, significance.level, resamples, significance.seed)
         interval = float(low[0]), float(high[0])
-    if sees(significance, count, users):
+    if can_reach_level(significance, count, users):
         spread = float(differences.std(ddof=1))
         # of differences that are all alike rounding is left
         error = spread / math.sqrt(users) if spread > 1e-12 else None
-    comparable = not claim.at_least or tells_of(differences, claim.at_least)
+    comparable = not claim.at_least or enough_differ(differences, claim.at_least)
     p = float(p_values(differences - claim.at_least, significance, count)[0]) if comparable else 1.0
     return Measure(one, other, *means, users=users, interval=interval, p=p, error=error)

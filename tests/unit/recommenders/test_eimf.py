@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -103,12 +104,8 @@ def test_the_best_of_the_vectors_scores_the_whole_catalogue(network: str, inputs
     assert len(chosen) > 1, "another vector is best for another user"
 
 
-@pytest.mark.parametrize("loss_over", ["scores", "nearest"])
-@pytest.mark.parametrize("network", NETWORKS)
-def test_what_is_trained_is_what_is_scored(network: str, loss_over: str, inputs: RunInputs) -> None:
-    """The loss of a batch is that of each prefix alone: of its scores, or by the vector nearest to its target."""
-    model = build(inputs, network=network, loss_over=loss_over, **ALONE)
-    loss = model.losses(Histories.of(HISTORIES), START)["recommendation"]
+def loss_of_prefixes(model: EIMF, loss_over: str, cold: Sequence[int] | np.ndarray = ()) -> tuple[float, int]:
+    """The loss of each prefix of the histories by itself, `cold` items left out, and how many there are."""
     catalogue = model.catalogue()
     total, count = 0.0, 0
     for row in HISTORIES.tolist():
@@ -119,8 +116,20 @@ def test_what_is_trained_is_what_is_scored(network: str, loss_over: str, inputs:
             if loss_over == "nearest":
                 state = nearest(model.users(asked, catalogue), catalogue.scored[row[length]][None])[0]
                 scores = catalogue.scored[1:] @ state
-            total -= float(scores.detach().log_softmax(0)[row[length] - 1])
+            scores = scores.detach().clone()
+            scores[torch.as_tensor(cold, dtype=torch.int64) - 1] = -torch.inf
+            total -= float(scores.log_softmax(0)[row[length] - 1])
             count += 1
+    return total, count
+
+
+@pytest.mark.parametrize("loss_over", ["scores", "nearest"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_what_is_trained_is_what_is_scored(network: str, loss_over: str, inputs: RunInputs) -> None:
+    """The loss of a batch is that of each prefix alone: of its scores, or by the vector nearest to its target."""
+    model = build(inputs, network=network, loss_over=loss_over, **ALONE)
+    loss = model.losses(Histories.of(HISTORIES), START)["recommendation"]
+    total, count = loss_of_prefixes(model, loss_over)
     assert isinstance(loss.value, Tensor)
     assert float(loss.value.detach()) == pytest.approx(total, rel=1e-4)
     assert loss.targets == count
@@ -140,18 +149,7 @@ def test_items_that_nobody_met_may_be_left_out_of_the_loss(loss_over: str, input
     loss.value.backward()
     assert model.items.weight.grad is not None
     assert not model.items.weight.grad[cold].any()
-    catalogue = model.catalogue()
-    total = 0.0
-    for row in HISTORIES.tolist():
-        row = [item for item in row if item]
-        for length in range(1, len(row)):
-            asked = Histories.of(np.array([row[:length]]))
-            scores = model.score(asked, catalogue)[0]
-            if loss_over == "nearest":
-                near = nearest(model.users(asked, catalogue), catalogue.scored[row[length]][None])[0]
-                scores = catalogue.scored[1:] @ near
-            scores[torch.from_numpy(cold - 1)] = -torch.inf
-            total -= float(scores.detach().log_softmax(0)[row[length] - 1])
+    total, _ = loss_of_prefixes(model, loss_over, cold)
     assert float(loss.value.detach()) == pytest.approx(total, rel=1e-4)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,19 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     items = np.array([item for item in range(1, ITEMS + 1) if item not in WITHOUT_ROW])
     write_item_table(path, items, np.random.default_rng(3).normal(size=(len(items), 5)).astype(np.float32) + 1)
     return path
+
+
+def with_items(data: Path, folder: Path, change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Path:
+    """The dataset with other items, made from those there are and from which rows are held out."""
+    folder.mkdir()
+    for file in ("items.parquet", "users.parquet"):
+        (folder / file).write_bytes((data / file).read_bytes())
+    rows = read_table(data / "interactions.parquet", "interactions")
+    held = rows.column("split").to_numpy(zero_copy_only=False) != "train"
+    items = change(rows.column("item").to_numpy().copy(), held)
+    changed = rows.set_column(rows.column_names.index("item"), "item", pa.array(items, rows.column("item").type))
+    write_table(folder / "interactions.parquet", changed.replace_schema_metadata(None), "interactions")
+    return folder
 
 
 def trained(run: Run, data: Path, folder: Path, inputs: RunInputs, validated: Path | None = None) -> Path:
@@ -287,15 +301,7 @@ NEVER_MET = 5
 
 def never_met(data: Path, folder: Path) -> Path:
     """The dataset, in which one item is in no training history."""
-    rows = read_table(data / "interactions.parquet", "interactions")
-    items, held = rows.column("item").to_numpy().copy(), rows.column("split").to_numpy(zero_copy_only=False) != "train"
-    items[(items == NEVER_MET) & ~held] = 6
-    folder.mkdir()
-    for file in ("items.parquet", "users.parquet"):
-        (folder / file).write_bytes((data / file).read_bytes())
-    changed = rows.set_column(rows.column_names.index("item"), "item", pa.array(items, rows.column("item").type))
-    write_table(folder / "interactions.parquet", changed.replace_schema_metadata(None), "interactions")
-    return folder
+    return with_items(data, folder, lambda items, held: np.where((items == NEVER_MET) & ~held, 6, items))
 
 
 BY_ROW = {"table": "t", "adapter": [4]}
@@ -339,15 +345,12 @@ def test_what_is_lost_in_training_borrows_nothing(when: str, data: Path, table: 
 
 def test_nothing_that_is_held_out_is_counted(data: Path, table: Path, tmp_path: Path) -> None:
     """Items of validation and test dealt out anew change no count, and those that train are all there."""
-    other = tmp_path / "other"
-    other.mkdir()
-    for file in ("items.parquet", "users.parquet"):
-        (other / file).write_bytes((data / file).read_bytes())
-    rows = read_table(data / "interactions.parquet", "interactions")
-    items, held = rows.column("item").to_numpy().copy(), rows.column("split").to_numpy(zero_copy_only=False) != "train"
-    items[held] = np.random.default_rng(0).permutation(items[held])
-    changed = rows.set_column(rows.column_names.index("item"), "item", pa.array(items, rows.column("item").type))
-    write_table(other / "interactions.parquet", changed.replace_schema_metadata(None), "interactions")
+
+    def dealt_out(items: np.ndarray, held: np.ndarray) -> np.ndarray:
+        items[held] = np.random.default_rng(0).permutation(items[held])
+        return items
+
+    other = with_items(data, tmp_path / "other", dealt_out)
     run = make_run(system={**SIMILAR, "weight": 0.3, "strength": 2.0}, epochs=1, patience=9)
     one, two = (
         read_tensors(trained(run, folder, tmp_path / name, reads(table)))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tessera.evaluation.significance import LEAST_USERS, sees, tells_of
+from tessera.evaluation.significance import LEAST_USERS, can_reach_level, enough_differ
 from tessera.reporting.claims import ClaimTable, judged
 from tessera.reporting.ranking_claims import _measure
 from tessera.reporting.ranking_comparison import RankingComparison
@@ -54,9 +54,9 @@ def test_a_claim_that_is_just_true_is_seldom_decided(users: int, at_least: float
 
 def test_enough_users_tell_of_a_distance() -> None:
     few = np.concatenate([np.ones(LEAST_USERS - 1), np.zeros(100)])
-    assert not tells_of(few, 0.05)
-    assert tells_of(np.concatenate([few, [-0.5]]), 0.05)
-    assert tells_of(few, 0.1)
+    assert not enough_differ(few, 0.05)
+    assert enough_differ(np.concatenate([few, [-0.5]]), 0.05)
+    assert enough_differ(few, 0.1)
 
 
 def test_no_effect_is_told_that_so_few_users_could_not_show() -> None:
@@ -69,8 +69,8 @@ def test_no_effect_is_told_that_so_few_users_could_not_show() -> None:
     assert eight.detectable is not None
     assert outcome(np.linspace(0.5, 1.0, 9), plain, count=13).detectable is None
     rule = Significance()
-    assert [users for users in range(2, 12) if sees(rule, 1, users)] == [6, 7, 8, 9, 10, 11]
-    assert sees(Significance(method="t_test"), 1, 10)
+    assert [users for users in range(2, 12) if can_reach_level(rule, 1, users)] == [6, 7, 8, 9, 10, 11]
+    assert can_reach_level(Significance(method="t_test"), 1, 10)
 
 
 def test_the_note_says_what_is_left_empty() -> None:
