@@ -53,12 +53,12 @@ def pick_device(name: str) -> torch.device:
 @contextmanager
 def same_modes() -> Iterator[None]:
     """Leave torch's deterministic mode as it is; who scores needs no order of gradients."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    before = torch.get_deterministic_debug_mode()
     filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.set_deterministic_debug_mode(before)
         torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
 
 
@@ -67,9 +67,10 @@ def _settle_order() -> None:
 
     Not `warn_only`: memory-efficient attention, which every float32 attention on a GPU takes, then adds its gradients
     in any order and says so once a process; told to be strict, it has a form that does not. What has none raises, and
-    `stage` tells what can be done.
+    `stage` tells what can be done. Nor by `use_deterministic_algorithms`, which is the same and loads torch's compiler,
+    to tell it too: two seconds of every job.
     """
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
     # on by default in that mode: a kernel for every new tensor, to show who reads what nobody wrote
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 

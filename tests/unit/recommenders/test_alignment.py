@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from asking import summed
+from forked_processes import run_processes
 from pattern import ITEMS, make_run, reads
 from test_train import judge, make_table
 
+import tessera.recommenders.train
 from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.artifacts.tables import ArtifactError
 from tessera.recommenders.systems.backbone import SequentialRecommender
@@ -108,7 +110,8 @@ def test_alignment_brings_items_nearer_to_the_teacher(recommender, data, teacher
     assert likeness[3.0] > likeness[1e-9] + 0.1
 
 
-def test_two_processes_align_over_the_targets_of_both(data, teacher, tmp_path):
+def test_two_processes_align_over_the_targets_of_both(data, teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(tessera.recommenders.train, "run_processes", run_processes)
     one = aligned_run(align={"weight": 3.0, "temperature": 0.2, "normalize": True}, epochs=2, gradient_clip=0.5)
     one = one.model_copy(update={"backbone": one.backbone.model_copy(update={"dropout": 0.0})})
     two = one.model_copy(update={"training": one.training.model_copy(update={"processes": 2})})

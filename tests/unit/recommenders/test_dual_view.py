@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from asking import ask
+from forked_processes import run_processes
 from pattern import ITEMS, write_dataset
 from torch import Tensor
 
+import tessera.recommenders.train
 from tessera.artifacts.models import read_tensors
 from tessera.artifacts.sequences import ItemSequences, read_item_sequences, write_item_sequences
 from tessera.artifacts.tables import ArtifactError, write_item_table
@@ -485,8 +487,11 @@ def test_text_alone_has_no_alignment(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("items", [{}, {"fine": None}, {"missing": {"image": 1.0}}])
-def test_two_processes_train_what_one_does(items: dict[str, Any], data: Path, tmp_path: Path) -> None:
+def test_two_processes_train_what_one_does(
+    items: dict[str, Any], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whichever parts a config leaves out: several processes wait for the gradient of all that is trained."""
+    monkeypatch.setattr(tessera.recommenders.train, "run_processes", run_processes)
     inputs, found = write_views(tmp_path), []
     for processes in (1, 2):
         run = run_of(items, gradient_clip=0.5, processes=processes)

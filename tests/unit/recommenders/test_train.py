@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked_processes import run_processes
 from pattern import ITEMS, make_run, reads, write_dataset, write_interests_of
 
+import tessera.recommenders.train
 from same_training import assert_same_training
 from tessera.artifacts.models import read_tensors
 from tessera.artifacts.tables import ArtifactError, write_item_table
@@ -102,6 +104,23 @@ with stage(None):
 """
 
 
+JUDGED = """
+from tessera.recommenders.evaluate import evaluate_run
+from tessera.settings.evaluation import Evaluation
+model = Path(sys.argv[3])
+outputs = model.with_name("evaluation.parquet"), model.with_name("metrics.json")
+evaluate_run(run, Evaluation(), model, Path(sys.argv[2]), RunInputs(), None, *outputs)
+slow = {"torch._dynamo", "torch._inductor", "sympy", "transformers", "accelerate", "sklearn", "pandas"}
+assert not slow & set(sys.modules), slow & set(sys.modules)
+"""
+
+
+def test_a_run_and_its_judgement_load_neither_a_compiler_nor_language_models(data, tmp_path):
+    """Each takes longer to load than many a training, and half of the jobs of an experiment are of these two kinds."""
+    command = [sys.executable, "-c", PROGRAM + JUDGED, make_run(epochs=1).model_dump_json(), str(data)]
+    subprocess.run([*command, str(tmp_path / "model.safetensors"), str(tmp_path / "state")], check=True)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_run_ends_with_the_same_weights(how, data, tmp_path):
     run = make_run(epochs=25, patience=100, checkpoint_seconds=0.05)
@@ -151,9 +170,12 @@ def _stamp(state: Path) -> int | None:
         ("cpu", "markov_mixture"),
     ],
 )
-def test_two_processes_give_the_numbers_of_one(data, tmp_path, device, system):
+def test_two_processes_give_the_numbers_of_one(data, tmp_path, monkeypatch, device, system):
+    """One of them by the launcher, which takes longer than what it starts."""
     if device == "auto" and torch.cuda.is_available():
         pytest.skip("auto is a GPU here, and two processes may not share one")
+    if device == "cpu":
+        monkeypatch.setattr(tessera.recommenders.train, "run_processes", run_processes)
     shape = {"epochs": 2, "gradient_clip": 0.5, "device": device}
     systems = {
         "ids": None,

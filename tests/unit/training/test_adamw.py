@@ -50,6 +50,8 @@ def test_a_closure_has_gradients() -> None:
 PROGRAM = """
 import sys, torch
 from tessera.training.adamw import AdamW
+from tessera.training.machine import pick_device
+pick_device("cpu")
 weight = torch.nn.Parameter(torch.ones(2))
 optimizer = AdamW([weight], lr=0.1, fused=True)
 optimizer.zero_grad(set_to_none=True)
