@@ -20,8 +20,14 @@ use_environment() {
         echo "ERROR: the active Python has no tessera; activate the environment in which tessera-rec is installed" >&2
         return 1
     fi
+    keep_compiled
     OMP_WAIT_POLICY=PASSIVE
     export OMP_WAIT_POLICY
+}
+
+# Every job starts a Python; where an image forbids compiled modules, each would compile the library anew.
+keep_compiled() {
+    unset PYTHONDONTWRITEBYTECODE
 }
 
 make_environment() {
@@ -59,6 +65,7 @@ make_environment() {
     grep -qF -- "$PWD/.venv" .venv/pyvenv.cfg || .venv/bin/python tools/moved.py
     PATH="$PWD/.venv/bin:$PATH"
     VIRTUAL_ENV="$PWD/.venv"
+    keep_compiled
     # Waiting threads sleep: they would otherwise spin against the other jobs.
     OMP_WAIT_POLICY=PASSIVE
     # The library of this folder, whatever folder the environment was made in.
