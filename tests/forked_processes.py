@@ -1,4 +1,4 @@
-"""Processes that share a step, forked from one that has imported torch: importing it takes longer than a small training.
+"""Processes that share a step, forked from one that has imported torch, which takes longer than a small training.
 
 The launcher itself is held by tests/unit/training/test_launch.py and by one training of each kind.
 """
@@ -18,11 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ["torch", "torch.distributed", "accelerate", "transformers", "pyarrow.parquet", "scipy.sparse", "pydantic"]
+PRELOADED = ["torch", "torch.distributed", "accelerate", "peft", "pyarrow.parquet", "scipy.sparse", "pydantic"]
 """Nothing of Tessera: what a test patches before a start is what its processes find."""
 
 
-def _member(function: Callable[..., None], arguments: tuple[Any, ...], rank: int, world: int, port: int, said: str) -> None:
+def _member(
+    function: Callable[..., None], arguments: tuple[Any, ...], rank: int, world: int, port: int, said: str
+) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world),
                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
     try:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from forked_processes import share
 from same_training import assert_same_training
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "language"))
@@ -24,10 +23,11 @@ from tiny_vision import tiny_built, write_built, write_pictured
 
 from tessera.artifacts.files import read_json
 from tessera.artifacts.logs import Terminated
-from tessera.artifacts.models import read_tensors
+from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.artifacts.tables import ArtifactError, read_table, write_table
 from tessera.content.reading import Replaced, both_ways, read_content
 from tessera.embedding import moca
+from tessera.embedding.contrastive import ItemBatches
 from tessera.embedding.embedder import load_embedder
 from tessera.embedding.item_content import Part, hidden_tokens, noised
 from tessera.embedding.moca import MoCaRecipe, same_content
@@ -491,38 +491,22 @@ def test_memory_saved_changes_no_number(built: Path, shop: Path, tmp_path: Path)
     assert_same_training(kept, again, 3e-3)
 
 
+def _member(folder: Path, data: Path, processes: int) -> None:
+    torch.set_num_threads(1)
+    # buckets of an odd number of items leave other ones out for two processes: here both have the same
+    moca.CostBuckets = lambda items, costs, budget, world, seed: ItemBatches(items, 8, world, seed)
+    settings = table({"processes": processes, "steps": 6}, hard_negatives=1)
+    machine = Machine(settings.training)
+    recipe = made(settings, data)
+    run_training(recipe, folder / "model.safetensors", folder / "state", machine)
+    write_tensors(folder / f"rank{machine.rank}.safetensors", dict(recipe.given.model.full.named_parameters()))
+
+
 def test_two_processes_are_one(tmp_path: Path) -> None:
     """Gathered vectors carry the gradients of all slices, and gradients are summed, not averaged."""
     data = write_data(tmp_path / "data")
-    code = """
-import sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from test_moca import made, moca, table
-from tessera.embedding.contrastive import ItemBatches
-from tessera.artifacts.models import write_tensors
-from tessera.embedding.tune import train
-from tessera.training.machine import Machine
-
-folder, data = Path(sys.argv[1]), Path(sys.argv[2])
-# buckets of an odd number of items leave other ones out for two processes: here both have the same
-moca.CostBuckets = lambda items, costs, budget, world, seed: ItemBatches(items, 8, world, seed)
-settings = table({"processes": int(sys.argv[3]), "steps": 6}, hard_negatives=1)
-machine = Machine(settings.training)
-recipe = made(settings, data)
-train(recipe, folder / "model.safetensors", folder / "state", machine)
-write_tensors(folder / f"rank{machine.rank}.safetensors", dict(recipe.given.model.full.named_parameters()))
-"""
-    script = tmp_path / "process.py"
-    script.write_text(code)
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    for name, start, number in (("one", [sys.executable], 1), ("two", launch, 2)):
-        command = [*start, str(script), str(tmp_path / name), str(data), str(number)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
+    for name, number in (("one", 1), ("two", 2)):
+        share(number, _member, tmp_path / name, data, number)
     ranks = [read_tensors(tmp_path / "two" / f"rank{rank}.safetensors") for rank in (0, 1)]
     assert all(torch.equal(value, ranks[1][name]) for name, value in ranks[0].items())
     one, two = (history(tmp_path / name / "model.safetensors") for name in ("one", "two"))

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import pytest
 import torch
 from tiny_language import attributes_of, tiny_model, write_catalogue, write_data
 
+from forked_processes import share
 from same_training import assert_same_training
 from tessera.artifacts.files import read_json
 from tessera.artifacts.logs import Terminated, log
@@ -23,7 +21,7 @@ from tessera.artifacts.models import read_tensors
 from tessera.artifacts.tables import ArtifactError, read_table, write_table
 from tessera.embedding import contrastive
 from tessera.embedding.contrastive import ContrastiveRecipe, ContrastiveTraining, ItemBatches
-from tessera.embedding.embedder import load_embedder
+from tessera.embedding.embedder import Embedder, load_embedder, save_embedder
 from tessera.embedding.pairs import PairTraining
 from tessera.embedding.recipe import Given, Items, Vectors
 from tessera.embedding.text import told_items
@@ -192,40 +190,21 @@ def test_memory_saved_changes_no_number(recipe: str, tmp_path: Path) -> None:
     assert_same_training(whole, parts, 5e-3)
 
 
+def _member(folder: Path, data: Path, processes: int, recipe: str) -> None:
+    torch.set_num_threads(1)
+    settings = table(recipe, {"processes": processes}, lora={"dropout": 0.0})
+    machine = Machine(settings.training)
+    own = made(settings, data / "items.parquet", None, data)
+    run_training(own, folder / "model.safetensors", folder / "state", machine)
+    kept = Embedder(lora_weights(own.given.model.tower), settings.lora, own.thinking, None, {})
+    save_embedder(folder / f"rank{machine.rank}" / "model.safetensors", kept)
+
+
 @pytest.mark.parametrize("recipe", ["lrcl", "pairs"])
 def test_two_processes_are_one(recipe: str, tmp_path: Path) -> None:
     data = write_data(tmp_path / "data")
-    code = """
-import sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from test_train_contrastive import made, table
-from tessera.embedding.embedder import Embedder, save_embedder
-from tessera.embedding.tune import train
-from tessera.language.lora import lora_weights
-from tessera.training.machine import Machine
-
-folder, data = Path(sys.argv[1]), Path(sys.argv[2])
-settings = table(sys.argv[4], {"processes": int(sys.argv[3])}, lora={"dropout": 0.0})
-machine = Machine(settings.training)
-recipe = made(settings, data / "items.parquet", None, data)
-train(recipe, folder / "model.safetensors", folder / "state", machine)
-own = Embedder(lora_weights(recipe.given.model.tower), settings.lora, recipe.thinking, None, {})
-save_embedder(folder / f"rank{machine.rank}" / "model.safetensors", own)
-"""
-    script = tmp_path / "process.py"
-    script.write_text(code)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
-        "OMP_NUM_THREADS": "1",
-    }
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    for name, start, number in (("one", [sys.executable], 1), ("two", launch, 2)):
-        command = [*start, str(script), str(tmp_path / name), str(data), str(number), recipe]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
+    for name, number in (("one", 1), ("two", 2)):
+        share(number, _member, tmp_path / name, data, number, recipe)
     ranks = [read_tensors(tmp_path / "two" / f"rank{rank}" / "model.safetensors") for rank in (0, 1)]
     assert all(torch.equal(value, ranks[1][name]) for name, value in ranks[0].items())
     one, two = (read_tensors(tmp_path / name / "model.safetensors") for name in ("one", "two"))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,9 @@ import torch
 from tiny_language import tiny_model, write_catalogue
 from torch import Tensor
 
+from forked_processes import share
 from tessera.artifacts.logs import Terminated
-from tessera.artifacts.models import read_tensors
+from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.artifacts.tables import write_table
 from tessera.data.dataset import load_dataset
 from tessera.embedding.cooccurrence import build_candidates
@@ -36,6 +35,7 @@ from tessera.settings.language import ItemPrompt
 from tessera.settings.recipes.crrl import CRRLTable
 from tessera.settings.recipes.lrcl import LRCLTable
 from tessera.settings.training import Steps
+from tessera.training.engine import Engine
 from tessera.training.losses import total
 from tessera.training.machine import Machine
 from tessera.training.phases import Update
@@ -415,40 +415,26 @@ _CASES: list[dict[str, Any]] = [
     {"learns": "both", "policy": "vector", "kl": 0.1, "noise_std": 0.5, "negatives": "hard"},
 ]  # fmt: skip
 
-_WORKER = """
-import json, os, sys
-from pathlib import Path
-from test_train_crrl import _CASES, table, train
-from tessera.training.engine import Engine
-from tessera.artifacts.models import write_tensors
 
-folder, rank = Path(sys.argv[2]), os.environ["RANK"]
-kept = {}
-before = Engine.fit
+def _member(data: Path, folder: Path) -> None:
+    rank, kept, fit = os.environ["RANK"], {}, Engine.fit
 
-def fit(self):
-    history = before(self)
-    kept.update({name: value.detach().clone() for name, value in self.trained.state_dict().items()})
-    return history
+    def fitted(self: Engine) -> Any:
+        history = fit(self)
+        kept.update({name: value.detach().clone() for name, value in self.trained.state_dict().items()})
+        return history
 
-Engine.fit = fit
-for number, case in enumerate(_CASES):
-    try:
-        train(Path(sys.argv[1]), folder / str(number), table({"processes": 2}, **case))
-    except FileNotFoundError:
-        assert rank != "0"  # the first process alone writes what `train` reads back
-    write_tensors(folder / str(number) / f"rank{rank}.safetensors", kept)
-"""
+    Engine.fit = fitted  # type: ignore[method-assign]
+    for number, case in enumerate(_CASES):
+        try:
+            train(data, folder / str(number), table({"processes": 2}, **case))  # type: ignore[arg-type]
+        except FileNotFoundError:
+            assert rank != "0"  # the first process alone writes what `train` reads back
+        write_tensors(folder / str(number) / f"rank{rank}.safetensors", kept)
 
 
 def test_two_processes_train_the_same_weights_as_one(data: Path, tmp_path: Path) -> None:
-    script = tmp_path / "worker.py"
-    script.write_text(_WORKER)
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    command += [str(data), str(tmp_path / "two")]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    share(2, _member, data, tmp_path / "two")
     for number, case in enumerate(_CASES):
         folder = tmp_path / "two" / str(number)
         same(*(read_tensors(folder / f"rank{rank}.safetensors") for rank in (0, 1)))

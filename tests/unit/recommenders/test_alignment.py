@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from asking import summed
-from forked_processes import run_processes
 from pattern import ITEMS, make_run, reads
 from test_train import judge, make_table
 
 import tessera.recommenders.train
+from forked_processes import run_processes
 from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.artifacts.tables import ArtifactError
 from tessera.recommenders.systems.backbone import SequentialRecommender

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from asking import ask
-from forked_processes import run_processes
 from pattern import ITEMS, write_dataset
 from torch import Tensor
 
 import tessera.recommenders.train
+from forked_processes import run_processes
 from tessera.artifacts.models import read_tensors
 from tessera.artifacts.sequences import ItemSequences, read_item_sequences, write_item_sequences
 from tessera.artifacts.tables import ArtifactError, write_item_table

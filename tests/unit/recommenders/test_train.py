@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forked_processes import run_processes
 from pattern import ITEMS, make_run, reads, write_dataset, write_interests_of
 
 import tessera.recommenders.train
+from forked_processes import run_processes
 from same_training import assert_same_training
 from tessera.artifacts.models import read_tensors
 from tessera.artifacts.tables import ArtifactError, write_item_table

@@ -81,7 +81,8 @@ def _names(path: Path) -> set[str]:
 
 def test_nobody_else_takes_a_gpu_or_changes_its_modes() -> None:
     """Training, scoring, clustering and language models get their device from one function."""
-    own = ("torch.cuda.is_available", "torch.set_deterministic", "torch.use_deterministic", "torch.backends", "torch.device('cuda')")
+    own = ("torch.cuda.is_available", "torch.set_deterministic", "torch.use_deterministic", "torch.backends",
+           "torch.device('cuda')")  # fmt: skip
     found = {path.name: sorted(name for name in _names(path) if name.startswith(own)) for path in SOURCES}
     assert [name for name, used in found.items() if used] == ["machine.py"]
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from forked_processes import share
 from tessera.artifacts.logs import Terminated
 from tessera.settings.training import Steps
 from tessera.training.engine import Engine
@@ -163,26 +162,19 @@ def test_a_batch_divides_among_processes(monkeypatch: pytest.MonkeyPatch) -> Non
         machine.share(np.arange(8))
 
 
+def _member(folder: Path) -> None:
+    shared = SETTINGS.model_copy(update={"processes": 2, "device": "cpu"})
+    trained, curve = train(folder / "two", shared, dropout=False)
+    weights = {name: value.tolist() for name, value in trained.state_dict().items()}
+    kept = {"weights": weights, "losses": [row["loss"] for row in curve]}
+    (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(kept))
+
+
 def test_two_processes_train_like_one(tmp_path: Path) -> None:
     alone, history = train(tmp_path / "one", dropout=False)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*command, __file__, str(tmp_path)], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False, timeout=120,
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    share(2, _member, tmp_path)
     told = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
     assert told[0]["weights"] == told[1]["weights"]
     for name, value in alone.state_dict().items():
         assert torch.allclose(torch.tensor(told[0]["weights"][name]), value, atol=1e-6), name
     assert told[0]["losses"] == pytest.approx([row["loss"] for row in history], abs=1e-6)
-
-
-if __name__ == "__main__":
-    shared = SETTINGS.model_copy(update={"processes": 2, "device": "cpu"})
-    folder = Path(sys.argv[1])
-    trained, curve = train(folder / "two", shared, dropout=False)
-    found = {"weights": {n: v.tolist() for n, v in trained.state_dict().items()}, "losses": [r["loss"] for r in curve]}
-    (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(found))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()  # as every stage does: a thread of gloo may abort one that ends in it
