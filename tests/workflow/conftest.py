@@ -9,7 +9,7 @@ from tiny_project import Project, copy_repository
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The tiny config, run to its end. Tests leave it as it is."""
-    project = Project(tmp_path_factory.mktemp("tiny") / "tessera")
+    project = Project(tmp_path_factory.mktemp("tiny") / "tessera", warm=False)
     copy_repository(project.folder)
     done = project.snakemake("--cores", "2", "--configfile", "config/tiny.yaml")
     assert done.returncode == 0, done.stdout[-6000:]

@@ -1,8 +1,9 @@
 """Snakemake, started many times: a process that has imported it forks for every call, which then skips the imports.
 
-They are half of a dry run. A call is a line of JSON on standard input: `arguments`, `folder`, `environment`, `output`
-(the file that takes what is said) and `timeout` (seconds, after which it is killed). The answer is a line with its exit
-code.
+They are half of a dry run, and most of a small job (`warm_python`). A call is a line of JSON on standard input:
+`arguments`, `folder`, `environment`, `output` (the file that takes what is said), `timeout` (seconds, after which it is
+killed) and `jobs` (the socket of the server that forks its jobs; null: each starts a Python). The answer is a line with
+its exit code.
 Nothing of Tessera is imported before the fork: every call finds the code of its own folder.
 """
 
@@ -18,9 +19,12 @@ import traceback
 from typing import Any
 
 import snakemake.cli
+import warm_python
 
 
-def _call(arguments: list[str], folder: str, environment: dict[str, str], output: str, timeout: int) -> None:
+def _call(
+    arguments: list[str], folder: str, environment: dict[str, str], output: str, timeout: int, jobs: str | None
+) -> None:
     """In the forked process: what `python -m snakemake` does."""
     signal.alarm(timeout)
     os.chdir(folder)
@@ -31,6 +35,8 @@ def _call(arguments: list[str], folder: str, environment: dict[str, str], output
         os.dup2(source, target)
     sys.argv = [snakemake.cli.__file__.replace("cli.py", "__main__.py"), *arguments]
     sys.path[0] = folder
+    if jobs:
+        warm_python.use(jobs)
     code: Any = 0
     try:
         snakemake.cli.main()

@@ -46,21 +46,34 @@ def environment() -> dict[str, str]:
 
 @cache
 def _server() -> subprocess.Popen[str]:
-    """One for all dry runs of this process; it ends with it."""
+    """One for all runs of this process that are forked; it ends with it."""
     server = str(Path(__file__).with_name("snakemake_server.py"))
     return subprocess.Popen(
         [sys.executable, server], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
     )
 
 
-def dry_run(folder: Path, arguments: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
-    """Snakemake forked from a process that has imported it: half of a dry run is imports."""
+@cache
+def _jobs() -> tuple[subprocess.Popen[str], str]:
+    """The server that forks jobs, and its socket; it ends with this process."""
+    path = Path(tempfile.mkdtemp(), "jobs")
+    command = [sys.executable, str(Path(__file__).with_name("warm_python.py")), str(path)]
+    server = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    return server, str(path)
+
+
+def forked(
+    folder: Path, arguments: Sequence[str], timeout: float, warm: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Snakemake forked from a process that has imported it: half of a dry run is imports. If `warm`, jobs likewise."""
     server = _server()
     assert server.stdin is not None
     assert server.stdout is not None
     with tempfile.NamedTemporaryFile("r", encoding="utf-8", errors="replace") as output:
         asked = {"arguments": arguments, "folder": str(folder), "environment": environment(), "output": output.name,
-                 "timeout": int(timeout)}  # fmt: skip
+                 "timeout": int(timeout), "jobs": _jobs()[1] if warm else None}  # fmt: skip
         server.stdin.write(json.dumps(asked) + "\n")
         server.stdin.flush()
         code = int(server.stdout.readline())
@@ -74,6 +87,8 @@ class Project:
     folder: Path
     name: str = "tiny"
     """Of the experiment of every config that is written."""
+    warm: bool = True
+    """Whether jobs are forked from a process that has imported what they need; else each starts a Python."""
     owned: bool = False
     """Whether folders of experiments keep their owners; else one experiment may have several config files."""
 
@@ -81,7 +96,9 @@ class Project:
         for owner in [] if self.owned else self.folder.glob("results/*/experiment.json"):
             owner.unlink()
         if "-n" in arguments:
-            return dry_run(self.folder, arguments, timeout)
+            return forked(self.folder, arguments, timeout)
+        if self.warm:
+            return forked(self.folder, arguments, timeout, warm=True)
         return subprocess.run(
             ["timeout", "-s", "KILL", str(timeout), *snakemake_command(*arguments)],
             cwd=self.folder, env=environment(), text=True, check=False, stdout=subprocess.PIPE,
