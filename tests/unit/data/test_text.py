@@ -176,7 +176,8 @@ HOSTILE = {
 def test_no_text_takes_long(name: str) -> None:
     start = time.process_time()
     clean(HOSTILE[name])
-    assert time.process_time() - start < 1.0  # the slowest takes 0.1 s; a square of the length takes minutes
+    # the slowest takes 0.1 to 0.3 s, and seconds where others take the core away; a square of the length takes minutes
+    assert time.process_time() - start < 15.0
 
 
 def test_texts_are_bounded() -> None:
