@@ -20,6 +20,7 @@ import sys
 import threading
 import traceback
 from pathlib import Path
+from typing import Any
 
 PRELOADED = ("torch", "pyarrow.parquet", "pyarrow.compute", "pyarrow.dataset", "scipy.stats", "pydantic", "polars",
              "peft", "altair", "vl_convert", "networkx", "snakemake.script")  # fmt: skip
@@ -37,11 +38,14 @@ def _job(call: socket.socket, script: str, folder: str, environment: dict[str, s
     sys.path[0] = str(Path(script).parent)
     sys.path[1:1] = [part for part in environment.get("PYTHONPATH", "").split(os.pathsep) if part]
     call.sendall(f"{os.getpid()}\n".encode())
-    code: object = 0
+    code: Any = 0
     try:
         runpy.run_path(script, run_name="__main__")
     except SystemExit as ended:
         code = ended.code or 0
+        if not isinstance(code, int):
+            print(code, file=sys.stderr)
+            code = 1
     except BaseException:
         traceback.print_exc()
         code = 1
@@ -50,7 +54,7 @@ def _job(call: socket.socket, script: str, folder: str, environment: dict[str, s
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    call.sendall(f"{code if isinstance(code, int) else 1}\n".encode())
+    call.sendall(f"{code}\n".encode())
     os._exit(0)
 
 
