@@ -9,14 +9,10 @@ Nothing of Tessera is imported before the fork: every call finds the code of its
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import signal
 import sys
-import threading
-import traceback
-from typing import Any
 
 import snakemake.cli
 import warm_python
@@ -27,32 +23,13 @@ def _call(
 ) -> None:
     """In the forked process: what `python -m snakemake` does."""
     signal.alarm(timeout)
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
     said, nothing = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (said, 1), (said, 2)):
-        os.dup2(source, target)
-    sys.argv = [snakemake.cli.__file__.replace("cli.py", "__main__.py"), *arguments]
     sys.path[0] = folder
     if jobs:
         warm_python.use(jobs)
-    code: Any = 0
-    try:
-        snakemake.cli.main()
-    except SystemExit as ended:
-        code = ended.code
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    if code is not None and not isinstance(code, int):
-        print(code, file=sys.stderr)
-        code = 1
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code or 0)
+    program = snakemake.cli.__file__.replace("cli.py", "__main__.py")
+    streams = [nothing, said, said]
+    os._exit(warm_python.as_python(program, arguments, folder, environment, streams, snakemake.cli.main))
 
 
 def main() -> None:

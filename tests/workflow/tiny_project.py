@@ -54,14 +54,18 @@ def _server() -> subprocess.Popen[str]:
 
 
 @cache
-def _jobs() -> tuple[subprocess.Popen[str], str]:
-    """The server that forks jobs, and its socket; it ends with this process."""
-    path = Path(tempfile.mkdtemp(), "jobs")
-    command = [sys.executable, str(Path(__file__).with_name("warm_python.py")), str(path)]
+def _jobs() -> tuple[subprocess.Popen[str], tempfile.TemporaryDirectory[str]]:
+    """The server that forks jobs, and the folder of its socket; both end with this process."""
+    folder = tempfile.TemporaryDirectory()
+    command = [sys.executable, str(Path(__file__).with_name("warm_python.py")), _socket(folder)]
     server = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
     assert server.stdout is not None
     assert server.stdout.readline() == "ready\n"
-    return server, str(path)
+    return server, folder
+
+
+def _socket(folder: tempfile.TemporaryDirectory[str]) -> str:
+    return str(Path(folder.name, "jobs"))
 
 
 def forked(
@@ -73,7 +77,7 @@ def forked(
     assert server.stdout is not None
     with tempfile.NamedTemporaryFile("r", encoding="utf-8", errors="replace") as output:
         asked = {"arguments": arguments, "folder": str(folder), "environment": environment(), "output": output.name,
-                 "timeout": int(timeout), "jobs": _jobs()[1] if warm else None}  # fmt: skip
+                 "timeout": int(timeout), "jobs": _socket(_jobs()[1]) if warm else None}  # fmt: skip
         server.stdin.write(json.dumps(asked) + "\n")
         server.stdin.flush()
         code = int(server.stdout.readline())

@@ -19,41 +19,58 @@ import subprocess
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+Work = Callable[[], object]
 
 PRELOADED = ("torch", "pyarrow.parquet", "pyarrow.compute", "pyarrow.dataset", "scipy.stats", "pydantic", "polars",
              "peft", "altair", "vl_convert", "networkx", "snakemake.script")  # fmt: skip
 
 
-def _job(call: socket.socket, script: str, folder: str, environment: dict[str, str], said: list[int]) -> None:
-    """In the forked process: what `python SCRIPT` does; its exit code is the last thing that it says."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+def as_python(
+    program: str, arguments: list[str], folder: str, environment: dict[str, str], streams: list[int], work: Work
+) -> int:
+    """In a process that was forked: do the work as a Python that is started with a program; gives its exit code.
+
+    Args:
+        folder: the working directory.
+        streams: file descriptors that take the place of standard input, output and error.
+    """
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    for source, target in zip(said, (1, 2), strict=True):
+    for target, source in enumerate(streams):
         os.dup2(source, target)
-    sys.argv = [script]
-    sys.path[0] = str(Path(script).parent)
-    sys.path[1:1] = [part for part in environment.get("PYTHONPATH", "").split(os.pathsep) if part]
-    call.sendall(f"{os.getpid()}\n".encode())
+    sys.argv = [program, *arguments]
     code: Any = 0
     try:
-        runpy.run_path(script, run_name="__main__")
+        work()
     except SystemExit as ended:
         code = ended.code or 0
-        if not isinstance(code, int):
-            print(code, file=sys.stderr)
-            code = 1
     except BaseException:
         traceback.print_exc()
+        code = 1
+    if not isinstance(code, int):
+        print(code, file=sys.stderr)
         code = 1
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
+    return code
+
+
+def _job(call: socket.socket, script: str, folder: str, environment: dict[str, str], said: list[int]) -> None:
+    """In the forked process: what `python SCRIPT` does; its exit code is the last thing that it says."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    sys.path[0] = str(Path(script).parent)
+    sys.path[1:1] = [part for part in environment.get("PYTHONPATH", "").split(os.pathsep) if part]
+    call.sendall(f"{os.getpid()}\n".encode())
+    streams = [os.open(os.devnull, os.O_RDONLY), *said]
+    code = as_python(script, [], folder, environment, streams, lambda: runpy.run_path(script, run_name="__main__"))
     call.sendall(f"{code}\n".encode())
     os._exit(0)
 

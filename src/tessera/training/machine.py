@@ -67,8 +67,8 @@ def _settle_order() -> None:
 
     Not `warn_only`: memory-efficient attention, which every float32 attention on a GPU takes, then adds its gradients
     in any order and says so once a process; told to be strict, it has a form that does not. What has none raises, and
-    `stage` tells what can be done. Nor by `use_deterministic_algorithms`, which is the same and loads torch's compiler,
-    to tell it too: two seconds of every job.
+    `stage` tells what can be done. It is set by the debug mode: `use_deterministic_algorithms` sets the same, and loads
+    torch's compiler to tell it as well, which takes two seconds of every job.
     """
     torch.set_deterministic_debug_mode("error")
     # on by default in that mode: a kernel for every new tensor, to show who reads what nobody wrote
