@@ -38,7 +38,9 @@ def workers(folder: Path) -> list[psutil.Process]:
         except (psutil.Error, OSError):
             continue
         # not what looks at a file of Snakemake's, such as a log
-        runs = "python" in Path(program).name and any("snakemake" in argument for argument in arguments)
+        runs = "python" in Path(program).name and any(
+            "snakemake" in argument or argument.endswith("fork_server.py") for argument in arguments
+        )
         if works and (runs or Path(program).name == "snakemake") and process.status() != psutil.STATUS_ZOMBIE:
             processes.append(process)
     return processes

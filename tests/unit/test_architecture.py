@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tessera.artifacts.fork_server import LANGUAGE_SCRIPTS, TORCH_SCRIPTS
+
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "src/tessera"
 
@@ -173,6 +175,13 @@ def start_seconds(statements: str) -> float:
     code = f"{statements}\nimport time\nprint(time.process_time())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     return float(done.stdout)
+
+
+def test_scripts_that_are_forked() -> None:
+    scripts = {path.name for path in (ROOT / "scripts").glob("*.py")}
+    assert scripts >= TORCH_SCRIPTS | LANGUAGE_SCRIPTS
+    assert not TORCH_SCRIPTS & LANGUAGE_SCRIPTS
+    assert not (TORCH_SCRIPTS | LANGUAGE_SCRIPTS) & set(LIGHT_SCRIPTS)
 
 
 @pytest.mark.parametrize("script", LIGHT_SCRIPTS)

@@ -9,7 +9,7 @@ from tiny_project import Project, copy_repository
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The tiny config, run to its end. Tests leave it as it is."""
-    project = Project(tmp_path_factory.mktemp("tiny") / "tessera", warm=False)
+    project = Project(tmp_path_factory.mktemp("tiny") / "tessera", forks=False)
     copy_repository(project.folder)
     # on slow cores that others use too, a hundred jobs take longer than what a test may take by itself
     done = project.snakemake("--cores", "2", "--configfile", "config/tiny.yaml", timeout=1500)

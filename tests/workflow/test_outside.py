@@ -12,11 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import worked_examples
 import yaml
-from tiny_project import Project, copy_repository, environment, snakemake_command
+from tiny_project import Project, copy_repository, environment, snakemake_command, trainers
 
 from tessera.artifacts.tables import read_table
 
@@ -134,9 +133,8 @@ def test_a_killed_training_goes_on(project: Project, tmp_path: Path) -> None:
         while not (saved := list(state.glob("*/*/*/checkpoint.safetensors"))) and time.monotonic() < end:
             time.sleep(0.02)
         assert saved, "no checkpoint within 120 s"
-        for child in psutil.Process(process.pid).children(recursive=True):
-            if "train.py" in " ".join(child.cmdline()):
-                child.send_signal(signal.SIGKILL)
+        for trainer in trainers(process):
+            trainer.send_signal(signal.SIGKILL)
         assert process.communicate(timeout=300)[0] is not None
         assert process.returncode == 0
     assert "resum" in (folder / "results/own/logs/train/bazaar/blend/Blend/seed-1.log").read_text().lower()

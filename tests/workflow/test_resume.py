@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tiny_project import ROOT, Project, environment, snakemake_command
+from tiny_project import ROOT, Project, environment, snakemake_command, trainers
 
 pytestmark = pytest.mark.workflow
 RUN = "results/tiny/bazaar/runs/id/sasrec/seed-1"
@@ -38,11 +38,11 @@ def arguments() -> list[str]:
     return [f"{RUN}/metrics.json", "--cores", "1", "--configfile", "long.yaml"]
 
 
-def start(project: Project) -> subprocess.Popen[str]:
+def start(project: Project, **variables: str) -> subprocess.Popen[str]:
     """Snakemake in a process group of its own."""
     log = (project.folder / "run.log").open("a")
     return subprocess.Popen(
-        snakemake_command(*arguments()), cwd=project.folder, env=environment(), text=True, stdout=log,
+        snakemake_command(*arguments()), cwd=project.folder, env=environment() | variables, text=True, stdout=log,
         stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
 
@@ -57,12 +57,6 @@ def wait_for_checkpoint(project: Project, process: subprocess.Popen[str]) -> Pat
         assert process.poll() is None, (project.folder / "run.log").read_text()
         time.sleep(0.02)
     raise AssertionError("no checkpoint within 120 s")
-
-
-def trainers(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The processes below Snakemake that run the script."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if "train.py" in " ".join(child.cmdline())]
 
 
 def results(project: Project) -> tuple[object, list[dict[str, float]]]:
@@ -124,6 +118,26 @@ def test_a_killed_run_goes_on(project: Project, undisturbed: tuple[object, ...])
     weights = (project.folder / RUN / "model.safetensors").read_bytes()
     assert (*results(project), weights) == undisturbed
     assert "resum" in log_text(project).lower()
+
+
+def test_a_killed_snakemake_leaves_no_jobs(project: Project) -> None:
+    forget(project)
+    with start(project) as process:
+        wait_for_checkpoint(project, process)
+        jobs = trainers(process)
+        process.kill()
+        assert jobs
+        assert psutil.wait_procs(jobs, timeout=60)[1] == []
+    (project.folder / ".snakemake/locks").rename(project.folder / ".snakemake/old_locks")
+    forget(project)
+
+
+def test_a_job_that_is_started_does_what_a_forked_one_does(project: Project, undisturbed: tuple[object, ...]) -> None:
+    with start(project, TESSERA_FORK_SERVERS="none") as process:
+        assert process.wait(300) == 0, (project.folder / "run.log").read_text()
+    weights = (project.folder / RUN / "model.safetensors").read_bytes()
+    assert (*results(project), weights) == undisturbed
+    forget(project)
 
 
 def test_a_lock_that_is_held_is_left_alone(project: Project) -> None:

@@ -16,8 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
+from tessera.artifacts.fork_server import LANGUAGE, SERVERS, ForkServer
+
+IMPORTED_BY_LIGHT_JOBS = ("scipy.stats", "polars", "altair", "vl_convert", "networkx", "pyarrow.dataset")
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("Snakefile", "workflow", "scripts", "src", "profiles", "slurm", "config", "tools")
 
@@ -44,40 +48,37 @@ def environment() -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
+def trainers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The trainings below a Snakemake, forked or started."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if child.name() == "train.py" or "train.py" in " ".join(child.cmdline())]
+
+
+@cache
+def _jobs() -> ForkServer:
+    """What forks the jobs of all runs of this process, of every kind."""
+    return ForkServer((*LANGUAGE, *IMPORTED_BY_LIGHT_JOBS, "snakemake.script"))
+
+
 @cache
 def _server() -> subprocess.Popen[str]:
     """One for all runs of this process that are forked; it ends with it."""
     server = str(Path(__file__).with_name("snakemake_server.py"))
     return subprocess.Popen(
-        [sys.executable, server], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
-    )
+        [sys.executable, server], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(),
+        pass_fds=[_jobs().requests().fileno()],
+    )  # fmt: skip
 
 
-@cache
-def _jobs() -> tuple[subprocess.Popen[str], tempfile.TemporaryDirectory[str]]:
-    """The server that forks jobs, and the folder of its socket; both end with this process."""
-    folder = tempfile.TemporaryDirectory()
-    command = [sys.executable, str(Path(__file__).with_name("warm_python.py")), _socket(folder)]
-    server = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
-    assert server.stdout is not None
-    assert server.stdout.readline() == "ready\n"
-    return server, folder
-
-
-def _socket(folder: tempfile.TemporaryDirectory[str]) -> str:
-    return str(Path(folder.name, "jobs"))
-
-
-def forked(
-    folder: Path, arguments: Sequence[str], timeout: float, warm: bool = False
-) -> subprocess.CompletedProcess[str]:
-    """Snakemake forked from a process that has imported it: half of a dry run is imports. If `warm`, jobs likewise."""
+def forked(folder: Path, arguments: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
+    """Snakemake forked from a process that has imported it: half of a dry run is imports. Its jobs likewise."""
     server = _server()
     assert server.stdin is not None
     assert server.stdout is not None
+    servers = ",".join(f"{family}={_jobs().requests().fileno()}" for family in ("torch", "language", "light"))
     with tempfile.NamedTemporaryFile("r", encoding="utf-8", errors="replace") as output:
-        asked = {"arguments": arguments, "folder": str(folder), "environment": environment(), "output": output.name,
-                 "timeout": int(timeout), "jobs": _socket(_jobs()[1]) if warm else None}  # fmt: skip
+        asked = {"arguments": arguments, "folder": str(folder), "environment": environment() | {SERVERS: servers},
+                 "output": output.name, "timeout": int(timeout)}  # fmt: skip
         server.stdin.write(json.dumps(asked) + "\n")
         server.stdin.flush()
         code = int(server.stdout.readline())
@@ -91,18 +92,16 @@ class Project:
     folder: Path
     name: str = "tiny"
     """Of the experiment of every config that is written."""
-    warm: bool = True
-    """Whether jobs are forked from a process that has imported what they need; else each starts a Python."""
+    forks: bool = True
+    """Whether Snakemake and its jobs are forked from processes of the tests; else started as a person does."""
     owned: bool = False
     """Whether folders of experiments keep their owners; else one experiment may have several config files."""
 
     def snakemake(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         for owner in [] if self.owned else self.folder.glob("results/*/experiment.json"):
             owner.unlink()
-        if "-n" in arguments:
+        if self.forks or "-n" in arguments:
             return forked(self.folder, arguments, timeout)
-        if self.warm:
-            return forked(self.folder, arguments, timeout, warm=True)
         return subprocess.run(
             ["timeout", "-s", "KILL", str(timeout), *snakemake_command(*arguments)],
             cwd=self.folder, env=environment(), text=True, check=False, stdout=subprocess.PIPE,

@@ -2,9 +2,13 @@
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import threading
+from contextlib import nullcontext
+from pathlib import Path
 
+from tessera.artifacts.fork_server import ForkServerError, ForkServers, script_name
 from tessera.artifacts.logs import end_quickly
 
 end_quickly()
@@ -46,6 +50,44 @@ if threading.current_thread() is threading.main_thread() and signal.getsignal(si
 scheduler = getattr(sys.modules.get("snakemake.scheduling.job_scheduler"), "JobScheduler", None)
 if hasattr(scheduler, "exit_gracefully"):
     scheduler.exit_gracefully = end_gracefully
+
+
+# Jobs of one thread are forked from a process that has imported torch, or language models: most of what a small job does.
+FORK_SERVERS = ForkServers(["snakemake.script"]) if workflow.is_main_process else None
+MATHEMATICS = ["OMP", "GOTO", "OPENBLAS", "MKL", "VECLIB", "NUMEXPR"]
+
+
+def forks(start):
+    """A way to do a script's job, in place of Snakemake's own, which starts a Python."""
+
+    def execute(job, script, edit=False):
+        server = FORK_SERVERS.of(script_name(Path(script)))
+        elsewhere = job.conda_env or job.container_img or job.env_modules
+        if server is None or elsewhere or job.threads != 1:
+            return start(job, script, edit)
+        # the variables that Snakemake gives a job
+        environment = os.environ | {f"{library}_NUM_THREADS": "1" for library in MATHEMATICS}
+        environment |= dict.fromkeys(["TMPDIR", "TMP", "TEMPDIR", "TEMP"], job.resources["tmpdir"])
+        try:
+            with server.job(script, environment, Path.cwd()) as forked:
+                with benchmarked(forked.pid, job.bench_record) if job.bench_record else nullcontext():
+                    code = forked.run()
+        except ForkServerError:
+            return start(job, script, edit)
+        if code:
+            raise subprocess.CalledProcessError(code, [sys.executable, script])
+
+    return execute
+
+
+if FORK_SERVERS is not None:
+    try:
+        from snakemake.benchmark import benchmarked
+        from snakemake.script import PythonScript
+
+        PythonScript.execute_script = forks(PythonScript.execute_script)
+    except (ImportError, AttributeError):  # a Snakemake that starts scripts in another way
+        pass
 
 
 def refuse(error):
