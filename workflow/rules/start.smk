@@ -53,7 +53,9 @@ if hasattr(scheduler, "exit_gracefully"):
 
 
 # Jobs of one thread are forked from a process that has imported torch, or language models: most of what a small job does.
-FORK_SERVERS = ForkServers(["snakemake.script"]) if workflow.is_main_process else None
+# Who looks for a mistake (--debug) speaks with the job itself.
+FORKS = workflow.is_main_process and not getattr(workflow.execution_settings, "debug", False)
+FORK_SERVERS = ForkServers(["snakemake.script"]) if FORKS else None
 MATHEMATICS = ["OMP", "GOTO", "OPENBLAS", "MKL", "VECLIB", "NUMEXPR"]
 
 

@@ -47,6 +47,8 @@ TORCH_SCRIPTS = {
 LANGUAGE_SCRIPTS = {"pretrain.py", "caption.py", "caption_part.py", "tune.py", "embed.py"}
 """All others are quicker where a Python is started for them, and take less memory."""
 
+Handlers = dict[signal.Signals, Any]
+
 _GPU = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _LARGEST = 2**20
@@ -193,11 +195,10 @@ def as_python(program: str, arguments: list[str], streams: Sequence[int], work: 
     os._exit((code or 0) & 0xFF)
 
 
-def _job(server: int, asked: dict[str, Any], output: Sequence[int], channel: int) -> NoReturn:
+def _job(server: int, handlers: Handlers, asked: dict[str, Any], output: Sequence[int], channel: int) -> NoReturn:
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, handler in {**handlers, signal.SIGCHLD: signal.SIG_DFL}.items():
+        signal.signal(number, handler)
     system = ctypes.CDLL(None)
     system.prctl(_END_WITH_PARENT, signal.SIGTERM)
     script, environment = Path(asked["script"]), asked["environment"]
@@ -215,8 +216,10 @@ def _job(server: int, asked: dict[str, Any], output: Sequence[int], channel: int
 
 
 class _Server:
-    def __init__(self, requests: socket.socket) -> None:
+    def __init__(self, requests: socket.socket, handlers: Handlers) -> None:
         self.requests = requests
+        self.handlers = handlers
+        """Of signals, in the jobs."""
         self.channels: dict[int, int] = {}
         """To those who asked for jobs, by the process of the job."""
 
@@ -254,7 +257,7 @@ class _Server:
             self.requests.close()
             for other in self.channels.values():
                 os.close(other)
-            _job(server, asked, output, channel)
+            _job(server, self.handlers, asked, output, channel)
         for one in output:
             os.close(one)
         self.channels[pid] = channel
@@ -277,15 +280,15 @@ class _Server:
 def main() -> None:
     """`python fork_server.py DESCRIPTOR MODULE ...`: serve those who hold the other end of a socket."""
     number, *modules = sys.argv[1:]
-    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for the jobs, of whose end this process tells
-        signal.signal(one, signal.SIG_IGN)
+    # meant for the jobs, of whose end this process tells; what was ignored before (nohup) is ignored there, too
+    handlers = {one: signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     del sys.path[0]  # this folder, whose modules have names that others have, too
     for name in modules:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     gc.collect()
     gc.freeze()  # pages that no collection writes to stay shared
-    _Server(socket.socket(fileno=int(number))).serve()
+    _Server(socket.socket(fileno=int(number)), handlers).serve()
 
 
 if __name__ == "__main__":

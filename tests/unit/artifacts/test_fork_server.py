@@ -147,6 +147,21 @@ def test_what_is_meant_for_the_jobs_leaves_the_server(tmp_path: Path) -> None:
     assert parent.wait(20) == 0
 
 
+def test_what_a_person_lets_be_ignored_is_ignored(tmp_path: Path) -> None:
+    """`nohup ./run`: the terminal may go."""
+    text = "import os, signal, sys; os.kill(os.getpid(), signal.SIGHUP); sys.exit(5)"
+    ends = []
+    for handler in (signal.SIG_IGN, signal.SIG_DFL):
+        before = signal.signal(signal.SIGHUP, handler)
+        try:
+            server = ForkServer([])
+            ends.append(run(server, write(tmp_path, text)))
+        finally:
+            signal.signal(signal.SIGHUP, before)
+        server.requests().close()
+    assert ends == [5, 128 + signal.SIGHUP]
+
+
 def test_jobs_end_with_the_server(tmp_path: Path) -> None:
     server = ForkServer([])
     script = write(tmp_path, "import time; open('begun', 'w'); time.sleep(60)")
