@@ -69,7 +69,8 @@ def forks(start):
             return start(job, script, edit)
         # the variables that Snakemake gives a job
         environment = os.environ | {f"{library}_NUM_THREADS": "1" for library in MATHEMATICS}
-        environment |= dict.fromkeys(["TMPDIR", "TMP", "TEMPDIR", "TEMP"], job.resources["tmpdir"])
+        if folder := job.resources.get("tmpdir"):
+            environment |= dict.fromkeys(["TMPDIR", "TMP", "TEMPDIR", "TEMP"], folder)
         try:
             with server.job(script, environment, Path.cwd()) as forked:
                 with benchmarked(forked.pid, job.bench_record) if job.bench_record else nullcontext():
