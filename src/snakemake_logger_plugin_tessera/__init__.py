@@ -116,7 +116,8 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]
             self._warnings(fields["job_id"])
             self.line.finish(fields["job_id"])
         elif event == LogEvent.PROGRESS:
-            self.line.total = int(fields.get("total") or self.line.total)
+            # under --until it goes on counting jobs that will not run
+            self.line.total = self.line.total or int(fields.get("total") or 0)
         elif event == LogEvent.JOB_ERROR:
             self._job_failed(record)
         elif record.levelno >= WARNING:

@@ -95,6 +95,20 @@ def test_single_files_say_nothing_of_the_table(project: Project) -> None:
     assert "Time: " in done.stdout
 
 
+@pytest.mark.usefixtures("first")
+@pytest.mark.parametrize("part", [("--forcerun", "prepare", "--until", "prepare"), ("--omit-from", "train")])
+def test_some_stages_alone_say_nothing_of_the_table(project: Project, part: tuple[str, ...]) -> None:
+    """It is another one's, or not there at all; and the jobs that do not run are not waited for."""
+    done = run(project, "--configfile", "small.yaml", *part)
+    assert done.returncode == 0, done.stdout
+    *lines, logs, took = done.stdout.splitlines()
+    assert logs.startswith("Logs: ")
+    assert took.startswith("Time: ")
+    assert not [line for line in lines if line.startswith(("Best", "Table", "Report"))]
+    if "--until" in part:
+        assert lines[-1].startswith("1 of 1 jobs; done: prepare bazaar"), lines
+
+
 def test_what_jobs_warn_of_is_said(project: Project) -> None:
     rows = [f"u{n % 6},i{(n * n) % 5},{1_600_000_000 + n}" for n in range(60)]
     rows[7] = "u1,i2"

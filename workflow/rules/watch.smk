@@ -17,8 +17,9 @@ def share(threads):
 
 
 def asked_for_everything():
-    """Whether no single files were asked for."""
-    return set(workflow.dag_settings.targets) <= {"all"}
+    """Whether tables and report were asked for, and not single files, some stages or a part alone."""
+    asked = workflow.dag_settings
+    return set(asked.targets) <= {"all"} and not (asked.until or asked.omit_from or asked.batch)
 
 
 def asked_jobs():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from typing import Any, Literal
 import altair as alt
 from altair.utils.schemapi import debug_mode
 
-from tessera.reporting.point_names import Plane, place_names
+from tessera.reporting.point_names import Plane, name_width, place_names
 from tessera.reporting.runs import Entry, label
 from tessera.reporting.tables import Cell, Column, Table
 
@@ -46,6 +47,8 @@ MOST_SERIES = len(_SERIES)
 
 _TEXT, _LEAST_TEXT = 13, 12
 """Pixels of the text of plots: as drawn, and at least where the page has less room."""
+_NAME, _LONGEST_NAME = 190, 420
+"""Pixels of names: what three columns of a legend have, and what names are cut at."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +92,13 @@ def render(chart: alt.TopLevelMixin) -> str:
     axis = {
         "labelColor": muted, "titleColor": ink, "gridColor": line, "domainColor": line, "tickColor": line,
         "labelFont": font, "titleFont": font, "titleFontWeight": "normal",
-        "labelFontSize": _TEXT, "titleFontSize": _TEXT, "labelLimit": 190,
+        "labelFontSize": _TEXT, "titleFontSize": _TEXT, "labelLimit": _NAME,
     }  # fmt: skip
     # widths are measured in another font than the reader's, which may be wider: leave room
     axis_left = {"titlePadding": 16}
     legend = {
         "labelColor": ink, "titleColor": muted, "labelFont": font, "titleFont": font, "labelFontSize": _TEXT,
-        "titleFontSize": _TEXT, "titleFontWeight": "normal", "labelLimit": 190, "symbolStrokeWidth": 2,
+        "titleFontSize": _TEXT, "titleFontWeight": "normal", "labelLimit": _NAME, "symbolStrokeWidth": 2,
         "columnPadding": 36, "rowPadding": 5,
     }  # fmt: skip
     specification = chart.to_dict()
@@ -138,6 +141,17 @@ def shapes(count: int) -> list[str]:
     return [SHAPES[(number + number // MOST_SERIES) % len(SHAPES)] for number in range(count)]
 
 
+def _room(names: Sequence[str]) -> int:
+    """Pixels for the longest of some names, of which only the end may differ from others."""
+    return min(max(_NAME, *(math.ceil(name_width(name)) for name in names)), _LONGEST_NAME)
+
+
+def _legend(names: Sequence[str]) -> alt.Legend:
+    """The legend under a plot, in as many columns as have room."""
+    room = _room(names)
+    return alt.Legend(orient="bottom", columns=3 * _NAME // room, labelLimit=room)
+
+
 def by_run(
     table: Table[Any],
     metric: str,
@@ -178,12 +192,14 @@ def by_run(
     names = [row["run"] for row in rows]
     known = bool(intervals) or any(table.interval(column, cell) for (_, c), cell in table.cells.items() if c == column)
     title = table.header(column)
-    axis = alt.Axis(minExtent=min(200, 8 * max(map(len, names))), grid=True)
+    room = _room(names)
+    axis = alt.Axis(minExtent=min(room + 10, 8 * max(map(len, names))), labelLimit=room, grid=True)
     base = alt.Chart(inline(rows)).encode(
         y=alt.Y("run:N", sort=names, title=None, axis=axis), description="says:N", color=kind_colour(rows)
     )
     scale = around([row[end] for row in rows for end in ("low", "high")])
-    ticks = alt.Axis(labelFlush=False)  # labels at the ends would be pushed into their neighbours
+    # labels at the ends would be pushed into their neighbours
+    ticks = alt.Axis(labelFlush=False, labelSeparation=8)
     x = alt.X("value:Q", title=title, scale=scale, axis=ticks)
     points = base.mark_point(size=80, filled=True, opacity=1).encode(x=x)
     whiskers = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
@@ -371,7 +387,7 @@ def run_lines(
     present = {row["run"] for row in rows}
     names = [name for name in known if name in present]
     every = colours(known, ["oracle"])
-    legend = alt.Legend(orient="bottom", columns=3)
+    legend = _legend(names)
     scale = alt.Scale(domain=names, range=[every.range[list(known).index(name)] for name in names])
     colour = alt.Color("run:N", scale=scale, title=None, legend=legend)
     marks = dict(zip(known, shapes(len(known)), strict=True))
@@ -388,7 +404,7 @@ def run_lines(
 
 def run_points(rows: list[dict[str, Any]], x: alt.X, y: alt.Y, names: Sequence[str]) -> alt.Chart:
     """A point a run, told apart by colour and shape."""
-    legend = alt.Legend(orient="bottom", columns=3)
+    legend = _legend(names)
     marks = alt.Scale(domain=list(names), range=shapes(len(names)))
     points = alt.Chart(inline(rows)).mark_point(size=110, filled=True, opacity=1)
     chart: alt.Chart = points.encode(

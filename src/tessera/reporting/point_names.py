@@ -50,6 +50,11 @@ class _Place:
     down: float
 
 
+def name_width(name: str) -> float:
+    """Pixels that a name takes at most."""
+    return _LETTER * sum(2 if east_asian_width(letter) in "FW" else 1 for letter in name)
+
+
 def place_names(rows: Sequence[dict[str, Any]], plane: Plane, text: float) -> None:
     """Give every row (`run`, `x`, `y`) a place of its name: beside its point, up or down where others are.
 
@@ -84,7 +89,7 @@ def _nearest(
     row: Mapping[str, Any], x: float, y: float, taken: Sequence[_Place], plane: Plane, text: float
 ) -> _Place | None:
     """The free place of a name that is nearest to its point; None where there is none."""
-    wide = _LETTER * sum(2 if east_asian_width(letter) in "FW" else 1 for letter in row["run"])
+    wide = name_width(row["run"])
     free = []
     for side, left, right in (("left", x + 8, x + 8 + wide), ("right", x - 8 - wide, x - 8)):
         if left < 0 or right > plane.width:

@@ -212,6 +212,7 @@ class RankingTable(Table[RankingRun]):
             resamples = enough_resamples(self.significance, self.comparisons)
             one = len(self.baselines) == 1
             against = label(self.baseline) if one else f"{self.baseline.system} under the same recommender"
+            against += self._without_own_baseline()
             least = self.least_p()
             drawn = "" if self.significance.method == "t_test" else f", {resamples:,} resamples"
             drawn += (
@@ -228,6 +229,13 @@ class RankingTable(Table[RankingRun]):
             part = f", known for {judged:,} of {everyone:,} users" if judged < everyone else ""
             conditions.append(f"oracle: the process that made the data, a bound rather than a competitor{part}")
         return conditions
+
+    def _without_own_baseline(self) -> str:
+        """Which rows have no baseline under their own recommender, and so are compared with the first one."""
+        others = [label(entry) for entry, base in self.rivals if base.recommender != entry.recommender]
+        if len(self.baselines) < 2 or not others or self.baseline is None:
+            return ""
+        return f" ({', '.join(others)}: than {label(self.baseline)})"
 
     def _drawn(self) -> str:
         """From how many test users those of the table were drawn."""

@@ -232,8 +232,11 @@ class Table(ABC, Generic[R]):
         """What means are taken over: the seeds of most rows, and of which rows they are others."""
         rows: dict[tuple[int, ...], list[str]] = {}
         for entry in self.entries:
-            if not (entry.is_oracle or entry.is_heuristic):
+            # what is only counted has one; a file of another program may be given for each of several
+            if len(entry.runs) > 1 or not (entry.is_oracle or entry.is_heuristic):
                 rows.setdefault(tuple(sorted(run.seed for run in entry.runs)), []).append(label(entry))
+        if not rows:
+            return "no seeds: nothing was trained"
         if all(len(seeds) == 1 for seeds in rows):
             return "one seed"
         most, *others = sorted(rows, key=lambda seeds: (len(seeds) == 1, -len(rows[seeds])))

@@ -317,9 +317,17 @@ class Settings(BaseModel):
         """What those may count on who name these settings (`Need`s of `settings/references.py`)."""
         return frozenset()
 
-    def problems(self, config: Any) -> Iterator[tuple[str, str]]:
-        """What a single field cannot know, as (key, what is wrong), given the whole config; no key means all of it."""
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Keys that nothing reads beside the others, after the reason."""
         yield from ()
+
+    def problems(self, config: Any) -> Iterator[tuple[str, str]]:
+        """What a single field cannot know, as (key, what is wrong), given the whole config; no key means all of it.
+
+        Of all settings, keys that are said and that nothing reads.
+        """
+        for why, keys in self.unread():
+            yield from ((key, f"{why}; leave it out") for key in keys if key in self.model_fields_set)
 
     def reads_pictures(self, source: str) -> bool:
         """Whether what they make depends on the pictures of a dataset of this source."""

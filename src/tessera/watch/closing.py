@@ -45,10 +45,12 @@ def closing_lines(jobs: Jobs, logs: Iterable[str], seconds: float, whole: bool =
     """
     lines: list[str] = []
     metric = main_metric(jobs.config)
+    counted = {run.row: run.system for run in jobs.plan.runs if run.heuristic}
     for dataset in jobs.config.experiment.datasets if whole else []:
         won = best(Path(jobs.comparison.table_file(dataset, "csv")), metric, knows_the_truth(jobs.plan))
         if won is not None:
-            lines.append(f"Best on {dataset}: {won[0]}, {metric} {won[1]:.4f}")
+            # what is only counted is called by its system alone, as the page does
+            lines.append(f"Best on {dataset}: {counted.get(won[0], won[0])}, {metric} {won[1]:.4f}")
         lines.append(f"Table: {Path(jobs.comparison.table_file(dataset, 'md')).resolve()}")
     if whole:
         lines.append(f"Report: {Path(jobs.comparison.page).resolve()}")

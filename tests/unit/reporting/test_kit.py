@@ -168,3 +168,14 @@ def test_rows_of_other_seeds_are_named(tmp_path: Path) -> None:
     )
     table.entries = [replace(entry, runs=entry.runs[:1]) for entry in table.entries]
     assert table.told_seeds() == "one seed"
+
+
+def test_rows_that_are_not_trained_have_no_seeds_unless_they_were_given_several(tmp_path: Path) -> None:
+    """As a file of another program may be, one a seed; its row has a deviation, which a note must explain."""
+    table = RatingTable("ratings", rows(tmp_path), [])
+    table.entries = [
+        replace(entry, runs=tuple(replace(run, trained=False) for run in entry.runs)) for entry in table.entries
+    ]
+    assert table.told_seeds() == "mean ± sd over the seeds 1, 2"
+    table.entries = [replace(entry, runs=entry.runs[:1]) for entry in table.entries]
+    assert table.told_seeds() == "no seeds: nothing was trained"

@@ -104,7 +104,9 @@ def test_a_system_as_baseline_is_told_in_the_notes(results: Path) -> None:
     found = collect("bazaar", metric_files(results), ORDER, Evaluation(), Significance(method="t_test", baseline="id"))
     bases = [entry.name for entry in found.entries if found.is_baseline(entry)]
     assert bases == [entry.name for entry in found.entries if entry.system == "id"]
-    assert any("than id" in note for note in found.notes())
+    assert any(
+        "than id under the same recommender (popular: than id/sasrec): paired t-test" in note for note in found.notes()
+    ), "nobody is compared with a row that is not named"
 
 
 def test_significance_is_the_paired_test_on_seed_means(results: Path) -> None:

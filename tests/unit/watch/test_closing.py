@@ -73,6 +73,19 @@ def test_the_last_lines(jobs: Jobs) -> None:
     assert closing_lines(jobs, ["logs"], 5.0, whole=False) == ["Logs: logs", "Time: 5 s"]
 
 
+def test_what_is_counted_has_the_name_that_the_page_gives_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = CONFIG | {
+        "systems": CONFIG["systems"] | {"chain": {"recommender": "markov"}},
+        "experiment": {"datasets": ["bazaar"], "systems": ["chain", "id"]},
+    }
+    jobs = Jobs(Plan(load(config)))
+    table = Path(jobs.comparison.table_file("bazaar", "csv"))
+    table.parent.mkdir(parents=True)
+    table.write_text("system,recommender,seeds,NDCG@10\nchain,markov,1,0.3\nid,sasrec,3,0.2\n")
+    assert closing_lines(jobs, ["logs"], 5.0)[0] == "Best on bazaar: chain, NDCG@10 0.3000"
+
+
 def test_the_best_among_drawn_candidates(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     table.write_text(TABLE.replace("NDCG@10", "NDCG@10 (100 sampled)"))

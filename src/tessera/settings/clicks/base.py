@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from tessera.settings.base import ASIDE, Seeds, Width
 from tessera.settings.kinds import Kind, KindOf
-
-if TYPE_CHECKING:
-    from tessera.settings.config import Config
 
 OF_CODES = ("code_dim", "start", "combine")
 """Keys of the vectors of semantic IDs."""
@@ -52,15 +49,10 @@ class ClickModel(Kind):
     """Dropout in that network."""
 
     def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
-        """Keys that say nothing beside the others, after the reason."""
+        """Also of semantic IDs that are not read."""
+        yield from super().unread()
         if not self.read_codes:
             yield "is of semantic IDs, which are not read without read_codes: true", OF_CODES
-
-    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """Keys that are said and that nothing reads."""
-        yield from super().problems(config)
-        for why, keys in self.unread():
-            yield from ((key, f"{why}; leave it out") for key in keys if key in self.model_fields_set)
 
 
 CTRModel = Annotated[ClickModel, KindOf("clicks")]

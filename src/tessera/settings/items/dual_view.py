@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -106,6 +106,14 @@ class DualViewItems(ItemSettings):
         if self.alignment is not None and self.alignment.anchor and self.both is None:
             raise ValueError("alignment.anchor draws image and text to both, which names no table")
         return self
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of two views, or of picture and text, where tables give one."""
+        yield from super().unread()
+        if self.alignment is not None and not {"image", "text"} <= self.coarse.keys():
+            yield "brings `image` and `text` together, and one of them names no table", ("alignment",)
+        if self.views < 2:
+            yield "says how two views read each other, and tables give one", ("fusion", "direction", "heads")
 
     def misfits(self, backbones: Mapping[str, BackboneSettings], config: Config) -> Iterator[tuple[str, str]]:
         """Two views share a width, and heads divide their halves."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -32,6 +32,12 @@ class Damage(Settings):
     """Share of the items that may be damaged where they are scored, drawn anew every step; they lose what rates of the
     step say. 0 scores all whole; each one damaged has to be made."""
 
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also how rates are drawn that are given."""
+        yield from super().unread()
+        if self.rate is not None:
+            yield "is of rates that are drawn, and rate is given", ("concentration",)
+
 
 class Distillation(Settings):
     """Weights of the losses that the damaged pass brings, beside the loss of the whole one; 0 leaves a part out."""
@@ -51,6 +57,12 @@ class Distillation(Settings):
     scored_items: int = Field(256, ge=2)
     """Items whose scores are compared, drawn anew every step; a catalogue of no more is compared whole."""
 
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of scores that are not compared."""
+        yield from super().unread()
+        if not self.scores:
+            yield "is of scores that are compared, whose weight is 0", ("temperature", "scored_items")
+
     @property
     def used(self) -> bool:
         """Whether there is a damaged pass at all."""
@@ -69,6 +81,12 @@ class Popularity(Settings):
     """Popularity bins of equal shares of the training interactions."""
     width: int = Field(16, ge=1)
     """Width in which bins and items are compared."""
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of bins that there are none of."""
+        yield from super().unread()
+        if self.adjustment == "logit":
+            yield "is of adjustment bins, and logit has none", ("bins", "width")
 
 
 class Counterfactual(Settings):
@@ -95,6 +113,14 @@ class Counterfactual(Settings):
         if wrong := [tau for tau in value if not 0 <= tau <= 1]:
             raise ValueError(f"tau is from 0 to 1 (got {wrong[0]})")
         return sorted({0.0, *value})
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also what tau would be chosen from, and which items are shortcuts, where neither is asked."""
+        yield from super().unread()
+        if self.tau is not None:
+            yield "is what tau is chosen from, and tau is given", ("grid",)
+        if self.keep == "last":
+            yield "is of shortcuts, and keep last keeps the last item whatever it is", ("most", "variation", "bins")
 
 
 class CIDerSystem(UnderBackbones):

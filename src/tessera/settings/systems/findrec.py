@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -47,6 +47,12 @@ class StreamAlignment(Settings):
     """Items, and states, of a step that are compared at most; the discrepancy costs the square of them."""
     score: ScoreFit = Field(default_factory=ScoreFit)
     """The score of `ksd`."""
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of a score that is not fitted."""
+        yield from super().unread()
+        if self.estimator == "mmd":
+            yield "is of estimator ksd, and mmd fits none", ("score",)
 
 
 class FindRecSystem(UnderBackbones):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
@@ -40,6 +41,14 @@ class AlignmentPhase(PhaseTraining):
     exactly `epochs`."""
     most_items: int = Field(1024, ge=2)
     """Items of a step that are aligned at most; the discrepancy costs the square of them."""
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of a contrast, or of an alignment, that there is none of."""
+        yield from super().unread()
+        if self.kernel != "infonce":
+            yield f"is of kernel infonce, and {self.kernel} has none", ("temperature",)
+        if self.kernel == "none":
+            yield "is of an alignment, and kernel none leaves it out", ("weight", "most_items")
 
 
 class PADSystem(PresetSettings, UnderBackbones):

@@ -1,0 +1,85 @@
+"""Keys that nothing reads beside the others are refused, with the reason: they would do nothing, without a word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tessera.settings.base import ConfigError
+from tessera.settings.config import load
+
+TABLES = {
+    "text": {"recipe": "text", "model": "small"},
+    "image": {"recipe": "hidden", "model": "small", "source": "image"},
+}
+FINDREC, PAD = {"recommender": "findrec", "text": "text"}, {"recommender": "pad", "table": "text"}
+CIDER = {"recommender": "cider", "items": {"table": "text"}}
+
+
+def config(system: dict[str, Any]) -> dict[str, Any]:
+    experiment = {"datasets": ["shop"], "systems": ["mine"], "backbones": ["sasrec"], "seeds": [1]}
+    return {
+        "datasets": {"shop": {"source": "bazaar"}}, "tables": TABLES, "systems": {"mine": system},
+        "experiment": experiment,
+    }  # fmt: skip
+
+
+def views(**keys: Any) -> dict[str, Any]:
+    return {"items": {"kind": "dual_view", **keys}}
+
+
+@pytest.mark.parametrize(
+    ("system", "told"),
+    [
+        (CIDER | {"counterfactual": {"tau": 0.3, "grid": [0.1]}}, ["counterfactual.grid: is what tau is chosen from"]),
+        (
+            CIDER | {"counterfactual": {"keep": "last", "most": 5, "bins": 4}},
+            ["counterfactual.most: is of shortcuts", "counterfactual.bins: is of shortcuts"],
+        ),
+        (CIDER | {"popularity": {"bins": 5}}, ["popularity.bins: is of adjustment bins, and logit has none"]),
+        (CIDER | {"damage": {"rate": 0.5, "concentration": 2.0}}, ["damage.concentration: is of rates that are drawn"]),
+        (
+            CIDER | {"distillation": {"scores": 0.0, "temperature": 1.0}},
+            ["distillation.temperature: is of scores that are compared, whose weight is 0"],
+        ),
+        (
+            FINDREC | {"alignment": {"estimator": "mmd", "score": {"hidden": 8}}},
+            ["alignment.score: is of estimator ksd, and mmd fits none"],
+        ),
+        (PAD | {"align": {"temperature": 0.2}}, ["align.temperature: is of kernel infonce, and gaussian_multi has"]),
+        (PAD | {"align": {"kernel": "none", "weight": 0.2}}, ["align.weight: is of an alignment"]),
+        (
+            views(text="text", alignment={"weight": 0.2}, heads=4),
+            [
+                "items.alignment: brings `image` and `text` together, and one of them names no table",
+                "items.heads: says how two views read each other, and tables give one",
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_what_would_do_nothing_is_refused(system: dict[str, Any], told: list[str]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(config(system), "mine.yaml")
+    lines = str(refused.value).splitlines()
+    assert len(lines) == len(told)
+    for line, beginning in zip(lines, told, strict=True):
+        assert line.startswith(f"mine.yaml: systems.mine.{beginning}")
+        assert line.endswith("; leave it out")
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        CIDER | {"counterfactual": {"keep": "last", "tau": 0.3}, "popularity": {"adjustment": "bins", "bins": 5}},
+        CIDER
+        | {"counterfactual": {"grid": [0.1], "most": 5}, "damage": {"rate": 0.5}, "distillation": {"scores": 0.0}},
+        FINDREC | {"alignment": {"estimator": "mmd"}},
+        PAD | {"align": {"kernel": "infonce", "temperature": 0.2}},
+        PAD | {"align": {"kernel": "none"}, "preset": "official"},
+        views(text="text"),
+        views(text="text", image="image", alignment={"weight": 0.2}),
+    ],
+)
+def test_what_is_read_is_taken(system: dict[str, Any]) -> None:
+    load(config(system), "mine.yaml")
