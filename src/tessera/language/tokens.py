@@ -146,7 +146,11 @@ def tokenize(texts: Sequence[str], frame: Frame, tokenizer: Any, most: int) -> t
     """
     room = most - len(frame)
     if room < 1:
-        raise ValueError(f"max_tokens is {most}, but the prompt around each text has {len(frame)} tokens")
+        raise ValueError(
+            f"the prompt around each text has {len(frame)} tokens, and both together may have {most} (the lesser of "
+            "max_tokens and what the model reads, less what stands behind a text): raise max_tokens, or take a model "
+            "that reads more"
+        )
     encoded = text_ids(tokenizer, texts)
     rows = [[*frame.before, *ids[:room], *frame.after] for ids in encoded]
     return rows, sum(len(ids) > room for ids in encoded)
