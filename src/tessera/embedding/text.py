@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 LOOK = "look at what is told of the items (prompt.attributes, captions) and at the model's tokenizer"
 """What to do where a model tells no item from another."""
+LOOK_AT_PICTURES = f"look at the pictures and the model's image processor; of texts, {LOOK}"
+"""The same of recipes that read pictures."""
 Items = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
@@ -82,12 +84,13 @@ def item_rows(
     return rows
 
 
-def check_texts_differ(source: Path, rows: Iterable[Any]) -> None:
+def check_texts_differ(source: Path, rows: Iterable[Any], advice: str = LOOK) -> None:
     """Refuse what says the same of all items: its table would be refused, after the whole training.
 
     Args:
         source: what the items come from.
         rows: what is read of each item; no more of them than it takes to see two that differ.
+        advice: what to do.
     Raises:
         ValueError: all are the same, and there are several.
     """
@@ -98,7 +101,7 @@ def check_texts_differ(source: Path, rows: Iterable[Any]) -> None:
             return
         count += 1
     if count > 1:
-        raise ValueError(f"{source}: the same is read of all {count} items, which tells none from another; {LOOK}")
+        raise ValueError(f"{source}: the same is read of all {count} items, which tells none from another; {advice}")
 
 
 def embed_text(

@@ -258,6 +258,18 @@ def test_pictures_of_items_without_a_text_are_not_called_broken(model: LanguageM
         embed_hidden(table, PROMPT, model, catalogue, catalogue.parent / "state")
 
 
+def test_one_picture_of_all_items_is_looked_for_among_the_pictures(
+    model: LanguageModel, catalogue: Path, tmp_path: Path
+) -> None:
+    pictures = catalogue.parent / "pictures"
+    for path in pictures.iterdir():
+        if path.name != "1.png" and path.stat().st_size:
+            path.write_bytes((pictures / "1.png").read_bytes())
+    places = Places(catalogue=str(catalogue), captions={}, model=str(tmp_path / "model"))
+    with pytest.raises(ArtifactError, match="look at the pictures and the model's image processor"):
+        embed(hidden_task(source="image"), places, tmp_path / "t.parquet", tmp_path / "state", "")
+
+
 def test_broken_pictures_are_named(
     model: LanguageModel, catalogue: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
