@@ -126,10 +126,11 @@ def check(recipe: VectorsTable) -> None:
         _array(path)
     elif path.suffix == ".parquet":
         try:
-            names = pq.read_schema(path).names
+            schema = pq.read_schema(path)
         except (pa.ArrowException, OSError) as error:
             raise ArtifactError(f"{path}: not a Parquet file ({error})") from None
-        _check_columns(path, names)
+        _check_columns(path, schema.names)
+        _check_numbers(path, "embedding", schema.field("embedding").type)
     else:
         raise ArtifactError(f"{path}: item vectors are .npy or .parquet, not {path.suffix or 'without a suffix'!r}")
 
@@ -143,6 +144,15 @@ def _check_columns(path: Path, names: list[str]) -> None:
         raise ArtifactError(f"{path}: has no column 'embedding', only {names}{did_you_mean('embedding', names)}")
 
 
+def _check_numbers(path: Path, column: str, kind: pa.DataType) -> None:
+    """Refuse a column that does not hold lists of numbers."""
+    types = pa.types
+    lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    tests = (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean)
+    if not lists or not any(test(kind.value_type) for test in tests):
+        raise ArtifactError(f"{path}: column {column!r} holds {kind}, expected lists of numbers")
+
+
 def _array(path: Path) -> np.ndarray:
     """A two-dimensional array of numbers, mapped into memory."""
     try:
@@ -153,7 +163,7 @@ def _array(path: Path) -> np.ndarray:
         names = ", ".join(array.files)
         array.close()
         raise ArtifactError(f"{path}: an .npz archive of {names}, expected one array (.npy, as `numpy.save` writes it)")
-    if array.ndim != 2 or not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+    if array.ndim != 2 or not array.shape[1] or not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
         raise ArtifactError(f"{path}: array {array.shape} of {array.dtype}, expected numbers (items, dim)")
     return array
 
@@ -168,7 +178,13 @@ def _from_npy(path: Path, raw_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
             f"items are none: {quoted(odd)}; vectors keyed by other raw ids come as Parquet (raw_id, embedding)"
         )
     rows = np.array([int(raw_id) for raw_id in raw_ids], np.int64)
-    return np.arange(len(raw_ids)), array[rows].astype(np.float32)
+    return np.arange(len(raw_ids)), _narrow(array[rows])
+
+
+def _narrow(numbers: np.ndarray) -> np.ndarray:
+    """Numbers as a table has them; those beyond are infinite, and told as such."""
+    with np.errstate(over="ignore"):
+        return numbers.astype(np.float32)
 
 
 def _is_row(raw_id: str, rows: int) -> bool:
@@ -225,9 +241,7 @@ def _known_rows(path: Path, table: pa.Table, column: str, positions: np.ndarray)
             f"{path}: has no column {column!r}, only {table.column_names}{did_you_mean(column, table.column_names)}"
         )
     values = table.column(column).combine_chunks()
-    if not (pa.types.is_list(values.type) or pa.types.is_large_list(values.type) or
-            pa.types.is_fixed_size_list(values.type)):  # fmt: skip
-        raise ArtifactError(f"{path}: column {column!r} holds {values.type}, expected lists of numbers")
+    _check_numbers(path, column, values.type)
     kept = np.flatnonzero((positions >= 0) & values.is_valid().to_numpy(zero_copy_only=False))
     kept = kept[np.argsort(positions[kept], kind="stable")]
     chosen = values.take(pa.array(kept))
@@ -239,7 +253,7 @@ def _known_rows(path: Path, table: pa.Table, column: str, positions: np.ndarray)
             + (f", the first odd one in row {odd[0]}" if odd else "")
         )
     flat = chosen.flatten().to_numpy(zero_copy_only=False)
-    return positions[kept], flat.reshape(len(chosen), -1).astype(np.float32)
+    return positions[kept], _narrow(flat.reshape(len(chosen), -1))
 
 
 def _check_once(path: Path, column: str, keys: np.ndarray) -> None:
@@ -252,4 +266,6 @@ def _check_once(path: Path, column: str, keys: np.ndarray) -> None:
 def _check_finite(path: Path, chosen: np.ndarray, vectors: np.ndarray, raw_ids: list[str]) -> None:
     bad = np.flatnonzero(~np.isfinite(vectors).all(1))
     if len(bad):
-        raise ArtifactError(f"{path}: the vector of item {raw_ids[chosen[bad[0]]]!r} holds NaN or infinity")
+        raise ArtifactError(
+            f"{path}: the vector of item {raw_ids[chosen[bad[0]]]!r} holds NaN, infinity or a number beyond float32"
+        )

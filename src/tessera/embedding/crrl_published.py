@@ -18,6 +18,7 @@ from tessera.artifacts.logs import log
 from tessera.data.dataset import Dataset
 from tessera.embedding.cooccurrence import Candidates, Histories, build_candidates
 from tessera.embedding.crrl import CollaborativeTraining, CRRLRecipe, Rollouts
+from tessera.embedding.lrcl_published import check_decoder
 from tessera.embedding.policy import policy_loss, surrogate_sum
 from tessera.embedding.rollouts import tail_states
 from tessera.embedding.text import Items, item_rows
@@ -191,6 +192,12 @@ class PublishedCRRL(CRRLRecipe):
         super().__init__(*given)
         # neither chat format nor end token in the published export
         self.end = self.settings.prompts == "one"
+
+    def check_model(self) -> None:
+        """See `Recipe.check_model`."""
+        kept = [key for key in self.settings.OF_DECODERS if key in self.settings.habits()]
+        check_decoder(self.settings, kept, self.given.model)
+        super().check_model()
 
     def candidates(self, dataset: Dataset, described: Items) -> Candidates:
         """See `CRRLRecipe.candidates`."""

@@ -17,7 +17,7 @@ from tessera.artifacts.tables import ArtifactError, check_rows_differ, write_ite
 from tessera.embedding.finish import Components, finish, fit, write_components
 from tessera.embedding.recipe import Rows
 from tessera.embedding.task import Places, Task
-from tessera.embedding.text import LOOK
+from tessera.embedding.text import LOOK, LOOK_AT_PICTURES
 from tessera.settings.recipes.base import Finish
 from tessera.training.shards import forget_shards
 
@@ -34,7 +34,7 @@ def embed(task: Task, inputs: Places, output: Path, state: Path, code: str) -> N
     folder = task.state(inputs, state, code)
     recipe = task.recipe(inputs, folder)
     made = recipe.rows()
-    check(output, made)
+    check(output, made, LOOK_AT_PICTURES if task.table.reads_pictures("") else LOOK)
     components = fit(made.vectors, recipe.settings)
     rows = finished(made, recipe.settings, components)
     distinct, width = len(np.unique(rows.items)), made.vectors.shape[1]
@@ -48,9 +48,13 @@ def embed(task: Task, inputs: Places, output: Path, state: Path, code: str) -> N
     forget_shards(folder)
 
 
-def check(output: Path, rows: Rows) -> None:
+def check(output: Path, rows: Rows, advice: str = LOOK) -> None:
     """Refuse rows of which no table can be made.
 
+    Args:
+        output: where it would be written.
+        rows: before they are finished.
+        advice: what to do where all items have the same.
     Raises:
         ArtifactError: a vector is not finite, or all are the same.
     """
@@ -62,7 +66,7 @@ def check(output: Path, rows: Rows) -> None:
         )
     if len(np.unique(rows.items)) > 1:
         if rows.interests is None:
-            why = LOOK
+            why = advice
         else:
             why = "the interests say the same of every user; look at what is told of the items and at the model"
         check_rows_differ(output, rows.vectors, f"nothing was written: {why}")

@@ -55,8 +55,6 @@ def find_components(vectors: Vectors, count: int, whiten: float = 0.0) -> Compon
     """
     mean: Floats = np.asarray(np.mean(vectors, axis=0, dtype=np.float64))
     directions, variance = principal_directions(vectors, mean)
-    if count > len(directions):
-        log.info("%d principal components asked for, %d there are", count, len(directions))
     directions = directions[:count]
     if variance.sum() > 0:
         log.info("%d components keep %.1f%% of the variance", len(directions), 100 * _share(variance, len(directions)))
@@ -77,7 +75,10 @@ def fit(vectors: Vectors, settings: Finish) -> Components | None:
     """What `finish` needs to know of all vectors (items, width) of a table; None where it needs nothing."""
     if settings.pca is None and not settings.whiten:
         return None
-    return find_components(vectors, settings.pca or vectors.shape[1], settings.whiten)
+    components = find_components(vectors, settings.pca or vectors.shape[1], settings.whiten)
+    if settings.pca is not None and settings.pca > (count := len(components.directions)):
+        log.info("%d principal components asked for, %d there are", settings.pca, count)
+    return components
 
 
 def finish(vectors: Vectors, settings: Finish, components: Components | None = None) -> npt.NDArray[np.float32]:

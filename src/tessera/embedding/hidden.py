@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tessera.embedding.recipe import Recipe, Rows
-from tessera.embedding.sharded import RowShard, sharded_rows
+from tessera.embedding.sharded import RowShard, name_broken, sharded_rows
 from tessera.embedding.text import Items, Vectors, check_states
 from tessera.language.questions import Question, picture_inputs
 from tessera.language.shown import ShownCatalogue
@@ -40,7 +40,7 @@ def embed_hidden(
         (n,) ids of the items that have what the model is shown, ascending, and (n, width) pooled states.
     Raises:
         LanguageModelError: the model sees no pictures, or no item has what it is to be shown.
-        ValueError: no picture can be read, or a shard is damaged.
+        ValueError: no picture can be read, no item has both a picture and a text, or a shard is damaged.
     """
     question = Question(model, table.source, prompt.domain, table.instruction)
     shown = ShownCatalogue(question, prompt, catalogue, table.max_pixels)
@@ -49,7 +49,7 @@ def embed_hidden(
         shown.items, table, table.batch, model.width, state, lambda some: _embed(table, shown, some)
     )
     if not len(items):
-        raise ValueError(f"{catalogue}: no item could be shown by {table.source}: every picture is broken")
+        raise ValueError(f"{catalogue}: no item could be shown by {table.source}: {shown.nothing()}")
     return items, vectors
 
 
@@ -57,15 +57,16 @@ def _embed(table: HiddenTable, shown: ShownCatalogue, items: Sequence[int]) -> R
     """One shard."""
     asked: list[int] = []
     vectors = np.empty((len(items), shown.question.model.width), np.float32)
-    broken = 0
+    broken: list[str] = []
     for group in groups(items, table.batch):
         seen, batches, _ = shown.ask(group, table.batch, room=1)
         place = {item: len(asked) + number for number, item in enumerate(seen.asked)}
         for batch in batches:
             vectors[[place[item] for item in batch.items]] = _states(table, shown.question, batch.rows, batch.pixels)
         asked += seen.asked
-        broken += len(seen.broken)
-    return RowShard(np.array(asked, np.int64), vectors[: len(asked)], broken)
+        broken += seen.broken
+    name_broken(broken)
+    return RowShard(np.array(asked, np.int64), vectors[: len(asked)], len(broken))
 
 
 def _states(table: HiddenTable, question: Question, rows: list[list[int]], pixels: list[Pixels | None]) -> Vectors:

@@ -12,13 +12,10 @@ from tessera.artifacts.logs import log
 from tessera.data.catalogue_pictures import CataloguePictures
 from tessera.data.pictures import PictureError
 from tessera.embedding.recipe import Items, Recipe, Rows, Vectors
-from tessera.embedding.sharded import RowShard, sharded_rows
+from tessera.embedding.sharded import RowShard, name_broken, sharded_rows
 from tessera.language.picture_encoder import PictureEncoder, Pixels, load_picture_encoder
 from tessera.settings.recipes.image import ImageTable
 from tessera.training.shards import groups
-
-NAMED = 5
-"""So many broken pictures of a shard are named in the log; all are counted."""
 
 
 def embed_pictures(table: ImageTable, encoder: PictureEncoder, catalogue: Path, state: Path) -> tuple[Items, Vectors]:
@@ -61,8 +58,7 @@ def _encode(table: ImageTable, encoder: PictureEncoder, pictures: CataloguePictu
                 encoded += [shown for shown, _ in seen]
                 vectors.append(encoder.encode([pixels for _, pixels in seen]).numpy())
                 seen = []
-    for reason in broken[:NAMED]:
-        log.info("%s", reason)
+    name_broken(broken)
     return RowShard(np.array(encoded, np.int64), np.concatenate(vectors), len(broken))
 
 

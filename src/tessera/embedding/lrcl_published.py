@@ -5,15 +5,39 @@ What each key does, and why it is thought wrong: docs/systems/reaemb.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from tessera.embedding.lrcl import LRCLRecipe
+from tessera.language.models import LanguageModelError
+from tessera.language.probe import called
 from tessera.language.prompts import REQUEST
 from tessera.language.reasoning import LatentReasoner, ReasoningAttention
 from tessera.language.tokens import Frame, chat_frame
+
+if TYPE_CHECKING:
+    from tessera.language.models import LanguageModel
+
+
+def check_decoder(settings: Any, keys: Sequence[str], model: LanguageModel) -> None:
+    """Refuse published habits that an encoder cannot have; what a model is may show no earlier than here.
+
+    Args:
+        settings: of the recipe.
+        keys: of such habits.
+        model: what reads.
+    Raises:
+        LanguageModelError: it is an encoder, and the settings have one.
+    """
+    if model.kind == "encoder" and (kept := [f"{key}: {getattr(settings, key)}" for key in keys]):
+        raise LanguageModelError(
+            f"recipe {settings.recipe}: {', '.join(kept)} {'are habits' if len(kept) > 1 else 'is a habit'} of "
+            f"decoders, as published, and {called(model)} is an encoder; leave out preset: official and these keys"
+        )
 
 
 class MixedAttention(ReasoningAttention):
@@ -52,6 +76,7 @@ class PublishedLRCL(LRCLRecipe):
 
     def check_model(self) -> None:
         """See `Recipe.check_model`: positions that count the padding are a habit, and no fault of a model."""
+        check_decoder(self.settings, self.settings.habits(), self.given.model)
         counting = copy(self)
         counting.settings = self.settings.model_copy(update={"positions": "true"})
         LRCLRecipe.check_model(counting)

@@ -20,7 +20,7 @@ from tessera.embedding.recipe import Items, Rows, TrainedRecipe, Vectors
 from tessera.embedding.reconstruction import Reconstruction
 from tessera.embedding.sharded import RowShard, sharded_rows
 from tessera.embedding.step_batches import CostBuckets, PairBatches, Pairs, near
-from tessera.embedding.text import check_texts_differ
+from tessera.embedding.text import LOOK, LOOK_AT_PICTURES, check_texts_differ
 from tessera.language.lora import add_lora, drop_out, lora_weights
 from tessera.language.models import LanguageModelError
 from tessera.language.probe import DECODERS, check_alone, check_both_ways
@@ -144,7 +144,8 @@ class MoCaRecipe(TrainedRecipe):
         self.content = self._content()
         dataset = load_dataset(self.given.data)
         self.learned = self._learned(dataset.train_counts)
-        check_texts_differ(self.given.catalogue, map(self.content.read, self.learned.tolist()))
+        advice = LOOK_AT_PICTURES if settings.reads_pictures("") else LOOK
+        check_texts_differ(self.given.catalogue, map(self.content.read, self.learned.tolist()), advice)
         seed_step(settings.training.seed)
         reader = self._reader()
         trained = nn.ModuleDict({"reader": reader})

@@ -16,6 +16,9 @@ from tessera.embedding.recipe import Items, Vectors
 from tessera.settings.language import Sharded
 from tessera.training.shards import Shards
 
+NAMED = 5
+"""So many broken pictures of a shard are named in the log; all are counted."""
+
 
 class RowShard(NamedTuple):
     """Rows of some items."""
@@ -54,6 +57,12 @@ def sharded_rows(
     if broken := sum(shard.broken for shard in made):
         log.info("%s pictures cannot be read; their items have no row", f"{broken:,}")
     return np.concatenate([shard.items for shard in made]), np.concatenate([shard.vectors for shard in made])
+
+
+def name_broken(reasons: Sequence[str]) -> None:
+    """Say why pictures of a shard cannot be read, of a few of them."""
+    for reason in reasons[:NAMED]:
+        log.info("%s", reason)
 
 
 def _save(path: Path, shard: RowShard) -> None:

@@ -99,15 +99,13 @@ def near(offsets: np.ndarray, items: np.ndarray, size: int, window: int) -> spar
         window: places, at least 1.
     """
     owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    left, right = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for distance in range(1, window + 1):
-        inside = owner[:-distance] == owner[distance:]
-        left.append(items[:-distance][inside].astype(np.int64))
-        right.append(items[distance:][inside].astype(np.int64))
-    first, second = np.concatenate([*left, *right]), np.concatenate([*right, *left])
-    apart = first != second
-    first, second = first[apart], second[apart]
-    counts = sparse.csr_matrix((np.ones(len(first), np.int64), (first, second)), shape=(size, size))
+    counts = sparse.csr_matrix((size, size), dtype=np.int64)
+    for distance in range(1, window + 1):  # one after the other: all pairs at once are many times the log
+        first, second = items[:-distance], items[distance:]
+        chosen = (owner[:-distance] == owner[distance:]) & (first != second)
+        ones = np.ones(int(chosen.sum()), np.int64)
+        counts = counts + sparse.csr_matrix((ones, (first[chosen], second[chosen])), shape=(size, size))
+    counts = (counts + counts.T).tocsr()
     counts.sort_indices()
     return counts
 

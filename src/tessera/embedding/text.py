@@ -17,7 +17,7 @@ from tessera.language.probe import Encode, check_alone
 from tessera.language.prompts import Attributes, attribute_text, domain_sentence, item_attributes
 from tessera.language.states import pool, read_states
 from tessera.language.tokens import Frame, length_batches, pad_rows, plain_frame, tokenize
-from tessera.settings.language import ItemPrompt
+from tessera.settings.language import ItemPrompt, ReadText
 from tessera.settings.recipes.text import TextTable
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 LOOK = "look at what is told of the items (prompt.attributes, captions) and at the model's tokenizer"
 """What to do where a model tells no item from another."""
+LOOK_AT_PICTURES = f"look at the pictures and the model's image processor; of texts, {LOOK}"
+"""The same of recipes that read pictures."""
 Items = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
@@ -65,6 +67,13 @@ def told_items(
     return attributes, np.array(sorted(attributes), np.int64)
 
 
+def tells_anything(reader: ReadText, prompt: ItemPrompt, catalogue: Path) -> bool:
+    """Whether a recipe has anything to read of any item that nobody captioned; of pictures it is not asked."""
+    if getattr(reader, "only_captions", False):
+        return False
+    return reader.reads_pictures("") or bool(item_attributes(catalogue, prompt))
+
+
 def item_rows(
     attributes: Mapping[int, Attributes], items: Items, frame: Frame, model: LanguageModel, most: int
 ) -> list[list[int]]:
@@ -75,12 +84,13 @@ def item_rows(
     return rows
 
 
-def check_texts_differ(source: Path, rows: Iterable[Any]) -> None:
+def check_texts_differ(source: Path, rows: Iterable[Any], advice: str = LOOK) -> None:
     """Refuse what says the same of all items: its table would be refused, after the whole training.
 
     Args:
         source: what the items come from.
         rows: what is read of each item; no more of them than it takes to see two that differ.
+        advice: what to do.
     Raises:
         ValueError: all are the same, and there are several.
     """
@@ -91,7 +101,7 @@ def check_texts_differ(source: Path, rows: Iterable[Any]) -> None:
             return
         count += 1
     if count > 1:
-        raise ValueError(f"{source}: the same is read of all {count} items, which tells none from another; {LOOK}")
+        raise ValueError(f"{source}: the same is read of all {count} items, which tells none from another; {advice}")
 
 
 def embed_text(

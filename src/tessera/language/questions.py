@@ -121,7 +121,14 @@ class Question:
         text = chat_text(tokenizer, asked, pictured=self.pictured)
         opening, _, closing = text.partition(PLACE)
         ids = [tokenizer(part, add_special_tokens=False)["input_ids"] if part else [] for part in (opening, closing)]
-        return Frame(tuple(ids[0]), tuple(ids[1]))
+        frame = Frame(tuple(ids[0]), tuple(ids[1]))
+        if self.pictured and (count := (*frame.before, *frame.after).count(self.image_token)) != 1:
+            raise LanguageModelError(
+                f"the tokenizer's chat template makes {count} tokens {self.image_token} (image_token_id) of a picture, "
+                "expected one: it is of another model, or of one for texts alone; fetch or save the model's own "
+                "chat_template.jinja again"
+            )
+        return frame
 
     @property
     def image_token(self) -> int:

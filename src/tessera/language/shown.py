@@ -93,6 +93,13 @@ class ShownCatalogue:
                 seen.status[item] = NO_TEXT
         return seen
 
+    def nothing(self) -> str:
+        """Why the model could not be asked about any item."""
+        pictured = self._pictures.named()
+        if self.question.reads_text and not any(item in self.attributes for item in pictured):
+            return f"{len(pictured):,} items have a picture and {len(self.attributes):,} a text, but none has both"
+        return "every picture is broken"
+
     def ask(self, items: Sequence[int], batch: int, room: int) -> tuple[Seen, Iterator[Asked], int]:
         """Some items as the model is asked about them.
 

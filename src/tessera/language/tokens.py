@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, tzinfo
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -20,6 +21,18 @@ if TYPE_CHECKING:
 SYSTEM = "You are an expert who writes short and exact descriptions of items."
 PLACE = "\u2042"  # stands for the text while the frame around it is made
 _PROBE = "a"  # a text that every tokenizer knows
+
+
+class _OneDay(datetime):
+    """A clock that stands: Llama 3 and others tell the day, and what is read today must be read so tomorrow.
+
+    The day is the one that Llama's own template falls back to.
+    """
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        """26 July 2024."""
+        return cls(2024, 7, 26, tzinfo=tz)
 
 
 @dataclass(frozen=True)
@@ -116,6 +129,10 @@ def chat_text(tokenizer: Any, request: str, system: str = "", answer: bool = Tru
 
 
 def _told(tokenizer: Any, form: list[dict[str, Any]], answer: bool) -> str:
+    """What a template makes of messages; in the child of `bounded`, for whom alone the clock of templates stands."""
+    from transformers.utils import chat_template_utils
+
+    vars(chat_template_utils)["datetime"] = _OneDay
     return str(tokenizer.apply_chat_template(form, tokenize=False, add_generation_prompt=answer, enable_thinking=False))
 
 
@@ -129,7 +146,11 @@ def tokenize(texts: Sequence[str], frame: Frame, tokenizer: Any, most: int) -> t
     """
     room = most - len(frame)
     if room < 1:
-        raise ValueError(f"max_tokens is {most}, but the prompt around each text has {len(frame)} tokens")
+        raise ValueError(
+            f"the prompt around each text has {len(frame)} tokens, and both together may have {most} (the lesser of "
+            "max_tokens and what the model reads, less what stands behind a text): raise max_tokens, or take a model "
+            "that reads more"
+        )
     encoded = text_ids(tokenizer, texts)
     rows = [[*frame.before, *ids[:room], *frame.after] for ids in encoded]
     return rows, sum(len(ids) > room for ids in encoded)

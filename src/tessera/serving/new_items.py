@@ -27,11 +27,12 @@ from tessera.data.sources.columns import read_items_file
 from tessera.data.text import as_text, clean
 from tessera.embedding.finish import finish, read_components
 from tessera.embedding.task import Places, Task
+from tessera.embedding.text import tells_anything
 from tessera.evaluation.judge import Scorer
 from tessera.serving.catalogue import Catalogue, Mask
 from tessera.serving.folder import RunFiles
 from tessera.settings.kinds import load
-from tessera.settings.language import BuiltModel, ByModel
+from tessera.settings.language import BuiltModel, ByModel, ReadText
 from tessera.settings.recipes.base import Finish, ItemTable
 from tessera.settings.references import named
 from tessera.settings.sources.base import ItemsFile
@@ -260,6 +261,8 @@ def _embedded(files: RunFiles, name: str, path: Path, task: Task, items: pa.Tabl
     with tempfile.TemporaryDirectory() as folder:
         catalogue = Path(folder) / "items.parquet"
         write_table(catalogue, items, "items")
+        if isinstance(reader, ReadText) and not tells_anything(reader, task.prompt, catalogue):
+            return np.full((items.num_rows, describe_width(path)), np.nan, np.float32)
         inputs = Places(
             catalogue=str(catalogue),
             captions={},

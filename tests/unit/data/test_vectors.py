@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from tessera.artifacts.tables import ArtifactError, describe, read_item_table, write_table
 from tessera.data.bazaar.attributes import SIZES
 from tessera.data.bazaar.generate import generate
-from tessera.data.vectors import import_table
+from tessera.data.vectors import check, import_table
 from tessera.settings.recipes.latent import LatentTable
 from tessera.settings.recipes.vectors import VectorsTable
 from tessera.settings.sources.bazaar import BazaarSource
@@ -100,6 +101,35 @@ def test_bad_parquet(tmp_path: Path, columns: dict[str, list[object]], told: str
     pq.write_table(pa.table(columns), tmp_path / "v.parquet")
     with pytest.raises(ArtifactError, match=told):
         imported(tmp_path, tmp_path / "v.parquet", ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind"),
+    [
+        ([["a", "b"], ["c", "d"]], "list<element: string>"),
+        ([[[1.0, 2.0]], [[3.0, 4.0]]], "list<element: list<element: double>>"),
+        (pa.array([[1, 2], [3, 4]], pa.list_(pa.timestamp("s"))), "list<element: timestamp"),
+    ],
+)
+def test_lists_of_what_is_no_number(tmp_path: Path, rows: object, kind: str) -> None:
+    """Several vectors a row, texts, times: told with the file, and before anything runs."""
+    path = tmp_path / "v.parquet"
+    pq.write_table(pa.table({"raw_id": ["a", "b"], "embedding": rows}), path)
+    told = re.escape(f"v.parquet: column 'embedding' holds {kind}") + ".*, expected lists of numbers"
+    with pytest.raises(ArtifactError, match=told):
+        check(VectorsTable(path=str(path)))
+    with pytest.raises(ArtifactError, match=told):
+        imported(tmp_path, path, ["a", "b"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_beyond_the_table_and_rows_without_any(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.array([[1e300, 0.0], [1.0, 2.0]]))
+    with pytest.raises(ArtifactError, match="item '0' holds NaN, infinity or a number beyond float32"):
+        imported(tmp_path, tmp_path / "v.npy", ["0", "1"])
+    np.save(tmp_path / "v.npy", np.zeros((2, 0)))
+    with pytest.raises(ArtifactError, match=r"v\.npy: array \(2, 0\) of float64, expected numbers \(items, dim\)"):
+        imported(tmp_path, tmp_path / "v.npy", ["0", "1"])
 
 
 def test_bad_files(tmp_path: Path) -> None:

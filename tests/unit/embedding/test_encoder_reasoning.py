@@ -17,8 +17,11 @@ from torch import Tensor
 from transformers import AlbertConfig, AlbertModel, OPTConfig, OPTForCausalLM
 
 from tessera.artifacts.models import read_tensors
+from tessera.embedding.crrl_published import PublishedCRRL
 from tessera.embedding.lrcl import LRCLRecipe
+from tessera.embedding.lrcl_published import PublishedLRCL
 from tessera.embedding.prefixes import Prefixes
+from tessera.embedding.recipe import Given
 from tessera.embedding.rollouts import embeddings
 from tessera.embedding.tune import train as run_training
 from tessera.language.lora import add_lora, lora_weights
@@ -27,7 +30,8 @@ from tessera.language.reasoning import LatentReasoner, ReasoningAttention
 from tessera.language.reasoning_encoder import EncoderReasoner
 from tessera.language.states import token_states
 from tessera.language.tokens import pad_rows
-from tessera.settings.language import FolderModel
+from tessera.settings.language import FolderModel, ItemPrompt
+from tessera.settings.recipes.crrl import CRRLTable
 from tessera.settings.recipes.lrcl import LRCLTable
 from tessera.settings.recipes.scft import SCFTTable
 from tessera.settings.training import Steps
@@ -122,6 +126,17 @@ def test_each_kind_of_model_has_its_own_reasoning() -> None:
         LatentReasoner(tiny_model("encoder"), attention, table)
     with pytest.raises(ValueError, match=r"EncoderReasoner reasons with models of kind encoder, .* decoder"):
         EncoderReasoner(tiny_model(), attention, table)
+
+
+def test_published_habits_of_decoders_are_named() -> None:
+    """A folder shows no earlier what it holds."""
+    given = Given(prompt=ItemPrompt(), model=tiny_model("encoder"), catalogue=Path())
+    lrcl = PublishedLRCL(LRCLTable(model="m", rope="mixed", two_pass=True), given)
+    with pytest.raises(ValueError, match=r"recipe lrcl: rope: mixed, two_pass: True are habits of decoders.* encoder"):
+        lrcl.check_model()
+    crrl = PublishedCRRL(CRRLTable(model="m", policy="token"), given, LRCLRecipe(LRCLTable(model="m"), given))
+    with pytest.raises(ValueError, match=r"recipe crrl: policy: token is a habit of decoders.* encoder"):
+        crrl.check_model()
 
 
 @pytest.mark.parametrize("thoughts", [0, 1])

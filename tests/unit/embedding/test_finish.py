@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tessera.artifacts.logs import log
 from tessera.artifacts.tables import ArtifactError
 from tessera.embedding.finish import find_components, finish, fit, read_components, write_components
 from tessera.settings.recipes.base import Finish
@@ -96,3 +97,14 @@ def test_later_rows_go_the_same_way(settings: Finish, tmp_path: Path) -> None:
 def test_a_table_of_before_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="make the table again"):
         read_components(tmp_path / "t.finish.safetensors")
+
+
+def test_fewer_components_are_told_to_who_asked_for_more(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "propagate", True)
+    caplog.set_level("INFO", log.name)
+    fit(vectors(5, 12), Finish(pca=None))
+    assert "asked for" not in caplog.text
+    fit(vectors(5, 12), Finish(pca=8))
+    assert "8 principal components asked for, 4 there are" in caplog.text

@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from tiny_language import attributes_of, tiny_model, write_data
 
-from tessera.artifacts.tables import ArtifactError, read_item_table, read_table
+from tessera.artifacts.tables import ArtifactError, read_item_table, read_table, write_table
 from tessera.embedding.embed import embed
 from tessera.embedding.task import Places, Task
 from tessera.embedding.tune import tune
@@ -55,6 +56,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tune(task, Places(**common, data=str(folder / "data")), own, folder / "state", "")
         places = Places(**common, embedder=str(own) if task.table.TRAINS else None)
         embed(task, places, folder / f"tables/{name}.parquet", folder / "state", "")
+    said = {"item": list(range(1, 21)), "text": [f"a lamp {n}" for n in range(20)], "status": ["captioned"] * 20}
+    write_table(folder / "said.parquet", pa.table(said), "captions")
+    captions = {"recipe": "text", "model": "m", "captions": ["said"], "only_captions": True}
+    task = Task.model_validate({"table": captions, "model": {"folder": str(folder / "lm")}, "prompt": {}})
+    places = Places(
+        catalogue=str(folder / "data/items.parquet"), captions={"said": str(folder / "said.parquet")}, model=None
+    )
+    embed(task, places, folder / "tables/captions.parquet", folder / "state", "")
     return folder
 
 
@@ -88,6 +97,15 @@ def test_an_item_without_a_word_has_no_row(root: Path) -> None:
     vectors, present = rows_of(files(root, "text"), read_products(frame))["text"]
     assert present.tolist() == [True, False]
     assert not vectors[1].any()
+
+
+@pytest.mark.parametrize("name", ["text", "pairs", "moca", "captions"])
+def test_items_without_a_word_have_no_rows(name: str, root: Path) -> None:
+    """One by one as among others: a single new item without a text is no error. Nobody captioned new ones."""
+    told = pd.DataFrame({"item": ["a", "b"], "title": ["red lamp" if name == "captions" else None, None]})
+    vectors, present = rows_of(files(root, name), read_products(told))[name]
+    assert present.tolist() == [False, False]
+    assert vectors.shape[1] == read_item_table(root / f"tables/{name}.parquet", 20)[0].shape[1]
 
 
 def test_what_is_needed_and_not_there_is_named(root: Path, tmp_path: Path) -> None:

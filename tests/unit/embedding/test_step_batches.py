@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -56,6 +57,16 @@ def test_near_counts_pairs_within_a_window() -> None:
                     expected[items[i], items[j]] += 1
     assert counts.tolist() == expected.tolist()
     assert near(offsets, items, 5, 9).toarray()[1, 3] == 2
+
+
+def test_near_holds_no_more_than_a_few_times_what_it_gives() -> None:
+    users = 2000
+    items = np.random.default_rng(0).integers(1, users + 1, 10 * users).astype(np.int32)
+    tracemalloc.start()
+    counts = near(np.arange(0, 10 * users + 1, 10), items, users + 1, 5)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 3 * (counts.data.nbytes + counts.indices.nbytes)
 
 
 def counted(pairs: dict[tuple[int, int], int], size: int = 41) -> sparse.csr_matrix:

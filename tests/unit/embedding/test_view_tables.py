@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
 from tiny_language import WIDTH, tiny_model, write_catalogue
 
+from tessera.artifacts.logs import log
 from tessera.artifacts.sequences import read_item_sequences
 from tessera.artifacts.tables import ArtifactError, read_item_table, read_table, write_table
 from tessera.data.pictures import open_picture
@@ -241,6 +243,42 @@ def test_a_catalogue_of_broken_pictures_is_refused(model: LanguageModel, catalog
         (catalogue.parent / "pictures" / f"{item}.png").write_bytes(b"broken")
     with pytest.raises(ValueError, match="no item could be shown by image: every picture is broken"):
         embed_hidden(HiddenTable(model="tiny"), PROMPT, model, catalogue, catalogue.parent / "state")
+
+
+def test_pictures_of_items_without_a_text_are_not_called_broken(model: LanguageModel, catalogue: Path) -> None:
+    kinds = pq.read_schema(catalogue).metadata
+    rows = read_table(catalogue, "items").to_pylist()
+    for row in rows:
+        row["title"], row["attributes"] = (None, []) if row["image"] else (f"lamp {row['item']}", [])
+    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(catalogue)).replace_schema_metadata(kinds), catalogue)
+    table = HiddenTable(model="tiny", source="both")
+    pictures, texts = (sum(bool(row[name]) for row in rows) for name in ("image", "title"))
+    words = f"shown by both: {pictures} items have a picture and {texts} a text, but none has both"
+    with pytest.raises(ValueError, match=words):
+        embed_hidden(table, PROMPT, model, catalogue, catalogue.parent / "state")
+
+
+def test_one_picture_of_all_items_is_looked_for_among_the_pictures(
+    model: LanguageModel, catalogue: Path, tmp_path: Path
+) -> None:
+    pictures = catalogue.parent / "pictures"
+    for path in pictures.iterdir():
+        if path.name != "1.png" and path.stat().st_size:
+            path.write_bytes((pictures / "1.png").read_bytes())
+    places = Places(catalogue=str(catalogue), captions={}, model=str(tmp_path / "model"))
+    with pytest.raises(ArtifactError, match="look at the pictures and the model's image processor"):
+        embed(hidden_task(source="image"), places, tmp_path / "t.parquet", tmp_path / "state", "")
+
+
+def test_broken_pictures_are_named(
+    model: LanguageModel, catalogue: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (catalogue.parent / "pictures" / "4.png").write_bytes(b"broken")
+    monkeypatch.setattr(log, "propagate", True)
+    caplog.set_level("INFO", log.name)
+    embed_hidden(HiddenTable(model="tiny"), PROMPT, model, catalogue, catalogue.parent / "state")
+    assert "item 4: " in caplog.text
+    assert "4.png: cannot be decoded" in caplog.text
 
 
 def hidden_task(**changes: Any) -> Task:

@@ -328,6 +328,19 @@ def test_without_a_chat_template_texts_are_asked_in_plain_words(
     assert "<|im_start|>" not in told
 
 
+@pytest.mark.parametrize("shown", ["", "<|image_pad|><|image_pad|>"])
+def test_a_chat_template_that_shows_no_picture_or_two_is_refused(model: LanguageModel, shown: str) -> None:
+    """Such as that of the model for texts alone, or of another family."""
+    model.tokenizer.chat_template = (
+        "{% for m in messages %}{% for p in m.content %}{% if p.type == 'image' %}"
+        + shown
+        + "{% else %}{{ p.text }}{% endif %}{% endfor %}{% endfor %}"
+    )
+    count = shown.count("image_pad")
+    with pytest.raises(LanguageModelError, match=rf"makes {count} tokens \d+ .* of a picture, expected one"):
+        Question(model, "both", "lamp")
+
+
 def test_a_context_without_room_for_the_question_is_told(model: LanguageModel) -> None:
     words = r"context of \d+ tokens does not hold the question \(\d+\) and an answer \(\d+\); ask for a shorter answer"
     with pytest.raises(LanguageModelError, match=words):

@@ -43,6 +43,14 @@ def test_nobody_thinks_aloud() -> None:
     assert "<think>" not in tell(THINKING)
 
 
+def test_no_text_is_read_in_another_way_tomorrow() -> None:
+    """Llama 3 tells the day in its system message."""
+    dated = "Today Date: {{ strftime_now('%d %b %Y %H:%M:%S.%f') }}|" + PLAIN
+    assert tell(dated) == tell(dated) == f"Today Date: 26 Jul 2024 00:00:00.000000|<user>red {PLACE}<say>"
+    said = of(dated).apply_chat_template([{"role": "user", "content": "red"}], tokenize=False)
+    assert "26 Jul 2024" not in str(said), "the clock of this process goes on"
+
+
 def test_a_template_that_drops_the_message_is_refused() -> None:
     with pytest.raises(ValueError, match="chat template does not tell what a user asks: it drops the message"):
         tell(DEAF, system="you are")

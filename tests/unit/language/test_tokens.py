@@ -95,7 +95,7 @@ def test_a_long_text_loses_its_end_and_the_frame_stays() -> None:
     rows, cut = tokenize(["red blue round", "red"], frame, tokenizer(), 5)
     assert rows == [[10, 11, 6, 7, 1], [10, 11, 6, 1]]
     assert cut == 1
-    with pytest.raises(ValueError, match="max_tokens is 3, but the prompt around each text has 3 tokens"):
+    with pytest.raises(ValueError, match="the prompt around each text has 3 tokens, and both together may have 3 "):
         tokenize(["red"], frame, tokenizer(), 3)
 
 

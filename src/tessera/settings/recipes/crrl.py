@@ -28,6 +28,8 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
         "cooccurrence", "policy", "advantage", "log_probability", "reference", "prompts", "noise_free", "noise_scale",
         "similarity",
     )  # fmt: skip
+    OF_DECODERS: ClassVar[tuple[str, ...]] = ("policy", "prompts")
+    """Those of the habits that an encoder cannot have."""
     LEARNS: ClassVar[bool] = True
     TRAINS: ClassVar[bool] = True
     OFFICIAL: ClassVar[dict[str, Any]] = {
@@ -142,7 +144,7 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
         start = config.tables.get(self.start or "")
         model = config.models.get(self.model or (start.model if isinstance(start, LRCLTable) else ""))
         if model is not None and DECODER not in model.offers():
-            for key in ("policy", "prompts"):
+            for key in self.OF_DECODERS:
                 if key in self.habits():
                     yield key, f"{getattr(self, key)!r} is a published habit of decoders, and its model is an encoder"
         if isinstance(start, LRCLTable) and start.thoughts == 0 and self.needs_thoughts:
