@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from tessera.settings.base import Seed, Settings
+from tessera.settings.base import Seed, Settings, ascending
 from tessera.settings.shift import Shift, check_shift_name
 
 
@@ -86,9 +86,7 @@ class Evaluation(Settings):
     def _ascending(cls, values: list[int], info: ValidationInfo) -> list[int]:
         if info.field_name == "mrr_cutoffs" and not values:
             return values
-        if not values or values[0] < 1 or values != sorted(set(values)):
-            raise ValueError("expected ascending positive whole numbers, e.g. [5, 10, 20]")
-        return values
+        return ascending(values, [5, 10, 20])
 
     @property
     def measured(self) -> list[str]:
