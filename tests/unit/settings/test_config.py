@@ -81,6 +81,7 @@ BAD = [
     ("loss", {"kind": "bce", "negative": 3}, ["loss.negative", "did you mean 'negatives'?"]),
     ("loss", {"kind": "crossentropy"}, ["loss", "did you mean 'cross_entropy'?"]),
     ("evaluation.cutoffs", [10, 5], ["evaluation.cutoffs", "ascending", "(got [10, 5])"]),
+    ("evaluation.test_users_seed", 3, ["evaluation.test_users_seed: draws nothing without `test_users`"]),
     ("robustness.rates", [1, 0.5], ["robustness.rates", "ascending", "(got [1.0, 0.5])"]),
     ("evaluation.candidates", {"kind": "sample"}, ["evaluation.candidates", "did you mean 'sampled'?"]),
     ("significance.baseline", "id/sasrek", ["significance.baseline", "did you mean 'id/sasrec'?"]),
