@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -148,6 +150,24 @@ def export(
     typer.echo(made)
 
 
+_RULES = ("candidates", "test_users", "test_users_seed", "mask_seen", "repeat_targets", "ties", "cold_targets")
+"""Keys of `evaluation` that the numbers of a table depend on."""
+
+
+def _unlike(tables: Sequence[Sequence[Mapping[str, Any]]], rules: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """In what two tables differ that should be alike: the dataset, the rules of the judge, how many users it asked."""
+    datasets = [", ".join(sorted({row["dataset"] for row in rows})) for rows in tables]
+    if datasets[0] != datasets[1]:
+        yield f"of unlike datasets: {' and '.join(map(repr, datasets))}"
+    for key in _RULES:
+        values = [json.dumps(rule[key]) for rule in rules if key in rule]
+        if len(set(values)) > 1:
+            yield f"judged by unlike rules: evaluation.{key}: {' and '.join(values)}"
+    users = [max((row.get("users") or 0 for row in rows if not row["kind"]), default=0) for rows in tables]
+    if all(users) and users[0] != users[1]:
+        yield f"judged on unlike users: {users[0]:,} and {users[1]:,}"
+
+
 @app.command()
 def compare(
     first: Annotated[Path, typer.Argument(help="A table, results/EXPERIMENT/tables/DATASET.parquet.")],
@@ -155,7 +175,8 @@ def compare(
     metric: Annotated[str, typer.Option(help="What is compared.")] = "NDCG@10",
 ) -> None:
     """The systems of two finished experiments side by side."""
-    from tessera.artifacts.tables import ArtifactError, read_table
+    from tessera.artifacts.tables import ArtifactError, describe, read_table
+    from tessera.evaluation.metrics import protocol_suffix
 
     try:
         tables = [read_table(path, "metrics").to_pylist() for path in (first, second)]
@@ -173,16 +194,15 @@ def compare(
     if not any(means):
         known = {row["metric"] for rows in tables for row in rows}
         raise _end(f"no metric {metric!r}{did_you_mean(metric, known)}")
-    protocols, datasets = (
-        [", ".join(sorted({row[key] for row in rows if key in row})) for rows in tables]
-        for key in ("protocol", "dataset")
-    )
+    protocols = [", ".join(sorted({row["protocol"] for row in rows if "protocol" in row})) for rows in tables]
     if protocols[0] != protocols[1]:
         raise _end(f"metrics of unlike protocols cannot stand side by side: {' and '.join(map(repr, protocols))}")
-    if datasets[0] != datasets[1]:
-        typer.echo(f"WARNING: of unlike datasets: {' and '.join(map(repr, datasets))}", err=True)
+    rules = [describe(path).get("settings", {}).get("evaluation", {}) for path in (first, second)]
+    for difference in _unlike(tables, rules):
+        typer.echo(f"WARNING: {difference}", err=True)
     names = [path.resolve().parents[1].name for path in (first, second)]
-    typer.echo(f"{metric:<36}{names[0]:>14}{names[1]:>14}{'difference':>14}")
+    title = metric + protocol_suffix(metric, protocols[0] or "full")
+    typer.echo(f"{title:<36}{names[0]:>14}{names[1]:>14}{'difference':>14}")
     for key in dict.fromkeys([*means[0], *means[1]]):
         shown = [f"{values[key]:>14.4f}" if key in values else f"{'':>14}" for values in means]
         both = f"{means[1][key] - means[0][key]:>+14.4f}" if all(key in values for values in means) else ""

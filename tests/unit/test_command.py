@@ -73,13 +73,16 @@ def test_a_plan_of_a_config(tmp_path: Path) -> None:
     assert "tessera init" in done.stderr
 
 
-def write_metrics(path: Path, means: dict[str, float], protocol: str = "full", dataset: str = "x") -> Path:
+def write_metrics(
+    path: Path, means: dict[str, float], protocol: str = "full", dataset: str = "x", users: int = 9, **rules: object
+) -> Path:
     rows = {
         "protocol": [protocol] * len(means), "dataset": [dataset] * len(means),
         "system": list(means), "recommender": ["sasrec"] * len(means), "kind": [""] * len(means),
         "metric": ["NDCG@10"] * len(means), "mean": list(means.values()),
+        "users": [users] * len(means),
     }  # fmt: skip
-    write_table(path, pa.table(rows), "metrics")
+    write_table(path, pa.table(rows), "metrics", {"evaluation": rules})
     return path
 
 
@@ -99,6 +102,17 @@ def test_two_experiments_side_by_side(tmp_path: Path) -> None:
         "compare", first, sampled, code=1
     )
     assert "absent.parquet" in told("compare", first, tmp_path / "absent.parquet", code=1)
+
+
+def test_numbers_that_came_about_in_another_way_are_told(tmp_path: Path) -> None:
+    one, same, other = (
+        write_metrics(tmp_path / f"{name}/tables/x.parquet", {"id": 0.1}, "9 sampled", users=users, mask_seen=seen)
+        for name, users, seen in (("one", 1974, True), ("same", 1974, True), ("other", 50, False))
+    )
+    assert "WARNING" not in told("compare", one, same)
+    assert told("compare", one, same).startswith("NDCG@10 (9 sampled) ")
+    assert "WARNING: judged by unlike rules: evaluation.mask_seen: true and false\n" in told("compare", one, other)
+    assert "WARNING: judged on unlike users: 1,974 and 50\n" in told("compare", one, other)
 
 
 def test_click_models_of_two_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

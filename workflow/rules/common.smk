@@ -140,11 +140,6 @@ def drawn_users(wildcards):
     return {"drawn": f"{JOBS.root}/{wildcards.dataset}/data/test_users.parquet"}
 
 
-def candidates_for(wildcards):
-    """Whom negatives are drawn for; a published file has its own."""
-    return drawn_users(wildcards) if CANDIDATES.kind == "sampled" else {}
-
-
 def published_candidates(wildcards):
     """The published negatives, where the config names a file."""
     return {"published": str(find(CANDIDATES.path))} if CANDIDATES.kind == "file" else {}

@@ -29,7 +29,7 @@ rule test_users:
 rule candidates:
     input:
         unpack(published_candidates),
-        unpack(candidates_for),
+        unpack(drawn_users),
         interactions="<results>/{dataset}/data/interactions.parquet",
         catalogue="<results>/{dataset}/data/items.parquet",
         users="<results>/{dataset}/data/users.parquet",

@@ -16,6 +16,7 @@ RESULTS = "results"
 REPORT = "report/index.html"
 """The page of an experiment."""
 _NEAR = "./"
+_FINAL = "-final"
 
 _FOLDERS = {
     "run": ("runs", "model.safetensors"),
@@ -71,7 +72,12 @@ def state_folder(output: str | Path) -> Path:
 
 def final_name(dataset: str) -> str:
     """The name of a dataset with every interaction in training."""
-    return f"{dataset}-final"
+    return f"{dataset}{_FINAL}"
+
+
+def validated_name(dataset: str) -> str:
+    """The name of the dataset that `final_name` was given; any other name stays."""
+    return dataset.removesuffix(_FINAL)
 
 
 def near(folder: str | Path, beside: Path) -> str:

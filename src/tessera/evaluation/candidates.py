@@ -14,7 +14,6 @@ from tessera.data.dataset import Cases
 from tessera.data.identifiers import positions_in
 from tessera.data.joins import Join, quoted
 from tessera.data.padding import padded
-from tessera.settings.base import did_you_mean
 from tessera.settings.evaluation import SampledRanking
 
 _LARGE = 2**15
@@ -144,6 +143,29 @@ def _dense_ids(ids: set[str], raw_ids: list[str]) -> dict[str, int]:
     return {raw: place + 1 for raw, place in zip(ids, positions_in(ids, raw_ids[1:]), strict=True)}
 
 
+def check_all_users(path: str | Path, table: pa.Table, cases: Cases, raw_users: list[str]) -> None:
+    """Refuse a published file that leaves out a test user, or has nothing but the target of one, whom all would hit.
+
+    Args:
+        path: of the file.
+        table: what `parse_candidates` read.
+        cases: of the users that are judged.
+        raw_users: raw ids by dense id, position 0 unused.
+    Raises:
+        ArtifactError: there is such a user; names the file and the first.
+    """
+    lists = dict(zip(table.column("user").to_pylist(), table.column("items").to_pylist(), strict=True))
+    without = [user for user in cases.users.tolist() if user not in lists]
+    pairs = zip(cases.users.tolist(), cases.targets.tolist(), strict=True)
+    alone = [user for user, target in pairs if lists.get(user) == [target]]
+    for users, problem in ((without, "no line"), (alone, "no negative but the target itself")):
+        if users:
+            raise ArtifactError(
+                f"{path}: {len(users):,} of {len(cases):,} test users have {problem}, the first is "
+                f"{raw_users[users[0]]!r}; {_EXPECTED}"
+            )
+
+
 def read_candidates(path: str | Path, cases: Cases, items: int) -> np.ndarray:
     """(cases, n) candidates in the order of the cases, padded with 0; the target is taken out of them.
 
@@ -156,10 +178,7 @@ def read_candidates(path: str | Path, cases: Cases, items: int) -> np.ndarray:
     rows = {user: row for row, user in enumerate(table.column("user").to_pylist())}
     missing = [int(user) for user in cases.users if int(user) not in rows]
     if missing:
-        raise ArtifactError(
-            f"{path}: {len(missing)} test users have no candidates, the first is user {missing[0]}"
-            f"{did_you_mean(missing[0], map(str, list(rows)[:1000]))}"
-        )
+        raise ArtifactError(f"{path}: {len(missing)} test users have no candidates, the first is user {missing[0]}")
     order = np.array([rows[int(user)] for user in cases.users], np.int64)
     offsets = column.offsets.to_numpy().astype(np.int64)
     values = column.flatten().to_numpy()

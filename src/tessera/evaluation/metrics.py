@@ -9,6 +9,18 @@ import numpy as np
 if TYPE_CHECKING:
     from tessera.settings.evaluation import Evaluation
 
+OF_LISTS = ("coverage", "gini", "popularity")
+"""Metrics of what is recommended, which is of the whole catalogue under every protocol."""
+
+
+def protocol_suffix(metric: str, protocol: str) -> str:
+    """What stands behind the name of a metric wherever it is shown: ` (100 sampled)` of ranks among those, or nothing.
+
+    Numbers of two protocols are never comparable.
+    """
+    full = protocol == "full" or metric.partition("@")[0] in OF_LISTS
+    return "" if full else f" ({protocol})"
+
 
 def hit(ranks: np.ndarray, k: int) -> np.ndarray:
     """Hit@k per user, which is Recall@k with one target; a rank between ties counts when it is at most k."""

@@ -14,6 +14,7 @@ from tessera.artifacts.logs import log
 from tessera.artifacts.tables import describe
 from tessera.evaluation.cold import AMONG_ALL, AMONG_COLD, KIND, SHOWN
 from tessera.evaluation.groups import repeat_warning
+from tessera.evaluation.metrics import protocol_suffix
 from tessera.evaluation.shifted import NATURAL, SHIFTED, Shifts, drop_of, sentence
 from tessera.evaluation.significance import LEAST_USERS, enough_resamples, least_p, p_values, told_p
 from tessera.reporting.ranking_runs import (
@@ -28,9 +29,6 @@ from tessera.reporting.ranking_runs import (
 from tessera.reporting.runs import Array, Entry, baselines_of, few_users_warning, label
 from tessera.reporting.tables import Column, Key, Metric, Table
 from tessera.settings.evaluation import Evaluation, Significance
-
-_OF_LISTS = ("coverage", "gini", "popularity")
-"""Metrics of what is recommended, which is of the whole catalogue under every protocol."""
 
 
 @dataclass(kw_only=True)
@@ -120,10 +118,8 @@ class RankingTable(Table[RankingRun]):
         """What stands over a column, with the protocol where targets are ranked by another than the full one."""
         if column.metric == drop_of(self.main):
             return f"{column.group} drop in %"
-        of_lists = column.metric.partition("@")[0] in _OF_LISTS
-        full = self.protocol == "full" or column.group == AMONG_COLD or of_lists
         text = f"{column.metric} beside {column.group}" if column.kind == NATURAL else super().header(column)
-        return text + ("" if full else f" ({self.protocol})")
+        return text + ("" if column.group == AMONG_COLD else protocol_suffix(column.metric, self.protocol))
 
     def identity(self, entry: Entry[RankingRun]) -> dict[str, str]:
         """System and recommender."""

@@ -84,18 +84,18 @@ class RobustnessTable(RankingTable):
 
     def header(self, column: Column) -> str:
         """Metric, what is lost, and under which pattern."""
-        full = "" if self.protocol == "full" else f" ({self.protocol})"
+        metric = column.metric + metrics.protocol_suffix(column.metric, self.protocol)
         if column.kind not in self.kinds:
             return super().header(column)
         pattern, lose = self.kinds[column.kind]
         if column.group == AREA:
-            return f"{AREA} of {column.metric}{full}, {LOST[lose]}, {pattern}"
+            return f"{AREA} of {metric}, {LOST[lose]}, {pattern}"
         rate = float(column.group.removeprefix(CHANGE))
         if column.group.startswith(CHANGE):
-            return f"change of {column.metric}{full} from 0% to {percent(rate)} of {LOST[lose]}, {pattern}"
+            return f"change of {metric} from 0% to {percent(rate)} of {LOST[lose]}, {pattern}"
         if rate == 0:
-            return f"{column.metric}{full}, nothing lost"
-        return f"{column.metric}{full} without {percent(rate)} of {LOST[lose]}, {pattern}"
+            return f"{metric}, nothing lost"
+        return f"{metric} without {percent(rate)} of {LOST[lose]}, {pattern}"
 
     def settings(self) -> dict[str, Any]:
         """Also what is lost."""

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from tessera import __version__
+from tessera.evaluation.metrics import protocol_suffix
 from tessera.settings.export import Export
 from tessera.settings.runs import Run
 
@@ -30,8 +31,8 @@ class Facts:
     """`model.json`."""
     judged: Mapping[str, Any] | None
     """`metrics.json`; None where the run was not judged."""
-    on_everything: bool = False
-    """Whether what was judged is the run with the same settings before it was trained on every interaction."""
+    judged_on: str | None = None
+    """Where the run was trained on every interaction: the data set on which the one of the same settings was judged."""
 
 
 def model_card(facts: Facts) -> str:
@@ -39,16 +40,16 @@ def model_card(facts: Facts) -> str:
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     name = _name(facts)
-    data = facts.data.get("name")
+    data = str(facts.judged_on or facts.data.get("name") or "unknown")
     results = [
         EvalResult(
             task_type="sequential-recommendation",
-            dataset_type=str(data or "unknown"),
-            dataset_name=str(data or "unknown"),
+            dataset_type=data,
+            dataset_name=data,
             metric_type=metric,
             metric_value=round(value, 6),
         )
-        for metric, value in (facts.judged or {}).get("metrics", {}).items()
+        for metric, value in _named_metrics(facts.judged or {}).items()
     ]
     front = ModelCardData(
         library_name="tessera",
@@ -118,17 +119,27 @@ def _table(header: tuple[str, str], rows: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
+def _named_metrics(judged: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics by the names that tables give them."""
+    values: Mapping[str, float] = judged.get("metrics", {})
+    return {name + protocol_suffix(name, judged["protocol"]): value for name, value in values.items()}
+
+
 def _metrics(facts: Facts) -> str:
     judged = facts.judged
     if judged is None:
         return "## Metrics\n\nThe run was not judged, or its metrics were not at hand when this folder was written."
-    after = f"{judged['users']:,} test users; protocol: {judged['protocol']}."
-    if facts.on_everything:
+    everyone = judged.get("drawn_from")
+    part = everyone is not None and everyone != judged["test_users"]
+    users = f"{judged['users']:,} test users" + (f", drawn at random from {everyone:,}" if part else "")
+    seen = "items of the user's own history masked" if facts.run.mask_seen else "seen items not masked"
+    after = f"{users}; protocol: {judged['protocol']}; {seen}."
+    if facts.judged_on is not None:
         after += (
             " They are of the run with the same settings that did not train on its validation and test targets; "
             "the weights here did, so that nothing is left to judge them on."
         )
-    shown = {name: f"{value:.4f}" for name, value in judged["metrics"].items()}
+    shown = {name: f"{value:.4f}" for name, value in _named_metrics(judged).items()}
     remarks = [f"- {remark}" for remark in judged.get("remarks", [])]
     parts = ["## Metrics", after, _table(("metric", "value"), shown), "\n".join(remarks)]
     return "\n\n".join(filter(None, parts))
@@ -172,6 +183,11 @@ def _limits(facts: Facts) -> str:
         "- Scores are comparable within one list, not between users or systems.",
         "- It repeats what the data show: what was popular or shown more was learned from more.",
     ]
+    if not facts.run.mask_seen:
+        lines.append(
+            "- Items of the history were ranked when the run was judged. `recommend` leaves them out unless it is "
+            "asked with `seen=True`."
+        )
     if most:
         lines.append(f"- Of a history the last {most} items are read.")
     if facts.vectors.get("judged_with_times"):

@@ -138,6 +138,12 @@ def recommend_everyone(
         ValueError: a list names nothing that is known, no item has the attribute, or new items cannot be placed.
         ArtifactError: the weights are of another catalogue.
     """
+    if not (run.mask_seen or settings.seen):
+        log.warning(
+            "%s was judged with seen items among those that are ranked (evaluation.mask_seen: false), and these lists "
+            "leave them out; with recommend.seen: true they hold what was judged",
+            run.path,
+        )
     catalogue = read_catalogue(data / "items.parquet")
     scorer = load_scorer(model, run, catalogue.popularity, inputs)
     if settings.new_items is not None:

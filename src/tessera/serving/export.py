@@ -16,7 +16,7 @@ from tessera.artifacts.codes import ABSENT, read_codes
 from tessera.artifacts.files import read_json, write_json, write_text
 from tessera.artifacts.logs import log
 from tessera.artifacts.models import write_tensors
-from tessera.artifacts.places import place
+from tessera.artifacts.places import place, validated_name
 from tessera.data.dataset import load_dataset
 from tessera.data.hub import push_folder, token_problem
 from tessera.evaluation.judge import Scorer, reads_times, users_at_once
@@ -111,8 +111,9 @@ def export_run(
         trained = read_json(files.model.with_suffix(".json"))
         judged = read_json(metrics) if metrics is not None else None
         elsewhere = metrics is not None and metrics.parent.resolve() != files.folder.resolve()
+        judged_on = validated_name(files.root.name) if elsewhere else None
         data = _data(files, catalogue)
-        card = Facts(run, settings, contents, outcome.described, outcome.absent, data, trained, judged, elsewhere)
+        card = Facts(run, settings, contents, outcome.described, outcome.absent, data, trained, judged, judged_on)
         write_text(made / CARD, model_card(card))
     for what, why in outcome.absent.items():
         log.info("no %s: %s", what, why)
@@ -124,7 +125,7 @@ def export_run(
 def metrics_of(files: RunFiles) -> Path | None:
     """The metrics of a run where the workflow left it; those of a final run are of the one that was validated."""
     own = files.folder / "metrics.json"
-    judged = files.root.with_name(files.root.name.removesuffix("-final")) / place("run", files.run.path, own.name)
+    judged = files.root.with_name(validated_name(files.root.name)) / place("run", files.run.path, own.name)
     return next((path for path in (own, judged) if path.is_file()), None)
 
 

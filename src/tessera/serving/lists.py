@@ -45,12 +45,13 @@ def best(scores: Tensor, k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.
     for row in (highest[:, width:] == last).any(1).nonzero()[:, 0].tolist():
         count = int((inside[row] == last[row]).sum())
         ids[row, -count:] = (scores[row] == last[row]).nonzero()[:count, 0] + 1
-    items, values = ids.cpu().numpy(), inside.float().cpu().numpy()
+    # as exact as the judge ranked them: a system from outside may give what float32 does not tell apart
+    items, values = ids.cpu().numpy(), inside.cpu().numpy()
     order = np.lexsort((items, -values), axis=1)
     items, values = np.take_along_axis(items, order, 1), np.take_along_axis(values, order, 1)
     items = np.where(np.isneginf(values), 0, items)
     rest = ((0, 0), (0, k - width))
-    return np.pad(items, rest), np.pad(values, rest, constant_values=-np.inf)
+    return np.pad(items, rest), np.pad(values.astype(np.float32), rest, constant_values=-np.inf)
 
 
 def rank(

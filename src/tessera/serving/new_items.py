@@ -203,7 +203,7 @@ def rows_of(files: RunFiles, items: pa.Table, vectors: Mapping[str, npt.ArrayLik
     for name, path in files.inputs.tables.items():
         if describe(path).get("kind") == KIND:
             continue  # rows of users: no item is read there
-        rows = np.asarray(given[name], np.float32) if name in given else _made(files, name, Path(path), items)
+        rows = numbers(name, given[name]) if name in given else _made(files, name, Path(path), items)
         width = describe_width(path)
         if rows.shape != (items.num_rows, width):
             raise ValueError(f"table {name!r}: expected rows of shape {(items.num_rows, width)} (got {rows.shape})")
@@ -212,6 +212,18 @@ def rows_of(files: RunFiles, items: pa.Table, vectors: Mapping[str, npt.ArrayLik
             log.warning("table %r says nothing of %d of %d new items: they are scored alike", name, lost, len(rows))
         by_table[name] = torch.from_numpy(np.where(present[:, None], rows, 0)), torch.from_numpy(present)
     return by_table
+
+
+def numbers(name: str, rows: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Given rows of a table as an array.
+
+    Raises:
+        ValueError: they are no numbers, or rows of unlike width.
+    """
+    try:
+        return np.asarray(rows, np.float32)
+    except (TypeError, ValueError):
+        raise ValueError(f"vectors of table {name!r}: expected numbers, as many a product as the table has") from None
 
 
 def describe_width(path: str | Path) -> int:

@@ -17,10 +17,19 @@ from tessera.evaluation.judge import Scorer, reads_times, users_at_once
 from tessera.evaluation.nearest import MOST_DENSE, nearest
 from tessera.recommenders.evaluate import load_scorer
 from tessera.recommenders.systems.base import VectorScorer
+from tessera.serving.arguments import (
+    check_attributes,
+    check_length,
+    check_products,
+    check_stock,
+    has_order,
+    is_list,
+    shown,
+)
 from tessera.serving.catalogue import Catalogue, Mask, read_catalogue
 from tessera.serving.folder import RunFiles, run_files, save_run
 from tessera.serving.lists import History, best, rank, states_after
-from tessera.serving.new_items import new_to, read_products, widen, wider
+from tessera.serving.new_items import new_to, numbers, read_products, widen, wider
 from tessera.settings.base import ConfigError, explain
 from tessera.settings.export import Export
 from tessera.training.machine import same_modes
@@ -75,11 +84,10 @@ class Recommender:
             items: choose among these alone, e.g. what is in stock.
             attribute: choose among items with these attributes, e.g. `{"brand": "Acme"}`; a list means any of it.
         Raises:
-            ValueError: k is below 1, nothing is left to choose from, or no item has the attribute.
-            TypeError: that is no history.
+            ValueError: k is no number from 1 on, nothing is left to choose from, or no item has the attribute.
+            TypeError: that is no history, no list of items, or no mapping of attributes.
         """
-        if k < 1:
-            raise ValueError(f"k: expected 1 or more (got {k})")
+        check_length(k)
         batch, single = self._read(histories)
         allowed = self._allowed(items, attribute)
         self._tell_empty(batch)
@@ -94,10 +102,9 @@ class Recommender:
         """The k items nearest to an item, by the cosine of the vectors that the system scores with.
 
         Raises:
-            ValueError: the item is not known, k is less than 1, or the system has no vectors.
+            ValueError: the item is not known, k is no number from 1 on, or the system has no vectors.
         """
-        if k < 1:
-            raise ValueError(f"k: expected 1 or more (got {k})")
+        check_length(k)
         vectors = self._vectors("similar").item_vectors.detach()
         known, unknown = self.catalogue.find([item])
         if unknown:
@@ -133,7 +140,7 @@ class Recommender:
         return states[0] if single else states
 
     def with_items(
-        self, products: pd.DataFrame, vectors: Mapping[str, npt.ArrayLike] | None = None, device: str = "auto"
+        self, products: pd.DataFrame, vectors: Mapping[str, npt.ArrayLike] | None = None, device: str | None = None
     ) -> Recommender:
         """The same run with items that came after training: recommended, and read in histories, like any other.
 
@@ -143,11 +150,13 @@ class Recommender:
         Args:
             products: columns `item` and `title`; every other column is an attribute.
             vectors: rows by table, (products, width), of tables that are not to be made here from the texts.
-            device: where to score.
+            device: where to score; None scores where this run does.
         Raises:
             ValueError: the system cannot place a new item, a table has nothing to place it by, or there is not a row a
                 product.
+            TypeError: the products are no frame, or the vectors no mapping.
         """
+        check_products(products, vectors)
         if self.catalogue.new:
             raise ValueError("new items were added already; load the run again and give all of them at once")
         given = read_products(products)
@@ -157,7 +166,7 @@ class Recommender:
             repeated = ", ".join(repr(raw) for raw, is_new in zip(ids, new, strict=True) if not is_new)
             warnings.warn(f"already in the catalogue: {repeated}; left as they are", KnownItems, stacklevel=2)
             vectors = {name: _of_new(name, rows, new) for name, rows in (vectors or {}).items()}
-        extended = load_from(self._files, device)
+        extended = load_from(self._files, device or str(getattr(self.scorer, "device", "cpu")))
         if not len(items):
             return extended
         extended.catalogue = wider(self.catalogue, items)
@@ -215,11 +224,13 @@ class Recommender:
 
     def _read(self, histories: Iterable[object]) -> tuple[list[History], bool]:
         """Dense histories, and whether one was given and not a list of them; unknown ids are told."""
-        given = list(histories) if _has_order(histories) else []
-        odd = [one for one in given if _is_list(one) and not _has_order(one)] if given else [histories]
-        if odd and not _has_order(odd[0]):
-            raise TypeError(f"a history is a list of item ids, oldest first, e.g. ['SKU1', 'SKU7'] (got {odd[0]!r})")
-        nested = [_is_list(one) for one in given]
+        given = list(histories) if has_order(histories) else []
+        odd = [one for one in given if is_list(one) and not has_order(one)] if given else [histories]
+        if odd and not has_order(odd[0]):
+            raise TypeError(
+                f"a history is a list of item ids, oldest first, e.g. ['SKU1', 'SKU7'] (got {shown(odd[0])})"
+            )
+        nested = [is_list(one) for one in given]
         if any(nested) and not all(nested):
             wrong = nested.index(not nested[0])
             raise TypeError(f"give one history or a list of histories, not a mixture (place {wrong}: {given[wrong]!r})")
@@ -250,11 +261,13 @@ class Recommender:
             return None
         mask = np.ones(len(self.catalogue) + 1, bool)
         if items is not None:
+            check_stock(items)
             chosen, unknown = self.catalogue.among(items)
             mask &= chosen
             if unknown:
                 warnings.warn(f"items: {self.catalogue.unknown_message(unknown)}; left out", UnknownItems, stacklevel=3)
         if attribute is not None:
+            check_attributes(attribute)
             mask &= self.catalogue.having(attribute)
         if not mask[1:].any():
             of = "" if items is None else " of `items`"
@@ -281,23 +294,10 @@ class Recommender:
 
 def _of_new(name: str, rows: npt.ArrayLike, new: Mask) -> npt.NDArray[np.float32]:
     """The rows of a table (products, width) that are of new items (products,)."""
-    given = np.asarray(rows, np.float32)
+    given = numbers(name, rows)
     if given.shape[:1] != new.shape:
         raise ValueError(f"vectors of table {name!r}: expected {len(new)} rows, one a product (got {given.shape})")
     return given[new]
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, (str, bytes))
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, Iterable) and not _is_id(value)
-
-
-def _has_order(value: object) -> bool:
-    """Whether these are things one after the other, and no set, no mapping, no frame of columns."""
-    return _is_list(value) and not isinstance(value, (set, frozenset, Mapping)) and not hasattr(value, "columns")
 
 
 def load(folder: str | Path, device: str = "auto") -> Recommender:

@@ -111,6 +111,17 @@ def share_or_day(value: float | str) -> float | str:
     return value
 
 
+def ascending(values: list[int], example: list[int]) -> list[int]:
+    """Positive whole numbers, each larger than the one before, of which there is one at least.
+
+    Raises:
+        ValueError: they are not; tells the `example`.
+    """
+    if not values or values[0] < 1 or values != sorted(set(values)):
+        raise ValueError(f"expected ascending positive whole numbers, e.g. {example} (got {shown_value(values)})")
+    return values
+
+
 def cut(line: str) -> str:
     """A line of a message, its middle left out where it is too long to be read."""
     half = _LONGEST_LINE // 2

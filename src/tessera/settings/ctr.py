@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tessera.settings.base import Seed, Settings, did_you_mean
+from tessera.settings.base import Seed, Settings, ascending, did_you_mean
 from tessera.settings.clicks.base import ClickModel, CTRModel
 from tessera.settings.references import SequenceCodesName, named
 from tessera.settings.training import Hardware, LoopSettings, OptimizerSettings
@@ -124,9 +124,7 @@ class CTREvaluation(Settings):
     @field_validator("history_bins")
     @classmethod
     def _ascending(cls, values: list[int]) -> list[int]:
-        if not values or values[0] < 1 or values != sorted(set(values)):
-            raise ValueError("expected ascending positive whole numbers, e.g. [50, 200, 1000]")
-        return values
+        return ascending(values, [50, 200, 1000])
 
 
 class ItemContent(Settings):

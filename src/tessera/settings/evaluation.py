@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from tessera.settings.base import Seed, Settings
+from tessera.settings.base import Seed, Settings, ascending
 from tessera.settings.shift import Shift, check_shift_name
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
 class FullRanking(Settings):
@@ -86,9 +90,12 @@ class Evaluation(Settings):
     def _ascending(cls, values: list[int], info: ValidationInfo) -> list[int]:
         if info.field_name == "mrr_cutoffs" and not values:
             return values
-        if not values or values[0] < 1 or values != sorted(set(values)):
-            raise ValueError("expected ascending positive whole numbers, e.g. [5, 10, 20]")
-        return values
+        return ascending(values, [5, 10, 20])
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """A seed of no drawing."""
+        if self.test_users is None and "test_users_seed" in self.model_fields_set:
+            yield "test_users_seed", "draws nothing without `test_users`, for all are judged; leave it out"
 
     @property
     def measured(self) -> list[str]:

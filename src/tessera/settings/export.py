@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import field_validator
 from pydantic_core import PydanticCustomError
 
-from tessera.settings.base import Settings, shown_value
+from tessera.settings.base import Settings
 
 ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 """What the extra `onnx` brings."""
@@ -42,16 +42,12 @@ class Export(Settings):
     @classmethod
     def _known_form(cls, value: str | None) -> str | None:
         if value is not None and not _LICENCE.fullmatch(value):
-            raise PydanticCustomError(
-                "licence", "expected the name of a licence, e.g. apache-2.0, got {value}", {"value": shown_value(value)}
-            )
+            raise PydanticCustomError("licence", "expected the name of a licence, e.g. apache-2.0")
         return value
 
     @field_validator("push")
     @classmethod
     def _repository(cls, value: str | None) -> str | None:
         if value is not None and not _REPOSITORY.fullmatch(value):
-            raise PydanticCustomError(
-                "repository", "expected OWNER/NAME of a repository, got {value}", {"value": shown_value(value)}
-            )
+            raise PydanticCustomError("repository", "expected OWNER/NAME of a repository")
         return value

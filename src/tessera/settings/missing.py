@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from tessera.settings.base import Seed, Settings
+from tessera.settings.base import Seed, Settings, shown_value
 
 if TYPE_CHECKING:
     from tessera.settings.config import Config
@@ -127,7 +127,8 @@ class Robustness(Settings):
         if any(not 0 <= value <= 1 for value in values):
             raise ValueError(f"rates lie from 0 to 1 (got {next(v for v in values if not 0 <= v <= 1):g})")
         if values != sorted(set(values)) or not values or values[0] != 0 or values[-1] != 1:
-            raise ValueError("expected ascending rates from 0 to 1, e.g. [0, 0.5, 1]: the area under them is told")
+            expected = "expected ascending rates from 0 to 1, e.g. [0, 0.5, 1]: the area under them is told"
+            raise ValueError(f"{expected} (got {shown_value(values)})")
         return values
 
     @property

@@ -38,16 +38,21 @@ def pick_device(name: str) -> torch.device:
     Whoever trains, scores, clusters or embeds gets the device here, so all do it under the same modes.
 
     Raises:
-        ValueError: cuda was asked for and there is none, or the environment asks for cuBLAS as it differs between runs.
+        ValueError: there is no such device, cuda was asked for and there is none, or the environment asks for cuBLAS as
+            it differs between runs.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("training.device: cuda was asked for, but torch sees no GPU here; use auto or cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device: expected auto, cpu or cuda (got {name!r})") from None
     _settle_order()
     if name == "cuda":
         _settle_cuda()
-    return torch.device(name)
+    return device
 
 
 @contextmanager

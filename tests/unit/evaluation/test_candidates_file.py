@@ -11,7 +11,7 @@ import torch
 
 from tessera.artifacts.tables import ArtifactError
 from tessera.data.dataset import Cases
-from tessera.evaluation.candidates import parse_candidates
+from tessera.evaluation.candidates import check_all_users, parse_candidates
 from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import rank_cases
 from tessera.settings.evaluation import Evaluation
@@ -62,6 +62,22 @@ def test_doubles_and_empty_lines_are_refused(tmp_path: Path, text: str, said: st
     expected = "expected `user negative negative ...`, one line a user, each negative once"
     with pytest.raises(ArtifactError, match=f"negatives.txt: {re.escape(said)}; {re.escape(expected)}"):
         parsed(tmp_path, text)
+
+
+def test_a_judged_user_needs_a_line_and_a_negative_and_is_named_as_in_the_file(tmp_path: Path) -> None:
+    users, targets = np.array([1, 2, 4], np.int32), np.array([3, 1, 2], np.int32)
+    cases = Cases(users, targets, np.arange(4), np.array([1, 2, 3], np.int32))
+
+    def check(text: str) -> None:
+        (tmp_path / "negatives.txt").write_text(text)
+        path = tmp_path / "negatives.txt"
+        check_all_users(path, parse_candidates(path, USERS, ITEMS), cases, USERS)
+
+    check("u1 3 1\nu2 2\nu4 1 3\n")
+    with pytest.raises(ArtifactError, match=r"txt: 2 of 3 test users have no line, the first is 'u2'; expected `user"):
+        check("u1 1 2\nu3 1\n")
+    with pytest.raises(ArtifactError, match=r"1 of 3 test users have no negative but the target itself, .* 'u2'; exp"):
+        check("u1 3 1\nu2 1\nu4 1 3\n")
 
 
 def test_a_byte_order_mark_is_part_of_no_user(tmp_path: Path) -> None:

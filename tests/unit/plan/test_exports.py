@@ -44,8 +44,8 @@ def test_its_settings_are_read_by_it_alone(change: dict[str, Any]) -> None:
         ({"experiment__export": ["reaem/sasrec"]}, "experiment.export.0: unknown name 'reaem/sasrec'; did you mean"),
         ({"export": {"index": "hsnw"}}, "export.index: "),
         ({"export": {"licens": "mit"}}, "export.licens: unknown key 'licens' (value 'mit'); did you mean 'licence'?"),
-        ({"export": {"push": "winner"}}, "export.push: expected OWNER/NAME of a repository, got 'winner'"),
-        ({"export": {"licence": "a b"}}, "export.licence: expected the name of a licence, e.g. apache-2.0, got 'a b'"),
+        ({"export": {"push": "winner"}}, "export.push: expected OWNER/NAME of a repository (got 'winner')"),
+        ({"export": {"licence": "a b"}}, "export.licence: expected the name of a licence, e.g. apache-2.0 (got 'a b')"),
     ],
 )
 def test_what_cannot_be_is_told(changes: dict[str, Any], told: str) -> None:

@@ -23,6 +23,7 @@ from tessera.recommenders.train import train_run
 from tessera.serving import lists
 from tessera.serving.everyone import chosen_users, recommend_everyone
 from tessera.settings.recommend import Recommend
+from tessera.settings.runs import Run
 
 COLUMNS = ["user", "rank", "item", "title", "score", "popular"]
 
@@ -39,12 +40,13 @@ def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def everyone(
-    model: Path, folder: Path, stock: Path | None = None, users: Path | None = None, **settings: Any
-) -> pd.DataFrame:
+    model: Path, folder: Path, stock: Path | None = None, users: Path | None = None, run: Run | None = None,
+    **settings: Any,
+) -> pd.DataFrame:  # fmt: skip
     output, csv = folder / "lists.parquet", folder / "lists.csv"
     recommend_everyone(
-        make_run(), Recommend.model_validate(settings), model, model.parents[4] / "data", RunInputs(), stock, users,
-        output, csv,
+        run or make_run(), Recommend.model_validate(settings), model, model.parents[4] / "data", RunInputs(), stock,
+        users, output, csv,
     )  # fmt: skip
     found = read_table(output, "recommendations").to_pandas()
     same = pd.read_csv(csv, keep_default_na=False)
@@ -69,6 +71,20 @@ def test_every_user_gets_what_recommend_gives_after_all_that_is_known(model: Pat
         assert own["rank"].tolist() == list(range(1, len(own) + 1))
         assert not set(own.item) & set(history)
     assert set(everyone(model, tmp_path, k=ITEMS, seen=True).groupby("user").size()) == {ITEMS}
+
+
+def test_lists_that_leave_out_what_was_judged_are_told(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A shop whose users come back, and whose lists do not: the numbers of the table are of other lists."""
+    judged_with_seen = make_run().model_copy(update={"mask_seen": False})
+    everyone(model, tmp_path, k=2, run=judged_with_seen, seen=True)
+    everyone(model, tmp_path, k=2)
+    assert "evaluation.mask_seen" not in caplog.text
+    everyone(model, tmp_path, k=2, run=judged_with_seen)
+    assert "s/sasrec/seed-1 was judged with seen items among those that are ranked (evaluation.mask_seen: false)" in (
+        caplog.text
+    )
 
 
 def test_blocks_change_nothing(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

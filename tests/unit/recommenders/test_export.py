@@ -276,7 +276,7 @@ def test_a_folder_that_holds_something_is_left_alone(results: Path, tmp_path: Pa
     [
         ({"index": "hsnw"}, "export: index"),
         ({"index": "ivf_pq"}, "at least 9,984 items, the catalogue has 30"),
-        ({"push": "winner"}, "expected OWNER/NAME of a repository, got 'winner'"),
+        ({"push": "winner"}, r"expected OWNER/NAME of a repository \(got 'winner'\)$"),
         ({"push": "../etc/x"}, "expected OWNER/NAME"),
         ({"licence": "mit: {x: y}"}, "expected the name of a licence"),
         ({"push": "me/winner"}, "push: no token of the Hugging Face Hub"),

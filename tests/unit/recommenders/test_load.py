@@ -215,7 +215,7 @@ def test_vectors_are_those_that_score(name: str, results: Path) -> None:
         np.testing.assert_allclose(rows.score, (vectors @ np.atleast_2d(state).T).max(1)[places], rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"unknown item 'i99' \(near: 'i9'"):
         recommender.similar("i99")
-    with pytest.raises(ValueError, match=r"k: expected 1 or more \(got 0\)"):
+    with pytest.raises(ValueError, match=r"k: expected a whole number, 1 or more \(got 0\)"):
         recommender.similar("i3", 0)
     near = recommender.similar("i3", 4)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -331,8 +331,25 @@ def test_what_is_no_history_is_refused(markov: Any) -> None:
     assert len(markov.recommend(pd.Series(["i4", "i5"]), k=2)) == 2
     with pytest.raises(TypeError, match="not a mixture"):
         markov.recommend([["i4"], "i5"])
-    with pytest.raises(ValueError, match="k: expected 1 or more"):
-        markov.recommend(["i4"], k=0)
+    for k in (0, 2.5, "3", True, None):
+        with pytest.raises(ValueError, match="k: expected a whole number, 1 or more"):
+            markov.recommend(["i4"], k=k)
+    assert len(markov.recommend(["i4"], k=np.int64(3))) == 3
+
+
+def test_what_is_no_stock_and_no_attribute_is_refused(markov: Any) -> None:
+    """Ids of one letter are ids: a text would choose among its letters."""
+    for wrong in ("i4", b"i4", 5, pd.DataFrame({"item": ["i4"]})):
+        with pytest.raises(TypeError, match=r"^items: expected a list of item ids, .* \(got [^\n]*\)$"):
+            markov.recommend(["i4"], items=wrong)
+    assert len(markov.recommend(["i4"], k=2, items={"i20", "i21"})) == 2
+    with pytest.raises(TypeError, match=r"^attribute: expected names and values, e.g. {'brand': 'Acme'} \(got 'brand'"):
+        markov.recommend(["i4"], attribute="brand")
+
+
+def test_a_device_that_is_none_is_told(results: Path) -> None:
+    with pytest.raises(ValueError, match=r"^device: expected auto, cpu or cuda \(got 'tpu'\)$"):
+        tessera.load(folder_of(results, "ids"), device="tpu")
 
 
 def test_equals_stand_by_id() -> None:
@@ -346,6 +363,11 @@ def test_equals_stand_by_id() -> None:
         expected = [item + 1 if scores[row, item] > -torch.inf else 0 for item in expected]
         assert ids[row].tolist() == expected
         assert values[row, 0] == scores[row].max()
+
+
+def test_scores_that_float32_does_not_tell_apart_stand_as_they_are_judged() -> None:
+    scores = torch.tensor([[1.0, 1.0 + 1e-12, -torch.inf, 1.0 - 1e-12]], dtype=torch.float64)
+    assert best(scores, 4)[0].tolist() == [[2, 1, 4, 0]]
 
 
 def test_what_is_no_run_is_told(results: Path, tmp_path: Path) -> None:

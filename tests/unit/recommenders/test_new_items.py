@@ -18,6 +18,7 @@ from tessera.artifacts.models import write_model
 from tessera.artifacts.tables import read_item_table, read_table, write_item_table
 from tessera.data.vectors import vectors_of_new
 from tessera.recommenders.train import train_run
+from tessera.serving import recommender
 from tessera.serving.catalogue import Catalogue
 from tessera.serving.everyone import recommend_everyone
 from tessera.serving.folder import run_files
@@ -130,6 +131,15 @@ def test_popular_items_are_never_new(results: Path) -> None:
         assert wider.recommend([], k=ITEMS + 1).item.tolist()[-1] == "a"
 
 
+def test_new_items_are_scored_where_the_run_is(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    shop, load = loaded(results, "table"), recommender.load_from
+    monkeypatch.setattr(recommender, "load_from", lambda files, device: (asked.append(device), load(files, "cpu"))[1])
+    shop.with_items(products("a"), {"t": rows(results, 5)})
+    shop.with_items(products("a"), {"t": rows(results, 5)}, device="auto")
+    assert asked == ["cpu", "auto"]
+
+
 def test_the_run_that_was_loaded_stays_as_it_was(results: Path) -> None:
     shop = loaded(results, "table")
     before = shop.recommend(["i1"], k=100)
@@ -195,10 +205,16 @@ def test_what_is_wrong_is_told(results: Path, tmp_path: Path) -> None:
     for vectors, words in (
         ({"u": rows(results, 5)}, r"reads no table 'u' \(it reads: t\)"),
         ({"t": rows(results, 5)[:, :4]}, r"table 't': expected rows of shape \(1, 6\) \(got \(1, 4\)\)"),
+        ({"t": [["a"]]}, "vectors of table 't': expected numbers, as many a product as the table has"),
+        ({"t": [[1.0], [1.0, 2.0]]}, "vectors of table 't': expected numbers, as many a product as the table has"),
         ({}, "table 't' is of recipe collaborative, which says nothing of an item that nobody met"),
     ):
         with pytest.raises(ValueError, match=words):
             shop.with_items(products("a"), vectors, device="cpu")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"new items: expected a pandas DataFrame with .* \(got list\)"):
+        shop.with_items([{"item": "a"}])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"vectors: expected rows by the name of a table, .* \(got ndarray\)"):
+        shop.with_items(products("a"), rows(results, 5))  # type: ignore[arg-type]
     for frame, words in (
         (pd.DataFrame({"id": ["a"]}), r"expected a column 'item' with their ids \(got id\)"),
         (pd.DataFrame({"item": ["a", None]}), "row 1 has no id"),
