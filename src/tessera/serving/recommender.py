@@ -75,11 +75,10 @@ class Recommender:
             items: choose among these alone, e.g. what is in stock.
             attribute: choose among items with these attributes, e.g. `{"brand": "Acme"}`; a list means any of it.
         Raises:
-            ValueError: k is below 1, nothing is left to choose from, or no item has the attribute.
-            TypeError: that is no history.
+            ValueError: k is no whole number of 1 or more, nothing is left to choose from, or no item has the attribute.
+            TypeError: that is no history, or no list of items.
         """
-        if k < 1:
-            raise ValueError(f"k: expected 1 or more (got {k})")
+        _check_length(k)
         batch, single = self._read(histories)
         allowed = self._allowed(items, attribute)
         self._tell_empty(batch)
@@ -94,10 +93,9 @@ class Recommender:
         """The k items nearest to an item, by the cosine of the vectors that the system scores with.
 
         Raises:
-            ValueError: the item is not known, k is less than 1, or the system has no vectors.
+            ValueError: the item is not known, k is no whole number of 1 or more, or the system has no vectors.
         """
-        if k < 1:
-            raise ValueError(f"k: expected 1 or more (got {k})")
+        _check_length(k)
         vectors = self._vectors("similar").item_vectors.detach()
         known, unknown = self.catalogue.find([item])
         if unknown:
@@ -250,6 +248,9 @@ class Recommender:
             return None
         mask = np.ones(len(self.catalogue) + 1, bool)
         if items is not None:
+            if not (_has_order(items) or isinstance(items, set | frozenset)):
+                # a text would be read as an item a character
+                raise TypeError(f"items: expected a list of item ids, e.g. ['SKU1', 'SKU7'] (got {items!r})")
             chosen, unknown = self.catalogue.among(items)
             mask &= chosen
             if unknown:
@@ -285,6 +286,12 @@ def _of_new(name: str, rows: npt.ArrayLike, new: Mask) -> npt.NDArray[np.float32
     if given.shape[:1] != new.shape:
         raise ValueError(f"vectors of table {name!r}: expected {len(new)} rows, one a product (got {given.shape})")
     return given[new]
+
+
+def _check_length(k: object) -> None:
+    """Refuse what is no length of a list."""
+    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+        raise ValueError(f"k: expected a whole number of 1 or more (got {k!r})")
 
 
 def _is_id(value: object) -> bool:

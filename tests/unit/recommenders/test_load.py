@@ -215,7 +215,7 @@ def test_vectors_are_those_that_score(name: str, results: Path) -> None:
         np.testing.assert_allclose(rows.score, (vectors @ np.atleast_2d(state).T).max(1)[places], rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"unknown item 'i99' \(near: 'i9'"):
         recommender.similar("i99")
-    with pytest.raises(ValueError, match=r"k: expected 1 or more \(got 0\)"):
+    with pytest.raises(ValueError, match=r"k: expected a whole number of 1 or more \(got 0\)"):
         recommender.similar("i3", 0)
     near = recommender.similar("i3", 4)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -257,6 +257,14 @@ def test_unknown_ids_are_told_and_left_out(markov: Any) -> None:
         markov.recommend([f"no-{number}" for number in range(8)] + ["i1"])
     with pytest.raises(ValueError, match=r"unknown item 'i99' \(near: 'i9'"):
         markov.catalogue.among(["i99"])
+
+
+def test_an_id_that_lost_its_zeros_is_near_to_its_own() -> None:
+    raw_ids = ["", *(f"{number:05d}" for number in range(30)), "A0000012"]
+    catalogue = Catalogue(Path("items.parquet"), raw_ids, [""] * len(raw_ids), np.zeros(len(raw_ids), np.int64))
+    assert catalogue.find([7])[1] == ["7"]
+    for unknown, near in (("7", "00007"), ("7.0", "00007"), ("007", "00007"), ("0", "00000"), ("a0000012", "A0000012")):
+        assert catalogue.nearest(unknown)[0] == near, unknown
 
 
 def test_ids_are_known_however_a_whole_number_is_written() -> None:
@@ -331,8 +339,19 @@ def test_what_is_no_history_is_refused(markov: Any) -> None:
     assert len(markov.recommend(pd.Series(["i4", "i5"]), k=2)) == 2
     with pytest.raises(TypeError, match="not a mixture"):
         markov.recommend([["i4"], "i5"])
-    with pytest.raises(ValueError, match="k: expected 1 or more"):
-        markov.recommend(["i4"], k=0)
+    for k in (0, 2.5, "3", None, True):
+        with pytest.raises(ValueError, match="k: expected a whole number of 1 or more"):
+            markov.recommend(["i4"], k=k)
+    assert len(markov.recommend(["i4"], k=np.int64(2))) == 2
+
+
+def test_what_is_no_list_of_items_is_refused(markov: Any) -> None:
+    # a text has its characters for entries, and they may be ids
+    for stock in ("i4", b"i4", {"i4": 1}, pd.DataFrame({"item": ["i4"]}), 7):
+        with pytest.raises(TypeError, match=r"items: expected a list of item ids"):
+            markov.recommend(["i5"], items=stock)
+    for stock in (["i4"], {"i4"}, ("i4",), pd.Series(["i4"]), iter(["i4"])):
+        assert markov.recommend(["i5"], items=stock).item.tolist() == ["i4"]
 
 
 def test_equals_stand_by_id() -> None:
