@@ -36,6 +36,10 @@ _OWN_TEXT = re.compile(
     r"containerize|archive|export-cwl|print-compilation|generate-unit-tests|touch|delete\S*)(=.*)?|-[qDSt].*"
 )
 """Options with which Snakemake is asked for something else than a run, or its text is chosen."""
+_FILES, _PAIRS = ("--configfile", "--configfiles"), ("--config", "-C")
+_FLAGS = re.compile(r"--(verbose|keep-going|forceall|force|rerun-incomplete|dry-?run)|-[npqFk]+")
+"""Options behind which no value of theirs stands."""
+_NAME = re.compile(r"[A-Za-z_]\w*")
 _DRY = re.compile(r"--dry-?run|-[npqFk]*n[npqFk]*")
 
 
@@ -48,7 +52,7 @@ def sort(arguments: list[str]) -> tuple[list[str], list[str]]:
     while waiting:
         argument = waiting.pop(0)
         name, _, value = argument.partition("=")
-        if name in ("--configfile", "--configfiles"):
+        if name in _FILES:
             values = [value] if value else []
             while waiting and not waiting[0].startswith("-"):
                 values.append(waiting.pop(0))
@@ -57,7 +61,7 @@ def sort(arguments: list[str]) -> tuple[list[str], list[str]]:
             files = [one for number, one in enumerate(values) if number == 0 or _is_config(one)]
             targets += [one for one in values if one not in files]
             configs += files
-        elif name in ("--config", "-C"):
+        elif name in _PAIRS:
             pairs = []
             while waiting and not waiting[0].startswith("-"):
                 (pairs if "=" in waiting[0] else targets).append(waiting.pop(0))
@@ -70,6 +74,36 @@ def sort(arguments: list[str]) -> tuple[list[str], list[str]]:
 def _is_config(argument: str) -> bool:
     """Whether what follows a config file is another one, and no target."""
     return Path(argument).suffix in (".yaml", ".yml", ".json") and Path(argument).parts[:1] != ("results",)
+
+
+def misplaced(arguments: Sequence[str]) -> str | None:
+    """A config where a file to be made is expected, or a key that is no section: Snakemake would speak of rules and
+    identifiers."""
+    option, values = "", 0
+    for argument in arguments:
+        if argument.startswith("-"):
+            option, values = argument, 0
+            continue
+        values += 1
+        key, equals, value = argument.partition("=")
+        if option in _PAIRS and equals and not _NAME.fullmatch(key):
+            return f"--config {key}: {_as_section(key, value)}"
+        takes_one = option and "=" not in option and not _FLAGS.fullmatch(option)
+        taken = option.partition("=")[0] in (*_PAIRS, *_FILES) or (takes_one and values == 1)
+        if not taken and _is_config(argument) and Path(argument).is_file():
+            return f"{argument} is a config, and no file to be made; say ./run --configfile {shlex.quote(argument)}"
+    return None
+
+
+def _as_section(key: str, value: str) -> str:
+    """How a key within a section is given on the command line."""
+    section, *inner = key.split(".")
+    if not inner or not all(map(_NAME.fullmatch, [section, *inner])):
+        return f"expected a section of the config and its keys as YAML, --config KEY=VALUE (got {key}={value})"
+    nested = f"{inner.pop()}: {value}"
+    while inner:
+        nested = f"{inner.pop()}: {{{nested}}}"
+    return f"a section takes its keys as YAML: --config {section}={shlex.quote(f'{{{nested}}}')}"
 
 
 def environment(given: Sequence[str] = ()) -> dict[str, str]:
@@ -101,6 +135,9 @@ def directory(arguments: list[str]) -> Path:
 
 def main(given: list[str]) -> int:
     """Run Snakemake; its exit code."""
+    if problem := misplaced(given):
+        print(f"ERROR: {problem}", file=sys.stderr)
+        return 1
     arguments, configs = sort(given)
     try:
         check_files_of_config(configs)

@@ -94,7 +94,9 @@ def init(folder: Annotated[Path, typer.Argument(help="A new folder, or an empty 
 
 
 @app.command()
-def plan(configs: Configs, cores: Annotated[int, typer.Option(help="Cores that the run would have.")] = 2) -> None:
+def plan(
+    configs: Configs, cores: Annotated[int, typer.Option(min=1, help="Cores that the run would have.")] = 2
+) -> None:
     """Say which jobs a config would run here, and the time, memory and disk that they will take; nothing is run."""
     if not Path("Snakefile").is_file():
         raise _end(f"no Snakefile in {Path.cwd()}; go to the folder of the workflow, or make one: tessera init FOLDER")

@@ -73,6 +73,14 @@ def test_a_plan_of_a_config(tmp_path: Path) -> None:
     assert "tessera init" in done.stderr
 
 
+def test_a_plan_is_for_a_core_or_more() -> None:
+    for cores in ("0", "-3"):
+        done = planned("config/tiny.yaml", "--cores", cores)
+        assert done.returncode == 2
+        assert "1" in done.stderr
+        assert "jobs" not in done.stdout
+
+
 def write_metrics(
     path: Path, means: dict[str, float], protocol: str = "full", dataset: str = "x", users: int = 9, **rules: object
 ) -> Path:

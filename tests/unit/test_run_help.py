@@ -100,3 +100,31 @@ def test_the_folder_of_the_run_is_the_one_that_is_asked_for(monkeypatch: pytest.
     assert run.directory(["-d", "here", "-d", "there"]) == Path("there")
     assert run.directory(["-d"]) == Path(), "Snakemake says what is wrong"
     assert all(map(run._OWN_TEXT.fullmatch, ["-D", "-S", "-t", "--dag", "-q"]))
+
+
+def test_what_snakemake_would_tell_of_rules_and_identifiers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    monkeypatch.chdir(tmp_path)
+    run = importlib.import_module("run")
+    Path("my.yaml").write_text("experiment: {name: mine}\n")
+    said = "my.yaml is a config, and no file to be made; say ./run --configfile my.yaml"
+    for given in (["my.yaml"], ["-n", "my.yaml"], ["--cores", "4", "my.yaml"], ["--cores=4", "my.yaml"]):
+        assert run.misplaced(given) == said
+    for given in (
+        ["--configfile", "my.yaml"],
+        ["-n", "--configfile", "my.yaml", "my.yaml"],
+        ["--configfile=other.yaml", "my.yaml"],
+        ["--profile", "my.yaml"],
+        ["other.yaml"],
+        ["results/x/shop/data/stats.json"],
+        ["--config", "training={epochs: 3}", "experiment={name: a.b}"],
+    ):
+        assert run.misplaced(given) is None
+    dotted = run.misplaced(["--config", "training.epochs=3"])
+    assert dotted == "--config training.epochs: a section takes its keys as YAML: --config training='{epochs: 3}'"
+    assert run.misplaced(["-C", "a.b.c=x y"]).endswith("--config a='{b: {c: x y}}'")
+    assert "expected a section of the config" in run.misplaced(["--config", "my-key=3"])
+    assert run.main(["my.yaml"]) == 1
+    assert capsys.readouterr().err == f"ERROR: {said}\n"

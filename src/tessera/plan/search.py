@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tessera.plan.graph import Plan
+from tessera.settings.base import expectation
 from tessera.settings.changes import with_values
 from tessera.settings.runs import Run
 from tessera.settings.search import LEARNING, Asking, Search, searchable, touches
@@ -122,7 +123,8 @@ def _misfit(plan: Plan, run: Run, chosen: dict[str, Any]) -> str:
     try:
         run = with_values(run, chosen)
     except ValidationError as error:
-        return error.errors()[0]["msg"].removeprefix("Value error, ")
+        problem = error.errors()[0]
+        return expectation(problem, problem["input"])
     parts = [run.method] if run.backbone is None else [run.method, run.backbone]
     return next((f"{key}: {problem}" for part in parts for key, problem in part.problems(plan.config)), "")
 

@@ -76,15 +76,25 @@ class Catalogue:
         forward = sorted((raw.casefold(), raw) for raw in self.raw_ids[1:])
         return forward, sorted((key[::-1], raw) for key, raw in forward)
 
+    @cached_property
+    def _without_zeros(self) -> dict[str, list[str]]:
+        """Raw ids by what is left of them without the zeros before them, which a spreadsheet takes away."""
+        bare: dict[str, list[str]] = {}
+        for raw in self.raw_ids[1:]:
+            bare.setdefault(_bare(raw), []).append(raw)
+        return bare
+
     def nearest(self, unknown: str, most: int = 3) -> list[str]:
-        """Known ids that look like an unknown one, the nearest first."""
+        """Known ids that look like an unknown one, the nearest first: those that differ in zeros before them."""
         key = unknown.strip().casefold()
+        same = self._without_zeros.get(_bare(unknown), [])
         pool: dict[str, str] = {}
         for order, wanted in zip(self._sorted, (key, key[::-1]), strict=True):
             middle = bisect_left(order, (wanted, ""))
             pool.update((raw, raw.casefold()) for _, raw in order[max(0, middle - _NEIGHBOURS) : middle + _NEIGHBOURS])
         near = difflib.get_close_matches(key, dict.fromkeys(pool.values()), n=most, cutoff=0.6)
-        return [raw for match in near for raw, folded in pool.items() if folded == match][:most]
+        alike = [raw for match in near for raw, folded in pool.items() if folded == match]
+        return list(dict.fromkeys([*same, *alike]))[:most]
 
     def unknown_message(self, unknown: Sequence[str], what: str = "item") -> str:
         """`unknown items 'SKU9' (near: 'SKU1', ...)` for a message; of many the first five, and how many."""
@@ -139,6 +149,11 @@ class Catalogue:
         mask = np.zeros(len(self.raw_ids), bool)
         mask[known] = True
         return mask, unknown
+
+
+def _bare(raw: str) -> str:
+    """An id without case, without the zeros before it, and without a `.0` behind a whole number."""
+    return raw.strip().casefold().removesuffix(".0").lstrip("0") or "0"
 
 
 def read_catalogue(items: str | Path, popularity: npt.NDArray[np.int64] | None = None) -> Catalogue:

@@ -168,11 +168,12 @@ _BOOLEAN_KEY = "YAML reads on, off, yes and no as true and false: write such a k
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """The end of an error message: the nearest valid name, and all of them when they are few."""
+    """The end of an error message: the nearest valid name, in any case, and all of them when they are few."""
     names = sorted(map(str, known))
     wanted = str(name)
-    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.5) if len(wanted) <= _LONGEST_LINE else []
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    folded = {name.casefold(): name for name in names}
+    near = difflib.get_close_matches(wanted.casefold(), folded, n=1, cutoff=0.5) if len(wanted) <= _LONGEST_LINE else []
+    hint = f"; did you mean {folded[near[0]]!r}?" if near else ""
     listed = f" (known: {', '.join(names)})" if names and len(names) <= 24 else ""
     return hint + listed
 
@@ -449,15 +450,56 @@ def _problem(problem: Any, value: Any) -> str:
         if isinstance(value, str):
             expected = re.findall(r"'([^']+)'", problem["ctx"]["expected"])
             return f"{shown_value(value)} is not one of the choices{did_you_mean(value, expected)}"
-        return f"{text} (got {shown_value(value)})"
+        return f"{expectation(problem, value)} (got {shown_value(value)})"
     if problem["type"] == "union_tag_not_found":
         key = str(problem["ctx"]["discriminator"]).strip("'")
         return f"needs a key {key!r} that says which kind it is (got {shown_value(value)})"
-    if problem["type"] == "string_type" and isinstance(value, date):
-        return f"{text}: write the date in quotes, '{value}'"
-    if problem["type"] not in {"unknown_key", "number_as_text", "kind_unknown", "missing", "value_error"}:
-        return f"{text} (got {shown_value(value)})"
+    if problem["type"] == "missing":
+        return "is missing, and has no default"
+    if problem["type"] not in {"unknown_key", "number_as_text", "kind_unknown", "value_error"}:
+        return f"{expectation(problem, value)} (got {shown_value(value)})"
     return text
+
+
+_EXPECTED = {
+    "list_type": "expected a list, as in [a, b]",
+    "dict_type": "expected keys with values, as in {{key: value}}",
+    "model_type": "expected keys with values, as in {{key: value}}",
+    "model_attributes_type": "expected keys with values, as in {{key: value}}",
+    "string_type": "expected a text",
+    "int_type": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "bool_type": "expected true or false",
+    "greater_than": "expected more than {gt}",
+    "greater_than_equal": "expected {ge} or more",
+    "less_than": "expected less than {lt}",
+    "less_than_equal": "expected {le} or less",
+    "too_short": "expected entries, at least {min_length}",
+    "too_long": "expected entries, at most {max_length}",
+    "string_too_short": "expected a text of at least {min_length} characters",
+    "string_too_long": "expected a text of at most {max_length} characters",
+    "string_pattern_mismatch": "expected a text of the pattern {pattern}",
+}
+"""What pydantic's types of problems mean to a person, with its own names for the bounds."""
+
+
+def expectation(problem: Any, value: Any) -> str:
+    """What should stand in the place of a value: of a problem as pydantic tells it, in words of a config."""
+    if problem["type"] in {"string_type", "float_type"} and isinstance(value, date):
+        return f"write the date in quotes, '{value}'"
+    expected = _EXPECTED.get(problem["type"])
+    if expected is None:
+        text: str = problem["msg"]
+        return text.removeprefix("Value error, ").replace("Input should be ", "expected ")
+    limits = problem.get("ctx", {})
+    bounds = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in limits.items()}
+    expected = expected.format(**bounds)
+    if problem["type"] == "string_type" and isinstance(value, bool):
+        return f"{expected}: YAML reads yes, no, on and off as true and false, write it in quotes"
+    if problem["type"] == "string_type" and isinstance(value, int | float):
+        return f"{expected}: write it in quotes, '{shown_value(value)}'"
+    return expected
 
 
 def choices(annotation: Any) -> list[Any]:

@@ -297,7 +297,7 @@ class KindOf:
         if isinstance(value, Kind):
             return value
         if not isinstance(value, Mapping):
-            raise PydanticCustomError("kind_type", "Input should be a map of keys with '{key}'", {"key": place.key})
+            raise PydanticCustomError("kind_type", "expected keys with values, '{key}' among them", {"key": place.key})
         tag = value.get(place.key, place.default)
         if tag is None:
             raise PydanticCustomError(

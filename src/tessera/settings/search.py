@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from tessera.settings.base import Seed, Settings, did_you_mean, each_once
+from tessera.settings.base import Seed, Settings, did_you_mean, each_once, expectation
 from tessera.settings.changes import HEADS, below, replaced
 from tessera.settings.kinds import Kind
 from tessera.settings.references import SystemName, references, walk
@@ -203,7 +203,7 @@ def _path_problems(config: Config, path: str, values: Sequence[Any]) -> Iterator
         try:
             changed = replaced(settings, keys, value)
         except ValidationError as error:
-            yield f"{value!r}: {error.errors()[0]['msg'].removeprefix('Value error, ')}"
+            yield f"{value!r}: {expectation(error.errors()[0], value)}"
             return
         except ValueError as error:
             yield str(error)

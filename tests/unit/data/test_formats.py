@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -427,6 +428,18 @@ def test_any_character_separates(make: Make, write: Write, separator: str) -> No
     assert made.rejected == []
 
 
+@pytest.mark.parametrize("line", ["sep=;", "SEP=;\r", '"sep=;"', "\ufeffsep=;", "sep=|"])
+def test_the_line_with_the_separator_of_a_spreadsheet(make: Make, write: Write, line: str) -> None:
+    mark = "|" if "|" in line else ";"
+    # of a header with more commas, the line tells all the same
+    rows = [mark.join(("user", "item", "a,b,c,d"))] + [mark.join((f"u{n}", f"i{n % 3}", "x")) for n in range(9)]
+    made = make(
+        only_raw=True, source="columns", path=write("a.csv", "\n".join([line, *rows, f"u9{mark}i1"])), cleaning=LOOSE
+    )
+    assert [row[:2] for row in made.log] == [(f"u{n}", f"i{n % 3}") for n in range(9)]
+    assert [row[1] for row in made.rejected] == [12]
+
+
 @pytest.mark.parametrize("separator", ['"', "\n", "\r"])
 def test_quotes_and_line_ends_separate_nothing(separator: str) -> None:
     for more in ({"separator": separator}, {"items": {"path": "i.csv", "id": "id", "separator": separator}}):
@@ -575,6 +588,7 @@ LISTS: dict[str, Callable[[list[tuple[str, list[Any]]], Write], str]] = {
     "Parquet": _by_parquet,
     "CSV of JSON": lambda rows, write: _by_csv(rows, write, json.dumps),
     "CSV of Python": lambda rows, write: _by_csv(rows, write, repr),
+    "CSV of numpy": lambda rows, write: _by_csv(rows, write, lambda items: repr(items).replace(",", "")),
     "JSON lines": lambda rows, write: write(
         "lists.jsonl", "\n".join(json.dumps({"user": user, "item": items}) for user, items in rows)
     ),
@@ -603,6 +617,20 @@ def test_lists_that_are_empty_or_hold_more_than_ids(form: str, make: Make, write
     why = "item holds what is neither text nor number" if form.startswith("JSON lines") else "not a list of items"
     why = "item is no list like the others" if form.startswith("CSV") else why
     assert all(reason.startswith(why) for reason in reasons.values())
+
+
+def test_lists_as_numpy_writes_them(make: Make, write: Write) -> None:
+    arrays = [["it's", "b c", 'say "x"'], ["007", "1", "10"], ["a"] * 40]  # long ones go over several lines
+    texts = {f"t{n}": (str(np.array(items)), items) for n, items in enumerate(arrays)}
+    texts["whole"] = (str(np.array([7, 10**12])), ["7", str(10**12)])
+    texts["points"] = (str(np.array([7.0, 8.0])), ["7", "8"])
+    with io.StringIO(newline="") as file:
+        csv.writer(file).writerows([("user", "item"), *((user, text) for user, (text, _) in texts.items())])
+        file.write(f"cut,{np.arange(2000)}\nwords,[a b]\n")
+        path = write("arrays.csv", file.getvalue())
+    made = make(only_raw=True, source="columns", path=path, cleaning=LOOSE)
+    assert [row[:2] for row in made.log] == [(user, item) for user, (_, items) in texts.items() for item in items]
+    assert [text.startswith(("[   0    1", "[a b]")) for *_, text in made.rejected] == [True, True]
 
 
 def test_a_list_that_is_nested_too_deeply_is_one_rejected_row(make: Make, write: Write) -> None:

@@ -112,3 +112,20 @@ def test_no_number_is_no_picture(make: Make, tmp_path: Path) -> None:
         only_raw=True, source="columns", path=log, images=str(tmp_path / "pictures"), items=items, cleaning=LOOSE
     )
     assert [made.items[raw]["image"] for raw in "ab"] == [None, "b.jpg"]
+
+
+def test_numbers_in_single_precision_are_texts_as_they_were_written(make: Make, tmp_path: Path) -> None:
+    prices = [19.99, 0.1, None, float("nan"), 5.0, 1e20]
+    ids = [0.1, 0.2, 0.3, 4.0, 5.0, 6.0]
+    log = {"user": list("uvwxyz"), "item": pa.array(ids, pa.float32())}
+    about = {
+        "id": pa.array(ids, pa.float32()),
+        "price": pa.array(prices, pa.float32()),
+        "sizes": pa.array([[0.1, 2.5]] * 6, pa.list_(pa.float32())),
+    }
+    items = {"path": written(tmp_path / "items.parquet", about), "id": "id", "text": ["price", "sizes"]}
+    made = make(only_raw=True, source="columns", path=written(tmp_path / "log.parquet", log), items=items)
+    assert sorted(made.items) == ["0.1", "0.2", "0.3", "4.0", "5.0", "6.0"]
+    told = [made.items[raw_id]["attributes"].get("price") for raw_id in sorted(made.items)]
+    assert told == ["19.99", "0.1", None, None, "5.0", "1e+20"]
+    assert {item["attributes"]["sizes"] for item in made.items.values()} == {"0.1, 2.5"}

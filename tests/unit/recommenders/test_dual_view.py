@@ -545,7 +545,7 @@ def test_a_file_that_is_not_given_is_named(tmp_path: Path) -> None:
             {"image": None, "both": None, "missing": {"image": 0.5}},
             "missing.image: no table that it reads",
         ),
-        ({"missing": {"image": 1.5}}, "less than or equal to 1"),
+        ({"missing": {"image": 1.5}}, "expected 1 or less"),
         ({"missing": {"picture": 0.5}}, "unknown key 'picture'"),
     ],
 )

@@ -259,6 +259,14 @@ def test_unknown_ids_are_told_and_left_out(markov: Any) -> None:
         markov.catalogue.among(["i99"])
 
 
+def test_an_id_that_lost_its_zeros_is_near_to_its_own() -> None:
+    raw_ids = ["", *(f"{number:05d}" for number in range(30)), "A0000012"]
+    catalogue = Catalogue(Path("items.parquet"), raw_ids, [""] * len(raw_ids), np.zeros(len(raw_ids), np.int64))
+    assert catalogue.find([7])[1] == ["7"]
+    for unknown, near in (("7", "00007"), ("7.0", "00007"), ("007", "00007"), ("0", "00000"), ("a0000012", "A0000012")):
+        assert catalogue.nearest(unknown)[0] == near, unknown
+
+
 def test_ids_are_known_however_a_whole_number_is_written() -> None:
     catalogue = Catalogue(Path("x"), ["", "901", "902", "903.0", "1.5"], [""] * 5, np.ones(5, np.int64))
     written = [901, 901.0, np.float64(902), "902.0", np.int64(903), 903.0, 1.5, " 901 ", np.float32(902)]

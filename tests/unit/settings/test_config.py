@@ -56,15 +56,15 @@ BAD = [
     ("systems", {False: {"items": "ids"}}, ["systems: False is no name; YAML reads on, off, yes and no as true"]),
     ("trainin", {"epochs": 1}, ["trainin", "did you mean 'training'?"]),
     ("training.epoch", 5, ["training.epoch", "value 5", "did you mean 'epochs'?"]),
-    ("training.epochs", "many", ["training.epochs", "integer", "'many'"]),
-    ("training.epochs", -1, ["training.epochs", "greater than or equal to 0", "got -1"]),
+    ("training.epochs", "many", ["training.epochs", "whole number", "'many'"]),
+    ("training.epochs", -1, ["training.epochs", "expected 0 or more", "got -1"]),
     ("training.learning_rate", "1e-4", ["training.learning_rate", "1e-4", "1.0e-4"]),
     ("training.device", "gpu", ["training.device", "'gpu'", "cuda"]),
     ("datasets.shop.source", "bazar", ["datasets.shop", "unknown source 'bazar'", "did you mean 'bazaar'?"]),
     ("datasets.shop.user", 10, ["datasets.shop.user", "did you mean 'users'?"]),
     ("datasets.shop.users", "200", ["datasets.shop.users", "'200'"]),
     ("datasets.shop.cleaning.core.user", 3, ["datasets.shop.cleaning.core.user", "did you mean 'users'?"]),
-    ("datasets.films", {"source": "movielens"}, ["datasets.films.path", "required"]),
+    ("datasets.films", {"source": "movielens"}, ["datasets.films.path", "is missing"]),
     ("datasets.films", {"path": "x"}, ["datasets.films", "needs a key 'source'"]),
     ("datasets.tables", {"source": "bazaar"}, ["datasets.tables", "taken"]),
     ("systems.oracle", {"recommender": "popular"}, ["systems.oracle", "taken"]),
@@ -149,6 +149,48 @@ def test_a_heuristic_has_one_name() -> None:
 def test_nearest_name() -> None:
     assert did_you_mean("sasrek", ["sasrec", "gru4rec"]).startswith("; did you mean 'sasrec'?")
     assert "did you mean" not in did_you_mean("zzz", ["sasrec"])
+
+
+def test_the_nearest_name_is_near_in_any_case() -> None:
+    assert did_you_mean("ndcg@10", ["NDCG@10", "NDCG@5", "gini@10"]).startswith("; did you mean 'NDCG@10'?")
+    assert did_you_mean("item", ["ITEM", "USER"]).startswith("; did you mean 'ITEM'?")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("experiment.seeds", 1, "expected a list, as in [a, b] (got 1)"),
+        ("datasets.shop.split", "leave_one_out", "expected keys with values, as in {key: value} (got 'leave_one_out')"),
+        ("datasets.shop.cleaning.core", 5, "expected keys with values, as in {key: value} (got 5)"),
+        ("training", None, "expected keys with values, as in {key: value} (got None)"),
+        ("systems", {"x": 3}, "expected keys with values, 'recommender' among them (got 3)"),
+        ("datasets.shop.user", 0, "expected a text: write it in quotes, '0' (got 0)"),
+        ("datasets.shop.user", False, "YAML reads yes, no, on and off as true and false, write it in quotes"),
+        ("datasets.shop.cleaning.max_history", 2, "expected 3 or more (got 2)"),
+        ("datasets.shop.separator", r"\t", r"""expected one character; a tab is "\t", in double quotes (got '\\t')"""),
+        ("datasets.shop.separator", ", ", "expected one character (got ', ')"),
+        ("training.epochs", 1.5, "expected a whole number (got 1.5)"),
+        ("training.learning_rate", "fast", "expected a number (got 'fast')"),
+        ("evaluation.mask_seen", "ja", "expected true or false (got 'ja')"),
+    ],
+)
+def test_what_was_expected_is_told_in_words_of_a_config(path: str, value: Any, said: str) -> None:
+    log = {"datasets": {"shop": {"source": "columns", "path": "x.csv"}}, "experiment": {"datasets": ["shop"]}}
+    with pytest.raises(ConfigError) as caught:
+        load(with_key(log, path, value), "my.yaml")
+    assert said in str(caught.value)
+    assert "Input should" not in str(caught.value)
+
+
+def test_a_key_that_is_missing() -> None:
+    with pytest.raises(ConfigError, match=r"my\.yaml: experiment: is missing, and has no default"):
+        load({"datasets": {"shop": {"source": "bazaar"}}}, "my.yaml")
+
+
+def test_a_column_is_named_for_one_thing() -> None:
+    log = {"source": "columns", "path": "x.csv", "user": "sku", "item": "sku"}
+    with pytest.raises(ConfigError, match=r"datasets\.shop\.item: names the column 'sku', as `user` does"):
+        load({"datasets": {"shop": log}, "experiment": {"datasets": ["shop"]}}, "my.yaml")
 
 
 def test_missing_files_are_told_with_their_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ GOOD: dict[str, Any] = {
         ("systems.mme_sid.tables", [], "tables is empty: an item would have nothing to tell"),
         ("systems.mme_sid.model", "smal", "systems.mme_sid.model: unknown name 'smal'; did you mean 'small'"),
         ("semantic_ids.plain.tables", "txt", "semantic_ids.plain.tables.0: unknown name 'txt'; did you mean 'text'"),
-        ("semantic_ids.plain.codes", "8", "semantic_ids.plain.codes: Input should be a valid integer (got '8')"),
+        ("semantic_ids.plain.codes", "8", "semantic_ids.plain.codes: expected a whole number (got '8')"),
         ("semantic_ids.plain.codes", [8, 8], "is not a number above 1 for each of 3 levels"),
     ],
 )

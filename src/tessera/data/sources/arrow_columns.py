@@ -42,6 +42,14 @@ def decoded(column: pa.Array) -> Decoded:
     return _text(column, listed) if _is_text(inner) else Decoded(column, [])
 
 
+def as_written(column: pa.Array) -> pa.Array:
+    """Numbers in single precision as the doubles that are written alike: 0.1, and not 0.10000000149011612."""
+    inner, texts, doubles = column.type, pa.string(), pa.float64()
+    if is_list(inner):
+        inner, texts, doubles = inner.value_type, pa.large_list(texts), pa.large_list(doubles)
+    return column.cast(texts).cast(doubles) if pt.is_float32(inner) else column
+
+
 def without_zone(column: pa.Array) -> pa.Array:
     """Times as they are counted, from 1970 in UTC: the zone says how they are shown, and some are not known."""
     return column.cast(pa.timestamp(column.type.unit)) if pt.is_timestamp(column.type) else column

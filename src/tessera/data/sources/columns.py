@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
-import json
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -19,6 +17,7 @@ from tessera.data.packed import open_bytes
 from tessera.data.sources.csv_rows import check_columns, csv_frames, csv_records, read_header, whole
 from tessera.data.sources.json_forms import json_histories
 from tessera.data.sources.json_lines import first_objects, holds_histories, json_objects, json_rows, json_schema
+from tessera.data.sources.list_texts import ids_of_list
 from tessera.data.sources.parquet_rows import (
     check_types,
     is_parquet,
@@ -130,26 +129,12 @@ class _Lists:
             return frame
         kept: list[list[str | None] | None] = []
         for line, text in frame.select("line", "item").iter_rows():
-            entries = _list(text)
+            entries = ids_of_list(text)
             if entries is None:
                 self._log.reject(path, line, "item is no list like the others", str(text))
             kept.append(entries)
         lists = pl.Series("item", kept, pl.List(pl.String))
         return frame.with_columns(lists).filter(pl.col("item").is_not_null())
-
-
-def _list(text: str | None) -> list[str | None] | None:
-    text = "" if text is None else text.strip()
-    if not text.startswith("["):
-        return None
-    try:
-        entries = json.loads(text)
-    except (ValueError, RecursionError):
-        try:
-            entries = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return None
-    return list(map(id_text, entries)) if isinstance(entries, list) and all(map(may_be_id, entries)) else None
 
 
 def read_items_file(settings: ItemsFile, log: RawLog) -> Iterator[Item]:

@@ -33,6 +33,8 @@ _PROFILED_BYTES = 1 << 16
 _PROFILED_LINES = 400
 _FEW_SHAPES = 4
 _QUOTE = 34
+_SAID_SEPARATOR = re.compile('"?sep=(.)"?', re.IGNORECASE)
+"""A line that spreadsheets write before the header."""
 _FIRST_QUOTE = re.compile('(?:[^"]|"")*"(?!")')
 _HALVES = re.compile("[\ud800-\udfff]+")
 csv.field_size_limit(2**31 - 1)
@@ -62,12 +64,16 @@ def is_whole(text: str) -> bool:
 
 
 def read_header(path: Path, separator: str | None = None, encoding: str | None = None) -> Header:
-    """The column names on the first line that is not blank; the separator is the most frequent one there."""
+    """The column names on the first line that is not blank; the separator is the most frequent one there, or what a
+    line `sep=;` before it says."""
+    said: str | None = None
     for block in blocks(path, 1 << 20, encoding):
         for number, raw in enumerate(block.data.split(b"\n")[:-1], block.first):
             line = raw.decode("utf-8", "surrogateescape").rstrip("\r")
-            if line.strip():
-                chosen = separator or max(SEPARATORS, key=line.count)
+            if said is None and (before := _SAID_SEPARATOR.fullmatch(line)) is not None:
+                said = before[1]
+            elif line.strip():
+                chosen = separator or said or max(SEPARATORS, key=line.count)
                 names = [name.strip() for name in parse(line, chosen)]
                 while names and not names[-1]:
                     names.pop()

@@ -21,6 +21,7 @@ from tessera.data.identifiers import id_text
 from tessera.data.log import Item, RawLog
 from tessera.data.packed import open_bytes
 from tessera.data.sources.csv_rows import check_columns, csv_records, read_header
+from tessera.data.sources.list_texts import ids_of_list
 from tessera.data.sources.samples import Sample, by_whole_columns, longest_history, merged
 from tessera.data.text import as_text, as_title
 from tessera.settings.sources.minionerec import MiniOneRecSource
@@ -104,9 +105,8 @@ def _samples(path: Path, part: str, log: RawLog, encoding: str | None) -> Iterat
 
 
 def _list(text: str | None) -> list[str]:
-    """The items of a Python list of numbers or texts; empty where it is something else, or an item is none."""
-    entries = _literal(text or "")
-    items = list(map(id_text, entries)) if isinstance(entries, list) else []
+    """The items of a list of numbers or texts; empty where it is something else, or an item is none."""
+    items = ids_of_list(text) or []
     return [item for item in items if item is not None] if None not in items else []
 
 

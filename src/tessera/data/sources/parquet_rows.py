@@ -16,7 +16,7 @@ import pyarrow.types as pt
 from tessera.data.files import DataFileError
 from tessera.data.log import RawLog
 from tessera.data.packed import head
-from tessera.data.sources.arrow_columns import Decoded, decoded, is_list, plain, without_zone
+from tessera.data.sources.arrow_columns import Decoded, as_written, decoded, is_list, plain, without_zone
 from tessera.data.sources.csv_rows import check_columns
 
 MAGIC = b"PAR1"
@@ -155,7 +155,8 @@ def parquet_records(
     """
     for batch in _batches(path, names):
         broken = batch.broken({name: name for name in ids})
-        rows = pa.RecordBatch.from_pydict(batch.columns).to_pylist()
+        columns = {name: as_written(column) for name, column in batch.columns.items()}
+        rows = pa.RecordBatch.from_pydict(columns).to_pylist()
         for row, fields in enumerate(rows):
             if row in broken:
                 log.reject(path, batch.first + row, f"{broken[row]} is not utf-8 text", str(fields))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, WithJsonSchema, model_validator
 
 from tessera.settings.base import Settings
 from tessera.settings.datasets import (
@@ -96,12 +96,17 @@ def _is_encoding(value: str | None) -> str | None:
 
 
 def _separates(value: str) -> str:
+    if len(value) != 1:
+        tab = '; a tab is "\\t", in double quotes' if value.lower() in ("\\t", "tab") else ""
+        raise ValueError(f"expected one character{tab} (got {value!r})")
     if value in '"\r\n':
         raise ValueError(f"{value!r} ends a line or encloses a field, and separates none; expected a character like ;")
     return value
 
 
-Separator = Annotated[str, Field(min_length=1, max_length=1), AfterValidator(_separates)]
+Separator = Annotated[
+    str, AfterValidator(_separates), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 1})
+]
 """What stands between the fields of a text table: one character."""
 Encoding = Annotated[str | None, AfterValidator(_is_encoding)]
 

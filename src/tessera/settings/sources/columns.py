@@ -62,8 +62,13 @@ class ColumnsSource(FileSource):
         return self.rating is None
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """A column of parts that no split reads, or a split that has none; attributes that no column gives."""
+        """A column of parts that no split reads, or a split that has none; a column that is named for two things;
+        attributes that no column gives."""
         yield from super().problems(config)
+        named: dict[str, str] = {}
+        for key in ("user", "item", "timestamp", "rating", "split_column"):
+            if (column := getattr(self, key)) is not None and named.setdefault(column, key) != key:
+                yield key, f"names the column {column!r}, as `{named[column]}` does; expected another column"
         if self.split.kind == "given" and self.split_column is None:
             yield "split_column", "split given needs the column of the part (train, valid, test)"
         if self.split.kind != "given" and self.split_column is not None:
