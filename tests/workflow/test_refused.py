@@ -191,7 +191,7 @@ def test_what_the_command_line_gives_is_read_as_a_config_is(project: Project) ->
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("training={epochs: '3'}", ["training.epochs: ", "valid integer (got '3')"]),
+        ("training={epochs: '3'}", ["training.epochs: ", "expected a whole number (got '3')"]),
         ("training={epoch: 3}", ["did you mean 'epochs'?"]),
         ("training={epochs: 3, epochs: 4}", ["--config training", "'epochs' stands twice"]),
         ("training={epochs: [3}", ["--config training", "is no YAML"]),
