@@ -11,7 +11,9 @@ START = Path(__file__).resolve().parents[2] / "workflow/rules/start.smk"
 PROGRAM = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from tessera.plan.params import Told
+workflow = SimpleNamespace(is_main_process=True, execution_settings=None)
 exec(compile(Path(sys.argv[1]).read_text(), sys.argv[1], "exec"))
 from snakemake.persistence.file import FilePersistence
 store = object.__new__(FilePersistence)
@@ -32,6 +34,7 @@ import sys, threading
 from pathlib import Path
 from types import SimpleNamespace
 from snakemake.scheduling.job_scheduler import JobScheduler
+workflow = SimpleNamespace(is_main_process=True, execution_settings=None)
 exec(compile(Path(sys.argv[1]).read_text(), sys.argv[1], "exec"))
 scheduler = object.__new__(JobScheduler)
 scheduler._lock, scheduler._user_kill, scheduler._open_jobs = threading.Lock(), None, threading.Semaphore(0)
