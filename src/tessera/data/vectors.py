@@ -24,7 +24,7 @@ from tessera.artifacts.tables import LATENTS, ArtifactError, check_ids, check_ro
 from tessera.data.files import find
 from tessera.data.identifiers import id_series, positions_in
 from tessera.data.joins import Join, quoted
-from tessera.data.sources.arrow_columns import decoded
+from tessera.data.sources.arrow_columns import decoded, is_list
 from tessera.settings.base import did_you_mean
 from tessera.settings.recipes.base import ItemTable
 from tessera.settings.recipes.latent import LatentTable
@@ -147,9 +147,8 @@ def _check_columns(path: Path, names: list[str]) -> None:
 def _check_numbers(path: Path, column: str, kind: pa.DataType) -> None:
     """Refuse a column that does not hold lists of numbers."""
     types = pa.types
-    lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-    tests = (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean)
-    if not lists or not any(test(kind.value_type) for test in tests):
+    numbers = (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean)
+    if not is_list(kind) or not any(fits(kind.value_type) for fits in numbers):
         raise ArtifactError(f"{path}: column {column!r} holds {kind}, expected lists of numbers")
 
 
