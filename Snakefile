@@ -77,6 +77,7 @@ report: "workflow/report/workflow.rst"
 
 onstart:
     write_owner(JOBS.root, workflow.configfiles)
+    start_server_early(workflow.dag.needrun_jobs())
     if WATCH.line is not None:
         begin_to_watch()
 

@@ -75,7 +75,8 @@ def forked(folder: Path, arguments: Sequence[str], timeout: float) -> subprocess
     server = _server()
     assert server.stdin is not None
     assert server.stdout is not None
-    servers = ",".join(f"{family}={_jobs().requests().fileno()}" for family in ("torch", "language", "light"))
+    families = ("torch", "language", "science", "light")
+    servers = ",".join(f"{family}={_jobs().requests().fileno()}" for family in families)
     with tempfile.NamedTemporaryFile("r", encoding="utf-8", errors="replace") as output:
         asked = {"arguments": arguments, "folder": str(folder), "environment": environment() | {SERVERS: servers},
                  "output": output.name, "timeout": int(timeout)}  # fmt: skip

@@ -90,7 +90,13 @@ if FORK_SERVERS is not None:
 
         PythonScript.execute_script = forks(PythonScript.execute_script)
     except (ImportError, AttributeError):  # a Snakemake that starts scripts in another way
-        pass
+        FORK_SERVERS = None
+
+
+def start_server_early(jobs):
+    """Start what forks jobs with language models, where some will run here, beside the jobs that come before them."""
+    if FORK_SERVERS is not None and workflow.local_exec and not workflow.deployment_settings.deployment_method:
+        FORK_SERVERS.start_early(os.path.basename(job.rule.script) for job in jobs if job.is_script)
 
 
 def refuse(error):

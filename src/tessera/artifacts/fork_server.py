@@ -1,7 +1,8 @@
 """A process that has imported what jobs need, and from which they are forked: a small job is mostly its imports.
 
-torch takes two CPU seconds, language models six. A job that is forked is otherwise as one that is started: its own
-working directory, environment, output, modules of this library and exit code. Linux alone can do it safely.
+torch takes two CPU seconds, language models six, scipy and scikit-learn one and a half. A job that is forked is
+otherwise as one that is started: its own working directory, environment, output, modules of this library and exit
+code. Linux alone can do it safely.
 
 This file is also the program of that process. It imports nothing of this library, so that every job reads the code of
 its own folder as it is when the job starts.
@@ -25,7 +26,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +40,17 @@ LANGUAGE = (
     *TORCH, "peft", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
     "transformers.models.qwen2_vl.image_processing_pil_qwen2_vl", "tokenizers", "PIL.Image",
 )  # fmt: skip
+SCIENCE = (
+    "numpy", "pyarrow.parquet", "pyarrow.compute", "pydantic", "scipy.stats", "sklearn.decomposition",
+    "sklearn.linear_model", "sklearn.manifold", "altair", "networkx",
+)  # fmt: skip
 """What jobs import in any case; a module that is not installed is left out."""
 TORCH_SCRIPTS = {
     "train.py", "trial.py", "evaluate.py", "oracle.py", "corrupt.py", "quantize.py", "health.py", "recommend.py",
     "export.py", "content.py", "train_ctr.py", "evaluate_ctr.py", "oracle_ctr.py",
 }  # fmt: skip
 LANGUAGE_SCRIPTS = {"pretrain.py", "caption.py", "caption_part.py", "tune.py", "embed.py"}
+SCIENCE_SCRIPTS = {"diagnose.py", "atlas.py", "report.py"}
 """All others are quicker where a Python is started for them, and take less memory."""
 
 Handlers = dict[signal.Signals, Any]
@@ -139,7 +145,7 @@ class ForkServer:
 
 
 class ForkServers:
-    """Those of a run: for jobs with torch, and for jobs with language models as well."""
+    """Those of a run: for jobs with torch, for jobs with language models as well, and for jobs with scikit-learn."""
 
     def __init__(self, others: Sequence[str] = ()) -> None:
         """
@@ -152,12 +158,18 @@ class ForkServers:
             for family, _, number in (one.partition("=") for one in given.split(",")):
                 self.by_family[family] = ForkServer((), socket.socket(fileno=int(number)))
         elif not given and can_fork():
-            self.by_family = {"torch": ForkServer((*TORCH, *others)), "language": ForkServer((*LANGUAGE, *others))}
+            families = {"torch": TORCH, "language": LANGUAGE, "science": SCIENCE}
+            self.by_family = {family: ForkServer((*modules, *others)) for family, modules in families.items()}
 
     def of(self, script: str) -> ForkServer | None:
         """The server of a script by its name (`train.py`); None where it is to be started by itself."""
-        families = {"torch": TORCH_SCRIPTS, "language": LANGUAGE_SCRIPTS}
+        families = {"torch": TORCH_SCRIPTS, "language": LANGUAGE_SCRIPTS, "science": SCIENCE_SCRIPTS}
         return self.by_family.get(next((name for name, scripts in families.items() if script in scripts), "light"))
+
+    def start_early(self, scripts: Iterable[str]) -> None:
+        """Start the server that takes longest to start, where one of these scripts needs it."""
+        if "language" in self.by_family and not LANGUAGE_SCRIPTS.isdisjoint(scripts):
+            self.by_family["language"].requests()
 
 
 # ---------------------------------------------------------------- in the process that forks

@@ -193,7 +193,8 @@ def test_servers_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fork_server, "can_fork", lambda: True)
     monkeypatch.delenv(SERVERS, raising=False)
     made = ForkServers(["json"])
-    assert made.of("report.py") is None
+    assert made.of("prepare.py") is None
+    assert made.of("report.py") is made.of("atlas.py") is made.by_family["science"]
     assert made.of("train.py") is made.of("quantize.py") is made.by_family["torch"]
     assert made.of("tune.py") is made.by_family["language"]
     assert made.by_family["torch"].modules[-1] == "json"
@@ -202,6 +203,20 @@ def test_servers_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(SERVERS)
     monkeypatch.setattr(fork_server, "can_fork", lambda: False)
     assert ForkServers().of("train.py") is None
+
+
+def test_the_slowest_server_starts_early_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(fork_server, "can_fork", lambda: True)
+    monkeypatch.setattr(ForkServer, "requests", lambda server: asked.append(tuple(server.modules)))
+    monkeypatch.delenv(SERVERS, raising=False)
+    ForkServers().start_early(["prepare.py", "train.py"])
+    assert not asked
+    ForkServers().start_early(["prepare.py", "pretrain.py", "train.py"])
+    assert asked == [fork_server.LANGUAGE]
+    monkeypatch.setenv(SERVERS, "none")
+    ForkServers().start_early(["pretrain.py"])
+    assert len(asked) == 1
 
 
 def test_servers_that_another_process_started(
