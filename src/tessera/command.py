@@ -14,10 +14,11 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from tessera.plan.first_lines import check_first_lines
 from tessera.plan.graph import Plan
 from tessera.plan.jobs import Jobs
 from tessera.plan.owner import check_owner
-from tessera.plan.required import check_files, check_first_lines
+from tessera.plan.required import check_files
 from tessera.project import make_project
 from tessera.settings.base import ConfigError, did_you_mean
 from tessera.settings.config import Config

@@ -165,7 +165,7 @@ def test_stages_load_no_library_that_they_may_not_need() -> None:
 
 
 def test_reading_the_workflow_loads_no_engine() -> None:
-    statement = "import tessera.plan.jobs, tessera.plan.picture, tessera.plan.required, tessera.artifacts.code, "
+    statement = "import tessera.plan.jobs, tessera.plan.picture, tessera.plan.first_lines, tessera.artifacts.code, "
     statement += "tessera.watch.line, tessera.watch.closing, tessera.watch.costs"
     assert not modules_after(statement) & {"torch", "polars", "pyarrow", "numpy", *HEAVY}
 

@@ -13,7 +13,8 @@ from tessera.plan.jobs import Jobs
 from tessera.plan.params import Told
 from tessera.plan.owner import check_owner, write_owner
 from tessera.plan.picture import flow_chart
-from tessera.plan.required import check_files, check_first_lines, dataset_files, picture_names
+from tessera.plan.first_lines import check_first_lines
+from tessera.plan.required import check_files, dataset_files, picture_names
 from tessera.settings.config import load
 from tessera.settings.files import command_line, experiment_name, merged
 

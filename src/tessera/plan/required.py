@@ -13,29 +13,22 @@ from tessera.artifacts.gpus import visible_gpus
 from tessera.artifacts.language_folder import FolderError, check_language_folder, check_picture_folder
 from tessera.artifacts.shown import shown_url
 from tessera.data.downloads import DataFileError, is_url, url_problem
-from tessera.data.files import check_name, files_below, find, model_files, parts
+from tessera.data.files import check_name, find, parts
 from tessera.data.hub import token_problem
-from tessera.data.id_list import read_ids
 from tessera.data.picture_stamp import names_fingerprint
 from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs
-from tessera.plan.search import trial_problems
 from tessera.plan.warm_start import warm_start_problems
 from tessera.settings.base import ConfigError, Settings, message
 from tessera.settings.config import Config
 from tessera.settings.evaluation import CandidatesFile
 from tessera.settings.export import onnx_problem
-from tessera.settings.kinds import is_outside, load
 from tessera.settings.language import FolderModel, PackageModel
 from tessera.settings.references import PICTURES, Need, references
 from tessera.settings.search import LEARNING
 from tessera.settings.sources.base import FileSource
-from tessera.settings.systems.given import GivenSystem
 from tessera.settings.training import LoopSettings, missing_tracker
 
-_NEGATIVES = "expected `user negative negative ...` a line"
-ITEM_KEYS = ("metadata", "businesses", "items_file", "films")
-"""The keys of a dataset that name a file of items of its source's own form."""
 # The keys of a dataset, nested ones included, that name a file or a folder; an own source may have more (`FILES`).
 FILE_KEYS = {"path", "metadata", "businesses", "items_file", "images", "targets", "films", "film_ids"}
 
@@ -150,7 +143,7 @@ def _asks_for(settings: Settings, need: Need) -> bool:
     return any(reference.ref.needs is need for reference in references(settings))
 
 
-def _needed(plan: Plan) -> Iterator[Needed]:
+def needed_files(plan: Plan) -> Iterator[Needed]:
     """Everything that the experiment reads."""
     config = plan.config
     yield from _of_kinds(plan)
@@ -303,117 +296,9 @@ def check_files(plan: Plan, where: str = "config", elsewhere: bool = False) -> N
         *_export_problems(plan, where),
     ]
     problems += [f"{where}: {problem}" for problem in warm_start_problems(Jobs(plan))]
-    for needed in _needed(plan):
+    for needed in needed_files(plan):
         problem = _problem(needed)
         if problem is not None:
             problems.append(f"{where}: {needed.key}: {problem}")
     if problems:
         raise ConfigError(message(problems))
-
-
-def _unlike_folders(plan: Plan) -> Iterator[str]:
-    """Logs of own sources whose folder holds files of a form that only their module knows."""
-    for name in plan.config.experiment.datasets:
-        if not is_outside(type(plan.config.datasets[name])):
-            continue  # these have a `check`
-        try:
-            dataset_files(plan.config, name)
-        except (DataFileError, FileNotFoundError) as error:
-            hint = "a function files(settings) in the source's module says which files are read"
-            yield f"datasets.{name}.path: {error}; {hint}"
-
-
-def _check_names(plan: Plan, needed: Needed) -> None:
-    """Look at the names of all files that rules read of a path; of a folder these are not all that lie there."""
-    section, name, key = f"{needed.key}..".split(".")[:3]
-    if section == "models":
-        files = model_files(find(needed.file))
-    elif (section, key) == ("datasets", "path"):
-        files = dataset_files(plan.config, name)
-    else:
-        files = files_below(find(needed.file))
-    for file in files:
-        check_name(file)
-
-
-def check_candidates(path: Path) -> None:
-    """Refuse a file of negatives whose first line is none.
-
-    Raises:
-        DataFileError: it is no text, is empty, or holds a user alone.
-    """
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            first = next((line.split() for line in file if line.strip()), [])
-    except UnicodeDecodeError as error:
-        raise DataFileError(f"{path}: no UTF-8 text (byte {error.start}); {_NEGATIVES}") from None
-    if len(first) < 2:
-        raise DataFileError(f"{path}: begins with {' '.join(first)!r}; {_NEGATIVES}")
-
-
-def check_first_lines(plan: Plan, where: str = "config") -> None:
-    """Refuse a config whose files, by their first lines, are not what it says: columns, keys, damage.
-
-    Files behind URLs are not fetched for this.
-
-    Raises:
-        ConfigError: one message with every file that does not fit, a line each.
-    """
-    wrong = [f"{where}: {problem}" for problem in (*trial_problems(plan), *_unlike_folders(plan))]
-
-    def look(key: str, file: str, check: Callable[[], object]) -> None:
-        try:
-            if not is_url(file):
-                check()
-        except (ValueError, OSError) as error:
-            wrong.append(f"{where}: {key}: {error}")
-        except RecursionError:
-            wrong.append(f"{where}: {key}: {file}: is nested too deeply")
-
-    for needed in _needed(plan):
-        if not needed.pictures:
-            look(needed.key, needed.file, partial(_check_names, plan, needed))
-    for name in plan.config.experiment.datasets:
-        dataset = plan.config.datasets[name]
-        if not isinstance(dataset, FileSource):
-            continue
-        # here, for they bring libraries that a config without files does not need
-        from tessera.data.sources.base import source
-        from tessera.data.sources.columns import check_items_file
-
-        reader = source(dataset)
-        if hasattr(reader, "check"):
-            look(f"datasets.{name}.path", dataset.path, partial(reader.check, dataset))
-        for key in ITEM_KEYS:
-            if (path := getattr(dataset, key, None)) is not None and hasattr(reader, "check_items"):
-                look(f"datasets.{name}.{key}", path, partial(reader.check_items, dataset))
-        if dataset.items is not None:
-            look(f"datasets.{name}.items", dataset.items.path, partial(check_items_file, dataset.items))
-    if (new := plan.config.recommend.new_items) is not None:
-        from tessera.data.sources.columns import check_items_file
-
-        look("recommend.new_items", new.path, partial(check_items_file, new))
-    for run in plan.runs:
-        if isinstance(run.method, GivenSystem):
-            from tessera.data.scores import check_scores
-
-            for name in plan.config.experiment.datasets:
-                source_file = run.method.source(name, run.seed)
-                look(f"systems.{run.system}.path", source_file, partial(check_scores, run.method, find(source_file)))
-    for section, noun in (("tables", "table"), ("semantic_ids", "semantic_ids")):
-        for name in plan.needed(noun):
-            settings = getattr(plan.config, section)[name]
-            path = getattr(settings, "path", None)
-            # of what form it is the code alone knows that reads it
-            if path is not None and hasattr(code := load(settings.code().partition(":")[0]), "check"):
-                look(f"{section}.{name}.path", path, partial(code.check, settings))
-    for key, what, path in (
-        ("items", "item", plan.config.recommend.items),
-        ("users", "user", plan.config.recommend.users),
-    ):
-        if path is not None:
-            look(f"recommend.{key}", path, partial(read_ids, find(path), what))
-    if isinstance(candidates := plan.config.evaluation.candidates, CandidatesFile):
-        look("evaluation.candidates.path", candidates.path, partial(check_candidates, find(candidates.path)))
-    if wrong:
-        raise ConfigError(message(wrong))

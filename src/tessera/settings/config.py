@@ -140,14 +140,8 @@ class Config(Settings):
         said = [claim.name for claim in self.claims]
         if twice := [name for number, name in enumerate(said) if name in said[:number]]:
             yield "claims", f"two claims have the name {twice[0]!r}"
-        if self.task == "ctr" and self.ctr is None:
-            yield "ctr", "task 'ctr' needs this section, with `models`"
         if self.task == "ctr":
-            for key, instead in OF_RANKING.items():
-                if key in self.model_fields_set:
-                    yield key, f"click models do not read it{instead}; leave it out"
-            if "main_metric" in self.report.model_fields_set:
-                yield "report.main_metric", "the tables of click models are led by AUC; leave it out"
+            yield from self._unread_by_click_models()
         measured = self.evaluation.measured
         if (wanted := self.report.main_metric) not in measured:
             yield "report.main_metric", f"unknown name {wanted!r}{did_you_mean(wanted, measured)}"
@@ -156,25 +150,43 @@ class Config(Settings):
             yield "significance.baseline", f"unknown name {baseline!r}{did_you_mean(baseline, compared(self))}"
         for key in ("recommend", "export", "final"):
             for index, name in enumerate(getattr(self.experiment, key)):
-                if self.task == "ctr":
-                    yield f"experiment.{key}.{index}", f"click models rank no catalogue (got {name!r})"
-                elif not _is_compared(self, name):
-                    yield f"experiment.{key}.{index}", f"unknown name {name!r}{did_you_mean(name, compared(self))}"
-                elif self.systems[name.partition("/")[0]].ONLY_JUDGED:
-                    why = "it is a file of another program, and reads no histories"
-                    yield f"experiment.{key}.{index}", f"{name!r} is only judged: {why}"
+                if problem := self._of_system(name):
+                    yield f"experiment.{key}.{index}", problem
         for index, name in enumerate(self.experiment.datasets):
-            if isinstance(self.datasets[name].split, NoSplit) and self.task == "sequential":
-                reason = "split none has no test user, so nothing can be compared on it; give the dataset another split"
-                yield (
-                    f"experiment.datasets.{index}",
-                    f"{reason}, and name in experiment.final what trains on everything",
-                )
-            if self.task == "ctr":
-                shown = self.ctr is not None and self.ctr.samples.source == "impressions"
-                yield from ((f"datasets.{name}.{key}", text) for key, text in _of_no_clicks(self.datasets[name], shown))
-            if self.experiment.final and self.datasets.get(final_name(name)) != on_everything(self.datasets[name]):
-                yield f"datasets.{final_name(name)}", f"experiment.final makes a dataset of this name of {name!r}"
+            yield from self._of_dataset(index, name)
+
+    def _unread_by_click_models(self) -> Iterator[tuple[str, str]]:
+        if self.ctr is None:
+            yield "ctr", "task 'ctr' needs this section, with `models`"
+        for key, instead in OF_RANKING.items():
+            if key in self.model_fields_set:
+                yield key, f"click models do not read it{instead}; leave it out"
+        if "main_metric" in self.report.model_fields_set:
+            yield "report.main_metric", "the tables of click models are led by AUC; leave it out"
+
+    def _of_system(self, name: str) -> str | None:
+        """What is wrong with a name whose run is to recommend, to be exported or to be trained at the end."""
+        if self.task == "ctr":
+            return f"click models rank no catalogue (got {name!r})"
+        if not _is_compared(self, name):
+            return f"unknown name {name!r}{did_you_mean(name, compared(self))}"
+        if self.systems[name.partition("/")[0]].ONLY_JUDGED:
+            return f"{name!r} is only judged: it is a file of another program, and reads no histories"
+        return None
+
+    def _of_dataset(self, index: int, name: str) -> Iterator[tuple[str, str]]:
+        """What is wrong with a dataset of the experiment for its task, and with the one that is made for the end."""
+        if isinstance(self.datasets[name].split, NoSplit) and self.task == "sequential":
+            reason = "split none has no test user, so nothing can be compared on it; give the dataset another split"
+            yield (
+                f"experiment.datasets.{index}",
+                f"{reason}, and name in experiment.final what trains on everything",
+            )
+        if self.task == "ctr":
+            shown = self.ctr is not None and self.ctr.samples.source == "impressions"
+            yield from ((f"datasets.{name}.{key}", text) for key, text in _of_no_clicks(self.datasets[name], shown))
+        if self.experiment.final and self.datasets.get(final_name(name)) != on_everything(self.datasets[name]):
+            yield f"datasets.{final_name(name)}", f"experiment.final makes a dataset of this name of {name!r}"
 
     @property
     def finals(self) -> dict[str, str]:

@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tessera.plan.first_lines import check_first_lines
 from tessera.plan.graph import Plan
-from tessera.plan.required import check_files, check_first_lines
+from tessera.plan.required import check_files
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from tessera.plan import required
+from tessera.plan.first_lines import check_first_lines
 from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs
-from tessera.plan.required import check_files, check_first_lines
+from tessera.plan.required import check_files
 from tessera.plan.search import searched, trial_run, values
 from tessera.settings.base import ConfigError
 from tessera.settings.changes import with_values

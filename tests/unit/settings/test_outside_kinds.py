@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from tessera.plan.first_lines import check_first_lines
 from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs
-from tessera.plan.required import check_files, check_first_lines, dataset_files
+from tessera.plan.required import check_files, dataset_files
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
 from tessera.settings.kinds import FAMILIES, implementation, settings_class
