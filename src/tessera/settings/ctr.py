@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from tessera.settings.base import Seed, Settings, ascending, did_you_mean
 from tessera.settings.clicks.base import ClickModel, CTRModel
+from tessera.settings.quantizers.base import unread_of_vectors
 from tessera.settings.references import SequenceCodesName, named
 from tessera.settings.training import Hardware, LoopSettings, OptimizerSettings
 
@@ -121,6 +122,12 @@ class CTREvaluation(Settings):
     seed: Seed = 0
     """Seed of the resampling."""
 
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of requests that are not made."""
+        yield from super().unread()
+        if not self.requests:
+            yield "is of requests, and requests: 0 makes none", ("candidates",)
+
     @field_validator("history_bins")
     @classmethod
     def _ascending(cls, values: list[int]) -> list[int]:
@@ -202,6 +209,9 @@ class CTR(Settings):
         for name, model in self.models.items():
             if model.read_codes and codes is None:
                 yield f"models.{name}", f"{model.model} reads semantic IDs, but ctr.semantic_ids names none"
+            elif model.read_codes and codes is not None:
+                problems = unread_of_vectors(codes, model.start == "codebooks", model)
+                yield from ((f"models.{name}.{key}", text) for key, text in problems)
             weights, levels = getattr(model, "level_weights", None), getattr(codes, "levels", None)
             if weights is not None and levels is not None and len(weights) != levels:
                 yield f"models.{name}.level_weights", f"{weights}, expected {levels} numbers, one a level"

@@ -105,6 +105,10 @@ def test_a_sequential_config_has_no_click_through_runs() -> None:
             {"ctr__models": {"a": {"model": "lemur", "regime": "frozen", "ranker_gradient": False}}},
             "ctr.models.a.ranker_gradient: is of encoders that learn beside the ranker",
         ),
+        (
+            {"ctr__evaluation": {"requests": 0, "candidates": 20}},
+            "ctr.evaluation.candidates: is of requests, and requests: 0 makes none; leave it out",
+        ),
         ({"ctr__content": {"picture": None, "patch": 4}}, "ctr.content.patch: is of pictures, and picture: null"),
         ({"ctr__models": {"a": {"model": "avg"}}}, "ctr.semantic_ids: none of the models reads codes; leave it out"),
         ({"recommend": {"k": 5}}, "recommend: click models do not read it; leave it out"),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema, model_validator
 
-from tessera.settings.base import shown_value
+from tessera.settings.base import Settings, shown_value
 from tessera.settings.kinds import Kind, KindOf
 from tessera.settings.references import ONE_SEQUENCE, Need, TableName
 
@@ -26,6 +26,8 @@ class QuantizerSettings(Kind):
 
     READS_OF_DATASET: ClassVar[dict[str, str]] = {}
     """Files of the dataset that the codes come from, by the name of the input."""
+    CODEBOOKS: ClassVar[bool | None] = None
+    """Whether vectors stand behind the codes; None of a kind that does not say."""
 
     quantizer: str
     """What makes the codes."""
@@ -40,6 +42,7 @@ class QuantizerSettings(Kind):
 class Codes(QuantizerSettings):
     """What every quantiser may say."""
 
+    CODEBOOKS: ClassVar[bool | None] = True
     tables: Annotated[list[TableName], _ONE_OR_MORE] = Field(min_length=1)
     """Names under `tables`; one name may stand alone. Several are laid side by side, each scaled to the same size."""
     levels: int = Field(3, ge=1, le=1000)
@@ -66,6 +69,7 @@ class Codes(QuantizerSettings):
 
     def problems(self, config: Any) -> Iterator[tuple[str, str]]:
         """Tables that stand twice, and sizes that are not one for each level."""
+        yield from super().problems(config)
         if len(set(self.tables)) < len(self.tables):
             yield "tables", f"names something twice: {self.tables}"
         if len(self.sizes) != self.levels or min(self.sizes) < 2 or max(self.sizes) > MOST_CODES:
@@ -74,6 +78,20 @@ class Codes(QuantizerSettings):
                 f"{shown_value(self.codes)} is not a number above 1 for each of {self.levels} levels "
                 f"(at most {MOST_CODES:,})",
             )
+
+
+def unread_of_vectors(codes: QuantizerSettings, as_codebooks: bool, reader: Settings) -> Iterator[tuple[str, str]]:
+    """Keys of a reader of code vectors that these codes leave without a say, as (key, what is wrong).
+
+    Args:
+        codes: what is read.
+        as_codebooks: whether its vectors have the width of the codebooks, where there are any.
+        reader: with `start` and `code_dim`.
+    """
+    if codes.CODEBOOKS is False and reader.says("start"):
+        yield "start", f"{codes.quantizer} codes have no codebooks: their vectors start at random; leave it out"
+    if codes.CODEBOOKS and as_codebooks and reader.says("code_dim"):
+        yield "code_dim", "the codebooks of these codes say how wide their vectors are; leave it out"
 
 
 SemanticIds = Annotated[QuantizerSettings, KindOf("quantizers")]

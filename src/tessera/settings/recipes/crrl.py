@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -139,8 +139,17 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
         """Of the contrastive objective; None standardizes similarities."""
         return self.temperature or (None if self.learns == "thought" else 0.1)
 
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of tokens that are not made likelier, and of a divergence that weighs nothing."""
+        yield from super().unread()
+        if self.policy != "token":
+            yield f"is of policy token, and {self.policy} asks for no token's likelihood", ("log_probability",)
+        if not self.kl:
+            yield "is what the policy diverges from, and kl is 0", ("reference",)
+
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """A start without thoughts, where thoughts are needed; published habits that an encoder cannot have."""
+        yield from super().problems(config)
         start = config.tables.get(self.start or "")
         model = config.models.get(self.model or (start.model if isinstance(start, LRCLTable) else ""))
         if model is not None and DECODER not in model.offers():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tessera.settings.recipes.contrastive_base import ContrastiveTable, SoftContrastive
+from tessera.settings.recipes.contrastive_base import ContrastiveTable
 from tessera.settings.references import DECODER, REASONING, ModelName, Need
 from tessera.settings.training import Steps
 
@@ -45,13 +45,19 @@ class LRCLTable(ContrastiveTable):
     """Let gradients flow through the making of the thought (the paper stops them)."""
     prompts: Literal["one", "by_stage"] = "one"
     """One prompt for all stages, or a format of its own for each, as published."""
-    loss: SoftContrastive = Field(default_factory=SoftContrastive)
-    """The contrastive loss."""
     training: Steps = Field(default_factory=lambda: Steps(steps=2000, batch=512))
     """The training loop."""
 
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of thoughts that there are none of."""
+        yield from super().unread()
+        if not self.thoughts:
+            of_thoughts = ("last_tokens", "rope", "two_pass", "through_first_pass")
+            yield "is of thoughts, and thoughts: 0 makes none", of_thoughts
+
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Published habits are those of decoders."""
+        yield from super().problems(config)
         model = config.models.get(self.model)
         if model is not None and DECODER not in model.offers():
             for key in self.habits():
