@@ -205,6 +205,7 @@ class CTR(Settings):
         if self.semantic_ids is not None and not any(model.read_codes for model in self.models.values()):
             yield "semantic_ids", "none of the models reads codes; leave it out"
         yield from self._unlogged(config)
+        yield from self._uncategorised(config)
         codes = config.semantic_ids.get(self.semantic_ids or "")
         for name, model in self.models.items():
             if model.read_codes and codes is None:
@@ -251,6 +252,24 @@ class CTR(Settings):
                 )
             if self.samples.split.by == "position":
                 yield "samples.split.by", f"the log of {name!r} tells from a moment on what was not clicked; take time"
+
+    def _uncategorised(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Categories that are asked for of items of which it is known that none has one."""
+        samples = self.samples
+        wanted = [f"models.{name}" for name, model in self.models.items() if model.BY_CATEGORY]
+        if isinstance(samples, PositiveSamples) and samples.distribution == "category":
+            wanted.append("samples.distribution")
+        if not (wanted or samples.says("category")):
+            return
+        for name in config.experiment.datasets:
+            texts = config.datasets[name].attributes
+            if texts is not None and samples.category not in texts:
+                needed = f", which {wanted[0]} needs" if wanted else ""
+                yield (
+                    "samples.category",
+                    f"{samples.category!r} is no attribute of the items of datasets.{name} (`items.text`), so that "
+                    f"none has a category{needed}{did_you_mean(samples.category, texts)}",
+                )
 
     @property
     def against(self) -> str:

@@ -193,6 +193,34 @@ def test_what_is_refused(changes: dict[str, Any], said: str) -> None:
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("model", "samples", "text", "said"),
+    [
+        ("sim_hard", {}, ["genre"], "'category' is no attribute of the items of datasets.lifelong (`items.text`), so "),
+        ("sim_hard", {}, [], "so that none has a category, which models.a needs"),
+        ("avg", {"category": "genres"}, ["genre"], "so that none has a category; did you mean 'genre'?"),
+        ("avg", {"distribution": "category"}, ["genre"], "has a category, which samples.distribution needs"),
+        ("avg", {}, ["genre"], None),
+        ("sim_hard", {"category": "genre"}, ["genre"], None),
+    ],
+)
+def test_categories_of_items_that_have_none(
+    model: str, samples: dict[str, Any], text: list[str], said: str | None
+) -> None:
+    items = {"path": "y.csv", "id": "sku", "text": text}
+    data = {"source": "columns", "path": "x.csv", "timestamp": "t", "items": items}
+    changes = {"ctr__models": {"a": {"model": model}}, "ctr__semantic_ids": None, "ctr__reference": None}
+    config = {**tiny(datasets={"lifelong": data}, **changes), "tables": {}, "semantic_ids": {}}
+    config["ctr"]["samples"] = {"source": "positives", **samples}
+    if said is None:
+        load(config, "my.yaml")
+        return
+    with pytest.raises(ConfigError) as error:
+        load(config, "my.yaml")
+    assert "my.yaml: ctr.samples.category: " in str(error.value)
+    assert said in str(error.value)
+
+
 def test_cosines_of_no_events_may_stand_where_nobody_asked_for_them() -> None:
     """Also in a job, which reads all keys."""
     model = {"model": "lemur", "long": 0, "recent": 0, "forwarded": 0.5, "refresh": "age", "learned": 0.5}
