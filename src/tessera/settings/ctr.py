@@ -11,6 +11,7 @@ from tessera.settings.base import Seed, Settings, ascending, did_you_mean
 from tessera.settings.clicks.base import ClickModel, CTRModel
 from tessera.settings.quantizers.base import unread_of_vectors
 from tessera.settings.references import SequenceCodesName, named
+from tessera.settings.sources.base import no_attribute
 from tessera.settings.training import Hardware, LoopSettings, OptimizerSettings
 
 if TYPE_CHECKING:
@@ -152,9 +153,17 @@ class ItemContent(Settings):
     """Side of the patches that they are cut into; it divides `picture`."""
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """Patches of no pictures."""
-        if self.picture is None and "patch" in self.model_fields_set:
-            yield "patch", "is of pictures, and picture: null reads none; leave it out"
+        """Also texts of which it is known that no item has them."""
+        yield from super().problems(config)
+        listed = [(f"fields.{number}", name) for number, name in enumerate(self.fields or [])]
+        for key, name in [*listed, *((f"tokens.{name}", name) for name in self.tokens)]:
+            yield from ((key, f"{name!r} {text}") for text in no_attribute(config, name, ["title"]))
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of patches of no pictures."""
+        yield from super().unread()
+        if self.picture is None:
+            yield "is of pictures, and picture: null reads none", ("patch",)
 
     @model_validator(mode="after")
     def _cut_evenly(self) -> ItemContent:
@@ -261,15 +270,9 @@ class CTR(Settings):
             wanted.append("samples.distribution")
         if not (wanted or samples.says("category")):
             return
-        for name in config.experiment.datasets:
-            texts = config.datasets[name].attributes
-            if texts is not None and samples.category not in texts:
-                needed = f", which {wanted[0]} needs" if wanted else ""
-                yield (
-                    "samples.category",
-                    f"{samples.category!r} is no attribute of the items of datasets.{name} (`items.text`), so that "
-                    f"none has a category{needed}{did_you_mean(samples.category, texts)}",
-                )
+        needed = f"; {wanted[0]} needs categories" if wanted else ""
+        for text in no_attribute(config, samples.category):
+            yield "samples.category", f"{samples.category!r} {text}{needed}"
 
     @property
     def against(self) -> str:
