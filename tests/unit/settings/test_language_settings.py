@@ -75,6 +75,11 @@ WRONG = [
         {"recipe": "lrcl", "model": "mini", "two_pass": True},
         "tables.first.two_pass: True is a published habit of decoders, and 'mini' is an encoder",
     ),
+    (
+        "tables.first",
+        {"recipe": "lrcl", "model": "mini", "thoughts": 0, "pooling": "balanced"},
+        "tables.first.pooling: 'balanced' weighs what stands behind a text, where 'mini', an encoder, reads nothing",
+    ),
     ("tables.first.training", {"batch": 9, "processes": 2}, "9 does not divide among 2 processes"),
     ("tables.first.drop", 1.0, "tables.first.drop"),
     ("systems.aligned.items.align", {"system": "popular"}, "'popular' is no system of IDs"),

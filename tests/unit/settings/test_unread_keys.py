@@ -119,8 +119,8 @@ VIEWS = {"quantizer": "mm_rq_vae", "tables": ["text", "image"]}
         ),
         (codes(**VIEWS, rec=0.0, mse=2.0), ["mse: is of reconstructions, whose weight rec is 0"]),
         (
-            table(recipe="lrcl", thoughts=0, last_tokens=8, two_pass=True),
-            ["last_tokens: is of thoughts", "two_pass: is of thoughts"],
+            table(recipe="lrcl", thoughts=0, last_tokens=8, positions="padded", two_pass=True),
+            ["last_tokens: is of thoughts", "positions: is of thoughts", "two_pass: is of thoughts"],
         ),
         (
             table(recipe="scft", loss={"target_temperature": "multiply"}),
