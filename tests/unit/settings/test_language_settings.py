@@ -49,6 +49,16 @@ def test_the_good_one_is_good() -> None:
     assert Plan(config).reader("text").model == "mini"  # type: ignore[union-attr]
 
 
+def test_a_start_without_thoughts_needs_the_end_token() -> None:
+    config = changed("tables.first.thoughts", 0)
+    config["tables"]["second"] |= {"learns": "adapters", "policy": "vector"}
+    load(config)
+    config["tables"]["second"]["prompts"] = "by_stage"
+    said = r"second\.start: 'first' has no thoughts \(thoughts: 0\), and prompts: by_stage embeds items without an end"
+    with pytest.raises(ConfigError, match=said):
+        load(config)
+
+
 def test_teachers_are_trained_but_not_judged() -> None:
     config = load(GOOD)
     assert not any(run.system == "id" for run in Plan(config).runs)

@@ -41,6 +41,10 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
         "so there is nothing to make likelier; adapters can learn without: learns: adapters, with policy: vector or "
         "objective: contrastive"
     )
+    NO_END: ClassVar[str] = (
+        "and prompts: by_stage embeds items without an end token, so that nothing would stand behind a text; take "
+        "prompts: one"
+    )
     recipe: Literal["crrl"] = "crrl"
     start: ReasoningTableName | None = None
     """The `lrcl` table under `tables` whose model goes on learning; null starts from `model`, without stage I."""
@@ -158,6 +162,8 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
                     yield key, f"{getattr(self, key)!r} is a published habit of decoders, and its model is an encoder"
         if isinstance(start, LRCLTable) and start.thoughts == 0 and self.needs_thoughts:
             yield "start", f"{self.start!r} has no thoughts (thoughts: 0), {self.NO_THOUGHTS}"
+        elif isinstance(start, LRCLTable) and start.thoughts == 0 and self.prompts == "by_stage":
+            yield "start", f"{self.start!r} has no thoughts (thoughts: 0), {self.NO_END}"
 
     def reader(self, config: Config) -> ByModel | None:
         """What the table reads that it starts from; where it starts from none, that of a table like it."""
