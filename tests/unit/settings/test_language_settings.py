@@ -90,6 +90,16 @@ WRONG = [
         {"recipe": "lrcl", "model": "mini", "thoughts": 0, "pooling": "balanced"},
         "tables.first.pooling: 'balanced' weighs what stands behind a text, where 'mini', an encoder, reads nothing",
     ),
+    (
+        "tables.text",
+        {"recipe": "moca", "model": "small", "continual": {"mask_text": 0.0}},
+        "tables.text.continual: of shown: text nothing is given back (mask_text, mask_picture, picture_weight); leave",
+    ),
+    (
+        "tables.text",
+        {"recipe": "moca", "model": "small", "shown": "image", "continual": {"mask_picture": 0.0}},
+        "tables.text.continual: of shown: image nothing is given back",
+    ),
     ("tables.first.training", {"batch": 9, "processes": 2}, "9 does not divide among 2 processes"),
     ("tables.first.drop", 1.0, "tables.first.drop"),
     ("systems.aligned.items.align", {"system": "popular"}, "'popular' is no system of IDs"),

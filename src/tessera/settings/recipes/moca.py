@@ -152,8 +152,13 @@ class MoCaTable(ReadText, Sharded, Finish, RecipeSettings):
         return super().says(first) and (not within or self.continual.says(within))
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """What the model must be able to do."""
+        """What the model must be able to do, and a first phase that gives nothing back."""
         yield from super().problems(config)
+        first = self.continual
+        texts = self.shown != "image" and first.mask_text
+        if first.steps and not (texts or (self.shown != "text" and first.mask_picture and first.picture_weight)):
+            gives = f"of shown: {self.shown} nothing is given back (mask_text, mask_picture, picture_weight)"
+            yield "continual", f"{gives}; leave the phase out with steps: 0"
         model = config.models.get(self.model)
         if model is None:
             return
