@@ -9,9 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tessera.settings.base import Seed, Settings, ascending, did_you_mean
 from tessera.settings.clicks.base import ClickModel, CTRModel
-from tessera.settings.quantizers.base import unread_of_vectors
-from tessera.settings.references import SequenceCodesName, named
-from tessera.settings.sources.base import no_attribute
+from tessera.settings.references import SequenceCodesName, named, no_attribute, unread_of_vectors
 from tessera.settings.training import Hardware, LoopSettings, OptimizerSettings
 
 if TYPE_CHECKING:

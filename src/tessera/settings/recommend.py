@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from tessera.settings.base import Settings
-from tessera.settings.sources.base import ItemsFile, no_attribute
+from tessera.settings.references import no_attribute
+from tessera.settings.sources.base import ItemsFile
 
 if TYPE_CHECKING:
     from tessera.settings.config import Config

@@ -9,8 +9,7 @@ from pydantic import Field
 
 from tessera.settings.base import Width
 from tessera.settings.items.base import ItemSettings
-from tessera.settings.quantizers.base import unread_of_vectors
-from tessera.settings.references import CodesName, TableName
+from tessera.settings.references import CodesName, TableName, unread_of_vectors
 
 if TYPE_CHECKING:
     from tessera.settings.config import Config

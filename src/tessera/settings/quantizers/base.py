@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema, model_validator
 
-from tessera.settings.base import Settings, shown_value
+from tessera.settings.base import shown_value
 from tessera.settings.kinds import Kind, KindOf
 from tessera.settings.references import ONE_SEQUENCE, Need, TableName
 
@@ -78,20 +78,6 @@ class Codes(QuantizerSettings):
                 f"{shown_value(self.codes)} is not a number above 1 for each of {self.levels} levels "
                 f"(at most {MOST_CODES:,})",
             )
-
-
-def unread_of_vectors(codes: QuantizerSettings, as_codebooks: bool, reader: Settings) -> Iterator[tuple[str, str]]:
-    """Keys of a reader of code vectors that these codes leave without a say, as (key, what is wrong).
-
-    Args:
-        codes: what is read.
-        as_codebooks: whether its vectors have the width of the codebooks, where there are any.
-        reader: with `start` and `code_dim`.
-    """
-    if codes.CODEBOOKS is False and reader.says("start"):
-        yield "start", f"{codes.quantizer} codes have no codebooks: their vectors start at random; leave it out"
-    if codes.CODEBOOKS and as_codebooks and reader.says("code_dim"):
-        yield "code_dim", "the codebooks of these codes say how wide their vectors are; leave it out"
 
 
 SemanticIds = Annotated[QuantizerSettings, KindOf("quantizers")]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter, WithJsonSchema, model_validator
 
-from tessera.settings.base import Settings, did_you_mean
+from tessera.settings.base import Settings
 from tessera.settings.datasets import (
     Cleaning,
     GlobalTemporal,
@@ -190,21 +190,6 @@ class ItemsFile(Settings):
         if self.title is not None and "title" in self.text:
             also = f"would be told under one name with the column {self.title!r}, which `title` names"
             yield "text", f"'title' {also}; leave it out, or rename it in the file"
-
-
-def no_attribute(config: Config, name: str, beside: Sequence[str] = ()) -> Iterator[str]:
-    """What is wrong with a name that is known to be no attribute of the items of a dataset of the experiment.
-
-    Args:
-        config: all of it.
-        name: of an attribute.
-        beside: what it may name besides.
-    """
-    for dataset in config.experiment.datasets:
-        texts = config.datasets[dataset].attributes
-        if texts is not None and name not in [*texts, *beside]:
-            hint = did_you_mean(name, [*texts, *beside])
-            yield f"is no attribute of the items of datasets.{dataset} (`items.text`){hint}"
 
 
 class FileSource(DatasetSettings):
