@@ -21,6 +21,7 @@ from tessera.artifacts.files import atomic, file_digest, write_json
 from tessera.artifacts.logs import log
 from tessera.artifacts.tables import ArtifactError, check_ids, read_table, write_table
 from tessera.data.clock import read_clock
+from tessera.settings.base import did_you_mean
 from tessera.settings.ctr import CTRSplit, ImpressionSamples, PositiveSamples, RatingSamples, Samples
 
 Longs = npt.NDArray[np.int64]
@@ -70,6 +71,11 @@ def make_samples(settings: Samples, data: Path, folder: Path) -> dict[str, Any]:
     trained = event & (parts <= 0)
     popularity = np.bincount(items[trained], minlength=counts["item"] + 1)
     categories, names = read_categories(data / "items.parquet", settings.category)
+    if isinstance(settings, PositiveSamples) and settings.distribution == "category" and not names:
+        raise SampleError(
+            f"{data / 'items.parquet'}: samples.distribution category draws from the click's category, and no item has "
+            f"the attribute {settings.category!r} (samples.category)"
+        )
 
     shown = np.flatnonzero((parts != PAST) & (clicked if isinstance(settings, PositiveSamples) else True))
     if settings.per_user is not None:
@@ -387,7 +393,11 @@ def read_categories(path: Path, attribute: str) -> tuple[Longs, list[str]]:
     names = sorted(set(values) - {""})
     if not names:
         known = sorted({key for one in attributes for key in one})
-        log.info("%s: no item has the attribute %r, so none has a category (attributes: %s)", path, attribute, known)
+        tell = log.warning if known else log.info
+        tell(
+            "%s: no item has the attribute %r (ctr.samples.category), so none has a category%s",
+            path, attribute, did_you_mean(attribute, known),
+        )  # fmt: skip
     numbers = {name: number for number, name in enumerate(names, 1)} | {"": 0}
     return np.array([numbers[value] for value in values], np.int64), names
 

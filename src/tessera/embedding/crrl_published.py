@@ -189,9 +189,17 @@ class PublishedCRRL(CRRLRecipe):
     TRAINING: ClassVar[type[CollaborativeTraining]] = PublishedTraining
 
     def __init__(self, *given: Any) -> None:
+        """
+        Args:
+            given: as `CRRLRecipe` takes it.
+        Raises:
+            ValueError: nothing would stand behind a text.
+        """
         super().__init__(*given)
         # neither chat format nor end token in the published export
         self.end = self.settings.prompts == "one"
+        if not (self.end or self.start.settings.thoughts):
+            raise ValueError(f"{self.settings.recipe}: its start has no thoughts (thoughts: 0), {self.settings.NO_END}")
 
     def check_model(self) -> None:
         """See `Recipe.check_model`."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tessera.artifacts.models import read_model
 from tessera.artifacts.tables import ArtifactError
+from tessera.quantization.kmeans import rows_held
 from tessera.quantization.vectors import Standard
 from tessera.settings.kinds import implementation
 from tessera.settings.quantizers.base import SemanticIds
@@ -33,7 +34,9 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
         vectors: (n, dim).
         codebook: (codes, dim).
     """
-    return torch.addmm(codebook.square().sum(1), vectors, codebook.T, beta=-1, alpha=2).argmax(1)
+    sizes = codebook.square().sum(1)
+    parts = torch.split(vectors, rows_held(len(codebook)))
+    return torch.cat([torch.addmm(sizes, rows, codebook.T, beta=-1, alpha=2).argmax(1) for rows in parts])
 
 
 def squared_distances(vectors: Tensor, codebook: Tensor) -> Tensor:

@@ -128,10 +128,10 @@ def _check_room(prefixes: Ints, codes: Ints, sizes: tuple[int, ...]) -> None:
     full = int(counts.argmax()) if len(counts) else 0
     if len(counts) and counts[full] > sizes[-1]:
         prefix = codes[np.flatnonzero(prefixes == full)[0], :-1].tolist()
+        share = f"share the codes {prefix} before the last level, whose" if prefix else "have one level, whose"
         raise ValueError(
-            f"conflicts: {counts[full]} items share the codes {prefix} before the last level, "
-            f"whose {sizes[-1]} codes cannot tell them apart; more codes, one more level, or conflicts: extra_level "
-            "leaves room (the last alone where the items are copies of one another)"
+            f"conflicts: {counts[full]} items {share} {sizes[-1]} codes cannot tell them apart; more codes, one more "
+            "level, or conflicts: extra_level leaves room (the last alone where the items are copies of one another)"
         )
 
 

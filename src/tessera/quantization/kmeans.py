@@ -15,7 +15,9 @@ SEEDING_ROWS = 12
 TOLERANCE = 1e-6
 """Iterations end when the mean squared distance falls by less than this share."""
 ROWS = 16384
-"""Rows whose distances are held at a time."""
+"""Most rows whose distances are held at a time."""
+CELLS = 2**26
+"""Most distances that are held at a time, a quarter of a GiB: fewer rows of many clusters."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,16 @@ class Clusters:
     """How many it took."""
 
 
+def rows_held(count: int) -> int:
+    """Rows whose distances to so many clusters are held at a time."""
+    return max(1, min(ROWS, CELLS // count))
+
+
 def assign(vectors: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """(n,) the nearest centre of each row and (n,) the squared distance to it."""
     chosen, distances = [], []
     sizes = centres.square().sum(1)
-    for rows in torch.split(vectors, ROWS):
+    for rows in torch.split(vectors, rows_held(len(centres))):
         best = torch.addmm(sizes, rows, centres.T, beta=-1, alpha=2).max(1)
         chosen.append(best.indices)
         distances.append((rows.square().sum(1) - best.values).clamp(min=0))
@@ -50,7 +57,8 @@ def sums(vectors: Tensor, assigned: Tensor, count: int) -> tuple[Tensor, Tensor]
         return vectors.new_zeros(count, vectors.shape[1]).index_add_(0, assigned, vectors), counts
     # a product adds in the same order every time, atomic additions do not
     total = vectors.new_zeros(count, vectors.shape[1])
-    for rows, chosen in zip(torch.split(vectors, ROWS), torch.split(assigned, ROWS), strict=True):
+    held = rows_held(count)
+    for rows, chosen in zip(torch.split(vectors, held), torch.split(assigned, held), strict=True):
         total += F.one_hot(chosen, count).to(rows.dtype).T @ rows
     return total, counts
 

@@ -339,7 +339,11 @@ class Settings(BaseModel):
         Of all settings, keys that are said and that nothing reads.
         """
         for why, keys in self.unread():
-            yield from ((key, f"{why}; leave it out") for key in keys if key in self.model_fields_set)
+            yield from ((key, f"{why}; leave it out") for key in keys if self.says(key))
+
+    def says(self, key: str) -> bool:
+        """Whether the config gives a key, be it the default's value."""
+        return key in self.model_fields_set
 
     def reads_pictures(self, source: str) -> bool:
         """Whether what they make depends on the pictures of a dataset of this source."""
@@ -365,6 +369,11 @@ class PresetSettings(Settings):
     OFFICIAL: ClassVar[dict[str, Any]] = {}
     preset: Literal["correct", "official"] = "correct"
     """`official` switches every published habit on that is thought wrong (docs/systems); tables then say so."""
+
+    def says(self, key: str) -> bool:
+        """Whether the config gives a key, and not the preset."""
+        by_preset = self.preset == "official" and key in self.OFFICIAL and getattr(self, key) == self.OFFICIAL[key]
+        return super().says(key) and not by_preset
 
     @staticmethod
     def _wants_official(data: Any, info: ValidationInfo) -> bool:

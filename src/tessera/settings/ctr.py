@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from tessera.settings.base import Seed, Settings, ascending, did_you_mean
 from tessera.settings.clicks.base import ClickModel, CTRModel
-from tessera.settings.references import SequenceCodesName, named
+from tessera.settings.references import SequenceCodesName, named, no_attribute, unread_of_vectors
 from tessera.settings.training import Hardware, LoopSettings, OptimizerSettings
 
 if TYPE_CHECKING:
@@ -121,6 +121,12 @@ class CTREvaluation(Settings):
     seed: Seed = 0
     """Seed of the resampling."""
 
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of requests that are not made."""
+        yield from super().unread()
+        if not self.requests:
+            yield "is of requests, and requests: 0 makes none", ("candidates",)
+
     @field_validator("history_bins")
     @classmethod
     def _ascending(cls, values: list[int]) -> list[int]:
@@ -145,9 +151,17 @@ class ItemContent(Settings):
     """Side of the patches that they are cut into; it divides `picture`."""
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """Patches of no pictures."""
-        if self.picture is None and "patch" in self.model_fields_set:
-            yield "patch", "is of pictures, and picture: null reads none; leave it out"
+        """Also texts of which it is known that no item has them."""
+        yield from super().problems(config)
+        listed = [(f"fields.{number}", name) for number, name in enumerate(self.fields or [])]
+        for key, name in [*listed, *((f"tokens.{name}", name) for name in self.tokens)]:
+            yield from ((key, f"{name!r} {text}") for text in no_attribute(config, name, ["title"]))
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of patches of no pictures."""
+        yield from super().unread()
+        if self.picture is None:
+            yield "is of pictures, and picture: null reads none", ("patch",)
 
     @model_validator(mode="after")
     def _cut_evenly(self) -> ItemContent:
@@ -198,10 +212,14 @@ class CTR(Settings):
         if self.semantic_ids is not None and not any(model.read_codes for model in self.models.values()):
             yield "semantic_ids", "none of the models reads codes; leave it out"
         yield from self._unlogged(config)
+        yield from self._uncategorised(config)
         codes = config.semantic_ids.get(self.semantic_ids or "")
         for name, model in self.models.items():
             if model.read_codes and codes is None:
                 yield f"models.{name}", f"{model.model} reads semantic IDs, but ctr.semantic_ids names none"
+            elif model.read_codes and codes is not None:
+                problems = unread_of_vectors(codes, model.start == "codebooks", model)
+                yield from ((f"models.{name}.{key}", text) for key, text in problems)
             weights, levels = getattr(model, "level_weights", None), getattr(codes, "levels", None)
             if weights is not None and levels is not None and len(weights) != levels:
                 yield f"models.{name}.level_weights", f"{weights}, expected {levels} numbers, one a level"
@@ -241,6 +259,18 @@ class CTR(Settings):
                 )
             if self.samples.split.by == "position":
                 yield "samples.split.by", f"the log of {name!r} tells from a moment on what was not clicked; take time"
+
+    def _uncategorised(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Categories that are asked for of items of which it is known that none has one."""
+        samples = self.samples
+        wanted = [f"models.{name}" for name, model in self.models.items() if model.BY_CATEGORY]
+        if isinstance(samples, PositiveSamples) and samples.distribution == "category":
+            wanted.append("samples.distribution")
+        if not (wanted or samples.says("category")):
+            return
+        needed = f"; {wanted[0]} needs categories" if wanted else ""
+        for text in no_attribute(config, samples.category):
+            yield "samples.category", f"{samples.category!r} {text}{needed}"
 
     @property
     def against(self) -> str:

@@ -249,7 +249,7 @@ class ReadText(ByModel):
     max_tokens: int = Field(1024, ge=8)
     """Longest text in tokens: attributes are cut from the end, never the frame around them."""
     batch_tokens: int = Field(8192, ge=1)
-    """Padded tokens a batch when all items are embedded."""
+    """Padded tokens that are read at once, when all items are embedded and while an embedder learns."""
 
     def captioned(self, config: Any) -> frozenset[str]:
         """What the captions that are read were made from: `image` and `text`."""

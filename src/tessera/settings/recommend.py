@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from tessera.settings.base import Settings, did_you_mean
+from tessera.settings.base import Settings
+from tessera.settings.references import no_attribute
 from tessera.settings.sources.base import ItemsFile
 
 if TYPE_CHECKING:
@@ -35,10 +36,4 @@ class Recommend(Settings):
         """Attributes of which it is known that no item has them."""
         new = self.new_items.text if self.new_items is not None else []
         for name in self.attribute or {}:
-            for dataset in config.experiment.datasets:
-                texts = config.datasets[dataset].attributes
-                if texts is not None and name not in [*texts, *new]:
-                    yield (
-                        f"attribute.{name}",
-                        f"is no attribute of the items of datasets.{dataset} (`items.text`){did_you_mean(name, texts)}",
-                    )
+            yield from ((f"attribute.{name}", text) for text in no_attribute(config, name, new))

@@ -5,14 +5,14 @@ A field whose type is one of these is checked, read and drawn without anything e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, Field
 
-from tessera.settings.base import Settings
+from tessera.settings.base import Settings, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -145,3 +145,32 @@ def references(value: Any, path: str = "") -> Iterator[Reference]:
 def named(value: Any, section: str) -> list[str]:
     """The names of a section that settings hold, each once."""
     return list(dict.fromkeys(reference.name for reference in references(value) if reference.ref.section == section))
+
+
+def unread_of_vectors(codes: Any, as_codebooks: bool, reader: Settings) -> Iterator[tuple[str, str]]:
+    """Keys of a reader of code vectors that these codes leave without a say, as (key, what is wrong).
+
+    Args:
+        codes: settings of a quantiser, what is read.
+        as_codebooks: whether its vectors have the width of the codebooks, where there are any.
+        reader: with `start` and `code_dim`.
+    """
+    if codes.CODEBOOKS is False and reader.says("start"):
+        yield "start", f"{codes.quantizer} codes have no codebooks: their vectors start at random; leave it out"
+    if codes.CODEBOOKS and as_codebooks and reader.says("code_dim"):
+        yield "code_dim", "the codebooks of these codes say how wide their vectors are; leave it out"
+
+
+def no_attribute(config: Any, name: str, beside: Sequence[str] = ()) -> Iterator[str]:
+    """What is wrong with a name that is known to be no attribute of the items of a dataset of the experiment.
+
+    Args:
+        config: all of it.
+        name: of an attribute.
+        beside: what it may name besides.
+    """
+    for dataset in config.experiment.datasets:
+        texts = config.datasets[dataset].attributes
+        if texts is not None and name not in [*texts, *beside]:
+            hint = did_you_mean(name, [*texts, *beside])
+            yield f"is no attribute of the items of datasets.{dataset} (`items.text`){hint}"

@@ -168,6 +168,13 @@ def test_models_that_read_codes_say_when_there_are_none() -> None:
             build(settings(**keys), bare)
 
 
+def test_a_search_by_category_says_when_there_are_none() -> None:
+    bare = replace(make_catalogue(), n_categories=0)
+    build(settings(model="sim_soft"), bare)
+    with pytest.raises(ValueError, match=r"no item has one: name an attribute of the items in ctr\.samples\.category"):
+        build(settings(model="sim_hard"), bare)
+
+
 # ---------------------------------------------------------------- parts
 
 

@@ -311,6 +311,20 @@ def test_categories(tmp_path):
     assert numbers.tolist() == [0, 1, 2, 0, 1]
 
 
+def test_categories_that_no_item_has_are_told(tmp_path, caplog):
+    folder = write_log(tmp_path / "data", random_rows(ties=False), 30, dict.fromkeys(range(1, 31), "Drama"))
+    assert read_categories(folder / "items.parquet", "categories")[1] == []
+    (told,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "no item has the attribute 'categories' (ctr.samples.category)" in told.message
+    assert "did you mean 'category'?" in told.message
+    wanted = {"source": "positives", "distribution": "category", "category": "categories"}
+    with pytest.raises(SampleError, match="draws from the click's category, and no item has the attribute 'categ"):
+        make_samples(samples_settings(**wanted), folder, tmp_path / "samples")
+    caplog.clear()
+    read_categories(write_log(tmp_path / "bare", [(1, 1, 1, 1.0)], 2) / "items.parquet", "category")
+    assert not [record for record in caplog.records if record.levelname == "WARNING"], "nobody asked"
+
+
 def test_what_the_log_lacks_is_said(tmp_path):
     data = write_log(tmp_path / "data", random_rows(rating=False), 30)
     with pytest.raises(SampleError, match="720 of 720 rows have no rating"):

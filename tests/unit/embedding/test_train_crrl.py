@@ -403,6 +403,9 @@ def test_a_start_without_thoughts_is_refused_where_they_are_needed(data: Path, t
         with pytest.raises(ValueError, match="no thoughts"):
             train(data, tmp_path, table(**given), start)  # type: ignore[arg-type]
     for given in ({"policy": "vector"}, {"objective": "contrastive"}):
+        # of such an item nothing could be pooled when the catalogue is embedded, after the whole training
+        with pytest.raises(ValueError, match="by_stage embeds items without an end token"):
+            train(data, tmp_path, table(learns="adapters", prompts="by_stage", **given), start)  # type: ignore[arg-type]
         weights = train(data, tmp_path, table({"steps": 1}, learns="adapters", **given), start)  # type: ignore[arg-type]
         assert weights
         assert all(name.startswith("lora/") for name in weights)

@@ -9,6 +9,8 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
+from tessera.quantization import kmeans as module
+from tessera.quantization.base import nearest
 from tessera.quantization.kmeans import assign, kmeans, plus_plus, refill, sums
 from tessera.quantization.rq_kmeans import faiss_kmeans, residual_levels
 
@@ -29,6 +31,27 @@ def test_the_result_is_a_fixed_point_and_says_its_error() -> None:
         mean = vectors[found.assigned == number].mean(0)
         assert torch.allclose(mean, found.centres[number], atol=2e-2)
     assert found.iterations < 500
+
+
+@pytest.mark.parametrize("clusters", [7, 300])
+def test_no_more_distances_are_held_than_may_be(clusters: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 65,536 codes 16,384 rows took four GiB, more than the stage is given."""
+    vectors, centres = rows(90, 4), rows(clusters, 4, seed=1)
+    wanted = assign(vectors, centres)
+    held: list[int] = []
+    product = torch.addmm
+
+    def watched(*given: torch.Tensor, **more: float) -> torch.Tensor:
+        made = product(*given, **more)
+        held.append(made.numel())
+        return made
+
+    monkeypatch.setattr(module, "CELLS", 250)
+    monkeypatch.setattr(torch, "addmm", watched)
+    assert torch.equal(nearest(vectors, centres), wanted[0])
+    torch.testing.assert_close(assign(vectors, centres), wanted)
+    assert max(held) <= max(250, clusters)
+    assert sum(held) == 2 * 90 * clusters
 
 
 def test_few_points_reach_the_least_error_over_all_partitions() -> None:

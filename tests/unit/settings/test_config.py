@@ -193,6 +193,16 @@ def test_a_column_is_named_for_one_thing() -> None:
         load({"datasets": {"shop": log}, "experiment": {"datasets": ["shop"]}}, "my.yaml")
 
 
+def test_no_text_is_told_under_the_name_of_the_title() -> None:
+    """Prompts told both, `prompt.attributes` and the fields of LEMUR the text alone: the title was lost."""
+    items = {"path": "y.csv", "id": "sku", "title": "name", "text": ["brand", "title"]}
+    log = {"source": "columns", "path": "x.csv", "items": items}
+    with pytest.raises(ConfigError, match=r"items\.text: 'title' would be told under one name with the column 'name'"):
+        load({"datasets": {"shop": log}, "experiment": {"datasets": ["shop"]}}, "my.yaml")
+    del items["title"]
+    load({"datasets": {"shop": log}, "experiment": {"datasets": ["shop"]}}, "my.yaml")
+
+
 def test_missing_files_are_told_with_their_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ml-100k").mkdir()
     monkeypatch.setenv("TESSERA_DATA", str(tmp_path))

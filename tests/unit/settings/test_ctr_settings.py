@@ -105,6 +105,10 @@ def test_a_sequential_config_has_no_click_through_runs() -> None:
             {"ctr__models": {"a": {"model": "lemur", "regime": "frozen", "ranker_gradient": False}}},
             "ctr.models.a.ranker_gradient: is of encoders that learn beside the ranker",
         ),
+        (
+            {"ctr__evaluation": {"requests": 0, "candidates": 20}},
+            "ctr.evaluation.candidates: is of requests, and requests: 0 makes none; leave it out",
+        ),
         ({"ctr__content": {"picture": None, "patch": 4}}, "ctr.content.patch: is of pictures, and picture: null"),
         ({"ctr__models": {"a": {"model": "avg"}}}, "ctr.semantic_ids: none of the models reads codes; leave it out"),
         ({"recommend": {"k": 5}}, "recommend: click models do not read it; leave it out"),
@@ -187,6 +191,57 @@ def test_what_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as error:
         load(tiny(**changes), "my.yaml")
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "samples", "text", "said"),
+    [
+        ("sim_hard", {}, ["genre"], "'category' is no attribute of the items of datasets.lifelong (`items.text`)"),
+        ("sim_hard", {}, [], "(`items.text`); models.a needs categories"),
+        ("avg", {"category": "genres"}, ["genre"], "(`items.text`); did you mean 'genre'?"),
+        ("avg", {"distribution": "category"}, ["genre"], "; samples.distribution needs categories"),
+        ("avg", {}, ["genre"], None),
+        ("sim_hard", {"category": "genre"}, ["genre"], None),
+    ],
+)
+def test_categories_of_items_that_have_none(
+    model: str, samples: dict[str, Any], text: list[str], said: str | None
+) -> None:
+    items = {"path": "y.csv", "id": "sku", "text": text}
+    data = {"source": "columns", "path": "x.csv", "timestamp": "t", "items": items}
+    changes = {"ctr__models": {"a": {"model": model}}, "ctr__semantic_ids": None, "ctr__reference": None}
+    config = {**tiny(datasets={"lifelong": data}, **changes), "tables": {}, "semantic_ids": {}}
+    config["ctr"]["samples"] = {"source": "positives", **samples}
+    if said is None:
+        load(config, "my.yaml")
+        return
+    with pytest.raises(ConfigError) as error:
+        load(config, "my.yaml")
+    assert "my.yaml: ctr.samples.category: " in str(error.value)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"fields": ["titel", "brand"]}, ["fields.0: 'titel' is no attribute"]),
+        ({"tokens": {"brnd": 4}}, ["tokens.brnd: 'brnd' is no attribute"]),
+        ({"fields": ["title", "brand"], "tokens": {"title": 4}}, []),
+    ],
+)
+def test_texts_that_lemur_is_to_read_of_items_that_have_none(content: dict[str, Any], told: list[str]) -> None:
+    items = {"path": "y.csv", "id": "sku", "text": ["brand"]}
+    data = {"source": "columns", "path": "x.csv", "timestamp": "t", "items": items}
+    changes = {"ctr__models": {"a": {"model": "lemur"}}, "ctr__semantic_ids": None, "ctr__reference": None}
+    config = {**tiny(datasets={"lifelong": data}, **changes), "tables": {}, "semantic_ids": {}}
+    config["ctr"] |= {"samples": {"source": "positives"}, "content": {"picture": None, **content}}
+    if not told:
+        load(config, "my.yaml")
+        return
+    with pytest.raises(ConfigError) as error:
+        load(config, "my.yaml")
+    for line, beginning in zip(str(error.value).splitlines(), told, strict=True):
+        assert line.startswith(f"my.yaml: ctr.content.{beginning} of the items of datasets.lifelong")
 
 
 def test_cosines_of_no_events_may_stand_where_nobody_asked_for_them() -> None:

@@ -49,6 +49,16 @@ def test_the_good_one_is_good() -> None:
     assert Plan(config).reader("text").model == "mini"  # type: ignore[union-attr]
 
 
+def test_a_start_without_thoughts_needs_the_end_token() -> None:
+    config = changed("tables.first.thoughts", 0)
+    config["tables"]["second"] |= {"learns": "adapters", "policy": "vector"}
+    load(config)
+    config["tables"]["second"]["prompts"] = "by_stage"
+    said = r"second\.start: 'first' has no thoughts \(thoughts: 0\), and prompts: by_stage embeds items without an end"
+    with pytest.raises(ConfigError, match=said):
+        load(config)
+
+
 def test_teachers_are_trained_but_not_judged() -> None:
     config = load(GOOD)
     assert not any(run.system == "id" for run in Plan(config).runs)
@@ -74,6 +84,21 @@ WRONG = [
         "tables.first",
         {"recipe": "lrcl", "model": "mini", "two_pass": True},
         "tables.first.two_pass: True is a published habit of decoders, and 'mini' is an encoder",
+    ),
+    (
+        "tables.first",
+        {"recipe": "lrcl", "model": "mini", "thoughts": 0, "pooling": "balanced"},
+        "tables.first.pooling: 'balanced' weighs what stands behind a text, where 'mini', an encoder, reads nothing",
+    ),
+    (
+        "tables.text",
+        {"recipe": "moca", "model": "small", "continual": {"mask_text": 0.0}},
+        "tables.text.continual: of shown: text nothing is given back (mask_text, mask_picture, picture_weight); leave",
+    ),
+    (
+        "tables.text",
+        {"recipe": "moca", "model": "small", "shown": "image", "continual": {"mask_picture": 0.0}},
+        "tables.text.continual: of shown: image nothing is given back",
     ),
     ("tables.first.training", {"batch": 9, "processes": 2}, "9 does not divide among 2 processes"),
     ("tables.first.drop", 1.0, "tables.first.drop"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,3 +84,155 @@ def test_what_would_do_nothing_is_refused(system: dict[str, Any], told: list[str
 )
 def test_what_is_read_is_taken(system: dict[str, Any]) -> None:
     load(config(system), "mine.yaml")
+
+
+def table(**keys: Any) -> dict[str, Any]:
+    return config({"items": {"table": "mine"}}) | {"tables": TABLES | {"lrcl": LRCL, "mine": {"model": "small"} | keys}}
+
+
+def codes(**keys: Any) -> dict[str, Any]:
+    mine = {"tables": "text"} | keys
+    return config({"items": {"semantic_ids": "mine"}}) | {"semantic_ids": {"mine": mine}}
+
+
+LRCL = {"recipe": "lrcl", "model": "small"}
+CRRL = {"recipe": "crrl", "start": "lrcl", "model": None}
+MOCA, BOTH = {"recipe": "moca"}, {"recipe": "moca", "shown": "both"}
+VIEWS = {"quantizer": "mm_rq_vae", "tables": ["text", "image"]}
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (codes(quantizer="rq_vae", gumbel_temperature=0.5), ["gumbel_temperature: is of estimator gumbel"]),
+        (codes(quantizer="rq_vae", estimator="rotation", ema_decay=0.9), ["ema_decay: is of codebook ema"]),
+        (
+            codes(quantizer="rq_vae", commitment=0.0, residual_gradient="straight_through"),
+            ["residual_gradient: says how far commitments reach"],
+        ),
+        (codes(quantizer="mm_rq_vae", align_weight=0.1), ["align_weight: is of several tables"]),
+        (codes(**VIEWS, align="none", align_weight=0.1), ["align_weight: is of an alignment, and align: none"]),
+        (codes(**VIEWS, align_weight=0.0, align="mmd"), ["align: is of an alignment, whose align_weight is 0"]),
+        (
+            codes(**VIEWS, align="mmd", align_direction="first", align_temperature=0.5),
+            ["align_direction: is of align: infonce", "align_temperature: is of align: infonce"],
+        ),
+        (codes(**VIEWS, rec=0.0, mse=2.0), ["mse: is of reconstructions, whose weight rec is 0"]),
+        (
+            table(recipe="lrcl", thoughts=0, last_tokens=8, positions="padded", two_pass=True),
+            ["last_tokens: is of thoughts", "positions: is of thoughts", "two_pass: is of thoughts"],
+        ),
+        (
+            table(recipe="scft", loss={"target_temperature": "multiply"}),
+            ["loss.target_temperature: is of soft targets, and targets: identity has none"],
+        ),
+        (
+            table(**CRRL, log_probability="unshifted", reference="live"),
+            ["log_probability: is of policy token", "reference: is what the policy diverges from, and kl is 0"],
+        ),
+        (
+            table(**MOCA, max_pixels=4096, continual={"mask_picture": 0.2}),
+            ["max_pixels: is of pictures", "continual.mask_picture: is of pictures, and shown: text reads none"],
+        ),
+        (
+            table(**MOCA, shown="image", max_tokens=32, continual={"mask_text": 0.2}),
+            ["max_tokens: is of texts", "continual.mask_text: is of texts, and shown: image reads none"],
+        ),
+        (
+            table(**BOTH, continual={"mask_picture": 0.0, "picture_weight": 0.5}),
+            ["continual.picture_weight: is of pictures that are given back, and mask_picture: 0 gives none"],
+        ),
+        (
+            table(**BOTH, continual={"mask_picture": 0.2, "picture_weight": 0.0}),
+            ["continual.mask_picture: is of pictures that are given back, whose picture_weight is 0"],
+        ),
+        (table(**MOCA, pairs={"views": 1, "together": 0, "window": 3}), ["pairs.window: is of items of one history"]),
+    ],
+)  # fmt: skip
+def test_what_codes_and_tables_would_not_read_is_refused(made: dict[str, Any], told: list[str]) -> None:
+    section = "semantic_ids" if "semantic_ids" in made else "tables"
+    with pytest.raises(ConfigError) as refused:
+        load(made, "mine.yaml")
+    lines = str(refused.value).splitlines()
+    assert len(lines) == len(told)
+    for line, beginning in zip(lines, told, strict=True):
+        assert line.startswith(f"mine.yaml: {section}.mine.{beginning}")
+        assert line.endswith("; leave it out")
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"attempts": 2, "max_new_tokens": 64}, ["attempts: is of a writer", "max_new_tokens: is of a writer"]),
+        ({"choose": "random", "clusters": 4}, ["clusters: is of choose: clusters, and random has none"]),
+        ({"choose": "random", "seed": 4}, []),
+        ({"writer": "small", "attempts": 2}, []),
+    ],
+)
+def test_interests_without_a_writer_or_clusters(keys: dict[str, Any], told: list[str]) -> None:
+    made = config({"recommender": "eimf", "interests": "mine"})
+    made["tables"] = TABLES | {"mine": {"recipe": "interests", "model": "small"} | keys}
+    del made["experiment"]["backbones"]
+    if not told:
+        load(made, "mine.yaml")
+        return
+    with pytest.raises(ConfigError) as refused:
+        load(made, "mine.yaml")
+    for line, beginning in zip(str(refused.value).splitlines(), told, strict=True):
+        assert line.startswith(f"mine.yaml: tables.mine.{beginning}")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        codes(quantizer="rq_vae", estimator="gumbel", gumbel_temperature=0.5, commitment=0.0),
+        codes(quantizer="rq_vae", codebook="ema", ema_decay=0.9, residual_gradient="straight_through"),
+        codes(**VIEWS, align_temperature=0.5, align_direction="first"),
+        codes(**VIEWS, align="mmd", align_weight=0.1),
+        # what the preset says is nobody's slip
+        codes(**VIEWS, preset="official", align="mmd"),
+        codes(**VIEWS, preset="official", align="none", rec=0.0),
+        codes(quantizer="mm_rq_vae", preset="official"),
+        table(recipe="lrcl", preset="official", thoughts=0),
+        table(recipe="scft", preset="official", loss={"targets": "identity"}),
+        table(recipe="scft", loss={"targets": "detached", "target_temperature": "multiply"}),
+        table(**CRRL, policy="token", log_probability="unshifted", kl=0.1, reference="live"),
+        table(**CRRL, preset="official", policy="gaussian"),
+        table(**MOCA, continual={"steps": 0}, training={"steps": 0}),
+        table(**BOTH, max_pixels=4096, continual={"mask_picture": 0.2, "picture_weight": 0.3, "mask_text": 0.1}),
+    ],
+)
+def test_what_codes_and_tables_read_is_taken(made: dict[str, Any]) -> None:
+    load(made, "mine.yaml")
+
+
+@pytest.mark.parametrize("reader", ["items", "clicks"])
+def test_code_vectors_that_codebooks_give_take_no_width_and_given_codes_no_start(reader: str, tmp_path: Path) -> None:
+    (tmp_path / "codes.json").write_text('{"b1": [1, 2]}')
+    given = {"quantizer": "given", "path": str(tmp_path / "codes.json")}
+    kmeans = {"quantizer": "rq_kmeans", "tables": "text"}
+
+    def read(ids: dict[str, Any], **keys: Any) -> list[str]:
+        made = config({"items": {"semantic_ids": "mine"} | keys}) | {"semantic_ids": {"mine": ids}}
+        if reader == "clicks":
+            model = {"model": "avg", "read_codes": True} | keys
+            made |= {"task": "ctr", "ctr": {"semantic_ids": "mine", "models": {"mine": model}}}
+            made["ctr"]["samples"] = {"source": "positives"}
+            del made["systems"]
+            made["experiment"] = {"datasets": ["shop"], "seeds": [1]}
+        try:
+            load(made, "mine.yaml")
+        except ConfigError as error:
+            return str(error).splitlines()
+        return []
+
+    place = {"items": "systems.mine.items", "clicks": "ctr.models.mine"}[reader]
+    assert read(kmeans) == read(given) == read(given, code_dim=8) == read(kmeans, start="random") == []
+    assert read(kmeans, code_dim=8) == [
+        f"mine.yaml: {place}.code_dim: the codebooks of these codes say how wide their vectors are; leave it out"
+    ]
+    assert read(given, start="codebooks") == [
+        f"mine.yaml: {place}.start: given codes have no codebooks: their vectors start at random; leave it out"
+    ]
+    # click models alone give vectors that start at random a width of their own
+    assert bool(read(kmeans, start="random", code_dim=8)) == (reader == "items")

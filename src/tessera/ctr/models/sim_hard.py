@@ -15,7 +15,16 @@ class Model(TwoStage):
     """SIM, hard search. A target without a category finds nothing."""
 
     def __init__(self, settings: SIMHardSettings, catalogue: Catalogue) -> None:
+        """
+        Raises:
+            ValueError: no item has a category.
+        """
         super().__init__(settings, catalogue)
+        if not catalogue.n_categories:
+            raise ValueError(
+                "SIM's hard search finds events of the target's category, and no item has one: name an attribute of "
+                "the items in ctr.samples.category"
+            )
         self.register_buffer("_category", catalogue.categories, persistent=False)
 
     def retrieve(self, batch: Batch, histories: Tensor, valid: Tensor) -> Selected:

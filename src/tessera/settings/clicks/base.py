@@ -23,6 +23,8 @@ class ClickModel(Kind):
     """Whether it attends to all events that it reads."""
     retrieves: ClassVar[bool] = False
     """Whether it retrieves a few events, which can be compared with attention to all."""
+    BY_CATEGORY: ClassVar[bool] = False
+    """Whether it finds events by the category of their item, and none without."""
     READS_CONTENT: ClassVar[bool] = False
     """Whether it reads texts and pictures of items."""
     seeds: Annotated[Seeds | None, ASIDE] = None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from tessera.settings.base import Width
 from tessera.settings.items.base import ItemSettings
-from tessera.settings.references import CodesName, TableName
+from tessera.settings.references import CodesName, TableName, unread_of_vectors
+
+if TYPE_CHECKING:
+    from tessera.settings.config import Config
 
 
 class SemanticIdItems(ItemSettings):
@@ -33,3 +37,8 @@ class SemanticIdItems(ItemSettings):
     """Dropout inside the adapter."""
     id_residual: bool = False
     """Add a trainable ID vector."""
+
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Also keys that these codes leave without a say."""
+        yield from super().problems(config)
+        yield from unread_of_vectors(config.semantic_ids[self.semantic_ids], True, self)

@@ -26,6 +26,8 @@ class QuantizerSettings(Kind):
 
     READS_OF_DATASET: ClassVar[dict[str, str]] = {}
     """Files of the dataset that the codes come from, by the name of the input."""
+    CODEBOOKS: ClassVar[bool | None] = None
+    """Whether vectors stand behind the codes; None of a kind that does not say."""
 
     quantizer: str
     """What makes the codes."""
@@ -40,6 +42,7 @@ class QuantizerSettings(Kind):
 class Codes(QuantizerSettings):
     """What every quantiser may say."""
 
+    CODEBOOKS: ClassVar[bool | None] = True
     tables: Annotated[list[TableName], _ONE_OR_MORE] = Field(min_length=1)
     """Names under `tables`; one name may stand alone. Several are laid side by side, each scaled to the same size."""
     levels: int = Field(3, ge=1, le=1000)
@@ -66,6 +69,7 @@ class Codes(QuantizerSettings):
 
     def problems(self, config: Any) -> Iterator[tuple[str, str]]:
         """Tables that stand twice, and sizes that are not one for each level."""
+        yield from super().problems(config)
         if len(set(self.tables)) < len(self.tables):
             yield "tables", f"names something twice: {self.tables}"
         if len(self.sizes) != self.levels or min(self.sizes) < 2 or max(self.sizes) > MOST_CODES:

@@ -11,6 +11,7 @@ class GivenCodes(QuantizerSettings):
     """Codes that exist already: JSON of raw id to a list of codes, as `<a_12>` or numbers (LETTER, MiniOneRec)."""
 
     IMPLEMENTATION: ClassVar[str] = "tessera.quantization.given"
+    CODEBOOKS: ClassVar[bool | None] = False
     quantizer: Literal["given"] = "given"
     path: str
     """The file, looked up like data files."""

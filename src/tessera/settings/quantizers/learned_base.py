@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from pydantic import Field
@@ -58,6 +58,16 @@ class LearnedCodes(Codes):
     """A code that nothing chose for so many steps moves onto a random residual; 0 leaves it dead."""
     training: QuantizerSteps = Field(default_factory=QuantizerSteps)
     """The training loop."""
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of choices that are not drawn, averages that are not kept, and a commitment that weighs nothing."""
+        yield from super().unread()
+        if self.estimator != "gumbel":
+            yield f"is of estimator gumbel, and {self.estimator} draws no codes", ("gumbel_temperature",)
+            if not self.commitment:
+                yield "says how far commitments reach, and commitment is 0", ("residual_gradient",)
+        if self.codebook != "ema":
+            yield "is of codebook ema, and loss keeps no moving averages", ("ema_decay",)
 
     def problems(self, config: Any) -> Iterator[tuple[str, str]]:
         """What is wrong with tables and sizes, and a seed of a k-means that is none."""

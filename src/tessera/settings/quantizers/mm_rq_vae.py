@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -38,6 +39,21 @@ class MMRQVAE(PresetSettings, LearnedCodes):
     """Weight of the alignment."""
     align_temperature: float = Field(0.1, gt=0)
     """Temperature of InfoNCE."""
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of an alignment, or of reconstructions, that there are none of."""
+        yield from super().unread()
+        of_infonce = ("align_direction", "align_temperature")
+        if len(self.tables) == 1:
+            yield "is of several tables, and tables names one", ("align", "align_weight", *of_infonce)
+        elif self.align == "none":
+            yield "is of an alignment, and align: none has none", ("align_weight", *of_infonce)
+        elif not self.align_weight:
+            yield "is of an alignment, whose align_weight is 0", ("align", *of_infonce)
+        elif self.align == "mmd":
+            yield "is of align: infonce, and mmd compares clouds", of_infonce
+        if not self.rec:
+            yield "is of reconstructions, whose weight rec is 0", ("mmd", "mse")
 
     def offers(self) -> frozenset[Need]:
         """Codes of their own for every table; those of one table are a sequence too."""

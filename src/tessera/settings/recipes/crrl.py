@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -40,6 +40,10 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
     NO_THOUGHTS: ClassVar[str] = (
         "so there is nothing to make likelier; adapters can learn without: learns: adapters, with policy: vector or "
         "objective: contrastive"
+    )
+    NO_END: ClassVar[str] = (
+        "and prompts: by_stage embeds items without an end token, so that nothing would stand behind a text; take "
+        "prompts: one"
     )
     recipe: Literal["crrl"] = "crrl"
     start: ReasoningTableName | None = None
@@ -139,8 +143,17 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
         """Of the contrastive objective; None standardizes similarities."""
         return self.temperature or (None if self.learns == "thought" else 0.1)
 
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of tokens that are not made likelier, and of a divergence that weighs nothing."""
+        yield from super().unread()
+        if self.policy != "token":
+            yield f"is of policy token, and {self.policy} asks for no token's likelihood", ("log_probability",)
+        if not self.kl:
+            yield "is what the policy diverges from, and kl is 0", ("reference",)
+
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """A start without thoughts, where thoughts are needed; published habits that an encoder cannot have."""
+        yield from super().problems(config)
         start = config.tables.get(self.start or "")
         model = config.models.get(self.model or (start.model if isinstance(start, LRCLTable) else ""))
         if model is not None and DECODER not in model.offers():
@@ -149,6 +162,8 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
                     yield key, f"{getattr(self, key)!r} is a published habit of decoders, and its model is an encoder"
         if isinstance(start, LRCLTable) and start.thoughts == 0 and self.needs_thoughts:
             yield "start", f"{self.start!r} has no thoughts (thoughts: 0), {self.NO_THOUGHTS}"
+        elif isinstance(start, LRCLTable) and start.thoughts == 0 and self.prompts == "by_stage":
+            yield "start", f"{self.start!r} has no thoughts (thoughts: 0), {self.NO_END}"
 
     def reader(self, config: Config) -> ByModel | None:
         """What the table reads that it starts from; where it starts from none, that of a table like it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -46,6 +47,14 @@ class InterestsTable(ReadText, Finish, RecipeSettings):
     """Times that a writer is asked, each time told what was wrong; then the user is dropped, and counted."""
     max_new_tokens: int = Field(512, ge=16)
     """Longest answer of a writer in tokens."""
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of a writer, or of clusters, that there are none of."""
+        yield from super().unread()
+        if self.writer is None:
+            yield "is of a writer, and there is none: attributes and words are counted", ("attempts", "max_new_tokens")
+        if self.choose == "random":
+            yield "is of choose: clusters, and random has none", ("clusters",)
 
     def modalities(self, config: Config) -> frozenset[str]:
         """None that an item could lose: rows are of users."""

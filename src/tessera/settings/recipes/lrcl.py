@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tessera.settings.recipes.contrastive_base import ContrastiveTable, SoftContrastive
+from tessera.settings.recipes.contrastive_base import ContrastiveTable
 from tessera.settings.references import DECODER, REASONING, ModelName, Need
 from tessera.settings.training import Steps
 
@@ -45,17 +45,30 @@ class LRCLTable(ContrastiveTable):
     """Let gradients flow through the making of the thought (the paper stops them)."""
     prompts: Literal["one", "by_stage"] = "one"
     """One prompt for all stages, or a format of its own for each, as published."""
-    loss: SoftContrastive = Field(default_factory=SoftContrastive)
-    """The contrastive loss."""
     training: Steps = Field(default_factory=lambda: Steps(steps=2000, batch=512))
     """The training loop."""
 
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of thoughts that there are none of."""
+        yield from super().unread()
+        if not self.thoughts:
+            of_thoughts = ("last_tokens", "rope", "positions", "two_pass", "through_first_pass")
+            yield "is of thoughts, and thoughts: 0 makes none", of_thoughts
+
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """Published habits are those of decoders."""
+        """Published habits are those of decoders; an encoder without thoughts reads nothing behind a text."""
+        yield from super().problems(config)
         model = config.models.get(self.model)
-        if model is not None and DECODER not in model.offers():
-            for key in self.habits():
-                yield key, f"{getattr(self, key)!r} is a published habit of decoders, and {self.model!r} is an encoder"
+        if model is None or DECODER in model.offers():
+            return
+        for key in self.habits():
+            yield key, f"{getattr(self, key)!r} is a published habit of decoders, and {self.model!r} is an encoder"
+        if self.pooling == "balanced" and not self.thoughts:
+            yield (
+                "pooling",
+                f"'balanced' weighs what stands behind a text, where {self.model!r}, an encoder, reads nothing under "
+                "thoughts: 0; take mean",
+            )
 
     def offers(self) -> frozenset[Need]:
         """Also a model that stage II goes on from; whether it needs thoughts, stage II says."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -16,6 +16,9 @@ from tessera.settings.training import OptimizerSettings, Steps
 
 if TYPE_CHECKING:
     from tessera.settings.config import Config
+
+OF_PICTURES = ("mask_picture", "picture_weight", "picture_targets")
+"""Keys of the first phase that say how pictures are given back."""
 
 
 class Continual(OptimizerSettings):
@@ -42,6 +45,14 @@ class Continual(OptimizerSettings):
     gradient_clip: float | None = Field(5.0, gt=0)
     """Largest gradient norm; null does not clip."""
 
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of pictures that are not given back."""
+        yield from super().unread()
+        if not self.mask_picture:
+            yield "is of pictures that are given back, and mask_picture: 0 gives none", OF_PICTURES[1:]
+        elif not self.picture_weight:
+            yield "is of pictures that are given back, whose picture_weight is 0", ("mask_picture", "picture_targets")
+
 
 class PairTasks(Settings):
     """Which pairs the second phase brings together; every step has pairs of one kind alone."""
@@ -58,6 +69,12 @@ class PairTasks(Settings):
         if self.views + self.together == 0:
             raise ValueError("views and together are both 0: no pair is left; leave the phase out with training.steps")
         return self
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of items of one history, where there are no pairs of them."""
+        yield from super().unread()
+        if not self.together:
+            yield "is of items of one history, and together is 0", ("window",)
 
 
 class MoCaTable(ReadText, Sharded, Finish, RecipeSettings):
@@ -120,8 +137,28 @@ class MoCaTable(ReadText, Sharded, Finish, RecipeSettings):
             raise ValueError("hard_negatives: are of the pairs of items, and pairs.together is 0")
         return self
 
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of pictures or texts that are not shown."""
+        yield from super().unread()
+        if self.shown == "text":
+            within = (f"continual.{key}" for key in OF_PICTURES)
+            yield "is of pictures, and shown: text reads none", ("max_pixels", *within)
+        elif self.shown == "image":
+            yield "is of texts, and shown: image reads none", ("max_tokens", "continual.mask_text")
+
+    def says(self, key: str) -> bool:
+        """Also of a key within the first phase."""
+        first, _, within = key.partition(".")
+        return super().says(first) and (not within or self.continual.says(within))
+
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """What the model must be able to do."""
+        """What the model must be able to do, and a first phase that gives nothing back."""
+        yield from super().problems(config)
+        first = self.continual
+        texts = self.shown != "image" and first.mask_text
+        if first.steps and not (texts or (self.shown != "text" and first.mask_picture and first.picture_weight)):
+            gives = f"of shown: {self.shown} nothing is given back (mask_text, mask_picture, picture_weight)"
+            yield "continual", f"{gives}; leave the phase out with steps: 0"
         model = config.models.get(self.model)
         if model is None:
             return

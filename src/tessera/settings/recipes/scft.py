@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tessera.settings.recipes.contrastive_base import ContrastiveTable, SoftContrastive
+from tessera.settings.recipes.contrastive_base import ContrastiveTable
 from tessera.settings.training import Steps
 
 
@@ -24,7 +24,5 @@ class SCFTTable(ContrastiveTable):
     """Mean over all tokens, or the last one."""
     pca: int | None = Field(1536, ge=1)
     """Keep so many principal components (all, where there are fewer); null keeps all."""
-    loss: SoftContrastive = Field(default_factory=SoftContrastive)
-    """The contrastive loss."""
     training: Steps = Field(default_factory=lambda: Steps(steps=4000, batch=256))
     """The training loop."""

@@ -184,6 +184,13 @@ class ItemsFile(Settings):
     encoding: Encoding = None
     """Encoding of a text file, as Python names it; null tells it from the file (UTF-8, UTF-16, Latin-1)."""
 
+    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Also a column that would be told under the name of the title: some readers take one of the two."""
+        yield from super().problems(config)
+        if self.title is not None and "title" in self.text:
+            also = f"would be told under one name with the column {self.title!r}, which `title` names"
+            yield "text", f"'title' {also}; leave it out, or rename it in the file"
+
 
 class FileSource(DatasetSettings):
     """A source that reads files."""
