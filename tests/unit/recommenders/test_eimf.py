@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,33 @@ def test_items_that_nobody_met_may_be_left_out_of_the_loss(loss_over: str, input
     assert not model.items.weight.grad[cold].any()
     total, _ = loss_of_prefixes(model, loss_over, cold)
     assert float(loss.value.detach()) == pytest.approx(total, rel=1e-4)
+
+
+def test_what_is_written_moves_no_item_that_is_left_out(data: Path, inputs: RunInputs) -> None:
+    """The next item of a typical user is predicted among the others, as if there were no more."""
+    cold = [1, ITEMS]
+    histories = training_histories(load_dataset(data))
+    histories = replace(histories, items=np.where(np.isin(histories.items, cold), 2, histories.items))
+    popularity = np.bincount(histories.items, minlength=ITEMS + 1)
+    run = run_of(matching=None).model_copy(update={"loss": CrossEntropy(cold_items="left_out")})
+    seed_step(1)
+    model = EIMF.build(run, inputs, popularity).eval()
+    model.program(run, histories, None)
+    losses = model.losses(Histories.of(HISTORIES.clip(2, ITEMS - 1)), START)
+    value = losses["semantic"].value
+    assert isinstance(value, Tensor)
+    value.backward()
+    assert model.items.weight.grad is not None
+    assert not model.items.weight.grad[cold].any()
+
+    semantic, catalogue = model.semantic, model.catalogue()
+    assert semantic is not None
+    met = semantic.draw(START, CPU)
+    assert met.histories.targets is not None
+    only = torch.cat([catalogue.scored[:1], catalogue.scored[2:ITEMS]])  # the padding, and all that are met
+    placed = met._replace(histories=replace(met.histories, targets=met.histories.targets - 1))
+    expected = semantic.losses(placed, model.users(met.histories, catalogue), only)["semantic"].value
+    torch.testing.assert_close(value, expected)
 
 
 @pytest.mark.parametrize("said", ["left_out", "negatives"])
