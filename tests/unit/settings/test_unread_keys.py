@@ -12,8 +12,10 @@ from tessera.settings.config import load
 TABLES = {
     "text": {"recipe": "text", "model": "small"},
     "image": {"recipe": "hidden", "model": "small", "source": "image"},
+    "written": {"recipe": "interests", "model": "small"},
 }
 FINDREC, PAD = {"recommender": "findrec", "text": "text"}, {"recommender": "pad", "table": "text"}
+EIMF: dict[str, Any] = {"recommender": "eimf"}
 CIDER = {"recommender": "cider", "items": {"table": "text"}}
 
 
@@ -49,6 +51,14 @@ def views(**keys: Any) -> dict[str, Any]:
         ),
         (PAD | {"align": {"temperature": 0.2}}, ["align.temperature: is of kernel infonce, and gaussian_multi has"]),
         (PAD | {"align": {"kernel": "none", "weight": 0.2}}, ["align.weight: is of an alignment"]),
+        (EIMF | {"iterations": 5}, ["iterations: is of network capsules, and the network is attention"]),
+        (
+            EIMF | {"prediction": {"weight": 0.2}, "typical": 8, "matching": None},
+            [
+                "prediction: is of written interests, and interests names no table",
+                "typical: is of written interests, and interests names no table",
+            ],
+        ),
         (
             views(text="text", alignment={"weight": 0.2}, heads=4),
             [
@@ -77,9 +87,31 @@ def test_what_would_do_nothing_is_refused(system: dict[str, Any], told: list[str
         FINDREC | {"alignment": {"estimator": "mmd"}},
         PAD | {"align": {"kernel": "infonce", "temperature": 0.2}},
         PAD | {"align": {"kernel": "none"}, "preset": "official"},
+        EIMF | {"network": "capsules", "iterations": 5},
+        EIMF | {"interests": "written", "typical": 8},
+        # a row of keys that another varies: what it says is plain
+        EIMF | {"iterations": 5, "network": "attention", "prediction": {"weight": 0.2}, "interests": None},
+        EIMF | {"prediction": None},
         views(text="text"),
         views(text="text", image="image", alignment={"weight": 0.2}),
     ],
 )
 def test_what_is_read_is_taken(system: dict[str, Any]) -> None:
     load(config(system), "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        ({"iterations": [2, 5]}, "space.systems.mine.iterations: 2: iterations: is of network capsules"),
+        ({"iterations": [2, 5], "network": ["attention", "capsules"]}, ""),
+    ],
+)
+def test_a_search_holds_what_some_trial_reads(space: dict[str, Any], told: str) -> None:
+    searched = {"trials": 4, "space": {f"systems.mine.{key}": {"choices": values} for key, values in space.items()}}
+    if not told:
+        load(config(EIMF) | {"search": searched}, "mine.yaml")
+        return
+    with pytest.raises(ConfigError) as refused:
+        load(config(EIMF) | {"search": searched}, "mine.yaml")
+    assert str(refused.value).startswith(f"mine.yaml: search.{told}")
