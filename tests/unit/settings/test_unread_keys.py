@@ -16,6 +16,7 @@ TABLES = {
 }
 FINDREC, PAD = {"recommender": "findrec", "text": "text"}, {"recommender": "pad", "table": "text"}
 EIMF: dict[str, Any] = {"recommender": "eimf"}
+TPAD = {"recommender": "tpad", "text": "text"}
 CIDER = {"recommender": "cider", "items": {"table": "text"}}
 
 
@@ -51,6 +52,13 @@ def views(**keys: Any) -> dict[str, Any]:
         ),
         (PAD | {"align": {"temperature": 0.2}}, ["align.temperature: is of kernel infonce, and gaussian_multi has"]),
         (PAD | {"align": {"kernel": "none", "weight": 0.2}}, ["align.weight: is of an alignment"]),
+        (
+            TPAD | {"disentangling": {"lower": 0.0, "temperature": 0.2, "upper": 0.0, "estimator": {"hidden": 8}}},
+            [
+                "disentangling.temperature: is of the lower bound, whose weight is 0",
+                "disentangling.estimator: is of the upper bounds, whose weight is 0",
+            ],
+        ),
         (EIMF | {"iterations": 5}, ["iterations: is of network capsules, and the network is attention"]),
         (
             EIMF | {"prediction": {"weight": 0.2}, "typical": 8, "matching": None},
@@ -87,6 +95,7 @@ def test_what_would_do_nothing_is_refused(system: dict[str, Any], told: list[str
         FINDREC | {"alignment": {"estimator": "mmd"}},
         PAD | {"align": {"kernel": "infonce", "temperature": 0.2}},
         PAD | {"align": {"kernel": "none"}, "preset": "official"},
+        TPAD | {"disentangling": {"temperature": 0.2, "upper": 0.0}},
         EIMF | {"network": "capsules", "iterations": 5},
         EIMF | {"interests": "written", "typical": 8},
         # a row of keys that another varies: what it says is plain
