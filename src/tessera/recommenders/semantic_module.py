@@ -136,6 +136,7 @@ def match(vectors: Tensor, mapped: Tensor, present: Tensor) -> Matches:
         present: (n, most) bool.
     """
     cosines = (F.normalize(vectors.detach(), dim=2) @ F.normalize(mapped.detach(), dim=2).transpose(1, 2)).float()
+    cosines = cosines.nan_to_num()  # of weights that are no numbers: the loss of any pairs tells of them
     known = present.cpu().numpy()
     rows: list[tuple[int, int, int]] = []
     for user, own in enumerate(cosines.cpu().numpy()):

@@ -280,6 +280,12 @@ def test_matches_are_the_best_of_all_that_there_are(number: int, most: int) -> N
         assert set(pairs.written[mine].tolist()) <= set(range(known))
 
 
+def test_vectors_that_are_no_numbers_make_a_loss_that_is_none() -> None:
+    """The engine tells what to do, and a search takes the trial for one that failed."""
+    vectors, written = torch.full((2, 3, 5), torch.nan), torch.randn(2, 2, 5)
+    assert alignment_loss(vectors, written, torch.ones(2, 2, dtype=torch.bool), 0.2).isnan()
+
+
 def test_the_alignment_is_the_contrast_with_what_others_like() -> None:
     torch.manual_seed(0)
     vectors, written = torch.randn(4, 3, 5), torch.randn(4, 2, 5)
