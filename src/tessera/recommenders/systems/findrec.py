@@ -252,7 +252,7 @@ class FindRec(VectorRecommender):
             available[:, None].expand(-1, heads, -1).flatten(0, 1),
             of_ids[:, None].expand(-1, heads, -1).flatten(0, 1),
         )
-        merged = self.merge(mixed.vectors.view(of_ids.shape[0], -1))
+        merged = self.merge(mixed.vectors.view(of_ids.shape[0], heads * of_ids.shape[1]))
         states: Tensor = self.norm(self.fuse(torch.cat([of_ids, merged], 1)))
         return states, mixed.gates
 
