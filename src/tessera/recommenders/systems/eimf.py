@@ -114,8 +114,8 @@ class EIMF(EncodedItems):
 
     def _best(self, states: Tensor, vectors: Tensor, chosen: Tensor) -> Tensor:
         """The loss of the best of a user's vectors, over the items that the run's loss is over."""
-        over, places = self._over(vectors, chosen)
-        return best_of_several(states, over[1:], places - 1)
+        over, rows = self._over(vectors, chosen)
+        return best_of_several(states, over[1:], rows - 1)
 
     def _over(self, vectors: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors of the items that the run's loss is over, the padding first, and where the chosen ones stand there.
@@ -134,8 +134,8 @@ class EIMF(EncodedItems):
         met = semantic.draw(at, vectors.device)
         histories = met.histories
         assert histories.targets is not None
-        over, places = self._over(vectors, histories.targets)
-        asked = met._replace(histories=replace(histories, targets=places))
+        over, rows = self._over(vectors, histories.targets)
+        asked = met._replace(histories=replace(histories, targets=rows))
         return semantic.losses(asked, self._last(histories.items, histories.lengths, vectors), over)
 
     # ------------------------------------------------------------ scores
