@@ -39,6 +39,11 @@ class WithGradients(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        if torch.is_grad_enabled():  # by `create_graph`; what is saved has no graph
+            raise RuntimeError(
+                "the cross-entropy over the catalogue can be differentiated once: its gradient is made on the way; a "
+                "loss that uses it gives its gradient by a scale of the scores as GRADIENT_BY_SCALE"
+            )
         grad_states, grad_items = ctx.saved_tensors
         # autograd asks for the dtype of the inputs
         return (grad_states * gradient).to(grad_states.dtype), (grad_items * gradient).to(grad_states.dtype), None, None

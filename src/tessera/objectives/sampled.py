@@ -33,7 +33,8 @@ def gbce_beta(negatives: int, items: int, calibration: float) -> float:
 
 
 def gbce(positive: Tensor, negative: Tensor, beta: float, collision: Tensor | None = None) -> Tensor:
-    """Generalised BCE: -(beta log sigmoid(s+) + sum log(1 - sigmoid(s-))) (Petrov and Macdonald 2023, eq. 10).
+    """Generalised BCE: -(beta log sigmoid(s+) + sum log(1 - sigmoid(s-))), which is (negatives + 1) times eq. 10 of
+    Petrov and Macdonald (RecSys 2023), a mean.
 
     Args:
         positive: (targets,) scores of the targets.

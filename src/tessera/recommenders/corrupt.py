@@ -28,6 +28,7 @@ from tessera.evaluation.drawn_users import of_drawn_users
 from tessera.evaluation.histories import Histories
 from tessera.evaluation.judge import Scorer, rank_cases
 from tessera.recommenders.availability import drawn
+from tessera.recommenders.backbones.base import Backbone
 from tessera.recommenders.evaluate import load_scorer
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.missing import lost_rows
@@ -67,6 +68,9 @@ class HistoryLosses:
         self.max_history, self.reads_times = self.whole.max_history, self.whole.reads_times
         whole: Catalogue = self.whole.prepared
         self.items = len(whole.read)
+        for module in self.whole.model.modules():
+            if isinstance(module, Backbone):
+                module.repeats_after = self.items
         self.catalogue = whole._replace(read=torch.cat([scorer.prepared.read for scorer in scorers]))
         self.bits = 2 ** torch.arange(len(lost), device=whole.read.device)
         self.rates = torch.zeros(len(lost), dtype=torch.float64)

@@ -37,7 +37,7 @@ def watched(backbone: Backbone, maps: Maps | None) -> Iterator[None]:
         def write(_: nn.Module, __: object, projected: Tensor, heads: int = block.heads) -> None:
             assert maps is not None
             query, key, _value = projected.chunk(3, dim=2)
-            split = [x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (query, key)]
+            split = [x.view(*x.shape[:2], heads, x.shape[2] // heads).transpose(1, 2) for x in (query, key)]
             maps.logits.append(split[0] @ split[1].transpose(2, 3) / split[0].shape[-1] ** 0.5)
 
         hooks.append(block.project_in.register_forward_hook(write))

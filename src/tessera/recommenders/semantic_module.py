@@ -91,7 +91,13 @@ class SemanticModule(nn.Module):
         return Met(histories, self.written[chosen].to(device), self.present[chosen].to(device))
 
     def losses(self, met: Met, vectors: Tensor, items: Tensor) -> Losses:
-        """The auxiliary tasks on users with vectors (n, K, dim), over item vectors (items + 1, dim)."""
+        """The auxiliary tasks.
+
+        Args:
+            met: the users; the target of each is a row of `items`.
+            vectors: (n, K, dim) of the users.
+            items: (items + 1, dim) vectors of what the next item is predicted among, the padding first.
+        """
         settings, terms = self.settings, dict[str, Term]()
         mapped = None if self.to_items is None else self.to_items(met.written)
         if settings.matching is not None:
@@ -130,6 +136,7 @@ def match(vectors: Tensor, mapped: Tensor, present: Tensor) -> Matches:
         present: (n, most) bool.
     """
     cosines = (F.normalize(vectors.detach(), dim=2) @ F.normalize(mapped.detach(), dim=2).transpose(1, 2)).float()
+    cosines = cosines.nan_to_num()  # of weights that are no numbers: the loss of any pairs tells of them
     known = present.cpu().numpy()
     rows: list[tuple[int, int, int]] = []
     for user, own in enumerate(cosines.cpu().numpy()):

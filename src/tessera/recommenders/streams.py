@@ -138,7 +138,8 @@ class Exchange(nn.Module):
             among = attention(asking[:, :, number], read[:, :, other], seen | nothing)
             streams[number] = streams[number] + among.masked_fill(nothing, 0)
         together = torch.stack(streams, 2)
-        apart = together.view(*together.shape[:3], self.heads, -1)
+        # sizes in full: a process may have no row, of which none can be told
+        apart = together.view(*together.shape[:3], self.heads, together.shape[3] // self.heads)
         normed: Tensor = self.norm(apart)
         return normed
 

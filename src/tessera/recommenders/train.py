@@ -64,12 +64,12 @@ def needed_epochs(validated: Path) -> dict[str, int]:
 
 
 def as_long_as(program: Sequence[Phase], best: Mapping[str, int]) -> list[Phase]:
-    """A program whose phases of epochs are as long as `needed_epochs` says.
+    """A program whose phases of epochs are as long as `needed_epochs` says; of those that may have none, it need not.
 
     Raises:
         ValueError: it does not say of a phase.
     """
-    epochs = [phase for phase in program if isinstance(phase.until, Epochs)]
+    epochs = [phase for phase in program if isinstance(phase.until, Epochs) and phase.until.most]
     best = {**({epochs[-1].name: best[""]} if epochs else {}), **best}
     if missing := [phase.name for phase in epochs if phase.name not in best]:
         raise ValueError(
@@ -77,7 +77,7 @@ def as_long_as(program: Sequence[Phase], best: Mapping[str, int]) -> list[Phase]
             "train that run again"
         )
     return [
-        replace(phase, until=_ended(phase.until, best[phase.name])) if isinstance(phase.until, Epochs) else phase
+        replace(phase, until=_ended(phase.until, best.get(phase.name, 0))) if isinstance(phase.until, Epochs) else phase
         for phase in program
     ]
 

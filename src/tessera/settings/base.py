@@ -333,13 +333,17 @@ class Settings(BaseModel):
         """Keys that nothing reads beside the others, after the reason."""
         yield from ()
 
+    def said_in_vain(self) -> Iterator[tuple[str, str]]:
+        """Keys that are said and that nothing reads, as (key, why)."""
+        for why, keys in self.unread():
+            yield from ((key, f"{why}; leave it out") for key in keys if self.says(key))
+
     def problems(self, config: Any) -> Iterator[tuple[str, str]]:
         """What a single field cannot know, as (key, what is wrong), given the whole config; no key means all of it.
 
-        Of all settings, keys that are said and that nothing reads.
+        Of all settings, keys that are said in vain.
         """
-        for why, keys in self.unread():
-            yield from ((key, f"{why}; leave it out") for key in keys if self.says(key))
+        yield from self.said_in_vain()
 
     def says(self, key: str) -> bool:
         """Whether the config gives a key, be it the default's value."""

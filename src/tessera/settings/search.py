@@ -142,7 +142,8 @@ class Search(Settings):
                 )
         wrong = False
         for path, dimension in self.space.items():
-            for problem in _path_problems(config, path, dimension.checked()):
+            beside = any(_parent(other) == _parent(path) for other in self.space.keys() - {path})
+            for problem in _path_problems(config, path, dimension.checked(), beside):
                 wrong = True
                 yield f"space.{path}", problem
         if wrong:
@@ -187,7 +188,13 @@ def _section(config: Config, path: str) -> tuple[str, Settings | None, list[str]
     return field, own, keys, ""
 
 
-def _path_problems(config: Config, path: str, values: Sequence[Any]) -> Iterator[str]:
+def _parent(path: str) -> str:
+    """The path of the settings that hold a key."""
+    return path.rpartition(".")[0]
+
+
+def _path_problems(config: Config, path: str, values: Sequence[Any], beside: bool) -> Iterator[str]:
+    """What is wrong with values of a path; `beside` says that keys of the same settings are searched, too."""
     field, settings, keys, wrong = _section(config, path)
     if settings is None or not keys:
         yield wrong or "leads to no key"
@@ -215,10 +222,14 @@ def _path_problems(config: Config, path: str, values: Sequence[Any]) -> Iterator
         if [type(part) for _, part in walk(changed)] != [type(part) for _, part in walk(settings)]:
             yield f"{value!r} is of another kind; make a system of it"
             return
-        misfits = changed.problems(config) if isinstance(changed, Kind) else ()
-        for key, problem in misfits:
-            yield f"{value!r}: {key}: {problem}"
-            return
+        if not isinstance(changed, Kind):
+            continue
+        # what nothing reads beside this value alone may be read beside others of the space
+        in_vain = {*changed.said_in_vain()} if beside else set()
+        for key, problem in changed.problems(config):
+            if (key, problem) not in in_vain:
+                yield f"{value!r}: {key}: {problem}"
+                return
 
 
 def searchable(system: SystemSettings) -> bool:

@@ -104,3 +104,11 @@ def test_hopeless_targets_of_some_chunks_alone(rows):
     loss = cross_entropy(states, vectors, targets, rows)
     plain = F.cross_entropy(states.double() @ vectors.double().T, targets, reduction="sum")
     assert loss.item() == pytest.approx(plain.item(), rel=1e-6)
+
+
+def test_a_second_derivative_is_refused():
+    """It would be wrong, without a word: what the forward pass has saved has no graph."""
+    states, items, targets = _case()
+    scale = torch.ones((), dtype=states.dtype, requires_grad=True)
+    with pytest.raises(RuntimeError, match="can be differentiated once"):
+        torch.autograd.grad(cross_entropy(states * scale, items, targets), scale, create_graph=True)

@@ -162,6 +162,7 @@ ALLOWED = {
     ("settings/config.py", "sasrec"): "what an experiment runs under where it names nothing",
     ("settings/references.py", "sasrec"): "what a referred run is trained under where nothing is named",
     ("settings/systems/pad.py", "bce"): "the loss of its preset",
+    ("settings/systems/eimf.py", "interests"): "its own key of that name",
     ("settings/items/base.py", "semantic_ids"): "short forms of items",
     ("settings/items/base.py", "table"): "short forms of items",
     ("embedding/interest_writers.py", "interests"): "a key of what a language model answers",

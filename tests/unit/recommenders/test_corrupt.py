@@ -69,7 +69,7 @@ def config(systems: dict[str, Any], **more: Any) -> dict[str, Any]:
     shape: dict[str, Any] = {"dim": 16, "max_length": 12, "dropout": 0.1}
     return {
         "datasets": {"x": {"source": "bazaar"}},
-        "backbones": dict.fromkeys(("sasrec", "gru4rec", "bert4rec", "mamba", "hstu"), shape),
+        "backbones": dict.fromkeys(("sasrec", "gru4rec", "bert4rec", "mamba", "hstu", "srgnn"), shape),
         "tables": {
             "pictures": {"recipe": "vectors", "path": "p.npy", "made_from": ["image"]},
             "texts": {"recipe": "vectors", "path": "t.npy", "made_from": ["text"]},
@@ -94,6 +94,7 @@ SYSTEMS: dict[str, tuple[dict[str, Any], str]] = {
     "gru": ({"items": {"table": "pictures"}}, "gru4rec"),
     "bert": ({"items": {"table": "texts"}}, "bert4rec"),
     "mamba": ({"items": {"table": "texts"}}, "mamba"),
+    "srgnn": ({"items": {"table": "texts"}}, "srgnn"),
     "dmesr": ({"items": {"kind": "dual_view", "image": "pictures", "text": "texts", "width": 16}}, "sasrec"),
     "pad": ({"recommender": "pad", "table": "texts", "adapter": [16]}, "sasrec"),
     "findrec": (
@@ -186,6 +187,18 @@ def check_positions(run: Run, inputs: RunInputs, data: Path) -> None:
 def test_a_position_reads_the_vector_of_an_item_that_lost_it(name: str, data: Path, tables: RunInputs) -> None:
     run = run_of(*SYSTEMS[name])
     check_positions(run, inputs_of(run, tables), data)
+
+
+@pytest.mark.parametrize("pattern", ["feature", "block"])
+def test_an_item_is_the_same_in_every_state(pattern: Pattern, tables: RunInputs) -> None:
+    """Where nothing is lost in truth, a graph of items has the nodes that it had."""
+    run = run_of({"items": {"table": "told"}}, "srgnn")
+    whole, again = (built(run, inputs_of(run, tables)) for _ in range(2))
+    asked = Histories.of(RNG.integers(1, 5, (6, 9)), users=np.arange(1, 7))
+    expected = whole(asked)
+    scorer = HistoryLosses([whole, again], pattern, ["text"], 3).at(0.5)
+    assert not torch.equal(scorer.moved(asked).items, asked.items)
+    torch.testing.assert_close(scorer(asked), expected, rtol=0, atol=0)
 
 
 def test_so_it_does_of_items_that_a_language_model_reads(data: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,33 @@ def test_items_that_nobody_met_may_be_left_out_of_the_loss(loss_over: str, input
     assert float(loss.value.detach()) == pytest.approx(total, rel=1e-4)
 
 
+def test_what_is_written_moves_no_item_that_is_left_out(data: Path, inputs: RunInputs) -> None:
+    """The next item of a typical user is predicted among the others, as if there were no more."""
+    cold = [1, ITEMS]
+    histories = training_histories(load_dataset(data))
+    histories = replace(histories, items=np.where(np.isin(histories.items, cold), 2, histories.items))
+    popularity = np.bincount(histories.items, minlength=ITEMS + 1)
+    run = run_of(matching=None).model_copy(update={"loss": CrossEntropy(cold_items="left_out")})
+    seed_step(1)
+    model = EIMF.build(run, inputs, popularity).eval()
+    model.program(run, histories, None)
+    losses = model.losses(Histories.of(HISTORIES.clip(2, ITEMS - 1)), START)
+    value = losses["semantic"].value
+    assert isinstance(value, Tensor)
+    value.backward()
+    assert model.items.weight.grad is not None
+    assert not model.items.weight.grad[cold].any()
+
+    semantic, catalogue = model.semantic, model.catalogue()
+    assert semantic is not None
+    met = semantic.draw(START, CPU)
+    assert met.histories.targets is not None
+    only = torch.cat([catalogue.scored[:1], catalogue.scored[2:ITEMS]])  # the padding, and all that are met
+    placed = met._replace(histories=replace(met.histories, targets=met.histories.targets - 1))
+    expected = semantic.losses(placed, model.users(met.histories, catalogue), only)["semantic"].value
+    torch.testing.assert_close(value, expected)
+
+
 @pytest.mark.parametrize("said", ["left_out", "negatives"])
 def test_the_loss_of_the_experiment_says_what_becomes_of_cold_items(said: str, tmp_path: Path) -> None:
     plan = Plan(
@@ -250,6 +278,12 @@ def test_matches_are_the_best_of_all_that_there_are(number: int, most: int) -> N
         for side in (pairs.vectors[mine], pairs.written[mine]):
             assert len(set(side.tolist())) == len(side), "one to one"
         assert set(pairs.written[mine].tolist()) <= set(range(known))
+
+
+def test_vectors_that_are_no_numbers_make_a_loss_that_is_none() -> None:
+    """The engine tells what to do, and a search takes the trial for one that failed."""
+    vectors, written = torch.full((2, 3, 5), torch.nan), torch.randn(2, 2, 5)
+    assert alignment_loss(vectors, written, torch.ones(2, 2, dtype=torch.bool), 0.2).isnan()
 
 
 def test_the_alignment_is_the_contrast_with_what_others_like() -> None:

@@ -388,6 +388,16 @@ def test_a_final_run_lasts_as_long_in_each_phase(data: Path, table: Path, tmp_pa
     assert json.loads(final.with_name("model.json").read_text())["best_epochs"] == described["best_epochs"]
 
 
+@pytest.mark.parametrize("settings", [{}, {"align": {"anchor": False, "epochs": 2}}], ids=["none", "one phase"])
+def test_a_final_run_trains_no_epoch_where_none_may_be(
+    settings: dict[str, Any], data: Path, table: Path, tmp_path: Path
+) -> None:
+    run = run_of(training={"epochs": 0}, **settings)
+    first = trained(run, data, table, tmp_path / "validated")
+    final = trained(run, data, table, tmp_path / "final", first.with_name("model.json"))
+    assert final.read_bytes() == first.read_bytes()
+
+
 def test_a_final_run_needs_to_know_of_every_phase(data: Path, table: Path, tmp_path: Path) -> None:
     validated = tmp_path / "model.json"
     validated.write_text(json.dumps({"best_epoch": 1}))

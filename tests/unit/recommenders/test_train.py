@@ -222,6 +222,22 @@ def test_two_processes_give_the_numbers_of_one(data, tmp_path, monkeypatch, devi
     assert_same_training(single, shared, one.training.learning_rate)
 
 
+def test_two_processes_draw_what_one_does_where_only_one_has_the_longest_history(data, tmp_path, monkeypatch):
+    """What a step reads, and so what FindRec draws, is of the whole batch; weights stand still here."""
+    monkeypatch.setattr(tessera.recommenders.train, "run_processes", run_processes)
+    score = {"learning_rate": 1e-9}
+    system = {"recommender": "findrec", "text": "t", "width": 8, "dropout": 0.0, "alignment": {"score": score}}
+    one = make_run(system=system, epochs=1, batch_tokens=40, learning_rate=1e-9)
+    one = one.model_copy(update={"backbone": one.backbone.model_copy(update={"dropout": 0.0})})
+    two = one.model_copy(update={"training": one.training.model_copy(update={"processes": 2})})
+    read = reads(make_table(tmp_path))
+    train_run(one, data, read, tmp_path / "one/model.safetensors", tmp_path / "state")
+    launch(two, data, read, tmp_path / "two/model.safetensors", tmp_path / "state", "", None)
+    rows = [json.loads((tmp_path / name / "history.jsonl").read_text()) for name in ("one", "two")]
+    for key in ("divergence", "alignment", "score_matching", "use_entropy", "loss"):
+        assert rows[0][key] == pytest.approx(rows[1][key], rel=1e-4), key
+
+
 def make_table(folder, skip=()):
     rng = np.random.default_rng(0)
     ids = np.array([i for i in range(1, ITEMS + 1) if i not in skip])

@@ -13,8 +13,11 @@ from tessera.settings.config import load
 TABLES = {
     "text": {"recipe": "text", "model": "small"},
     "image": {"recipe": "hidden", "model": "small", "source": "image"},
+    "written": {"recipe": "interests", "model": "small"},
 }
 FINDREC, PAD = {"recommender": "findrec", "text": "text"}, {"recommender": "pad", "table": "text"}
+EIMF: dict[str, Any] = {"recommender": "eimf"}
+TPAD = {"recommender": "tpad", "text": "text"}
 CIDER = {"recommender": "cider", "items": {"table": "text"}}
 
 
@@ -51,6 +54,21 @@ def views(**keys: Any) -> dict[str, Any]:
         (PAD | {"align": {"temperature": 0.2}}, ["align.temperature: is of kernel infonce, and gaussian_multi has"]),
         (PAD | {"align": {"kernel": "none", "weight": 0.2}}, ["align.weight: is of an alignment"]),
         (
+            TPAD | {"disentangling": {"lower": 0.0, "temperature": 0.2, "upper": 0.0, "estimator": {"hidden": 8}}},
+            [
+                "disentangling.temperature: is of the lower bound, whose weight is 0",
+                "disentangling.estimator: is of the upper bounds, whose weight is 0",
+            ],
+        ),
+        (EIMF | {"iterations": 5}, ["iterations: is of network capsules, and the network is attention"]),
+        (
+            EIMF | {"prediction": {"weight": 0.2}, "typical": 8, "matching": None},
+            [
+                "prediction: is of written interests, and interests names no table",
+                "typical: is of written interests, and interests names no table",
+            ],
+        ),
+        (
             views(text="text", alignment={"weight": 0.2}, heads=4),
             [
                 "items.alignment: brings `image` and `text` together, and one of them names no table",
@@ -78,6 +96,12 @@ def test_what_would_do_nothing_is_refused(system: dict[str, Any], told: list[str
         FINDREC | {"alignment": {"estimator": "mmd"}},
         PAD | {"align": {"kernel": "infonce", "temperature": 0.2}},
         PAD | {"align": {"kernel": "none"}, "preset": "official"},
+        TPAD | {"disentangling": {"temperature": 0.2, "upper": 0.0}},
+        EIMF | {"network": "capsules", "iterations": 5},
+        EIMF | {"interests": "written", "typical": 8},
+        # a row of keys that another varies: what it says is plain
+        EIMF | {"iterations": 5, "network": "attention", "prediction": {"weight": 0.2}, "interests": None},
+        EIMF | {"prediction": None},
         views(text="text"),
         views(text="text", image="image", alignment={"weight": 0.2}),
     ],
@@ -236,3 +260,20 @@ def test_code_vectors_that_codebooks_give_take_no_width_and_given_codes_no_start
     ]
     # click models alone give vectors that start at random a width of their own
     assert bool(read(kmeans, start="random", code_dim=8)) == (reader == "items")
+
+
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        ({"iterations": [2, 5]}, "space.systems.mine.iterations: 2: iterations: is of network capsules"),
+        ({"iterations": [2, 5], "network": ["attention", "capsules"]}, ""),
+    ],
+)
+def test_a_search_holds_what_some_trial_reads(space: dict[str, Any], told: str) -> None:
+    searched = {"trials": 4, "space": {f"systems.mine.{key}": {"choices": values} for key, values in space.items()}}
+    if not told:
+        load(config(EIMF) | {"search": searched}, "mine.yaml")
+        return
+    with pytest.raises(ConfigError) as refused:
+        load(config(EIMF) | {"search": searched}, "mine.yaml")
+    assert str(refused.value).startswith(f"mine.yaml: search.{told}")

@@ -36,6 +36,10 @@ class Backbone(nn.Module, ABC):
     """A window has one target, its last item."""
     reads_times: bool = False
     """Whether `examples` and `encode` are given the times of histories; to others they never are."""
+    repeats_after: int | None = None
+    """Where `vectors` hold all items several times, each time in another state: after how many rows they begin again.
+    An id is then that of an item plus a multiple of it; for who asks which items are the same. None of items in one
+    state."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -59,7 +59,8 @@ class SRGNN(Backbone):
         """(batch, dim) state after the last item."""
         real = histories > 0
         inputs = self.dropout(self.norm_in(self.fused(F.embedding(histories, vectors), real)))
-        node_of = nodes(histories).to(inputs.dtype)
+        same = histories if self.repeats_after is None else histories % self.repeats_after
+        node_of = nodes(same).to(inputs.dtype)
         states = self._propagated(inputs, node_of)
         read = node_of @ states
         last = read[torch.arange(read.shape[0], device=read.device), lengths - 1]

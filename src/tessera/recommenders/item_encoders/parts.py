@@ -140,6 +140,15 @@ def at_most(items: Tensor, most: int, *key: int) -> Tensor:
     return items[torch.from_numpy(np.sort(chosen)).to(items.device)]
 
 
+def as_long_as_the_step(histories: Tensor) -> Tensor:
+    """Histories (batch, length) padded on the right with 0 to the longest of all processes, as one would have them."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return histories
+    longest = torch.tensor([histories.shape[1]], device=histories.device)
+    torch.distributed.all_reduce(longest, torch.distributed.ReduceOp.MAX)
+    return F.pad(histories, (0, int(longest) - histories.shape[1]))
+
+
 def of_all_processes(targets: Tensor) -> Tensor:
     """The targets of the whole step: a contrast among fewer items would be another loss with every process more."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):

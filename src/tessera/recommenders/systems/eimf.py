@@ -8,6 +8,8 @@ those of the behavioural module, whether the other is there or not.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -112,15 +114,29 @@ class EIMF(EncodedItems):
 
     def _best(self, states: Tensor, vectors: Tensor, chosen: Tensor) -> Tensor:
         """The loss of the best of a user's vectors, over the items that the run's loss is over."""
-        if isinstance(self.loss, WithoutCold):
-            known, place = self.loss.among(vectors)
-            vectors, chosen = known, place[chosen]
-        return best_of_several(states, vectors[1:], chosen - 1)
+        over, rows = self._over(vectors, chosen)
+        return best_of_several(states, over[1:], rows - 1)
+
+    def _over(self, vectors: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors of the items that the run's loss is over, the padding first, and where the chosen ones stand there.
+
+        Args:
+            vectors: (items + 1, dim).
+            chosen: (n,) item ids.
+        """
+        if not isinstance(self.loss, WithoutCold):
+            return vectors, chosen
+        known, place = self.loss.among(vectors)
+        return known, place[chosen]
 
     def _semantic_losses(self, semantic: SemanticModule, vectors: Tensor, at: Position) -> Losses:
         """What is learned from some typical users, the same in all processes of a step."""
         met = semantic.draw(at, vectors.device)
-        return semantic.losses(met, self._last(met.histories.items, met.histories.lengths, vectors), vectors)
+        histories = met.histories
+        assert histories.targets is not None
+        over, rows = self._over(vectors, histories.targets)
+        asked = met._replace(histories=replace(histories, targets=rows))
+        return semantic.losses(asked, self._last(histories.items, histories.lengths, vectors), over)
 
     # ------------------------------------------------------------ scores
 

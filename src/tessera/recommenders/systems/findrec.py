@@ -29,7 +29,7 @@ from tessera.recommenders.backbones.dropout import Dropout
 from tessera.recommenders.experts import Experts, entropy_of, use_of
 from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.item_encoders.ids import IdItemEncoder
-from tessera.recommenders.item_encoders.parts import of_all_processes
+from tessera.recommenders.item_encoders.parts import as_long_as_the_step, of_all_processes
 from tessera.recommenders.stream_alignment import Alignment
 from tessera.recommenders.streams import Drawn, Exchange, Modalities, unit
 from tessera.recommenders.systems.base import Catalogue, TrainingHistories, Validate, VectorRecommender
@@ -150,6 +150,8 @@ class FindRec(VectorRecommender):
 
     def losses(self, histories: Histories, at: Position) -> Losses:
         """The loss of the targets of windows, of the bottlenecks, of the alignment, and of the use of the experts."""
+        # which items a step reads, so also its draws, depends on where its longest history ends
+        histories = replace(histories, items=as_long_as_the_step(histories.items))
         inputs, targets = histories.items[:, :-1], histories.items[:, 1:]
         real = targets > 0
         ids = self.items()
@@ -252,7 +254,7 @@ class FindRec(VectorRecommender):
             available[:, None].expand(-1, heads, -1).flatten(0, 1),
             of_ids[:, None].expand(-1, heads, -1).flatten(0, 1),
         )
-        merged = self.merge(mixed.vectors.view(of_ids.shape[0], -1))
+        merged = self.merge(mixed.vectors.view(of_ids.shape[0], heads * of_ids.shape[1]))
         states: Tensor = self.norm(self.fuse(torch.cat([of_ids, merged], 1)))
         return states, mixed.gates
 

@@ -32,7 +32,8 @@ class BackboneSettings(Kind):
         return True
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """Keys of `training` that are none, and heads that do not divide the width."""
+        """Also keys of `training` that are none, and heads that do not divide the width."""
+        yield from super().problems(config)
         yield from override_problems(config.training, self.training)
         heads = getattr(self, "heads", 1)
         if self.dim % heads:

@@ -15,4 +15,4 @@ class BCE(LossSettings):
     IMPLEMENTATION: ClassVar[str] = "tessera.objectives.losses.bce:BCELoss"
     kind: Literal["bce"] = "bce"
     negatives: int = Field(1, ge=1)
-    """Uniform negatives a target, never items of the same training window."""
+    """Uniform negatives a target, never items of the same training window or prefix; their losses are added."""

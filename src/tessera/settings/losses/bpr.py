@@ -15,4 +15,4 @@ class BPR(LossSettings):
     IMPLEMENTATION: ClassVar[str] = "tessera.objectives.losses.bpr:BPRLoss"
     kind: Literal["bpr"] = "bpr"
     negatives: int = Field(1, ge=1)
-    """Uniform negatives a target, never items of the same training window."""
+    """Uniform negatives a target, never items of the same training window or prefix; their losses are averaged."""

@@ -15,7 +15,8 @@ class GBCE(LossSettings):
     IMPLEMENTATION: ClassVar[str] = "tessera.objectives.losses.gbce:GBCELoss"
     kind: Literal["gbce"] = "gbce"
     negatives: int = Field(256, ge=1)
-    """Uniform negatives a target."""
+    """Uniform negatives a target. Their losses are added, so the loss is `negatives` + 1 times the paper's mean: AdamW
+    moves alike, but `gradient_clip` and the weights of losses beside it mean as much less."""
     calibration: float = Field(0.75, ge=0, le=1)
     """t of the paper: 0 is plain BCE, 1 makes scores fully calibrated."""
     shared: bool = False

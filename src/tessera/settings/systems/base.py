@@ -81,7 +81,8 @@ class TrainedSystem(SystemSettings):
     """Pictures or texts that this system goes without; null takes the experiment's `missing`."""
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """Keys of `training` that are none, losses of what no table was made from."""
+        """Also keys of `training` that are none, losses of what no table was made from."""
+        yield from super().problems(config)
         yield from override_problems(config.training, self.training)
         tables = [config.tables[name] for name in self.item_tables(config) if name in config.tables]
         read = {modality for table in tables for modality in table.modalities(config)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -102,6 +102,19 @@ class EIMFSystem(TrainedSystem):
         if self.interests is not None and self.matching is None and self.prediction is None:
             raise ValueError("interests: neither matching nor prediction reads them; leave them out, too")
         return self
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of capsules, and of written interests, where nothing is said of either.
+
+        Who says `network: attention` or `interests: null` may have the other keys from a row that this one varies.
+        """
+        yield from super().unread()
+        if "network" not in self.model_fields_set:
+            yield "is of network capsules, and the network is attention", ("iterations",)
+        if "interests" not in self.model_fields_set:
+            # who goes without a task says nothing in vain
+            tasks = [key for key in ("matching", "prediction") if getattr(self, key) is not None]
+            yield "is of written interests, and interests names no table", (*tasks, "adapter", "typical")
 
     def offers(self) -> frozenset[Need]:
         """Not item vectors that others may read: they belong to a network that only this system has."""

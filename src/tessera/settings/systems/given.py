@@ -49,7 +49,8 @@ class GivenSystem(SystemSettings):
         return self.path.replace("{dataset}", dataset).replace("{seed}", str(seed))
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """One file for several datasets."""
+        """Also one file for several datasets."""
+        yield from super().problems(config)
         datasets = config.experiment.datasets
         compared = any(config.systems.get(name) is self for name in config.experiment.systems)
         if compared and len(datasets) > 1 and "{dataset}" not in self.path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -50,6 +50,14 @@ class Disentangling(Settings):
     """Weight of the squared error of the knowledge feature that a decoder makes of both parts."""
     estimator: Estimator = Field(default_factory=Estimator)
     """What the upper bounds ask."""
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of bounds whose weight is 0."""
+        yield from super().unread()
+        if not self.lower:
+            yield "is of the lower bound, whose weight is 0", ("temperature",)
+        if not self.upper:
+            yield "is of the upper bounds, whose weight is 0", ("estimator",)
 
     @model_validator(mode="after")
     def _something_is_learned(self) -> Disentangling:
