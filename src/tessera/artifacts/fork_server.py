@@ -84,11 +84,11 @@ class ForkedJob:
     _channel: IO[str]
 
     def run(self) -> int:
-        """Let it begin; its exit code when it has ended, as a shell tells it: 128 and the number of a signal."""
+        """Let it begin; its exit code when it has ended, or minus the number of the signal that ended it."""
         with contextlib.suppress(BrokenPipeError):  # it has ended
             self._channel.write("\n")
             self._channel.flush()
-        return int(self._channel.readline() or 128 + signal.SIGKILL)
+        return int(self._channel.readline() or -signal.SIGKILL)
 
 
 class ForkServer:
@@ -280,8 +280,7 @@ class _Server:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
-            code = os.waitstatus_to_exitcode(status)
-            self._say(pid, code if code >= 0 else 128 - code)
+            self._say(pid, os.waitstatus_to_exitcode(status))
             os.close(self.channels.pop(pid))
 
     def _say(self, pid: int, number: int) -> None:

@@ -69,9 +69,9 @@ def test_a_job_has_its_own_folder_variables_and_modules(server: ForkServer, tmp_
         ("raise ValueError('a mistake')", 1, "ValueError: a mistake"),
         ("import atexit; atexit.register(print, 'at the end')", 0, "at the end"),
         ("import threading; threading.Timer(0.2, print, ['of a thread']).start()", 0, "of a thread"),
-        ("import os; os.kill(os.getpid(), 9)", 137, ""),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGINT)", 130, "KeyboardInterrupt"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", 143, ""),
+        ("import os; os.kill(os.getpid(), 9)", -signal.SIGKILL, ""),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGINT)", -signal.SIGINT, "KeyboardInterrupt"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM, ""),
     ],
 )
 def test_how_a_job_ends(
@@ -84,7 +84,9 @@ def test_how_a_job_ends(
 
 
 def test_a_job_ends_as_a_python_that_is_started(server: ForkServer, tmp_path: Path) -> None:
-    for text in ("import sys; sys.exit(3)", "1 / 0", "import sys; sys.exit(['a', 'list'])", "import sys; sys.exit(-1)"):
+    ends = ["import sys; sys.exit(3)", "1 / 0", "import sys; sys.exit(['a', 'list'])", "import sys; sys.exit(-1)",
+            "import os; os.kill(os.getpid(), 9)"]  # fmt: skip
+    for text in ends:
         script = write(tmp_path, text)
         started = subprocess.run([sys.executable, script], check=False, capture_output=True)
         assert run(server, script) == started.returncode
@@ -105,7 +107,7 @@ def test_a_job_is_seen_under_its_name(server: ForkServer, tmp_path: Path) -> Non
     with running(server, write(tmp_path, "import time; time.sleep(60)")) as (process, code):
         wait_until(lambda: process.name() == "work.py")
         process.kill()
-        assert code.result() == 137
+        assert code.result() == -signal.SIGKILL
 
 
 def test_a_job_waits_for_who_watches_it(server: ForkServer, tmp_path: Path) -> None:
@@ -142,7 +144,7 @@ def test_what_is_meant_for_the_jobs_leaves_the_server(tmp_path: Path) -> None:
         wait_until((tmp_path / "begun").exists)
         for one in (parent, process):
             one.send_signal(signal.SIGINT)
-        assert code.result() == 130
+        assert code.result() == -signal.SIGINT
     server.requests().close()
     assert parent.wait(20) == 0
 
@@ -159,7 +161,7 @@ def test_what_a_person_lets_be_ignored_is_ignored(tmp_path: Path) -> None:
         finally:
             signal.signal(signal.SIGHUP, before)
         server.requests().close()
-    assert ends == [5, 128 + signal.SIGHUP]
+    assert ends == [5, -signal.SIGHUP]
 
 
 def test_jobs_end_with_the_server(tmp_path: Path) -> None:
@@ -170,7 +172,7 @@ def test_jobs_end_with_the_server(tmp_path: Path) -> None:
         parent = process.parent()
         assert parent is not None
         parent.kill()
-        assert code.result() == 137
+        assert code.result() == -signal.SIGKILL
         process.wait(20)
 
 
