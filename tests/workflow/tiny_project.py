@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import yaml
 
-from tessera.artifacts.fork_server import LANGUAGE, SERVERS, ForkServer
+from tessera.artifacts.fork_server import FAMILIES, LANGUAGE, SERVERS, ForkServer
 
 IMPORTED_BY_LIGHT_JOBS = ("scipy.stats", "polars", "altair", "vl_convert", "networkx", "pyarrow.dataset")
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,8 +75,7 @@ def forked(folder: Path, arguments: Sequence[str], timeout: float) -> subprocess
     server = _server()
     assert server.stdin is not None
     assert server.stdout is not None
-    families = ("torch", "language", "science", "light")
-    servers = ",".join(f"{family}={_jobs().requests().fileno()}" for family in families)
+    servers = ",".join(f"{family}={_jobs().requests().fileno()}" for family in (*FAMILIES, "light"))
     with tempfile.NamedTemporaryFile("r", encoding="utf-8", errors="replace") as output:
         asked = {"arguments": arguments, "folder": str(folder), "environment": environment() | {SERVERS: servers},
                  "output": output.name, "timeout": int(timeout)}  # fmt: skip

@@ -52,7 +52,7 @@ if hasattr(scheduler, "exit_gracefully"):
     scheduler.exit_gracefully = end_gracefully
 
 
-# Jobs of one thread are forked from a process that has imported torch, or language models: most of what a small job does.
+# Jobs of one thread are forked from a process that has imported what they need: most of what a small job does.
 # Who looks for a mistake (--debug) speaks with the job itself.
 FORKS = workflow.is_main_process and not getattr(workflow.execution_settings, "debug", False)
 FORK_SERVERS = ForkServers(["snakemake.script"]) if FORKS else None

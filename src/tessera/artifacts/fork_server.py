@@ -52,6 +52,10 @@ TORCH_SCRIPTS = {
 LANGUAGE_SCRIPTS = {"pretrain.py", "caption.py", "caption_part.py", "tune.py", "embed.py"}
 SCIENCE_SCRIPTS = {"diagnose.py", "atlas.py", "report.py"}
 """All others are quicker where a Python is started for them, and take less memory."""
+FAMILIES = {
+    "torch": (TORCH, TORCH_SCRIPTS), "language": (LANGUAGE, LANGUAGE_SCRIPTS), "science": (SCIENCE, SCIENCE_SCRIPTS),
+}  # fmt: skip
+"""Of each server, what it imports and the scripts whose jobs it forks."""
 
 Handlers = dict[signal.Signals, Any]
 
@@ -158,13 +162,11 @@ class ForkServers:
             for family, _, number in (one.partition("=") for one in given.split(",")):
                 self.by_family[family] = ForkServer((), socket.socket(fileno=int(number)))
         elif not given and can_fork():
-            families = {"torch": TORCH, "language": LANGUAGE, "science": SCIENCE}
-            self.by_family = {family: ForkServer((*modules, *others)) for family, modules in families.items()}
+            self.by_family = {family: ForkServer((*modules, *others)) for family, (modules, _) in FAMILIES.items()}
 
     def of(self, script: str) -> ForkServer | None:
         """The server of a script by its name (`train.py`); None where it is to be started by itself."""
-        families = {"torch": TORCH_SCRIPTS, "language": LANGUAGE_SCRIPTS, "science": SCIENCE_SCRIPTS}
-        return self.by_family.get(next((name for name, scripts in families.items() if script in scripts), "light"))
+        return self.by_family.get(next((name for name, (_, scripts) in FAMILIES.items() if script in scripts), "light"))
 
     def start_early(self, scripts: Iterable[str]) -> None:
         """Start the server that takes longest to start, where one of these scripts needs it."""

@@ -33,6 +33,17 @@ def views(**keys: Any) -> dict[str, Any]:
     return {"items": {"kind": "dual_view", **keys}}
 
 
+def check_refused(made: dict[str, Any], section: str, told: list[str]) -> None:
+    """One line for each key of `mine` that is said in vain, each with this beginning."""
+    with pytest.raises(ConfigError) as refused:
+        load(made, "mine.yaml")
+    lines = str(refused.value).splitlines()
+    assert len(lines) == len(told)
+    for line, beginning in zip(lines, told, strict=True):
+        assert line.startswith(f"mine.yaml: {section}.mine.{beginning}")
+        assert line.endswith("; leave it out")
+
+
 @pytest.mark.parametrize(
     ("system", "told"),
     [
@@ -78,13 +89,7 @@ def views(**keys: Any) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_what_would_do_nothing_is_refused(system: dict[str, Any], told: list[str]) -> None:
-    with pytest.raises(ConfigError) as refused:
-        load(config(system), "mine.yaml")
-    lines = str(refused.value).splitlines()
-    assert len(lines) == len(told)
-    for line, beginning in zip(lines, told, strict=True):
-        assert line.startswith(f"mine.yaml: systems.mine.{beginning}")
-        assert line.endswith("; leave it out")
+    check_refused(config(system), "systems", told)
 
 
 @pytest.mark.parametrize(
@@ -174,14 +179,7 @@ VIEWS = {"quantizer": "mm_rq_vae", "tables": ["text", "image"]}
     ],
 )  # fmt: skip
 def test_what_codes_and_tables_would_not_read_is_refused(made: dict[str, Any], told: list[str]) -> None:
-    section = "semantic_ids" if "semantic_ids" in made else "tables"
-    with pytest.raises(ConfigError) as refused:
-        load(made, "mine.yaml")
-    lines = str(refused.value).splitlines()
-    assert len(lines) == len(told)
-    for line, beginning in zip(lines, told, strict=True):
-        assert line.startswith(f"mine.yaml: {section}.mine.{beginning}")
-        assert line.endswith("; leave it out")
+    check_refused(made, "semantic_ids" if "semantic_ids" in made else "tables", told)
 
 
 @pytest.mark.parametrize(
@@ -200,10 +198,7 @@ def test_interests_without_a_writer_or_clusters(keys: dict[str, Any], told: list
     if not told:
         load(made, "mine.yaml")
         return
-    with pytest.raises(ConfigError) as refused:
-        load(made, "mine.yaml")
-    for line, beginning in zip(str(refused.value).splitlines(), told, strict=True):
-        assert line.startswith(f"mine.yaml: tables.mine.{beginning}")
+    check_refused(made, "tables", told)
 
 
 @pytest.mark.parametrize(
