@@ -54,7 +54,8 @@ make_environment() {
         fi
         echo "Installing the pinned packages ..." >&2
         rm -f .venv/tessera-stamp
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check --retries 10 \
+        # Not compiled here, which takes longer than all else and mostly is of modules that nobody imports.
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --retries 10 --no-compile \
             --constraint constraints.txt --editable ".[$extras]" || {
             echo "ERROR: the installation failed (see above); run the command again to go on" >&2
             return 1

@@ -30,14 +30,14 @@ def test_it_writes_a_row_at_once_and_ends_within_its_minutes(tmp_path: Path) -> 
         "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     out = tmp_path / "out"
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--device", "cpu", "--minutes", "0.5"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--device", "cpu", "--minutes", "0.3"]
     started = time.monotonic()
     done = subprocess.run(
         [*command, "--out", str(out)], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     spent = time.monotonic() - started
     assert done.returncode == 0, done.stderr
-    assert spent < 33, f"took {spent:.0f} s of 30"
+    assert spent < 21, f"took {spent:.0f} s of 18"
 
     head, *rows = [json.loads(line) for line in (out / "gpu.jsonl").read_text().splitlines()]
     assert {"card", "versions", "command", "date"} <= head["head"].keys()

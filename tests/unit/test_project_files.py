@@ -65,8 +65,9 @@ def test_the_catalog_and_the_workflow_of_github_are_read() -> None:
     for command in re.findall(r"(?:\./|\.ci/)\w+", commands):
         assert (ROOT / command).is_file(), command
     # the linters are those of .ci/run
-    for check in re.findall(r"^check (.+)$", (ROOT / ".ci/run").read_text(), re.MULTILINE):
-        assert check in commands
+    checks = re.findall(r"^ +check (.+)$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
+    assert checks
+    assert all(check in commands for check in checks)
 
 
 def test_the_container_installs_what_exists() -> None:

@@ -106,8 +106,8 @@ def edit(file: str, old: str, new: str) -> Callable[[Path], None]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    for part in ("src", "scripts", "config"):
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for part in ("src", "scripts", "config"):  # with what is compiled, which an edit makes out of date
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("*.egg-info"))
     return tmp_path
 
 

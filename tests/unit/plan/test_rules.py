@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -189,30 +190,47 @@ def workflows() -> Callable[[Any], Workflow]:
     known: dict[str, Workflow] = {}
 
     def of(config: Any) -> Workflow:
-        return known.setdefault(yaml.safe_dump(config), Workflow(config))
+        key = str(config)
+        if key not in known:
+            known[key] = Workflow(config)
+        return known[key]
 
     return of
 
 
-def read(rule: str, name: str, workflows: Callable[[Any], Workflow]) -> set[str]:
-    """The sections that what a rule carries changes with."""
-    text = rules()[rule][1]
+@cache
+def base_of(name: str) -> Any:
+    """A shipped config, with sections that it lacks."""
     base = yaml.safe_load((ROOT / "config" / name).read_text()) | (MORE if name == "tiny.yaml" else OF_CLICKS)
     if name == "ctr-tiny.yaml":
         base["ctr"]["models"]["lemur"] = {"model": "lemur"}  # which reads content
-    before = carried(text, workflows(base))
-    found = set()
+    return base
+
+
+@cache
+def edited(name: str) -> list[tuple[str, Any]]:
+    """The sections, and a copy of a shipped config for each of their edits that it could have."""
+    found = []
     for section, edits in EDITS.items():
         for path, value in edits:
             place = ".".join(filter(None, [section, path]))
             if name == "ctr-tiny.yaml":
                 place = place.replace("bazaar", "lifelong")
-            config = changed(base, place, value)
-            if config is None:
-                continue
-            after = carried(text, workflows(config))
-            if any(before[key] != after[key] for key in before.keys() & after.keys()):
-                found.add(section)
+            config = changed(base_of(name), place, value)
+            if config is not None:
+                found.append((section, config))
+    return found
+
+
+def read(rule: str, name: str, workflows: Callable[[Any], Workflow]) -> set[str]:
+    """The sections that what a rule carries changes with."""
+    text = rules()[rule][1]
+    before = carried(text, workflows(base_of(name)))
+    found = set()
+    for section, config in edited(name):
+        after = carried(text, workflows(config))
+        if any(before[key] != after[key] for key in before.keys() & after.keys()):
+            found.add(section)
     return found
 
 

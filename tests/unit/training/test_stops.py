@@ -160,7 +160,7 @@ def test_sigterm_before_any_line_of_the_engine(
     expected = results(tmp_path / "undisturbed")
     assert undisturbed.lines > 100
     stopped = 0
-    for at in range(1, undisturbed.lines + 1, 7 if every else 23):
+    for at in range(1, undisturbed.lines + 1, 13 if every else 43):
         folder = tmp_path / str(at)
         try:
             Stop(at).watch(train, folder, every)
