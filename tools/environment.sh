@@ -21,13 +21,20 @@ use_environment() {
         return 1
     fi
     keep_compiled
-    OMP_WAIT_POLICY=PASSIVE
-    export OMP_WAIT_POLICY
+    spare_the_kernel
 }
 
 # Every job starts a Python; where an image forbids compiled modules, each would compile the library anew.
 keep_compiled() {
     unset PYTHONDONTWRITEBYTECODE
+}
+
+# Waiting threads sleep: they would otherwise spin against the other jobs. Memory comes in large pages, and what is freed
+# is kept for the next use: in a virtual machine above all, each fresh page costs (workflow/rules/start.smk).
+spare_the_kernel() {
+    OMP_WAIT_POLICY=PASSIVE
+    GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=268435456:glibc.malloc.mmap_threshold=67108864}
+    export OMP_WAIT_POLICY GLIBC_TUNABLES
 }
 
 make_environment() {
@@ -67,9 +74,8 @@ make_environment() {
     PATH="$PWD/.venv/bin:$PATH"
     VIRTUAL_ENV="$PWD/.venv"
     keep_compiled
-    # Waiting threads sleep: they would otherwise spin against the other jobs.
-    OMP_WAIT_POLICY=PASSIVE
+    spare_the_kernel
     # The library of this folder, whatever folder the environment was made in.
     PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
-    export PATH VIRTUAL_ENV OMP_WAIT_POLICY PYTHONPATH
+    export PATH VIRTUAL_ENV PYTHONPATH
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-START = Path(__file__).resolve().parents[2] / "workflow/rules/start.smk"
+ROOT = Path(__file__).resolve().parents[2]
+START = ROOT / "workflow/rules/start.smk"
 
 PROGRAM = """
 import sys
@@ -48,3 +50,29 @@ assert scheduler._user_kill == "graceful"
 def test_an_end_that_is_asked_for_while_jobs_are_chosen_comes() -> None:
     """The handler of a signal runs within whatever held the locks of the scheduler, and may not wait for them."""
     subprocess.run([sys.executable, "-c", ENDING, str(START)], check=True, timeout=120)
+
+
+TOLD = """
+import os, sys
+from pathlib import Path
+from types import SimpleNamespace
+workflow = SimpleNamespace(is_main_process=True, execution_settings=None)
+exec(compile(Path(sys.argv[1]).read_text(), sys.argv[1], "exec"))
+print(os.environ["GLIBC_TUNABLES"])
+"""
+
+
+def test_jobs_take_memory_alike_however_the_workflow_is_started() -> None:
+    """By plain `snakemake` and by `./run`; and what somebody set stays."""
+
+    def said(given: dict[str, str], *command: str) -> str:
+        kept = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+        done = subprocess.run(command, check=True, env=kept | given, cwd=ROOT, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    by_snakemake = (sys.executable, "-c", TOLD, str(START))
+    by_run = ("sh", "-c", '. tools/environment.sh && spare_the_kernel && echo "$GLIBC_TUNABLES"')
+    expected = "glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=268435456:glibc.malloc.mmap_threshold=67108864"
+    for command in (by_snakemake, by_run):
+        assert said({}, *command) == expected
+        assert said({"GLIBC_TUNABLES": "glibc.malloc.check=0"}, *command) == "glibc.malloc.check=0"

@@ -13,6 +13,12 @@ from tessera.artifacts.logs import end_quickly
 
 end_quickly()
 
+# Jobs take their memory from the C library in large pages and keep what they free for the next use: batches come and go
+# by the megabyte, and a kernel, of a virtual machine above all, charges much for every fresh page. An environment that
+# says otherwise is left alone; other C libraries do not read it.
+MALLOC = {"hugetlb": 1, "trim_threshold": 256 << 20, "mmap_threshold": 64 << 20}
+os.environ.setdefault("GLIBC_TUNABLES", ":".join(f"glibc.malloc.{name}={value}" for name, value in MALLOC.items()))
+
 # Snakemake calls Python by its path, unquoted: where a shell would cut the path, by its name.
 if shlex.quote(sys.executable) != sys.executable:
     os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]))

@@ -124,15 +124,18 @@ def _left(scores: Tensor, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     """
     groups = _GROUPS * wanted
     depth = scores.shape[1] // groups
-    flat, few = [], []
+    most = 4 * wanted
+    flat = []
     for tile in tiles(scores):
         part = scores[tile]
         highest = part.narrow(1, 0, groups * depth).view(len(part), depth, groups).amax(1).numpy()
         least = np.partition(highest, groups - wanted, axis=1)[:, groups - wanted, None]
         left = part.numpy() >= least
-        few.append(np.count_nonzero(left, axis=1) <= 4 * wanted)
-        if not few[-1].all():
-            left[~few[-1]] = False
+        if np.count_nonzero(left) > most * len(left):  # of all rows at once it is counted in no time
+            left[np.count_nonzero(left, axis=1) > most] = False
         flat.append(np.flatnonzero(left) + tile.start * scores.shape[1])
     rows, columns = np.divmod(np.concatenate(flat), scores.shape[1])
-    return rows, columns, np.concatenate(few)
+    counts = np.bincount(rows, minlength=len(scores))
+    few = (counts > 0) & (counts <= most)
+    kept = few[rows]
+    return rows[kept], columns[kept], few
