@@ -25,6 +25,9 @@ from snakemake_interface_logger_plugins.common import LogEvent
 _NOTHING = "Nothing to be done"
 _STATUS = re.compile(r"returned non-zero exit status (\d+)|died with <Signals\.(\w+)")
 _JOBS_FAILED = "At least one job did not complete successfully"
+_INTERRUPTED = "Terminating processes on user request"
+_ENDS = ("Will exit after", _INTERRUPTED)
+"""What Snakemake says when it is asked to end: once more at every job, and at once."""
 _TAIL = 20
 
 
@@ -40,6 +43,8 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]
         self.logs: dict[Any, tuple[str, list[str], float]] = {}
         """Of every job at work: its name, its logs, and when it started."""
         self.failed = self.jobs_failed = self.nothing = False
+        self.ending = self.interrupted = False
+        """Whether the run was asked to end, and whether its jobs were, too: then none of them has failed."""
         self.ended: str | None = None
         """How the last job ended whose failure has not been told."""
         self.untold = ""
@@ -136,6 +141,9 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]
     def _job_failed(self, record: LogRecord) -> None:
         fields = record.__dict__
         self._warnings(fields["jobid"])
+        if self.interrupted:
+            self.line.fail(fields["jobid"])
+            return
         logs = list(fields["log"] or [])
         job = self.line.fail(fields["jobid"])
         name = job.name if job is not None else self.watch.job_name(fields["rule_name"], logs, {})
@@ -148,8 +156,10 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]
 
     def _problem(self, record: LogRecord, event: LogEvent | None) -> None:
         text = self.format(record) or ""
-        self.failed = self.failed or record.levelno >= ERROR
         status = _STATUS.search(text)
+        if (self.ending and _JOBS_FAILED in text) or (self.interrupted and status is not None):
+            return
+        self.failed = self.failed or record.levelno >= ERROR
         if event == LogEvent.ERROR and status is not None:
             # the command line of a job: of it, a person needs how it ended
             self.ended, self.untold = status[2] or f"exit status {status[1]}", text
@@ -164,7 +174,11 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]
             self.nothing = True
             if not self.dry:
                 self.line.say(_NOTHING + ".")
-        elif text.startswith(("Will exit after", "Terminating", "Unlocking", "Trying to")):
+        elif text.startswith(_ENDS):
+            if not self.ending:
+                self.line.say(text)
+            self.ending, self.interrupted = True, self.interrupted or text.startswith(_INTERRUPTED)
+        elif text.startswith(("Unlocking", "Trying to")):
             self.line.say(text)
 
     # ------------------------------------------------------------ the end
@@ -195,6 +209,9 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]
         with suppress(OSError, ValueError):
             if self.failed:
                 self._tell_failure()
+            elif self.ending and self.line.done < self.line.total:
+                stands = f"{self.line.done} of {self.line.total} jobs are done"
+                self.stream.write(f"The run was asked to end: {stands}, and the same command goes on.\n")
             elif self.watch.WATCH.closing is not None and (self.nothing or 0 < self.line.total <= self.line.done):
                 self.stream.write("\n".join(self.watch.WATCH.closing(time.monotonic() - self.began)) + "\n")
             self.stream.flush()

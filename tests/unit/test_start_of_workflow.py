@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 START = ROOT / "workflow/rules/start.smk"
 
@@ -76,3 +78,35 @@ def test_jobs_take_memory_alike_however_the_workflow_is_started() -> None:
     for command in (by_snakemake, by_run):
         assert said({}, *command) == expected
         assert said({"GLIBC_TUNABLES": "glibc.malloc.check=0"}, *command) == "glibc.malloc.check=0"
+
+
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+start, main, *arguments = sys.argv[1:]
+sys.argv[1:] = arguments
+import snakemake.cli
+workflow = SimpleNamespace(is_main_process=main == "main", execution_settings=None)
+exec(compile(Path(start).read_text(), start, "exec"))
+print(ELSEWHERE, DRY, sorted(CALLED.get("targets") or []))
+"""
+
+
+@pytest.mark.parametrize(
+    ("process", "arguments", "said"),
+    [
+        ("main", ["--cores", "2"], "False False []"),
+        ("main", ["--cores", "2", "--executor", "local", "a", "b"], "False False ['a', 'b']"),
+        ("main", ["--profile", "slurm", "all"], "True False ['all']"),
+        ("main", ["--cores", "1", "-n"], "True True []"),
+        ("main", ["--no-option-of-snakemake"], "False False []"),
+        ("job", ["--cores", "2"], "True False []"),
+    ],
+)
+def test_whether_jobs_run_on_other_machines(process: str, arguments: list[str], said: str) -> None:
+    """Quantised weights were refused on a login node without a GPU: Snakemake says where jobs run only later."""
+    command = [sys.executable, "-c", ELSEWHERE, str(START), process, *arguments]
+    done = subprocess.run(command, check=True, text=True, capture_output=True, cwd=ROOT)
+    assert done.stdout.strip() == said
+    assert not done.stderr

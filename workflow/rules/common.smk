@@ -15,6 +15,7 @@ from tessera.plan.owner import check_owner, write_owner
 from tessera.plan.picture import flow_chart
 from tessera.plan.first_lines import check_first_lines
 from tessera.plan.required import check_files, dataset_files, picture_names
+from tessera.plan.targets import check_targets, check_writable
 from tessera.settings.config import load
 from tessera.settings.files import command_line, experiment_name, merged
 
@@ -26,11 +27,13 @@ try:
     config.update(merged(config, command_line(GIVEN)))
     CONFIG = load(config, WHERE, experiment_name(workflow.configfiles))
     PLAN = Plan(CONFIG)
-    # a dry run says nothing of where jobs would run, and a job not of others
-    check_files(PLAN, WHERE, workflow.non_local_exec_or_dryrun or not workflow.is_main_process)
+    check_files(PLAN, WHERE, ELSEWHERE)
     if workflow.is_main_process:  # not again in every job
         check_owner(Jobs(PLAN).root, workflow.configfiles, WHERE)
         check_first_lines(PLAN, WHERE)
+        check_targets(Jobs(PLAN), CALLED.get("targets") or [], WHERE)
+        if not DRY:
+            check_writable(Jobs(PLAN).root, WHERE)
 except ConfigError as error:
     refuse(error)
 

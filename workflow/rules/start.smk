@@ -1,11 +1,12 @@
 # What is settled before the config is read.
+import io
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import threading
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 
 from tessera.artifacts.fork_server import ForkServerError, ForkServers, script_name
@@ -103,6 +104,22 @@ def start_server_early(jobs):
     """Start what forks jobs with language models, where some will run here, beside the jobs that come before them."""
     if FORK_SERVERS is not None and workflow.local_exec and not workflow.deployment_settings.deployment_method:
         FORK_SERVERS.start_early(os.path.basename(job.rule.script) for job in jobs if job.is_script)
+
+
+def command_line():
+    """What Snakemake was called with, by option: it tells the workflow only when all rules are read."""
+    cli = sys.modules.get("snakemake.cli")  # without it, a program has called Snakemake
+    try:
+        with redirect_stderr(io.StringIO()):  # it names its profiles again
+            return vars(cli.parse_args(sys.argv[1:])[1]) if cli is not None else {}
+    except (Exception, SystemExit):  # as of a profile beside the folder that `--directory` has left
+        return {}
+
+
+CALLED = command_line() if workflow.is_main_process else {}
+DRY = bool(CALLED.get("dryrun"))
+# Whose devices are not known here: jobs of a cluster, those of a run that is to come, and others than the one at work.
+ELSEWHERE = DRY or not workflow.is_main_process or CALLED.get("executor") not in (None, "local")
 
 
 def refuse(error):

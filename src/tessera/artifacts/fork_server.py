@@ -201,7 +201,7 @@ def as_python(program: str, arguments: list[str], streams: Sequence[int], work: 
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # None: it was closed before (`>&-`)
             stream.flush()
     if interrupted:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

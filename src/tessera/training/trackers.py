@@ -3,9 +3,10 @@ the network."""
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,11 +71,36 @@ def _mlflow(name: str, project: str, identity: str, online: bool) -> Any:
         folder = (FOLDER / "mlflow").resolve()
         folder.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(folder.as_uri())
-    again = mlflow.search_runs(
-        filter_string=f"tags.`tessera.identity` = '{identity}'", search_all_experiments=True, output_format="list"
-    )
+    with _one_at_a_time("mlflow"):
+        _make_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", project))
+        again = mlflow.search_runs(
+            filter_string=f"tags.`tessera.identity` = '{identity}'", search_all_experiments=True, output_format="list"
+        )
     run = again[0].info.run_id if again else None
     return MLflowTracker(project, run_id=run, run_name=name, tags={"tessera.identity": identity})
+
+
+@contextmanager
+def _one_at_a_time(tracker: str) -> Iterator[None]:
+    """Let the trainings of this folder do something one after the other, where its disk knows locks."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / f".{tracker}.lock").open("a") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make_experiment(project: str) -> None:
+    """Make the experiment of MLflow that runs are gathered under.
+
+    A store in files lets two trainings that begin at once make two of one name, and one of them hides the runs of the
+    other; a server refuses the second.
+    """
+    import mlflow
+
+    if mlflow.get_experiment_by_name(project) is None:
+        with suppress(mlflow.exceptions.MlflowException):  # made elsewhere meanwhile; else the tracker's start says why
+            mlflow.create_experiment(project)
 
 
 def _trackio(name: str, project: str, identity: str, online: bool) -> Any:

@@ -183,7 +183,7 @@ class Work:
 
     def _amount(self, rule: str, of: str, sizes: tuple[float, float] | None) -> float | None:
         name = of.partition("/")[2]
-        if rule in ("report", "tables", "robustness"):
+        if rule in ("report", "tables", "robustness", "ask", "choose"):
             return 1.0
         if sizes is None:
             return None
@@ -411,7 +411,7 @@ class Estimate:
     @property
     def sources(self) -> str:
         """Where the numbers come from."""
-        names = {"before": "ran here before", "alike": "are like others that ran here", "rates": "by shipped rates"}
+        names = {"before": "ran here before", "alike": "like others that ran here", "rates": "by shipped rates"}
         parts = [f"{count} {names[origin]}" for origin, count in self.origins.items() if count]
         return ", ".join([*parts, *[f"{self.unknown} not known"] * bool(self.unknown)])
 

@@ -236,3 +236,19 @@ def test_none_is_forked_beside_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert fork_server.can_fork()
     device.touch()
     assert not fork_server.can_fork()
+
+
+WITHOUT_OUTPUT = """
+import os, sys
+from pathlib import Path
+from tessera.artifacts.fork_server import ForkServer
+with ForkServer([]).job(sys.argv[1], os.environ, Path(sys.argv[1]).parent) as job:
+    sys.exit(job.run())
+"""
+
+
+def test_a_run_whose_output_is_closed_has_jobs_that_end_well(tmp_path: Path) -> None:
+    script = write(tmp_path, "import sys\nassert sys.stdout is None\nprint('nobody reads it')\n")
+    command = [sys.executable, "-c", WITHOUT_OUTPUT, str(script)]
+    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -7,7 +7,10 @@ import json
 import os
 import sqlite3
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -80,6 +83,52 @@ def test_mlflow_in_files_and_on_after_a_kill() -> None:
     assert run.data.metrics["NDCG_at_10"] == 0.2
     assert Path("tracking/mlflow").is_dir()
     assert not Path("mlruns").exists()
+
+
+class Experiments(ModuleType):
+    """MLflow, as far as experiments go."""
+
+    class exceptions:  # noqa: N801
+        class MlflowException(Exception):
+            """A server knows the name."""
+
+    def __init__(self) -> None:
+        super().__init__("mlflow")
+        self.made: list[str] = []
+
+    def get_experiment_by_name(self, name: str) -> str | None:
+        """What this server knows."""
+        return name if name in self.made else None
+
+    def create_experiment(self, name: str) -> None:
+        """Another training of another machine was faster."""
+        self.made.append(name)
+        raise self.exceptions.MlflowException(f"{name} exists")
+
+
+def test_an_experiment_of_mlflow_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tessera.training import trackers
+
+    monkeypatch.setitem(sys.modules, "mlflow", store := Experiments())
+    for _ in range(2):
+        trackers._make_experiment("shop")
+    assert store.made == ["shop"]
+
+
+def test_trainings_of_a_folder_go_one_after_the_other() -> None:
+    from tessera.training import trackers
+
+    inside = [0]
+
+    def enter(_: int) -> None:
+        with trackers._one_at_a_time("mlflow"):  # each opens the file anew, as another process would
+            inside[0] += 1
+            assert inside[0] == 1
+            time.sleep(0.02)
+            inside[0] -= 1
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(enter, range(6)))
 
 
 def test_trackio_in_files() -> None:

@@ -169,6 +169,16 @@ def test_shipped_rates_grow_with_the_data_and_the_epochs() -> None:
     assert large - start == pytest.approx(10 * (small - start))
 
 
+@pytest.mark.parametrize(
+    "of_search",
+    [("ask", "bazaar/id/sasrec/round-1"), ("choose", "bazaar/id/sasrec"), ("trial", "bazaar/id/sasrec/trial-0")],
+)
+def test_a_search_leaves_nothing_unknown(of_search: tuple[str, str]) -> None:
+    cost = estimated(jobs()).cost(*of_search)
+    assert cost is not None
+    assert cost.origin == "rates"
+
+
 def test_a_slow_machine_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = estimated(jobs()).cost("train", RUN)
     monkeypatch.setattr(costs, "machine_seconds", lambda: 2 * RATES["machine_seconds"])
