@@ -24,7 +24,7 @@ from tessera.data.files import DataFileError, find
 from tessera.data.identifiers import id_series, id_text, positions_in
 from tessera.data.log import ItemsLog
 from tessera.data.sources.columns import read_items_file
-from tessera.data.text import as_text, clean
+from tessera.data.text import as_text
 from tessera.embedding.finish import finish, read_components
 from tessera.embedding.task import Places, Task
 from tessera.embedding.text import tells_anything
@@ -145,12 +145,8 @@ def _texts(column: pd.Series[Any]) -> list[str]:
 
 
 def _text(value: object) -> str:
-    """What a cell says: lists and mappings are joined as in files of items, and what is missing is empty."""
-    if isinstance(value, np.ndarray):  # a list of a Parquet file
-        value = value.tolist()
-    if isinstance(value, list | tuple | Mapping):
-        return as_text(value)
-    return "" if value is None or pd.isna(value) else clean(str(value))
+    """What a cell says, as in files of items; what is missing is empty."""
+    return "" if pd.api.types.is_scalar(value) and pd.isna(value) else as_text(value)
 
 
 def wider(catalogue: Catalogue, items: pa.Table) -> Catalogue:

@@ -125,6 +125,28 @@ def test_titles_attributes_and_stock_lists_know_them(results: Path) -> None:
     assert wider.recommend(["a", "b"], k=3).item.isin(wider.catalogue.raw_ids).all()
 
 
+def test_a_cell_says_what_it_says_in_a_file_of_items(tmp_path: Path) -> None:
+    frame = pd.DataFrame({
+        "item": ["a", "b", "c"], "title": ["<b>Lamp</b> &amp; co", "x", None], "organic": [True, False, None],
+        "tags": [["red", "wide"], [], None], "parts": [{"shade": ["a", "b"]}, None, {"foot": ["c"]}],
+        "price": [3.0, None, 0.5],
+    })  # fmt: skip
+    names = ["organic", "tags", "parts", "price"]
+    frame.to_parquet(tmp_path / "new.parquet")
+    settings = ItemsFile(path=str(tmp_path / "new.parquet"), id="item", title="title", text=names)
+    expected = read_products(read_file(settings))
+    assert dict(expected.column("attributes").to_pylist()[0])["organic"] == "yes"
+    for given in (frame, pd.read_parquet(tmp_path / "new.parquet")[frame.columns]):
+        assert read_products(given).equals(expected)
+
+
+def test_an_attribute_is_asked_for_as_it_stands_in_a_frame(results: Path) -> None:
+    told = products("a", "b").assign(organic=[True, False])
+    wider = loaded(results, "table").with_items(told, {"t": rows(results, 5, 9)}, device="cpu")
+    assert wider.recommend(["i1"], attribute={"organic": True}).item.tolist() == ["a"]
+    assert wider.recommend(["i1"], attribute={"organic": [True, "no"]}).item.sort_values().tolist() == ["a", "b"]
+
+
 def test_popular_items_are_never_new(results: Path) -> None:
     wider = loaded(results, "table").with_items(products("a"), {"t": rows(results, 5)}, device="cpu")
     with pytest.warns(UserWarning, match="popular items"):
