@@ -29,6 +29,7 @@ from tessera.embedding.finish import finish, read_components
 from tessera.embedding.task import Places, Task
 from tessera.embedding.text import tells_anything
 from tessera.evaluation.judge import Scorer
+from tessera.serving.attribute_order import in_order_of
 from tessera.serving.catalogue import Catalogue, Mask
 from tessera.serving.folder import RunFiles
 from tessera.settings.kinds import load
@@ -268,7 +269,7 @@ def _embedded(files: RunFiles, name: str, path: Path, task: Task, items: pa.Tabl
     task = task.model_copy(update={"prompt": task.prompt.model_copy(update=kept)})
     with tempfile.TemporaryDirectory() as folder:
         catalogue = Path(folder) / "items.parquet"
-        write_table(catalogue, items, "items")
+        write_table(catalogue, in_order_of(files.items, items), "items")
         if isinstance(reader, ReadText) and not tells_anything(reader, task.prompt, catalogue):
             return np.full((items.num_rows, describe_width(path)), np.nan, np.float32)
         inputs = Places(
