@@ -106,5 +106,5 @@ def start_server_early(jobs):
 
 
 def refuse(error):
-    """End before anything runs, with what is wrong with the config."""
+    """End before anything runs, with what is wrong with the config, or with where the workflow lies."""
     sys.exit(framed(f"ERROR: this config cannot be run:\n{error}"))
