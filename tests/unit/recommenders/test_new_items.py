@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 from pattern import ITEMS, make_run, write_dataset, write_interests_of
@@ -235,6 +236,8 @@ def test_what_is_wrong_is_told(results: Path, tmp_path: Path) -> None:
             shop.with_items(products("a"), vectors, device="cpu")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"new items: expected a pandas DataFrame with .* \(got list\)"):
         shop.with_items([{"item": "a"}])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"\(got polars.DataFrame\)"):
+        shop.with_items(pl.from_pandas(products("a")))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"vectors: expected rows by the name of a table, .* \(got ndarray\)"):
         shop.with_items(products("a"), rows(results, 5))  # type: ignore[arg-type]
     for frame, words in (
