@@ -282,7 +282,7 @@ class Recommender:
 
     def _vectors(self, method: str) -> VectorScorer:
         if not isinstance(self.scorer, VectorScorer):
-            problem = f"{method}: {self.run.recommender} has no vectors of items and histories"
+            problem = f"{method}: {self.run.system} has no vectors of items and histories"
             raise ValueError(f"{problem}; `recommend` works all the same")
         return self.scorer
 
