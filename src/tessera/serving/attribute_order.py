@@ -29,11 +29,11 @@ def in_order_of(catalogue: Path, items: pa.Table) -> pa.Table:
     known = read_table(catalogue, "items", ["item", "attributes"]).column("attributes").to_pylist()
     rank = {name: number for number, name in enumerate(merged_order(_names(pairs) for pairs in known))}
     column = items.schema.get_field_index("attributes")
-    told = [
+    ordered = [
         sorted(pairs or (), key=lambda pair: rank.get(pair[0], len(rank))) for pairs in items.column(column).to_pylist()
     ]
     field = items.schema.field(column)
-    return items.set_column(column, field, pa.array(told, field.type))
+    return items.set_column(column, field, pa.array(ordered, field.type))
 
 
 def _names(pairs: Sequence[tuple[str, str]] | None) -> list[str]:
