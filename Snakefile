@@ -13,6 +13,7 @@ SOURCE = os.path.join(workflow.basedir, "src")
 sys.path.insert(0, SOURCE)
 
 from tessera.artifacts.failures import framed, summary
+from tessera.project import check_folder
 from tessera.settings.base import ConfigError
 from tessera.settings.files import check_files_of_config
 from tessera.watch.line import WATCH
@@ -37,8 +38,9 @@ OWN = Path("config/config.yaml")
 EMBEDDED = Path(workflow.basedir, OWN)
 
 try:
+    check_folder(Path(workflow.basedir))
     check_files_of_config(workflow.overwrite_configfiles or [OWN if OWN.is_file() else EMBEDDED])
-except ConfigError as error:
+except (ConfigError, OSError) as error:
     refuse(error)
 
 if not workflow.overwrite_configfiles:

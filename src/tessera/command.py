@@ -78,7 +78,7 @@ def check(configs: Configs) -> None:
     except ConfigError as error:
         raise _end(error) from None
     runs = len(plan.click_runs) if config.task == "ctr" else len(plan.runs)
-    typer.echo(f"{_named(configs)}: fits; {runs} runs on {', '.join(config.experiment.datasets)}")
+    typer.echo(f"{_named(configs)}: fits; {runs} run{'s' * (runs != 1)} on {', '.join(config.experiment.datasets)}")
 
 
 # ---------------------------------------------------------------- what it would do

@@ -25,6 +25,16 @@ def source() -> Path:
     raise FileNotFoundError(f"{package / 'project'}: this installation carries no workflow; install tessera-rec anew")
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder in which the workflow cannot run: Snakemake fills in what stands in braces in its path.
+
+    Raises:
+        OSError: so it is.
+    """
+    if {"{", "}"} & set(str(folder)):
+        raise OSError(f"{folder}: the workflow cannot lie below a folder with {{ or }} in its name; rename or move it")
+
+
 def copy_parts(origin: Path, target: Path) -> None:
     """Copy what the workflow is made of."""
     for name in PARTS:
@@ -43,7 +53,9 @@ def make_project(folder: Path) -> None:
         FileExistsError: the folder holds something.
         FileNotFoundError: the installation carries no workflow.
         NotADirectoryError: a file is in the way.
+        OSError: the workflow could not run there.
     """
+    check_folder(folder.resolve())
     if folder.is_dir() and any(folder.iterdir()):
         raise FileExistsError(f"{folder}: is not empty; name a new folder, or an empty one")
     if folder.exists() and not folder.is_dir():

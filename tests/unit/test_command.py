@@ -39,6 +39,8 @@ def test_a_config_that_fits_and_one_that_does_not(tmp_path: Path) -> None:
     more = tmp_path / "more.yaml"
     more.write_text("experiment: {systems: [popular, id], backbones: [sasrec], seeds: [1, 2, 3]}\n")
     assert "fits; 4 runs on bazaar" in told("check", tiny, more)
+    more.write_text("experiment: {systems: [popular]}\nsignificance: {baseline: popular}\n")
+    assert "fits; 1 run on bazaar" in told("check", tiny, more)
     more.write_text("training: {epoch: 3}\n")
     assert f"ERROR: {tiny}, {more}: training.epoch" in told("check", tiny, more, code=1), "either may be meant"
     wrong = told("check", tiny, more, code=1)

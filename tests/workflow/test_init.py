@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from tiny_project import ROOT, environment
 
-from tessera.project import PARTS, make_project
+from tessera.project import PARTS, copy_parts, make_project, source
 
 pytestmark = pytest.mark.workflow
 
@@ -106,3 +107,18 @@ def test_nothing_is_left_by_halves(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(FileNotFoundError):
         make_project(tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_braces_is_refused_in_a_line(tmp_path: Path) -> None:
+    """Snakemake takes them for variables, and ended in a traceback."""
+    folder = tmp_path / "my {shop}"
+    told = f"{folder}: the workflow cannot lie below a folder with {{ or }} in its name; rename or move it"
+    with pytest.raises(OSError, match=re.escape(told)):
+        make_project(folder)
+    assert not list(tmp_path.iterdir())
+    copy_parts(source(), folder)  # as a clone, or a folder that was moved
+    command = [sys.executable, "-m", "snakemake", "-n", "--cores", "1", "--configfile", "config/tiny.yaml"]
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True)
+    assert done.returncode
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr

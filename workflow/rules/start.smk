@@ -106,7 +106,7 @@ def start_server_early(jobs):
         FORK_SERVERS.start_early(os.path.basename(job.rule.script) for job in jobs if job.is_script)
 
 
-def command_line():
+def called_with():
     """What Snakemake was called with, by option: it tells the workflow only when all rules are read."""
     cli = sys.modules.get("snakemake.cli")  # without it, a program has called Snakemake
     try:
@@ -116,12 +116,12 @@ def command_line():
         return {}
 
 
-CALLED = command_line() if workflow.is_main_process else {}
+CALLED = called_with() if workflow.is_main_process else {}
 DRY = bool(CALLED.get("dryrun"))
 # Whose devices are not known here: jobs of a cluster, those of a run that is to come, and others than the one at work.
 ELSEWHERE = DRY or not workflow.is_main_process or CALLED.get("executor") not in (None, "local")
 
 
 def refuse(error):
-    """End before anything runs, with what is wrong with the config."""
+    """End before anything runs, with what is wrong with the config, or with where the workflow lies."""
     sys.exit(framed(f"ERROR: this config cannot be run:\n{error}"))

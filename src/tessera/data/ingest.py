@@ -234,9 +234,8 @@ class _Items:
             return
         self.picture_counts = self.pictures.tell()
         join, used = self._pictured, set(self._pictured.met)
-        for name in self.pictures.names:
-            if name not in used:
-                join.meet(name)
+        for name in self.pictures.left:
+            join.meet(name)
         join.met = used
         origin = f"{self.pictures.folder} (images)"
         wanted = "items" if self.raw.whole else "items of the log"

@@ -48,6 +48,7 @@ class PictureFolder:
         self._by_name: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
         self._files: set[str] = set()
+        self._taken: set[str] = set()
         other: Counter[str] = Counter()
         for path in sorted(Path(file.path) for file in picture_files(str(folder))):
             suffix = path.suffix.lower()
@@ -69,9 +70,9 @@ class PictureFolder:
         self.left_out = dict(other)
 
     @property
-    def names(self) -> Iterable[str]:
-        """Paths of the pictures below the folder, without their suffixes."""
-        return self._whole
+    def left(self) -> Iterator[str]:
+        """Paths, without their suffixes, of pictures that were found for no item; of several suffixes one is enough."""
+        return (name for name, files in self._whole.items() if not self._taken.intersection(files))
 
     def find(self, raw_id: str, named: Iterable[str] = ()) -> str | None:
         """Path of the item's picture below the folder, None where it has none.
@@ -80,6 +81,12 @@ class PictureFolder:
             raw_id: the item.
             named: names of its picture in the data: file names, paths or URLs.
         """
+        file = self._choose(raw_id, named)
+        if file is not None:
+            self._taken.add(file)
+        return file
+
+    def _choose(self, raw_id: str, named: Iterable[str]) -> str | None:
         whole = self._whole.get(raw_id) or ([raw_id] if raw_id in self._files else [])
         if len(whole) > 1:
             self.doubled.setdefault(raw_id, whole)

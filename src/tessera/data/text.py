@@ -15,6 +15,8 @@ from contextvars import ContextVar
 from html.entities import html5
 from typing import Any, Literal
 
+import numpy as np
+
 from tessera.data.markup import is_code, strip_markup
 
 LONGEST = 50_000
@@ -87,11 +89,13 @@ def as_title(value: Any) -> str:
 
 def as_text(value: Any, separator: str = ", ", depth: int = 0) -> str:
     """Text of a metadata value: lists joined (an entry once), mappings as `key: value`, null and NaN empty."""
+    if isinstance(value, np.ndarray):  # a list of a Parquet file that pandas read
+        value = list(value)
     if value is None or value != value or depth > DEEPEST:
         return ""
     if isinstance(value, str):
         return clean(value)
-    if isinstance(value, bool):
+    if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
         pairs = ((clean(str(key)).rstrip(":").strip(), as_text(entry, depth=depth + 1)) for key, entry in value.items())

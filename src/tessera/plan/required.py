@@ -260,6 +260,21 @@ def _export_problems(plan: Plan, where: str) -> Iterator[str]:
         yield f"{where}: export.push: {problem}"
 
 
+def _unplaced(plan: Plan, where: str) -> Iterator[str]:
+    """Lists with items that came after training, of runs that read no table: nothing says where such items stand."""
+    if plan.config.recommend.new_items is None:
+        return
+    for path in Jobs(plan).first_seeds(plan.config.experiment.recommend):
+        run = plan.trained[path]
+        for part in run.members or [run]:
+            if not part.tables:
+                whose = run.row if part is run else f"{run.row} has a member, {part.row}, that"
+                yield (
+                    f"{where}: recommend.new_items: {whose} reads no item table, so new items cannot be placed; "
+                    f"leave {run.row} out of experiment.recommend, or new_items out"
+                )
+
+
 def _problem(needed: Needed) -> str | None:
     """What is wrong with a file before it is read."""
     if is_url(needed.file):
@@ -294,6 +309,7 @@ def check_files(plan: Plan, where: str = "config", elsewhere: bool = False) -> N
         *_missing_trackers(plan, where),
         *_without_pictures(plan, where),
         *_export_problems(plan, where),
+        *_unplaced(plan, where),
     ]
     problems += [f"{where}: {problem}" for problem in warm_start_problems(Jobs(plan))]
     for needed in needed_files(plan):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import TypeGuard
 
+import numpy as np
 import pandas as pd
 
 from tessera.settings.base import shown_value
@@ -19,6 +20,28 @@ def check_length(k: object) -> None:
     """
     if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
         raise ValueError(f"k: expected a whole number, 1 or more (got {k!r})")
+
+
+def check_seen(seen: object) -> None:
+    """Refuse what is neither true nor false: a text such as "no" would count as true.
+
+    Raises:
+        TypeError: it is no boolean.
+    """
+    if not isinstance(seen, bool | np.bool_):
+        raise TypeError(f"seen: expected True or False (got {shown(seen)})")
+
+
+def check_history(history: Sequence[object]) -> None:
+    """Refuse a history with a list among its ids, as the pairs are that `DataFrame.groupby` gives.
+
+    Raises:
+        TypeError: so it is.
+    """
+    for number, entry in enumerate(history):
+        if is_list(entry):
+            kind = _kind(entry)
+            raise TypeError(f"a history is a list of item ids, oldest first (its entry {number} is a {kind})")
 
 
 def check_stock(items: object) -> None:
@@ -48,7 +71,7 @@ def check_products(products: object, vectors: object) -> None:
         TypeError: the products are no frame, or the vectors no mapping.
     """
     if not isinstance(products, pd.DataFrame):
-        kind = type(products).__name__
+        kind = _kind(products)
         raise TypeError(f"new items: expected a pandas DataFrame with the columns item and title (got {kind})")
     if vectors is not None and not isinstance(vectors, Mapping):
         kind = type(vectors).__name__
@@ -58,6 +81,12 @@ def check_products(products: object, vectors: object) -> None:
 def shown(value: object) -> str:
     """A wrong value in a message of one line; of a frame, whose text is a table, what it is."""
     return f"a {type(value).__name__}" if hasattr(value, "columns") else shown_value(value)
+
+
+def _kind(value: object) -> str:
+    """The class of a value, with its library where it has one: there are several frames."""
+    library, name = type(value).__module__.partition(".")[0], type(value).__name__
+    return name if library == "builtins" else f"{library}.{name}"
 
 
 def is_list(value: object) -> TypeGuard[Iterable[object]]:

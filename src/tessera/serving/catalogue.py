@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from tessera.artifacts.tables import ArtifactError, check_ids, read_table
 from tessera.data.identifiers import id_text, twin
+from tessera.data.text import as_text
 from tessera.settings.base import did_you_mean
 
 Mask = npt.NDArray[np.bool_]
@@ -128,10 +129,10 @@ class Catalogue:
                 raise ValueError(
                     f"attribute {name!r}: no item has it{did_you_mean(name, {key for a in attributes for key in a})}"
                 )
-            for one in map(str, values):
+            chosen = [one if isinstance(one, str) else as_text(one) for one in values]
+            for one in chosen:
                 if one not in known:
                     raise ValueError(f"attribute {name!r}: no item has the value {one!r}{did_you_mean(one, known)}")
-            chosen = set(map(str, values))
             mask &= np.array([own.get(name) in chosen for own in attributes], bool)
         return mask
 

@@ -99,7 +99,7 @@ def export_run(
         if isinstance(scorer, VectorScorer):
             _write_vectors(files, scorer, catalogue, settings, made, outcome)
         else:
-            reason = f"{run.recommender} scores items without vectors of users and items"
+            reason = f"{run.system} scores items without vectors of users and items"
             outcome.absent |= dict.fromkeys(("item vectors", "index", "user tower"), reason)
         if files.inputs.codes is not None:
             write_json(made / CODES, codes_of_items(Path(files.inputs.codes), catalogue.raw_ids))

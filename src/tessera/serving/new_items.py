@@ -24,11 +24,12 @@ from tessera.data.files import DataFileError, find
 from tessera.data.identifiers import id_series, id_text, positions_in
 from tessera.data.log import ItemsLog
 from tessera.data.sources.columns import read_items_file
-from tessera.data.text import as_text, clean
+from tessera.data.text import as_text
 from tessera.embedding.finish import finish, read_components
 from tessera.embedding.task import Places, Task
 from tessera.embedding.text import tells_anything
 from tessera.evaluation.judge import Scorer
+from tessera.serving.attribute_order import in_order_of
 from tessera.serving.catalogue import Catalogue, Mask
 from tessera.serving.folder import RunFiles
 from tessera.settings.kinds import load
@@ -145,12 +146,8 @@ def _texts(column: pd.Series[Any]) -> list[str]:
 
 
 def _text(value: object) -> str:
-    """What a cell says: lists and mappings are joined as in files of items, and what is missing is empty."""
-    if isinstance(value, np.ndarray):  # a list of a Parquet file
-        value = value.tolist()
-    if isinstance(value, list | tuple | Mapping):
-        return as_text(value)
-    return "" if value is None or pd.isna(value) else clean(str(value))
+    """What a cell says, as in files of items; what is missing is empty."""
+    return "" if pd.api.types.is_scalar(value) and pd.isna(value) else as_text(value)
 
 
 def wider(catalogue: Catalogue, items: pa.Table) -> Catalogue:
@@ -272,7 +269,7 @@ def _embedded(files: RunFiles, name: str, path: Path, task: Task, items: pa.Tabl
     task = task.model_copy(update={"prompt": task.prompt.model_copy(update=kept)})
     with tempfile.TemporaryDirectory() as folder:
         catalogue = Path(folder) / "items.parquet"
-        write_table(catalogue, items, "items")
+        write_table(catalogue, in_order_of(files.items, items), "items")
         if isinstance(reader, ReadText) and not tells_anything(reader, task.prompt, catalogue):
             return np.full((items.num_rows, describe_width(path)), np.nan, np.float32)
         inputs = Places(

@@ -19,8 +19,10 @@ from tessera.recommenders.evaluate import load_scorer
 from tessera.recommenders.systems.base import VectorScorer
 from tessera.serving.arguments import (
     check_attributes,
+    check_history,
     check_length,
     check_products,
+    check_seen,
     check_stock,
     has_order,
     is_list,
@@ -85,9 +87,10 @@ class Recommender:
             attribute: choose among items with these attributes, e.g. `{"brand": "Acme"}`; a list means any of it.
         Raises:
             ValueError: k is no number from 1 on, nothing is left to choose from, or no item has the attribute.
-            TypeError: that is no history, no list of items, or no mapping of attributes.
+            TypeError: that is no history, no list of items, no mapping of attributes, or `seen` no boolean.
         """
         check_length(k)
+        check_seen(seen)
         batch, single = self._read(histories)
         allowed = self._allowed(items, attribute)
         self._tell_empty(batch)
@@ -238,7 +241,9 @@ class Recommender:
         known, unknown = list[History](), list[str]()
         for one in [given] if single else given:
             assert isinstance(one, Iterable)
-            ids, strangers = self.catalogue.find(one)
+            history = list(one)
+            check_history(history)
+            ids, strangers = self.catalogue.find(history)
             known.append(ids)
             unknown += strangers
         if unknown:
@@ -277,7 +282,7 @@ class Recommender:
 
     def _vectors(self, method: str) -> VectorScorer:
         if not isinstance(self.scorer, VectorScorer):
-            problem = f"{method}: {self.run.recommender} has no vectors of items and histories"
+            problem = f"{method}: {self.run.system} has no vectors of items and histories"
             raise ValueError(f"{problem}; `recommend` works all the same")
         return self.scorer
 

@@ -141,3 +141,20 @@ def test_a_folder_of_other_names_is_an_error(
     assert "in the file alone: '00001', '00002', '00003', ..." in told
     assert "8 more would meet without the zeros before them" in told
     assert not list(tmp_path.glob("made-*/raw/items.parquet")), "nothing is written by halves"
+
+
+def test_what_an_item_has_by_another_name_is_not_in_the_folder_alone(
+    make: Callable[..., Any], write: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By its sub-folder, or by the items file: such pictures were told as met by nobody."""
+    path = write("log.csv", "user,item,t\n" + "".join(f"u,{n},{n}\n" for n in range(1, 5)))
+    items = write("items.csv", "sku,picture\n3,lamp.png\n")
+    pictures = folder(tmp_path / "p", "1.jpg", "1.png", "summer/2.jpg", "lamp.png", "other.gif")
+    items_file = {"path": items, "id": "sku", "image": "picture"}
+    with caplog.at_level("INFO"):
+        made = make(path=path, images=str(pictures), items=items_file, **LOG)
+    assert {raw_id: item["image"] for raw_id, item in made.items.items()} == {
+        "1": "1.jpg", "2": "summer/2.jpg", "3": "lamp.png",
+    }  # fmt: skip
+    told = next(line for line in caplog.text.splitlines() if "(images)" in line)
+    assert told.endswith("meets 3 of 4 items of the log (75.0%); not met: '4'; in the file alone: 'other'")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from quick import quick
@@ -189,7 +190,10 @@ def test_as_text() -> None:
     assert as_text(["a", "b"], " > ") == "a > b"
     assert as_text({"\n Size: \n": "3 &amp; 4", "empty": ""}) == "Size: 3 & 4"
     assert as_text(9.5) == "9.5"
-    assert as_text(True) == "yes"
+    assert as_text(True) == as_text(np.bool_(True)) == "yes"
+    # as pandas reads lists of Parquet, in mappings and in each other
+    array = np.array([np.array(["a", "b"], object), np.array(["c"], object)], object)
+    assert as_text({"tags": array}) == as_text({"tags": ["a", "b", "c"]}) == "tags: a, b, c"
     nested: Any = "deep"
     for _ in range(900):
         nested = [nested]

@@ -17,6 +17,7 @@ from tessera.embedding.embed import embed
 from tessera.embedding.task import Places, Task
 from tessera.embedding.tune import tune
 from tessera.recommenders.inputs import RunInputs
+from tessera.serving.attribute_order import merged_order
 from tessera.serving.folder import RunFiles
 from tessera.serving.new_items import read_products, rows_of
 from tessera.settings.runs import Run
@@ -83,6 +84,22 @@ def test_the_text_of_an_old_item_gives_its_row(name: str, root: Path) -> None:
     np.testing.assert_allclose(vectors, expected[[5, 11, 14]], rtol=1e-3, atol=1e-3 * np.abs(expected).max())
     # which says something: other items stand elsewhere
     assert np.abs(vectors[0].numpy() - expected[6]).max() > 0.05 * np.abs(expected).max()
+
+
+def test_the_order_of_columns_says_nothing(root: Path) -> None:
+    """A model reads texts in the order that the catalogue tells them in, whatever that of the frame."""
+    told = pd.DataFrame([{"item": "new", "title": "red lamp", **dict(attributes_of(5))}])
+    assert len(told.columns) > 3  # there is an order
+    one, other = (
+        rows_of(files(root, "text"), read_products(frame))["text"][0] for frame in (told, told[told.columns[::-1]])
+    )
+    np.testing.assert_array_equal(one, other)
+
+
+def test_one_order_is_made_of_those_of_all_items() -> None:
+    orders = [("b",), (), ("a", "c"), ("a", "b", "d"), ("d", "e"), ("a", "c")]
+    assert merged_order(orders) == ["a", "c", "b", "d", "e"]
+    assert merged_order([("b", "a"), ("a", "b")]) == ["a", "b"]  # where they differ, always the same one
 
 
 def test_new_items_need_not_have_what_the_prompt_names(root: Path) -> None:

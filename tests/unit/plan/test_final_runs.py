@@ -10,6 +10,7 @@ from tiny_config import edited
 
 from tessera.plan.graph import Noun
 from tessera.plan.jobs import Jobs
+from tessera.plan.required import check_files
 from tessera.settings.base import ConfigError
 from tessera.settings.datasets import NoSplit
 
@@ -91,3 +92,32 @@ def test_only_lists_with_new_items_depend_on_what_reads_items(tmp_path: Path) ->
     assert {"tessera.serving.new_items", "tessera.embedding.crrl"} <= set(new.serving.recommend_modules(RUN))
     assert new.serving.recommend_files() == {"new": [str(file)]}
     assert new.settings(RUN, "bazaar") == plain.settings(RUN, "bazaar")
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["text/sasrec"], []),
+        (["popular", "text"], ["popular/popular reads no item table"]),
+        (["id"], ["id/sasrec reads no item table", "id/gru4rec reads no item table"]),
+        (["ensemble"], ["ensemble/ensemble has a member, id/sasrec, that reads no item table"]),
+    ],
+    ids=str,
+)
+def test_new_items_that_nothing_places_are_refused_before_anything_runs(
+    asked: list[str], told: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "new.csv"
+    file.write_text("sku\na\n")
+    new = {"path": str(file), "id": "sku"}
+    check_files(jobs(experiment__recommend=asked).plan)
+    plan = jobs(experiment__recommend=asked, recommend__new_items=new).plan
+    if not told:
+        check_files(plan)
+        return
+    with pytest.raises(ConfigError) as error:
+        check_files(plan)
+    lines = str(error.value).splitlines()
+    assert len(lines) == len(told)
+    for line, text in zip(lines, told, strict=True):
+        assert line.startswith(f"config: recommend.new_items: {text}, so new items cannot be placed; leave ")

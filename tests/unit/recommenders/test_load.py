@@ -201,7 +201,7 @@ def test_vectors_are_those_that_score(name: str, results: Path) -> None:
     recommender = tessera.load(folder_of(results, name), device="cpu")
     if name not in WITH_VECTORS:
         for ask in (lambda: recommender.similar("i1"), lambda: recommender.encode(["i1"])):
-            with pytest.raises(ValueError, match="has no vectors of items and histories; `recommend` works"):
+            with pytest.raises(ValueError, match=": s has no vectors of items and histories; `recommend` works"):
                 ask()
         return
     histories = [["i4", "i5"], [f"i{1 + number % ITEMS}" for number in range(60)]]
@@ -343,6 +343,14 @@ def test_what_is_no_history_is_refused(markov: Any) -> None:
         with pytest.raises(ValueError, match="k: expected a whole number, 1 or more"):
             markov.recommend(["i4"], k=k)
     assert len(markov.recommend(["i4"], k=np.int64(3))) == 3
+    log = pd.DataFrame({"user": [1, 1, 2], "item": ["i4", "i5", "i6"]})
+    with pytest.raises(TypeError, match=r"a history is a list of item ids, .* \(its entry 1 is a pandas.Series\)$"):
+        markov.recommend(log.groupby("user")["item"])  # pairs of a user and the items
+    assert markov.recommend(log.groupby("user")["item"].apply(list), k=1).history.tolist() == [0, 1]
+    for seen in ("no", None, 1):
+        with pytest.raises(TypeError, match=r"seen: expected True or False \(got "):
+            markov.recommend(["i4"], seen=seen)
+    assert len(markov.recommend(["i4"], k=2, seen=np.bool_(True))) == 2
 
 
 def test_what_is_no_stock_and_no_attribute_is_refused(markov: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 from pattern import ITEMS, make_run, write_dataset, write_interests_of
@@ -125,6 +126,28 @@ def test_titles_attributes_and_stock_lists_know_them(results: Path) -> None:
     assert wider.recommend(["a", "b"], k=3).item.isin(wider.catalogue.raw_ids).all()
 
 
+def test_a_cell_says_what_it_says_in_a_file_of_items(tmp_path: Path) -> None:
+    frame = pd.DataFrame({
+        "item": ["a", "b", "c"], "title": ["<b>Lamp</b> &amp; co", "x", None], "organic": [True, False, None],
+        "tags": [["red", "wide"], [], None], "parts": [{"shade": ["a", "b"]}, None, {"foot": ["c"]}],
+        "price": [3.0, None, 0.5],
+    })  # fmt: skip
+    names = ["organic", "tags", "parts", "price"]
+    frame.to_parquet(tmp_path / "new.parquet")
+    settings = ItemsFile(path=str(tmp_path / "new.parquet"), id="item", title="title", text=names)
+    expected = read_products(read_file(settings))
+    assert dict(expected.column("attributes").to_pylist()[0])["organic"] == "yes"
+    for given in (frame, pd.read_parquet(tmp_path / "new.parquet")[frame.columns]):
+        assert read_products(given).equals(expected)
+
+
+def test_an_attribute_is_asked_for_as_it_stands_in_a_frame(results: Path) -> None:
+    told = products("a", "b").assign(organic=[True, False])
+    wider = loaded(results, "table").with_items(told, {"t": rows(results, 5, 9)}, device="cpu")
+    assert wider.recommend(["i1"], attribute={"organic": True}).item.tolist() == ["a"]
+    assert wider.recommend(["i1"], attribute={"organic": [True, "no"]}).item.sort_values().tolist() == ["a", "b"]
+
+
 def test_popular_items_are_never_new(results: Path) -> None:
     wider = loaded(results, "table").with_items(products("a"), {"t": rows(results, 5)}, device="cpu")
     with pytest.warns(UserWarning, match="popular items"):
@@ -213,6 +236,8 @@ def test_what_is_wrong_is_told(results: Path, tmp_path: Path) -> None:
             shop.with_items(products("a"), vectors, device="cpu")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"new items: expected a pandas DataFrame with .* \(got list\)"):
         shop.with_items([{"item": "a"}])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"\(got polars.DataFrame\)"):
+        shop.with_items(pl.from_pandas(products("a")))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"vectors: expected rows by the name of a table, .* \(got ndarray\)"):
         shop.with_items(products("a"), rows(results, 5))  # type: ignore[arg-type]
     for frame, words in (
