@@ -108,7 +108,9 @@ def test_new_items_are_read_by_what_made_the_tables(served: Project, tmp_path: P
         rows.writerow([told["raw_id"], "known already", *([""] * len(names))])
     new = {"path": "new.csv", "id": "sku", "title": "name", "text": names}
     config = served.write_config(
-        served.config(**ASKED, recommend__new_items=new, recommend__k=60, recommend__seen=True)
+        served.config(
+            experiment__recommend=["reaemb/sasrec"], recommend__new_items=new, recommend__k=60, recommend__seen=True
+        )
     )
     target = "results/tiny/bazaar/recommendations/reaemb/sasrec/seed-2.parquet"
     done = served.snakemake("--cores", "1", "--configfile", config, "--", target)
