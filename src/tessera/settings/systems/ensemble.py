@@ -4,69 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic import Field, model_validator
 
-from tessera.settings.base import aside, did_you_mean
-from tessera.settings.references import BackboneName, ReadRun, SystemName, named
-from tessera.settings.systems.base import SystemSettings, TrainedSystem
+from tessera.settings.base import aside
+from tessera.settings.references import named
+from tessera.settings.systems.base import TrainedSystem
+from tessera.settings.trained_run import NamedRun, OrText
 
 if TYPE_CHECKING:
     from tessera.settings.config import Config
 
 
-class Member(ReadRun):
+class Member(NamedRun):
     """A trained run that stands beside others."""
 
-    system: SystemName
-    """A trained system; it is trained first."""
-    backbone: BackboneName | None = None
-    """The backbone under which it is trained; null takes the one that it has, where it has one."""
     seed: int | None = Field(None, ge=0)
     """The seed under which it is trained; null takes that of the ensemble."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        system, _, backbone = value.partition("/")
-        return {"system": system, **({"backbone": backbone} if "/" in value else {})}
-
-    def names(self, config: Config) -> tuple[str, str | None, int | None]:
-        """See `ReadRun.names`."""
-        under = config.systems[self.system].under(config)
-        return self.system, self.backbone or (under[0] if under else None), self.seed
-
-    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """A system of which there is no such run."""
-        system = config.systems[self.system]
-        trained = [name for name, one in config.systems.items() if _can_be_member(one)]
-        under = system.under(config)
-        if not _can_be_member(system):
-            what = "is an ensemble itself" if system.COMBINES else "is not trained"
-            yield "system", f"{self.system!r} {what}{did_you_mean(self.system, trained)}"
-        elif self.backbone is None and len(under) > 1:
-            yield (
-                "backbone",
-                f"{self.system!r} runs under {', '.join(under)}; name one: {self.system}/{under[0]}",
-            )
-        elif self.backbone is not None and not under:
-            yield "backbone", f"{self.system!r} brings its own network, and runs under no backbone"
-        elif self.backbone is not None and self.backbone not in under:
-            yield "backbone", f"{self.system!r} runs under {', '.join(under)}; add {self.backbone!r} to its `backbones`"
-
-
-class _OrText:
-    """Annotation of what may be written as a text, too, for editors."""
-
-    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"anyOf": [handler(core), {"type": "string"}]}
-
-
-def _can_be_member(system: SystemSettings) -> bool:
-    return isinstance(system, TrainedSystem) and not system.COMBINES
 
 
 class EnsembleSystem(TrainedSystem):
@@ -76,7 +31,7 @@ class EnsembleSystem(TrainedSystem):
     COMBINES: ClassVar[bool] = True
     KNOWS_MODALITIES: ClassVar[bool] = True  # as its members may
     recommender: Literal["ensemble"] = "ensemble"
-    members: list[Annotated[Member, _OrText()]] = Field(min_length=2, max_length=100)
+    members: list[Annotated[Member, OrText()]] = Field(min_length=2, max_length=100)
     """Trained systems, each as its name, as `NAME/BACKBONE`, or as a map; they are trained first."""
     weights: list[float] | None = None
     """A weight a member, of which only ratios count; null chooses shares on validation once, from equal ones."""
