@@ -98,4 +98,5 @@ class Distilled(SequentialRecommender):
             shares: (targets, kept) that sum to one.
         """
         mean = F.embedding_bag(likely, scored, per_sample_weights=shares.to(scored.dtype), mode="sum")
-        return (states.float() * (F.embedding(targets, scored) - mean).float()).sum()
+        full = torch.promote_types(states.dtype, torch.float32)
+        return (states.to(full) * (F.embedding(targets, scored) - mean).to(full)).sum()
