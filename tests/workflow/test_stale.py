@@ -91,12 +91,14 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("systems__dmesr__items__direction", "fine", runs(1)),
     ("systems__pad__align", None, runs(1)),
     ("systems__findrec__gate", "mean", runs(1)),
-    # it is a member of the ensemble
-    ("systems__eimf__matching", None, runs(2)),
-    ("systems__ensemble__weights", [1, 1], runs(1)),
-    ("systems__ensemble__rounds", 1, runs(1)),
-    ("systems__ensemble__shares", [0.0, 0.5], runs(1)),
-    ("systems__ensemble__members", ["id/gru4rec", "eimf"], runs(1)),
+    # it is a member of the ensemble, which teaches another
+    ("systems__eimf__matching", None, runs(3)),
+    ("systems__ensemble__weights", [1, 1], runs(2)),
+    ("systems__ensemble__rounds", 1, runs(2)),
+    ("systems__ensemble__shares", [0.0, 0.5], runs(2)),
+    ("systems__ensemble__members", ["id/gru4rec", "eimf"], runs(2)),
+    ("systems__distilled__weight", 0.9, runs(1)),
+    ("systems__distilled__teacher", "id/sasrec", runs(1)),
     ("systems__i3_mrec__ids", "none", runs(1)),
     ("systems__i3_mrec_graph__layers", 2, runs(1)),
     ("systems__cider__popularity", None, runs(1)),
@@ -104,15 +106,15 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("systems__item_knn", {"recommender": "item_knn", "neighbours": 5}, runs(1)),
     # the graph of rules has a way more: a system without training reads a table
     ("systems__markov", {"recommender": "markov", "similar": {"table": "latent"}}, {"rulegraph": 1, **runs(1)}),
-    ("backbones__gru4rec__hidden_dim", 8, runs(4)),
+    ("backbones__gru4rec__hidden_dim", 8, runs(5)),
     # EIMF has no published habits
     ("preset", "official",
-     {**COLLABORATIVE, **runs(23), "tune": 3, "embed": 2, "diagnose": 3, "atlas": 4, **ALL_CODES}),
-    ("loss", {"kind": "bce"}, {**COLLABORATIVE, **runs(20)}),
+     {**COLLABORATIVE, **runs(24), "tune": 3, "embed": 2, "diagnose": 3, "atlas": 4, **ALL_CODES}),
+    ("loss", {"kind": "bce"}, {**COLLABORATIVE, **runs(21)}),
     # what reads a table that is made from pictures
     ("missing", {"image": 0.5}, runs(10)),
     # nothing is trained or judged again as it was
-    ("robustness", {}, {"corrupt": 16, "robustness": 1, "report": 1}),
+    ("robustness", {}, {"corrupt": 17, "robustness": 1, "report": 1}),
     ("training__learning_rate", 0.01, TRAINED),
     ("evaluation__cutoffs", [5, 10], JUDGED),
     # validation, which stops training, asks what the test asks
@@ -147,7 +149,8 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     (
         "experiment__systems",
         ["id", "popular", "item_knn", "markov", "latent", "text", "llmemb", "reaemb", "codes", "tiger", "tiger_exact",
-         "dmesr", "pad", "findrec", "eimf", "i3_mrec", "i3_mrec_graph", "cider", "mme_sid"],  # all but the ensemble
+         "dmesr", "pad", "findrec", "eimf", "i3_mrec", "i3_mrec_graph", "cider", "mme_sid",
+         "distilled"],  # all but the ensemble
         {"rulegraph": 1, **SHOWN},
     ),
 ]  # fmt: skip
@@ -195,7 +198,7 @@ CODE = [
     (f"{LIBRARY}/recommenders/backbones/gru4rec.py", "\n# a comment\n", {}),
     (f"{LIBRARY}/settings/reporting.py", "\n_MORE = 1\n", {"report": 1}),
     (f"{LIBRARY}/reporting/plots.py", "\n_MORE = 1\n", {"report": 1}),
-    (f"{LIBRARY}/recommenders/backbones/gru4rec.py", "\n_MORE = 1\n", runs(4)),
+    (f"{LIBRARY}/recommenders/backbones/gru4rec.py", "\n_MORE = 1\n", runs(5)),
     (f"{LIBRARY}/recommenders/item_encoders/table.py", "\n_MORE = 1\n", runs(10)),
     (f"{LIBRARY}/recommenders/item_encoders/semantic_ids.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/systems/markov.py", "\n_MORE = 1\n", runs(1)),
@@ -203,8 +206,10 @@ CODE = [
     (f"{LIBRARY}/recommenders/systems/tiger.py", "\n_MORE = 1\n", runs(2)),
     (f"{LIBRARY}/recommenders/systems/pad.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/systems/findrec.py", "\n_MORE = 1\n", runs(1)),
-    (f"{LIBRARY}/recommenders/systems/eimf.py", "\n_MORE = 1\n", runs(2)),
-    (f"{LIBRARY}/recommenders/systems/ensemble.py", "\n_MORE = 1\n", runs(1)),
+    (f"{LIBRARY}/recommenders/systems/eimf.py", "\n_MORE = 1\n", runs(3)),
+    (f"{LIBRARY}/recommenders/systems/ensemble.py", "\n_MORE = 1\n", runs(2)),
+    (f"{LIBRARY}/recommenders/systems/distilled.py", "\n_MORE = 1\n", runs(1)),
+    (f"{LIBRARY}/recommenders/soft_targets.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/systems/cider.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/environments.py", "\n_MORE = 1\n", runs(2)),
     (f"{LIBRARY}/embedding/interests.py", "\n_MORE = 1\n", {"embed": 1, **runs(2)}),

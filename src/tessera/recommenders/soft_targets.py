@@ -27,12 +27,15 @@ from tessera.training.batches import PrefixBatches, SingleTargetBatches, WindowB
 
 @dataclass(frozen=True)
 class SoftTargets:
-    """The likeliest items of every training target."""
+    """The likeliest items of every training target, and how all others are likely on average."""
 
     items: np.ndarray
     """(rows, kept) int32 item ids, beside the training interactions; 0 where a row is no target."""
     shares: np.ndarray
-    """(rows, kept) float32 their probabilities, which sum to one; 0 where a row is no target."""
+    """(rows, kept) float32 their probabilities; 0 where a row is no target."""
+    rest: np.ndarray
+    """(items + 1,) float32 how what is not kept is spread over the catalogue, the mean over targets; it sums to one,
+    or is 0 where all is kept."""
 
 
 def read_teacher(weights: Path, inputs: RunInputs, popularity: np.ndarray) -> Scorer:
@@ -54,13 +57,14 @@ def read_teacher(weights: Path, inputs: RunInputs, popularity: np.ndarray) -> Sc
 
 @torch.no_grad()
 def soft_targets(
-    teacher: Scorer, histories: TrainingHistories, kept: int, temperature: float, among: Tensor
+    teacher: Scorer, histories: TrainingHistories, catalogue: int, kept: int, temperature: float, among: Tensor
 ) -> SoftTargets:
     """The teacher's probabilities of what comes next, at every training interaction but a user's first.
 
     Args:
         teacher: a finished run.
         histories: what is learned from.
+        catalogue: items of the catalogue.
         kept: items of a target, the likeliest ones.
         temperature: what logarithms of probabilities are divided by.
         among: (known,) ids of the items that may be likely.
@@ -76,17 +80,23 @@ def soft_targets(
     rows = len(histories.items)
     kept = min(kept, len(among))
     items, shares = np.zeros((rows, kept), np.int32), np.zeros((rows, kept), np.float32)
+    rest = torch.zeros(len(among), dtype=torch.float64)
     order = np.argsort(-prefixes.lengths, kind="stable")
     size = users_at_once(len(among))
     with Progress("what the teacher says", len(order), "targets") as progress:
         for numbers in (order[start : start + size] for start in range(0, len(order), size)):
             scores = teacher(prefixes.batch(numbers))
-            likely = (scores.index_select(1, among.to(scores.device) - 1) / temperature).softmax(1).topk(kept, 1)
+            probabilities = (scores.index_select(1, among.to(scores.device) - 1) / temperature).softmax(1)
+            likely = probabilities.topk(kept, 1)
             ends = prefixes.starts[numbers] + prefixes.lengths[numbers] - 1
             items[ends] = among[likely.indices.cpu()].numpy()
-            shares[ends] = (likely.values / likely.values.sum(1, keepdim=True)).cpu().numpy()
+            shares[ends] = likely.values.cpu().numpy()
+            rest += probabilities.scatter_(1, likely.indices, 0.0).sum(0, dtype=torch.float64).cpu()
             progress.update(len(numbers))
-    return SoftTargets(items, shares)
+    spread = np.zeros(catalogue + 1, np.float32)
+    if kept < len(among):
+        spread[among.numpy()] = (rest / rest.sum()).numpy()
+    return SoftTargets(items, shares, spread)
 
 
 @dataclass(frozen=True)

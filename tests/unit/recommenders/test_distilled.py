@@ -93,15 +93,18 @@ def test_soft_targets_are_the_teachers_probabilities(temperature: float, kept: i
     """Every training interaction but a user's first, by asking for each by itself, in float64."""
     dataset = load_dataset(data)
     histories, scorer = training_histories(dataset), read_teacher(teacher, RunInputs(), dataset.train_counts)
-    soft = soft_targets(scorer, histories, kept, temperature, EVERY_ITEM)
+    soft = soft_targets(scorer, histories, ITEMS, kept, temperature, EVERY_ITEM)
     assert soft.items.shape == soft.shares.shape == (len(histories.items), min(kept, ITEMS))
     first = np.zeros(len(histories.items), bool)
     first[histories.offsets[:-1][np.diff(histories.offsets) > 0]] = True
     assert not soft.items[first].any()
     assert not soft.shares[first].any()
-    np.testing.assert_allclose(soft.shares[~first].sum(1), 1, rtol=1e-5)
-    longest = 0
-    for user in range(0, len(histories.offsets) - 1, 7):
+    whole = kept >= ITEMS
+    np.testing.assert_allclose(soft.rest.sum(), 0 if whole else 1, rtol=1e-5)
+    if whole:
+        np.testing.assert_allclose(soft.shares[~first].sum(1), 1, rtol=1e-5)
+    longest, rest = 0, np.zeros(ITEMS)
+    for user in range(len(histories.offsets) - 1):
         start, end = histories.offsets[user], histories.offsets[user + 1]
         for row in range(start + 1, end):
             longest = max(longest, row - start)
@@ -111,28 +114,34 @@ def test_soft_targets_are_the_teachers_probabilities(temperature: float, kept: i
             dense = np.zeros(ITEMS)
             dense[soft.items[row] - 1] = soft.shares[row]
             expected = np.zeros(ITEMS)
-            expected[order] = wanted[order] / wanted[order].sum()
+            expected[order] = wanted[order]
             np.testing.assert_allclose(dense, expected, atol=1e-5)
+            rest += wanted - expected
     assert longest > LENGTH, "some history is longer than what the teacher reads"
+    if not whole:
+        np.testing.assert_allclose(soft.rest[1:], rest / rest.sum(), rtol=1e-4)
 
 
 def test_items_that_the_loss_leaves_out_are_not_likely(teacher: Path, data: Path) -> None:
     dataset = load_dataset(data)
     scorer = read_teacher(teacher, RunInputs(), dataset.train_counts)
     known = torch.tensor([1, 2, 3, 9])
-    soft = soft_targets(scorer, training_histories(dataset), 3, 1.0, known)
+    soft = soft_targets(scorer, training_histories(dataset), ITEMS, 3, 1.0, known)
     assert set(np.unique(soft.items)) <= {0, 1, 2, 3, 9}
-    everything = soft_targets(scorer, training_histories(dataset), ITEMS, 1.0, EVERY_ITEM)
+    assert set(soft.rest.nonzero()[0].tolist()) <= {1, 2, 3, 9}
+    everything = soft_targets(scorer, training_histories(dataset), ITEMS, ITEMS, 1.0, EVERY_ITEM)
     row = int(np.flatnonzero(soft.shares[:, 0] > 0)[0])
     whole = dict(zip(everything.items[row].tolist(), everything.shares[row].tolist(), strict=True))
     among = {item: whole[item] for item in soft.items[row].tolist()}
-    assert soft.shares[row].tolist() == pytest.approx([value / sum(among.values()) for value in among.values()])
+    known_mass = sum(whole[item] for item in known.tolist())
+    assert soft.shares[row].tolist() == pytest.approx([value / known_mass for value in among.values()], rel=1e-4)
 
 
 def rows_as_shares(data: Path) -> SoftTargets:
     """Soft targets that name their own row: the likely item is the target itself, and the share is the row's number."""
     items = training_histories(load_dataset(data)).items
-    return SoftTargets(items[:, None].astype(np.int32), np.arange(len(items), dtype=np.float32)[:, None])
+    shares = np.arange(len(items), dtype=np.float32)[:, None]
+    return SoftTargets(items[:, None].astype(np.int32), shares, np.zeros(ITEMS + 1, np.float32))
 
 
 @pytest.mark.parametrize(
@@ -204,6 +213,9 @@ def test_the_loss_is_the_cross_entropy_with_both(scores: str, weight: float, tea
     states, targets, _ = model._examples(batch, vectors)
     dense = torch.zeros(len(targets), ITEMS, dtype=torch.float64)
     dense.scatter_add_(1, batch.likely.long() - 1, batch.shares.double())
+    assert model.rest is not None
+    dense += (1 - batch.shares.double().sum(1, keepdim=True)) * model.rest[1:]
+    torch.testing.assert_close(dense.sum(1), torch.ones(len(targets), dtype=torch.float64), rtol=1e-5, atol=1e-5)
     compared, scored = model._compared(states), model._scored(vectors)
     wanted = by_hand(compared, scored, targets, dense, weight)
     assert float(value.detach()) == pytest.approx(float(wanted.detach()), rel=1e-6)
@@ -293,7 +305,7 @@ def test_nothing_that_is_held_out_is_asked_of_the_teacher(teacher: Path, data: P
     asked = [
         soft_targets(
             read_teacher(teacher, RunInputs(), load_dataset(folder).train_counts),
-            training_histories(load_dataset(folder)), 5, 1.0, EVERY_ITEM,
+            training_histories(load_dataset(folder)), ITEMS, 5, 1.0, EVERY_ITEM,
         )
         for folder in (data, other)
     ]  # fmt: skip

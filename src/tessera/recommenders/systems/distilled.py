@@ -34,6 +34,8 @@ class Distilled(SequentialRecommender):
     settings: DistilledSystem
     inputs: RunInputs
     popularity: np.ndarray
+    rest: Tensor | None = None
+    """(items + 1,) how the teacher spreads what is not kept, while there is training."""
 
     @classmethod
     def build(cls, run: Run, inputs: RunInputs, popularity: np.ndarray) -> Distilled:
@@ -62,7 +64,9 @@ class Distilled(SequentialRecommender):
             )
         teacher = read_teacher(Path(self.inputs.teacher), self.inputs, self.popularity)
         known = self.loss.kept[1:] if isinstance(self.loss, WithoutCold) else torch.arange(1, len(self.popularity))
-        soft = soft_targets(teacher, histories, self.settings.kept, self.settings.teacher_temperature, known.cpu())
+        kept, temperature = self.settings.kept, self.settings.teacher_temperature
+        soft = soft_targets(teacher, histories, len(self.popularity) - 1, kept, temperature, known.cpu())
+        self.rest = torch.from_numpy(soft.rest)
         return TaughtBatches(super().batches(run, histories), soft)
 
     def losses(self, histories: Histories, at: Position) -> Losses:
@@ -77,7 +81,8 @@ class Distilled(SequentialRecommender):
         states, targets, owners = self._examples(histories, vectors)
         compared, scored = self._compared(states), self._scored(vectors)
         hard = self.loss(compared, scored, targets, owners, histories.items)
-        gap = self._gap(compared, scored, targets, histories.likely, histories.shares)
+        soft = self._soft_scores(compared, scored, histories.likely, histories.shares)
+        gap = (compared * F.embedding(targets, scored)).sum(dtype=soft.dtype) - soft
         count = torch.full((), len(targets), device=hard.device)
         auxiliary = self.items.auxiliary_losses(vectors, targets)
         return {
@@ -86,17 +91,18 @@ class Distilled(SequentialRecommender):
             **{name: Term(loss) for name, loss in auxiliary.items()},
         }
 
-    @staticmethod
-    def _gap(states: Tensor, scored: Tensor, targets: Tensor, likely: Tensor, shares: Tensor) -> Tensor:
-        """() sum over targets of the target's score minus the mean score of what the teacher thinks likely.
+    def _soft_scores(self, states: Tensor, scored: Tensor, likely: Tensor, shares: Tensor) -> Tensor:
+        """() sum over targets of the mean score of the catalogue's items, by the probabilities of the teacher.
 
         Args:
             states: (targets, dim).
             scored: (items + 1, dim).
-            targets: (targets,) item ids.
             likely: (targets, kept) item ids.
-            shares: (targets, kept) that sum to one.
+            shares: (targets, kept) their probabilities; what they leave is spread over all items as `rest` says.
         """
-        mean = F.embedding_bag(likely, scored, per_sample_weights=shares.to(scored.dtype), mode="sum")
-        full = torch.promote_types(states.dtype, torch.float32)
-        return (states.to(full) * (F.embedding(targets, scored) - mean).to(full)).sum()
+        assert self.rest is not None
+        self.rest = self.rest.to(scored)
+        shares = shares.to(scored)
+        means = F.embedding_bag(likely, scored, per_sample_weights=shares, mode="sum")
+        means = means + (1 - shares.sum(1, keepdim=True)) * (self.rest @ scored)
+        return (states * means).sum(dtype=torch.promote_types(states.dtype, torch.float32))
