@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tessera.settings.base import Settings, shown_value
+from tessera.settings.base import ConfigError, Settings, did_you_mean, shown_value
 
 Place = tuple[str, ...]
 """Where something stands in a config: keys and names, from the top."""
@@ -54,11 +54,18 @@ def unread_keys(value: Any, place: Place = (), default: Any = None) -> Iterator[
         value: settings, or what holds some.
         place: where it stands.
         default: what stands there where nobody says it.
+    Raises:
+        ConfigError: settings from outside declare a key that they do not have.
     """
     if isinstance(value, Settings):
         for why, keys in value.unread():
             for key in keys:
                 parts = tuple(key.split("."))
+                if parts[0] not in type(value).model_fields:
+                    kind, hint = type(value), did_you_mean(parts[0], type(value).model_fields)
+                    raise ConfigError(f"{kind.__module__}:{kind.__name__}: unread: {key!r} is no key of it{hint}")
+                if not _has(value, parts):  # of a section that is null
+                    continue
                 own = _value(value, parts)
                 yield UnreadKey((*place, *parts), why, own, value.says(key) and own != _default(value, parts, default))
         for name in type(value).model_fields:

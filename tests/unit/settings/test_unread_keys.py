@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tessera.settings.base import ConfigError
+from tessera.settings.base import ConfigError, Settings
 from tessera.settings.config import load
+from tessera.settings.unread import unread_keys
 
 TABLES = {
     "text": {"recipe": "text", "model": "small"},
@@ -330,6 +332,22 @@ def test_what_another_row_says_and_reads_may_stand_and_what_none_reads_may_not()
     ):
         with pytest.raises(ConfigError, match=r"systems\.mine\.bins: is of gate bins.*; leave it out \(got [23]0\)"):
             load(made | {"systems": systems}, "mine.yaml")
+
+
+class Slip(Settings):
+    bins: int = 3
+    within: Settings | None = None
+    wrong: str = "bin"
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        yield "is of something else", (self.wrong,)
+
+
+def test_a_key_that_settings_declare_and_do_not_have_is_told() -> None:
+    with pytest.raises(ConfigError, match=r":Slip: unread: 'bin' is no key of it; did you mean 'bins'\?"):
+        list(unread_keys(Slip()))
+    assert list(unread_keys(Slip(wrong="within.most"))) == [], "of a section that is null"
+    assert [key.path for key in unread_keys({"row": Slip(wrong="bins", bins=4)}) if key.said] == ["row.bins"]
 
 
 def test_rows_whose_names_hold_dots() -> None:
