@@ -109,12 +109,12 @@ def noun_code(script, kind):
 
 
 def resources(stage, needs_gpu=None):
-    """A stage's resources; memory doubles at every attempt, and `gpu` is asked for only where it is wanted.
+    """A stage's resources; memory grows with attempts, and `gpu` is asked for only where it is wanted.
 
     `needs_gpu` says of wildcards whether their job computes on one; without it all do, and with False none.
     """
     wanted = getattr(CONFIG.resources, stage)
-    needs = {"mem_mb": lambda wildcards, attempt: wanted.mem_mb * 2 ** (attempt - 1), "runtime": wanted.runtime}
+    needs = {"mem_mb": lambda wildcards, attempt: wanted.memory(attempt), "runtime": wanted.runtime}
     # no resource, but the way to tell a script which attempt it is
     needs |= {"attempt": lambda wildcards, attempt: attempt}
     if needs_gpu is False:

@@ -39,7 +39,16 @@ class Terminated(SystemExit):
 
 
 _LASTING = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
-"""Errors that another attempt would meet as well."""
+"""Errors that another attempt would meet as well, unless they are `PassingError`s, too."""
+
+
+class PassingError(Exception):
+    """What another attempt may not meet: a network, or somebody's server, that is away for a while."""
+
+
+def may_pass(status: int | None) -> bool:
+    """Whether what a server refused it may give another time, by the status of HTTP; None is no answer at all."""
+    return status is None or status >= 500 or status in (408, 425, 429)
 
 
 class _Stage:
@@ -169,7 +178,7 @@ def stage(path: str | Path | None, threads: int = 1, attempt: int | None = None,
     except (ValueError, OSError) as error:
         _write(path, traceback.format_exc())
         log.error("ERROR: %s", _told(error))
-        if path and attempt is not None and isinstance(error, _LASTING):
+        if path and attempt is not None and isinstance(error, _LASTING) and not isinstance(error, PassingError):
             now = time.strftime("%Y-%m-%d %H:%M:%S")
             _write(_kept(path), f"{traceback.format_exc()}{now} ERROR: {_told(error)}\n")
         raise SystemExit(1) from None

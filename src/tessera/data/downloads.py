@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tessera.artifacts.files import NO_ROOM, atomic
-from tessera.artifacts.logs import Progress, log
+from tessera.artifacts.logs import PassingError, Progress, log, may_pass
 from tessera.artifacts.shown import shown_url
 
 DOWNLOADS = Path("data/downloads")
@@ -23,6 +23,10 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 class DataFileError(ValueError):
     """A raw file that cannot be read as what the config says it is."""
+
+
+class DownloadError(DataFileError, PassingError):
+    """A raw file that could not be fetched this time."""
 
 
 def is_url(path: str) -> bool:
@@ -53,7 +57,8 @@ def download(url: str, sha256: str | None, key: str = "path") -> Path:
     Args:
         key: of the config, for messages.
     Raises:
-        DataFileError: no checksum, or the bytes have another one; the server refuses, breaks off, or sends too much.
+        DataFileError: no checksum, or the bytes have another one; the server refuses, or sends too much.
+        DownloadError: there is no answer, or it breaks off; another time it may not.
     """
     problem = url_problem(url, sha256)
     if problem is not None or sha256 is None:
@@ -68,9 +73,11 @@ def download(url: str, sha256: str | None, key: str = "path") -> Path:
         except (OSError, HTTPException) as error:  # HTTP errors, no connection, no answer in time
             if getattr(error, "errno", None) in NO_ROOM:
                 raise
-            raise DataFileError(
+            raise (DownloadError if may_pass(getattr(error, "code", None)) else DataFileError)(
                 f"{key}: {shown_url(url)}: cannot be fetched ({error or type(error).__name__})"
             ) from None
+        except _BrokenOff as error:
+            raise DownloadError(f"{key}: {shown_url(url)}: {error}") from None
         except _Refused as error:
             raise DataFileError(f"{key}: {shown_url(url)}: {error}") from None
         digest = _checksum(temporary)
@@ -84,6 +91,10 @@ def download(url: str, sha256: str | None, key: str = "path") -> Path:
 
 class _Refused(Exception):
     """What is wrong with an answer."""
+
+
+class _BrokenOff(Exception):
+    """An answer that ends too early."""
 
 
 def _name(url: str) -> str:
@@ -105,7 +116,7 @@ def _fetch(url: str, target: Path) -> None:
                 file.write(block)
                 progress.update(len(block))
         if total is not None and progress.done < total:
-            raise _Refused(f"broke off after {progress.done:,} of {total:,} bytes; run again")
+            raise _BrokenOff(f"broke off after {progress.done:,} of {total:,} bytes; run again")
 
 
 def _checksum(path: Path) -> str:

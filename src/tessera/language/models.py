@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tessera.artifacts.language_folder import FolderError, check_language_folder, lacking_weights
-from tessera.artifacts.logs import log
+from tessera.artifacts.logs import PassingError, log, may_pass
 from tessera.data.files import find, model_files
 from tessera.settings.base import did_you_mean
 from tessera.settings.kinds import load
@@ -35,6 +35,10 @@ _UNWANTED = ["*/*", "consolidated*"]
 
 class LanguageModelError(ValueError):
     """A language model that is not there, or cannot be used as asked."""
+
+
+class FetchError(LanguageModelError, PassingError):
+    """A language model that could not be fetched this time."""
 
 
 @dataclass
@@ -179,7 +183,7 @@ def locate(settings: HubModel | FolderModel | PackageModel) -> Path:
 
 
 def _from_hub(settings: HubModel) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     wanted = f"{settings.hub} at revision {settings.revision}"
@@ -208,7 +212,8 @@ def _from_hub(settings: HubModel) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, RuntimeError) as error:
         # RuntimeError: the HTTP client's own errors differ from version to version
         reason = " ".join(str(error).split())[:200]
-        raise LanguageModelError(
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        raise (FetchError if may_pass(status) and not constants.HF_HUB_OFFLINE else LanguageModelError)(
             f"models: {wanted} cannot be fetched ({type(error).__name__}: {reason}), and it is not in the local "
             f"cache{did_you_mean(settings.hub, _cached())}; {OFFLINE}"
         ) from None

@@ -330,24 +330,21 @@ class Settings(BaseModel):
         return frozenset()
 
     def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
-        """Keys that nothing reads beside the others, after the reason."""
+        """Keys that nothing reads beside the others, after the reason; of a section below them, `section.key`.
+
+        Where a config gives one, it is refused (`settings/unread.py`).
+        """
         yield from ()
 
-    def said_in_vain(self) -> Iterator[tuple[str, str]]:
-        """Keys that are said and that nothing reads, as (key, why)."""
-        for why, keys in self.unread():
-            yield from ((key, f"{why}; leave it out") for key in keys if self.says(key))
-
     def problems(self, config: Any) -> Iterator[tuple[str, str]]:
-        """What a single field cannot know, as (key, what is wrong), given the whole config; no key means all of it.
-
-        Of all settings, keys that are said in vain.
-        """
-        yield from self.said_in_vain()
+        """What a single field cannot know, as (key, what is wrong), given the whole config; no key means all of it."""
+        yield from ()
 
     def says(self, key: str) -> bool:
-        """Whether the config gives a key, be it the default's value."""
-        return key in self.model_fields_set
+        """Whether the config gives a key, or `section.key`, be it the default's value."""
+        first, _, rest = key.partition(".")
+        within = getattr(self, first)
+        return first in self.model_fields_set and (not rest or (isinstance(within, Settings) and within.says(rest)))
 
     def reads_pictures(self, source: str) -> bool:
         """Whether what they make depends on the pictures of a dataset of this source."""
@@ -375,9 +372,20 @@ class PresetSettings(Settings):
     """`official` switches every published habit on that is thought wrong (docs/systems); tables then say so."""
 
     def says(self, key: str) -> bool:
-        """Whether the config gives a key, and not the preset."""
-        by_preset = self.preset == "official" and key in self.OFFICIAL and getattr(self, key) == self.OFFICIAL[key]
-        return super().says(key) and not by_preset
+        """Whether the config gives a key, or `section.key`, and not the preset."""
+        return super().says(key) and not (self.preset == "official" and self._as_published(key))
+
+    def _as_published(self, key: str) -> bool:
+        """Whether a key has the value that the preset gives it."""
+        published: Any = self.OFFICIAL
+        value: Any = self
+        for part in key.split("."):
+            if not isinstance(published, Mapping) or part not in published:
+                return False
+            published, value = published[part], getattr(value, part)
+        if isinstance(value, Settings):
+            value = value.model_dump(exclude_unset=True)
+        return bool(value == published)
 
     @staticmethod
     def _wants_official(data: Any, info: ValidationInfo) -> bool:

@@ -89,7 +89,7 @@ class Config(Settings):
     datasets: dict[str, Dataset] = Field(min_length=1)
     """What is learned from, by name."""
     preset: Literal["correct", "official"] = "correct"
-    """`official`: published habits for every table, quantiser, backbone, item encoder and MME-SID that has some and
+    """`official`: published habits for every table, quantiser, backbone, item encoder and system that has some and
     does not say otherwise, so that a system and its baselines run under the same; click models have their own."""
     models: dict[str, LanguageModel] = Field(default_factory=dict)
     """Language and vision-language models, by name; `small`, built on the spot, is built in."""

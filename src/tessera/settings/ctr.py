@@ -195,6 +195,12 @@ class CTR(Settings):
     reference: str | None = None
     """A model of target attention over whole histories (din), whose heaviest events retrieval ought to find."""
 
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of a comparison of retrieval that is not made."""
+        yield from super().unread()
+        if self.reference is None and self.evaluation.recall_samples:
+            yield "compares retrieval with `reference`, which names no model", ("evaluation.recall_samples",)
+
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Models that are compared with none, codes that models do not get, cuts that the log does not know."""
         for key, value in (("baseline", self.baseline), ("reference", self.reference)):

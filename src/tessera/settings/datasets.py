@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -85,6 +86,12 @@ class GlobalTemporal(Settings):
     """Seed of `target: random`."""
 
     _shares_or_days = field_validator("valid", "test")(share_or_day)
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also a seed of no drawing."""
+        yield from super().unread()
+        if self.target != "random":
+            yield f"is of target: random, and {self.target} draws none", ("seed",)
 
     @model_validator(mode="after")
     def _something_trains(self) -> GlobalTemporal:

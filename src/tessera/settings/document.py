@@ -57,7 +57,9 @@ experiment:
     ./run --configfile my.yaml other.yaml   # the second file changes what the first one says, key by key
 
 An unknown key or name, an ill-typed value or a missing file is refused before anything runs, with the path to the key,
-the value and the nearest valid name; so is a key that stands twice in a file. Numbers are finite: whole ones below
+the value and the nearest valid name; so is a key that stands twice in a file, and one with a value of its own that
+nothing reads beside the others (`bins: 20` with `gate: global`), unless another row of the section says the same and
+reads it, as where `{<<: *row, gate: global}` varies a row. Numbers are finite: whole ones below
 2^31, others within 1.0e+9 of zero. YAML reads `1e-4` as text: write `1.0e-4`. Paths are looked for under
 `$TESSERA_DATA`, then under the working directory.
 

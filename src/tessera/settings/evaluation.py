@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from tessera.settings.base import Seed, Settings, ascending
 from tessera.settings.shift import Shift, check_shift_name
-
-if TYPE_CHECKING:
-    from tessera.settings.config import Config
 
 
 class FullRanking(Settings):
@@ -92,10 +89,11 @@ class Evaluation(Settings):
             return values
         return ascending(values, [5, 10, 20])
 
-    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """A seed of no drawing."""
-        if self.test_users is None and "test_users_seed" in self.model_fields_set:
-            yield "test_users_seed", "draws nothing without `test_users`, for all are judged; leave it out"
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also a seed of no drawing."""
+        yield from super().unread()
+        if self.test_users is None:
+            yield "draws nothing without `test_users`, for all are judged", ("test_users_seed",)
 
     @property
     def measured(self) -> list[str]:

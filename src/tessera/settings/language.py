@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
@@ -188,6 +188,10 @@ MAX_PIXELS = 448 * 448
 """What is left of a larger picture: 256 tokens of Qwen2.5-VL."""
 
 
+OF_PICTURES = "is of pictures, and source: text shows none"
+"""Why nothing reads their size."""
+
+
 class Sharded(Settings):
     """How work on all items is cut, so that a kill does not lose it."""
 
@@ -217,6 +221,12 @@ class Captions(Sharded):
     def reads_pictures(self, source: str) -> bool:
         """The model is shown them, unless it is told of the text alone."""
         return self.source != "text"
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of pictures that are not shown."""
+        yield from super().unread()
+        if self.source == "text":
+            yield OF_PICTURES, ("max_pixels",)
 
     def problems(self, config: Any) -> Iterator[tuple[str, str]]:
         """Pictures are shown to models that see."""

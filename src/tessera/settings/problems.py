@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tessera.settings.base import did_you_mean
 from tessera.settings.references import Reference, references, walk
+from tessera.settings.unread import said_in_vain
 
 if TYPE_CHECKING:
     from tessera.settings.config import Config
@@ -27,6 +28,7 @@ def find_problems(config: Config) -> list[str]:
     problems += [text for reference in references(config) for text in _leads_nowhere(config, reference)]
     if problems:  # what settings say of one another needs names that lead somewhere
         return problems
+    problems = [f"{path}: {text}" for path, text in said_in_vain(config)]
     for path, settings in walk(config):
         for key, text in settings.problems(config):
             problems.append(f"{'.'.join(filter(None, [path, key]))}: {text}")

@@ -14,13 +14,21 @@ class Resources(Settings):
     """CPU threads. Stages that train, embed, caption, quantise or judge compute in so many, whatever cores there are:
     sums are split among them, so an edit runs the stage again. In the others it changes no number."""
     mem_mb: int = Field(2000, ge=1)
-    """Memory in MB; doubled at every retry."""
+    """Memory in MB; doubled at the first retry and at the second."""
     runtime: int = Field(60, ge=1)
     """Minutes."""
     gpu: int = Field(0, ge=0)
     """GPUs."""
     retries: int = Field(0, ge=0)
-    """Further attempts after a failure; what is wrong with a config or a file is not tried again."""
+    """Further attempts after a failure, a time limit or a preemption; what is wrong with a config or a file is not
+    tried again."""
+
+    def memory(self, attempt: int) -> int:
+        """Memory in MB of an attempt, from 1: twice as much at the second, and four times at all later ones.
+
+        An attempt may follow on a time limit or a preemption: what no node has would stay pending without a word.
+        """
+        return int(self.mem_mb * 2 ** min(attempt - 1, 2))
 
 
 class StageResources(Settings):

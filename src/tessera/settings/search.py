@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -15,6 +15,7 @@ from tessera.settings.references import SystemName, references, walk
 from tessera.settings.systems.backbone_base import UnderBackbones
 from tessera.settings.systems.base import SystemSettings, TrainedSystem
 from tessera.settings.training import LoopSettings
+from tessera.settings.unread import unread_keys
 
 if TYPE_CHECKING:
     from tessera.settings.config import Config
@@ -126,6 +127,12 @@ class Search(Settings):
     seed: Seed = 0
     """Seed of the drawing; trials are trained under the first seed of the system."""
 
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of rounds that nothing is learned from."""
+        yield from super().unread()
+        if self.sampler not in LEARNING:
+            yield f"is of samplers {' and '.join(LEARNING)}, and {self.sampler} learns from no trial", ("round",)
+
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Systems that are not trained, paths that lead nowhere, values that do not fit, systems without a path."""
         if config.task != "sequential":
@@ -206,6 +213,7 @@ def _path_problems(config: Config, path: str, values: Sequence[Any], beside: boo
     if keys[0] in _FIXED.get(field, ()):
         yield f"{keys[0]!r} is the same for all trials; make a system of each value"
         return
+    searched = {".".join(keys[: number + 1]) for number in range(len(keys))}
     for value in values:
         try:
             changed = replaced(settings, keys, value)
@@ -224,12 +232,12 @@ def _path_problems(config: Config, path: str, values: Sequence[Any], beside: boo
             return
         if not isinstance(changed, Kind):
             continue
-        # what nothing reads beside this value alone may be read beside others of the space
-        in_vain = {*changed.said_in_vain()} if beside else set()
-        for key, problem in changed.problems(config):
-            if (key, problem) not in in_vain:
-                yield f"{value!r}: {key}: {problem}"
-                return
+        problems = [*changed.problems(config)]
+        if not beside:  # what nothing reads beside this value alone may be read beside others of the space
+            problems += [(key.path, key.text) for key in unread_keys(changed) if key.said and key.path in searched]
+        for key, problem in problems:
+            yield f"{value!r}: {key}: {problem}"
+            return
 
 
 def searchable(system: SystemSettings) -> bool:

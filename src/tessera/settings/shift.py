@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -30,11 +30,13 @@ class PopularityShift(Settings):
     seed: Seed = 0
     """Seed of the drawing."""
 
-    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """Keys of the other way to draw."""
-        for key in ("bins",) if self.draw == "inverse" else ("share", "power"):
-            if key in self.model_fields_set:
-                yield key, f"is read under draw: {'bins' if key == 'bins' else 'inverse'} alone; leave it out"
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of the other way to draw."""
+        yield from super().unread()
+        if self.draw == "inverse":
+            yield "is read under draw: bins alone", ("bins",)
+        else:
+            yield "is read under draw: inverse alone", ("share", "power")
 
 
 class TemporalShift(Settings):

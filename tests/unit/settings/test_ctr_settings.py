@@ -25,6 +25,8 @@ def tiny(**changes: Any) -> Any:
         for key in outer:
             part = part[key]
         part[last] = value
+    if changes.get("ctr__reference", "din") is None and "ctr__evaluation" not in changes:
+        config["ctr"]["evaluation"].pop("recall_samples")  # there is nothing to compare with
     return config
 
 
@@ -81,6 +83,11 @@ def test_a_sequential_config_has_no_click_through_runs() -> None:
             "ctr.models.a.decoder_layers: is of sequences, and neither long nor recent reads any; leave it out",
         ),
         ({"ctr__models": {"a": {"model": "avg", "combine": "sum"}}}, "ctr.models.a.combine: is of semantic IDs"),
+        (
+            {"ctr__reference": None, "ctr__evaluation": {"recall_samples": 40}},
+            "ctr.evaluation.recall_samples: compares retrieval with `reference`, which names no model; leave it out "
+            "(got 40)",
+        ),
         *(
             ({"ctr__models__r2led": {"model": "r2led", **keys}}, f"ctr.models.r2led.{key}: {why}")
             for keys, key, why in (
@@ -93,7 +100,7 @@ def test_a_sequential_config_has_no_click_through_runs() -> None:
                 ({"routes": ["target"], "fusion": "mean"}, "fusion", "is of several routes, and there is one"),
                 ({"routes": ["levels"], "level_weights": [1.0, 2.0]}, "level_weights", "weighs levels in one score"),
                 ({"gate": "none", "code_dim": 4}, "code_dim", "is of vectors of semantic IDs, which gate none"),
-                ({"gate": "levels", "combine": "concat"}, "combine", "is of one vector for all levels"),
+                ({"gate": "levels", "combine": "sum"}, "combine", "is of one vector for all levels"),
                 ({"short": 0, "attention_hidden": [4]}, "attention_hidden", "is of the last events, and short reads"),
             )
         ),

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tessera.settings.base import ConfigError
+from tessera.settings.base import ConfigError, Settings
 from tessera.settings.config import load
+from tessera.settings.unread import unread_keys
 
 TABLES = {
     "text": {"recipe": "text", "model": "small"},
     "image": {"recipe": "hidden", "model": "small", "source": "image"},
     "written": {"recipe": "interests", "model": "small"},
+    "pieces": {"recipe": "attributes", "model": "small"},
 }
 FINDREC, PAD = {"recommender": "findrec", "text": "text"}, {"recommender": "pad", "table": "text"}
 EIMF: dict[str, Any] = {"recommender": "eimf"}
 TPAD = {"recommender": "tpad", "text": "text"}
+I3, GRAPH = {"recommender": "i3_mrec", "text": "text"}, {"recommender": "i3_mrec_graph", "text": "text"}
+WEIGHTS = ("recommendation", "representation", "attention", "reconstruction", "scores")
 CIDER = {"recommender": "cider", "items": {"table": "text"}}
 
 
@@ -41,7 +46,7 @@ def check_refused(made: dict[str, Any], section: str, told: list[str]) -> None:
     assert len(lines) == len(told)
     for line, beginning in zip(lines, told, strict=True):
         assert line.startswith(f"mine.yaml: {section}.mine.{beginning}")
-        assert line.endswith("; leave it out")
+        assert "; leave it out (got " in line
 
 
 @pytest.mark.parametrize(
@@ -64,6 +69,61 @@ def check_refused(made: dict[str, Any], section: str, told: list[str]) -> None:
         ),
         (PAD | {"align": {"temperature": 0.2}}, ["align.temperature: is of kernel infonce, and gaussian_multi has"]),
         (PAD | {"align": {"kernel": "none", "weight": 0.2}}, ["align.weight: is of an alignment"]),
+        (PAD | {"gate": "global", "bins": 20}, ["bins: is of gate bins, and gate global has none"]),
+        (PAD | {"projector": "deep_gelu", "adapter": [32]}, ["adapter: is of projector adapter, and deep_gelu has"]),
+        (PAD | {"align": {"anchor": False, "patience": 3}}, ["align.patience: is of validations, and there are none"]),
+        (PAD | {"align": None, "members": "slots"}, ["members: says whose vectors are aligned, and none are"]),
+        (
+            PAD | {"experts": ["id"], "adapter": [32], "align": {"weight": 0.1}, "fusion": "add"},
+            [
+                "align: is of the aligned tower, which experts does not name",
+                "fusion: is of the aligned tower, which experts does not name",
+                "adapter: is of towers that read the table, and experts names none",
+            ],
+        ),
+        (PAD | {"experts": ["text"], "pretrain": {"epochs": 5}}, ["pretrain: is of the ID tower, from which no tower"]),
+        (
+            FINDREC | {"gate": "mean", "temperature": 0.5, "balance": 0.1},
+            ["temperature: is of gate context", "balance: is of gate context, and gate mean weighs all experts alike"],
+        ),
+        (FINDREC | {"experts": 1, "balance": 0.1}, ["balance: keeps several experts in use, and experts: 1 has one"]),
+        (
+            CIDER | {"distillation": dict.fromkeys(WEIGHTS, 0.0), "damage": {"rate": 0.5}},
+            ["damage: is of the damaged pass, and the weights of distillation are all 0"],
+        ),
+        (
+            CIDER | {"distillation": {"recommendation": 0.0, "scores": 0.0}, "damage": {"candidates": 0.5}},
+            ["damage.candidates: is of items that the damaged pass scores"],
+        ),
+        (CIDER | {"counterfactual": {"tau": 0.0, "most": 5}}, ["counterfactual.most: is of what is taken off"]),
+        (
+            I3 | {"keep": {"weight": 0.1}, "pairs": "seven_sixths", "compress": None, "fitted_on": "projections"},
+            [
+                "keep: is of several environments, and a single table is one",
+                "pairs: is of several environments, and a single table is one",
+                "fitted_on: is of `compress`, which is null",
+            ],
+        ),
+        (
+            GRAPH | {"regularization": 0.0, "regularize": "first"},
+            ["regularize: says whose lengths are kept small, and regularization is 0"],
+        ),
+        (TPAD | {"features": "knowledge", "disentangling": {"steps": 9}}, ["disentangling: is of features: distilled"]),
+        ({"items": "ids", "temperature": 0.1}, ["temperature: is read with `scores: cosine` alone"]),
+        ({"items": {"table": "text", "adapter": [], "dropout": 0.2}}, ["items.dropout: is of hidden layers of the"]),
+        (
+            views(text="text", fine="pieces", fusion="concat", heads=4),
+            ["items.heads: is of cross-attention, and fusion: concat has none"],
+        ),
+        (
+            EIMF | {"network": "capsules", "inner_dim": 32, "readout": "none"},
+            [
+                "inner_dim: is of network attention, and the network is capsules",
+                "readout: is of network attention, and the network is capsules",
+            ],
+        ),
+        (EIMF | {"vectors": 1, "loss_over": "nearest"}, ["loss_over: says which of several vectors learns"]),
+        (EIMF | {"iterations": 5, "network": "attention"}, ["iterations: is of network capsules"]),
         (
             TPAD | {"disentangling": {"lower": 0.0, "temperature": 0.2, "upper": 0.0, "estimator": {"hidden": 8}}},
             [
@@ -101,11 +161,17 @@ def test_what_would_do_nothing_is_refused(system: dict[str, Any], told: list[str
         FINDREC | {"alignment": {"estimator": "mmd"}},
         PAD | {"align": {"kernel": "infonce", "temperature": 0.2}},
         PAD | {"align": {"kernel": "none"}, "preset": "official"},
+        # the preset's projector is nobody's choice
+        PAD | {"preset": "official", "adapter": [32]},
+        PAD | {"preset": "official", "experts": ["id"]},
+        PAD | {"experts": ["text"], "pretrain": None, "align": None},
+        PAD | {"gate": "global", "bins": 10},
+        GRAPH | {"preset": "official", "compress": None, "regularization": 0.0},
         TPAD | {"disentangling": {"temperature": 0.2, "upper": 0.0}},
         EIMF | {"network": "capsules", "iterations": 5},
         EIMF | {"interests": "written", "typical": 8},
-        # a row of keys that another varies: what it says is plain
-        EIMF | {"iterations": 5, "network": "attention", "prediction": {"weight": 0.2}, "interests": None},
+        # what is the default does nothing in vain
+        EIMF | {"iterations": 3, "typical": 64, "adapter": [256], "prediction": {"weight": 0.1}},
         EIMF | {"prediction": None},
         views(text="text"),
         views(text="text", image="image", alignment={"weight": 0.2}),
@@ -176,10 +242,118 @@ VIEWS = {"quantizer": "mm_rq_vae", "tables": ["text", "image"]}
             ["continual.mask_picture: is of pictures that are given back, whose picture_weight is 0"],
         ),
         (table(**MOCA, pairs={"views": 1, "together": 0, "window": 3}), ["pairs.window: is of items of one history"]),
+        (
+            table(**MOCA, continual={"steps": 0, "budget": 4096, "learning_rate": 1.0e-3}),
+            ["continual.learning_rate: is of the first phase, which steps: 0", "continual.budget: is of the first"],
+        ),
+        (
+            table(**MOCA, training={"steps": 0, "learning_rate": 1.0e-3}, drop=0.2, pairs={"views": 1}),
+            [
+                "pairs: is of the second phase, which training.steps: 0 leaves out",
+                "drop: is of the second phase, which training.steps: 0 leaves out",
+                "training.learning_rate: is of the second phase, which training.steps: 0 leaves out",
+            ],
+        ),
+        (
+            table(**CRRL, objective="contrastive", policy="vector", reward="ndcg", clip_low=0.1, group=4),
+            [
+                "policy: is of objective: policy, and the objective is contrastive",
+                "group: is of objective: policy, and the objective is contrastive",
+                "reward: is of objective: policy, and the objective is contrastive",
+                "clip_low: is of objective: policy, and the objective is contrastive",
+            ],
+        ),
+        (table(**CRRL, learns="both", cache_gib=1.0), ["cache_gib: is of constants of a frozen model"]),
+        (table(recipe="hidden", source="text", max_pixels=4096), ["max_pixels: is of pictures, and source: text"]),
+        (codes(quantizer="rq_vae", start="random", seed=4), ["seed: is read with `start: kmeans` alone"]),
     ],
 )  # fmt: skip
 def test_what_codes_and_tables_would_not_read_is_refused(made: dict[str, Any], told: list[str]) -> None:
     check_refused(made, "semantic_ids" if "semantic_ids" in made else "tables", told)
+
+
+CHAT = {"recommender": "mme_sid", "semantic_ids": "mine", "model": "small"}
+
+
+@pytest.mark.parametrize(
+    ("system", "told"),
+    [
+        (CHAT | {"gate": False, "gate_temperature": 0.5}, ["gate_temperature: is of a mixture, and gate: false adds"]),
+        (CHAT | {"scoring": "id", "scale_scores": False}, ["scale_scores: is of heads of raw tables, and scoring: id"]),
+        (CHAT | {"raw": False, "scoring": "id"}, ["scoring: is of heads of raw tables, and raw: false reads none"]),
+        (CHAT | {"codes": False, "start": "random"}, ["start: is of vectors of codes, and codes: false reads none"]),
+        (CHAT | {"lora": None, "adapt": "feed_forward"}, ["adapt: is of adapters, and lora: null has none"]),
+        (CHAT | {"prompt": "short", "system_message": "Hi"}, ["system_message: is of a chat, and prompt: short is"]),
+        (
+            {"recommender": "tiger", "semantic_ids": "mine", "scoring": "exact", "beams": 9},
+            ["beams: is of scoring beam, and exact scores every item"],
+        ),
+    ],
+)
+def test_systems_over_codes(system: dict[str, Any], told: list[str]) -> None:
+    made = codes(quantizer="mm_rq_vae") | {"systems": {"mine": system}}
+    del made["experiment"]["backbones"]
+    check_refused(made, "systems", told)
+    load(made | {"systems": {"mine": CHAT | {"preset": "official", "codes": False, "scoring": "id", "lora": None}}})
+
+
+@pytest.mark.parametrize(
+    ("section", "keys", "told"),
+    [
+        ("backbones", {"kind": "filter", "share": 0.0, "span": 8.0}, "span: is of the filter, whose share is 0"),
+        (
+            "backbones",
+            {"kind": "bert4rec", "last_only_probability": 1.0, "mask_probability": 0.5},
+            "mask_probability: is of the Cloze task",
+        ),
+        ("captions", {"model": "small", "source": "text", "max_pixels": 4096}, "max_pixels: is of pictures"),
+        ("datasets", {"source": "bazaar", "lifelong": {}, "drift": 0.1}, "drift: is of a world without `lifelong`"),
+        (
+            "datasets",
+            {"source": "bazaar", "split": {"kind": "global_temporal", "seed": 3}},
+            "split.seed: is of target: random, and first draws none",
+        ),
+    ],
+)
+def test_other_sections(section: str, keys: dict[str, Any], told: str) -> None:
+    made = config({"items": "ids"})
+    made[section] = made.get(section, {}) | {"mine": keys}
+    check_refused(made, section, [told])
+
+
+def test_what_another_row_says_and_reads_may_stand_and_what_none_reads_may_not() -> None:
+    """`{<<: *row, gate: global}` has all that the row says."""
+    row = PAD | {"bins": 20}
+    made = config(row) | {"systems": {"mine": row, "other": row | {"gate": "global"}}}
+    load(made, "mine.yaml")
+    for systems in (
+        {"mine": row | {"gate": "uniform"}, "other": row | {"gate": "global"}},  # no row reads it
+        {"mine": row | {"gate": "global", "bins": 30}, "other": row},  # a value of its own
+    ):
+        with pytest.raises(ConfigError, match=r"systems\.mine\.bins: is of gate bins.*; leave it out \(got [23]0\)"):
+            load(made | {"systems": systems}, "mine.yaml")
+
+
+class Slip(Settings):
+    bins: int = 3
+    within: Settings | None = None
+    wrong: str = "bin"
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        yield "is of something else", (self.wrong,)
+
+
+def test_a_key_that_settings_declare_and_do_not_have_is_told() -> None:
+    with pytest.raises(ConfigError, match=r":Slip: unread: 'bin' is no key of it; did you mean 'bins'\?"):
+        list(unread_keys(Slip()))
+    assert list(unread_keys(Slip(wrong="within.most"))) == [], "of a section that is null"
+    assert [key.path for key in unread_keys({"row": Slip(wrong="bins", bins=4)}) if key.said] == ["row.bins"]
+
+
+def test_rows_whose_names_hold_dots() -> None:
+    row = PAD | {"bins": 20}
+    made = config(row) | {"systems": {"mine": row, "v1.2": row | {"gate": "global"}}}
+    load(made, "mine.yaml")
 
 
 @pytest.mark.parametrize(
@@ -217,6 +391,9 @@ def test_interests_without_a_writer_or_clusters(keys: dict[str, Any], told: list
         table(recipe="scft", loss={"targets": "detached", "target_temperature": "multiply"}),
         table(**CRRL, policy="token", log_probability="unshifted", kl=0.1, reference="live"),
         table(**CRRL, preset="official", policy="gaussian"),
+        table(**CRRL, preset="official", objective="contrastive"),
+        # batch and gradient_clip of the second phase are its own defaults, which stay where a key is given
+        table(**MOCA, training={"steps": 0, "seed": 3, "precision": "bfloat16"}),
         table(**MOCA, continual={"steps": 0}, training={"steps": 0}),
         table(**BOTH, max_pixels=4096, continual={"mask_picture": 0.2, "picture_weight": 0.3, "mask_text": 0.1}),
     ],
@@ -262,12 +439,15 @@ def test_code_vectors_that_codebooks_give_take_no_width_and_given_codes_no_start
     [
         ({"iterations": [2, 5]}, "space.systems.mine.iterations: 2: iterations: is of network capsules"),
         ({"iterations": [2, 5], "network": ["attention", "capsules"]}, ""),
+        # what the config says beside a searched key is read by some trials
+        ({"network": ["attention", "capsules"]}, ""),
     ],
 )
 def test_a_search_holds_what_some_trial_reads(space: dict[str, Any], told: str) -> None:
+    system = EIMF | ({} if told else {"inner_dim": 32})
     searched = {"trials": 4, "space": {f"systems.mine.{key}": {"choices": values} for key, values in space.items()}}
     if not told:
-        load(config(EIMF) | {"search": searched}, "mine.yaml")
+        load(config(system) | {"search": searched}, "mine.yaml")
         return
     with pytest.raises(ConfigError) as refused:
         load(config(EIMF) | {"search": searched}, "mine.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -26,6 +27,12 @@ class BERT4RecSettings(AttentionBlocks):
     has none, and takes far longer to train)."""
     projection: bool = False
     """Put the paper's projection (linear, GELU, norm) before the product with item vectors."""
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of a Cloze task that no history is left for."""
+        yield from super().unread()
+        if self.last_only_probability == 1:
+            yield "is of the Cloze task, and last_only_probability: 1 leaves none", ("mask_probability",)
 
     @property
     def causal_states(self) -> bool:

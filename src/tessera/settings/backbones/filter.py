@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -21,3 +22,9 @@ class FilterSettings(AttentionBlocks):
     """How much of the mixture is the filter's, the rest attention's (BSARec's alpha); 0 is SASRec."""
     span: float = Field(16.0, ge=2)
     """Items over which the slowest channel of a filter averages at the start, the fastest over 2; all are learned."""
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of a filter that has no share."""
+        yield from super().unread()
+        if not self.share:
+            yield "is of the filter, whose share is 0", ("span",)

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from tessera.settings.backbones.base import BackboneSettings
     from tessera.settings.config import Config
 
+OF_HIDDEN_LAYERS = "is of hidden layers of the adapter, and adapter: [] has none"
+"""Why nothing reads what stands between them."""
+
 
 class ItemSettings(Kind):
     """How items enter a backbone."""

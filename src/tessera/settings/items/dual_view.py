@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from tessera.settings.base import Settings, Width
-from tessera.settings.items.base import ItemSettings
+from tessera.settings.items.base import OF_HIDDEN_LAYERS, ItemSettings
 from tessera.settings.references import SeveralRowsTableName, TableName
 
 if TYPE_CHECKING:
@@ -114,6 +114,10 @@ class DualViewItems(ItemSettings):
             yield "brings `image` and `text` together, and one of them names no table", ("alignment",)
         if self.views < 2:
             yield "says how two views read each other, and tables give one", ("fusion", "direction", "heads")
+        elif self.fusion == "concat":
+            yield "is of cross-attention, and fusion: concat has none", ("heads",)
+        if not self.adapter:
+            yield OF_HIDDEN_LAYERS, ("dropout",)
 
     def misfits(self, backbones: Mapping[str, BackboneSettings], config: Config) -> Iterator[tuple[str, str]]:
         """Two views share a width, and heads divide their halves."""

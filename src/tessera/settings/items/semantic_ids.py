@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from tessera.settings.base import Width
-from tessera.settings.items.base import ItemSettings
+from tessera.settings.items.base import OF_HIDDEN_LAYERS, ItemSettings
 from tessera.settings.references import CodesName, TableName, unread_of_vectors
 
 if TYPE_CHECKING:
@@ -37,6 +37,12 @@ class SemanticIdItems(ItemSettings):
     """Dropout inside the adapter."""
     id_residual: bool = False
     """Add a trainable ID vector."""
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of an adapter of one layer."""
+        yield from super().unread()
+        if not self.adapter:
+            yield OF_HIDDEN_LAYERS, ("dropout",)
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Also keys that these codes leave without a say."""

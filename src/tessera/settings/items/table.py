@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
 from tessera.settings.base import PresetSettings, Width
-from tessera.settings.items.base import ItemSettings
+from tessera.settings.items.base import OF_HIDDEN_LAYERS, ItemSettings
 from tessera.settings.references import RunReference, TableName
 
 if TYPE_CHECKING:
@@ -62,6 +62,12 @@ class TableItems(PresetSettings, ItemSettings):
         if cls._wants_official(data, info) and isinstance(data.get("align"), Mapping):
             return {**data, "align": {"deduplicate": False, "target_temperature": "multiply", **data["align"]}}
         return data
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of an adapter of one layer."""
+        yield from super().unread()
+        if not self.adapter:
+            yield OF_HIDDEN_LAYERS, ("activation", "dropout")
 
     def misfits(self, backbones: Mapping[str, BackboneSettings], config: Config) -> Iterator[tuple[str, str]]:
         """Vectors are aligned with those of a run of the same width."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -60,7 +60,7 @@ class LearnedCodes(Codes):
     """The training loop."""
 
     def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
-        """Also of choices that are not drawn, averages that are not kept, and a commitment that weighs nothing."""
+        """Also of choices that are not drawn, averages that are not kept, weights of 0, and a k-means that is none."""
         yield from super().unread()
         if self.estimator != "gumbel":
             yield f"is of estimator gumbel, and {self.estimator} draws no codes", ("gumbel_temperature",)
@@ -68,9 +68,5 @@ class LearnedCodes(Codes):
                 yield "says how far commitments reach, and commitment is 0", ("residual_gradient",)
         if self.codebook != "ema":
             yield "is of codebook ema, and loss keeps no moving averages", ("ema_decay",)
-
-    def problems(self, config: Any) -> Iterator[tuple[str, str]]:
-        """What is wrong with tables and sizes, and a seed of a k-means that is none."""
-        yield from super().problems(config)
-        if self.start == "random" and "seed" in self.model_fields_set:
-            yield "seed", "is read with `start: kmeans` alone; random codebooks come from training.seed"
+        if self.start == "random":
+            yield "is read with `start: kmeans` alone; random codebooks come from training.seed", ("seed",)

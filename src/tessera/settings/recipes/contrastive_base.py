@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterable, Iterator
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -49,10 +49,8 @@ class ContrastiveTable(PresetSettings, ReadText, Finish, RecipeSettings):
     loss: SoftContrastive = Field(default_factory=SoftContrastive)
     """The contrastive loss."""
 
-    def problems(self, config: Any) -> Iterator[tuple[str, str]]:
-        """Also a temperature of soft targets that there are none of, unless the preset has put it there."""
-        yield from super().problems(config)
-        published = self.OFFICIAL.get("loss", {}).get("target_temperature") if self.preset == "official" else None
-        said = self.loss.says("target_temperature") and self.loss.target_temperature != published
-        if said and self.loss.targets == "identity":
-            yield "loss.target_temperature", "is of soft targets, and targets: identity has none; leave it out"
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also a temperature of soft targets that there are none of."""
+        yield from super().unread()
+        if self.loss.targets == "identity":
+            yield "is of soft targets, and targets: identity has none", ("loss.target_temperature",)

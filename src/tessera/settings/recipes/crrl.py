@@ -30,6 +30,11 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
     )  # fmt: skip
     OF_DECODERS: ClassVar[tuple[str, ...]] = ("policy", "prompts")
     """Those of the habits that an encoder cannot have."""
+    OF_POLICY: ClassVar[tuple[str, ...]] = (
+        "policy", "group", "noise_std", "noise_scale", "noise_free", "reward", "advantage", "clip_low", "clip_high",
+        "log_probability",
+    )  # fmt: skip
+    """Keys of rollouts, and of what is learned from them."""
     LEARNS: ClassVar[bool] = True
     TRAINS: ClassVar[bool] = True
     OFFICIAL: ClassVar[dict[str, Any]] = {
@@ -144,12 +149,18 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
         return self.temperature or (None if self.learns == "thought" else 0.1)
 
     def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
-        """Also of tokens that are not made likelier, and of a divergence that weighs nothing."""
+        """Also of a policy that is not learned, tokens that are not made likelier, a divergence that weighs nothing,
+        and constants that are none.
+        """
         yield from super().unread()
-        if self.policy != "token":
+        if self.objective == "contrastive":
+            yield "is of objective: policy, and the objective is contrastive", self.OF_POLICY
+        elif self.policy != "token":
             yield f"is of policy token, and {self.policy} asks for no token's likelihood", ("log_probability",)
         if not self.kl:
             yield "is what the policy diverges from, and kl is 0", ("reference",)
+        if self.learns != "thought":
+            yield f"is of constants of a frozen model, and with learns: {self.learns} it is none", ("cache_gib",)
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """A start without thoughts, where thoughts are needed; published habits that an encoder cannot have."""

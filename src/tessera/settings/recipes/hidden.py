@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tessera.settings.language import MAX_PIXELS, ReadText, Sharded
+from tessera.settings.language import MAX_PIXELS, OF_PICTURES, ReadText, Sharded
 from tessera.settings.recipes.base import Finish, RecipeSettings
 from tessera.settings.references import DecoderName
 
@@ -41,10 +41,13 @@ class HiddenTable(ReadText, Sharded, Finish, RecipeSettings):
         """The model is shown them, unless it is told of the text alone."""
         return self.source != "text"
 
-    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """Keys of texts: what is read is the model's own form of a question."""
-        for name in sorted({"max_tokens", "batch_tokens"} & self.model_fields_set):
-            yield name, "does nothing here: items are read `batch` at once, and cut to the model's context"
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Keys of texts, for what is read is the model's own form of a question; of pictures that are not shown."""
+        yield from super().unread()
+        at_once = "does nothing here: items are read `batch` at once, and cut to the model's context"
+        yield at_once, ("batch_tokens", "max_tokens")
+        if self.source == "text":
+            yield OF_PICTURES, ("max_pixels",)
 
     @model_validator(mode="after")
     def _plain(self) -> HiddenTable:

@@ -48,7 +48,10 @@ class Continual(OptimizerSettings):
     def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
         """Also of pictures that are not given back."""
         yield from super().unread()
-        if not self.mask_picture:
+        if not self.steps:
+            keys = [key for key in type(self).model_fields if key != "steps"]
+            yield "is of the first phase, which steps: 0 leaves out", keys
+        elif not self.mask_picture:
             yield "is of pictures that are given back, and mask_picture: 0 gives none", OF_PICTURES[1:]
         elif not self.picture_weight:
             yield "is of pictures that are given back, whose picture_weight is 0", ("mask_picture", "picture_targets")
@@ -138,18 +141,17 @@ class MoCaTable(ReadText, Sharded, Finish, RecipeSettings):
         return self
 
     def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
-        """Also of pictures or texts that are not shown."""
+        """Also of pictures or texts that are not shown, and of a phase that is left out."""
         yield from super().unread()
         if self.shown == "text":
             within = (f"continual.{key}" for key in OF_PICTURES)
             yield "is of pictures, and shown: text reads none", ("max_pixels", *within)
         elif self.shown == "image":
             yield "is of texts, and shown: image reads none", ("max_tokens", "continual.mask_text")
-
-    def says(self, key: str) -> bool:
-        """Also of a key within the first phase."""
-        first, _, within = key.partition(".")
-        return super().says(first) and (not within or self.continual.says(within))
+        if not self.training.steps:
+            steps = (f"training.{key}" for key in ("batch", *OptimizerSettings.model_fields))
+            of_second = ("pairs", "drop", "temperature", "hard_negatives", *steps)
+            yield "is of the second phase, which training.steps: 0 leaves out", of_second
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """What the model must be able to do, and a first phase that gives nothing back."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -72,6 +72,13 @@ class BazaarSource(DatasetSettings):
     def offers(self) -> frozenset[Need]:
         """The truth behind every step."""
         return frozenset({TRUTH})
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of what long lives go without."""
+        yield from super().unread()
+        if self.lifelong is not None:
+            plain = ("mean_history", "drift", "transitions", "duplicated", "malformed")
+            yield "is of a world without `lifelong`, which says itself how users go on", plain
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """A log of impressions is for click-through rate, unless its clicks alone are read as sessions."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -14,9 +14,6 @@ from tessera.settings.systems.backbone_base import UnderBackbones
 
 if TYPE_CHECKING:
     from tessera.settings.config import Config
-
-
-_OF_COSINES = {"temperature", "learn_temperature"}
 
 
 class BackboneSystem(UnderBackbones):
@@ -50,10 +47,14 @@ class BackboneSystem(UnderBackbones):
         """What the items offer."""
         return self.items.offers()
 
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of cosines that are not taken."""
+        yield from super().unread()
+        if self.scores == "product":
+            yield "is read with `scores: cosine` alone", ("temperature", "learn_temperature")
+
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Also items that do not fit a backbone that reads them."""
         yield from super().problems(config)
-        if self.scores == "product":
-            yield from ((key, "is read with `scores: cosine` alone") for key in _OF_COSINES & self.model_fields_set)
         used = {name: config.backbones[name] for name in self.under(config) if name in config.backbones}
         yield from ((f"items.{key}" if key else "items", text) for key, text in self.items.misfits(used, config))

@@ -119,7 +119,9 @@ class Counterfactual(Settings):
         yield from super().unread()
         if self.tau is not None:
             yield "is what tau is chosen from, and tau is given", ("grid",)
-        if self.keep == "last":
+        if self.tau == 0:
+            yield "is of what is taken off, and tau: 0 takes nothing", ("keep", "most", "variation", "bins")
+        elif self.keep == "last":
             yield "is of shortcuts, and keep last keeps the last item whatever it is", ("most", "variation", "bins")
 
 
@@ -149,6 +151,16 @@ class CIDerSystem(UnderBackbones):
         if isinstance(data, Mapping) and "items" in data:
             return {**data, "items": written_out(data["items"])}
         return data
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of a damaged pass that there is none of, and of items that it does not score."""
+        yield from super().unread()
+        used = self.distillation
+        if not used.used:
+            yield "is of the damaged pass, and the weights of distillation are all 0", ("damage",)
+        elif not (used.recommendation or used.scores):
+            weights = "distillation.recommendation and scores are 0"
+            yield f"is of items that the damaged pass scores, and {weights}", ("damage.candidates",)
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Also items without a modality, items that do not fit a backbone, and backbones that look both ways."""

@@ -104,14 +104,15 @@ class EIMFSystem(TrainedSystem):
         return self
 
     def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
-        """Also of capsules, and of written interests, where nothing is said of either.
-
-        Who says `network: attention` or `interests: null` may have the other keys from a row that this one varies.
-        """
+        """Also of the other network, of a best of one vector, and of written interests that are not read."""
         yield from super().unread()
-        if "network" not in self.model_fields_set:
+        if self.network == "attention":
             yield "is of network capsules, and the network is attention", ("iterations",)
-        if "interests" not in self.model_fields_set:
+        else:
+            yield "is of network attention, and the network is capsules", ("inner_dim", "readout")
+        if self.vectors == 1:
+            yield "says which of several vectors learns, and vectors: 1 has one", ("loss_over",)
+        if self.interests is None:
             # who goes without a task says nothing in vain
             tasks = [key for key in ("matching", "prediction") if getattr(self, key) is not None]
             yield "is of written interests, and interests names no table", (*tasks, "adapter", "typical")

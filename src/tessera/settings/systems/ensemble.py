@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -60,6 +60,12 @@ class EnsembleSystem(TrainedSystem):
         tables = [table for system in systems if not system.COMBINES for table in system.item_tables(config)]
         return list(dict.fromkeys(tables))
 
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also how shares are chosen that are given."""
+        yield from super().unread()
+        if self.weights is not None:
+            yield "is read where shares are chosen, and `weights` are given", ("shares", "rounds")
+
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Members that are not trained, or cannot stand side by side."""
         yield from super().problems(config)
@@ -68,9 +74,6 @@ class EnsembleSystem(TrainedSystem):
         own = {"validation_users", "device", "processes"} | aside(type(config.training))
         for key in sorted(self.training.keys() - own):
             yield f"training.{key}", "is said of the members, which are what is trained"
-        if self.weights is not None:
-            for key in sorted(self.model_fields_set & {"shares", "rounds"}):
-                yield key, "is read where shares are chosen, and `weights` are given"
         named_runs = [member.names(config) for member in self.members]
         seeds = self.seeds or config.experiment.seeds
         for seed in seeds:

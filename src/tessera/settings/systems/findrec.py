@@ -103,6 +103,14 @@ class FindRecSystem(UnderBackbones):
             raise ValueError(f"heads: {self.heads} does not divide width {self.width}")
         return self
 
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of a gate that does not choose."""
+        yield from super().unread()
+        if self.gate == "mean":
+            yield "is of gate context, and gate mean weighs all experts alike", ("temperature", "balance")
+        elif self.experts == 1:
+            yield "keeps several experts in use, and experts: 1 has one", ("balance",)
+
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Also backbones whose states have seen what they predict, and states narrower than what is compared."""
         yield from super().problems(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -99,6 +100,18 @@ class InvariantModalities(PresetSettings, TrainedSystem):
     def knows_ids(self) -> bool:
         """Whether ID vectors are an environment as well."""
         return False
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of several environments where there is one, and of halves of the bottleneck that are left out."""
+        yield from super().unread()
+        single = len(self.modalities) + self.knows_ids < 2
+        if single:
+            parts = [key for key in ("invariance", "keep") if getattr(self, key) is not None]
+            yield "is of several environments, and a single table is one", (*parts, "pairs")
+        elif self.keep is None:
+            yield "is of `keep`, which is null", ("pairs",)
+        if self.compress is None:
+            yield "is of `compress`, which is null", ("fitted_on",)
 
     @model_validator(mode="after")
     def _reads_something(self) -> InvariantModalities:

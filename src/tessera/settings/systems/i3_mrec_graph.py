@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -26,3 +27,9 @@ class I3MRecGraphSystem(InvariantModalities):
     """Weight of half the squared lengths of the vectors that a pair of items reads."""
     regularize: Literal["all", "first"] = "all"
     """Whose vectors those are: the mean of the environments, or the first alone, as published."""
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of lengths that weigh nothing."""
+        yield from super().unread()
+        if not self.regularization:
+            yield "says whose lengths are kept small, and regularization is 0", ("regularize",)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from tessera.settings.similar import SimilarItems
+from tessera.settings.similar import OF_SIMILAR, SimilarItems
 from tessera.settings.systems.base import SystemSettings
 
 if TYPE_CHECKING:
@@ -29,11 +29,14 @@ class MarkovSettings(SystemSettings):
     """Borrowed items kept an item, those of the largest shares: of dense logs and many neighbours all would come to
     items squared."""
 
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of items from which nothing is borrowed."""
+        yield from super().unread()
+        if self.similar is None:
+            yield OF_SIMILAR, ("strength", "kept")
+
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """Similar items without a table, and a strength of nothing."""
+        """Similar items without a table."""
         yield from super().problems(config)
         if self.similar is not None and self.similar.table is None:
             yield "similar.table", "is needed: what is fitted by counting has no item vectors of its own"
-        if self.similar is None:
-            unread = sorted({"strength", "kept"} & self.model_fields_set)
-            yield from ((key, "is read with `similar` alone, which says from whom is borrowed") for key in unread)

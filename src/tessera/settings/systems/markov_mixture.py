@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, GetJsonSchemaHandler, field_validator, model_validator
@@ -10,7 +10,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from tessera.settings.kinds import FAMILIES, KindOf, settings_class
-from tessera.settings.similar import SimilarItems
+from tessera.settings.similar import OF_SIMILAR, SimilarItems
 from tessera.settings.systems.backbone_base import UnderBackbones
 
 if TYPE_CHECKING:
@@ -117,17 +117,15 @@ class MarkovMixtureSystem(UnderBackbones):
         similar = self.similar.table if self.similar is not None else None
         return list(dict.fromkeys([*tables, *([similar] if similar is not None else [])]))
 
-    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
-        """Also a strength of nothing; the base tells what is wrong with it itself."""
-        yield from super().problems(config)
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also a strength of nothing, and what is chosen from where nothing is chosen."""
+        yield from super().unread()
+        if self.weight is not None:
+            yield "is what the weight is chosen from, and `weight` is given", ("grid",)
         if self.similar is None:
-            unread = sorted({"strength", "strengths"} & self.model_fields_set)
-            yield from ((key, "is read with `similar` alone, which says from whom is borrowed") for key in unread)
-        said = self.model_fields_set
-        if self.weight is not None and "grid" in said:
-            yield "grid", "is what the weight is chosen from, and `weight` is given; leave one of them out"
-        if self.similar is not None and self.strength is not None and "strengths" in said:
-            yield "strengths", "is what the strength is chosen from, and `strength` is given; leave one of them out"
+            yield OF_SIMILAR, ("strength", "strengths")
+        elif self.strength is not None:
+            yield "is what the strength is chosen from, and `strength` is given", ("strengths",)
 
     def remarks(self) -> list[str]:
         """What the tables that show the base would say of it."""

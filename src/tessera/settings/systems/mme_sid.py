@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -88,6 +88,23 @@ class MMESIDSystem(PresetSettings, TrainedSystem):
     def item_tables(self, config: Config) -> list[str]:
         """The language model reads the tables that its codes were made of."""
         return named(config.semantic_ids[self.semantic_ids], "tables")
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of codes, heads, adapters and a chat that there are none of."""
+        yield from super().unread()
+        if not self.codes:
+            yield "is of vectors of codes, and codes: false reads none", ("start",)
+        of_heads = ("gate", "gate_temperature", "scale_scores")
+        if not self.raw:
+            yield "is of heads of raw tables, and raw: false reads none", ("scoring", *of_heads)
+        elif self.scoring == "id":
+            yield "is of heads of raw tables, and scoring: id has none", of_heads
+        elif not self.gate:
+            yield "is of a mixture, and gate: false adds the scores", ("gate_temperature",)
+        if self.lora is None:
+            yield "is of adapters, and lora: null has none", ("adapt",)
+        if self.prompt == "short":
+            yield "is of a chat, and prompt: short is none", ("system_message",)
 
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Also tables that its codes were not made of."""

@@ -49,6 +49,8 @@ class AlignmentPhase(PhaseTraining):
             yield f"is of kernel infonce, and {self.kernel} has none", ("temperature",)
         if self.kernel == "none":
             yield "is of an alignment, and kernel none leaves it out", ("weight", "most_items")
+        if not self.anchor:
+            yield "is of validations, and there are none without anchor: the phase lasts `epochs`", ("patience",)
 
 
 class PADSystem(PresetSettings, UnderBackbones):
@@ -102,6 +104,25 @@ class PADSystem(PresetSettings, UnderBackbones):
         if self.align is not None and not self.align.anchor and self.align.kernel == "none":
             raise ValueError("align: neither a kernel nor the loss of the recommender: nothing would be trained")
         return self
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of bins, adapters, towers and an alignment that there are none of."""
+        yield from super().unread()
+        if self.gate != "bins":
+            yield f"is of gate bins, and gate {self.gate} has none", ("bins",)
+        if self.projector == "deep_gelu" and self.says("projector"):
+            yield "is of projector adapter, and deep_gelu has widths of its own", ("adapter",)
+        if not {"id", "aligned"} & set(self.experts):
+            phase = ["pretrain"] if self.pretrain is not None else []
+            yield "is of the ID tower, from which no tower of experts takes anything", phase
+        if "aligned" not in self.experts:
+            phase = ["align"] if self.align is not None else []
+            yield "is of the aligned tower, which experts does not name", (*phase, "fusion", "members")
+        elif self.align is None or self.align.kernel == "none":
+            yield "says whose vectors are aligned, and none are", ("members",)
+        if self.experts == ["id"]:
+            of_text = ("projector", "adapter", "dropout", "standardize")
+            yield "is of towers that read the table, and experts names none", of_text
 
     @property
     def phases(self) -> dict[str, PhaseTraining]:

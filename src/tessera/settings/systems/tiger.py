@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -66,6 +67,12 @@ class TIGERSystem(TrainedSystem):
     cold_share: float = Field(0.0, ge=0, lt=1)
     """Share of a list that is kept for items without training interactions which the beam reached (0.1 in the paper's
     cold-start study)."""
+
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """Also of beams that there are none of."""
+        yield from super().unread()
+        if self.scoring == "exact":
+            yield "is of scoring beam, and exact scores every item", ("beams",)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

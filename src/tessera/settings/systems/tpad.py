@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from tessera.settings.base import Settings, Width
 from tessera.settings.references import TableName
 from tessera.settings.systems.backbone_base import UnderBackbones
-
-if TYPE_CHECKING:
-    from tessera.settings.config import Config
 
 
 class Estimator(Settings):
@@ -110,11 +107,11 @@ class TPADSystem(UnderBackbones):
             raise ValueError("generation: false is said of the model of IDs, but transfer features come from a table")
         return self
 
-    def problems(self, config: Config) -> Iterator[tuple[str, str]]:
+    def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
         """Also how something is taken apart that is not."""
-        yield from super().problems(config)
-        if self.features != "distilled" and "disentangling" in self.model_fields_set:
-            yield "disentangling", f"is of features: distilled, and they are {self.features}; leave it out"
+        yield from super().unread()
+        if self.features != "distilled":
+            yield f"is of features: distilled, and they are {self.features}", ("disentangling",)
 
     def remarks(self) -> list[str]:
         """Of the paper the abstract alone was to be had."""
