@@ -50,6 +50,11 @@ class BackboneSystem(UnderBackbones):
         """What the items offer."""
         return self.items.offers()
 
+    @property
+    def takes_new(self) -> bool:
+        """Where an item's content alone says what it is."""
+        return self.items.TAKES_NEW
+
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Also items that do not fit a backbone that reads them."""
         yield from super().problems(config)

@@ -150,6 +150,11 @@ class CIDerSystem(UnderBackbones):
             return {**data, "items": written_out(data["items"])}
         return data
 
+    @property
+    def takes_new(self) -> bool:
+        """Where an item's content alone says what it is."""
+        return self.items.TAKES_NEW
+
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Also items without a modality, items that do not fit a backbone, and backbones that look both ways."""
         yield from super().problems(config)
