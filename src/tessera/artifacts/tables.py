@@ -41,6 +41,8 @@ ITEMS = pa.schema(
         ("image", pa.string()),
     ]
 )
+PAIRS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())]))
+"""Attributes, cast to what other libraries read as well: none of them knows much to do with a map."""
 USERS = pa.schema([("user", pa.int32()), ("raw_id", pa.string())])
 REJECTED = pa.schema([("file", pa.string()), ("line", pa.int64()), ("reason", pa.string()), ("text", pa.string())])
 EVALUATION = pa.schema(

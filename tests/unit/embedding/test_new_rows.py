@@ -18,7 +18,7 @@ from tessera.embedding.embed import embed
 from tessera.embedding.task import Places, Task
 from tessera.embedding.tune import tune
 from tessera.recommenders.inputs import RunInputs
-from tessera.serving.attribute_order import merged_order
+from tessera.serving.attribute_order import in_order_of, merged_order, orders_of
 from tessera.serving.folder import RunFiles
 from tessera.serving.new_items import read_products, rows_of
 from tessera.settings.runs import Run
@@ -101,6 +101,21 @@ def test_one_order_is_made_of_those_of_all_items() -> None:
     orders = [("b",), (), ("a", "c"), ("a", "b", "d"), ("d", "e"), ("a", "c")]
     assert merged_order(orders) == ["a", "c", "b", "d", "e"]
     assert merged_order([("b", "a"), ("a", "b")]) == ["a", "b"]  # where they differ, always the same one
+
+
+def test_orders_are_those_of_the_catalogue_item_by_item(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    told = [[(f"n{name}", "x") for name in rng.permutation(6)[: rng.integers(7)]] for _ in range(500)]
+    items = pa.table(
+        {"item": pa.array(range(1, 502), pa.int32()), "raw_id": [str(n) for n in range(501)], "title": [None] * 501,
+         "attributes": pa.array([None, *told], pa.map_(pa.string(), pa.string())), "image": [None] * 501}
+    )  # fmt: skip
+    write_table(tmp_path / "items.parquet", items, "items")
+    expected = merged_order([name for name, _ in pairs] for pairs in told)
+    assert merged_order(orders_of(tmp_path / "items.parquet")) == expected
+    new = read_products(pd.DataFrame({"item": ["a"], **{name: ["y"] for name in ("n0", "zz", "n3", "n1")}}))
+    (pairs,) = in_order_of(tmp_path / "items.parquet", new).column("attributes").to_pylist()
+    assert [name for name, _ in pairs] == [*(name for name in expected if name in ("n0", "n1", "n3")), "zz"]
 
 
 def test_new_items_need_not_have_what_the_prompt_names(root: Path) -> None:

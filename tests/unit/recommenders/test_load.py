@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +322,11 @@ def test_filters(markov: Any, tmp_path: Path) -> None:
     chosen = catalogue.having({"brand": "Acme"})
     assert np.flatnonzero(chosen).tolist() == [n + 1 for n in range(ITEMS) if n > 2 and n % 2]
     assert np.flatnonzero(catalogue.having({"brand": ["Acme", "Other"]})).tolist() == list(range(4, ITEMS + 1))
+    assert np.flatnonzero(catalogue.having({"brand": "Acme"}) & catalogue.having({"brand": "Other"})).tolist() == []
+    wider = replace(catalogue, raw_ids=[*catalogue.raw_ids, "a", "b"], new=({"brand": "Acme"}, {"colour": "red"}))
+    assert np.flatnonzero(wider.having({"brand": "Acme"})).tolist() == [*np.flatnonzero(chosen).tolist(), ITEMS + 1]
+    assert np.flatnonzero(wider.having({"colour": ["red", "red"]})).tolist() == [ITEMS + 2]
+    assert not wider.having({"brand": "Acme", "colour": "red"}).any()
     with pytest.raises(ValueError, match="no item has the value 'Acne'; did you mean 'Acme'"):
         catalogue.having({"brand": "Acne"})
     with pytest.raises(ValueError, match="'brnd': no item has it; did you mean 'brand'"):
