@@ -266,7 +266,12 @@ def read_table(path: str | Path, kind: str, columns: list[str] | None = None) ->
     missing = set(wanted or []) - set(pq.read_schema(path).names)
     if missing:
         raise ArtifactError(f"{path}: lacks the columns {sorted(missing)}")
-    return pq.read_table(path, columns=wanted)
+    try:
+        return pq.read_table(path, columns=wanted)
+    except (OSError, pa.ArrowInvalid) as error:
+        if getattr(error, "errno", None) is not None:  # of the disk, not of what stands there
+            raise
+        raise ArtifactError(f"{path}: is damaged ({' '.join(str(error).split())})") from None
 
 
 def check_ids(path: str | Path, table: pa.Table, column: str, largest: int) -> None:

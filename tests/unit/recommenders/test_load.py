@@ -416,6 +416,39 @@ def test_what_is_no_run_is_told(results: Path, tmp_path: Path) -> None:
         tessera.load(folder_of(away, "table"))
 
 
+def test_a_link_to_a_run_is_the_run(results: Path, tmp_path: Path) -> None:
+    """`current` beside a service, say: the dataset lies where the run does, not where the link does."""
+    folder = folder_of(results, "table")
+    links = {"run": folder, "runs": results / "runs", "results": results.parent}
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target)
+    for path in (
+        tmp_path / "run",
+        tmp_path / "runs/table/sasrec/seed-1",
+        tmp_path / "results/x/runs/table/sasrec/seed-1",
+    ):
+        assert tessera.load(path).recommend(["i4"], k=3).equals(tessera.load(folder).recommend(["i4"], k=3))
+    # a folder of runs on another disk, whose dataset is beside the link
+    shutil.copytree(results, tmp_path / "away/x")
+    (tmp_path / "away/x/runs").rename(tmp_path / "disk")
+    (tmp_path / "away/x/runs").symlink_to(tmp_path / "disk")
+    tessera.load(tmp_path / "away/x/runs/table/sasrec/seed-1")
+    with pytest.raises(
+        ArtifactError, match=r"model.json: is a file, and a run is a folder; did you mean \S+/seed-1\?$"
+    ):
+        tessera.load(folder / "model.json")
+
+
+@pytest.mark.parametrize("name", ["items.parquet", "popularity.safetensors"])
+def test_a_part_of_a_saved_run_that_is_lost_is_named_where_it_should_be(
+    name: str, results: Path, tmp_path: Path
+) -> None:
+    saved = tessera.load(folder_of(results, "table")).save(tmp_path / "saved")
+    (saved / name).unlink()
+    with pytest.raises(ArtifactError, match=f"reads files that are not there: {saved / name}; load it where"):
+        tessera.load(saved)
+
+
 def test_a_dataset_that_was_made_anew_is_refused(results: Path, tmp_path: Path) -> None:
     """With as many items, which have other numbers now: scores would be those of other items."""
     away = tmp_path / "results/x"
