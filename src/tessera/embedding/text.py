@@ -67,6 +67,11 @@ def told_items(
     return attributes, np.array(sorted(attributes), np.int64)
 
 
+def tells_anything(prompt: ItemPrompt, catalogue: Path) -> bool:
+    """Whether there is a text of any item that nobody captioned."""
+    return bool(item_attributes(catalogue, prompt))
+
+
 def item_rows(
     attributes: Mapping[int, Attributes], items: Items, frame: Frame, model: LanguageModel, most: int
 ) -> list[list[int]]:

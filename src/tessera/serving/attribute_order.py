@@ -40,7 +40,7 @@ def orders_of(catalogue: Path) -> list[list[str]]:
     # here, as whoever needs it
     import polars as pl
 
-    told = read_table(catalogue, "items", ["item", "attributes"]).column("attributes").cast(PAIRS)
+    pairs = read_table(catalogue, "items", ["item", "attributes"]).column("attributes").cast(PAIRS)
     names = pl.col("pairs").list.eval(pl.element().struct.field("key"))
-    frame = pl.DataFrame({"pairs": pl.Series(pl.from_arrow(told))})
+    frame = pl.DataFrame({"pairs": pl.Series(pl.from_arrow(pairs))})
     return frame.select(names).drop_nulls().unique().to_series().to_list()

@@ -119,11 +119,11 @@ class Catalogue:
 
         table = read_table(self.path, "items", ["item", "attributes"])
         pairs = pl.Series("pairs", pl.from_arrow(table.column("attributes").cast(PAIRS)))
-        told = pl.DataFrame({"item": table.column("item").to_numpy(), "pairs": pairs})
-        told = told.explode("pairs").drop_nulls().unnest("pairs")
+        listed = pl.DataFrame({"item": table.column("item").to_numpy(), "pairs": pairs})
+        listed = listed.explode("pairs").drop_nulls().unnest("pairs")
         first = len(self.raw_ids) - len(self.new)
         more = [(first + place, *pair) for place, pairs in enumerate(self.new) for pair in pairs.items()]
-        return pl.concat([told, pl.DataFrame(more, told.schema, orient="row")])
+        return pl.concat([listed, pl.DataFrame(more, listed.schema, orient="row")])
 
     def having(self, wanted: Mapping[str, object]) -> Mask:
         """(items + 1,) items that have every attribute of `wanted`, with its value or one of a list of values.

@@ -27,8 +27,8 @@ from tessera.data.sources.columns import read_items_file
 from tessera.data.text import as_text
 from tessera.embedding.finish import finish, read_components
 from tessera.embedding.task import Places, Task
+from tessera.embedding.text import tells_anything
 from tessera.evaluation.judge import Scorer
-from tessera.language.prompts import item_attributes
 from tessera.serving.attribute_order import in_order_of
 from tessera.serving.catalogue import Catalogue, Mask
 from tessera.serving.folder import RunFiles
@@ -279,7 +279,7 @@ def _embedded(files: RunFiles, name: str, path: Path, task: Task, items: pa.Tabl
     with tempfile.TemporaryDirectory() as folder:
         catalogue = Path(folder) / "items.parquet"
         write_table(catalogue, in_order_of(files.items, items), "items")
-        if not item_attributes(catalogue, task.prompt):
+        if not tells_anything(task.prompt, catalogue):
             return np.full((items.num_rows, describe_width(path)), np.nan, np.float32)
         inputs = Places(
             catalogue=str(catalogue),
