@@ -37,7 +37,7 @@ def in_order_of(catalogue: Path, items: pa.Table) -> pa.Table:
 
 def orders_of(catalogue: Path) -> list[list[str]]:
     """The orders in which the items of a catalogue have their attributes, each once: they are few, and items many."""
-    # here, as whoever needs it
+    # here, for only new items need it
     import polars as pl
 
     pairs = read_table(catalogue, "items", ["item", "attributes"]).column("attributes").cast(PAIRS)
