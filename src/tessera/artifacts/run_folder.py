@@ -8,6 +8,8 @@ from pathlib import Path
 
 ITEMS = "items.parquet"
 DESCRIPTION = "model.json"
+POPULARITY = "popularity.safetensors"
+"""Beside the items of a saved run; a dataset has its interactions instead."""
 
 
 @dataclass(frozen=True)
@@ -18,14 +20,18 @@ class RunFolder:
 
     @property
     def saved(self) -> bool:
-        """Whether all that the run reads lies in its own folder."""
-        return (self.folder / ITEMS).is_file()
+        """Whether all that the run reads lies in its own folder, or should: a part of it may be lost."""
+        return any((self.folder / name).is_file() for name in (ITEMS, POPULARITY))
 
     @property
     def root(self) -> Path:
-        """Where tables, codes and models lie: `results/<dataset>`, or the folder of a saved run."""
-        above = [".."] * (0 if self.saved else 4)
-        return Path(os.path.normpath(self.folder.joinpath(*above)))
+        """Where tables, codes and models lie: `results/<dataset>`, or the folder of a saved run.
+
+        Folders on the way may be links. Of a link to a run itself the dataset is found where the run lies.
+        """
+        above = self.folder.joinpath(*[".."] * (0 if self.saved else 4))
+        named, real = Path(os.path.normpath(above)), Path(os.path.realpath(above))
+        return real if (real / "data" / ITEMS).is_file() and not (named / "data" / ITEMS).is_file() else named
 
     @property
     def data(self) -> Path:

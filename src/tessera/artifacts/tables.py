@@ -41,6 +41,8 @@ ITEMS = pa.schema(
         ("image", pa.string()),
     ]
 )
+PAIRS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())]))
+"""Attributes, cast to what other libraries read as well: none of them knows much to do with a map."""
 USERS = pa.schema([("user", pa.int32()), ("raw_id", pa.string())])
 REJECTED = pa.schema([("file", pa.string()), ("line", pa.int64()), ("reason", pa.string()), ("text", pa.string())])
 EVALUATION = pa.schema(
@@ -264,7 +266,12 @@ def read_table(path: str | Path, kind: str, columns: list[str] | None = None) ->
     missing = set(wanted or []) - set(pq.read_schema(path).names)
     if missing:
         raise ArtifactError(f"{path}: lacks the columns {sorted(missing)}")
-    return pq.read_table(path, columns=wanted)
+    try:
+        return pq.read_table(path, columns=wanted)
+    except (OSError, pa.ArrowInvalid) as error:
+        if getattr(error, "errno", None) is not None:  # of the disk, not of what stands there
+            raise
+        raise ArtifactError(f"{path}: is damaged ({' '.join(str(error).split())})") from None
 
 
 def check_ids(path: str | Path, table: pa.Table, column: str, largest: int) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tessera.artifacts.tables import PAIRS
 from tessera.data.dataset import SPLITS, TEST, TRAIN, Longs
 from tessera.data.rows import Mask, Rows
 from tessera.data.splits import Codes
@@ -88,7 +89,7 @@ def _target_ties(rows: Rows, split: Codes) -> float | None:
 def describe_items(items: pa.Table) -> dict[str, Any]:
     """Share of the items with a title, with any text, with a picture; and the title that most of them share, if any."""
     count = max(items.num_rows, 1)
-    described = pc.greater(pc.list_value_length(items.column("attributes").combine_chunks().cast(_PAIRS)), 0)
+    described = pc.greater(pc.list_value_length(items.column("attributes").combine_chunks().cast(PAIRS)), 0)
     title = pc.is_valid(items.column("title"))
     text = pc.or_(title, pc.fill_null(described, False))
     shares = {"title_share": title, "text_share": text, "image_share": pc.is_valid(items.column("image"))}
@@ -104,6 +105,3 @@ def common_title(titles: pa.ChunkedArray) -> dict[str, Any] | None:
         return None
     place = pc.index(counts.field("counts"), most).as_py()
     return {"title": counts.field("values")[place].as_py(), "items": most, "share": most / len(titles)}
-
-
-_PAIRS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())]))

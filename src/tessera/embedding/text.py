@@ -17,7 +17,7 @@ from tessera.language.probe import Encode, check_alone
 from tessera.language.prompts import Attributes, attribute_text, domain_sentence, item_attributes
 from tessera.language.states import pool, read_states
 from tessera.language.tokens import Frame, length_batches, pad_rows, plain_frame, tokenize
-from tessera.settings.language import ItemPrompt, ReadText
+from tessera.settings.language import ItemPrompt
 from tessera.settings.recipes.text import TextTable
 
 if TYPE_CHECKING:
@@ -67,11 +67,9 @@ def told_items(
     return attributes, np.array(sorted(attributes), np.int64)
 
 
-def tells_anything(reader: ReadText, prompt: ItemPrompt, catalogue: Path) -> bool:
-    """Whether a recipe has anything to read of any item that nobody captioned; of pictures it is not asked."""
-    if getattr(reader, "only_captions", False):
-        return False
-    return reader.reads_pictures("") or bool(item_attributes(catalogue, prompt))
+def tells_anything(prompt: ItemPrompt, catalogue: Path) -> bool:
+    """Whether there is a text of any item that nobody captioned."""
+    return bool(item_attributes(catalogue, prompt))
 
 
 def item_rows(

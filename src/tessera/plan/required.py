@@ -18,6 +18,7 @@ from tessera.data.hub import token_problem
 from tessera.data.picture_stamp import names_fingerprint
 from tessera.plan.graph import Noun, Plan
 from tessera.plan.jobs import Jobs
+from tessera.plan.new_items import unplaced
 from tessera.plan.warm_start import warm_start_problems
 from tessera.settings.base import ConfigError, Settings, message
 from tessera.settings.config import Config
@@ -261,18 +262,11 @@ def _export_problems(plan: Plan, where: str) -> Iterator[str]:
 
 
 def _unplaced(plan: Plan, where: str) -> Iterator[str]:
-    """Lists with items that came after training, of runs that read no table: nothing says where such items stand."""
-    if plan.config.recommend.new_items is None:
-        return
+    """Lists with items that came after training, of runs that cannot score such items."""
     for path in Jobs(plan).first_seeds(plan.config.experiment.recommend):
-        run = plan.trained[path]
-        for part in run.members or [run]:
-            if not part.tables:
-                whose = run.row if part is run else f"{run.row} has a member, {part.row}, that"
-                yield (
-                    f"{where}: recommend.new_items: {whose} reads no item table, so new items cannot be placed; "
-                    f"leave {run.row} out of experiment.recommend, or new_items out"
-                )
+        if problem := unplaced(plan, path):
+            row = plan.trained[path].row
+            yield f"{where}: {problem}; leave {row} out of experiment.recommend, or new_items out"
 
 
 def _problem(needed: Needed) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tessera.artifacts.places import RESULTS
 from tessera.plan.jobs import Jobs
+from tessera.plan.new_items import unplaced
 from tessera.plan.search import searched
 from tessera.settings.base import ConfigError, did_you_mean, message
 
@@ -55,6 +56,8 @@ def _problems(jobs: Jobs, target: str, known: dict[str, set[str]]) -> Iterator[s
             name = "/".join(parts)
             if len(parts) == depth and name not in names:
                 yield f"{target}: {name!r} is none of the config's {folder}{did_you_mean(name, names)}"
+            elif folder == "recommendations" and name in names and (problem := unplaced(jobs.plan, name)):
+                yield f"{target}: {problem}"
 
 
 def check_writable(root: str | Path, where: str = "config") -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tessera.artifacts.tables import read_table
+from tessera.artifacts.tables import PAIRS, read_table
 
 
 def merged_order(orders: Iterable[Sequence[str]]) -> list[str]:
@@ -26,8 +26,7 @@ def merged_order(orders: Iterable[Sequence[str]]) -> list[str]:
 
 def in_order_of(catalogue: Path, items: pa.Table) -> pa.Table:
     """Items with their attributes in the order that a catalogue has them in; names that it does not know come last."""
-    known = read_table(catalogue, "items", ["item", "attributes"]).column("attributes").to_pylist()
-    rank = {name: number for number, name in enumerate(merged_order(_names(pairs) for pairs in known))}
+    rank = {name: number for number, name in enumerate(merged_order(orders_of(catalogue)))}
     column = items.schema.get_field_index("attributes")
     ordered = [
         sorted(pairs or (), key=lambda pair: rank.get(pair[0], len(rank))) for pairs in items.column(column).to_pylist()
@@ -36,5 +35,12 @@ def in_order_of(catalogue: Path, items: pa.Table) -> pa.Table:
     return items.set_column(column, field, pa.array(ordered, field.type))
 
 
-def _names(pairs: Sequence[tuple[str, str]] | None) -> list[str]:
-    return [name for name, _ in pairs or ()]
+def orders_of(catalogue: Path) -> list[list[str]]:
+    """The orders in which the items of a catalogue have their attributes, each once: they are few, and items many."""
+    # here, for only new items need it
+    import polars as pl
+
+    pairs = read_table(catalogue, "items", ["item", "attributes"]).column("attributes").cast(PAIRS)
+    names = pl.col("pairs").list.eval(pl.element().struct.field("key"))
+    frame = pl.DataFrame({"pairs": pl.Series(pl.from_arrow(pairs))})
+    return frame.select(names).drop_nulls().unique().to_series().to_list()

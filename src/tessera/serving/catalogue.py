@@ -8,15 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from tessera.artifacts.tables import ArtifactError, check_ids, read_table
+from tessera.artifacts.tables import PAIRS, ArtifactError, check_ids, read_table
 from tessera.data.identifiers import id_text, twin
 from tessera.data.text import as_text
 from tessera.settings.base import did_you_mean
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Mask = npt.NDArray[np.bool_]
 _NEIGHBOURS = 40
@@ -108,10 +112,18 @@ class Catalogue:
         return f"unknown {what}{'s' * (len(distinct) > 1)} {', '.join(shown)}{more}"
 
     @cached_property
-    def _attributes(self) -> list[dict[str, str]]:
-        """Attributes by dense id, read when they are first asked for."""
-        table = read_table(self.path, "items", ["item", "attributes"]).sort_by("item")
-        return [{}, *(dict(pairs or ()) for pairs in table.column("attributes").to_pylist()), *self.new]
+    def _attributes(self) -> pl.DataFrame:
+        """A row an attribute of an item: `item` (dense id), `key`, `value`; read when they are first asked for."""
+        # here, for only who chooses by attributes needs it
+        import polars as pl
+
+        table = read_table(self.path, "items", ["item", "attributes"])
+        pairs = pl.Series("pairs", pl.from_arrow(table.column("attributes").cast(PAIRS)))
+        listed = pl.DataFrame({"item": table.column("item").to_numpy(), "pairs": pairs})
+        listed = listed.explode("pairs").drop_nulls().unnest("pairs")
+        first = len(self.raw_ids) - len(self.new)
+        more = [(first + place, *pair) for place, pairs in enumerate(self.new) for pair in pairs.items()]
+        return pl.concat([listed, pl.DataFrame(more, listed.schema, orient="row")])
 
     def having(self, wanted: Mapping[str, object]) -> Mask:
         """(items + 1,) items that have every attribute of `wanted`, with its value or one of a list of values.
@@ -124,16 +136,17 @@ class Catalogue:
         mask[0] = False
         for name, value in wanted.items():
             values = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
-            known = {own[name] for own in attributes if name in own}
+            own = attributes.filter(attributes["key"] == str(name))
+            known = set(own["value"].unique())
             if not known:
-                raise ValueError(
-                    f"attribute {name!r}: no item has it{did_you_mean(name, {key for a in attributes for key in a})}"
-                )
+                raise ValueError(f"attribute {name!r}: no item has it{did_you_mean(name, attributes['key'].unique())}")
             chosen = [one if isinstance(one, str) else as_text(one) for one in values]
             for one in chosen:
                 if one not in known:
                     raise ValueError(f"attribute {name!r}: no item has the value {one!r}{did_you_mean(one, known)}")
-            mask &= np.array([own.get(name) in chosen for own in attributes], bool)
+            having = np.zeros(len(mask), bool)
+            having[own.filter(own["value"].is_in(chosen))["item"].to_numpy()] = True
+            mask &= having
         return mask
 
     def among(self, ids: Iterable[object]) -> tuple[Mask, list[str]]:

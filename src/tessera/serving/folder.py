@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from tessera.artifacts.files import file_digest, read_json
 from tessera.artifacts.models import read_tensors, write_tensors
 from tessera.artifacts.places import FINISH, place
-from tessera.artifacts.run_folder import DESCRIPTION, ITEMS, RunFolder
+from tessera.artifacts.run_folder import DESCRIPTION, ITEMS, POPULARITY, RunFolder
 from tessera.artifacts.tables import ArtifactError, describe
 from tessera.data.dataset import ids_digest, read_raw_ids
 from tessera.data.files import find, model_files
@@ -26,9 +26,6 @@ from tessera.recommenders.inputs import RunInputs
 from tessera.settings.language import BuiltModel, FolderModel
 from tessera.settings.runs import Run
 from tessera.settings.training import LoopSettings
-
-POPULARITY = "popularity.safetensors"
-"""Beside the items of a saved run; a dataset has its interactions instead."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +97,8 @@ def _runs_below(folder: Path) -> Iterator[Path]:
 
 def _read_run(folder: Path) -> Run:
     description = folder / DESCRIPTION
+    if folder.is_file():
+        raise ArtifactError(f"{folder}: is a file, and a run is a folder; did you mean {folder.parent}?")
     if not description.is_file():
         below = list(islice(_runs_below(folder), 3))
         hint = f"; did you mean {' or '.join(map(str, below))}?" if below else ""

@@ -33,8 +33,8 @@ from tessera.serving.attribute_order import in_order_of
 from tessera.serving.catalogue import Catalogue, Mask
 from tessera.serving.folder import RunFiles
 from tessera.settings.kinds import load
-from tessera.settings.language import BuiltModel, ByModel, ReadText
-from tessera.settings.recipes.base import Finish, ItemTable
+from tessera.settings.language import BuiltModel, ByModel
+from tessera.settings.recipes.base import NO_ROW, Finish, ItemTable, RecipeSettings
 from tessera.settings.references import named
 from tessera.settings.sources.base import ItemsFile
 
@@ -47,10 +47,6 @@ Rows = tuple[Tensor, Tensor]
 @runtime_checkable
 class Widening(Protocol):
     """A scorer that may take in items which training did not know."""
-
-    @property
-    def takes_new(self) -> bool:
-        """Whether it can, with the items that it has."""
 
     def add_items(self, tables: Mapping[str, Rows]) -> None:
         """Score them too, behind the others."""
@@ -172,7 +168,7 @@ def widen(scorer: Scorer, files: RunFiles, items: pa.Table, vectors: Mapping[str
         ValueError: it cannot, or a table has nothing to place them by.
     """
     problem = f"{files.run.system}: a new item cannot be placed"
-    if not (isinstance(scorer, Widening) and scorer.takes_new):
+    if not (files.run.takes_new and isinstance(scorer, Widening)):
         raise ValueError(
             f"{problem}: what the system knows of an item comes from training on it; train again, or use a system "
             "whose items enter by a table"
@@ -197,10 +193,14 @@ def rows_of(files: RunFiles, items: pa.Table, vectors: Mapping[str, npt.ArrayLik
     if unknown := sorted(set(given) - set(files.inputs.tables)):
         raise ValueError(f"vectors: the run reads no table {unknown[0]!r} (it reads: {', '.join(files.inputs.tables)})")
     by_table: dict[str, Rows] = {}
-    for name, path in files.inputs.tables.items():
-        if describe(path).get("kind") == KIND:
-            continue  # rows of users: no item is read there
-        rows = numbers(name, given[name]) if name in given else _made(files, name, Path(path), items)
+    # but for rows of users: no item is read there
+    tables = {name: Path(path) for name, path in files.inputs.tables.items() if describe(path).get("kind") != KIND}
+    recipes = {name: _recipe(name, path) for name, path in tables.items() if name not in given}
+    if recipes and not given and not any(recipe.takes_new for recipe in recipes.values()):
+        name, recipe = next(iter(recipes.items()))
+        raise ValueError(f"table {name!r} is of recipe {recipe.recipe}, {NO_ROW}; give vectors={{{name!r}: rows}}")
+    for name, path in tables.items():
+        rows = numbers(name, given[name]) if name in given else _made(files, name, path, recipes[name], items)
         width = describe_width(path)
         if rows.shape != (items.num_rows, width):
             raise ValueError(f"table {name!r}: expected rows of shape {(items.num_rows, width)} (got {rows.shape})")
@@ -230,24 +230,33 @@ def describe_width(path: str | Path) -> int:
     return int(pq.read_schema(path).field("embedding").type.list_size)
 
 
-def _made(files: RunFiles, name: str, path: Path, items: pa.Table) -> npt.NDArray[np.float32]:
-    """The rows that what made a table gives new items; NaN where it has nothing to go by."""
+def _recipe(name: str, path: Path) -> RecipeSettings:
+    """The recipe that made a table."""
     settings = describe(path)["settings"]
-    if "table" in settings:
-        return _embedded(files, name, path, Task.model_validate(settings), items)
+    settings = settings.get("table", settings)
     if "recipe" not in settings:
         raise ValueError(f"table {name!r} does not say what made it; give vectors={{{name!r}: rows}}")
-    recipe = TypeAdapter[Any](ItemTable).validate_python(settings)
+    recipe: RecipeSettings = TypeAdapter[Any](ItemTable).validate_python(settings)
+    return recipe
+
+
+def _made(files: RunFiles, name: str, path: Path, recipe: RecipeSettings, items: pa.Table) -> npt.NDArray[np.float32]:
+    """The rows that what made a table gives new items; NaN where it has nothing to go by."""
+    settings = describe(path)["settings"]
+    rows = np.full((items.num_rows, describe_width(path)), np.nan, np.float32)
+    if not recipe.takes_new:
+        return rows
+    if "table" in settings:
+        return _embedded(files, name, path, Task.model_validate(settings), items)
     module = load(type(recipe).IMPLEMENTATION.partition(":")[0])
     read = recipe.READS_OF_DATASET.get("source")
-    source = getattr(recipe, "path", None) or (read and str(files.root / read))
-    if source is None or not hasattr(module, "vectors_of"):
-        raise ValueError(f"table {name!r} is of recipe {recipe.recipe}, which says nothing of an item that nobody met")
+    source = getattr(recipe, "path", None) or str(files.root / str(read))
     asked = getattr(module, "vectors_of_new", module.vectors_of)
     chosen, vectors = asked(recipe, find(source), items.column("raw_id").to_pylist())
-    rows = np.full((items.num_rows, vectors.shape[1] if len(chosen) else describe_width(path)), np.nan, np.float32)
-    if len(chosen):
-        rows[chosen] = vectors
+    if not len(chosen):
+        return rows
+    rows = np.full((items.num_rows, vectors.shape[1]), np.nan, np.float32)
+    rows[chosen] = vectors
     return rows
 
 
@@ -270,7 +279,7 @@ def _embedded(files: RunFiles, name: str, path: Path, task: Task, items: pa.Tabl
     with tempfile.TemporaryDirectory() as folder:
         catalogue = Path(folder) / "items.parquet"
         write_table(catalogue, in_order_of(files.items, items), "items")
-        if isinstance(reader, ReadText) and not tells_anything(reader, task.prompt, catalogue):
+        if not tells_anything(task.prompt, catalogue):
             return np.full((items.num_rows, describe_width(path)), np.nan, np.float32)
         inputs = Places(
             catalogue=str(catalogue),
@@ -285,8 +294,6 @@ def _embedded(files: RunFiles, name: str, path: Path, task: Task, items: pa.Tabl
                     f"load the run where it was trained, or give vectors={{{name!r}: rows}}"
                 )
         made = task.recipe(inputs, Path(folder) / "job/state").rows()
-    if made.names is not None:
-        raise ValueError(f"table {name!r} has several rows an item: no new ones are put beside them")
     finished = finish(made.vectors, shape, components)
     rows = np.full((items.num_rows, finished.shape[1]), np.nan, np.float32)
     rows[made.items - 1] = finished

@@ -66,6 +66,11 @@ class Run(Settings):
         """What tables call it."""
         return f"{self.system}/{self.recommender}"
 
+    @property
+    def takes_new(self) -> bool:
+        """Whether items that came after training can be scored; of several members, whether all can."""
+        return all(member.takes_new for member in self.members) if self.members else self.method.takes_new
+
     def named(self, section: str) -> list[str]:
         """The names of a section of the config that it holds, itself or by its members, each once."""
         every = [*named(self.method, section), *(name for member in self.members for name in member.named(section))]

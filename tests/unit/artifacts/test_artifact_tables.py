@@ -62,6 +62,16 @@ def test_missing_and_broken_files_are_refused(tmp_path: Path) -> None:
         read_table(tmp_path / "half.parquet", "users")
 
 
+def test_a_file_that_is_damaged_within_is_told_in_a_line(tmp_path: Path) -> None:
+    """A copy that broke off, or a bad disk: the end is whole, so that it opens."""
+    path = tmp_path / "users.parquet"
+    write_table(path, USERS, "users")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4] + bytes(len(whole) // 8) + whole[4 + len(whole) // 8 :])
+    with pytest.raises(ArtifactError, match=r"^\S*users\.parquet: is damaged \([^\n]*\)$"):
+        read_table(path, "users")
+
+
 def test_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "users.parquet"
     write_table(path, USERS, "users")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,12 +13,12 @@ import pyarrow as pa
 import pytest
 from tiny_language import attributes_of, tiny_model, write_data
 
-from tessera.artifacts.tables import ArtifactError, read_item_table, read_table, write_table
+from tessera.artifacts.tables import ArtifactError, read_item_table, read_table, write_item_table, write_table
 from tessera.embedding.embed import embed
 from tessera.embedding.task import Places, Task
 from tessera.embedding.tune import tune
 from tessera.recommenders.inputs import RunInputs
-from tessera.serving.attribute_order import merged_order
+from tessera.serving.attribute_order import in_order_of, merged_order, orders_of
 from tessera.serving.folder import RunFiles
 from tessera.serving.new_items import read_products, rows_of
 from tessera.settings.runs import Run
@@ -102,6 +103,21 @@ def test_one_order_is_made_of_those_of_all_items() -> None:
     assert merged_order([("b", "a"), ("a", "b")]) == ["a", "b"]  # where they differ, always the same one
 
 
+def test_orders_are_those_of_the_catalogue_item_by_item(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    told = [[(f"n{name}", "x") for name in rng.permutation(6)[: rng.integers(7)]] for _ in range(500)]
+    items = pa.table(
+        {"item": pa.array(range(1, 502), pa.int32()), "raw_id": [str(n) for n in range(501)], "title": [None] * 501,
+         "attributes": pa.array([None, *told], pa.map_(pa.string(), pa.string())), "image": [None] * 501}
+    )  # fmt: skip
+    write_table(tmp_path / "items.parquet", items, "items")
+    expected = merged_order([name for name, _ in pairs] for pairs in told)
+    assert merged_order(orders_of(tmp_path / "items.parquet")) == expected
+    new = read_products(pd.DataFrame({"item": ["a"], **{name: ["y"] for name in ("n0", "zz", "n3", "n1")}}))
+    (pairs,) = in_order_of(tmp_path / "items.parquet", new).column("attributes").to_pylist()
+    assert [name for name, _ in pairs] == [*(name for name in expected if name in ("n0", "n1", "n3")), "zz"]
+
+
 def test_new_items_need_not_have_what_the_prompt_names(root: Path) -> None:
     _, present = rows_of(files(root, "sentences"), read_products(pd.DataFrame({"item": ["a"], "title": ["red lamp"]})))[
         "sentences"
@@ -116,13 +132,34 @@ def test_an_item_without_a_word_has_no_row(root: Path) -> None:
     assert not vectors[1].any()
 
 
-@pytest.mark.parametrize("name", ["text", "pairs", "moca", "captions"])
+@pytest.mark.parametrize("name", ["text", "pairs", "moca"])
 def test_items_without_a_word_have_no_rows(name: str, root: Path) -> None:
-    """One by one as among others: a single new item without a text is no error. Nobody captioned new ones."""
-    told = pd.DataFrame({"item": ["a", "b"], "title": ["red lamp" if name == "captions" else None, None]})
+    """One by one as among others: a single new item without a text is no error."""
+    told = pd.DataFrame({"item": ["a", "b"], "title": [None, None]})
     vectors, present = rows_of(files(root, name), read_products(told))[name]
     assert present.tolist() == [False, False]
     assert vectors.shape[1] == read_item_table(root / f"tables/{name}.parquet", 20)[0].shape[1]
+
+
+@pytest.mark.parametrize("recipe", ["captions", "image", "collaborative"])
+def test_a_table_that_knows_no_new_item_is_nothing_beside_texts_and_refused_alone(
+    recipe: str, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody captioned new items, or pictured them; a table of pictures alone ended with a file that nobody saw."""
+    path = root / "tables/captions.parquet"
+    if recipe != "captions":
+        path, task = tmp_path / "other.parquet", {"recipe": recipe, "model": "clip"}
+        vectors, there = read_item_table(root / "tables/captions.parquet", 20)
+        settings = {"table": task, "model": {}, "prompt": {}} if recipe == "image" else {"recipe": recipe}
+        write_item_table(path, np.flatnonzero(there), vectors[there], settings)
+    both = {"text": str(root / "tables/text.parquet"), "other": str(path)}
+    frame = read_products(pd.DataFrame({"item": ["a", "b"], "title": ["red lamp", "blue chair"]}))
+    run = files(root, "text")
+    found = rows_of(replace(run, inputs=RunInputs(tables=both)), frame)
+    assert (found["text"][1].tolist(), found["other"][1].tolist()) == ([True, True], [False, False])
+    assert "table 'other' says nothing of 2 of 2 new items" in caplog.text
+    with pytest.raises(ValueError, match=r"table 'other' is of recipe \w+, which makes no row of an item that came"):
+        rows_of(replace(run, inputs=RunInputs(tables={"other": str(path)})), frame)
 
 
 def test_what_is_needed_and_not_there_is_named(root: Path, tmp_path: Path) -> None:

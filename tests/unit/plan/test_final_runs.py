@@ -11,6 +11,7 @@ from tiny_config import edited
 from tessera.plan.graph import Noun
 from tessera.plan.jobs import Jobs
 from tessera.plan.required import check_files
+from tessera.plan.targets import check_targets
 from tessera.settings.base import ConfigError
 from tessera.settings.datasets import NoSplit
 
@@ -21,6 +22,7 @@ def jobs(**changes: Any) -> Jobs:
 
 FINAL = {"experiment__final": "reaemb/sasrec"}
 RUN = Noun("run", "reaemb/sasrec/seed-1")
+ALONE = "knows an item by training on it alone"
 
 
 def test_a_final_dataset_is_the_same_but_for_its_split() -> None:
@@ -98,9 +100,15 @@ def test_only_lists_with_new_items_depend_on_what_reads_items(tmp_path: Path) ->
     ("asked", "told"),
     [
         (["text/sasrec"], []),
-        (["popular", "text"], ["popular/popular reads no item table"]),
-        (["id"], ["id/sasrec reads no item table", "id/gru4rec reads no item table"]),
-        (["ensemble"], ["ensemble/ensemble has a member, id/sasrec, that reads no item table"]),
+        (["i3_mrec", "pad"], []),
+        (["popular", "text"], [f"popular/popular {ALONE}"]),
+        (["id"], [f"id/sasrec {ALONE}", f"id/gru4rec {ALONE}"]),
+        (["ensemble"], [f"ensemble/ensemble has a member, id/sasrec, that {ALONE}"]),
+        # these read tables, and took the trainings until their lists were refused
+        (["tiger", "mme_sid"], [f"tiger/tiger {ALONE}", f"mme_sid/mme_sid {ALONE}"]),
+        (["dmesr", "findrec"], [f"dmesr/sasrec {ALONE}", f"findrec/gru4rec {ALONE}"]),
+        (["codes", "eimf"], [f"codes/sasrec {ALONE}", f"eimf/eimf {ALONE}"]),
+        (["cider"], ["cider/gru4rec reads 'said' of recipe text alone, which makes no row of an item that came after"]),
     ],
     ids=str,
 )
@@ -119,5 +127,23 @@ def test_new_items_that_nothing_places_are_refused_before_anything_runs(
         check_files(plan)
     lines = str(error.value).splitlines()
     assert len(lines) == len(told)
+    can = "latent/sasrec, text/sasrec, llmemb/sasrec, reaemb/sasrec, pad/sasrec, i3_mrec/sasrec"
     for line, text in zip(lines, told, strict=True):
-        assert line.startswith(f"config: recommend.new_items: {text}, so new items cannot be placed; leave ")
+        assert line.startswith(f"config: recommend.new_items: {text}")
+        assert f", so new items cannot be placed; those that can take them: {can}, i3_mrec_graph/" in line
+        assert line.endswith(" out of experiment.recommend, or new_items out")
+    check_targets(Jobs(plan), [f"results/experiment/bazaar/runs/{path}" for path in plan.trained])
+    asked_for = [
+        f"results/experiment/bazaar/recommendations/{one}/seed-1.parquet" for one in ("codes/sasrec", "pad/sasrec")
+    ]
+    with pytest.raises(ConfigError, match=f"^config: {asked_for[0]}: recommend.new_items: codes/sasrec {ALONE}[^\n]*$"):
+        check_targets(Jobs(plan), asked_for)
+
+
+def test_where_nobody_can_place_new_items_it_is_said_who_could(tmp_path: Path) -> None:
+    file = tmp_path / "new.csv"
+    file.write_text("sku\na\n")
+    new = {"path": str(file), "id": "sku"}
+    plan = jobs(experiment__recommend=["id"], experiment__systems=["popular", "id"], recommend__new_items=new).plan
+    with pytest.raises(ConfigError, match=r"cannot be placed; a system with `items: \{table: NAME\}` can; leave id/"):
+        check_files(plan)

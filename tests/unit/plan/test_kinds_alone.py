@@ -250,7 +250,7 @@ BY_TYPE = {
     ("plan/required.py", "PackageModel"), ("plan/warm_start.py", "Kind"), ("plan/warm_start.py", "Settings"),
     ("quantization/quantize.py", "CodeSettings"),
     ("serving/folder.py", "BuiltModel"), ("serving/folder.py", "FolderModel"), ("serving/new_items.py", "BuiltModel"),
-    ("serving/new_items.py", "Finish"), ("serving/new_items.py", "ByModel"), ("serving/new_items.py", "ReadText"),
+    ("serving/new_items.py", "Finish"), ("serving/new_items.py", "ByModel"),
     ("watch/costs.py", "Steps"), ("watch/costs.py", "Training"),
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +322,11 @@ def test_filters(markov: Any, tmp_path: Path) -> None:
     chosen = catalogue.having({"brand": "Acme"})
     assert np.flatnonzero(chosen).tolist() == [n + 1 for n in range(ITEMS) if n > 2 and n % 2]
     assert np.flatnonzero(catalogue.having({"brand": ["Acme", "Other"]})).tolist() == list(range(4, ITEMS + 1))
+    assert np.flatnonzero(catalogue.having({"brand": "Acme"}) & catalogue.having({"brand": "Other"})).tolist() == []
+    wider = replace(catalogue, raw_ids=[*catalogue.raw_ids, "a", "b"], new=({"brand": "Acme"}, {"colour": "red"}))
+    assert np.flatnonzero(wider.having({"brand": "Acme"})).tolist() == [*np.flatnonzero(chosen).tolist(), ITEMS + 1]
+    assert np.flatnonzero(wider.having({"colour": ["red", "red"]})).tolist() == [ITEMS + 2]
+    assert not wider.having({"brand": "Acme", "colour": "red"}).any()
     with pytest.raises(ValueError, match="no item has the value 'Acne'; did you mean 'Acme'"):
         catalogue.having({"brand": "Acne"})
     with pytest.raises(ValueError, match="'brnd': no item has it; did you mean 'brand'"):
@@ -408,6 +414,39 @@ def test_what_is_no_run_is_told(results: Path, tmp_path: Path) -> None:
     (away / "tables/t.parquet").unlink()
     with pytest.raises(ArtifactError, match=r"reads files that are not there: .*tables/t.parquet"):
         tessera.load(folder_of(away, "table"))
+
+
+def test_a_link_to_a_run_is_the_run(results: Path, tmp_path: Path) -> None:
+    """`current` beside a service, say: the dataset lies where the run does, not where the link does."""
+    folder = folder_of(results, "table")
+    links = {"run": folder, "runs": results / "runs", "results": results.parent}
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target)
+    for path in (
+        tmp_path / "run",
+        tmp_path / "runs/table/sasrec/seed-1",
+        tmp_path / "results/x/runs/table/sasrec/seed-1",
+    ):
+        assert tessera.load(path).recommend(["i4"], k=3).equals(tessera.load(folder).recommend(["i4"], k=3))
+    # a folder of runs on another disk, whose dataset is beside the link
+    shutil.copytree(results, tmp_path / "away/x")
+    (tmp_path / "away/x/runs").rename(tmp_path / "disk")
+    (tmp_path / "away/x/runs").symlink_to(tmp_path / "disk")
+    tessera.load(tmp_path / "away/x/runs/table/sasrec/seed-1")
+    with pytest.raises(
+        ArtifactError, match=r"model.json: is a file, and a run is a folder; did you mean \S+/seed-1\?$"
+    ):
+        tessera.load(folder / "model.json")
+
+
+@pytest.mark.parametrize("name", ["items.parquet", "popularity.safetensors"])
+def test_a_part_of_a_saved_run_that_is_lost_is_named_where_it_should_be(
+    name: str, results: Path, tmp_path: Path
+) -> None:
+    saved = tessera.load(folder_of(results, "table")).save(tmp_path / "saved")
+    (saved / name).unlink()
+    with pytest.raises(ArtifactError, match=f"reads files that are not there: {saved / name}; load it where"):
+        tessera.load(saved)
 
 
 def test_a_dataset_that_was_made_anew_is_refused(results: Path, tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_what_is_wrong_is_told(results: Path, tmp_path: Path) -> None:
         ({"t": rows(results, 5)[:, :4]}, r"table 't': expected rows of shape \(1, 6\) \(got \(1, 4\)\)"),
         ({"t": [["a"]]}, "vectors of table 't': expected numbers, as many a product as the table has"),
         ({"t": [[1.0], [1.0, 2.0]]}, "vectors of table 't': expected numbers, as many a product as the table has"),
-        ({}, "table 't' is of recipe collaborative, which says nothing of an item that nobody met"),
+        ({}, "table 't' is of recipe collaborative, which makes no row of an item that came after training; give"),
     ):
         with pytest.raises(ValueError, match=words):
             shop.with_items(products("a"), vectors, device="cpu")  # type: ignore[arg-type]

@@ -139,7 +139,7 @@ def test_fewer_towers_score_alone(experts: list[str], table: Path) -> None:
     model = build(table, experts=experts)
     assert model.catalogue().read.shape == (ITEMS + 1, 16 * len(experts))
     assert ask(as_scorer(model, CPU), HISTORIES.numpy()).shape == (3, ITEMS)
-    assert model.takes_new == (experts != ["id"])
+    assert model.settings.takes_new == (experts != ["id"])
 
 
 # ---------------------------------------------------------------- bins
@@ -460,7 +460,7 @@ def test_new_items_are_cold_and_known_by_their_text(table: Path) -> None:
     before = ask(as_scorer(model, CPU), HISTORIES.numpy())
     vectors = torch.randn(2, 6)
     scorer = as_scorer(model, CPU)
-    assert scorer.takes_new
+    assert model.settings.takes_new
     scorer.add_items({"t": (vectors, torch.ones(2, dtype=torch.bool))})
     after = ask(scorer, HISTORIES.numpy())
     assert after.shape == (3, ITEMS + 2)

@@ -351,14 +351,14 @@ def test_a_new_item_is_what_its_knowledge_says(inputs: RunInputs) -> None:
     }
     with torch.no_grad():
         model.features.ids.weight[3] = 0
-    assert model.takes_new
+    assert model.settings.takes_new
     model.add_items(twin)
     vectors = model.catalogue().scored
     assert len(vectors) == ITEMS + 2
     torch.testing.assert_close(vectors[-1], vectors[3])
     assert ask(as_scorer(model, CPU), np.array([[3, 4]])).shape == (1, ITEMS + 1)
     other = build(inputs, features="side_by_side")
-    assert not other.takes_new
+    assert not other.settings.takes_new
     with pytest.raises(ValueError, match="needs sessions that an item was met in"):
         other.add_items(twin)
 

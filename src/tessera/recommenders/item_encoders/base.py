@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
 
@@ -29,9 +29,6 @@ class View(NamedTuple):
 class ItemEncoder(nn.Module, ABC):
     """Makes the vectors of all items once a step, for the histories and for the scores alike."""
 
-    TAKES_NEW: ClassVar[bool] = False
-    """Whether items that training did not know can be put behind the others (`add_items`)."""
-
     shared: dict[str, Tensor] | None = None
     """While `sharing`, what does not depend on the rows that are there, by name."""
 
@@ -51,7 +48,8 @@ class ItemEncoder(nn.Module, ABC):
         """(items + 1, dim) item vectors; row 0 is the padding."""
 
     def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """Put items behind those that training knew, by what tables say of them.
+        """Put items behind those that training knew, by what tables say of them; asked where the settings have
+        `TAKES_NEW`.
 
         Args:
             tables: by name, vectors (new, width) as the table has them and present (new,).

@@ -23,7 +23,6 @@ from tessera.settings.items.table import TableItems
 class TableItemEncoder(ItemEncoder):
     """Adapter over a frozen table; items without a row get one learned vector for "absent", never zeros."""
 
-    TAKES_NEW = True
     table: Tensor
     teacher: Tensor | None
 

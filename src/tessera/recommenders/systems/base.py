@@ -101,13 +101,8 @@ class Recommender(nn.Module, ABC):
         until = Epochs(training.epochs, validate, training.patience, training.validate_every, start=warm)
         return Phase(updates, until, {"model": Optimizer(training)}, batches, name, modules=[self])
 
-    @property
-    def takes_new(self) -> bool:
-        """Whether items that training did not know can be scored, by what tables say of them."""
-        return False
-
     def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """Put items behind those that training knew.
+        """Put items behind those that training knew; asked where the settings say `takes_new`.
 
         Args:
             tables: by name, vectors (new, width) as the table has them and present (new,).
@@ -220,11 +215,6 @@ class TrainedScorer:
     def __call__(self, histories: Histories) -> Tensor:
         """(batch, items) scores."""
         return self.model.score_known(histories.to(self.device), self.prepared).float()
-
-    @property
-    def takes_new(self) -> bool:
-        """See `Recommender.takes_new`."""
-        return self.model.takes_new
 
     @torch.no_grad()
     def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:

@@ -15,11 +15,6 @@ class EncodedItems(VectorRecommender):
 
     items: ItemEncoder
 
-    @property
-    def takes_new(self) -> bool:
-        """Where an item's content alone says what it is."""
-        return self.items.TAKES_NEW
-
     def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """See `ItemEncoder.add_items`."""
         self.items.add_items(tables)

@@ -163,11 +163,6 @@ class Ensemble(Recommender):
 
     # ------------------------------------------------------------ items
 
-    @property
-    def takes_new(self) -> bool:
-        """Where all members do."""
-        return all(member.takes_new for member in self.runs)
-
     @torch.no_grad()
     def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """See `Recommender.add_items`."""

@@ -179,11 +179,6 @@ class InvariantRecommender(VectorRecommender):
 
     # ------------------------------------------------------------ new items
 
-    @property
-    def takes_new(self) -> bool:
-        """Tables say what an item is."""
-        return True
-
     @torch.no_grad()
     def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """See `Recommender.add_items`."""

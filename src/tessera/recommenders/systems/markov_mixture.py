@@ -164,11 +164,6 @@ class MarkovMixture(Recommender):
 
     # ------------------------------------------------------------ items
 
-    @property
-    def takes_new(self) -> bool:
-        """Where the base does."""
-        return self.base.takes_new
-
     @torch.no_grad()
     def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """See `Recommender.add_items`; nothing follows a new item yet."""

@@ -250,11 +250,6 @@ class PAD(VectorRecommender):
 
     # ------------------------------------------------------------ new items
 
-    @property
-    def takes_new(self) -> bool:
-        """Where a tower that scores reads the table."""
-        return bool({"aligned", "text"} & set(self.settings.experts))
-
     @torch.no_grad()
     def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """See `Recommender.add_items`: a new item is as cold as can be; its ID vector is the mean of the cold ones."""

@@ -356,11 +356,6 @@ class TPAD(VectorRecommender):
 
     # ------------------------------------------------------------ new items
 
-    @property
-    def takes_new(self) -> bool:
-        """Where knowledge alone says what stands beside an ID."""
-        return self.settings.features in ("distilled", "knowledge")
-
     @torch.no_grad()
     def add_items(self, tables: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """See `Recommender.add_items`: a new item is what its knowledge says, with no ID vector of its own.
@@ -368,7 +363,7 @@ class TPAD(VectorRecommender):
         Raises:
             ValueError: transfer features stand beside the IDs, and no session has told of a new item.
         """
-        if not self.takes_new:
+        if not self.settings.takes_new:
             raise ValueError(f"features: {self.settings.features} needs sessions that an item was met in")
         ids = self.features.ids
         for name in self.features.names:

@@ -21,6 +21,9 @@ class ItemSettings(Kind):
     CHANGES_BACKBONE: ClassVar[bool] = False
     """Whether more than vectors of items enters: what has no backbone cannot read them."""
 
+    TAKES_NEW: ClassVar[bool] = False
+    """Whether items that came after training can be put behind the others (`ItemEncoder.add_items`)."""
+
     kind: str
     """Which kind it is."""
 

@@ -36,6 +36,7 @@ class TableItems(PresetSettings, ItemSettings):
 
     IMPLEMENTATION: ClassVar[str] = "tessera.recommenders.item_encoders.table:TableItemEncoder"
     FREE: ClassVar[frozenset[str]] = frozenset({"align", "preset"})
+    TAKES_NEW: ClassVar[bool] = True
     OFFICIAL: ClassVar[dict[str, Any]] = {"activation": "none", "standardize": False, "shift_last_item": True}
     kind: Literal["table"] = "table"
     table: TableName

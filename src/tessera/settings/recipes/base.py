@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from tessera.settings.config import Config
 
 
+NO_ROW = "which makes no row of an item that came after training"
+"""What is said of a recipe that does not `takes_new`."""
+
+
 class RecipeSettings(Kind):
     """How an item table is made."""
 
@@ -48,6 +52,11 @@ class RecipeSettings(Kind):
     def offers(self) -> frozenset[Need]:
         """One row an item, as most recipes make them."""
         return frozenset({ONE_ROW})
+
+    @property
+    def takes_new(self) -> bool:
+        """Whether it makes a row of an item that came after training, of which there is a text and no picture."""
+        return isinstance(self, ReadText) and ONE_ROW in self.offers()
 
 
 class Finish(Settings):

@@ -176,6 +176,11 @@ class CRRLTable(PresetSettings, Finish, RecipeSettings):
         elif isinstance(start, LRCLTable) and start.thoughts == 0 and self.prompts == "by_stage":
             yield "start", f"{self.start!r} has no thoughts (thoughts: 0), {self.NO_END}"
 
+    @property
+    def takes_new(self) -> bool:
+        """What it goes on from reads texts."""
+        return True
+
     def reader(self, config: Config) -> ByModel | None:
         """What the table reads that it starts from; where it starts from none, that of a table like it."""
         if self.start is not None:

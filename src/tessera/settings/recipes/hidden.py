@@ -41,6 +41,11 @@ class HiddenTable(ReadText, Sharded, Finish, RecipeSettings):
         """The model is shown them, unless it is told of the text alone."""
         return self.source != "text"
 
+    @property
+    def takes_new(self) -> bool:
+        """Where it is shown the text alone: new items have no pictures."""
+        return self.source == "text"
+
     def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
         """Keys of texts, for what is read is the model's own form of a question; of pictures that are not shown."""
         yield from super().unread()

@@ -21,6 +21,11 @@ class LatentTable(RecipeSettings):
     view: Literal["all", "text", "image"] = "all"
     """Every attribute, only those told by the text, or only those shown by the picture."""
 
+    @property
+    def takes_new(self) -> bool:
+        """Its file may tell of more items than training knew."""
+        return True
+
     def modalities(self, config: Config) -> frozenset[str]:
         """The channels that tell the attributes."""
         return frozenset({"image", "text"} if self.view == "all" else {self.view})

@@ -126,6 +126,11 @@ class MoCaTable(ReadText, Sharded, Finish, RecipeSettings):
         text = frozenset({"text"}) | self.captioned(config)
         return {"text": text, "image": frozenset({"image"}), "both": text | {"image"}}[self.shown]
 
+    @property
+    def takes_new(self) -> bool:
+        """Unless it is shown pictures alone: new items have none."""
+        return self.shown != "image"
+
     def reads_pictures(self, source: str) -> bool:
         """It opens them, unless the text alone is read."""
         return self.shown != "text"

@@ -27,6 +27,11 @@ class TextTable(ReadText, Finish, RecipeSettings):
     only_captions: bool = False
     """Read the captions alone, without the item's own text."""
 
+    @property
+    def takes_new(self) -> bool:
+        """Unless it reads captions alone: nobody captioned new items."""
+        return not self.only_captions
+
     def modalities(self, config: Config) -> frozenset[str]:
         """Of what captions alone say, the item's own text is no part."""
         return self.captioned(config) if self.only_captions else super().modalities(config)

@@ -23,6 +23,11 @@ class VectorsTable(RecipeSettings):
     made_from: list[Modality] = Field(default_factory=list)
     """What the vectors say: `[image]`, `[text]` or both. An item that loses it (`missing`) has no row."""
 
+    @property
+    def takes_new(self) -> bool:
+        """Its file may tell of more items than training knew."""
+        return True
+
     def modalities(self, config: Config) -> frozenset[str]:
         """What the config says of the file."""
         return frozenset(self.made_from)

@@ -47,6 +47,11 @@ class BackboneSystem(UnderBackbones):
         """What the items offer."""
         return self.items.offers()
 
+    @property
+    def takes_new(self) -> bool:
+        """Where an item's content alone says what it is."""
+        return self.items.TAKES_NEW
+
     def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
         """Also of cosines that are not taken."""
         yield from super().unread()

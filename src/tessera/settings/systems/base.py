@@ -64,6 +64,11 @@ class SystemSettings(Kind):
         """The item tables that it reads."""
         return named(self, "tables")
 
+    @property
+    def takes_new(self) -> bool:
+        """Whether items that came after training can be scored, by what tables say of them (`add_items`)."""
+        return False
+
 
 class TrainedSystem(SystemSettings):
     """A system that is trained, once a seed."""

@@ -152,6 +152,11 @@ class CIDerSystem(UnderBackbones):
             return {**data, "items": written_out(data["items"])}
         return data
 
+    @property
+    def takes_new(self) -> bool:
+        """Where an item's content alone says what it is."""
+        return self.items.TAKES_NEW
+
     def unread(self) -> Iterator[tuple[str, Iterable[str]]]:
         """Also of a damaged pass that there is none of, and of items that it does not score."""
         yield from super().unread()

@@ -121,6 +121,11 @@ class EIMFSystem(TrainedSystem):
         """Not item vectors that others may read: they belong to a network that only this system has."""
         return self.items.offers() - {ITEM_VECTORS}
 
+    @property
+    def takes_new(self) -> bool:
+        """Where an item's content alone says what it is."""
+        return self.items.TAKES_NEW
+
     def problems(self, config: Config) -> Iterator[tuple[str, str]]:
         """Also items that need a backbone."""
         yield from super().problems(config)

@@ -97,6 +97,11 @@ class InvariantModalities(PresetSettings, TrainedSystem):
         return {modality: table for modality, table in named.items() if table is not None}
 
     @property
+    def takes_new(self) -> bool:
+        """Tables say what an item is."""
+        return True
+
+    @property
     def knows_ids(self) -> bool:
         """Whether ID vectors are an environment as well."""
         return False

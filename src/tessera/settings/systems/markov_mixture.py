@@ -111,6 +111,11 @@ class MarkovMixtureSystem(UnderBackbones):
             return [0.0]
         return self.strengths if self.strength is None else [self.strength]
 
+    @property
+    def takes_new(self) -> bool:
+        """Where the base does."""
+        return self.base.takes_new
+
     def item_tables(self, config: Config) -> list[str]:
         """Those of the base, and the one that says what is similar."""
         tables: Collection[str] = self.base.item_tables(config)

@@ -125,6 +125,11 @@ class PADSystem(PresetSettings, UnderBackbones):
             yield "is of towers that read the table, and experts names none", of_text
 
     @property
+    def takes_new(self) -> bool:
+        """Where a tower that scores reads the table."""
+        return bool({"aligned", "text"} & set(self.experts))
+
+    @property
     def phases(self) -> dict[str, PhaseTraining]:
         """The phases by name, in their order; those that no scoring tower takes something from are left out."""
         phases: dict[str, PhaseTraining] = {}

@@ -94,6 +94,11 @@ class TPADSystem(UnderBackbones):
         """Whether transfer features are read at all."""
         return self.features != "knowledge"
 
+    @property
+    def takes_new(self) -> bool:
+        """Where knowledge alone says what stands beside an ID."""
+        return self.features in ("distilled", "knowledge")
+
     @model_validator(mode="after")
     def _fits(self) -> TPADSystem:
         if not self.modalities and self.features != "transfer":
