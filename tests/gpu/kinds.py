@@ -32,18 +32,21 @@ from torch import Tensor
 
 from tessera.artifacts.models import read_tensors, write_model
 from tessera.ctr.train import train_model
+from tessera.data.dataset import load_dataset
 from tessera.embedding.text import embed_text
 from tessera.language import pretrain as pretraining
 from tessera.quantization import pq, rq_kmeans
 from tessera.quantization.base import Quantizer
 from tessera.recommenders.inputs import RunInputs
+from tessera.recommenders.systems.base import recommender
 from tessera.recommenders.train import train_run
 from tessera.settings.kinds import implementation
 from tessera.settings.recipes.lrcl import LRCLTable
 from tessera.settings.recipes.text import TextTable
 from tessera.settings.runs import Run
-from tessera.training.machine import Machine, pick_device
+from tessera.training.machine import Machine, pick_device, seed_step
 
+MODEL = "model.safetensors"
 Result = dict[str, Tensor]
 """What a training wrote, and what was made with it, by name."""
 
@@ -178,6 +181,28 @@ def graph_run(place: Place, folder: Path) -> tuple[Run, RunInputs]:
     return run, RunInputs(tables={"t": str(own / "t.parquet")})
 
 
+def distilled_run(place: Place, folder: Path) -> tuple[Run, RunInputs]:
+    """A run that learns from another, and the weights of that one."""
+    shape = {"dropout": 0.1 if place.drop else 0.0}
+    teacher = {"items": "ids", "backbones": ["gru4rec"]}
+
+    def write(own: Path) -> None:
+        # as it begins: its training would be one more here, and what it says is random in either case
+        first, counts = pattern.make_run("gru4rec", teacher), load_dataset(dataset(folder)).train_counts
+        seed_step(1)
+        weights = recommender(first).build(first, RunInputs(), counts).state_dict()
+        write_model(own / MODEL, weights, {"run": first.model_dump(mode="json"), "items": len(counts) - 1})
+
+    own = _once(folder.parent / "teacher", write)
+    told = {"epochs": 4, "patience": 100, "validate_every": 4, "learning_rate": 0.01, **place.training}
+    method = {"recommender": "distilled", "items": "ids", "teacher": "other", "kept": 10}
+    run = pattern.make_run(system=method, others={"other": teacher}, **told)
+    assert run.backbone is not None
+    return run.model_copy(update={"backbone": run.backbone.model_copy(update=shape)}), RunInputs(
+        teacher=str(own / MODEL)
+    )
+
+
 Recommender = Callable[[Place, Path], tuple[Run, RunInputs]]
 
 RECOMMENDERS: dict[str, Recommender] = {
@@ -192,6 +217,7 @@ RECOMMENDERS: dict[str, Recommender] = {
     **{f"sasrec/ids/{name}": partial(backbone_run, "ids", "sasrec", loss) for name, loss in LOSSES.items()},
     **{f"eimf/{network}": partial(eimf_run, network) for network in ("attention", "capsules")},
     "i3_mrec_graph": graph_run,
+    "distilled": distilled_run,
     "tiger": partial(tiger_run, "beam"),
     "mme_sid": mme_sid_run,
 }  # fmt: skip
@@ -204,7 +230,7 @@ def dataset(folder: Path) -> Path:
 
 def _recommend(make: Recommender, place: Place, folder: Path) -> Result:
     run, inputs = make(place, folder)
-    output = folder / "model.safetensors"
+    output = folder / MODEL
     train_run(run, dataset(folder), inputs, output, folder / "state")
     return read_tensors(output)
 

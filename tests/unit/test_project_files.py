@@ -17,6 +17,7 @@ PAPERS = {
     "lifelong_ctr": ("din", "sim", "eta", "sdim", "twin", "mirrn"),
     "filter": ("bsarec",),
     "ensemble": ("opinion-pool",),
+    "distilled": ("distillation", "born-again"),
     "pairs": ("dpr",),
     "markov_mixture": ("fpmc", "knn-lm", "dirichlet-smoothing"),
 }

@@ -138,7 +138,9 @@ class TaughtBatches:
         """(targets,) training interactions that are the targets of a batch."""
         starts, lengths = self.batches.starts[numbers], self.batches.lengths[numbers]
         if isinstance(self.batches, SingleTargetBatches):
-            return starts + lengths - 1
+            last: np.ndarray = starts + lengths - 1
+            return last
         # one more than the row, so that 0 is the padding
         ends = padded(np.arange(1, len(self.soft.items) + 1), starts + 1, lengths - 1)
-        return ends[ends > 0] - 1
+        every: np.ndarray = ends[ends > 0] - 1
+        return every

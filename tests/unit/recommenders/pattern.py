@@ -64,8 +64,10 @@ def reads(table: Path | None = None, teacher: Path | None = None) -> RunInputs:
     return RunInputs(tables={"t": str(table)} if table else {}, teacher=str(teacher) if teacher else None)
 
 
-def make_run(recommender: str = "sasrec", system: dict | None = None, **training: object) -> Run:
-    """One resolved run of a small backbone, or of a heuristic."""
+def make_run(
+    recommender: str = "sasrec", system: dict | None = None, others: dict | None = None, **training: object
+) -> Run:
+    """One resolved run of a small backbone, or of a heuristic; `others` are systems that it reads runs of."""
     shape: dict = {"dim": 16, "max_length": 12, "dropout": 0.1}
     config = {
         "datasets": {"x": {"source": "bazaar"}},
@@ -76,7 +78,7 @@ def make_run(recommender: str = "sasrec", system: dict | None = None, **training
             "w": {"recipe": "interests", "model": "small"},
         },
         "semantic_ids": {"c": {"quantizer": "rq_kmeans", "tables": "t"}},
-        "systems": {"s": system or {"items": "ids"}},
+        "systems": {"s": system or {"items": "ids"}, **(others or {})},
         "training": {"epochs": 4, "batch_tokens": 200, "learning_rate": 0.01, "device": "cpu", **training},
         "experiment": {"datasets": ["x"], "systems": ["s"], "backbones": [recommender], "seeds": [1]},
     }
