@@ -19,6 +19,7 @@ from tessera.artifacts.files import write_text
 from tessera.settings.base import meanings
 from tessera.settings.config import Config
 from tessera.settings.kinds import KindOf, members
+from tessera.settings.systems.backbone import BackboneSystem
 
 ROOT = Path(__file__).resolve().parents[3]
 SCHEMA = ROOT / "workflow/schemas/config.schema.json"
@@ -78,8 +79,10 @@ def schema() -> dict[str, Any]:
     definitions = {**hoisted.get("$defs", {}), **definitions}
     hoisted["$defs"] = definitions
     # `items: ids` and `backbones: {sasrec: null}` are short forms that the models expand before they check
-    items = definitions["BackboneSystem"]["properties"]["items"]
-    items["anyOf"] = [{"const": "ids"}, *items["anyOf"]]
+    for kind in members("systems"):
+        if issubclass(kind, BackboneSystem):
+            items = definitions[kind.__name__]["properties"]["items"]
+            items["anyOf"] = [{"const": "ids"}, *items["anyOf"]]
     backbone = hoisted["properties"]["backbones"]["additionalProperties"]
     backbone["anyOf"] = [{"type": "null"}, *backbone["anyOf"]]
     loosened: dict[str, Any] = _any_of(hoisted)
