@@ -15,7 +15,7 @@ from tessera.settings.sources.base import DatasetSettings
 pytestmark = pytest.mark.workflow
 
 SHOWN = {"tables": 1, "report": 1}
-JUDGED = {"evaluate": 27, "oracle": 1, **SHOWN}
+JUDGED = {"evaluate": 28, "oracle": 1, **SHOWN}
 SHIFT = {"shift": 1, **SHOWN}
 ALL_CODES = {"quantize": 3, "health": 3}
 
@@ -37,14 +37,14 @@ def atlas(*names: str) -> dict[str, int]:
 
 
 # what reads items through a language model, and what reads it in turn
-READ = {"caption": 1, "tune": 4, "embed": 7, "diagnose": 5, "atlas": 6, **ALL_CODES, **runs(18)}
+READ = {"caption": 1, "tune": 4, "embed": 7, "diagnose": 5, "atlas": 6, **ALL_CODES, **runs(19)}
 MADE_ANEW = {"prepare": 1, "shift": 1, "table": 2, "pretrain": 1}
-PREPARED = {**MADE_ANEW, **READ, "diagnose": 7, "atlas": 7, "train": 27, **JUDGED}
+PREPARED = {**MADE_ANEW, **READ, "diagnose": 7, "atlas": 7, "train": 28, **JUDGED}
 # the ID run of the first seed is a table, which is part of the codes of `codes` and `mme_sid`
 COLLABORATIVE = {"table": 1, "diagnose": 1, **codes(1), **atlas("views")}
-TRAINED = {**COLLABORATIVE, **runs(24)}
+TRAINED = {**COLLABORATIVE, **runs(25)}
 ONE_TABLE = {"embed": 1, "diagnose": 1}
-REFINISHED = {"embed": 7, "diagnose": 5, "atlas": 6, **ALL_CODES, **runs(18)}
+REFINISHED = {"embed": 7, "diagnose": 5, "atlas": 6, **ALL_CODES, **runs(19)}
 REAEMB = {**ONE_TABLE, **codes(1), **atlas("views"), **runs(4)}
 MOCA = {**ONE_TABLE, **atlas("moca"), **runs(1)}
 # `reaemb` learns from captions, which `said` holds
@@ -79,7 +79,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("tables__reaemb__policy", "vector", {"tune": 1, **REAEMB}),
     ("tables__reaemb__negatives", "hard", {"tune": 1, **REAEMB}),
     ("tables__reaemb__reward", "ndcg", {"tune": 1, **REAEMB}),
-    ("tables__interests__most", 2, {"embed": 1, **runs(2)}),
+    ("tables__interests__most", 2, {"embed": 1, **runs(3)}),
     ("tables__collaborative__seed", 2, {**COLLABORATIVE, **runs(2)}),
     ("semantic_ids__plain__codes", 9, {**codes(1), **atlas("plain"), **runs(1)}),
     ("semantic_ids__learned__conflicts", "none", {**codes(1), **atlas("learned"), **runs(1)}),
@@ -98,7 +98,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("systems__ensemble__shares", [0.0, 0.5], runs(2)),
     ("systems__ensemble__members", ["id/gru4rec", "eimf"], runs(2)),
     ("systems__distilled__weight", 0.9, runs(1)),
-    ("systems__distilled__teacher", "id/sasrec", runs(1)),
+    ("systems__distilled__teacher", "id/sasrec", {"rulegraph": 1, **runs(1)}),
     ("systems__i3_mrec__ids", "none", runs(1)),
     ("systems__i3_mrec_graph__layers", 2, runs(1)),
     ("systems__cider__popularity", None, runs(1)),
@@ -114,7 +114,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     # what reads a table that is made from pictures
     ("missing", {"image": 0.5}, runs(10)),
     # nothing is trained or judged again as it was
-    ("robustness", {}, {"corrupt": 17, "robustness": 1, "report": 1}),
+    ("robustness", {}, {"corrupt": 16, "robustness": 1, "report": 1}),
     ("training__learning_rate", 0.01, TRAINED),
     ("evaluation__cutoffs", [5, 10], JUDGED),
     # validation, which stops training, asks what the test asks
@@ -212,7 +212,7 @@ CODE = [
     (f"{LIBRARY}/recommenders/soft_targets.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/systems/cider.py", "\n_MORE = 1\n", runs(1)),
     (f"{LIBRARY}/recommenders/environments.py", "\n_MORE = 1\n", runs(2)),
-    (f"{LIBRARY}/embedding/interests.py", "\n_MORE = 1\n", {"embed": 1, **runs(2)}),
+    (f"{LIBRARY}/embedding/interests.py", "\n_MORE = 1\n", {"embed": 1, **runs(3)}),
     (f"{LIBRARY}/recommenders/systems/pad_published.py", "\n_MORE = 1\n", {}),
     (f"{LIBRARY}/objectives/mmd.py", "\n_MORE = 1\n", {**codes(1), **atlas("views"), **runs(4)}),
     (f"{LIBRARY}/quantization/rq_kmeans.py", "\n_MORE = 1\n", {**codes(1), **atlas("plain"), **runs(1)}),

@@ -21,9 +21,9 @@ from tessera.recommenders.window_batches import window_batches
 from tessera.settings.kinds import implementation
 from tessera.settings.runs import Run
 from tessera.settings.systems.backbone import BackboneSystem
-from tessera.training.batches import PrefixBatches, WindowBatches
+from tessera.training.batches import PrefixBatches
 from tessera.training.losses import Losses, Term
-from tessera.training.phases import Position
+from tessera.training.phases import Batches, Position
 
 
 class SequentialRecommender(EncodedItems):
@@ -53,7 +53,7 @@ class SequentialRecommender(EncodedItems):
             made.scale = Scale(run.method.temperature, run.method.learn_temperature)
         return made
 
-    def batches(self, run: Run, histories: TrainingHistories) -> WindowBatches:
+    def batches(self, run: Run, histories: TrainingHistories) -> Batches:
         """Windows of training histories that lose no target, or every target by itself after what was before it."""
         assert isinstance(run.method, BackboneSystem)
         if run.method.samples == "prefixes":

@@ -24,6 +24,7 @@ from tessera.recommenders.systems.base import TrainingHistories
 from tessera.settings.losses.cross_entropy import CrossEntropy
 from tessera.settings.runs import Run
 from tessera.settings.systems.distilled import DistilledSystem
+from tessera.training.batches import WindowBatches
 from tessera.training.losses import Losses, Term
 from tessera.training.phases import Batches, Position
 
@@ -67,7 +68,9 @@ class Distilled(SequentialRecommender):
         kept, temperature = self.settings.kept, self.settings.teacher_temperature
         soft = soft_targets(teacher, histories, len(self.popularity) - 1, kept, temperature, known.cpu())
         self.rest = torch.from_numpy(soft.rest)
-        return TaughtBatches(super().batches(run, histories), soft)
+        batches = super().batches(run, histories)
+        assert isinstance(batches, WindowBatches)
+        return TaughtBatches(batches, soft)
 
     def losses(self, histories: Histories, at: Position) -> Losses:
         """The cross-entropy with what the teacher says, and the auxiliary losses of the item encoder.
