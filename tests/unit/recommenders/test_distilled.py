@@ -368,6 +368,12 @@ def test_the_teacher_is_read_by_training_alone() -> None:
     assert Jobs(with_seed).inputs(noun, "x")["teacher"] == jobs.file(Noun("run", "ids/sasrec/seed-7"), "x")
 
 
+def test_a_final_run_learns_from_a_final_teacher() -> None:
+    experiment = {"datasets": ["x"], "systems": ["s"], "backbones": ["sasrec"], "seeds": [1], "final": ["s"]}
+    jobs, noun = Jobs(plan(experiment=experiment)), Noun("run", "s/sasrec/seed-1")
+    assert jobs.inputs(noun, "x-final")["teacher"] == jobs.file(Noun("run", "ids/gru4rec/seed-1"), "x-final")
+
+
 def test_tables_of_the_teacher_are_read_too() -> None:
     assert student({**STUDENT, "teacher": "text"}).tables == ["t"]
     both = {"recommender": "ensemble", "members": ["text", "ids/gru4rec"]}
