@@ -84,7 +84,8 @@ def config(systems: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def run_of(system: dict[str, Any], backbone: str = "sasrec") -> Run:
-    written = config({"s": system})
+    written = config({"s": system, "other": {"items": {"table": "texts"}, "backbones": ["sasrec"]}})
+    written["experiment"] |= {"systems": ["s"]}
     written["experiment"]["backbones"] = [backbone]
     return Plan(load(written)).runs[0]
 
@@ -92,6 +93,7 @@ def run_of(system: dict[str, Any], backbone: str = "sasrec") -> Run:
 SYSTEMS: dict[str, tuple[dict[str, Any], str]] = {
     "table": ({"items": {"table": "told", "id_residual": True}}, "sasrec"),
     "gru": ({"items": {"table": "pictures"}}, "gru4rec"),
+    "distilled": ({"recommender": "distilled", "items": {"table": "told"}, "teacher": "other"}, "sasrec"),
     "bert": ({"items": {"table": "texts"}}, "bert4rec"),
     "mamba": ({"items": {"table": "texts"}}, "mamba"),
     "srgnn": ({"items": {"table": "texts"}}, "srgnn"),
