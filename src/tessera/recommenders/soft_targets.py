@@ -35,7 +35,7 @@ class SoftTargets:
     """(rows, kept) float32 their probabilities; 0 where a row is no target."""
     rest: np.ndarray
     """(items + 1,) float32 how what is not kept is spread over the catalogue, the mean over targets; it sums to one,
-    or is 0 where all is kept."""
+    or is 0 where nothing is left."""
 
 
 def read_teacher(weights: Path, inputs: RunInputs, popularity: np.ndarray) -> Scorer:
@@ -94,7 +94,7 @@ def soft_targets(
             rest += probabilities.scatter_(1, likely.indices, 0.0).sum(0, dtype=torch.float64).cpu()
             progress.update(len(numbers))
     spread = np.zeros(catalogue + 1, np.float32)
-    if kept < len(among):
+    if rest.sum() > 0:
         spread[among.numpy()] = (rest / rest.sum()).numpy()
     return SoftTargets(items, shares, spread)
 

@@ -137,6 +137,15 @@ def test_items_that_the_loss_leaves_out_are_not_likely(teacher: Path, data: Path
     assert soft.shares[row].tolist() == pytest.approx([value / known_mass for value in among.values()], rel=1e-4)
 
 
+def test_a_teacher_that_is_sure_leaves_nothing(teacher: Path, data: Path) -> None:
+    """So sharp that no other item has a probability: numbers still."""
+    dataset = load_dataset(data)
+    scorer = read_teacher(teacher, RunInputs(), dataset.train_counts)
+    soft = soft_targets(scorer, training_histories(dataset), ITEMS, 5, 1e-6, EVERY_ITEM)
+    assert not soft.rest.any()
+    assert np.isfinite(soft.shares).all()
+
+
 def rows_as_shares(data: Path) -> SoftTargets:
     """Soft targets that name their own row: the likely item is the target itself, and the share is the row's number."""
     items = training_histories(load_dataset(data)).items

@@ -40,8 +40,8 @@ class DistilledSystem(BackboneSystem):
     teacher_temperature: float = Field(1.0, gt=0)
     """What the logarithms of the teacher's probabilities are divided by."""
     kept: int = Field(64, ge=1, le=10_000)
-    """The likeliest items of every training target that are kept, at 8 bytes each; their probabilities then sum to
-    one."""
+    """The likeliest items of every training target that are kept, at 8 bytes each; what they leave is spread over the
+    catalogue as it is on average."""
 
     def item_tables(self, config: Config) -> list[str]:
         """Its own, and those of the runs that teach it, which are read while it is trained."""
