@@ -14,6 +14,8 @@ from pattern import ITEMS
 from stopped_training import stopped_after
 from torch import Tensor
 
+import tessera.recommenders.train
+from forked_processes import run_processes
 from tessera.artifacts.files import read_json
 from tessera.artifacts.models import read_tensors
 from tessera.artifacts.tables import ArtifactError, read_table, write_table
@@ -27,7 +29,7 @@ from tessera.recommenders.inputs import RunInputs
 from tessera.recommenders.soft_targets import SoftTargets, TaughtBatches, read_teacher, soft_targets
 from tessera.recommenders.systems.base import recommender, training_histories
 from tessera.recommenders.systems.distilled import Distilled
-from tessera.recommenders.train import train_run, validation_settings
+from tessera.recommenders.train import launch, train_run, validation_settings
 from tessera.settings.base import ConfigError
 from tessera.settings.config import load
 from tessera.settings.runs import Run
@@ -330,6 +332,21 @@ def test_a_stop_changes_nothing(after: int, teacher: Path, data: Path, tmp_path:
         trained(run, data, tmp_path / "stopped", taught_by(teacher))
     again = trained(run, data, tmp_path / "stopped", taught_by(teacher))
     assert again.read_bytes() == expected.read_bytes()
+
+
+def test_two_processes_train_what_one_does(
+    teacher: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its share of a step's rows, and of what the teacher says of them."""
+    monkeypatch.setattr(tessera.recommenders.train, "run_processes", run_processes)
+    weights = []
+    for processes in (1, 2):
+        run = student(training={"processes": processes}, backbones=WITHOUT_DROPOUT)
+        output = tmp_path / str(processes) / "model.safetensors"
+        launch(run, data, taught_by(teacher), output, tmp_path / f"state-{processes}", "", None)
+        weights.append(read_tensors(output))
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_another_teacher_is_another_training(teacher: Path, data: Path, tmp_path: Path) -> None:
