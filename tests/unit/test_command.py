@@ -35,7 +35,7 @@ def test_what_there_is() -> None:
 
 def test_a_config_that_fits_and_one_that_does_not(tmp_path: Path) -> None:
     tiny = ROOT / "config/tiny.yaml"
-    assert "fits; 27 runs on bazaar" in told("check", tiny)
+    assert "fits; 28 runs on bazaar" in told("check", tiny)
     more = tmp_path / "more.yaml"
     more.write_text("experiment: {systems: [popular, id], backbones: [sasrec], seeds: [1, 2, 3]}\n")
     assert "fits; 4 runs on bazaar" in told("check", tiny, more)

@@ -78,7 +78,7 @@ def test_it_is_loaded_and_what_has_no_picture_is_told(project: Project, monkeypa
     known = read_table(Path("results/tiny/shop/data/items.parquet"), "items").column("raw_id").to_pylist()
     assert len(shop.recommend(known[:2], k=5)) == 5
     new = pd.DataFrame({"item": ["new"], "title": ["a lamp"]})
-    with pytest.raises(ValueError, match="no item has a picture"):
+    with pytest.raises(ValueError, match="seen: a new item cannot be placed: table 'seen' is of recipe image"):
         shop.with_items(new)
     assert len(shop.with_items(new, vectors={"seen": np.ones((1, 32))}).recommend(["new"], k=5)) == 5
 

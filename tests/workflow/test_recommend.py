@@ -134,6 +134,6 @@ def test_new_items_are_read_by_what_made_the_tables(served: Project, tmp_path: P
         "--cores", "1", "--configfile", config, "--", "results/tiny/bazaar/recommendations/id/sasrec/seed-2.parquet"
     )
     assert ids.returncode != 0
-    assert "id: a new item cannot be placed" in ids.stdout
+    assert "id/sasrec knows an item by training on it alone, so new items cannot be placed" in ids.stdout
     again = served.snakemake("-n", "--configfile", served.write_config(served.config(**ASKED)))
     assert "Nothing to be done" in again.stdout, "lists without new items know nothing of them"

@@ -26,7 +26,7 @@ def test_everything_is_there(finished: Project) -> None:
     runs = sorted(
         path.parent.relative_to(results / "bazaar/runs") for path in results.glob("bazaar/runs/*/*/*/metrics.json")
     )
-    assert len(runs) == 3 + 2 * 2 + 4 * 2 + 12 + 1
+    assert len(runs) == 3 + 2 * 2 + 4 * 2 + 13 + 1
     assert Path("oracle/oracle/seed-0") in runs
     table = (results / "tables/bazaar.csv").read_text()
     for name in ("popular", "item_knn", "markov", "gru4rec", "oracle"):

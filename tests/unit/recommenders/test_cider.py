@@ -71,7 +71,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> RunInputs:
 def config_of(backbone: str = "sasrec", training: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
     shape: dict[str, Any] = {"dim": 16, "max_length": 12, "dropout": 0.1}
     system = {"recommender": "cider", "items": DUAL, **settings}
-    if isinstance(system.get("damage", {}), dict) and system["recommender"] == "cider":  # all histories, but where told
+    damaged = settings.get("distillation") != NOTHING and system["recommender"] == "cider"
+    if isinstance(system.get("damage", {}), dict) and damaged:  # all histories, but where told
         system["damage"] = {"histories": 1.0, **system.get("damage", {})}
     return {
         "datasets": {"x": {"source": "bazaar"}},
@@ -492,7 +493,8 @@ def test_without_tau_the_base_model_answers(inputs: RunInputs) -> None:
     base = build(inputs, counterfactual=None).eval()
     expected = ask(as_scorer(base, CPU), ROWS)
     for keep in ("shortcuts", "last"):
-        model = build(inputs, counterfactual={"keep": keep, "tau": 0.0}).eval()
+        model = build(inputs, counterfactual={"keep": keep, "tau": 0.5}).eval()
+        model.tau.fill_(0.0)
         assert torch.equal(ask(as_scorer(model, CPU), ROWS), expected), keep
         model.tau.fill_(0.5)
         assert not torch.allclose(ask(as_scorer(model, CPU), ROWS), expected)

@@ -60,7 +60,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> RunInputs:
 
 
 def run_of(training: dict[str, Any] | None = None, **settings: Any) -> Run:
-    return make_run(system={**SMALL, **settings}, **(training or {}))
+    unread = {"inner_dim"} if settings.get("network") == "capsules" else set()
+    unread |= {"adapter", "typical"} if settings.get("interests", "w") is None else set()
+    small = {key: value for key, value in SMALL.items() if key not in unread}
+    return make_run(system={**small, **settings}, **(training or {}))
 
 
 def build(inputs: RunInputs, data: Path | None = None, **settings: Any) -> EIMF:

@@ -49,7 +49,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_of(backbone: str = "sasrec", training: dict[str, Any] | None = None, **settings: Any) -> Run:
-    return make_run(backbone, system={**SMALL, **settings}, **(training or {}))
+    small = SMALL if settings.get("experts") != ["id"] else {**SMALL, "adapter": [256]}  # nothing reads it there
+    return make_run(backbone, system={**small, **settings}, **(training or {}))
 
 
 def build(table: Path, backbone: str = "sasrec", stage: str | None = None, **settings: Any) -> PAD:
