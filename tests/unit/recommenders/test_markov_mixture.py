@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from asking import CPU, ask
+from dealt_out import dealt_out, with_items
 from pattern import ITEMS, make_run, reads
 from stopped_training import stopped_after
 
 from tessera.artifacts.files import read_json
 from tessera.artifacts.logs import Terminated
 from tessera.artifacts.models import read_tensors
-from tessera.artifacts.tables import ArtifactError, read_table, write_item_table, write_table
+from tessera.artifacts.tables import ArtifactError, read_table, write_item_table
 from tessera.data.dataset import load_dataset
 from tessera.evaluation.judge import validation_metrics
 from tessera.plan.graph import Plan
@@ -55,19 +54,6 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     items = np.array([item for item in range(1, ITEMS + 1) if item not in WITHOUT_ROW])
     write_item_table(path, items, np.random.default_rng(3).normal(size=(len(items), 5)).astype(np.float32) + 1)
     return path
-
-
-def with_items(data: Path, folder: Path, change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Path:
-    """The dataset with other items, made from those there are and from which rows are held out."""
-    folder.mkdir()
-    for file in ("items.parquet", "users.parquet"):
-        (folder / file).write_bytes((data / file).read_bytes())
-    rows = read_table(data / "interactions.parquet", "interactions")
-    held = rows.column("split").to_numpy(zero_copy_only=False) != "train"
-    items = change(rows.column("item").to_numpy().copy(), held)
-    changed = rows.set_column(rows.column_names.index("item"), "item", pa.array(items, rows.column("item").type))
-    write_table(folder / "interactions.parquet", changed.replace_schema_metadata(None), "interactions")
-    return folder
 
 
 def trained(run: Run, data: Path, folder: Path, inputs: RunInputs, validated: Path | None = None) -> Path:
@@ -345,11 +331,6 @@ def test_what_is_lost_in_training_borrows_nothing(when: str, data: Path, table: 
 
 def test_nothing_that_is_held_out_is_counted(data: Path, table: Path, tmp_path: Path) -> None:
     """Items of validation and test dealt out anew change no count, and those that train are all there."""
-
-    def dealt_out(items: np.ndarray, held: np.ndarray) -> np.ndarray:
-        items[held] = np.random.default_rng(0).permutation(items[held])
-        return items
-
     other = with_items(data, tmp_path / "other", dealt_out)
     run = make_run(system={**SIMILAR, "weight": 0.3, "strength": 2.0}, epochs=1, patience=9)
     one, two = (
